@@ -1,0 +1,157 @@
+"""Pixels of one image -> the square that a model sees, drawn from (seed, epoch, index) alone.
+
+pixels (H, W, 3) uint8 -> random crop, flip, invented style, grey -> (S, S, 3) uint8
+
+No global random state: the same key gives the same pixels in any worker, process or resumed run.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps
+
+RESAMPLING = Image.Resampling.BICUBIC
+
+
+def square(pixels: np.ndarray, size: int, grey: bool = False) -> np.ndarray:
+    """The largest centred square of an image, scaled to `size` pixels: what validation and the tools look at."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    image = Image.fromarray(pixels)
+    if (height, width) != (size, size):
+        image = image.resize((size, size), RESAMPLING, box=(left, top, left + side, top + side))
+    return np.asarray(_grey(image) if grey else image)
+
+
+class View(NamedTuple):
+    """Which picture of an image to draw: the key that a batch sampler hands to a dataset."""
+
+    epoch: int
+    index: int
+    remix: int = 0  # number of the invented style to redraw it in; 0 = as it is
+    grey: bool = False  # colours taken away
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random views that keep the style: a crop of at least `crop_scale` of the area, and a flip."""
+
+    crop_scale: float = 0.4
+    flip_prob: float = 0.5
+    seed: int = 0
+
+    def __call__(self, pixels: np.ndarray, size: int, view: View) -> np.ndarray:
+        random = np.random.default_rng([self.seed, view.epoch, view.index, view.remix])
+        image = self._crop(Image.fromarray(pixels), size, random)
+        if random.random() < self.flip_prob:
+            image = ImageOps.mirror(image)
+        if view.remix:
+            image = redraw(image, np.random.default_rng([self.seed, view.remix]), random)
+        return np.asarray(_grey(image) if view.grey else image)
+
+    def _crop(self, image: Image.Image, size: int, random: np.random.Generator) -> Image.Image:
+        width, height = image.size
+        side = min(width, height) * np.sqrt(random.uniform(self.crop_scale, 1))
+        aspect = np.exp(random.uniform(-0.15, 0.15)) if self.crop_scale < 1 else 1.0
+        crop_width, crop_height = min(width, side * aspect), min(height, side / aspect)
+        left, top = random.uniform(0, width - crop_width), random.uniform(0, height - crop_height)
+        return image.resize((size, size), RESAMPLING, box=(left, top, left + crop_width, top + crop_height))
+
+
+def redraw(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
+    """Another hand's version of an image: one to three changes of palette, line, tone, surface, light or softness.
+
+    `style` decides which and how strongly, so one seed is one invented style; `grain` is the randomness inside it.
+    A handful of real styles teach an encoder those styles; invented ones make it learn to compare styles (the idea
+    of SimCLR's augmentations turned round: what they ask to ignore is here what tells classes apart).
+    """
+    changes = (_palette, _lines, _tone, _surface, _shading, _softness)
+    chosen = style.permutation(len(changes))[: style.integers(1, 4)]
+    for choice in sorted(chosen):
+        image = changes[choice](image, style, grain)
+    return image
+
+
+def _lines(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
+    """Thicker or thinner dark lines, or outlines drawn in."""
+    kind = style.integers(4)
+    if kind == 0:
+        return image.filter(ImageFilter.MinFilter(3))
+    if kind == 1:
+        return image.filter(ImageFilter.MaxFilter(3))
+    edges = ImageOps.autocontrast(image.convert("L").filter(ImageFilter.FIND_EDGES))
+    edges = ImageOps.expand(ImageOps.crop(edges, 2), 2)  # the filter draws a frame round the picture
+    if kind == 2:
+        edges = edges.filter(ImageFilter.MaxFilter(3))
+    ink = tuple(int(value) for value in style.integers(0, 110, 3))
+    return Image.composite(Image.new("RGB", image.size, ink), image, edges.point([0] * 60 + [255] * 196))
+
+
+def _tone(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
+    """Another gamma, and sometimes few steps of it."""
+    curve = np.linspace(0, 1, 256) ** np.exp(style.uniform(-0.9, 0.9))
+    if style.random() < 0.5:
+        steps = style.integers(2, 6)
+        curve = np.round(curve * steps) / steps
+    return image.point([int(value) for value in (255 * curve)] * 3)
+
+
+def _surface(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
+    """Grain, hatching, dots or coarse pixels over the painted part."""
+    kind, size = style.integers(4), image.size
+    if kind == 3:
+        cells = [max(8, int(side / style.uniform(1.8, 4))) for side in size]
+        return image.resize(cells, Image.Resampling.BOX).resize(size, Image.Resampling.NEAREST)
+    pixels = np.asarray(image, dtype=np.float32)
+    rows, columns = np.mgrid[: size[1], : size[0]] + grain.uniform(0, 9, 2)[:, None, None]
+    turn, pitch = style.uniform(0, np.pi), style.uniform(0.9, 2.2)
+    across = (rows * np.cos(turn) + columns * np.sin(turn)) * pitch
+    along = (columns * np.cos(turn) - rows * np.sin(turn)) * pitch
+    pattern = [grain.standard_normal(size[::-1]) * 0.7, np.sin(across), np.sin(across) * np.sin(along) * 1.5][kind]
+    painted = np.clip((255 - pixels.min(2)) / 40, 0.15, 1)  # a white ground stays nearly white
+    shaded = pixels + (style.uniform(15, 60) * pattern * painted)[..., None]
+    return Image.fromarray(shaded.clip(0, 255).astype(np.uint8))
+
+
+def _palette(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
+    """Other inks: colours mixed anew and shifted, from hardly visible to strong, sometimes hues turned round."""
+    strength = np.exp(style.uniform(np.log(0.04), np.log(0.5)))
+    mixing = np.eye(3) + strength * style.standard_normal((3, 3))
+    mixing /= mixing.sum(1, keepdims=True)  # white stays white
+    image = image.convert("RGB", tuple(np.pad(mixing, ((0, 0), (0, 1))).ravel()))
+    if style.random() < 0.5:
+        hue, saturation, value = image.convert("HSV").split()
+        turn, scale = style.integers(256), style.uniform(0.4, 1.5)
+        hue = hue.point([(level + turn) % 256 for level in range(256)])
+        saturation = saturation.point([min(255, int(level * scale)) for level in range(256)])
+        image = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    return image
+
+
+def _shading(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
+    """Light from one side over rounded forms: the painted part gets a soft slope, as in rendered pictures."""
+    radius, turn = style.uniform(3, 9), style.uniform(0, 2 * np.pi)
+    painted = ImageOps.invert(image.convert("L")).point([0] * 20 + [255] * 236)
+    height = np.asarray(painted.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
+    slope = np.gradient(height)
+    light = (slope[0] * np.sin(turn) + slope[1] * np.cos(turn)) * radius * style.uniform(40, 140)
+    shaded = np.asarray(image, dtype=np.float32) + (light * (np.asarray(painted) > 0))[..., None]
+    return Image.fromarray(shaded.clip(0, 255).astype(np.uint8))
+
+
+def _softness(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
+    """Blurred, sharpened, or shaded as if in relief."""
+    kind = style.integers(3)
+    if kind == 0:
+        return image.filter(ImageFilter.GaussianBlur(style.uniform(0.6, 1.8)))
+    if kind == 1:
+        return image.filter(ImageFilter.UnsharpMask(style.uniform(1, 3), int(style.integers(120, 300)), 0))
+    relief = np.asarray(image.convert("L").filter(ImageFilter.EMBOSS), dtype=np.float32)[..., None] - 128
+    shaded = np.asarray(image, dtype=np.float32) + style.uniform(0.4, 1.2) * relief
+    return Image.fromarray(shaded.clip(0, 255).astype(np.uint8))
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    return image.convert("L").convert("RGB")

@@ -1,0 +1,87 @@
+"""What a run leaves to be used: one file that rebuilds its model alone.
+
+model -> {kind, build, preprocessing, model_state_dict, settings, step, metrics, ...} -> file.pth
+
+Plain types and tensors only, so it loads with weights_only=True: opening somebody's checkpoint runs no code of theirs.
+"""
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+FORMAT = 1
+
+
+@contextmanager
+def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A file to write to that takes its name only once it is whole; on any failure the old one stays.
+
+    durable: wait until the disk has it, so that it outlives a power cut too.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"could not be written ({error.strerror}); what was there before is untouched", str(path)
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[str, Any], **facts: Any) -> None:
+    """Write weights and everything needed to use them. `build` are the arguments of the model's class."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    content = {"format": FORMAT, "kind": kind, "build": build, **facts, "model_state_dict": weights}
+    with write_atomically(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's zip writer turns a full disk into 'unexpected pos'
+            file.flush()
+            raise OSError(28, f"the disk may be full: {error}", str(path)) from error
+
+
+def load_model_file(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a file of save_model and check that it is of this `kind`."""
+    path = Path(path)
+    content = read_tensors(path)
+    if not isinstance(content, dict) or "model_state_dict" not in content or "kind" not in content:
+        raise ValueError(f"{path}: holds no checkpoint of this project; expected one that train.py wrote")
+    if content["kind"] != kind:
+        raise ValueError(f"{path}: is a '{content['kind']}' checkpoint; a '{kind}' one is needed here")
+    if content["format"] > FORMAT:
+        raise ValueError(f"{path}: written by a newer version (format {content['format']}); update this repository")
+    return content
+
+
+def read_tensors(path: str | Path) -> Any:
+    """torch.load that never runs code from the file, with errors that name it."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "Weights only" in str(error):
+            raise ValueError(
+                f"{path}: refused, it holds Python objects beside tensors, and loading those could run code; "
+                "save plain tensors with torch.save(tensor, path)"
+            ) from None
+        raise ValueError(f"{path}: cannot be read as a PyTorch file ({_first_line(error)})") from None
+    except Exception as error:  # the unpickler meets broken bytes with whatever they lead to
+        raise ValueError(f"{path}: cannot be read as a PyTorch file ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,28 @@
+"""Which device and which number format: asked once, in main()."""
+
+import torch
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """'auto' -> a GPU where there is one, else the CPU; anything else must exist."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: not to be had here ({str(error).splitlines()[0]}); try cpu") from None
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """-> 'no', 'bf16' or 'fp16' as accelerate calls them. 'auto' is bf16 on a GPU that has it, else fp32: on most
+    CPUs bf16 is emulated and many times slower."""
+    names = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
+    if name not in names:
+        raise ValueError(f"PRECISION '{name}': expected auto, {', '.join(names)}")
+    if name == "fp16" and device.type == "cpu":
+        raise ValueError("PRECISION fp16 needs a GPU; use fp32 on a CPU")
+    return names[name]

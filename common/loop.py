@@ -1,0 +1,211 @@
+"""The one training loop. A model is trainable if model(**batch) returns (loss, parts).
+
+for epoch, means in train_epochs(...):      every optimizer step of an epoch happens inside
+    validate, draw, save, break             what an epoch is followed by stands in the script that asks for it
+
+Exact resume: the state of every step is (weights, optimizer, moving average, random states, epoch, batch); the batch
+sampler's list is a pure function of (seed, epoch); the learning rate is a pure function of the step. So a run killed
+anywhere and resumed from last/ ends with the very weights of a run that was never stopped.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from common.checkpoint import read_tensors
+from common.run import Run, write_json
+
+
+@dataclass(frozen=True)
+class Plan:
+    epochs: int
+    learning_rate: float  # at its peak; a parameter group's own 'scale' multiplies it
+    min_learning_rate: float = 0.0
+    warmup_steps: int = 0
+    clip_norm: float = 0.0  # 0 = no limit
+    accumulation: int = 1  # batches per optimizer step
+    log_steps: int = 10
+    save_steps: int = 200
+
+
+@dataclass
+class Progress:
+    """Where training stands; written into last/."""
+
+    epoch: int = 0  # epochs that are over, with their validation
+    batch: int = 0  # batches of the current epoch that are over
+    step: int = 0  # optimizer steps
+    best: float = -math.inf  # highest validation score
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry per epoch
+
+
+class Trainer:
+    """Everything a step touches, so that it can be saved and restored together."""
+
+    def __init__(
+        self, accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
+        loader: DataLoader, plan: Plan, run: Run | None, last: Path, ema_decay: float = 0.0,
+    ):  # fmt: skip
+        if len(loader.batch_sampler) < plan.accumulation:
+            raise ValueError(
+                f"{len(loader.batch_sampler)} batch(es) per epoch with ACCUMULATION {plan.accumulation}: not one "
+                "step; use more images, a smaller BATCH_SIZE or less accumulation"
+            )
+        self.accelerator, self.loader, self.plan, self.run, self.last = accelerator, loader, plan, run, last
+        self.average = None
+        if ema_decay:
+            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+            self.average = average.to(accelerator.device).requires_grad_(False)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.progress = Progress()
+        self.steps_per_epoch = len(loader.batch_sampler) // plan.accumulation
+
+    @property
+    def plain_model(self) -> torch.nn.Module:
+        """The model that training works on, without the wrappers of devices and compilers."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    @property
+    def best_model(self) -> torch.nn.Module:
+        """The model to validate and to save: the moving average where there is one."""
+        return self.average.module if self.average else self.plain_model
+
+    def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Train; after each epoch's steps yield (its number from 0, mean of each part since this run began it)."""
+        while self.progress.epoch < self.plan.epochs:
+            means = self._train_epoch()
+            yield self.progress.epoch, means
+            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+            self.save()
+
+    def _train_epoch(self) -> dict[str, float]:
+        plan, progress = self.plan, self.progress
+        self.model.train()
+        self.loader.batch_sampler.set_position(progress.epoch, progress.batch)
+        sums: dict[str, torch.Tensor] = {}
+        seen, clock = 0, time.perf_counter()
+        bar = tqdm(
+            desc=f"epoch {progress.epoch + 1}/{plan.epochs}", unit="step", leave=False, dynamic_ncols=True,
+            total=self.steps_per_epoch, initial=progress.batch // plan.accumulation,
+            disable=not self.accelerator.is_main_process,
+        )  # fmt: skip
+        batches_of_epoch, count = iter(self.loader), 0
+        # An epoch's last batches are left out where they are too few for a step.
+        while len(batches := list(islice(batches_of_epoch, plan.accumulation))) == plan.accumulation:
+            rate = set_learning_rate(self.optimizer, progress.step, self.steps_per_epoch, plan)
+            parts, norm = self._step(batches)
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0) + value
+            count += 1
+            progress.step += 1
+            progress.batch += plan.accumulation
+            seen += sum(len(next(iter(batch.values()))) for batch in batches) * self.accelerator.num_processes
+            bar.update()
+            if progress.step % plan.log_steps == 0:  # reading a number waits for the device, so not at every step
+                values = self._finite(parts)
+                speed, seen, clock = seen / (time.perf_counter() - clock), 0, time.perf_counter()
+                bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:.0f} img/s")
+                if self.run:
+                    extra = {"train/learning_rate": rate, "train/images_per_second": speed}
+                    if norm is not None:
+                        extra["train/gradient_norm"] = float(norm)
+                    self.run.log(progress.step, {f"train/{name}": value for name, value in values.items()} | extra)
+            if progress.step % plan.save_steps == 0:
+                self.save()
+        bar.close()
+        return self._finite({name: value / count for name, value in sums.items()})
+
+    def _step(self, batches: list[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], Any]:
+        sums: dict[str, torch.Tensor] = {}
+        for number, batch in enumerate(batches, 1):
+            batch = {
+                name: value.to(self.accelerator.device, non_blocking=True) if torch.is_tensor(value) else value
+                for name, value in batch.items()
+            }
+            # DDP sums gradients over devices once, in the last backward of a step.
+            with self.accelerator.no_sync(self.model) if number < len(batches) else nullcontext():
+                loss, parts = self.model(**batch)
+                self.accelerator.backward(loss / len(batches))
+            for name, value in {"loss": loss, **parts}.items():
+                sums[name] = sums.get(name, 0) + value.detach() / len(batches)
+        norm = None
+        if self.plan.clip_norm:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average:
+            self.average.update_parameters(self.plain_model)
+        return sums, norm
+
+    def _finite(self, parts: dict[str, torch.Tensor]) -> dict[str, float]:
+        values = {name: float(value) for name, value in parts.items()}
+        if not all(map(math.isfinite, values.values())):
+            raise ValueError(
+                f"the loss is not finite at step {self.progress.step} ({values}); nothing was saved since {self.last}; "
+                "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps"
+            )
+        return values
+
+    def save(self) -> None:
+        """Write last/ whole beside the old one, then swap the two; a kill in between leaves one that is whole."""
+        partial, older = self.last.with_name("last.partial"), self.last.with_name("last.older")
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            self.accelerator.save_state(str(partial))
+            if self.accelerator.is_main_process:
+                if self.average:
+                    torch.save(self.average.state_dict(), partial / "average.pth")
+                write_json(partial / "progress.json", asdict(self.progress))
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(28, f"could not be written ({error}); the state before is untouched", str(self.last)) from None
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            shutil.rmtree(older, ignore_errors=True)
+            if self.last.exists():
+                self.last.rename(older)
+            partial.rename(self.last)
+            shutil.rmtree(older, ignore_errors=True)
+
+    def resume(self) -> None:
+        """Go on from last/, or from the one before where a kill left only that."""
+        for folder in (self.last, self.last.with_name("last.older")):
+            if (folder / "progress.json").is_file():
+                break
+        else:
+            raise FileNotFoundError(f"{self.last}: no state to resume from; start without --resume")
+        self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
+        if self.average:
+            self.average.load_state_dict(read_tensors(folder / "average.pth"))
+        self.accelerator.load_state(str(folder))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, plan: Plan) -> float:
+    """Linear warmup, then a cosine to min_learning_rate at the last step -> the rate at `step`."""
+    total = max(plan.epochs * steps_per_epoch, 1)
+    warmup = min(plan.warmup_steps, total // 2)
+    if step < warmup:
+        rate = plan.learning_rate * (step + 1) / warmup
+    else:
+        share = (step - warmup) / max(total - warmup, 1)
+        rate = plan.min_learning_rate + (plan.learning_rate - plan.min_learning_rate) * (1 + math.cos(math.pi * share)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("scale", 1.0)
+    return rate

@@ -1,0 +1,285 @@
+"""Files to a batch.
+
+data/<style>/<name>_img.png (or jpg, jpeg, webp, bmp)        the folder is the style, the name is what is drawn
+data/<style>/<name>_embed.pt (L, D)  _pooled.pt (P,)  _mask.pt (L,)      what a text encoder gave; any may be missing
+
+-> image (B, 3, S, S) uint8, style_ids (B,), embed (B, L, D), mask (B, L), pooled (B, P), has_embed/pooled/mask (B,)
+
+Equal names in two folders mean the same content in two styles. That is not required, but where it is so the split
+keeps a content on one side and batches show the same contents in several styles.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from common.augment import Augmentation, View, square
+from common.checkpoint import read_tensors
+from common.image_store import ImageStore
+from common.images import IMAGE_SUFFIXES
+
+TARGETS = ("embed", "pooled", "mask")
+STORE_SCALE = 1.5  # kept pixels per pixel of the model's input: a random crop then loses little sharpness
+
+
+@dataclass(frozen=True)
+class Sample:
+    image: Path
+    style: str  # folder name
+    name: str  # file name without _img and suffix
+    targets: dict[str, Path] = field(default_factory=dict)  # of TARGETS, those whose file is there
+
+
+@dataclass(frozen=True)
+class TargetShapes:
+    """Sizes over a whole data set; 0 where it has no such target."""
+
+    length: int = 0  # L, tokens of the longest embed
+    embed_width: int = 0  # D
+    pooled_width: int = 0  # P
+    has_mask: bool = False
+
+
+def find_samples(data_dir: str | Path, ignore_targets: list[str] = ()) -> list[Sample]:
+    """Every <style>/<name>_img.* of a data folder, sorted by style, then name."""
+    data_dir = Path(data_dir)
+    if unknown := set(ignore_targets) - set(TARGETS):
+        raise ValueError(f"IGNORE_TARGETS holds '{unknown.pop()}'; expected any of {', '.join(TARGETS)}")
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"{data_dir}: no such folder (DATA_DIR); expected {data_dir}/<style>/<name>_img.png")
+    samples = []
+    for folder in sorted(path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = {path.name: path for path in sorted(folder.iterdir())}
+        for path in files.values():
+            if not path.stem.endswith("_img") or path.suffix.lower() not in IMAGE_SUFFIXES or path.name[0] == ".":
+                continue
+            name = path.stem.removesuffix("_img")
+            if samples and (samples[-1].style, samples[-1].name) == (folder.name, name):
+                raise ValueError(f"{path}: '{name}' has two images, also {samples[-1].image.name}; remove one")
+            targets = {kind: files[f"{name}_{kind}.pt"] for kind in TARGETS if f"{name}_{kind}.pt" in files}
+            samples.append(
+                Sample(path, folder.name, name, {k: v for k, v in targets.items() if k not in ignore_targets})
+            )
+    if not samples:
+        raise FileNotFoundError(
+            f"{data_dir}: no '*_img.png' found; expected {data_dir}/<style>/<name>_img.png, "
+            "or try the drawn samples: python train.py --demo"
+        )
+    return samples
+
+
+def split_samples(
+    samples: list[Sample], share: float, val_styles: list[str] = (), seed: int = 0
+) -> tuple[list[int], list[int]]:
+    """-> indices to train on, indices to validate on: whole styles, or `share` of each style.
+
+    In a share split names are drawn in one seeded order for all styles, so equal names fall on the same side.
+    """
+    styles: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        styles.setdefault(sample.style, []).append(index)
+    for style in val_styles:
+        if style not in styles:
+            raise ValueError(f"VAL_STYLES names '{style}'; the data has {', '.join(styles)}")
+    if val_styles:
+        kept = [index for index, sample in enumerate(samples) if sample.style not in val_styles]
+        return kept, [index for index, sample in enumerate(samples) if sample.style in val_styles]
+
+    def draw(name: str) -> bytes:
+        return blake2b(f"{seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+    held: set[str] = set()
+    for indices in styles.values():
+        wanted = min(max(2, round(share * len(indices))), len(indices) - 2) if share else 0
+        present = sum(samples[index].name in held for index in indices)
+        for index in sorted(indices, key=lambda i: draw(samples[i].name)):
+            if present >= wanted:
+                break
+            if samples[index].name not in held:
+                held.add(samples[index].name)
+                present += 1
+    validation = [index for index, sample in enumerate(samples) if sample.name in held]
+    return [index for index, sample in enumerate(samples) if sample.name not in held], validation
+
+
+def load_target(path: Path, kind: str) -> torch.Tensor:
+    """One .pt file -> embed (L, D) float32, pooled (P,) float32 or mask (L,) int64; a leading axis of 1 is dropped."""
+    tensor = read_tensors(path)
+    wanted = {"embed": "(L, D)", "pooled": "(P,)", "mask": "(L,)"}[kind]
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{path}: holds a {type(tensor).__name__}; expected one tensor {wanted}")
+    shape, axes = tuple(tensor.shape), len(wanted.split(",")) - (kind != "embed")
+    if tensor.ndim == axes + 1 and shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim != axes or 0 in shape:
+        raise ValueError(f"{path}: shape {shape}; expected {wanted}, or the same with a leading axis of 1")
+    if kind == "mask":
+        if not ((tensor == 0) | (tensor == 1)).all():
+            raise ValueError(f"{path}: a mask holds only 0 and 1 (1 = real token)")
+        return tensor.long()
+    tensor = tensor.float()
+    if not tensor.isfinite().all():
+        raise ValueError(f"{path}: holds nan or infinity")
+    return tensor
+
+
+def read_target_shapes(samples: list[Sample], threads: int = 4) -> TargetShapes:
+    """Open every target once; sizes that differ where they must not are an error naming both files."""
+
+    def shapes(sample: Sample) -> dict[str, tuple[int, ...]]:
+        found = {kind: tuple(load_target(path, kind).shape) for kind, path in sample.targets.items()}
+        if "mask" in found and "embed" in found and found["mask"][0] != found["embed"][0]:
+            raise ValueError(
+                f"{sample.targets['mask']}: {found['mask'][0]} tokens, but its embed has {found['embed'][0]}"
+            )
+        return found
+
+    length, widths, has_mask = 0, {}, False
+    with ThreadPoolExecutor(threads) as pool:
+        for sample, found in zip(samples, pool.map(shapes, samples)):
+            length = max([length, *(found[kind][0] for kind in ("embed", "mask") if kind in found)])
+            has_mask |= "mask" in found
+            for kind in {"embed", "pooled"} & set(found):
+                width, first = widths.setdefault(kind, (found[kind][-1], sample.targets[kind]))
+                if width != found[kind][-1]:
+                    raise ValueError(
+                        f"{sample.targets[kind]}: width {found[kind][-1]}, but {first} has {width}; "
+                        "all must come from one text encoder"
+                    )
+    embed_width = widths.get("embed", (0,))[0]
+    return TargetShapes(
+        length if embed_width else 0, embed_width, widths.get("pooled", (0,))[0], has_mask and embed_width > 0
+    )
+
+
+class StyleDataset(Dataset):
+    """dataset[index] -> the sample as it is; dataset[View(...)] -> a random view of it, a pure function of the key,
+    so loader workers hold no random state."""
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        store: ImageStore,
+        image_size: int,
+        shapes: TargetShapes,
+        augmentation: Augmentation | None = None,
+        grey: bool = False,
+    ):
+        self.samples, self.store, self.image_size = samples, store, image_size
+        self.shapes, self.augmentation, self.grey = shapes, augmentation, grey
+        self.styles = sorted({sample.style for sample in samples})
+        self.names = sorted({sample.name for sample in samples})
+        self.style_ids = [self.styles.index(sample.style) for sample in samples]
+        numbers = {name: number for number, name in enumerate(self.names)}
+        self.name_ids = [numbers[sample.name] for sample in samples]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | View) -> dict[str, torch.Tensor]:
+        view = key if isinstance(key, View) else None
+        index = view.index if view else key
+        pixels, style_id = self.store[index], self.style_ids[index]  # (H, W, 3)
+        if view and self.augmentation:
+            pixels = self.augmentation(pixels, self.image_size, view)
+            style_id = style_id if not view.remix else len(self.styles) + view.remix  # a class of its own
+        else:
+            pixels = square(pixels, self.image_size, grey=self.grey)
+        image = torch.tensor(pixels).permute(2, 0, 1)  # (3, S, S); a copy: the store is read-only
+        item = {"image": image, "style_ids": torch.tensor(style_id)}
+        return {**item, **self._targets(self.samples[index], redrawn=bool(view and view.remix))}
+
+    def _targets(self, sample: Sample, redrawn: bool) -> dict[str, torch.Tensor]:
+        """Targets padded to the data set's sizes, and a flag for each that is there. A redrawn image has none: the
+        words name the style it had."""
+        shapes, item = self.shapes, {}
+        found = {} if redrawn else {kind: load_target(path, kind) for kind, path in sample.targets.items()}
+        if shapes.embed_width:
+            embed, mask = torch.zeros(shapes.length, shapes.embed_width), torch.zeros(shapes.length, dtype=torch.int64)
+            if "embed" in found:
+                embed[: len(found["embed"])] = found["embed"]
+                mask[: len(found["embed"])] = 1
+            if "mask" in found:
+                mask[: len(found["mask"])] = found["mask"]
+            item |= {"embed": embed, "mask": mask, "has_embed": torch.tensor("embed" in found)}
+            item |= {"has_mask": torch.tensor("mask" in found)}
+        if shapes.pooled_width:
+            item["pooled"] = found.get("pooled", torch.zeros(shapes.pooled_width))
+            item["has_pooled"] = torch.tensor("pooled" in found)
+        return item
+
+
+class StyleBatches:
+    """A batch sampler: P groups of K images of one style, and the same contents in each where names are shared.
+
+    `remix_share` of the groups are redrawn, each into an invented style of its own (common/augment.py); the others
+    are of different styles. Now and then a batch is grey, so that strokes must tell its styles apart; never a part
+    of one, which would teach that colours do not matter. The list of an epoch's batches is a pure function of (seed, epoch), so training can go
+    on from any of them, and each of `world` devices takes its share of every batch. One epoch shows every image as
+    it is at least once; styles with fewer images are shown again, so that a batch holds as many styles as it can.
+    """
+
+    def __init__(
+        self, dataset: StyleDataset, batch_size: int, images_per_style: int,
+        remix_share: float = 0.0, grey_prob: float = 0.0, seed: int = 0, rank: int = 0, world: int = 1,
+    ):  # fmt: skip
+        self.members = [[] for _ in dataset.styles]
+        for index, style_id in enumerate(dataset.style_ids):
+            self.members[style_id].append(index)
+        self.names = [sample.name for sample in dataset.samples]
+        groups = batch_size // max(images_per_style, 1)
+        self.plain = min(len(self.members), groups - round(groups * remix_share))
+        self.remixed = groups - self.plain if remix_share else 0
+        self.images_per_group = images_per_style if remix_share else batch_size // max(self.plain, 1)
+        size = (self.plain + self.remixed) * self.images_per_group
+        if images_per_style < 2 or self.plain + self.remixed < 2 or self.plain < 1:
+            raise ValueError(
+                f"BATCH_SIZE {batch_size} with IMAGES_PER_STYLE {images_per_style} and {len(self.members)} style(s): "
+                "a batch needs at least 2 styles of at least 2 images"
+            )
+        if size % world:
+            raise ValueError(f"a batch of {size} images cannot be shared equally by {world} devices")
+        self.grey_prob, self.seed, self.rank, self.world = grey_prob, seed, rank, world
+        self.epoch = self.start = 0
+        self.batches_per_epoch = len(self.epoch_batches(0))
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """The next iteration gives epoch `epoch` from its batch number `start` on."""
+        self.epoch, self.start = epoch, start
+
+    def __iter__(self):
+        for batch in self.epoch_batches(self.epoch)[self.start :]:
+            yield batch[self.rank :: self.world]
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch - self.start
+
+    def epoch_batches(self, epoch: int) -> list[list[View]]:
+        random = np.random.default_rng([self.seed, epoch])
+        draws = {name: random.random() for name in dict.fromkeys(self.names)}  # one order of contents for all styles
+        groups = [self._groups(sorted(members, key=lambda i: draws[self.names[i]])) for members in self.members]
+        left = [list(one) for one in groups]
+        batches = []
+        while any(left):
+            order = sorted(range(len(left)), key=lambda style: (-len(left[style]), random.random()))
+            batch, grey = [], random.random() < self.grey_prob
+            for style in order[: self.plain]:
+                group = left[style].pop(0) if left[style] else groups[style][random.integers(len(groups[style]))]
+                batch += [View(epoch, index, 0, grey) for index in group]
+            for _ in range(self.remixed):
+                style, invented = random.integers(len(groups)), int(random.integers(1, 2**31))
+                group = groups[style][len(batches) % len(groups[style])]
+                batch += [View(epoch, index, invented, grey) for index in group]
+            batches.append(batch)
+        return batches
+
+    def _groups(self, members: list[int]) -> list[list[int]]:
+        """Members in groups of K; the last group is filled from the front."""
+        size = self.images_per_group
+        filled = members + [members[i % len(members)] for i in range(-len(members) % size)]
+        return [filled[i : i + size] for i in range(0, len(filled), size)]

@@ -1,0 +1,203 @@
+"""The style encoder.
+
+image (B, 3, H, W) -> timm backbone -> patches (B, N, V), pooled (B, V), levels
+    patches -> sequence head -> embed (B, L, D), mask_logits (B, L)     what a text encoder gives for the style's words
+    pooled  -> pooled head   -> pooled (B, P)                           its pooled vector
+    levels  -> style head    -> style (B, S), unit length               to compare images by
+
+The style head reads mean and standard deviation of feature maps at several depths, as style transfer does (Huang and
+Belongie 2017): strokes and texture are in the shallow maps, and statistics over positions forget what stands where.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.vision import VisionFeatures, VisionTower
+from losses import mask_loss, sequence_losses, style_contrast, vector_losses
+
+
+class StyleOutput(NamedTuple):
+    """Outputs that a checkpoint was not trained to give are None."""
+
+    embed: torch.Tensor | None  # (B, L, D)
+    pooled: torch.Tensor | None  # (B, P)
+    mask_logits: torch.Tensor | None  # (B, L); > 0 = real token
+    style: torch.Tensor  # (B, S), unit length
+    features: VisionFeatures
+
+    @property
+    def mask(self) -> torch.Tensor | None:
+        """Predicted mask (B, L), 1 = real: a prefix, as long as the logits say, one token at least."""
+        if self.mask_logits is None:
+            return None
+        length = (self.mask_logits > 0).sum(1, keepdim=True).clamp(min=1)
+        return (torch.arange(self.mask_logits.shape[1], device=length.device) < length).long()
+
+
+class VisionStyleEncoder(nn.Module):
+    """image -> StyleOutput. `build` holds every argument needed to make the same model again, but for the weights.
+
+    sequence_length L (tokens), embed_width D, pooled_width P: of the targets; 0 leaves that head out.
+    sequence_head: 'resampler' (L learned queries attend to the patches) or 'linear' (one token per patch, averaged
+    along the sequence to L where the patches are not L).
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        pretrained: bool | str = False,
+        image_size: int | None = None,
+        sequence_length: int = 0,
+        embed_width: int = 0,
+        pooled_width: int = 0,
+        predict_mask: bool = False,
+        style_width: int = 128,
+        sequence_head: str = "resampler",
+        drop_path_rate: float = 0.0,
+        dropout: float = 0.0,
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        tower = VisionTower(
+            model_name, pretrained, image_size,
+            drop_path_rate=drop_path_rate, gradient_checkpointing=gradient_checkpointing,
+        )  # fmt: skip
+        heads = {"resampler": ResamplerHead, "linear": LinearHead}
+        if sequence_head not in heads:
+            raise ValueError(f"sequence_head '{sequence_head}': expected one of {', '.join(heads)}")
+        self.build: dict[str, Any] = {
+            "model_name": model_name, "image_size": tower.image_size, "sequence_length": sequence_length,
+            "embed_width": embed_width, "pooled_width": pooled_width, "predict_mask": predict_mask,
+            "style_width": style_width, "sequence_head": sequence_head, "dropout": dropout,
+        }  # fmt: skip
+        self.tower = tower
+        self.sequence_head = None
+        if embed_width:
+            self.sequence_head = heads[sequence_head](
+                tower.patch_width, embed_width, sequence_length, predict_mask, dropout
+            )
+        self.pooled_head = _mlp(tower.pooled_width, pooled_width, dropout) if pooled_width else None
+        self.style_head = StyleHead(tower.level_widths, style_width, dropout)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How a file becomes the model's input; normalisation happens inside."""
+        return {"image_size": self.tower.image_size, "interpolation": self.tower.interpolation}
+
+    def forward(self, image: torch.Tensor) -> StyleOutput:
+        """image (B, 3, H, W), uint8 0..255 or float 0..1 -> StyleOutput."""
+        features = self.tower(image)
+        embed, mask_logits = self.sequence_head(features.patches) if self.sequence_head else (None, None)
+        pooled = self.pooled_head(features.pooled) if self.pooled_head else None
+        return StyleOutput(embed, pooled, mask_logits, self.style_head(image, features.levels), features)
+
+
+class ResamplerHead(nn.Module):
+    """patches (B, N, V) -> embed (B, L, D), mask_logits (B, L) or None, by learned queries (Perceiver resampler,
+    Alayrac et al. 2022): the number of tokens is free of the number of patches."""
+
+    def __init__(self, patch_width: int, embed_width: int, length: int, predict_mask: bool, dropout: float):
+        super().__init__()
+        width = min(512, max(64, patch_width // 64 * 64))
+        self.queries = nn.Parameter(torch.randn(length, width) * 0.02)
+        self.project_in = nn.Sequential(nn.LayerNorm(patch_width), nn.Linear(patch_width, width))
+        self.attention = nn.MultiheadAttention(width, width // 64, dropout=dropout, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.project_out = nn.Linear(width, embed_width)
+        self.mask_head = nn.Linear(width, 1) if predict_mask else None
+
+    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        keys = self.project_in(patches)  # (B, N, W)
+        queries = self.queries.expand(len(patches), -1, -1)  # (B, L, W)
+        tokens = queries + self.attention(queries, keys, keys, need_weights=False)[0]
+        tokens = self.norm(tokens + self.mlp(tokens))
+        return self.project_out(tokens), self.mask_head(tokens).squeeze(-1) if self.mask_head else None
+
+
+class LinearHead(nn.Module):
+    """patches (B, N, V) -> embed (B, L, D), mask_logits (B, L) or None: each patch is projected by itself."""
+
+    def __init__(self, patch_width: int, embed_width: int, length: int, predict_mask: bool, dropout: float):
+        super().__init__()
+        self.length = length
+        self.project_out = nn.Sequential(
+            nn.LayerNorm(patch_width), nn.Dropout(dropout), nn.Linear(patch_width, embed_width)
+        )
+        self.mask_head = nn.Linear(patch_width, length) if predict_mask else None
+
+    def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        embed = self.project_out(patches)  # (B, N, D)
+        if embed.shape[1] != self.length:
+            embed = F.adaptive_avg_pool1d(embed.transpose(1, 2), self.length).transpose(1, 2)
+        return embed, self.mask_head(patches.mean(1)) if self.mask_head else None
+
+
+class StyleHead(nn.Module):
+    """Mean and deviation of a palette map and of feature maps at several depths -> style (B, S), unit length."""
+
+    def __init__(self, level_widths: list[int], style_width: int, dropout: float):
+        super().__init__()
+        # A soft histogram with learned bins: which colours, which tones. Backbones are trained to look past them.
+        self.palette = nn.Sequential(nn.Conv2d(3, 32, 1), nn.GELU(), nn.Conv2d(32, 64, 1), nn.GELU())
+        # Each depth gets an equal share: the deepest map would drown the others by its width alone.
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 128)) for width in [64, *level_widths]
+        )
+        self.mix = nn.Sequential(
+            nn.GELU(), nn.Dropout(dropout), nn.Linear(128 * len(self.levels), 256), nn.GELU(),
+            nn.Linear(256, style_width),
+        )  # fmt: skip
+
+    def forward(self, image: torch.Tensor, levels: list[torch.Tensor]) -> torch.Tensor:
+        step = max(1, image.shape[-1] // 32)
+        dots = image[:, :, ::step, ::step]  # single pixels: an average of neighbours would be a colour nobody painted
+        unit = dots / 255 if image.dtype == torch.uint8 else dots
+        maps = [self.palette(unit * 8 - 4), *levels]
+        parts = [project(_statistics(level)) for level, project in zip(maps, self.levels)]
+        return F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
+
+
+def _statistics(level: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) -> mean and standard deviation over positions (B, 2 C)."""
+    level = level.float()
+    deviation = (level.var((2, 3), unbiased=False) + 1e-6).sqrt()  # + 1e-6: sqrt has no slope at 0
+    return torch.cat([level.mean((2, 3)), deviation], 1)
+
+
+class StyleLearner(nn.Module):
+    """The encoder with its loss: model(**batch) -> (loss, parts), which is all that the training loop asks for."""
+
+    def __init__(self, encoder: VisionStyleEncoder, weights: dict[str, float], temperature: float = 0.1):
+        super().__init__()
+        self.encoder, self.weights, self.temperature = encoder, weights, temperature
+
+    def forward(self, image: torch.Tensor, style_ids: torch.Tensor, **targets: torch.Tensor):
+        """image (B, 3, H, W), style_ids (B,); targets as StyleDataset.collate makes them -> loss, unweighted parts."""
+        output = self.encoder(image)
+        parts = {}
+        if output.embed is not None:
+            parts["embed_mse"], parts["embed_cosine"] = sequence_losses(
+                output.embed, targets["embed"], targets["mask"], targets["has_embed"]
+            )
+        if output.pooled is not None:
+            parts["pooled_mse"], parts["pooled_cosine"] = vector_losses(
+                output.pooled, targets["pooled"], targets["has_pooled"]
+            )
+        if output.mask_logits is not None:
+            parts["mask"] = mask_loss(output.mask_logits, targets["mask"], targets["has_mask"])
+        parts["style"], lone = style_contrast(output.style, style_ids, self.temperature)
+        loss = sum(self.weights[name] * part for name, part in parts.items())
+        return loss, {**parts, "lone_anchors": lone}
+
+
+def _mlp(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(width_in), nn.Linear(width_in, width_in), nn.GELU(), nn.Dropout(dropout),
+        nn.Linear(width_in, width_out),
+    )  # fmt: skip

@@ -1,0 +1,53 @@
+"""A style encoder's file: written by train.py, opened by every tool.
+
+    encoder, content = load_encoder("checkpoints/best.pth", device)
+    style = encoder(read_image("a.png", encoder)[None].to(device)).style
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.augment import square
+from common.checkpoint import load_model_file, save_model
+from common.image_store import fit_shorter_side
+from common.images import open_image
+from dataset import STORE_SCALE
+from model import VisionStyleEncoder
+
+KIND = "style encoder"
+
+
+def save_encoder(path: str | Path, encoder: VisionStyleEncoder, **facts: Any) -> None:
+    """Write an encoder with what is needed to use it; `facts` (settings, step, metrics, ...) go along."""
+    save_model(path, encoder, KIND, encoder.build, preprocessing=encoder.preprocessing, **facts)
+
+
+def load_encoder(path: str | Path, device: torch.device) -> tuple[VisionStyleEncoder, dict[str, Any]]:
+    """-> encoder in eval mode on `device`, and everything else that the file holds."""
+    content = load_model_file(path, KIND)
+    encoder = VisionStyleEncoder(**content["build"])
+    try:
+        encoder.load_state_dict(content.pop("model_state_dict"))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its weights do not fit the model it describes ({error})") from None
+    return encoder.eval().to(device), content
+
+
+def build_untrained(content: dict[str, Any], device: torch.device) -> tuple[VisionStyleEncoder | None, str]:
+    """The encoder of a file as it was before its training -> (encoder, '') or (None, why not)."""
+    torch.manual_seed(content["settings"]["seed"])
+    try:
+        encoder = VisionStyleEncoder(**content["build"], pretrained=content["settings"]["pretrained"])
+    except (ValueError, OSError) as error:
+        return None, " ".join(str(error).split())
+    return encoder.eval().to(device), ""
+
+
+def read_image(path: str | Path, encoder: VisionStyleEncoder) -> torch.Tensor:
+    """A file -> (3, S, S) uint8, the centred square that the encoder was validated on."""
+    size = encoder.tower.image_size
+    pixels = square(np.asarray(fit_shorter_side(open_image(path), round(STORE_SCALE * size))), size)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()

@@ -1,0 +1,64 @@
+"""What several test files need: small drawn style folders, and the real images where the machine has them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+torch.set_num_threads(2)
+
+TINY_MODEL = ["--model_name", "test_vit", "--pretrained", "false", "--image_size", "32", "--style_width", "16"]
+TINY_RUN = [
+    *TINY_MODEL, "--epochs", "2", "--batch_size", "8", "--images_per_style", "2", "--val_split", "0.3",
+    "--warmup_steps", "2", "--log_steps", "1", "--save_steps", "1", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """A folder of real images (REAL_DATA_DIR); tests that want it are skipped without."""
+    folder = os.environ.get("REAL_DATA_DIR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("REAL_DATA_DIR names no folder of real images")
+    return Path(folder)
+
+
+def draw_styles(folder: Path, styles: int = 3, images: int = 8, size: int = 40, targets: bool = True) -> Path:
+    """<folder>/style_<n>/item<k>_img.png: the same shapes in every style, told apart by line width and ground."""
+    for style in range(styles):
+        target = folder / f"style_{style}"
+        target.mkdir(parents=True)
+        for item in range(images):
+            random = np.random.default_rng(item)
+            picture = Image.new("RGB", (size + 4 * style, size), ["white", "khaki", "lightblue", "plum"][style % 4])
+            draw = ImageDraw.Draw(picture)
+            for _ in range(3):
+                x, y, w, h = random.integers(0, size // 2, 4)
+                draw.ellipse([int(x), int(y), int(x + w + 4), int(y + h + 4)], outline="black", width=1 + style)
+            picture.save(target / f"item{item}_img.png")
+            if targets:
+                generator = torch.Generator().manual_seed(style)
+                length = 3 + style
+                torch.save(torch.randn(length, 12, generator=generator), target / f"item{item}_embed.pt")
+                torch.save(torch.randn(10, generator=generator), target / f"item{item}_pooled.pt")
+                torch.save(torch.ones(length, dtype=torch.int64), target / f"item{item}_mask.pt")
+    return folder
+
+
+@pytest.fixture
+def style_data(tmp_path) -> Path:
+    return draw_styles(tmp_path / "data")
+
+
+@pytest.fixture
+def run_arguments(style_data, tmp_path) -> list[str]:
+    """Flags for a training run of seconds, all its folders below tmp_path."""
+    return [
+        *TINY_RUN, "--data_dir", str(style_data), "--checkpoint_dir", str(tmp_path / "checkpoints"),
+        "--log_dir", str(tmp_path / "logs"), "--cache_dir", str(tmp_path / "cache"),
+    ]  # fmt: skip

@@ -1,0 +1,68 @@
+"""Files that a run leaves: whole or not there, and safe to open."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from common.checkpoint import load_model_file, read_tensors, save_model, write_atomically
+
+
+def test_round_trip_is_exact(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    save_model(tmp_path / "a.pth", model, "linear", {"in_features": 3}, settings={"seed": 1}, step=4)
+    content = load_model_file(tmp_path / "a.pth", "linear")
+    assert content["build"] == {"in_features": 3} and content["settings"] == {"seed": 1} and content["step"] == 4
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(content["model_state_dict"][name], tensor)
+    assert os.listdir(tmp_path) == ["a.pth"]  # nothing half-written is left
+
+
+def test_failure_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), write_atomically(path) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_full_disk_is_one_line_and_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"old")
+    model = torch.nn.Linear(300, 300)
+    partial = tmp_path / f".a.pth.{os.getpid()}.partial"
+    partial.symlink_to("/dev/full")  # every write to it says 'no space left on device'
+    with pytest.raises(OSError, match=r"what was there before is untouched") as error:
+        save_model(path, model, "linear", {})
+    assert error.value.filename == str(path) and path.read_bytes() == b"old" and not partial.is_symlink()
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/evil-was-here",)
+
+
+def test_code_in_a_file_is_refused_and_not_run(tmp_path):
+    torch.save({"a": Evil()}, tmp_path / "evil.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pt", "plain.pt"):
+        with pytest.raises(ValueError, match=f"{name}: refused|{name}: cannot be read"):
+            read_tensors(tmp_path / name)
+    assert not os.path.exists("/tmp/evil-was-here")
+
+
+def test_wrong_files_are_named(tmp_path):
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    torch.save([1], tmp_path / "list.pth")
+    save_model(tmp_path / "other.pth", torch.nn.Linear(1, 1), "another kind", {})
+    whole = (tmp_path / "other.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    for name, words in {
+        "junk.pth": "cannot be read", "cut.pth": "cannot be read", "none.pth": "no such file",
+        "list.pth": "no checkpoint of this project", "other.pth": "is a 'another kind' checkpoint",
+    }.items():  # fmt: skip
+        with pytest.raises((ValueError, FileNotFoundError), match=f"{name}: .*{words}"):
+            load_model_file(tmp_path / name, "style encoder")

@@ -1,0 +1,245 @@
+"""Training from the command line's point of view: what a run writes, how it goes on, how it fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, draw_styles
+from PIL import Image
+
+import config
+import train
+from common.loop import Plan, set_learning_rate
+from style_encoder import load_encoder
+
+DROPOUT = ["--dropout", "0.2", "--drop_path", "0.1", "--ema_decay", "0.9"]
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["model_state_dict"]
+
+
+def assert_same_weights(one, other):
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys() and len(one) > 20
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_run_leaves_what_it_promises(run_arguments, tmp_path, capsys):
+    results = train.main([*run_arguments, "--save_epochs", "1"])
+    folder = tmp_path / "checkpoints"
+    assert {path.name for path in folder.iterdir()} >= {
+        "best.pth", "model_epoch_1.pth", "model_epoch_2.pth", "last", "settings.json", "run.json", "results.json",
+        "training_curves.png",
+    }  # fmt: skip
+    assert json.loads((folder / "results.json").read_text())["history"] == results["history"]
+    assert set(results["validation"]) == {
+        "style encoder", "colour histogram", "backbone before training", "Gram matrices"
+    }  # fmt: skip
+    assert json.loads((folder / "settings.json").read_text())["epochs"] == 2
+    logs = next((tmp_path / "logs").iterdir())
+    entries = [json.loads(line) for line in (logs / "log.jsonl").read_text().splitlines()]
+    losses = [entry["train/loss"] for entry in entries if "train/loss" in entry]
+    assert len(losses) == results["steps"] and list(logs.glob("events.out.tfevents*"))
+    parts = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style", "lone_anchors")
+    assert all(f"train/{part}" in entries[0] for part in parts)
+    encoder, content = load_encoder(folder / "best.pth", torch.device("cpu"))
+    assert content["styles"] == ["style_0", "style_1", "style_2"] and content["validation"]["bank"].shape[1] == 16
+    shown = capsys.readouterr().out
+    assert "epoch 2/2" in shown and "colour histogram" in shown and "tensorboard --logdir" in shown
+
+
+def test_two_epochs_lower_the_loss(run_arguments):
+    history = train.main([*run_arguments, "--epochs", "6", "--learning_rate", "3e-3"])["history"]
+    assert history[-1]["train/loss"] < 0.8 * history[0]["train/loss"]
+
+
+def test_constants_of_config_are_used(run_arguments, monkeypatch):
+    position = run_arguments.index("--epochs")
+    monkeypatch.setattr(config, "EPOCHS", 1)
+    assert train.main(run_arguments[:position] + run_arguments[position + 2 :])["epochs"] == 1
+
+
+def test_style_contrast_alone_is_enough(tmp_path, run_arguments):
+    draw_styles(tmp_path / "bare", targets=False)
+    results = train.main([*run_arguments, "--data_dir", str(tmp_path / "bare"), "--epochs", "1", "--cache_images", "false"])
+    assert "train/style" in results["history"][0] and "train/embed_mse" not in results["history"][0]
+
+
+def test_ignored_targets_train_no_head(run_arguments, tmp_path):
+    train.main([*run_arguments, "--epochs", "1", "--ignore_targets", "pooled", "mask"])
+    encoder, _ = load_encoder(tmp_path / "checkpoints" / "best.pth", torch.device("cpu"))
+    assert encoder.pooled_head is None and encoder.sequence_head.mask_head is None
+    assert encoder.build["embed_width"] == 12
+
+
+def test_held_out_styles_are_never_trained_on(run_arguments, tmp_path):
+    draw_styles(tmp_path / "more", styles=5)
+    results = train.main([*run_arguments, "--data_dir", str(tmp_path / "more"), "--val_styles", "style_1", "style_3"])
+    per_style = results["validation"]["style encoder"]["style"]["per_style"]
+    content = torch.load(tmp_path / "checkpoints" / "best.pth", weights_only=True)
+    assert set(per_style) == {"style_1", "style_3"} and content["styles"] == ["style_0", "style_2", "style_4"]
+
+
+def test_frozen_epochs_leave_the_backbone_as_it_was(run_arguments, tmp_path):
+    train.main([*run_arguments, "--freeze_epochs", "1", "--save_epochs", "1", "--weight_decay", "0.1"])
+    train.main([*run_arguments, "--freeze_epochs", "2", "--save_epochs", "1", "--checkpoint_dir", str(tmp_path / "b")])
+    one, two = (weights(tmp_path / "checkpoints" / f"model_epoch_{n}.pth") for n in (1, 2))
+    three = weights(tmp_path / "b" / "model_epoch_2.pth")
+    name = "tower.backbone.blocks.0.attn.qkv.weight"
+    assert torch.equal(one[name], three[name]) and not torch.equal(one[name], two[name])
+    assert not torch.equal(one["style_head.mix.2.weight"], three["style_head.mix.2.weight"])
+
+
+def test_an_older_run_is_moved_aside(run_arguments, tmp_path, capsys):
+    for _ in range(3):
+        train.main([*run_arguments, "--epochs", "1"])
+    folder = tmp_path / "checkpoints"
+    older = [path for path in folder.iterdir() if (path / "run.json").is_file()]
+    assert len(older) == 2 and (folder / "best.pth").is_file()
+    for path in older:
+        assert (path / "best.pth").is_file() and (path / "last" / "progress.json").is_file()
+        assert not [inner for inner in path.iterdir() if (inner / "run.json").is_file()]
+    assert "is now in" in capsys.readouterr().out
+
+
+def test_stopping_and_resuming_between_epochs_changes_nothing(run_arguments, tmp_path, monkeypatch):
+    arguments = [*run_arguments, *DROPOUT, "--epochs", "3"]
+    train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
+    with monkeypatch.context() as patch:
+        real = train.validate_and_save
+
+        def interrupt(epoch, *rest):
+            real(epoch, *rest)
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+        patch.setattr(train, "validate_and_save", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(arguments)
+    results = train.main([*arguments, "--resume"])
+    assert results["epochs"] == 3
+    for name in ("best.pth", "model_epoch_3.pth"):
+        assert_same_weights(tmp_path / "whole" / name, tmp_path / "checkpoints" / name)
+
+
+def run_script(arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments], cwd=ROOT, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def steps_logged(logs):
+    return sum(path.read_text().count('"train/loss"') for path in logs.glob("*/log.jsonl"))
+
+
+def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(run_arguments, tmp_path):
+    """SIGKILL three times, wherever the process then is: in a step, in a save, in validation."""
+    arguments = [*run_arguments, *DROPOUT, "--epochs", "4", "--accumulation", "2"]
+    arguments[arguments.index("--batch_size") + 1] = "6"
+    whole = run_script([*arguments, "--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")])
+    assert whole.wait() == 0, whole.stderr.read()
+    random = np.random.default_rng()
+    for resume in ([], ["--resume"], ["--resume"]):
+        logged = steps_logged(tmp_path / "logs")
+        process = run_script([*arguments, *resume])
+        while steps_logged(tmp_path / "logs") <= logged and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = run_script([*arguments, "--resume"])
+    assert last.wait() == 0, last.stderr.read()
+    assert_same_weights(tmp_path / "whole" / "model_epoch_4.pth", tmp_path / "checkpoints" / "model_epoch_4.pth")
+    entries = [json.loads(line) for path in (tmp_path / "logs").glob("*/log.jsonl") for line in path.open()]
+    steps = [entry["step"] for entry in entries if "train/loss" in entry]
+    assert steps == sorted(set(steps))  # steps that were done again after a kill are logged once
+
+
+def failure(arguments):
+    process = run_script(arguments)
+    output, error = process.communicate()
+    return process.returncode, error.strip().splitlines()[-1], error
+
+
+@pytest.mark.parametrize("change, words", [
+    (["--data_dir", "/no/such"], "/no/such: no such folder"),
+    (["--model_name", "vit_tinny_patch16_224"], "did you mean vit_tiny_patch16_224"),
+    (["--batch_sise", "3"], "did you mean --batch_size"),
+    (["--device", "cuda:9"], "--device cuda:9"),
+    (["--precision", "fp8"], "expected auto, fp32, bf16, fp16"),
+    (["--resume"], "no state to resume from"),
+])  # fmt: skip
+def test_mistakes_end_in_one_line(run_arguments, change, words):
+    code, line, error = failure([*run_arguments, *change])
+    assert code == 1 and words in line and line.startswith("train.py: error: ") and "Traceback" not in error
+
+
+def test_debug_shows_where(run_arguments):
+    assert "Traceback" in failure([*run_arguments, "--data_dir", "/no/such", "--debug"])[2]
+
+
+def test_bad_images_are_named_and_too_many_stop_the_run(run_arguments, style_data, tmp_path, capsys):
+    (style_data / "style_0" / "item1_img.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="1 of 24 images cannot be read, more than MAX_SKIPPED 1%.*item1_img.png"):
+        train.main([*run_arguments, "--max_skipped", "0.01"])
+    train.main([*run_arguments, "--epochs", "1", "--max_skipped", "0.05"])
+    assert "item1_img.png: not an image" in capsys.readouterr().err
+    skipped = max((tmp_path / "logs").glob("*/skipped.jsonl")).read_text()
+    assert json.loads(skipped)["file"].endswith("item1_img.png")
+
+
+def test_a_style_of_one_image_is_left_out_and_said(run_arguments, style_data, capsys):
+    (style_data / "lonely").mkdir()
+    Image.new("RGB", (40, 40)).save(style_data / "lonely" / "a_img.png")
+    train.main([*run_arguments, "--epochs", "1"])
+    assert "style 'lonely' has 1 image; 2 are needed" in capsys.readouterr().err
+
+
+def test_two_runs_cannot_share_a_folder(run_arguments, tmp_path):
+    import fcntl
+
+    (tmp_path / "checkpoints").mkdir()
+    with (tmp_path / "checkpoints" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another run is writing here"):
+            train.main(run_arguments)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(run_arguments, tmp_path):
+    with pytest.raises(ValueError, match="the loss is not finite at step .*LEARNING_RATE"):
+        train.main([*run_arguments, "--style_weight", "nan"])
+    assert not (tmp_path / "checkpoints" / "best.pth").exists()
+
+
+def test_learning_rate_warms_up_and_falls_to_its_end():
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "scale": 0.1}], lr=1.0)
+    plan = Plan(epochs=10, learning_rate=2.0, min_learning_rate=0.5, warmup_steps=4)
+    rates = [set_learning_rate(optimizer, step, 10, plan) for step in range(100)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0] and rates[4] == 2.0 and rates[99] < 0.502
+    assert all(one >= two for one, two in zip(rates[4:], rates[5:]))
+    assert optimizer.param_groups[1]["lr"] == pytest.approx(0.1 * optimizer.param_groups[0]["lr"])
+
+
+def test_two_processes_train_like_one(run_arguments, tmp_path):
+    """torchrun with two gloo processes ends with the weights of one, dropout and augmentation aside."""
+    arguments = [*run_arguments, "--dropout", "0", "--epochs", "1", "--images_per_style", "2", "--batch_size", "12",
+                 "--remix_share", "0.5"]  # fmt: skip
+    assert run_script([*arguments, "--checkpoint_dir", str(tmp_path / "one")]).wait() == 0
+    process = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",
+         str(ROOT / "train.py"), *arguments, "--checkpoint_dir", str(tmp_path / "two")],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-2000:]
+    one, two = (weights(tmp_path / folder / "model_epoch_1.pth") for folder in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)

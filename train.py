@@ -1,0 +1,274 @@
+"""Train the style encoder: settings -> data, model, plan -> the loop, one epoch after another.
+
+    python train.py                      with config.py as it is
+    python train.py --epochs 5           a setting overridden
+    python train.py --demo               drawn sample data and a small network, minutes on a CPU
+    python train.py --resume             go on after an interruption
+    torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch works too
+"""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import timm.optim
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import set_seed
+from torch.utils.data import DataLoader
+
+import config
+from common.augment import Augmentation
+from common.device import choose_device, choose_precision
+from common.image_store import ImageStore
+from common.loop import Plan, Trainer
+from common.plots import neighbour_grid, plot_curves, write_projector
+from common.run import Run, write_json
+from common.sample_data import create_sample_dataset
+from common.script import run_script
+from common.settings import read_settings
+from dataset import (
+    STORE_SCALE, Sample, StyleBatches, StyleDataset, TargetShapes, find_samples, read_target_shapes, split_samples,
+)  # fmt: skip
+from evaluate_style import baseline_vectors, format_table, score, style_vectors
+from model import StyleLearner, VisionStyleEncoder
+from style_encoder import save_encoder
+
+LOSS_PARTS = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    settings = read_settings(config, argv, __doc__)
+    device = choose_device(settings.device)
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(settings.precision, device),
+        cpu=device.type == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=settings.freeze_epochs > 0)],
+    )
+    with accelerator.main_process_first():
+        if settings.demo and not Path(settings.data_dir).is_dir() and accelerator.is_main_process:
+            create_sample_dataset(settings.data_dir, num_samples=720)
+    samples = find_samples(settings.data_dir, settings.ignore_targets)
+    run = None
+    if accelerator.is_main_process:
+        run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume)
+    set_seed(settings.seed)
+    shapes = read_target_shapes(samples)
+    encoder = build_encoder(settings, shapes)
+    train_set, val_set = build_datasets(settings, samples, shapes, encoder.tower.image_size, accelerator, run)
+    baselines = {
+        name: score(vectors, val_set, per_style=True)
+        for name, vectors in baseline_vectors(encoder.to(accelerator.device), val_set, accelerator.device).items()
+    } if run and len(val_set) else {}  # fmt: skip
+    trainer = build_trainer(settings, encoder, train_set, accelerator, run)
+    if settings.resume:
+        trainer.resume()
+    else:
+        set_seed(settings.seed, device_specific=True)  # dropout differs between devices
+    if run:
+        run.start_logging(trainer.progress.step)
+        describe(train_set, val_set, shapes, trainer, run)
+
+    for epoch, means in trainer.epochs():
+        validate_and_save(epoch, means, trainer, val_set, settings, baselines)
+        progress = trainer.progress
+        if settings.patience and epoch - progress.best_epoch >= settings.patience:
+            if run:
+                print(f"stopped: no better validation for {settings.patience} epochs")
+            break
+        unwrapped = trainer.plain_model
+        unwrapped.encoder.tower.freeze(epoch + 1 < settings.freeze_epochs)
+    results = finish(trainer, val_set, settings, baselines) if run else {}
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return results
+
+
+def build_encoder(settings: Namespace, shapes: TargetShapes) -> VisionStyleEncoder:
+    ignored = settings.ignore_targets
+    return VisionStyleEncoder(
+        settings.model_name,
+        settings.pretrained,
+        settings.image_size or None,
+        sequence_length=shapes.length,
+        embed_width=shapes.embed_width,
+        pooled_width=shapes.pooled_width,
+        predict_mask=shapes.has_mask and "mask" not in ignored,
+        style_width=settings.style_width,
+        sequence_head=settings.sequence_head,
+        drop_path_rate=settings.drop_path,
+        dropout=settings.dropout,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+
+
+def build_datasets(
+    settings: Namespace, samples: list[Sample], shapes: TargetShapes, image_size: int,
+    accelerator: Accelerator, run: Run | None,
+) -> tuple[StyleDataset, StyleDataset]:  # fmt: skip
+    """Read or decode every image once, leave out what is broken, split -> training set, validation set."""
+    paths = [sample.image for sample in samples]
+    cache_dir = settings.cache_dir if settings.cache_images else None
+    with accelerator.main_process_first():  # the others find the store that the first has written
+        store = ImageStore(paths, round(STORE_SCALE * image_size), cache_dir, quiet=run is None)
+    skipped = {str(paths[position]): reason for position, reason in store.skipped.items()}
+    good = [position for position in range(len(samples)) if position not in store.skipped]
+    for style in {sample.style for sample in samples}:
+        members = [position for position in good if samples[position].style == style]
+        if len(members) < 2:
+            skipped[str(Path(settings.data_dir) / style)] = f"style '{style}' has {len(members)} image; 2 are needed"
+            good = [position for position in good if position not in members]
+    if run:
+        run.write_skipped(skipped)
+        for path, reason in skipped.items():
+            print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
+    if len(store.skipped) > settings.max_skipped * len(samples):
+        raise ValueError(
+            f"{settings.data_dir}: {len(store.skipped)} of {len(samples)} images cannot be read, more than MAX_SKIPPED "
+            f"{settings.max_skipped:.0%}; the first: {next(iter(store.skipped.values()))}"
+        )
+    good_samples = [samples[position] for position in good]
+    train, val = split_samples(good_samples, settings.val_split, settings.val_styles, settings.seed)
+    if not train:
+        raise ValueError(f"{settings.data_dir}: no image is left to train on; at least 2 styles of 2 images are needed")
+    augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
+
+    def subset(indices: list[int], augmentation: Augmentation | None) -> StyleDataset:
+        part = store.subset([good[index] for index in indices])
+        return StyleDataset([good_samples[index] for index in indices], part, image_size, shapes, augmentation)
+
+    return subset(train, augmentation), subset(val, None)
+
+
+def build_trainer(
+    settings: Namespace, encoder: VisionStyleEncoder, train_set: StyleDataset,
+    accelerator: Accelerator, run: Run | None,
+) -> Trainer:  # fmt: skip
+    batches = StyleBatches(
+        train_set, settings.batch_size, settings.images_per_style, settings.remix_share,
+        settings.grey_prob, settings.seed, accelerator.process_index, accelerator.num_processes,
+    )  # fmt: skip
+    on_cpu = accelerator.device.type == "cpu"
+    workers = settings.num_workers if settings.num_workers >= 0 else 0 if on_cpu else min(8, torch.get_num_threads())
+    loader = DataLoader(
+        train_set, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
+        pin_memory=not on_cpu, generator=torch.Generator(),
+    )  # fmt: skip
+    learner = StyleLearner(
+        encoder, {part: getattr(settings, f"{part}_weight") for part in LOSS_PARTS}, settings.temperature
+    )
+    encoder.tower.freeze(settings.freeze_epochs > 0)
+    backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
+    heads = [module for name, module in encoder.named_children() if name != "tower"]
+    others = timm.optim.param_groups_weight_decay(torch.nn.ModuleList(heads), settings.weight_decay)
+    groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone] + others
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    plan = Plan(
+        settings.epochs, settings.learning_rate, settings.min_learning_rate, settings.warmup_steps,
+        settings.clip_norm, settings.accumulation, settings.log_steps, settings.save_steps,
+    )  # fmt: skip
+    model = torch.compile(learner) if settings.compile else learner
+    last = Path(settings.checkpoint_dir) / "last"
+    return Trainer(accelerator, model, optimizer, loader, plan, run, last, settings.ema_decay)
+
+
+def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShapes, trainer: Trainer, run: Run) -> None:
+    batches = trainer.loader.batch_sampler
+    print(
+        f"{len(train_set)} images of {len(train_set.styles)} styles to train on, {len(val_set)} of "
+        f"{len(val_set.styles)} to validate; targets: "
+        + (", ".join(filter(None, [
+            f"embed ({shapes.length}, {shapes.embed_width})" if shapes.embed_width else "",
+            f"pooled ({shapes.pooled_width},)" if shapes.pooled_width else "",
+            "mask" if shapes.has_mask else "",
+        ])) or "none, style contrast only")
+        + f"\n{trainer.steps_per_epoch} steps per epoch, {batches.plain} styles x {batches.images_per_group} images "
+        f"and {batches.remixed} invented styles in a batch; logs in {run.log_folder}"
+    )  # fmt: skip
+
+
+def validate_and_save(
+    epoch: int, means: dict[str, float], trainer: Trainer, val_set: StyleDataset,
+    settings: Namespace, baselines: dict[str, dict],
+) -> None:  # fmt: skip
+    """Measure on the validation set and write what is due. Every device decides alike: all have the same weights."""
+    progress, run = trainer.progress, trainer.run
+    encoder = trainer.best_model.encoder
+    values = {f"train/{name}": value for name, value in means.items()}
+    metric = -means["loss"]
+    style = None
+    if len(val_set):
+        style, _ = style_vectors(encoder, val_set, trainer.accelerator.device)
+        found = score(style, val_set)
+        values |= {f"val/{question}_{name}": number for question, part in found.items() for name, number in part.items()}
+        metric = found["style"].get("map_at_r", metric)
+    better = metric > progress.best
+    if better:
+        progress.best, progress.best_epoch = metric, epoch
+    progress.history.append({"epoch": epoch + 1, "step": progress.step, **values})
+    if not run:
+        return
+    run.log(progress.step, {name: value for name, value in values.items() if name.startswith("val/")})
+    facts = {
+        "settings": vars(settings), "epoch": epoch + 1, "step": progress.step, "metrics": values,
+        "styles": trainer.loader.dataset.styles, "validation": validation_statistics(style, val_set),
+    }  # fmt: skip
+    folder = Path(settings.checkpoint_dir)
+    if better:
+        save_encoder(folder / "best.pth", encoder, **facts)
+    if (epoch + 1) % settings.save_epochs == 0 or epoch + 1 == settings.epochs:
+        save_encoder(folder / f"model_epoch_{epoch + 1}.pth", encoder, **facts)
+    plot_curves(folder / "training_curves.png", progress.history)
+    if style is not None:
+        grid = neighbour_grid(val_set.store.__getitem__, style, val_set.style_ids)
+        run.writer.add_image("nearest neighbours", grid, progress.step, dataformats="HWC")
+    shown = {"loss": "train/loss", "AUC": "val/style_auc", "P@1": "val/style_precision_at_1",
+             "MAP@R": "val/style_map_at_r", "content AUC": "val/content_auc"}  # fmt: skip
+    print(f"epoch {epoch + 1}/{settings.epochs}  " + "  ".join(
+        f"{label} {values[name]:.3f}" for label, name in shown.items() if name in values
+    ) + ("  best so far" if better else ""))  # fmt: skip
+
+
+def validation_statistics(style: torch.Tensor | None, val_set: StyleDataset, bank_size: int = 1000) -> dict[str, Any]:
+    """What style_comparator.py needs to say how high a similarity is: quantiles over pairs, and a bank for CSLS."""
+    if style is None or len(val_set.styles) < 2:
+        return {}
+    labels = torch.tensor(val_set.style_ids)
+    chosen = torch.randperm(len(style), generator=torch.Generator().manual_seed(0))[:bank_size]
+    similarity, same = style[chosen] @ style[chosen].T, labels[chosen][:, None] == labels[chosen][None]
+    pairs = torch.ones_like(same).triu(1).bool()
+    at = torch.linspace(0, 1, 1001)
+    return {
+        "bank": style[chosen].clone(),
+        "other_style_quantiles": torch.quantile(similarity[pairs & ~same], at),
+        "same_style_quantiles": torch.quantile(similarity[pairs & same], at),
+    }
+
+
+def finish(trainer: Trainer, val_set: StyleDataset, settings: Namespace, baselines: dict[str, dict]) -> dict[str, Any]:
+    """results.json, the projector and the last words of a run."""
+    progress, run, folder = trainer.progress, trainer.run, Path(settings.checkpoint_dir)
+    results = {
+        "epochs": progress.epoch, "steps": progress.step, "best_epoch": progress.best_epoch + 1,
+        "history": progress.history,
+    }  # fmt: skip
+    if len(val_set):
+        style, _ = style_vectors(trainer.best_model.encoder, val_set, trainer.accelerator.device)
+        results["validation"] = {"style encoder": score(style, val_set, per_style=True), **baselines}
+        styles = [sample.style for sample in val_set.samples]
+        write_projector(run.writer, style, val_set.store.__getitem__, styles, progress.step)
+        print(format_table(results["validation"]))
+    write_json(folder / "results.json", results)
+    run.writer.close()
+    print(
+        f"model      {folder / 'best.pth'} (epoch {progress.best_epoch + 1})\n"
+        f"curves     {folder / 'training_curves.png'}\n"
+        f"results    {folder / 'results.json'}\n"
+        f"logs       tensorboard --logdir={settings.log_dir}"
+    )
+    return results
+
+
+if __name__ == "__main__":
+    run_script(main)
