@@ -218,10 +218,12 @@ class StyleBatches:
     """A batch sampler: P groups of K images of one style, and the same contents in each where names are shared.
 
     `remix_share` of the groups are redrawn, each into an invented style of its own (common/augment.py); the others
-    are of different styles. Now and then a batch is grey, so that strokes must tell its styles apart; never a part
-    of one, which would teach that colours do not matter. The list of an epoch's batches is a pure function of (seed, epoch), so training can go
-    on from any of them, and each of `world` devices takes its share of every batch. One epoch shows every image as
-    it is at least once; styles with fewer images are shown again, so that a batch holds as many styles as it can.
+    are of different styles. `grey_prob` of the batches lose their colours, so that strokes must tell the styles apart;
+    never a part of a batch, which would teach that colours do not matter.
+
+    One epoch shows every image as it is at least once; styles with fewer images are shown again, so that a batch holds
+    as many styles as it can. The list of an epoch's batches is a pure function of (seed, epoch), so training can go on
+    from any of them, and each of `world` devices takes its share of every batch.
     """
 
     def __init__(

@@ -121,6 +121,7 @@ def main(argv: list[str]) -> dict:
     parser.add_argument("--weights", required=True, help="a .pth that train.py wrote")
     parser.add_argument("--data_dir", required=True, help="folder of <style>/<name>_img.*")
     parser.add_argument("--styles", nargs="*", help="only these style folders")
+    parser.add_argument("--names", nargs="*", help="only these contents: file names without _img and suffix")
     parser.add_argument("--grey", action="store_true", help="take the colours away first")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--output", help="write the results to this JSON file")
@@ -130,13 +131,13 @@ def main(argv: list[str]) -> dict:
     device = choose_device(args.device)
     encoder, content = load_encoder(args.weights, device)
     samples = find_samples(args.data_dir)
-    if args.styles:
-        if missing := set(args.styles) - {sample.style for sample in samples}:
-            raise ValueError(f"--styles: no folder {', '.join(sorted(missing))} in {args.data_dir}")
-        samples = [sample for sample in samples if sample.style in args.styles]
+    for flag, wanted, attribute in (("--styles", args.styles, "style"), ("--names", args.names, "name")):
+        if wanted and (missing := set(wanted) - {getattr(sample, attribute) for sample in samples}):
+            raise ValueError(f"{flag}: no {', '.join(sorted(missing))} in {args.data_dir}")
+        samples = [sample for sample in samples if not wanted or getattr(sample, attribute) in wanted]
     size = encoder.tower.image_size
     store = ImageStore([sample.image for sample in samples], round(STORE_SCALE * size), cache_dir=None)
-    for position, reason in store.skipped.items():
+    for reason in store.skipped.values():
         print(f"left out: {reason}")
     good = [position for position in range(len(samples)) if position not in store.skipped]
     samples = [samples[position] for position in good]

@@ -106,7 +106,11 @@ class ResamplerHead(nn.Module):
         self.project_in = nn.Sequential(nn.LayerNorm(patch_width), nn.Linear(patch_width, width))
         self.attention = nn.MultiheadAttention(width, width // 64, dropout=dropout, batch_first=True)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
         )
         self.norm = nn.LayerNorm(width)
         self.project_out = nn.Linear(width, embed_width)

@@ -28,16 +28,16 @@ def build_projector(kind: str, vision_dim: int, text_dim: int, shuffle: int = 2)
         return nn.Sequential(nn.Linear(vision_dim, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim))
     if kind == "internvl":
         width = vision_dim * shuffle**2
-        return nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim)
-        )
+        return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, text_dim), nn.GELU(), nn.Linear(text_dim, text_dim))
     raise ValueError(f"projector '{kind}': expected one of {', '.join(PROJECTORS)}")
 
 
 def project_sequence_embed(embed: torch.Tensor, projector: nn.Module) -> torch.Tensor:
     """embed (B, L, V) -> (B, L, D). Computed in the projector's dtype, returned in the embed's."""
     if embed.ndim != 3:
-        raise ValueError(f"embed {tuple(embed.shape)}: expected (B, L, V); a pooled (B, V) goes to project_pooled_embed")
+        raise ValueError(
+            f"embed {tuple(embed.shape)}: expected (B, L, V); a pooled (B, V) goes to project_pooled_embed"
+        )
     return _project(embed, projector)
 
 
@@ -213,6 +213,8 @@ def _project(embed: torch.Tensor, projector: nn.Module) -> torch.Tensor:
     if first is not None:
         width = first.in_features if isinstance(first, nn.Linear) else first.normalized_shape[-1]
         if embed.shape[-1] != width:
-            raise ValueError(f"embed {tuple(embed.shape)}: the projector takes vectors of {width}, not {embed.shape[-1]}")
+            raise ValueError(
+                f"embed {tuple(embed.shape)}: the projector takes vectors of {width}, not {embed.shape[-1]}"
+            )
     weight = next(projector.parameters(), None)
     return projector(embed if weight is None else embed.to(weight.dtype)).to(embed.dtype)

@@ -48,8 +48,13 @@ class HuggingFaceTextEncoder:
     """
 
     def __init__(self, name: str, device: torch.device, max_length: int):
-        from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
-        from transformers import CLIPTextModelWithProjection
+        from transformers import (
+            AutoConfig,
+            AutoModel,
+            AutoModelForTextEncoding,
+            AutoTokenizer,
+            CLIPTextModelWithProjection,
+        )
 
         try:
             config = AutoConfig.from_pretrained(name)
@@ -86,7 +91,7 @@ def prepare_targets(
     samples: list[Sample], encode: Callable[[list[str]], list[Targets]], prompt: str,
     overwrite: bool = False, batch_size: int = 64, dtype: torch.dtype = torch.float16,
 ) -> int:  # fmt: skip
-    """Write the missing targets -> how many images got some. Each text is encoded once, however many images share it."""
+    """Write the missing targets -> how many images got some. A text is encoded once, however many share it."""
     todo: dict[str, list[Sample]] = {}
     for sample in samples:
         if overwrite or len(sample.targets) < len(TARGETS):
@@ -128,7 +133,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="prepare_targets.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data_dir", default="./data", help="folder of <style>/<name>_img.*")
     parser.add_argument("--text_encoder", default="hash", help="Hugging Face name, local folder, or 'hash'")
-    parser.add_argument("--prompt", default="{style} style", help="text of a style that has none; {style} is its folder")
+    parser.add_argument(
+        "--prompt", default="{style} style", help="text of a style that has none; {style} is its folder"
+    )
     parser.add_argument("--max_length", type=int, default=77, help="tokens; longer texts are cut, shorter ones padded")
     parser.add_argument("--batch_size", type=int, default=64, help="texts at a time")
     parser.add_argument("--save_dtype", choices=("float16", "float32"), default="float16", help="numbers in the files")

@@ -1,7 +1,7 @@
 """A style encoder's file: written by train.py, opened by every tool.
 
-    encoder, content = load_encoder("checkpoints/best.pth", device)
-    style = encoder(read_image("a.png", encoder)[None].to(device)).style
+encoder, content = load_encoder("checkpoints/best.pth", device)
+style = encoder(read_image("a.png", encoder)[None].to(device)).style
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
 """Train the style encoder: settings -> data, model, plan -> the loop, one epoch after another.
 
-    python train.py                      with config.py as it is
-    python train.py --epochs 5           a setting overridden
-    python train.py --demo               drawn sample data and a small network, minutes on a CPU
-    python train.py --resume             go on after an interruption
-    torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch works too
+python train.py                      with config.py as it is
+python train.py --epochs 5           a setting overridden
+python train.py --demo               drawn sample data and a small network, minutes on a CPU
+python train.py --resume             go on after an interruption
+torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch works too
 """
 
 import sys
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 import config
 from common.augment import Augmentation
-from common.device import choose_device, choose_precision
+from common.device import choose_device, choose_precision, keep_freed_memory
 from common.image_store import ImageStore
 from common.loop import Plan, Trainer
 from common.plots import neighbour_grid, plot_curves, write_projector
@@ -29,7 +29,14 @@ from common.sample_data import create_sample_dataset
 from common.script import run_script
 from common.settings import read_settings
 from dataset import (
-    STORE_SCALE, Sample, StyleBatches, StyleDataset, TargetShapes, find_samples, read_target_shapes, split_samples,
+    STORE_SCALE,
+    Sample,
+    StyleBatches,
+    StyleDataset,
+    TargetShapes,
+    find_samples,
+    read_target_shapes,
+    split_samples,
 )  # fmt: skip
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleLearner, VisionStyleEncoder
@@ -41,6 +48,8 @@ LOSS_PARTS = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask"
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
     device = choose_device(settings.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     accelerator = Accelerator(
         mixed_precision=choose_precision(settings.precision, device),
         cpu=device.type == "cpu",
@@ -201,7 +210,9 @@ def validate_and_save(
     if len(val_set):
         style, _ = style_vectors(encoder, val_set, trainer.accelerator.device)
         found = score(style, val_set)
-        values |= {f"val/{question}_{name}": number for question, part in found.items() for name, number in part.items()}
+        values |= {
+            f"val/{question}_{name}": number for question, part in found.items() for name, number in part.items()
+        }
         metric = found["style"].get("map_at_r", metric)
     better = metric > progress.best
     if better:

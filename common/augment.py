@@ -100,28 +100,36 @@ def _tone(image: Image.Image, style: np.random.Generator, grain: np.random.Gener
 
 def _surface(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
     """Grain, hatching, dots or coarse pixels over the painted part."""
-    kind, size = style.integers(4), image.size
+    kind, size = style.integers(4), image.size  # 0 grain, 1 hatching, 2 dots, 3 coarse pixels
     if kind == 3:
         cells = [max(8, int(side / style.uniform(1.8, 4))) for side in size]
         return image.resize(cells, Image.Resampling.BOX).resize(size, Image.Resampling.NEAREST)
     pixels = np.asarray(image, dtype=np.float32)
-    rows, columns = np.mgrid[: size[1], : size[0]] + grain.uniform(0, 9, 2)[:, None, None]
-    turn, pitch = style.uniform(0, np.pi), style.uniform(0.9, 2.2)
-    across = (rows * np.cos(turn) + columns * np.sin(turn)) * pitch
-    along = (columns * np.cos(turn) - rows * np.sin(turn)) * pitch
-    pattern = [grain.standard_normal(size[::-1]) * 0.7, np.sin(across), np.sin(across) * np.sin(along) * 1.5][kind]
+    if kind == 0:
+        pattern = 0.7 * grain.standard_normal(size[::-1], dtype=np.float32)
+    else:
+        turn, pitch = style.uniform(0, np.pi), style.uniform(0.9, 2.2)
+        rows, columns = np.ogrid[: size[1], : size[0]]
+        rows, columns = (
+            (rows + grain.uniform(0, 9)).astype(np.float32),
+            (columns + grain.uniform(0, 9)).astype(np.float32),
+        )
+        pattern = np.sin((rows * np.cos(turn) + columns * np.sin(turn)) * pitch)
+        if kind == 2:
+            pattern *= 1.5 * np.sin((columns * np.cos(turn) - rows * np.sin(turn)) * pitch)
     painted = np.clip((255 - pixels.min(2)) / 40, 0.15, 1)  # a white ground stays nearly white
     shaded = pixels + (style.uniform(15, 60) * pattern * painted)[..., None]
     return Image.fromarray(shaded.clip(0, 255).astype(np.uint8))
 
 
 def _palette(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
-    """Other inks: colours mixed anew and shifted, from hardly visible to strong, sometimes hues turned round."""
-    strength = np.exp(style.uniform(np.log(0.04), np.log(0.5)))
+    """Other inks: colours mixed anew, mostly a little, seldom with hues turned round. Strong changes are told apart
+    by hue alone, and an encoder taught by them groups pictures by the colours of what they show."""
+    strength = np.exp(style.uniform(np.log(0.02), np.log(0.25)))
     mixing = np.eye(3) + strength * style.standard_normal((3, 3))
     mixing /= mixing.sum(1, keepdims=True)  # white stays white
     image = image.convert("RGB", tuple(np.pad(mixing, ((0, 0), (0, 1))).ravel()))
-    if style.random() < 0.5:
+    if style.random() < 0.15:
         hue, saturation, value = image.convert("HSV").split()
         turn, scale = style.integers(256), style.uniform(0.4, 1.5)
         hue = hue.point([(level + turn) % 256 for level in range(256)])

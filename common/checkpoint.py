@@ -31,7 +31,7 @@ def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[byte
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise OSError(
             error.errno, f"could not be written ({error.strerror}); what was there before is untouched", str(path)

@@ -10,7 +10,6 @@ makes a new store.
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -119,6 +118,6 @@ def fit_shorter_side(image: Image.Image, size: int) -> Image.Image:
 def _key(paths: list[Path], size: int) -> str:
     digest = hashlib.blake2b(f"1 {size}".encode(), digest_size=12)
     for path in paths:
-        stat = os.stat(path)
+        stat = path.stat()
         digest.update(f"\0{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

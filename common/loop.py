@@ -175,7 +175,9 @@ class Trainer:
                 write_json(partial / "progress.json", asdict(self.progress))
         except (OSError, RuntimeError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(28, f"could not be written ({error}); the state before is untouched", str(self.last)) from None
+            raise OSError(
+                28, f"could not be written ({error}); the state before is untouched", str(self.last)
+            ) from None
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             shutil.rmtree(older, ignore_errors=True)
@@ -205,7 +207,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epo
         rate = plan.learning_rate * (step + 1) / warmup
     else:
         share = (step - warmup) / max(total - warmup, 1)
-        rate = plan.min_learning_rate + (plan.learning_rate - plan.min_learning_rate) * (1 + math.cos(math.pi * share)) / 2
+        rate = (
+            plan.min_learning_rate + (plan.learning_rate - plan.min_learning_rate) * (1 + math.cos(math.pi * share)) / 2
+        )
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("scale", 1.0)
     return rate

@@ -24,7 +24,7 @@ class Drawable(Protocol):
 
 
 class Canvas:
-    """ids (W, W) uint8: the part seen at each pixel, in order of depth; colours (n, 3) float32 and owners (n,) of parts.
+    """ids (W, W) uint8: the part seen at each pixel, back to front; colours (n, 3) float32, owners (n,).
 
     Parts of one object with the same colour share an id, so no line is drawn between them.
     """
@@ -100,7 +100,7 @@ def mix(first, second, share: np.ndarray) -> np.ndarray:
 
 
 def cells(canvas: Canvas, spacing: float, jitter: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Voronoi cells of a shaken grid -> number of the cell, distance to its middle and to its border in canvas pixels."""
+    """Voronoi cells of a shaken grid -> number of the cell, canvas pixels to its middle and to its border."""
     count = int(np.ceil(canvas.width / spacing)) + 2
     shake = canvas.random.uniform(-jitter, jitter, (2, count, count)).astype(np.float32)
     row, column = (canvas.y * canvas.width / spacing), (canvas.x * canvas.width / spacing)
@@ -126,7 +126,8 @@ def sample_cells(canvas: Canvas, number: np.ndarray) -> tuple[np.ndarray, np.nda
     flat = number.ravel()
     count = np.maximum(np.bincount(flat), 1)
     rows, columns = (
-        (np.bincount(flat, weights=axis.ravel()) / count * canvas.width).astype(np.int32) for axis in (canvas.y, canvas.x)
+        (np.bincount(flat, weights=axis.ravel()) / count * canvas.width).astype(np.int32)
+        for axis in (canvas.y, canvas.x)
     )
     values = canvas.random.uniform(-1, 1, len(count)).astype(np.float32)
     return canvas.ids[rows, columns][number], values[number]
@@ -176,7 +177,7 @@ def draw_pixel_art(canvas: Canvas) -> np.ndarray:
     small = canvas.colours[ids]
     bayer = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16 - 0.5
     tiles = np.tile(bayer, (ids.shape[0] // 4 + 1,) * 2)[: ids.shape[0], : ids.shape[1], None]
-    down = np.linspace(1.06, 0.88, ids.shape[0])[:, None, None]
+    down = np.linspace(1.03, 0.95, ids.shape[0])[:, None, None]
     small = np.round((small * down + tiles * 16) / 24) * 24
     inside = (canvas.owners >= 0)[ids]
     rim = inside & ~np.asarray(Image.fromarray(inside.astype(np.uint8)).filter(ImageFilter.MinFilter(3))).astype(bool)
@@ -226,7 +227,9 @@ def draw_neon(canvas: Canvas) -> np.ndarray:
     tubes *= np.where(canvas.owners >= 0, 1.0, 0.25)[ids][..., None]
     ground = canvas.random.choice(DARK_GROUNDS) * 0.6
     glow = blur(tubes, 2) * 0.7 + blur(tubes, 9) * 1.5
-    return ground + glow + tubes * 0.75 + 50 * (tubes.max(2, keepdims=True) > 100)
+    light = ground + glow + tubes * 0.8
+    light *= 255 / np.maximum(light.max(2, keepdims=True), 255)  # keeps the hue where clipping would turn it white
+    return light + 45 * (tubes.max(2, keepdims=True) > 100)
 
 
 def draw_woodcut(canvas: Canvas) -> np.ndarray:
@@ -234,10 +237,10 @@ def draw_woodcut(canvas: Canvas) -> np.ndarray:
     ids = canvas.wobble(0.7, 26)
     colours = canvas.flat(ids)
     waves = 1.1 * canvas.noise(5) + 0.12 * canvas.noise(50)
-    depth = 0.02 + 0.45 * (1 - colours.mean(2) / 255) + 0.16 * canvas.y
+    depth = 0.04 + 0.36 * (1 - colours.mean(2) / 255) + 0.14 * canvas.y
     gouges = stripes(canvas, 1.45, 8.0, waves) < depth
     paper = np.array([248, 238, 214], dtype=np.float32) / 255
-    return mix(colours * paper, INK * 0.8, gouges | canvas.lines(ids, 5))
+    return mix(colours * paper, INK * 0.8, gouges | canvas.lines(ids, 3))
 
 
 def draw_oil_paint(canvas: Canvas) -> np.ndarray:
@@ -246,9 +249,9 @@ def draw_oil_paint(canvas: Canvas) -> np.ndarray:
     image, relief = Image.fromarray(blur(canvas.flat(), 3).astype(np.uint8)), Image.new("L", (width, width), 128)
     paint, lift = ImageDraw.Draw(image), ImageDraw.Draw(relief)
     swirl = canvas.noise(4) * 1.5
-    everywhere, objects = np.arange(width * width), np.flatnonzero(canvas.objects())
+    everywhere, objects = np.arange(width * width), np.flatnonzero(blur(canvas.objects() * 255, 4) > 10)
     for length, thickness, count, region in ((0.09, 0.036, 400, everywhere), (0.05, 0.022, 500, everywhere),
-                                             (0.028, 0.014, 600, objects)):  # fmt: skip
+                                             (0.026, 0.015, 800, objects)):  # fmt: skip
         places = random.choice(region, count) if len(region) else region
         rows, columns = np.divmod(places, width)
         angles = swirl[rows, columns] + random.normal(0, 0.25, len(places))
@@ -282,32 +285,14 @@ def draw_stained_glass(canvas: Canvas) -> np.ndarray:
 def draw_chalk(canvas: Canvas) -> np.ndarray:
     """Dusty chalk on a dark board: rubbed colour inside, grainy lines around."""
     ids = canvas.wobble(0.8, 20)
-    colours = 70 + canvas.flat(ids) * 0.72
+    colours = 45 + canvas.flat(ids) * 0.88
     grain = canvas.grain()
     inside = (canvas.owners >= 0)[ids]
-    rubbed = np.where(inside, 0.8, 0.10) * (1 - 0.6 * stripes(canvas, 0.8, 9.0, 0.5 * canvas.noise(9)))
+    rubbed = np.where(inside, 0.95, 0.10) * (1 - 0.55 * stripes(canvas, 0.8, 9.0, 0.5 * canvas.noise(9)))
     board = canvas.random.choice(DARK_GROUNDS) + 8 * canvas.noise(5)[..., None]
-    pixels = mix(board, colours, rubbed * (0.4 + 0.6 * grain))
+    pixels = mix(board, colours, rubbed * (0.5 + 0.5 * grain))
     strokes = edges(ids, 5) * np.where(inside, 1.0, 0.45) * (grain > 0.25) * (0.5 + 0.5 * grain)
     return mix(pixels, colours + 20, strokes)
-
-
-def draw_blueprint(canvas: Canvas) -> np.ndarray:
-    """Thin pale lines with a breath of colour on squared blue paper, and construction lines that frame each object."""
-    ids = np.asarray(Image.fromarray(canvas.ids).filter(ImageFilter.MaxFilter(3)))
-    owner = canvas.owners[ids]
-    ground = np.array([34, 66, 130], dtype=np.float32) * canvas.random.uniform(0.75, 1.15)
-    squares = (stripes(canvas, 0.0, 16.0) < 0.12) | (stripes(canvas, np.pi / 2, 16.0) < 0.12)
-    pale = 0.12 * squares
-    for index in range(canvas.owners.max() + 1):
-        rows, columns = np.nonzero(owner == index)
-        if len(rows):
-            pale[[rows.min(), rows.max()]] = 0.4
-            pale[:, [columns.min(), columns.max()]] = 0.4
-    tinted = 90 + canvas.flat(ids) * 0.65
-    pixels = mix(ground + 6 * canvas.noise(4)[..., None], np.float32(255), pale)
-    pixels = mix(pixels, tinted, 0.4 * (owner >= 0))
-    return mix(pixels, tinted + 30, edges(canvas.ids, 3) * np.where(owner >= 0, 0.95, 0.25))
 
 
 def draw_paper_cut(canvas: Canvas) -> np.ndarray:
@@ -349,6 +334,6 @@ STYLES = {
     for function in (
         draw_flat, draw_ink_outline, draw_watercolour, draw_pointillism, draw_pixel_art, draw_halftone,
         draw_pencil_hatching, draw_mosaic, draw_neon, draw_woodcut, draw_oil_paint, draw_stained_glass, draw_chalk,
-        draw_blueprint, draw_paper_cut, draw_cross_stitch,
+        draw_paper_cut, draw_cross_stitch,
     )
 }  # fmt: skip

@@ -108,6 +108,10 @@ def test_list_images_is_sorted_and_skips_hidden(tmp_path):
     for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt", "deep/c.webp", ".cache/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == ["a.JPG", "b.png", "deep/c.webp"]
+    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == [
+        "a.JPG",
+        "b.png",
+        "deep/c.webp",
+    ]
     with pytest.raises(FileNotFoundError, match="no image below it"):
         list_images(tmp_path / "empty")

@@ -72,7 +72,9 @@ def test_gradient_checkpointing_gives_the_same_gradients():
 
 
 def test_mistakes_name_the_remedy(tmp_path):
-    with pytest.raises(ValueError, match="unknown timm model 'vit_tiny_patch16_223'; did you mean vit_tiny_patch16_224"):
+    with pytest.raises(
+        ValueError, match="unknown timm model 'vit_tiny_patch16_223'; did you mean vit_tiny_patch16_224"
+    ):
         VisionTower("vit_tiny_patch16_223")
     with pytest.raises(ValueError, match="cannot take 33-pixel images"):
         VisionTower("test_vit", image_size=33)

@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from multimodal_utils import (
-    build_projector, create_attention_mask_from_embed, mask_tokens, merge_image_tokens, pixel_shuffle,
-    project_pooled_embed, project_sequence_embed,
+    build_projector,
+    create_attention_mask_from_embed,
+    mask_tokens,
+    merge_image_tokens,
+    pixel_shuffle,
+    project_pooled_embed,
+    project_sequence_embed,
 )  # fmt: skip
 
 IMAGE = 99
@@ -66,7 +71,8 @@ def test_pixel_shuffle_and_projector_are_internvls():
 
     config = InternVLConfig(
         vision_config=InternVLVisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=56, patch_size=14
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=56,
+            patch_size=14,
         ),
         text_config=Qwen2Config(
             vocab_size=32, hidden_size=24, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -81,7 +87,9 @@ def test_pixel_shuffle_and_projector_are_internvls():
     assert torch.equal(found, expected)
     projector = build_projector("internvl", 16, 24)
     source = theirs.multi_modal_projector
-    for ours, other in zip((projector[0], projector[1], projector[3]), (source.layer_norm, source.linear_1, source.linear_2)):
+    for ours, other in zip(
+        (projector[0], projector[1], projector[3]), (source.layer_norm, source.linear_1, source.linear_2)
+    ):
         ours.load_state_dict(other.state_dict())
     torch.testing.assert_close(projector(found), source(expected))
 
@@ -164,9 +172,11 @@ def slow_merge(embeds, ids, images, mask, labels, side):
     for row in rows:
         padding = [(zero, -100)] * (longest - len(row))
         padded.append(padding + row if side == "left" else row + padding)
-    return torch.stack([torch.stack([v for v, _ in row]) for row in padded]), [[n for _, n in row] for row in padded], [
-        len(row) for row in rows
-    ]
+    return (
+        torch.stack([torch.stack([v for v, _ in row]) for row in padded]),
+        [[n for _, n in row] for row in padded],
+        [len(row) for row in rows],
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -180,7 +190,9 @@ def test_merging_by_a_slow_loop(seed, side, input_side):
     mask = (torch.arange(length) < lengths[:, None]).long()
     mask = mask.flip(1) if input_side == "left" else mask
     count = int(((ids == IMAGE) & (mask == 1)).sum())
-    images = [torch.randn(int(n), width, generator=generator) for n in torch.randint(2, 5, (count,), generator=generator)]
+    images = [
+        torch.randn(int(n), width, generator=generator) for n in torch.randint(2, 5, (count,), generator=generator)
+    ]
     embeds, labels = torch.randn(batch, length, width, generator=generator), torch.randint(0, 9, (batch, length))
     found = merge_image_tokens(embeds, ids, images, IMAGE, mask, labels, side)
     expected, expected_labels, real = slow_merge(embeds, ids, images, mask, labels, side)
@@ -195,7 +207,8 @@ def test_merging_is_llavas_when_every_token_has_a_placeholder():
 
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8
+            hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=32,
+            patch_size=8,
         ),
         text_config=LlamaConfig(
             vocab_size=128, hidden_size=24, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2

@@ -31,7 +31,23 @@ def module(tmp_path, monkeypatch):
 def test_defaults_and_overrides(module):
     assert read_settings(module, []).size == 3
     settings = read_settings(
-        module, "--size 5 --rate 1e-4 --on --name=b --pretrained false --items x y --items z w".split()
+        module,
+        [
+            "--size",
+            "5",
+            "--rate",
+            "1e-4",
+            "--on",
+            "--name=b",
+            "--pretrained",
+            "false",
+            "--items",
+            "x",
+            "y",
+            "--items",
+            "z",
+            "w",
+        ],
     )
     assert (settings.size, settings.rate, settings.on, settings.name) == (5, 1e-4, True, "b")
     assert settings.pretrained is False and settings.items == ["z", "w"]

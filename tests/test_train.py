@@ -68,7 +68,9 @@ def test_constants_of_config_are_used(run_arguments, monkeypatch):
 
 def test_style_contrast_alone_is_enough(tmp_path, run_arguments):
     draw_styles(tmp_path / "bare", targets=False)
-    results = train.main([*run_arguments, "--data_dir", str(tmp_path / "bare"), "--epochs", "1", "--cache_images", "false"])
+    results = train.main(
+        [*run_arguments, "--data_dir", str(tmp_path / "bare"), "--epochs", "1", "--cache_images", "false"]
+    )
     assert "train/style" in results["history"][0] and "train/embed_mse" not in results["history"][0]
 
 

@@ -1,0 +1,36 @@
+# make demo   sample data, a small style encoder, a comparison: minutes on two CPU cores, no GPU, no downloads but pip's
+# make test   every test          make lint   ruff          make bench   the measurements of benchmarks/RESULTS.md
+# Each makes .venv and installs what is missing first. REAL_DATA_DIR names a folder of real images, where there is one.
+PYTHON_ENV := .venv/bin/python
+REAL_DATA_DIR ?= $(wildcard ../shared/data)
+export REAL_DATA_DIR
+# Threads that wait spinning make two busy processes on two cores many times slower; waiting passively costs nothing.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: demo test lint bench setup setup-dev
+
+demo: setup
+	$(PYTHON_ENV) train.py --demo
+	@echo; echo "the same style, two pictures:"
+	$(PYTHON_ENV) style_comparator.py data/sample_styles/watercolour/scene_00000_img.png \
+		data/sample_styles/watercolour/scene_00001_img.png --weights checkpoints/demo/best.pth
+	@echo; echo "two styles, the same picture:"
+	$(PYTHON_ENV) style_comparator.py data/sample_styles/watercolour/scene_00000_img.png \
+		data/sample_styles/woodcut/scene_00000_img.png --weights checkpoints/demo/best.pth
+	@echo; echo "checkpoints are in checkpoints/demo, the curves in checkpoints/demo/training_curves.png;"
+	@echo "logs: .venv/bin/tensorboard --logdir=logs"
+
+test: setup-dev
+	$(PYTHON_ENV) -m pytest
+
+lint: setup-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+bench: setup
+	$(PYTHON_ENV) benchmarks/style_speed.py
+
+setup:
+	@./setup.sh
+setup-dev:
+	@./setup.sh dev
