@@ -123,13 +123,12 @@ def _surface(image: Image.Image, style: np.random.Generator, grain: np.random.Ge
 
 
 def _palette(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
-    """Other inks: colours mixed anew, mostly a little, seldom with hues turned round. Strong changes are told apart
-    by hue alone, and an encoder taught by them groups pictures by the colours of what they show."""
-    strength = np.exp(style.uniform(np.log(0.02), np.log(0.25)))
+    """Other inks: colours mixed anew and shifted, from hardly visible to strong, often with hues turned round."""
+    strength = np.exp(style.uniform(np.log(0.04), np.log(0.5)))
     mixing = np.eye(3) + strength * style.standard_normal((3, 3))
     mixing /= mixing.sum(1, keepdims=True)  # white stays white
     image = image.convert("RGB", tuple(np.pad(mixing, ((0, 0), (0, 1))).ravel()))
-    if style.random() < 0.15:
+    if style.random() < 0.5:
         hue, saturation, value = image.convert("HSV").split()
         turn, scale = style.integers(256), style.uniform(0.4, 1.5)
         hue = hue.point([(level + turn) % 256 for level in range(256)])

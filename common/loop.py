@@ -48,6 +48,7 @@ class Progress:
     epoch: int = 0  # epochs that are over, with their validation
     batch: int = 0  # batches of the current epoch that are over
     step: int = 0  # optimizer steps
+    sums: dict[str, float] = field(default_factory=dict)  # of each part over the current epoch's steps
     best: float = -math.inf  # highest validation score
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one entry per epoch
@@ -72,6 +73,7 @@ class Trainer:
             self.average = average.to(accelerator.device).requires_grad_(False)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.progress = Progress()
+        self.sums: dict[str, torch.Tensor | float] = {}  # on the device: adding does not wait for it
         self.steps_per_epoch = len(loader.batch_sampler) // plan.accumulation
 
     @property
@@ -85,32 +87,30 @@ class Trainer:
         return self.average.module if self.average else self.plain_model
 
     def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Train; after each epoch's steps yield (its number from 0, mean of each part since this run began it)."""
+        """Train; after each epoch's steps yield (its number from 0, mean of each part over its steps)."""
         while self.progress.epoch < self.plan.epochs:
             means = self._train_epoch()
             yield self.progress.epoch, means
-            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+            self.progress.epoch, self.progress.batch, self.sums = self.progress.epoch + 1, 0, {}
             self.save()
 
     def _train_epoch(self) -> dict[str, float]:
         plan, progress = self.plan, self.progress
         self.model.train()
         self.loader.batch_sampler.set_position(progress.epoch, progress.batch)
-        sums: dict[str, torch.Tensor] = {}
         seen, clock = 0, time.perf_counter()
         bar = tqdm(
             desc=f"epoch {progress.epoch + 1}/{plan.epochs}", unit="step", leave=False, dynamic_ncols=True,
             total=self.steps_per_epoch, initial=progress.batch // plan.accumulation,
             disable=not self.accelerator.is_main_process,
         )  # fmt: skip
-        batches_of_epoch, count = iter(self.loader), 0
+        batches_of_epoch = iter(self.loader)
         # An epoch's last batches are left out where they are too few for a step.
         while len(batches := list(islice(batches_of_epoch, plan.accumulation))) == plan.accumulation:
             rate = set_learning_rate(self.optimizer, progress.step, self.steps_per_epoch, plan)
             parts, norm = self._step(batches)
             for name, value in parts.items():
-                sums[name] = sums.get(name, 0) + value
-            count += 1
+                self.sums[name] = self.sums.get(name, 0) + value
             progress.step += 1
             progress.batch += plan.accumulation
             seen += sum(len(next(iter(batch.values()))) for batch in batches) * self.accelerator.num_processes
@@ -127,7 +127,8 @@ class Trainer:
             if progress.step % plan.save_steps == 0:
                 self.save()
         bar.close()
-        return self._finite({name: value / count for name, value in sums.items()})
+        steps = progress.batch // plan.accumulation
+        return self._finite({name: value / steps for name, value in self.sums.items()})
 
     def _step(self, batches: list[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], Any]:
         sums: dict[str, torch.Tensor] = {}
@@ -172,7 +173,8 @@ class Trainer:
             if self.accelerator.is_main_process:
                 if self.average:
                     torch.save(self.average.state_dict(), partial / "average.pth")
-                write_json(partial / "progress.json", asdict(self.progress))
+                sums = {name: float(value) for name, value in self.sums.items()}
+                write_json(partial / "progress.json", {**asdict(self.progress), "sums": sums})
         except (OSError, RuntimeError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(
@@ -194,6 +196,7 @@ class Trainer:
         else:
             raise FileNotFoundError(f"{self.last}: no state to resume from; start without --resume")
         self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
+        self.sums = dict(self.progress.sums)
         if self.average:
             self.average.load_state_dict(read_tensors(folder / "average.pth"))
         self.accelerator.load_state(str(folder))

@@ -2,9 +2,9 @@
 
 seed -> scenes or portraits (common.sample_scenes) -> pictures (common.sample_styles) -> files of one layout
 
-The same arguments give the same bytes, and sample i does not depend on how many samples are written. All that is said
-of a picture (captions, answers, labels) follows from the scene it was drawn from. Layouts that draw scenes also write
-scenes.json, the truth: objects, boxes as fractions of the side, captions in English and Chinese.
+With the same library versions the same arguments give the same bytes, and sample i does not depend on how many samples
+are written. All that is said of a picture (captions, answers, labels) follows from the scene it was drawn from. Layouts
+that draw scenes also write scenes.json, the truth: objects, boxes as fractions of the side, captions in two languages.
 """
 
 import csv
@@ -42,6 +42,8 @@ CHINESE_STYLES = {
     "cross_stitch": "十字绣",
 }  # fmt: skip
 PORTRAIT_STYLES = ("flat", "watercolour", "pencil_hatching", "paper_cut", "halftone", "pixel_art")  # faces stay legible
+GIVEN = ("Mira", "Tomas", "Aiko", "Leander", "Suri", "Bram", "Noor", "Elif", "Ruben", "Hana", "Ivo", "Yara")
+FAMILY = ("Vale", "Okoro", "Lindqvist", "Marsh", "Tanaka", "Brook", "Castell", "Weaver", "Ibarra", "Frost", "Quill")
 STORIES = ("Paper Harbour", "The Clockwork Garden", "Tales of the North Wind")
 OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 ENGLISH_REQUESTS = ("Describe this picture.", "What do you see?", "Write a caption for this image.")
@@ -135,7 +137,9 @@ def _write_captions(folder: "_Folder", num_samples: int, seed: int, size: int) -
 def _write_persona(folder: "_Folder", num_samples: int, seed: int, size: int) -> None:
     rows = []
     for index in range(num_samples):
-        portrait = random_portrait(_random(seed, "portrait", index))
+        turn, place = divmod(index, len(GIVEN) * len(FAMILY))  # 12 and 11 share no factor: 132 different names
+        name = f"{GIVEN[place % len(GIVEN)]} {FAMILY[place % len(FAMILY)]}" + (f" {turn + 1}" if turn else "")
+        portrait = random_portrait(_random(seed, "portrait", index), name)
         image = f"images/portrait_{index:05d}.png"
         folder.write_image(image, _draw(portrait, _style_of(seed, index, PORTRAIT_STYLES), seed, index, size))
         rows.append({

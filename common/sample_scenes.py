@@ -259,8 +259,8 @@ def background_parts(background: str, tint: str) -> Iterator[Part]:
         "beach": [box(sea, 0, 0.45, 1, 0.75), oval(sand, -0.6, 0.66, 1.4, 2)],
         "hills": [oval(paler, -0.3, 0.35, 0.7, 1.6), oval(pale, 0.3, 0.5, 1.5, 1.8), oval(grass, -0.6, 0.72, 0.9, 2)],
         "stripes": [box(pale, left, 0, left + 0.1, 1) for left in np.arange(0.05, 1, 0.2)],
-        "dots": [oval(pale, x - 0.04, y - 0.04, x + 0.04, y + 0.04)
-                 for row, y in enumerate(np.arange(0.05, 1.1, 0.15)) for x in np.arange(0.05, 1.1, 0.2) + row % 2 * 0.1],
+        "dots": [oval(pale, x - 0.04, y - 0.04, x + 0.04, y + 0.04) for row, y in enumerate(np.arange(0.05, 1.1, 0.15))
+                 for x in np.arange(0.05, 1.1, 0.2) + row % 2 * 0.1],
     }[background]  # fmt: skip
     ground = sky if background in ("sky", "meadow", "beach", "hills") else paler
     for colour, points in [box(ground, 0, 0, 1, 1), *shapes]:
@@ -337,14 +337,12 @@ SKIN = ((250, 222, 196), (232, 190, 150), (190, 136, 98), (138, 94, 68))
 LENGTHS = ("short", "shoulder-length", "long")
 ACCESSORIES = ("glasses", "hat", "scarf", "earrings", "hair bow", "headphones")
 EXPRESSIONS = {  # what the face shows, and the character told from it
-    "a broad smile": "Cheerful and open, makes friends wherever the road leads.",
-    "a serious look": "Calm and reserved, thinks twice before speaking once.",
-    "a sad frown": "Gentle and melancholy, remembers what others would rather forget.",
-    "a surprised look": "Curious and easily amazed, asks about everything.",
-    "an angry scowl": "Proud and quick-tempered, but the first to defend a friend.",
+    "smiling": ("a broad smile", "Cheerful and open, makes friends wherever the road leads."),
+    "serious": ("a serious look", "Calm and reserved, thinks twice before speaking once."),
+    "sad": ("a sad frown", "Gentle and melancholy, remembers what others would rather forget."),
+    "surprised": ("a surprised look", "Curious and easily amazed, asks about everything."),
+    "angry": ("an angry scowl", "Proud and quick-tempered, but the first to defend a friend."),
 }
-GIVEN = ("Mira", "Tomas", "Aiko", "Leander", "Suri", "Bram", "Noor", "Elif", "Ruben", "Hana", "Ivo", "Yara")
-FAMILY = ("Vale", "Okoro", "Lindqvist", "Marsh", "Tanaka", "Brook", "Castell", "Weaver", "Ibarra", "Frost", "Quill")
 
 
 @dataclass(frozen=True)
@@ -368,17 +366,17 @@ class Portrait:
             thing = _with_article(thing)
         return (
             f"{self.character} has {self.length} {self.hair} hair and {self.eyes} eyes, wears {_with_article(outfit)} "
-            f"and {thing}, and shows {self.expression}."
+            f"and {thing}, and shows {EXPRESSIONS[self.expression][0]}."
         )
 
     @property
     def personality(self) -> str:
-        return EXPRESSIONS[self.expression]
+        return EXPRESSIONS[self.expression][1]
 
     def parts(self) -> Iterator[Part]:
         skin, iris = SKIN[self.skin], EYES[self.eyes]
-        shadow = tuple(round(value * 0.84) for value in skin)
-        hair, outfit, wide = HAIR[self.hair], COLOURS[self.outfit], 0.012 if "surprised" in self.expression else 0.0
+        shadow = _darker(skin)
+        hair, outfit, wide = HAIR[self.hair], COLOURS[self.outfit], 0.012 if self.expression == "surprised" else 0.0
         yield from background_parts("sky", "blue")
         back = {"short": [oval(hair, 0.235, 0.1, 0.765, 0.62)], "shoulder-length": [oval(hair, 0.19, 0.12, 0.81, 0.80)],
                 "long": [oval(hair, 0.17, 0.12, 0.83, 0.9), box(hair, 0.17, 0.5, 0.83, 1)]}[self.length]  # fmt: skip
@@ -399,33 +397,26 @@ class Portrait:
     def _face(self) -> list:
         """Brows, nose and mouth."""
         ink, lips = FIXED["ink"], (176, 58, 66)
-        inner, outer = {"angry": (0.425, 0.375), "sad": (0.365, 0.41), "surprised": (0.375, 0.365)}.get(
-            self.expression.split()[1], (0.40, 0.39)
-        )
-        shapes = [polygon(tuple(round(value * 0.8) for value in SKIN[self.skin]), 0.5, 0.51, 0.475, 0.575, 0.52, 0.575)]
+        brows = {"angry": (0.425, 0.375), "sad": (0.365, 0.41), "surprised": (0.375, 0.365)}
+        inner, outer = brows.get(self.expression, (0.40, 0.39))
+        shapes = [polygon(_darker(SKIN[self.skin]), 0.5, 0.51, 0.475, 0.575, 0.52, 0.575)]
         for side in (-1, 1):
             near, far = 0.5 + side * 0.05, 0.5 + side * 0.16
             shapes.append(polygon(ink, near, inner, far, outer, far, outer + 0.018, near, inner + 0.022))
         mouth = {
-            "broad": [
-                oval(lips, 0.41, 0.54, 0.59, 0.69, 0, 180),
-                oval(FIXED["white"], 0.44, 0.605, 0.56, 0.635, 0, 180),
-            ],
+            "smiling": [oval(lips, 0.41, 0.54, 0.59, 0.69, 0, 180), box(FIXED["white"], 0.44, 0.616, 0.56, 0.634)],
             "serious": [box(lips, 0.44, 0.63, 0.56, 0.648)],
             "sad": [band(lips, 190, 350, (0.42, 0.62, 0.58, 0.72), (0.43, 0.642, 0.57, 0.74))],
             "surprised": [oval(lips, 0.465, 0.59, 0.535, 0.68)],
             "angry": [polygon(lips, 0.43, 0.66, 0.5, 0.635, 0.57, 0.66, 0.57, 0.642, 0.5, 0.61, 0.43, 0.642)],
-        }[self.expression.split()[1]]
+        }[self.expression]
         return shapes + mouth
 
     def _accessory(self) -> list:
         main, dark = shade(self.accessory_colour, "main"), shade(self.accessory_colour, "dark")
         if self.accessory == "glasses":
-            rings = [
-                band(main, 0, 360, (x - 0.09, 0.39, x + 0.09, 0.57), (x - 0.07, 0.41, x + 0.07, 0.55))
-                for x in (0.4, 0.6)
-            ]
-            return [*rings, box(main, 0.48, 0.465, 0.52, 0.485)]
+            left = band(main, 0, 360, (0.31, 0.39, 0.49, 0.57), (0.33, 0.41, 0.47, 0.55))
+            return [left, (main, left[1] + [0.2, 0]), box(main, 0.48, 0.465, 0.52, 0.485)]
         return {
             "hat": [oval(main, 0.27, 0.0, 0.73, 0.46, 180, 360), box(dark, 0.27, 0.18, 0.73, 0.24),
                     oval(main, 0.14, 0.21, 0.86, 0.31)],
@@ -438,15 +429,19 @@ class Portrait:
         }[self.accessory]  # fmt: skip
 
 
+def _darker(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    return tuple(round(value * 0.82) for value in colour)
+
+
 def _with_article(words: str) -> str:
     return f"{'an' if words.startswith('orange') else 'a'} {words}"
 
 
-def random_portrait(random: np.random.Generator) -> Portrait:
+def random_portrait(random: np.random.Generator, character: str) -> Portrait:
     hair = _pick(random, HAIR)
     others = [colour for colour in COLOURS if colour not in ("brown", hair)]  # to be seen against the hair
     outfit, accessory_colour = (str(colour) for colour in random.choice(others, 2, replace=False))
     return Portrait(
-        f"{_pick(random, GIVEN)} {_pick(random, FAMILY)}", hair, _pick(random, LENGTHS), _pick(random, EYES), outfit,
+        character, hair, _pick(random, LENGTHS), _pick(random, EYES), outfit,
         _pick(random, ACCESSORIES), accessory_colour, _pick(random, EXPRESSIONS), int(random.integers(len(SKIN))),
     )  # fmt: skip

@@ -71,10 +71,14 @@ class Canvas:
         """Where parts meet -> (W, W) bool; `thickness` (odd, canvas pixels) for objects, thin in the background."""
         return edges(np.where((self.owners >= 0)[ids], ids, 255), thickness) | edges(ids, 1)
 
+    def blocks(self, side: int) -> np.ndarray:
+        """ids in the middle of each square of `side` canvas pixels -> (n, n); the last squares may be cut"""
+        middles = np.minimum(np.arange(0, self.width, side) + side // 2, self.width - 1)
+        return self.ids[np.ix_(middles, middles)]
+
     def finish(self, pixels: np.ndarray) -> Image.Image:
         """(W, W, 3) in [0, 255] -> RGB image of the wanted size"""
-        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-        return image.reduce(2) if image.width == self.width else image
+        return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).reduce(2)
 
 
 def edges(ids: np.ndarray, thickness: int = 3) -> np.ndarray:
@@ -125,10 +129,8 @@ def sample_cells(canvas: Canvas, number: np.ndarray) -> tuple[np.ndarray, np.nda
     """Each cell takes the part at its middle -> ids (W, W), and a random value in [-1, 1] per cell (W, W)."""
     flat = number.ravel()
     count = np.maximum(np.bincount(flat), 1)
-    rows, columns = (
-        (np.bincount(flat, weights=axis.ravel()) / count * canvas.width).astype(np.int32)
-        for axis in (canvas.y, canvas.x)
-    )
+    sums = (np.bincount(flat, weights=axis.ravel()) for axis in (canvas.y, canvas.x))
+    rows, columns = ((total / count * canvas.width).astype(np.int32) for total in sums)
     values = canvas.random.uniform(-1, 1, len(count)).astype(np.float32)
     return canvas.ids[rows, columns][number], values[number]
 
@@ -158,7 +160,7 @@ def draw_watercolour(canvas: Canvas) -> np.ndarray:
     pigment = 1 - blur(canvas.flat(ids), 1.5) / 255
     density = 0.72 + 0.24 * canvas.noise(7) + 0.10 * canvas.noise(40) + 0.55 * rim + 0.16 * (canvas.grain() - 0.5)
     paper = np.array([253, 250, 243], dtype=np.float32)
-    return paper * (1 - pigment * np.clip(density, 0.15, 1.5)[..., None])
+    return paper * (1 - pigment * np.clip(density, 0.4, 1.5)[..., None])
 
 
 def draw_pointillism(canvas: Canvas) -> np.ndarray:
@@ -173,7 +175,7 @@ def draw_pointillism(canvas: Canvas) -> np.ndarray:
 def draw_pixel_art(canvas: Canvas) -> np.ndarray:
     """Large square pixels, few levels, dithered shadows and a dark outline around objects."""
     block = max(canvas.width // 32, 1)
-    ids = canvas.ids[block // 2 :: block, block // 2 :: block]
+    ids = canvas.blocks(block)
     small = canvas.colours[ids]
     bayer = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16 - 0.5
     tiles = np.tile(bayer, (ids.shape[0] // 4 + 1,) * 2)[: ids.shape[0], : ids.shape[1], None]
@@ -244,14 +246,14 @@ def draw_woodcut(canvas: Canvas) -> np.ndarray:
 
 
 def draw_oil_paint(canvas: Canvas) -> np.ndarray:
-    """Short thick strokes that follow a swirl, finest on the objects; light from the upper left shows their relief."""
+    """Short thick strokes that follow a swirl, finest at contours; light from the upper left shows their relief."""
     random, width = canvas.random, canvas.width
     image, relief = Image.fromarray(blur(canvas.flat(), 3).astype(np.uint8)), Image.new("L", (width, width), 128)
     paint, lift = ImageDraw.Draw(image), ImageDraw.Draw(relief)
     swirl = canvas.noise(4) * 1.5
-    everywhere, objects = np.arange(width * width), np.flatnonzero(blur(canvas.objects() * 255, 4) > 10)
-    for length, thickness, count, region in ((0.09, 0.036, 400, everywhere), (0.05, 0.022, 500, everywhere),
-                                             (0.026, 0.015, 800, objects)):  # fmt: skip
+    everywhere, contours = np.arange(width * width), np.flatnonzero(blur(edges(canvas.ids) * 255, 4) > 12)
+    for length, thickness, count, region in ((0.08, 0.034, 450, everywhere), (0.05, 0.022, 500, everywhere),
+                                             (0.026, 0.015, 1200, contours)):  # fmt: skip
         places = random.choice(region, count) if len(region) else region
         rows, columns = np.divmod(places, width)
         angles = swirl[rows, columns] + random.normal(0, 0.25, len(places))
@@ -311,8 +313,7 @@ def draw_paper_cut(canvas: Canvas) -> np.ndarray:
 def draw_cross_stitch(canvas: Canvas) -> np.ndarray:
     """Crosses of thread on linen."""
     pitch = max(canvas.width // 32, 2)
-    ids = canvas.ids[pitch // 2 :: pitch, pitch // 2 :: pitch]
-    ids = ids.repeat(pitch, 0).repeat(pitch, 1)[: canvas.width, : canvas.width]
+    ids = canvas.blocks(pitch).repeat(pitch, 0).repeat(pitch, 1)[: canvas.width, : canvas.width]
     across, down = (axis * canvas.width % pitch / pitch - 0.5 for axis in (canvas.x, canvas.y))
     over, under = np.abs(across + down), np.abs(across - down)
     threads = canvas.flat(ids) * (1 + 0.05 * canvas.noise(32))[..., None]
