@@ -11,7 +11,9 @@ NUM_WORKERS: int = -1  # loader processes; -1: none on a CPU, where they only ta
 MAX_SKIPPED: float = 0.05  # share of unreadable images above which the run stops
 
 # --- augmentation (drawn anew each epoch from SEED, epoch and image) --------------------------------------------------
-CROP_SCALE: float = 0.4  # smallest share of an image's area that a random crop keeps; 1 = no crop
+CROP_SCALE: float = (
+    0.8  # smallest share of an image's area that a crop keeps; zooming in changes the strokes; 1 = no crop
+)
 FLIP_PROB: float = 0.5  # mirrored left to right
 GREY_PROB: float = 0.5  # share of batches without colours, so that strokes count and not the palette alone
 REMIX_SHARE: float = 0.5  # share of each batch's style groups redrawn into invented styles; 0 = none

@@ -21,7 +21,7 @@ from common.metrics import retrieval_metrics
 from common.run import write_json
 from common.script import run_script
 from dataset import STORE_SCALE, StyleDataset, TargetShapes, find_samples
-from model import VisionStyleEncoder
+from model import VisionStyleEncoder, colour_histogram
 from style_encoder import build_untrained, load_encoder
 
 METRICS = ("auc", "precision_at_1", "map_at_r")
@@ -57,13 +57,6 @@ def baseline_vectors(untrained: VisionStyleEncoder | None, dataset: StyleDataset
             vectors["backbone before training"].append(features.pooled.float().cpu())
             vectors["Gram matrices"].append(gram_vectors(features.levels).cpu())
     return {name: torch.cat(parts) for name, parts in vectors.items()}
-
-
-def colour_histogram(image: torch.Tensor, bins: int = 8) -> torch.Tensor:
-    """image (B, 3, H, W) uint8 -> square root of an RGB histogram (B, bins^3): cosine is then Hellinger affinity."""
-    cells = (image.long() * bins // 256).flatten(2)  # (B, 3, HW)
-    cells = (cells[:, 0] * bins + cells[:, 1]) * bins + cells[:, 2]
-    return torch.zeros(len(image), bins**3).scatter_add_(1, cells, torch.ones(cells.shape)).sqrt()
 
 
 def gram_vectors(levels: list[torch.Tensor], width: int = 64) -> torch.Tensor:

@@ -5,8 +5,9 @@ image (B, 3, H, W) -> timm backbone -> patches (B, N, V), pooled (B, V), levels
     pooled  -> pooled head   -> pooled (B, P)                           its pooled vector
     levels  -> style head    -> style (B, S), unit length               to compare images by
 
-The style head reads mean and standard deviation of feature maps at several depths, as style transfer does (Huang and
-Belongie 2017): strokes and texture are in the shallow maps, and statistics over positions forget what stands where.
+The style head reads a colour histogram, and mean and standard deviation of feature maps at several depths, as style
+transfer does (Huang and Belongie 2017): strokes and texture are in the shallow maps, and statistics over positions
+forget what stands where.
 """
 
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from torch import nn
 
 from common.vision import VisionFeatures, VisionTower
 from losses import mask_loss, sequence_losses, style_contrast, vector_losses
+
+PALETTE_BINS = 8  # per colour channel, of the style head's histogram
 
 
 class StyleOutput(NamedTuple):
@@ -143,28 +146,41 @@ class LinearHead(nn.Module):
 
 
 class StyleHead(nn.Module):
-    """Mean and deviation of a palette map and of feature maps at several depths -> style (B, S), unit length."""
+    """A colour histogram, and mean and deviation of feature maps at several depths -> style (B, S), unit length."""
 
     def __init__(self, level_widths: list[int], style_width: int, dropout: float):
         super().__init__()
-        # A soft histogram with learned bins: which colours, which tones. Backbones are trained to look past them.
-        self.palette = nn.Sequential(nn.Conv2d(3, 32, 1), nn.GELU(), nn.Conv2d(32, 64, 1), nn.GELU())
+        # Backbones are trained to look past colours and tones. The histogram is given, not learned: a linear layer
+        # keeps its distances from the first step on, where learned bins took longer than whole trainings here.
+        self.palette = nn.Linear(PALETTE_BINS**3, 128)
         # Each depth gets an equal share: the deepest map would drown the others by its width alone.
         self.levels = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 128)) for width in [64, *level_widths]
+            nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 128)) for width in level_widths
         )
         self.mix = nn.Sequential(
-            nn.GELU(), nn.Dropout(dropout), nn.Linear(128 * len(self.levels), 256), nn.GELU(),
+            nn.GELU(), nn.Dropout(dropout), nn.Linear(128 * (1 + len(self.levels)), 256), nn.GELU(),
             nn.Linear(256, style_width),
         )  # fmt: skip
 
     def forward(self, image: torch.Tensor, levels: list[torch.Tensor]) -> torch.Tensor:
-        step = max(1, image.shape[-1] // 32)
-        dots = image[:, :, ::step, ::step]  # single pixels: an average of neighbours would be a colour nobody painted
-        unit = dots / 255 if image.dtype == torch.uint8 else dots
-        maps = [self.palette(unit * 8 - 4), *levels]
-        parts = [project(_statistics(level)) for level, project in zip(maps, self.levels)]
+        histogram = colour_histogram(image, PALETTE_BINS)
+        # Its rows have unit length; this is the scale that LayerNorm gives to the other parts.
+        parts = [self.palette(histogram * PALETTE_BINS**1.5)]
+        parts += [project(_statistics(level)) for level, project in zip(levels, self.levels)]
         return F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
+
+
+def colour_histogram(image: torch.Tensor, bins: int = 8) -> torch.Tensor:
+    """image (B, 3, H, W), uint8 0..255 or float 0..1 -> square root of its RGB histogram (B, bins^3), unit length.
+
+    The cosine of two of them is the Hellinger affinity of the two palettes.
+    """
+    whole = image.dtype == torch.uint8
+    cells = image.long() * bins // 256 if whole else (image * bins).long().clamp(0, bins - 1)
+    cells = ((cells[:, 0] * bins + cells[:, 1]) * bins + cells[:, 2]).flatten(1)  # (B, H W)
+    counts = torch.zeros(len(image), bins**3, device=image.device)
+    counts.scatter_add_(1, cells, torch.ones_like(cells, dtype=counts.dtype))
+    return (counts / cells.shape[1]).sqrt()
 
 
 def _statistics(level: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,8 @@ class HuggingFaceTextEncoder:
     """
 
     def __init__(self, name: str, device: torch.device, max_length: int):
-        from transformers import (
+        from transformers import (  # not at the top: --text_encoder hash does without
+            MODEL_FOR_TEXT_ENCODING_MAPPING,
             AutoConfig,
             AutoModel,
             AutoModelForTextEncoding,
@@ -62,7 +63,8 @@ class HuggingFaceTextEncoder:
             if config.model_type in ("clip", "clip_text_model"):
                 kind = CLIPTextModelWithProjection
             else:
-                kind = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+                # An encoder-decoder's own class would ask for decoder input.
+                kind = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
             self.model = kind.from_pretrained(name, dtype=torch.float32).eval().to(device)
         except (OSError, ValueError) as error:
             raise ValueError(

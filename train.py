@@ -25,7 +25,7 @@ from common.image_store import ImageStore
 from common.loop import Plan, Trainer
 from common.plots import neighbour_grid, plot_curves, write_projector
 from common.run import Run, write_json
-from common.sample_data import create_sample_dataset
+from common.sample_data import MANIFEST, create_sample_dataset
 from common.script import run_script
 from common.settings import read_settings
 from dataset import (
@@ -56,7 +56,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=settings.freeze_epochs > 0)],
     )
     with accelerator.main_process_first():
-        if settings.demo and not Path(settings.data_dir).is_dir() and accelerator.is_main_process:
+        if settings.demo and accelerator.is_main_process and not (Path(settings.data_dir) / MANIFEST).is_file():
+            print(f"drawing sample data into {settings.data_dir}")
             create_sample_dataset(settings.data_dir, num_samples=720)
     samples = find_samples(settings.data_dir, settings.ignore_targets)
     run = None

@@ -1,6 +1,6 @@
 """How well does the style encoder tell real drawing styles apart, seen and unseen ones?
 
-    python benchmarks/style_real.py --data_dir STYLES --pretrained WEIGHTS [--only contents folds] [--epochs 10]
+    python benchmarks/style_real.py --data_dir STYLES --pretrained WEIGHTS [--only contents folds] [--epochs 8]
 
 STYLES holds one folder per style with equal file names for equal contents. Two questions, each answered beside the
 baselines of evaluate_style.py, in colour and in grey:
@@ -24,7 +24,7 @@ from dataset import find_samples, split_samples
 
 SETTINGS = [
     "--model_name", "tf_efficientnet_lite0", "--image_size", "128", "--batch_size", "48", "--learning_rate", "1e-3",
-    "--backbone_lr_scale", "0.2", "--warmup_steps", "20", "--device", "cpu",
+    "--backbone_lr_scale", "0.3", "--warmup_steps", "20", "--device", "cpu",
 ]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data_dir", required=True, help="folder of style folders")
     parser.add_argument("--pretrained", required=True, help="weights for tf_efficientnet_lite0")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--only", nargs="*", choices=("contents", "folds"), default=("contents", "folds"))
     parser.add_argument("--work_dir", default="./results/style_real")
     args = parser.parse_args()

@@ -27,9 +27,11 @@ from torchvision import transforms
 import config
 import train
 from common.images import open_image
-from common.sample_data import create_sample_dataset
+from common.sample_data import MANIFEST, create_sample_dataset
 from common.settings import read_settings
 from dataset import TargetShapes, find_samples
+
+SAMPLE_DIR = config.DEMO["DATA_DIR"]
 
 
 class PlainDataset(torch.utils.data.Dataset):
@@ -77,7 +79,7 @@ def forever(loader):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data_dir", default="./data/sample_styles")
+    parser.add_argument("--data_dir", default=SAMPLE_DIR)
     parser.add_argument("--model_name", default="efficientnet_lite0")
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--batch_size", type=int, default=48)
@@ -85,7 +87,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="steps of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    if not Path(args.data_dir).is_dir():
+    if args.data_dir == SAMPLE_DIR and not (Path(SAMPLE_DIR) / MANIFEST).is_file():
         create_sample_dataset(args.data_dir, num_samples=720)
 
     def trainer(cache: bool) -> train.Trainer:

@@ -38,7 +38,7 @@ class View(NamedTuple):
 class Augmentation:
     """Random views that keep the style: a crop of at least `crop_scale` of the area, and a flip."""
 
-    crop_scale: float = 0.4
+    crop_scale: float = 0.8
     flip_prob: float = 0.5
     seed: int = 0
 

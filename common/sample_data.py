@@ -21,17 +21,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from common.hash_text import hash_text
-from common.sample_scenes import (
-    CHINESE,
-    KINDS,
-    NUMBERS,
-    RELATIONS,
-    Scene,
-    plural,
-    random_portrait,
-    random_scene,
-    single_scene,
-)
+from common.sample_portraits import random_portrait
+from common.sample_scenes import Scene, questions, questions_chinese, random_scene, single_scene
+from common.sample_shapes import KINDS
 from common.sample_styles import STYLES
 
 MANIFEST = "sample_data.json"  # lists the files that are ours, so that a second call replaces those and no others
@@ -45,7 +37,6 @@ PORTRAIT_STYLES = ("flat", "watercolour", "pencil_hatching", "paper_cut", "halft
 GIVEN = ("Mira", "Tomas", "Aiko", "Leander", "Suri", "Bram", "Noor", "Elif", "Ruben", "Hana", "Ivo", "Yara")
 FAMILY = ("Vale", "Okoro", "Lindqvist", "Marsh", "Tanaka", "Brook", "Castell", "Weaver", "Ibarra", "Frost", "Quill")
 STORIES = ("Paper Harbour", "The Clockwork Garden", "Tales of the North Wind")
-OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 ENGLISH_REQUESTS = ("Describe this picture.", "What do you see?", "Write a caption for this image.")
 CHINESE_REQUESTS = ("请描述这张图片。", "图片里有什么？", "请为这张图片写一句说明。")
 STYLE_QUESTIONS = ("What is the style of this image?", "In which style is this picture drawn?",
@@ -206,37 +197,6 @@ LAYOUTS = {
     "styles": _write_styles, "captions": _write_captions, "persona": _write_persona, "vqa": _write_vqa,
     "conversations": _write_conversations, "retrieval": _write_retrieval,
 }  # fmt: skip
-
-
-def questions(scene: Scene, random: np.random.Generator) -> list[tuple[str, str]]:
-    """What can be asked of a scene, with true short answers: kind, count, colour, position."""
-    kinds = [scene.first(group).kind for group in range(len(scene.groups))]
-    asked = [("Which kinds of objects are in this picture?", " and ".join(kinds))]
-    for group, members in enumerate(scene.groups):
-        noun, verb = scene.noun(group), "is" if len(members) == 1 else "are"
-        asked.append((f"How many {plural(kinds[group])} are there?", str(len(members))))
-        asked.append((f"What colour {verb} the {noun}?", scene.first(group).colour))
-    if scene.position:
-        asked.append((f"Where is the {kinds[0]}?", scene.position))
-    if scene.relation:
-        first, second = scene.noun(0), scene.noun(1)
-        verb, said = "Is" if len(scene.groups[0]) == 1 else "Are", RELATIONS[random.integers(len(RELATIONS))]
-        said = said if said in (scene.relation, OPPOSITES[scene.relation]) else scene.relation
-        asked.append((f"What is {scene.relation} the {second}?", kinds[0]))
-        asked.append((f"{verb} the {first} {said} the {second}?", "yes" if said == scene.relation else "no"))
-    return asked
-
-
-def questions_chinese(scene: Scene) -> list[tuple[str, str]]:
-    asked = []
-    for group, members in enumerate(scene.groups):
-        first = scene.first(group)
-        kind = KINDS[first.kind]
-        asked.append((f"图中有几{kind.measure}{kind.chinese}？", f"{NUMBERS[len(members)][1]}{kind.measure}。"))
-        asked.append((f"{kind.chinese}是什么颜色的？", f"{CHINESE[first.colour]}。"))
-    if scene.position:
-        asked.append((f"{kind.chinese}在图片的什么位置？", f"{CHINESE[scene.position]}。"))
-    return asked
 
 
 def _draw_scenes(folder: "_Folder", count: int, seed: int, size: int) -> Iterator[tuple[str, Scene, str]]:

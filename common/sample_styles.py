@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from common.sample_scenes import Part
+from common.sample_shapes import Part
 
 INK = np.array([38, 34, 44], dtype=np.float32)
 DARK_GROUNDS = np.array([[30, 34, 52], [28, 44, 42], [44, 32, 52], [24, 46, 92]], dtype=np.float32)

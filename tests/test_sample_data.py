@@ -11,20 +11,10 @@ import torch
 from PIL import Image
 
 from common.hash_text import hash_text
-from common.sample_data import CHINESE_STYLES, LAYOUTS, PORTRAIT_STYLES, contact_sheet, create_sample_dataset, questions
-from common.sample_scenes import (
-    BACKGROUNDS,
-    CHINESE,
-    COLOURS,
-    EYES,
-    HAIR,
-    KINDS,
-    NUMBERS,
-    RELATIONS,
-    random_portrait,
-    random_scene,
-    single_scene,
-)
+from common.sample_data import CHINESE_STYLES, LAYOUTS, PORTRAIT_STYLES, contact_sheet, create_sample_dataset
+from common.sample_portraits import EYES, HAIR, random_portrait
+from common.sample_scenes import BACKGROUNDS, CHINESE, NUMBERS, RELATIONS, questions, random_scene, single_scene
+from common.sample_shapes import COLOURS, KINDS
 from common.sample_styles import STYLES, Canvas
 
 SIZE = 32  # pixels a side, where only the files matter

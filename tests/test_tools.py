@@ -124,7 +124,10 @@ def test_colour_histogram_by_a_slow_loop():
         for x in range(5):
             r, g, b = (int(value) // 32 for value in image[0, :, y, x])
             counts[r, g, b] += 1
-    torch.testing.assert_close(evaluate_style.colour_histogram(image)[0], counts.flatten().sqrt())
+    found = evaluate_style.colour_histogram(image)[0]
+    torch.testing.assert_close(found, (counts.flatten() / 25).sqrt())
+    torch.testing.assert_close(found.norm(), torch.tensor(1.0))
+    torch.testing.assert_close(evaluate_style.colour_histogram(image / 255)[0], found)
 
 
 def test_gram_matrices_by_a_slow_loop():
