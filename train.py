@@ -15,7 +15,7 @@ from typing import Any
 import timm.optim
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 import config
@@ -47,6 +47,10 @@ LOSS_PARTS = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask"
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
+    if settings.device not in ("auto", "cpu", "cuda", "mps"):
+        raise ValueError(
+            f"--device {settings.device}: expected auto, cpu or cuda; CUDA_VISIBLE_DEVICES says which GPUs"
+        )
     device = choose_device(settings.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -60,17 +64,17 @@ def main(argv: list[str]) -> dict[str, Any]:
             print(f"drawing sample data into {settings.data_dir}")
             create_sample_dataset(settings.data_dir, num_samples=720)
     samples = find_samples(settings.data_dir, settings.ignore_targets)
-    run = None
-    if accelerator.is_main_process:
-        run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume)
-    set_seed(settings.seed)
     shapes = read_target_shapes(samples)
+    set_seed(settings.seed)
     encoder = build_encoder(settings, shapes)
-    train_set, val_set = build_datasets(settings, samples, shapes, encoder.tower.image_size, accelerator, run)
-    baselines = {
-        name: score(vectors, val_set, per_style=True)
-        for name, vectors in baseline_vectors(encoder.to(accelerator.device), val_set, accelerator.device).items()
-    } if run and len(val_set) else {}  # fmt: skip
+    train_set, val_set, skipped = build_datasets(settings, samples, shapes, encoder.tower.image_size, accelerator)
+    run, baselines = None, {}
+    if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
+        run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume)
+        run.write_skipped(skipped)
+        if len(val_set):
+            vectors = baseline_vectors(encoder.to(accelerator.device), val_set, accelerator.device)
+            baselines = {name: score(one, val_set, per_style=True) for name, one in vectors.items()}
     trainer = build_trainer(settings, encoder, train_set, accelerator, run)
     if settings.resume:
         trainer.resume()
@@ -80,15 +84,16 @@ def main(argv: list[str]) -> dict[str, Any]:
         run.start_logging(trainer.progress.step)
         describe(train_set, val_set, shapes, trainer, run)
 
+    tower, progress = encoder.tower, trainer.progress
+    tower.freeze(progress.epoch < settings.freeze_epochs)
     for epoch, means in trainer.epochs():
-        validate_and_save(epoch, means, trainer, val_set, settings, baselines)
-        progress = trainer.progress
-        if settings.patience and epoch - progress.best_epoch >= settings.patience:
-            if run:
-                print(f"stopped: no better validation for {settings.patience} epochs")
+        values, style = validate(epoch, means, trainer, val_set)
+        patience_is_over = bool(settings.patience) and epoch - progress.best_epoch >= settings.patience
+        if run:
+            save_and_show(epoch, values, style, trainer, val_set, settings, final=patience_is_over)
+        if patience_is_over:
             break
-        unwrapped = trainer.plain_model
-        unwrapped.encoder.tower.freeze(epoch + 1 < settings.freeze_epochs)
+        tower.freeze(epoch + 1 < settings.freeze_epochs)
     results = finish(trainer, val_set, settings, baselines) if run else {}
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -96,7 +101,6 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 
 def build_encoder(settings: Namespace, shapes: TargetShapes) -> VisionStyleEncoder:
-    ignored = settings.ignore_targets
     return VisionStyleEncoder(
         settings.model_name,
         settings.pretrained,
@@ -104,7 +108,7 @@ def build_encoder(settings: Namespace, shapes: TargetShapes) -> VisionStyleEncod
         sequence_length=shapes.length,
         embed_width=shapes.embed_width,
         pooled_width=shapes.pooled_width,
-        predict_mask=shapes.has_mask and "mask" not in ignored,
+        predict_mask=shapes.has_mask,
         style_width=settings.style_width,
         sequence_head=settings.sequence_head,
         drop_path_rate=settings.drop_path,
@@ -114,14 +118,13 @@ def build_encoder(settings: Namespace, shapes: TargetShapes) -> VisionStyleEncod
 
 
 def build_datasets(
-    settings: Namespace, samples: list[Sample], shapes: TargetShapes, image_size: int,
-    accelerator: Accelerator, run: Run | None,
-) -> tuple[StyleDataset, StyleDataset]:  # fmt: skip
-    """Read or decode every image once, leave out what is broken, split -> training set, validation set."""
+    settings: Namespace, samples: list[Sample], shapes: TargetShapes, image_size: int, accelerator: Accelerator
+) -> tuple[StyleDataset, StyleDataset, dict[str, str]]:
+    """Decode every image once, leave out what is broken, split -> training set, validation set, {left out: why}."""
     paths = [sample.image for sample in samples]
     cache_dir = settings.cache_dir if settings.cache_images else None
     with accelerator.main_process_first():  # the others find the store that the first has written
-        store = ImageStore(paths, round(STORE_SCALE * image_size), cache_dir, quiet=run is None)
+        store = ImageStore(paths, round(STORE_SCALE * image_size), cache_dir, quiet=not accelerator.is_main_process)
     skipped = {str(paths[position]): reason for position, reason in store.skipped.items()}
     good = [position for position in range(len(samples)) if position not in store.skipped]
     for style in {sample.style for sample in samples}:
@@ -129,8 +132,7 @@ def build_datasets(
         if len(members) < 2:
             skipped[str(Path(settings.data_dir) / style)] = f"style '{style}' has {len(members)} image; 2 are needed"
             good = [position for position in good if position not in members]
-    if run:
-        run.write_skipped(skipped)
+    if accelerator.is_main_process:
         for path, reason in skipped.items():
             print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
     if len(store.skipped) > settings.max_skipped * len(samples):
@@ -148,7 +150,7 @@ def build_datasets(
         part = store.subset([good[index] for index in indices])
         return StyleDataset([good_samples[index] for index in indices], part, image_size, shapes, augmentation)
 
-    return subset(train, augmentation), subset(val, None)
+    return subset(train, augmentation), subset(val, None), skipped
 
 
 def build_trainer(
@@ -168,7 +170,6 @@ def build_trainer(
     learner = StyleLearner(
         encoder, {part: getattr(settings, f"{part}_weight") for part in LOSS_PARTS}, settings.temperature
     )
-    encoder.tower.freeze(settings.freeze_epochs > 0)
     backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
     heads = [module for name, module in encoder.named_children() if name != "tower"]
     others = timm.optim.param_groups_weight_decay(torch.nn.ModuleList(heads), settings.weight_decay)
@@ -198,38 +199,43 @@ def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShape
     )  # fmt: skip
 
 
-def validate_and_save(
-    epoch: int, means: dict[str, float], trainer: Trainer, val_set: StyleDataset,
-    settings: Namespace, baselines: dict[str, dict],
-) -> None:  # fmt: skip
-    """Measure on the validation set and write what is due. Every device decides alike: all have the same weights."""
-    progress, run = trainer.progress, trainer.run
-    encoder = trainer.best_model.encoder
+def validate(
+    epoch: int, means: dict[str, float], trainer: Trainer, val_set: StyleDataset
+) -> tuple[dict[str, float], torch.Tensor | None]:
+    """Score the validation set and keep book in progress -> values to log, style vectors (N, S).
+
+    The main process measures and tells the others, so that all of them stop, or none.
+    """
+    progress, accelerator = trainer.progress, trainer.accelerator
     values = {f"train/{name}": value for name, value in means.items()}
-    metric = -means["loss"]
     style = None
-    if len(val_set):
-        style, _ = style_vectors(encoder, val_set, trainer.accelerator.device)
-        found = score(style, val_set)
-        values |= {
-            f"val/{question}_{name}": number for question, part in found.items() for name, number in part.items()
-        }
-        metric = found["style"].get("map_at_r", metric)
-    better = metric > progress.best
-    if better:
+    if accelerator.is_main_process and len(val_set):
+        style, _ = style_vectors(trainer.best_model.encoder, val_set, accelerator.device)
+        for question, part in score(style, val_set).items():
+            values |= {f"val/{question}_{name}": number for name, number in part.items()}
+    values = broadcast_object_list([values])[0]
+    metric = values.get("val/style_map_at_r", -values["train/loss"])
+    if metric > progress.best:
         progress.best, progress.best_epoch = metric, epoch
     progress.history.append({"epoch": epoch + 1, "step": progress.step, **values})
-    if not run:
-        return
+    return values, style
+
+
+def save_and_show(
+    epoch: int, values: dict[str, float], style: torch.Tensor | None, trainer: Trainer, val_set: StyleDataset,
+    settings: Namespace, final: bool,
+) -> None:  # fmt: skip
+    """What follows an epoch's validation: logs, model files that are due, pictures, one line."""
+    progress, run, encoder = trainer.progress, trainer.run, trainer.best_model.encoder
     run.log(progress.step, {name: value for name, value in values.items() if name.startswith("val/")})
     facts = {
         "settings": vars(settings), "epoch": epoch + 1, "step": progress.step, "metrics": values,
         "styles": trainer.loader.dataset.styles, "validation": validation_statistics(style, val_set),
     }  # fmt: skip
-    folder = Path(settings.checkpoint_dir)
+    folder, better = Path(settings.checkpoint_dir), progress.best_epoch == epoch
     if better:
         save_encoder(folder / "best.pth", encoder, **facts)
-    if (epoch + 1) % settings.save_epochs == 0 or epoch + 1 == settings.epochs:
+    if final or epoch + 1 == settings.epochs or (epoch + 1) % settings.save_epochs == 0:
         save_encoder(folder / f"model_epoch_{epoch + 1}.pth", encoder, **facts)
     plot_curves(folder / "training_curves.png", progress.history)
     if style is not None:
@@ -237,9 +243,10 @@ def validate_and_save(
         run.writer.add_image("nearest neighbours", grid, progress.step, dataformats="HWC")
     shown = {"loss": "train/loss", "AUC": "val/style_auc", "P@1": "val/style_precision_at_1",
              "MAP@R": "val/style_map_at_r", "content AUC": "val/content_auc"}  # fmt: skip
-    print(f"epoch {epoch + 1}/{settings.epochs}  " + "  ".join(
-        f"{label} {values[name]:.3f}" for label, name in shown.items() if name in values
-    ) + ("  best so far" if better else ""))  # fmt: skip
+    line = "  ".join(f"{label} {values[name]:.3f}" for label, name in shown.items() if name in values)
+    print(f"epoch {epoch + 1}/{settings.epochs}  {line}{'  best so far' if better else ''}")
+    if final:
+        print(f"stopped: no better validation for {settings.patience} epochs")
 
 
 def validation_statistics(style: torch.Tensor | None, val_set: StyleDataset, bank_size: int = 1000) -> dict[str, Any]:
@@ -270,7 +277,7 @@ def finish(trainer: Trainer, val_set: StyleDataset, settings: Namespace, baselin
         results["validation"] = {"style encoder": score(style, val_set, per_style=True), **baselines}
         styles = [sample.style for sample in val_set.samples]
         write_projector(run.writer, style, val_set.store.__getitem__, styles, progress.step)
-        print(format_table(results["validation"]))
+        print(f"\nvalidation, {len(val_set)} images, the last epoch's model:\n{format_table(results['validation'])}\n")
     write_json(folder / "results.json", results)
     run.writer.close()
     print(

@@ -99,7 +99,7 @@ def main() -> None:
         torch.manual_seed(0)
         samples = find_samples(settings.data_dir, settings.ignore_targets)
         encoder = train.build_encoder(settings, TargetShapes())
-        train_set, _ = train.build_datasets(settings, samples, TargetShapes(), args.image_size, accelerator, None)
+        train_set, *_ = train.build_datasets(settings, samples, TargetShapes(), args.image_size, accelerator)
         return train.build_trainer(settings, encoder, train_set, accelerator, None)
 
     accelerator = Accelerator()

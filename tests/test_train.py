@@ -112,18 +112,22 @@ def test_an_older_run_is_moved_aside(run_arguments, tmp_path, capsys):
     assert "is now in" in capsys.readouterr().out
 
 
+def interrupt_after(function, epoch):
+    """`function`, but the run is interrupted once it has done its work after this epoch."""
+
+    def interrupt(now, *rest, **more):
+        function(now, *rest, **more)
+        if now == epoch:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
 def test_stopping_and_resuming_between_epochs_changes_nothing(run_arguments, tmp_path, monkeypatch):
     arguments = [*run_arguments, *DROPOUT, "--epochs", "3"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
     with monkeypatch.context() as patch:
-        real = train.validate_and_save
-
-        def interrupt(epoch, *rest):
-            real(epoch, *rest)
-            if epoch == 1:
-                raise KeyboardInterrupt
-
-        patch.setattr(train, "validate_and_save", interrupt)
+        patch.setattr(train, "save_and_show", interrupt_after(train.save_and_show, epoch=1))
         with pytest.raises(KeyboardInterrupt):
             train.main(arguments)
     results = train.main([*arguments, "--resume"])
@@ -198,6 +202,34 @@ def test_bad_images_are_named_and_too_many_stop_the_run(run_arguments, style_dat
     assert "item1_img.png: not an image" in capsys.readouterr().err
     skipped = max((tmp_path / "logs").glob("*/skipped.jsonl")).read_text()
     assert json.loads(skipped)["file"].endswith("item1_img.png")
+
+
+def test_patience_ends_a_run_with_its_model_written(run_arguments, tmp_path, capsys):
+    results = train.main([*run_arguments, "--epochs", "9", "--patience", "1", "--learning_rate", "0"])
+    assert len(results["history"]) == 2 and results["best_epoch"] == 1  # nothing learns, so nothing gets better
+    assert (
+        tmp_path / "checkpoints" / "model_epoch_2.pth"
+    ).is_file() and "stopped: no better" in capsys.readouterr().out
+
+
+def test_a_resumed_run_is_frozen_no_longer_than_asked(run_arguments, tmp_path):
+    arguments = [*run_arguments, "--freeze_epochs", "1", "--epochs", "3"]
+    train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "save_and_show", interrupt_after(train.save_and_show, epoch=0))
+        with pytest.raises(KeyboardInterrupt):
+            train.main(arguments)
+    train.main([*arguments, "--resume"])
+    assert_same_weights(tmp_path / "whole" / "model_epoch_3.pth", tmp_path / "checkpoints" / "model_epoch_3.pth")
+
+
+def test_a_bad_start_leaves_the_older_run_in_place(run_arguments, style_data, tmp_path):
+    train.main([*run_arguments, "--epochs", "1"])
+    for path in style_data.glob("*/*_img.png"):
+        path.write_bytes(b"broken")
+    with pytest.raises(ValueError, match="cannot be read"):
+        train.main(run_arguments)
+    assert (tmp_path / "checkpoints" / "best.pth").is_file()
 
 
 def test_a_style_of_one_image_is_left_out_and_said(run_arguments, style_data, capsys):
