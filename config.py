@@ -6,14 +6,12 @@ IGNORE_TARGETS: list[str] = []  # targets not to learn though the files are ther
 VAL_SPLIT: float = 0.1  # share of each style's images kept for validation; equal names stay on one side
 VAL_STYLES: list[str] = []  # styles held out whole for validation, by folder name; VAL_SPLIT is then not used
 CACHE_IMAGES: bool = True  # keep decoded images in CACHE_DIR (about 3 * IMAGE_SIZE^2 bytes each), shared by all runs
-CACHE_DIR: str = "./.cache/images"
+CACHE_DIR: str = "./.cache/images"  # may be deleted at any time; it is made again
 NUM_WORKERS: int = -1  # loader processes; -1: none on a CPU, where they only take its cores, else up to 8
 MAX_SKIPPED: float = 0.05  # share of unreadable images above which the run stops
 
 # --- augmentation (drawn anew each epoch from SEED, epoch and image) --------------------------------------------------
-CROP_SCALE: float = (
-    0.8  # smallest share of an image's area that a crop keeps; zooming in changes the strokes; 1 = no crop
-)
+CROP_SCALE: float = 0.8  # smallest share of the area that a crop keeps; zooming in changes strokes; 1 = no crop
 FLIP_PROB: float = 0.5  # mirrored left to right
 GREY_PROB: float = 0.5  # share of batches without colours, so that strokes count and not the palette alone
 REMIX_SHARE: float = 0.5  # share of each batch's style groups redrawn into invented styles; 0 = none

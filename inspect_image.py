@@ -105,10 +105,10 @@ def draw_maps(path: Path, encoder: VisionStyleEncoder, image: torch.Tensor, outp
     figure, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
     axes[0].imshow(seen)
     axes[0].set_title(f"what the model sees ({seen.shape[1]} x {seen.shape[0]})", fontsize=10)
-    axes[1].imshow(patch_colours(output), interpolation="nearest")
+    axes[1].imshow(patch_colours(output).numpy(), interpolation="nearest")
     axes[1].set_title("patch features, first 3 components", fontsize=10)
     axes[2].imshow(seen.mean(2), cmap="gray", vmin=0, vmax=255, alpha=0.5)
-    shown = axes[2].imshow(heat, cmap="inferno", alpha=0.7, vmin=0, vmax=1)
+    shown = axes[2].imshow(heat.numpy(), cmap="inferno", alpha=0.7, vmin=0, vmax=1)
     axes[2].set_title("where the style head looks", fontsize=10)
     figure.colorbar(shown, ax=axes[2], shrink=0.8)
     for axis in axes:

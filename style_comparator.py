@@ -60,7 +60,7 @@ def draw_matrix(path: str | Path, similarity: torch.Tensor, rows: list[str], col
     """A heat map of similarities (R, C) with names and, where they fit, numbers."""
     height, width = 1.6 + 0.34 * len(rows), 3.2 + 0.42 * len(columns)
     figure, axis = plt.subplots(figsize=(max(width, 5), max(height, 3)), layout="constrained")
-    picture = axis.imshow(similarity, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
+    picture = axis.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
     axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axis.set_yticks(range(len(rows)), rows, fontsize=8)
     if max(similarity.shape) <= 16:
@@ -119,7 +119,10 @@ def compare_folders(first: Path, second: Path, encoder, device, output: Path) ->
     paths = list_images(first), list_images(second)
     vectors = [encode_files(one, encoder, device) for one in paths]
     similarity = vectors[0] @ vectors[1].T
-    names = [[str(path.relative_to(folder)) for path in one] for folder, one in zip((first, second), paths)]
+    names = [
+        [str(path.relative_to(folder).with_suffix("")).removesuffix("_img") for path in one]
+        for folder, one in zip((first, second), paths)
+    ]
     shown = similarity, *names
     if max(similarity.shape) > MATRIX_IMAGES:
         shown = group_means(similarity, *[[path.parent.name for path in one] for one in paths])

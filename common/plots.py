@@ -25,6 +25,8 @@ def plot_curves(path: str | Path, history: list[dict[str, float]]) -> None:
         "validation: style (higher is better)": [name for name in names if name.startswith("val/style_")],
         "validation: content (lower is better)": [name for name in names if name.startswith("val/content_")],
     }
+    if len(panels["its parts, unweighted"]) == 1:  # the same curve once more
+        del panels["its parts, unweighted"]
     panels = {title: members for title, members in panels.items() if members}
     figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), layout="constrained", squeeze=False)
     for axis, (title, members) in zip(axes[0], panels.items()):

@@ -10,7 +10,9 @@ import ast
 import difflib
 import inspect
 import json
+import sys
 from argparse import ArgumentError, Namespace
+from pathlib import Path
 from types import ModuleType
 
 import jsonargparse
@@ -27,8 +29,13 @@ def read_settings(module: ModuleType, argv: list[str], description: str = "") ->
     if demo:
         argv.remove("--demo")
     parser = jsonargparse.ArgumentParser(
-        prog=description.split(":")[0] or None, description=description, exit_on_error=False, default_env=False
+        usage=f"{Path(sys.argv[0]).name} [--name value ...]" + (" [--demo]" if hasattr(module, "DEMO") else ""),
+        description=description.strip().split("\n\n")[0],
+        exit_on_error=False,
+        default_env=False,
     )
+    if hasattr(module, "DEMO"):  # taken off before this parser; here for --help
+        parser.add_argument("--demo", action="store_true", help="try it out: the DEMO values of config.py")
     kinds = inspect.get_annotations(module)
     comments = _comments(module)
     for name, kind in kinds.items():
@@ -90,7 +97,7 @@ def _comments(module: ModuleType) -> dict[str, str]:
             behind = lines[node.end_lineno - 1][node.end_col_offset :].strip()
             above = node.lineno - 2
             block = []
-            while not behind and above >= 0 and lines[above].startswith("# "):
+            while not behind and above >= 0 and lines[above].startswith("# ") and not lines[above].startswith("# ---"):
                 block.insert(0, lines[above][2:])
                 above -= 1
             comments[node.target.id] = (behind.lstrip("# ") or " ".join(block)).replace("%", "%%")

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,16 +48,19 @@ def test_no_module_hides_a_library():
     assert names.isdisjoint(sys.stdlib_module_names | {"datasets", "evaluate", "torch", "timm", "accelerate"})
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
 @pytest.mark.parametrize("start", ["from the root", "from /", "as a module"])
-def test_scripts_start(path, start):
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    command = [sys.executable, "-m", module] if start == "as a module" else [sys.executable, str(path)]
-    where = "/" if start == "from /" else ROOT
-    done = subprocess.run(
-        [*command, "--help"], cwd=where, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0 and "usage:" in done.stdout and done.stderr == "", done.stderr
+def test_scripts_start(start):
+    def begin(path):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        command = [sys.executable, "-m", module] if start == "as a module" else [sys.executable, str(path)]
+        where = "/" if start == "from /" else ROOT
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run([*command, "--help"], cwd=where, capture_output=True, text=True, env=environment)
+
+    assert len(SCRIPTS) >= 5
+    with ThreadPoolExecutor(2) as pool:
+        for path, done in zip(SCRIPTS, pool.map(begin, SCRIPTS)):
+            assert done.returncode == 0 and "usage:" in done.stdout and done.stderr == "", f"{path}: {done.stderr}"
 
 
 def test_no_function_is_longer_than_a_page():
