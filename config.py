@@ -54,9 +54,8 @@ DEVICE: str = "auto"  # auto: a GPU if there is one; or cpu
 SEED: int = 0
 
 # --- run --------------------------------------------------------------------------------------------------------------
-CHECKPOINT_DIR: str = (
-    "./checkpoints"  # model_epoch_N.pth, best.pth, last/, plots and results; an older run is moved aside
-)
+# model_epoch_N.pth, best.pth, last/, plots and results; an older run in it is moved aside, never overwritten
+CHECKPOINT_DIR: str = "./checkpoints"
 LOG_DIR: str = "./logs"  # one folder per run: TensorBoard and log.jsonl
 RESUME: bool = False  # go on from CHECKPOINT_DIR/last, with the same weights as if never stopped
 SAVE_EPOCHS: int = 10  # epochs between model_epoch_N.pth files; the last epoch is always written

@@ -178,7 +178,7 @@ class Trainer:
         except (OSError, RuntimeError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(
-                28, f"could not be written ({error}); the state before is untouched", str(self.last)
+                28, f"could not be written, is the disk full? ({error}); the state before is untouched", str(self.last)
             ) from None
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:

@@ -62,3 +62,18 @@ def run_arguments(style_data, tmp_path) -> list[str]:
         *TINY_RUN, "--data_dir", str(style_data), "--checkpoint_dir", str(tmp_path / "checkpoints"),
         "--log_dir", str(tmp_path / "logs"), "--cache_dir", str(tmp_path / "cache"),
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> tuple[str, Path]:
+    """A run of seconds: the weights file and the data folder."""
+    import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    data = draw_styles(folder / "data")
+    train.main([
+        *TINY_RUN, "--data_dir", str(data), "--checkpoint_dir", str(folder / "checkpoints"),
+        "--log_dir", str(folder / "logs"), "--cache_dir", str(folder / "cache"), "--epochs", "4",
+        "--learning_rate", "3e-3",
+    ])  # fmt: skip
+    return str(folder / "checkpoints" / "best.pth"), data

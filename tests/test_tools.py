@@ -4,28 +4,14 @@ import json
 
 import pytest
 import torch
-from conftest import TINY_RUN, draw_styles
+from conftest import draw_styles
 from PIL import Image
 
 import evaluate_style
 import inspect_image
 import prepare_targets
 import style_comparator
-import train
 from dataset import find_samples, load_target
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run of seconds: its weights and its data."""
-    folder = tmp_path_factory.mktemp("trained")
-    data = draw_styles(folder / "data")
-    train.main([
-        *TINY_RUN, "--data_dir", str(data), "--checkpoint_dir", str(folder / "checkpoints"),
-        "--log_dir", str(folder / "logs"), "--cache_dir", str(folder / "cache"), "--epochs", "4",
-        "--learning_rate", "3e-3",
-    ])  # fmt: skip
-    return str(folder / "checkpoints" / "best.pth"), data
 
 
 def picture(data, style, item):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,6 +255,29 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(run_arguments, tmp_p
     with pytest.raises(ValueError, match="the loss is not finite at step .*LEARNING_RATE"):
         train.main(run_arguments)
     assert not (tmp_path / "checkpoints" / "best.pth").exists()
+
+
+def test_a_full_disk_leaves_the_state_before(run_arguments, tmp_path, monkeypatch):
+    train.main([*run_arguments, "--epochs", "1"])
+    before = (tmp_path / "checkpoints" / "last" / "progress.json").read_text()
+
+    def half_written(self, folder):
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise RuntimeError("unexpected pos 64 vs 0")  # what torch's zip writer says of a full disk
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Accelerator, "save_state", half_written)
+        with pytest.raises(OSError, match="is the disk full.*the state before is untouched"):
+            train.main([*run_arguments, "--resume"])
+    assert (tmp_path / "checkpoints" / "last" / "progress.json").read_text() == before
+    assert not (tmp_path / "checkpoints" / "last.partial").exists()
+    assert train.main([*run_arguments, "--resume"])["epochs"] == 2
+
+
+def test_a_kill_between_the_two_renames_of_a_save_is_found(run_arguments, tmp_path):
+    train.main([*run_arguments, "--epochs", "1"])
+    (tmp_path / "checkpoints" / "last").rename(tmp_path / "checkpoints" / "last.older")
+    assert train.main([*run_arguments, "--resume"])["epochs"] == 2
 
 
 def test_learning_rate_warms_up_and_falls_to_its_end():

@@ -1,0 +1,96 @@
+"""The README's commands as a reader types them, and the two languages side by side."""
+
+import importlib
+import re
+import shlex
+import shutil
+
+import pytest
+import torch
+from conftest import ROOT
+
+README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")}
+
+
+def blocks(name, language):
+    return re.findall(rf"```{language}\n(.*?)```", README[name].replace("   ```", "```"), re.DOTALL)
+
+
+def commands(name, script):
+    lines = "\n".join(blocks(name, "bash")).replace("\\\n", " ").splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.strip().startswith(f"python {script}")]
+
+
+@pytest.fixture
+def workplace(trained, tmp_path, monkeypatch):
+    """A folder as the README's reader has it: checkpoints/best.pth, a.png, b.png, two folders of images, data/."""
+    weights, data = trained
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(weights, tmp_path / "checkpoints" / "best.pth")
+    shutil.copy(weights, tmp_path / "checkpoints" / "model_epoch_50.pth")
+    shutil.copytree(data, tmp_path / "data")
+    for name, style in (("folder", 0), ("folder_a", 1), ("folder_b", 2)):
+        shutil.copytree(data / f"style_{style}", tmp_path / name)
+    for name in ("a.png", "b.png"):
+        shutil.copy(data / "style_0" / "item0_img.png", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", README)
+def test_tools_run_as_typed(workplace, name):
+    ran = 0
+    for script in ("style_comparator", "inspect_image", "evaluate_style"):
+        for command in commands(name, f"{script}.py"):
+            importlib.import_module(script).main(shlex.split(command.replace("[--grey]", "--grey"))[2:])
+            ran += 1
+    assert ran == 5 and (workplace / "maps.png").is_file() and (workplace / "matrix.png").is_file()
+
+
+@pytest.mark.parametrize("name", README)
+def test_training_flags_exist(name):
+    import config
+    import prepare_targets
+    from common.settings import read_settings
+
+    found = commands(name, "train.py")
+    assert len(found) >= 2
+    for command in found:
+        read_settings(config, shlex.split(command)[2:])
+    for command in commands(name, "prepare_targets.py"):
+        flags = {word for word in shlex.split(command) if word.startswith("--")}
+        source = (ROOT / "prepare_targets.py").read_text()
+        assert flags and all(f'"{flag}"' in source for flag in flags), prepare_targets
+
+
+@pytest.mark.parametrize("name", README)
+def test_python_snippets_run(workplace, name):
+    loading, joining = blocks(name, "python")
+    scope = {}
+    exec(loading, scope)
+    assert scope["output"].embed.shape == (1, 5, 12) and scope["output"].mask.shape == (1, 5)
+    scope = {"vision_embed": torch.randn(2, 3, 8), "llm_projector": torch.nn.Linear(8, 4)}
+    exec(joining, scope)
+    assert scope["vision_mask"].shape == (2, 3)
+
+
+def test_both_languages_say_the_same():
+    def code(name):
+        kept = []
+        for block in blocks(name, "bash") + blocks(name, "python"):
+            kept += [line.split("#")[0].rstrip() for line in block.splitlines() if line.split("#")[0].strip()]
+        return kept
+
+    english, chinese = (code(name) for name in README)
+    assert english == [re.sub("^或：", "", line) for line in chinese]
+    numbers = [re.findall(r"\d\.\d{3}", text) for text in README.values()]
+    assert numbers[0] == numbers[1]
+    headings = [[line.count("#") for line in text.splitlines() if re.match("#+ ", line)] for text in README.values()]
+    assert headings[0] == headings[1]
+    assert not any("@@" in text for text in README.values())
+
+
+def test_every_file_that_is_named_is_there():
+    for text in README.values():
+        for target in re.findall(r"\]\(([^)h#][^)]*)\)", text):
+            assert (ROOT / target).exists(), target
