@@ -156,7 +156,7 @@ class Trainer:
         values = {name: float(value) for name, value in parts.items()}
         if not all(map(math.isfinite, values.values())):
             raise ValueError(
-                f"the loss is not finite at step {self.progress.step} ({values}); nothing was saved since {self.last}; "
+                f"the loss is not finite at step {self.progress.step} ({values}); {self.last} holds the state before; "
                 "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps"
             )
         return values
@@ -164,6 +164,7 @@ class Trainer:
     def save(self) -> None:
         """Write last/ whole beside the old one, then swap the two; a kill in between leaves one that is whole."""
         partial, older = self.last.with_name("last.partial"), self.last.with_name("last.older")
+        sums = self._finite(self.sums)  # a state that is broken never takes the place of one that is not
         if self.accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -173,7 +174,6 @@ class Trainer:
             if self.accelerator.is_main_process:
                 if self.average:
                     torch.save(self.average.state_dict(), partial / "average.pth")
-                sums = {name: float(value) for name, value in self.sums.items()}
                 write_json(partial / "progress.json", {**asdict(self.progress), "sums": sums})
         except (OSError, RuntimeError) as error:
             shutil.rmtree(partial, ignore_errors=True)
