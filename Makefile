@@ -29,6 +29,7 @@ lint: setup-dev
 
 bench: setup
 	$(PYTHON_ENV) benchmarks/style_speed.py
+	$(PYTHON_ENV) benchmarks/freed_memory.py
 
 setup:
 	@./setup.sh

@@ -38,7 +38,7 @@ def keep_freed_memory() -> None:
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD: the largest that glibc accepts
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping, which each free would give back
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nor the end of the heap
     except (OSError, AttributeError):
         pass
