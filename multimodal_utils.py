@@ -1,8 +1,10 @@
 """Parts for joining a vision encoder to a language model. Needs torch alone: copy this file into any project.
 
-    patches (B, N, V) -> build_projector -> project_sequence_embed (B, N, D) -> merge_image_tokens into text (B, T, D)
+    patches (B, N, V) -> pixel_shuffle (B, N / f^2, V f^2) -> project_sequence_embed (B, N', D), the module being
+    build_projector's -> mask_tokens, in training -> merge_image_tokens into text (B, T, D)
 
-Masks are 1 = real everywhere. Labels of -100 are ignored, as torch's cross entropy does.
+Masks are int64, 1 = real. Labels of -100 are ignored, as torch's cross entropy does. Results have the dtype and device
+of the first argument and pass gradients to every embedding. Arguments that do not fit raise ValueError.
 """
 
 import math
@@ -19,8 +21,10 @@ MASK_MODES = ("zero", "drop", "token")
 def build_projector(kind: str, vision_dim: int, text_dim: int, shuffle: int = 2) -> nn.Module:
     """A module (..., vision_dim) -> (..., text_dim).
 
-    'linear': one Linear (LLaVA v1). 'mlp2x_gelu': Linear, GELU, Linear (LLaVA v1.5). 'internvl': LayerNorm, Linear,
-    GELU, Linear over patches that pixel_shuffle by `shuffle` has made shuffle^2 times wider (InternVL's mlp1).
+    'linear': one Linear (LLaVA, arXiv 2304.08485). 'mlp2x_gelu': Linear, GELU, Linear (LLaVA-1.5, arXiv 2310.03744).
+    'internvl': LayerNorm, Linear, GELU, Linear (mlp1 of InternVL 1.5, arXiv 2404.16821); vision_dim is the encoder's,
+    the module takes patches that pixel_shuffle by `shuffle` has made shuffle^2 times wider. The other two leave
+    `shuffle` unread.
     """
     if kind == "linear":
         return nn.Linear(vision_dim, text_dim)
@@ -49,7 +53,7 @@ def project_pooled_embed(pooled: torch.Tensor, projector: nn.Module) -> torch.Te
 
 
 def create_attention_mask_from_embed(
-    embed: torch.Tensor, lengths: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    embed: torch.Tensor, lengths: torch.Tensor | Sequence[int] | None = None, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """embed (B, L, D) -> attention mask (B, L) int64: from lengths (B,) in tokens, or an existing mask, or all ones."""
     if embed.ndim != 3:
@@ -66,28 +70,40 @@ def create_attention_mask_from_embed(
     if lengths is None:
         return torch.ones(batch, length, dtype=torch.int64, device=embed.device)
     lengths = torch.as_tensor(lengths, device=embed.device)
-    if lengths.shape != (batch,) or (lengths < 0).any() or (lengths > length).any():
-        raise ValueError(f"lengths {lengths.tolist()}: expected {batch} numbers from 0 to {length}")
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths {tuple(lengths.shape)}: expected {(batch,)}, as embed {tuple(embed.shape)} has")
+    if (lengths < 0).any() or (lengths > length).any():
+        raise ValueError(
+            f"lengths {lengths.tolist()}: expected 0 to {length} tokens, as embed {tuple(embed.shape)} has"
+        )
     return (torch.arange(length, device=embed.device) < lengths[:, None]).long()
 
 
 def pixel_shuffle(patches: torch.Tensor, factor: int = 2, grid: tuple[int, int] | None = None) -> torch.Tensor:
-    """patches (B, N, V) -> (B, N / factor^2, V * factor^2): each token becomes its factor x factor block of patches.
+    """patches (B, N, V) -> (B, N / factor^2, V factor^2), or (B, H, W, V) -> (B, H / factor, W / factor, V factor^2).
 
-    The order inside a block is row by row, as InternVL's 'ps v2'. grid (rows, columns); a square one if not given.
+    Each token becomes its factor x factor block of patches, row by row: InternVL's 'ps v2' at downsample_ratio
+    1 / factor. grid (H, W) in patches is for (B, N, V); a square one if not given.
     """
-    batch, count, width = patches.shape
-    rows, columns = grid or (math.isqrt(count), math.isqrt(count))
+    if patches.ndim not in (3, 4) or (patches.ndim == 4 and grid is not None):
+        raise ValueError(f"patches {tuple(patches.shape)}: expected (B, N, V), with grid or square, or (B, H, W, V)")
+    if factor < 1 or factor != int(factor):
+        raise ValueError(f"factor {factor}: expected a whole number; InternVL's downsample_ratio 0.5 is factor 2")
+    batch, count, width = len(patches), math.prod(patches.shape[1:-1]), patches.shape[-1]
+    rows, columns = patches.shape[1:3] if patches.ndim == 4 else grid or (math.isqrt(count), math.isqrt(count))
     if rows * columns != count:
-        raise ValueError(f"patches {tuple(patches.shape)}: {count} do not fill a {rows} x {columns} grid; give grid")
-    if rows % factor or columns % factor:
-        wanted = [round(side / factor) * factor or factor for side in (rows, columns)]
         raise ValueError(
-            f"a {rows} x {columns} grid cannot be shuffled by {factor}; the nearest that can is "
-            f"{wanted[0]} x {wanted[1]}: change the image size"
+            f"patches {tuple(patches.shape)}: {count} do not fill a {rows} x {columns} grid; take off prefix tokens "
+            "(CLS, registers), or give grid=(rows, columns)"
         )
-    blocks = patches.reshape(batch, rows // factor, factor, columns // factor, factor, width)
-    return blocks.transpose(2, 3).reshape(batch, count // factor**2, width * factor**2)
+    if rows % factor or columns % factor:
+        raise ValueError(
+            f"a {rows} x {columns} grid cannot be shuffled by {factor}; the nearest that can has "
+            f"{_multiples(rows, factor)} rows and {_multiples(columns, factor)} columns: change the image size"
+        )
+    blocks = patches.reshape(batch, rows // factor, factor, columns // factor, factor, width).transpose(2, 3)
+    shape = (rows // factor, columns // factor) if patches.ndim == 4 else (count // factor**2,)
+    return blocks.reshape(batch, *shape, width * factor**2)
 
 
 class MaskedTokens(NamedTuple):
@@ -98,14 +114,15 @@ class MaskedTokens(NamedTuple):
 
 
 def mask_tokens(
-    tokens: torch.Tensor, ratio: float, mode: str = "zero", prob: float = 1.0,
-    mask_token: torch.Tensor | None = None, generator: torch.Generator | None = None,
+    tokens: torch.Tensor, ratio: float, mode: str = "zero", generator: torch.Generator | None = None,
+    prob: float = 1.0, mask_token: torch.Tensor | None = None,
 ) -> MaskedTokens:  # fmt: skip
     """Hide a random share of tokens (B, N, D), drawn for each sample by itself without replacement.
 
-    Of a sample that is drawn (each with probability `prob`) ceil((1 - ratio) N) tokens stay, in their order, as in
-    ViTP; the others become zeros, are dropped (a truly shorter sequence) or become mask_token (D,). `generator` lives
-    on the CPU: one per rank, saved with the run, makes the draw repeatable wherever the tokens are.
+    Of a sample that is drawn (each with probability `prob`) ceil((1 - ratio) N) tokens stay, in their order: ViTP's
+    rule, in every mode. The others become zeros, are dropped (a truly shorter sequence; samples that keep fewer are
+    padded with zeros at the end) or become mask_token (D,). Every call takes the same amount from `generator`: give
+    each rank its own and save it with the run. One on the CPU draws the same wherever the tokens are.
     """
     if tokens.ndim != 3:
         raise ValueError(f"tokens {tuple(tokens.shape)}: expected (B, N, D)")
@@ -113,31 +130,30 @@ def mask_tokens(
         raise ValueError(f"mode '{mode}': expected one of {', '.join(MASK_MODES)}")
     if not 0 <= ratio < 1 or not 0 <= prob <= 1:
         raise ValueError(f"ratio {ratio} must lie in [0, 1), prob {prob} in [0, 1]")
+    batch, count, width = tokens.shape
     if (mode == "token") != (mask_token is not None):
-        raise ValueError("mask_token (D,) belongs to mode 'token', and that mode needs it")
-    batch, count, _ = tokens.shape
-    stay = math.ceil(round((1 - ratio) * count, 6))  # rounded: (1 - 0.7) * 10 is 3.0000000000000004
-    drawn = torch.rand(batch, generator=generator) < prob
-    rank = torch.rand(batch, count, generator=generator).argsort(1).argsort(1)  # a random permutation per sample
-    kept = ((rank < stay) | ~drawn[:, None]).to(tokens.device)  # (B, N)
-    everywhere = torch.arange(count, device=tokens.device).expand(batch, -1)
+        raise ValueError(f"mask_token ({width},) belongs to mode 'token', and that mode needs it; mode is '{mode}'")
+    if mask_token is not None and mask_token.shape != (width,):
+        raise ValueError(f"mask_token {tuple(mask_token.shape)}: expected ({width},), as tokens {tuple(tokens.shape)}")
+    kept = _draw_kept(batch, count, ratio, prob, generator)  # (B, N) on the CPU: indices need no wait for the device
+    everywhere = torch.arange(count).expand(batch, -1)
     if mode != "drop":
-        hidden = mask_token.to(tokens) if mask_token is not None else tokens.new_zeros(())
-        return MaskedTokens(
-            torch.where(kept[..., None], tokens, hidden), everywhere, torch.ones_like(everywhere), kept.long()
-        )
+        hidden = tokens.new_zeros(()) if mask_token is None else mask_token.to(tokens)
+        kept, everywhere = kept.to(tokens.device), everywhere.to(tokens.device)
+        shown = torch.where(kept[..., None], tokens, hidden)
+        return MaskedTokens(shown, everywhere, torch.ones_like(everywhere), kept.long())
     lengths = kept.sum(1)
-    order = (~kept).long().argsort(dim=1, stable=True)[:, : int(lengths.max())]  # kept ones first, in their order
-    mask = (torch.arange(order.shape[1], device=tokens.device) < lengths[:, None]).long()
-    positions = order * mask
-    shorter = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2])) * mask[..., None].to(tokens)
-    return MaskedTokens(shorter, positions, mask, kept.long())
+    mask = everywhere[:, : max(lengths.tolist(), default=0)] < lengths[:, None]  # (B, K)
+    order = (~kept).long().argsort(dim=1, stable=True)[:, : mask.shape[1]]  # kept ones first, in their order
+    order, mask, kept = (tensor.to(tokens.device) for tensor in (order, mask, kept))
+    shorter = tokens.gather(1, order[..., None].expand(-1, -1, width)).masked_fill(~mask[..., None], 0)
+    return MaskedTokens(shorter, order * mask, mask.long(), kept.long())
 
 
 class MergedTokens(NamedTuple):
-    embeds: torch.Tensor  # (B, T', D)
+    embeds: torch.Tensor  # (B, T', D), 0 at padding
     attention_mask: torch.Tensor  # (B, T') 1 = real
-    labels: torch.Tensor | None  # (B, T'), -100 at images and padding; None if none were given
+    labels: torch.Tensor | None  # (B, T'), ignore_index at images and padding; None if none were given
     position_ids: torch.Tensor  # (B, T') counting real tokens from 0; 0 at padding
 
 
@@ -148,73 +164,112 @@ def merge_image_tokens(
 ) -> MergedTokens:  # fmt: skip
     """Put image embeddings where input_ids (B, T) holds image_token_id.
 
-    text_embeds (B, T, D); image_embeds: one (N_i, D) per image, in reading order over the batch. A placeholder either
-    stands for a whole image, or there are as many placeholders as image tokens (as transformers' processors write
-    them); the counts tell which. Padding of the input is taken off and put back on `padding_side`.
+    text_embeds (B, T, D); image_embeds: one (N_i, D) per image, in reading order over the batch, or (images, N, D).
+    A placeholder either stands for a whole image (LLaVA's code), or there are as many placeholders as image tokens (as
+    transformers' processors write them); the counts tell which. What attention_mask (B, T) hides is taken off, a
+    placeholder too, and padding is put back on `padding_side`. labels (B, T) are moved along.
     """
+    mask = create_attention_mask_from_embed(text_embeds, mask=attention_mask)
     batch, length, width = text_embeds.shape
-    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    for name, tensor in (("input_ids", input_ids), ("attention_mask", mask), ("labels", labels)):
+    for name, tensor in (("input_ids", input_ids), ("labels", labels)):
         if tensor is not None and tensor.shape != (batch, length):
-            raise ValueError(f"{name} {tuple(tensor.shape)}: expected {(batch, length)}, as text_embeds has")
+            raise ValueError(
+                f"{name} {tuple(tensor.shape)}: expected {(batch, length)}, as text_embeds {tuple(text_embeds.shape)}"
+            )
     if padding_side not in ("left", "right"):
         raise ValueError(f"padding_side '{padding_side}': expected left or right")
     images = list(image_embeds)
-    if wrong := [tuple(image.shape) for image in images if image.ndim != 2 or image.shape[1] != width]:
-        raise ValueError(f"image_embeds {wrong[0]}: expected (N, {width}), as text_embeds {tuple(text_embeds.shape)}")
-    places = (input_ids == image_token_id) & mask.bool()
-    placeholders, tokens = int(places.sum()), sum(len(image) for image in images)
-    if placeholders not in (len(images), tokens):
-        raise ValueError(
-            f"{placeholders} placeholders of id {image_token_id} for {len(images)} images of {tokens} tokens together; "
-            "expected one per image, or one per image token"
-        )
-    if placeholders != len(images):  # one per token: every token is then an image of its own
-        images = list(torch.cat(images).split(1))
-    images = iter(images)
-    rows = []
-    for row in range(batch):
-        text_labels = labels[row] if labels is not None else torch.full_like(input_ids[row], ignore_index)
-        rows.append(_spliced(text_embeds[row], text_labels, places[row], mask[row].bool(), images, ignore_index))
-    return _padded(rows, padding_side, ignore_index, with_labels=labels is not None)
-
-
-def _spliced(embeds, labels, places, real, images, ignore_index) -> tuple[torch.Tensor, torch.Tensor]:
-    """One sample without padding -> its embeds (T', D) and labels (T',) with images in their places."""
-    pieces, piece_labels, start = [], [], 0
-    for place in [*places.nonzero()[:, 0].tolist(), len(places)]:
-        text = real[start:place]
-        pieces.append(embeds[start:place][text])
-        piece_labels.append(labels[start:place][text])
-        if place < len(places):
-            image = next(images).to(embeds)
-            pieces.append(image)
-            piece_labels.append(labels.new_full((len(image),), ignore_index))
-        start = place + 1
-    return torch.cat(pieces), torch.cat(piece_labels)
-
-
-def _padded(rows, padding_side: str, ignore_index: int, with_labels: bool) -> MergedTokens:
-    lengths = [len(embeds) for embeds, _ in rows]
-    longest = max(lengths)
-    embeds, labels, mask = [], [], []
-    for (row, row_labels), length in zip(rows, lengths):
-        pad = (longest - length, 0) if padding_side == "left" else (0, longest - length)
-        embeds.append(nn.functional.pad(row, (0, 0, *pad)))
-        labels.append(nn.functional.pad(row_labels, pad, value=ignore_index))
-        mask.append(nn.functional.pad(torch.ones_like(row_labels), pad))
-    mask = torch.stack(mask)
-    positions = (mask.cumsum(1) - 1).clamp(min=0) * mask
-    return MergedTokens(torch.stack(embeds), mask, torch.stack(labels) if with_labels else None, positions)
-
-
-def _project(embed: torch.Tensor, projector: nn.Module) -> torch.Tensor:
-    first = next((m for m in projector.modules() if isinstance(m, (nn.Linear, nn.LayerNorm))), None)
-    if first is not None:
-        width = first.in_features if isinstance(first, nn.Linear) else first.normalized_shape[-1]
-        if embed.shape[-1] != width:
+    for image in images:
+        if image.ndim != 2 or image.shape[1] != width or len(image) == 0:
             raise ValueError(
-                f"embed {tuple(embed.shape)}: the projector takes vectors of {width}, not {embed.shape[-1]}"
+                f"image_embeds holds {tuple(image.shape)}: expected a list of (N, {width}), N > 0, one per image, "
+                f"as text_embeds {tuple(text_embeds.shape)}"
             )
-    weight = next(projector.parameters(), None)
-    return projector(embed if weight is None else embed.to(weight.dtype)).to(embed.dtype)
+    # Where each token goes is worked out on the CPU; the embeddings then move once, in one gather.
+    real = mask.bool().cpu()
+    places = (input_ids.cpu() == image_token_id) & real
+    counts = _output_counts(real, places, [len(image) for image in images], image_token_id)  # (B, T)
+    index, filled = _gather_index(counts, places, padding_side)  # (B, T') each
+    index, filled = index.to(text_embeds.device), filled.to(text_embeds.device)
+
+    vectors = torch.cat([text_embeds.flatten(0, 1), *(image.to(text_embeds) for image in images)])
+    embeds = vectors.index_select(0, index.flatten()).view(*index.shape, width).masked_fill(~filled[..., None], 0)
+    if labels is not None:
+        is_text = filled & (index < batch * length)
+        labels = labels.to(index.device).flatten()[index * is_text].masked_fill(~is_text, ignore_index)
+    return MergedTokens(embeds, filled.long(), labels, (filled.cumsum(1) - 1).clamp(min=0) * filled)
+
+
+def _output_counts(real: torch.Tensor, places: torch.Tensor, sizes: list[int], image_token_id: int) -> torch.Tensor:
+    """real, places (B, T) bool -> tokens that each position becomes (B, T): 0 hidden, 1 text, N_i a whole image."""
+    placeholders, counts = int(places.sum()), real.long()
+    if placeholders not in (len(sizes), sum(sizes)):
+        raise ValueError(
+            f"{placeholders} placeholders of id {image_token_id} for {len(sizes)} images of {sum(sizes)} tokens "
+            "together; expected one per image, or one per image token. Was a prompt cut to a maximum length?"
+        )
+    if placeholders == len(sizes):
+        counts[places] = torch.tensor(sizes, dtype=torch.long)
+        return counts
+    image_ends = set(torch.tensor([0, *sizes]).cumsum(0).tolist())
+    for row, end in enumerate(places.sum(1).cumsum(0).tolist()):
+        if end not in image_ends:  # the totals agree, but an image would begin in one sample and end in the next
+            raise ValueError(
+                f"sample {row} holds {int(places[row].sum())} placeholders of id {image_token_id}, not the sizes of "
+                f"whole images (their tokens: {sizes}); expected one placeholder per token of each of its images"
+            )
+    return counts
+
+
+def _gather_index(counts: torch.Tensor, places: torch.Tensor, padding_side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """counts, places (B, T) -> source row (B, T') of each output token, and whether it is one (B, T') bool.
+
+    Source rows are the B T text positions, then all image tokens in reading order; 0 at padding.
+    """
+    is_image = places.flatten().repeat_interleave(counts.flatten())  # (S,) over the output tokens of the batch
+    text_row = torch.arange(counts.numel()).repeat_interleave(counts.flatten())
+    lengths = counts.sum(1)
+    filled = torch.arange(max(lengths.tolist(), default=0)) < lengths[:, None]
+    if padding_side == "left":
+        filled = filled.flip(1)
+    index = torch.zeros(filled.shape, dtype=torch.long)
+    index[filled] = torch.where(is_image, counts.numel() + is_image.cumsum(0) - 1, text_row)
+    return index, filled
+
+
+def _draw_kept(batch: int, count: int, ratio: float, prob: float, generator: torch.Generator | None) -> torch.Tensor:
+    """-> (B, N) bool on the CPU, True = stays."""
+    device = "cpu" if generator is None else generator.device
+    drawn = torch.rand(batch, generator=generator, device=device) < prob
+    rank = torch.rand(batch, count, generator=generator, device=device).argsort(1).argsort(1)  # random permutations
+    stay = max(1, math.ceil(round((1 - ratio) * count, 6)))  # rounded: (1 - 0.7) * 10 is 3.0000000000000004
+    return ((rank < stay) | ~drawn[:, None]).cpu()
+
+
+def _multiples(side: int, factor: int) -> str:
+    """The multiples of factor on both sides of `side`, as words."""
+    nearest = {side // factor * factor, -(-side // factor) * factor} - {0}
+    return " or ".join(str(multiple) for multiple in sorted(nearest))
+
+
+def _project(vectors: torch.Tensor, projector: nn.Module) -> torch.Tensor:
+    width = _input_width(projector)
+    if width is not None and vectors.shape[-1] != width:
+        raise ValueError(
+            f"embed {tuple(vectors.shape)}: the projector takes (..., {width}); give it vision_dim="
+            f"{vectors.shape[-1]}, or pixel_shuffle the patches first if it is InternVL's"
+        )
+    if not vectors.is_floating_point():
+        raise ValueError(f"embed {tuple(vectors.shape)} is {vectors.dtype}: expected floating point")
+    # A quantised layer holds integers; what it computes in is not their dtype.
+    dtype = next((weight.dtype for weight in projector.parameters() if weight.is_floating_point()), vectors.dtype)
+    return projector(vectors.to(dtype)).to(vectors.dtype)
+
+
+def _input_width(projector: nn.Module) -> int | None:
+    """The width a projector takes, if its first layer tells: other modules may use their layers in any order."""
+    while isinstance(projector, nn.Sequential) and len(projector):
+        projector = projector[0]
+    if isinstance(projector, nn.Linear):
+        return projector.in_features or None  # 0: a LazyLinear that has seen nothing yet
+    return projector.normalized_shape[-1] if isinstance(projector, nn.LayerNorm) else None

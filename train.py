@@ -179,9 +179,10 @@ def build_trainer(
         settings.epochs, settings.learning_rate, settings.min_learning_rate, settings.warmup_steps,
         settings.clip_norm, settings.accumulation, settings.log_steps, settings.save_steps,
     )  # fmt: skip
-    model = torch.compile(learner) if settings.compile else learner
+    if settings.compile:
+        encoder.compile()  # in place, so names of weights stay; the loss is too dynamic to gain
     last = Path(settings.checkpoint_dir) / "last"
-    return Trainer(accelerator, model, optimizer, loader, plan, run, last, settings.ema_decay)
+    return Trainer(accelerator, learner, optimizer, loader, plan, run, last, settings.ema_decay)
 
 
 def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShapes, trainer: Trainer, run: Run) -> None:

@@ -34,7 +34,7 @@ def keep_freed_memory() -> None:
     """On a CPU: let freed tensors' memory be used again at once in place of going back to the kernel.
 
     glibc returns each large block when it is freed, and every step then pays for fresh, zeroed pages; keeping them
-    made training steps about a fifth faster for the same peak memory (benchmarks/RESULTS.md). Does nothing elsewhere.
+    made training steps a fifth faster for a twelfth more peak memory (benchmarks/RESULTS.md). Does nothing elsewhere.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")

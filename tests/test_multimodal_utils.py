@@ -1,7 +1,5 @@
 """multimodal_utils against slow loops and against transformers on shared weights."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,9 +14,29 @@ from multimodal_utils import (
     pixel_shuffle,
     project_pooled_embed,
     project_sequence_embed,
-)  # fmt: skip
+)
 
 IMAGE = 99
+
+
+def double(*shape):
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.fixture(scope="module")
+def llava():
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    return LlavaForConditionalGeneration(LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=32,
+            patch_size=8,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=128, hidden_size=24, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+        ),
+        image_token_index=IMAGE, image_seq_length=16,
+    )).eval()  # fmt: skip
 
 
 def test_the_snippet_of_the_guide():
@@ -43,27 +61,66 @@ def test_projection_refuses_wrong_shapes():
         project_sequence_embed(torch.zeros(2, 8), projector)
     with pytest.raises(ValueError, match=r"pooled \(2, 3, 8\): expected \(B, V\)"):
         project_pooled_embed(torch.zeros(2, 3, 8), projector)
-    with pytest.raises(ValueError, match=r"embed \(2, 3, 8\): the projector takes vectors of 16, not 8"):
+    with pytest.raises(ValueError, match=r"embed \(2, 3, 8\): the projector takes \(..., 16\); give it vision_dim=8"):
         project_sequence_embed(torch.zeros(2, 3, 8), projector)
+    with pytest.raises(ValueError, match=r"\(2, 16\) is torch.int64: expected floating point"):
+        project_pooled_embed(torch.zeros(2, 16, dtype=torch.int64), projector)
     with pytest.raises(ValueError, match="projector 'mlp9': expected one of linear, mlp2x_gelu, internvl"):
         build_projector("mlp9", 1, 1)
+
+
+def test_only_a_known_first_layer_is_held_against_the_width():
+    class Unordered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = nn.Linear(6, 6), nn.Linear(8, 6)
+
+        def forward(self, vectors):
+            return self.last(self.first(vectors))
+
+    class Quantised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(6, 8, dtype=torch.int8), requires_grad=False)
+
+        def forward(self, vectors):
+            return vectors @ self.weight.T.to(vectors)
+
+    pooled = torch.full((2, 8), 0.5)
+    for projector in (Unordered(), nn.LazyLinear(6), nn.Sequential(nn.Dropout(), nn.Linear(8, 6))):
+        assert project_pooled_embed(pooled, projector).shape == (2, 6)
+    assert project_pooled_embed(pooled, nn.Identity()) is pooled
+    assert (project_pooled_embed(pooled, Quantised()) == 4).all()  # not cut to whole numbers
+
+
+def test_the_mlp_is_llavas(llava):
+    source, projector = llava.model.multi_modal_projector, build_projector("mlp2x_gelu", 16, 24)
+    for ours, theirs in ((projector[0], source.linear_1), (projector[2], source.linear_2)):
+        ours.load_state_dict(theirs.state_dict())
+    embed = torch.randn(2, 5, 16)
+    assert torch.equal(project_sequence_embed(embed, projector), source(embed))
+    assert torch.equal(project_pooled_embed(embed[:, 0], projector), source(embed[:, 0]))
 
 
 def test_attention_masks():
     embed = torch.zeros(3, 4, 2)
     lengths = create_attention_mask_from_embed(embed, lengths=torch.tensor([0, 2, 4]))
     assert lengths.tolist() == [[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+    assert torch.equal(create_attention_mask_from_embed(embed, lengths=[0, 2, 4]), lengths)
     given_mask = create_attention_mask_from_embed(embed, mask=lengths.bool())
     assert torch.equal(given_mask, lengths) and given_mask.dtype == torch.int64
     for arguments, words in (
-        ({"lengths": torch.tensor([1, 2, 5])}, r"lengths \[1, 2, 5\]: expected 3 numbers from 0 to 4"),
-        ({"lengths": torch.tensor([1])}, r"expected 3 numbers"),
+        ({"lengths": torch.tensor([1, 2, 5])}, r"lengths \[1, 2, 5\]: expected 0 to 4 tokens, as embed \(3, 4, 2\)"),
+        ({"lengths": torch.tensor([1, -2, 3])}, r"lengths \[1, -2, 3\]: expected 0 to 4"),
+        ({"lengths": torch.tensor([1])}, r"lengths \(1,\): expected \(3,\), as embed \(3, 4, 2\)"),
         ({"mask": torch.ones(3, 5)}, r"mask \(3, 5\): expected \(3, 4\)"),
         ({"mask": torch.full((3, 4), -1.0)}, "expected 0 and 1 only"),
         ({"mask": lengths, "lengths": torch.tensor([1, 1, 1])}, "both given"),
     ):
         with pytest.raises(ValueError, match=words):
             create_attention_mask_from_embed(embed, **arguments)
+    with pytest.raises(ValueError, match=r"embed \(3, 4\): expected \(B, L, D\)"):
+        create_attention_mask_from_embed(embed[..., 0])
 
 
 def test_pixel_shuffle_and_projector_are_internvls():
@@ -81,7 +138,9 @@ def test_pixel_shuffle_and_projector_are_internvls():
         image_token_id=5, image_seq_length=4,
     )  # fmt: skip
     theirs = InternVLForConditionalGeneration(config).model.eval()
-    grid = torch.randn(2, 4, 4, 16)
+    wide, grid = torch.randn(2, 4, 8, 16), torch.randn(2, 4, 4, 16)
+    for factor in (2, 4):
+        assert torch.equal(pixel_shuffle(wide, factor), theirs.pixel_shuffle(wide, scale_factor=1 / factor))
     expected = theirs.pixel_shuffle(grid, scale_factor=0.5).flatten(1, 2)
     found = pixel_shuffle(grid.flatten(1, 2))
     assert torch.equal(found, expected)
@@ -102,10 +161,24 @@ def test_pixel_shuffle_by_a_slow_loop_on_a_wide_grid():
         for column in range(columns // factor):
             block = [patches[:, (row * factor + y) * columns + column * factor + x] for y in range(2) for x in range(2)]
             assert torch.equal(found[:, row * columns // factor + column], torch.cat(block, 1))
-    with pytest.raises(ValueError, match="a 27 x 27 grid cannot be shuffled by 2; the nearest that can is 28 x 28"):
-        pixel_shuffle(torch.zeros(1, 729, 2))
-    with pytest.raises(ValueError, match="10 do not fill a 3 x 3 grid"):
-        pixel_shuffle(torch.zeros(1, 10, 2))
+    assert torch.equal(pixel_shuffle(patches.view(2, rows, columns, width)).flatten(1, 2), found)
+    half = patches.bfloat16()
+    assert pixel_shuffle(half, factor, (rows, columns)).dtype == half.dtype and pixel_shuffle(half[:, :4], 1).any()
+    assert torch.autograd.gradcheck(pixel_shuffle, double(1, 2, 4, 2))
+
+
+@pytest.mark.parametrize("shape, arguments, words", [
+    ((1, 729, 2), {}, "a 27 x 27 grid cannot be shuffled by 2; the nearest that can has 26 or 28 rows and 26 or 28"),
+    ((1, 1, 4, 2), {}, "a 1 x 4 grid cannot be shuffled by 2; the nearest that can has 2 rows and 4 columns"),
+    ((1, 10, 2), {}, r"patches \(1, 10, 2\): 10 do not fill a 3 x 3 grid; take off prefix tokens"),
+    ((1, 16, 2), {"grid": (2, 4)}, r"patches \(1, 16, 2\): 16 do not fill a 2 x 4 grid"),
+    ((1, 16), {}, r"patches \(1, 16\): expected \(B, N, V\)"),
+    ((1, 4, 4, 2), {"grid": (4, 4)}, r"patches \(1, 4, 4, 2\): expected \(B, N, V\), with grid"),
+    ((1, 16, 2), {"factor": 0.5}, "downsample_ratio 0.5 is factor 2"),
+])  # fmt: skip
+def test_pixel_shuffle_refuses(shape, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        pixel_shuffle(torch.zeros(shape), **arguments)
 
 
 @pytest.mark.parametrize("mode", ["zero", "drop", "token"])
@@ -138,20 +211,65 @@ def test_masking_by_probability():
     assert torch.equal(mask_tokens(tokens, 0.5, prob=0.0).tokens, tokens)
 
 
+@pytest.mark.parametrize("ratio, count, stay", [(0.75, 256, 64), (0.75, 10, 3), (0.7, 10, 3), (0.999, 3, 1), (0, 5, 5)])
+def test_the_rule_of_vitp_in_every_mode(ratio, count, stay):
+    tokens = torch.randn(2, count, 3)
+    for mode in ("zero", "drop", "token"):
+        result = mask_tokens(tokens, ratio, mode, mask_token=torch.ones(3) if mode == "token" else None)
+        assert (result.kept.sum(1) == stay).all() and result.tokens.shape[1] == (stay if mode == "drop" else count)
+
+
+def test_what_is_hidden_leaves_no_trace_in_padding():
+    def drop(tokens):
+        return mask_tokens(tokens, 0.5, "drop", torch.Generator().manual_seed(1), prob=0.5)
+
+    tokens = torch.randn(9, 4, 2)
+    hidden = drop(tokens).kept == 0
+    assert hidden.any() and drop(tokens).mask.min() == 0
+    broken = tokens.masked_fill(hidden[..., None], torch.nan).requires_grad_()
+    result = drop(broken).tokens
+    assert torch.equal(result, drop(tokens).tokens)
+    assert (drop(tokens).positions[drop(tokens).mask == 0] == 0).all()
+    result.square().sum().backward()
+    assert broken.grad.isfinite().all() and not broken.grad[hidden].any()
+
+
+def test_masking_keeps_the_dtype_and_trains_the_mask_token():
+    tokens, token = torch.randn(2, 8, 3, dtype=torch.bfloat16), nn.Parameter(torch.randn(3))
+    for mode in ("zero", "drop", "token"):
+        result = mask_tokens(tokens, 0.5, mode, mask_token=token if mode == "token" else None)
+        assert result.tokens.dtype == torch.bfloat16
+        assert all(part.dtype == torch.int64 for part in result[1:])
+    result.tokens.float().sum().backward()
+    assert (token.grad == 8).all()  # two samples hide four tokens each
+
+    def token_mode(tokens, token):
+        return mask_tokens(tokens, 0.5, "token", torch.Generator().manual_seed(0), mask_token=token).tokens
+
+    assert torch.autograd.gradcheck(token_mode, (double(2, 4, 2), double(2)))
+
+
 def test_masking_is_repeatable_per_generator():
-    tokens = torch.randn(4, 30, 2)
+    tokens, state = torch.randn(4, 30, 2), torch.random.get_rng_state()
     draws = [mask_tokens(tokens, 0.5, generator=torch.Generator().manual_seed(seed)).kept for seed in (3, 3, 4)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    modes = [mask_tokens(tokens, 0.5, mode, torch.Generator().manual_seed(3)) for mode in ("zero", "drop")]
+    assert torch.equal(modes[0].kept, modes[1].kept)
 
 
 @pytest.mark.parametrize("arguments, words", [
     ({"ratio": 1.0}, r"ratio 1.0 must lie in \[0, 1\)"), ({"ratio": 0.5, "prob": 2}, "prob 2"),
     ({"ratio": 0.5, "mode": "blur"}, "mode 'blur': expected one of zero, drop, token"),
-    ({"ratio": 0.5, "mode": "token"}, "mask_token"),
+    ({"ratio": 0.5, "mode": "token"}, r"mask_token \(2,\) belongs to mode 'token'"),
+    ({"ratio": 0.5, "mask_token": torch.zeros(2)}, "mode is 'zero'"),
+    ({"ratio": 0.5, "mode": "token", "mask_token": torch.zeros(4, 2)}, r"mask_token \(4, 2\): expected \(2,\), as tok"),
 ])  # fmt: skip
 def test_masking_refuses(arguments, words):
     with pytest.raises(ValueError, match=words):
         mask_tokens(torch.zeros(1, 4, 2), **arguments)
+    with pytest.raises(ValueError, match=r"tokens \(4, 2\): expected \(B, N, D\)"):
+        mask_tokens(torch.zeros(4, 2), 0.5)
 
 
 def slow_merge(embeds, ids, images, mask, labels, side):
@@ -202,50 +320,91 @@ def test_merging_by_a_slow_loop(seed, side, input_side):
         assert positions[row == 1].tolist() == list(range(int(row.sum()))) and (positions[row == 0] == 0).all()
 
 
-def test_merging_is_llavas_when_every_token_has_a_placeholder():
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=32,
-            patch_size=8,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=128, hidden_size=24, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
-        ),
-        image_token_index=IMAGE, image_seq_length=16,
-    )  # fmt: skip
-    model = LlavaForConditionalGeneration(config).eval()
+def test_merging_is_llavas_when_every_token_has_a_placeholder(llava):
     ids = torch.tensor([[1, 2] + [IMAGE] * 16 + [3, 4], [5] + [IMAGE] * 16 + [6, 7, 8]])
     pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        features = model.model.get_image_features(pixels).pooler_output
-        merged = merge_image_tokens(model.get_input_embeddings()(ids), ids, features, IMAGE)
-        ours = model(inputs_embeds=merged.embeds, attention_mask=merged.attention_mask).logits
-        theirs = model(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids)).logits
+        features = llava.model.get_image_features(pixels).pooler_output
+        merged = merge_image_tokens(llava.get_input_embeddings()(ids), ids, features, IMAGE)
+        scattered = llava.get_input_embeddings()(ids).masked_scatter((ids == IMAGE)[..., None], torch.cat(features))
+        ours = llava(inputs_embeds=merged.embeds, attention_mask=merged.attention_mask).logits
+        theirs = llava(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids)).logits
         one = torch.tensor([[1, 2, IMAGE, 3, 4], [5, IMAGE, 6, 7, 8]])
-        short = merge_image_tokens(model.get_input_embeddings()(one), one, features, IMAGE)
+        short = merge_image_tokens(llava.get_input_embeddings()(one), one, features, IMAGE)
     torch.testing.assert_close(ours, theirs)
+    assert torch.equal(merged.embeds, scattered)
     assert torch.equal(short.embeds, merged.embeds) and merged.labels is None
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_merging_both_conventions_with_several_images_and_a_text_only_sample(side):
+    images = [torch.full((2, 3), 10.0), torch.full((1, 3), 20.0), torch.full((3, 3), 30.0)]
+    whole = torch.tensor([[1, IMAGE, IMAGE, 2], [3, 4, 0, 0], [IMAGE, 5, 0, 0]])
+    every = torch.tensor([[1, IMAGE, IMAGE, IMAGE, 2], [3, 4, 0, 0, 0], [IMAGE, IMAGE, IMAGE, 5, 0]])
+    found = []
+    for ids in (whole, every):
+        embeds = ids[..., None].expand(-1, -1, 3).bfloat16()
+        result = merge_image_tokens(embeds, ids, images, IMAGE, ids != 0, ids, side)
+        assert result.embeds.dtype == torch.bfloat16 and result.position_ids.dtype == torch.int64
+        found.append([result.embeds[..., 0].long().tolist(), *(part.tolist() for part in result[1:])])
+    rows = [[1, 10, 10, 20, 2], [3, 4], [30, 30, 30, 5]]
+    labels = [[1, -100, -100, -100, 2], [3, 4], [-100, -100, -100, 5]]
+
+    def padded(rows, value):
+        return [[value] * (5 - len(r)) + r if side == "left" else r + [value] * (5 - len(r)) for r in rows]
+
+    ones, places = [[1] * len(row) for row in rows], [list(range(len(row))) for row in rows]
+    assert found == [[padded(rows, 0), padded(ones, 0), padded(labels, -100), padded(places, 0)]] * 2
+
+
+def test_merging_without_images_is_the_text():
+    embeds, ids = torch.randn(2, 3, 4), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    for images in ([], torch.zeros(0, 5, 4)):
+        result = merge_image_tokens(embeds, ids, images, IMAGE, labels=ids)
+        assert torch.equal(result.embeds, embeds) and torch.equal(result.labels, ids) and result.attention_mask.all()
+
+
+def test_merging_takes_image_embeds_as_a_tensor():
+    ids = torch.tensor([[1, IMAGE], [IMAGE, 2]])
+    text, images = torch.randn(2, 2, 4), torch.randn(2, 3, 4)
+    assert torch.equal(*(merge_image_tokens(text, ids, given, IMAGE).embeds for given in (images, list(images))))
+
+
 def test_merging_passes_gradients_to_text_and_images():
-    def merged(text, image):
-        ids = torch.tensor([[1, IMAGE, 2]])
-        return merge_image_tokens(text, ids, [image], IMAGE).embeds
+    ids, mask = torch.tensor([[1, IMAGE, 2], [IMAGE, 3, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
 
-    text, image = torch.randn(1, 3, 2, dtype=torch.float64), torch.randn(2, 2, dtype=torch.float64)
-    assert torch.autograd.gradcheck(merged, (text.requires_grad_(), image.requires_grad_()))
+    def merged(text, first, second):
+        return merge_image_tokens(text, ids, [first, second], IMAGE, mask).embeds
+
+    text, first, second = double(2, 3, 2), double(2, 2), double(3, 2)
+    assert torch.autograd.gradcheck(merged, (text, first, second))
+    merged(text, first, second).sum().backward()
+    assert torch.equal(text.grad.any(2), (mask == 1) & (ids != IMAGE)) and first.grad.all() and second.grad.all()
 
 
-def test_merging_refuses_what_does_not_fit():
-    text, ids = torch.zeros(1, 4, 3), torch.tensor([[1, IMAGE, IMAGE, 2]])
-    with pytest.raises(ValueError, match="2 placeholders of id 99 for 3 images of 6 tokens together"):
-        merge_image_tokens(text, ids, torch.zeros(3, 2, 3), IMAGE)
-    with pytest.raises(ValueError, match=r"image_embeds \(2, 5\): expected \(N, 3\)"):
-        merge_image_tokens(text, ids, torch.zeros(2, 2, 5), IMAGE)
-    with pytest.raises(ValueError, match=r"labels \(1, 3\): expected \(1, 4\)"):
-        merge_image_tokens(text, ids, torch.zeros(2, 2, 3), IMAGE, labels=torch.zeros(1, 3))
-    with pytest.raises(ValueError, match="padding_side 'up'"):
-        merge_image_tokens(text, ids, torch.zeros(2, 2, 3), IMAGE, padding_side="up")
-    assert math.isclose(merge_image_tokens(text, ids, torch.ones(2, 1, 3), IMAGE).embeds.sum().item(), 6)
+@pytest.mark.parametrize("images, arguments, words", [
+    (torch.zeros(3, 2, 3), {}, "2 placeholders of id 99 for 3 images of 6 tokens together; expected one per image"),
+    (torch.zeros(1, 3, 3), {}, "2 placeholders of id 99 for 1 images of 3 tokens together"),
+    (torch.zeros(2, 2, 3), {"attention_mask": torch.tensor([[1, 1, 0, 0]])}, "1 placeholders of id 99 for 2 images"),
+    (torch.zeros(2, 2, 5), {}, r"image_embeds holds \(2, 5\): expected a list of \(N, 3\), N > 0, one per image"),
+    (torch.zeros(2, 3), {}, r"image_embeds holds \(3,\): expected a list of \(N, 3\)"),
+    ([torch.zeros(2, 3), torch.zeros(0, 3)], {}, r"image_embeds holds \(0, 3\)"),
+    (torch.zeros(2, 2, 3), {"labels": torch.zeros(1, 3)}, r"labels \(1, 3\): expected \(1, 4\), as text_embeds"),
+    (torch.zeros(2, 2, 3), {"input_ids": torch.zeros(4)}, r"input_ids \(4,\): expected \(1, 4\)"),
+    (torch.zeros(2, 2, 3), {"text_embeds": torch.zeros(4, 3)}, r"embed \(4, 3\): expected \(B, L, D\)"),
+    (torch.zeros(2, 2, 3), {"attention_mask": torch.ones(1, 5)}, r"mask \(1, 5\): expected \(1, 4\)"),
+    (torch.zeros(2, 2, 3), {"attention_mask": torch.full((1, 4), -1e9)}, "expected 0 and 1 only"),
+    (torch.zeros(2, 2, 3), {"padding_side": "up"}, "padding_side 'up': expected left or right"),
+])  # fmt: skip
+def test_merging_refuses_what_does_not_fit(images, arguments, words):
+    given = {"text_embeds": torch.zeros(1, 4, 3), "input_ids": torch.tensor([[1, IMAGE, IMAGE, 2]]), **arguments}
+    with pytest.raises(ValueError, match=words):
+        merge_image_tokens(image_embeds=images, image_token_id=IMAGE, **given)
+
+
+def test_merging_refuses_an_image_across_two_samples():
+    ids = torch.tensor(
+        [[1, IMAGE, IMAGE, IMAGE], [1, IMAGE, 2, 3]]
+    )  # four placeholders, as two images of two have tokens
+    with pytest.raises(ValueError, match=r"sample 0 holds 3 placeholders of id 99, not .* tokens: \[2, 2\]"):
+        merge_image_tokens(torch.zeros(2, 4, 3), ids, torch.ones(2, 2, 3), IMAGE)

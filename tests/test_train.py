@@ -83,6 +83,17 @@ def test_ignored_targets_train_no_head(run_arguments, tmp_path):
     assert encoder.build["embed_width"] == 12
 
 
+def test_compiled_and_averaged_and_checkpointed(run_arguments, tmp_path, monkeypatch):
+    """Traced by dynamo, but run by its eager backend: the code generator takes half a minute and is not ours."""
+    monkeypatch.setattr(
+        train.VisionStyleEncoder, "compile", lambda self: torch.nn.Module.compile(self, backend="eager")
+    )
+    options = ["--compile", "--ema_decay", "0.9", "--epochs", "1", "--gradient_checkpointing"]
+    train.main([*run_arguments, *options])
+    encoder, _ = load_encoder(tmp_path / "checkpoints" / "best.pth", torch.device("cpu"))
+    assert not any("_orig_mod" in name for name in encoder.state_dict())
+
+
 def test_held_out_styles_are_never_trained_on(run_arguments, tmp_path):
     draw_styles(tmp_path / "more", styles=5)
     results = train.main([*run_arguments, "--data_dir", str(tmp_path / "more"), "--val_styles", "style_1", "style_3"])
