@@ -8,6 +8,7 @@ for content (lower is better: how much of what is drawn leaks in), where file na
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -131,7 +132,7 @@ def main(argv: list[str]) -> dict:
     size = encoder.tower.image_size
     store = ImageStore([sample.image for sample in samples], round(STORE_SCALE * size), cache_dir=None)
     for reason in store.skipped.values():
-        print(f"left out: {reason}")
+        print(f"left out: {reason}", file=sys.stderr)
     good = [position for position in range(len(samples)) if position not in store.skipped]
     samples = [samples[position] for position in good]
     dataset = StyleDataset(samples, store.subset(good), size, TargetShapes(), grey=args.grey)

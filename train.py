@@ -262,7 +262,6 @@ def validation_statistics(style: torch.Tensor | None, val_set: StyleDataset, ban
     return {
         "bank": style[chosen].clone(),
         "other_style_quantiles": torch.quantile(similarity[pairs & ~same], at),
-        "same_style_quantiles": torch.quantile(similarity[pairs & same], at),
     }
 
 

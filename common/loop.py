@@ -78,8 +78,8 @@ class Trainer:
 
     @property
     def plain_model(self) -> torch.nn.Module:
-        """The model that training works on, without the wrappers of devices and compilers."""
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        """The model that training works on, without the wrappers of devices."""
+        return self.accelerator.unwrap_model(self.model)
 
     @property
     def best_model(self) -> torch.nn.Module:

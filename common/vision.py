@@ -67,7 +67,6 @@ class VisionTower(nn.Module):
             self.train()
         self.patch_width, self.pooled_width = features.patches.shape[-1], features.pooled.shape[-1]
         self.level_widths = [level.shape[1] for level in features.levels]
-        self.num_patches = features.patches.shape[1]
 
     def forward(self, image: torch.Tensor) -> VisionFeatures:
         """image (B, 3, H, W): uint8 0..255, or float 0..1."""
