@@ -24,7 +24,6 @@ from common.image_store import ImageStore
 from common.images import IMAGE_SUFFIXES
 
 TARGETS = ("embed", "pooled", "mask")
-STORE_SCALE = 1.5  # kept pixels per pixel of the model's input: a random crop then loses little sharpness
 
 
 @dataclass(frozen=True)

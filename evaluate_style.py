@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.device import choose_device
-from common.image_store import ImageStore
+from common.image_store import STORE_SCALE, ImageStore
 from common.metrics import retrieval_metrics
 from common.run import write_json
 from common.script import run_script
-from dataset import STORE_SCALE, StyleDataset, TargetShapes, find_samples
+from dataset import StyleDataset, TargetShapes, find_samples
 from model import VisionStyleEncoder, colour_histogram
 from style_encoder import build_untrained, load_encoder
 

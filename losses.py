@@ -5,10 +5,10 @@ DDP are those of one device seeing the whole batch.
 """
 
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import SupConLoss
-from torch.distributed.nn.functional import all_gather
+
+from common.distributed import gather_with_gradient, mean_over_devices
 
 
 def sequence_losses(
@@ -49,34 +49,9 @@ def style_contrast(
     return SupConLoss(temperature=temperature)(style, style_ids), (positives == 0).float().mean()
 
 
-def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
-    """(B, ...) on each device -> (B * world, ...) on every device."""
-    if not _distributed():
-        return tensor
-    if tensor.requires_grad:
-        return torch.cat(all_gather(tensor.contiguous()))
-    parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
-
-
-def mean_over_devices(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """This device's sum over everybody's count, times the world size that DDP's mean divides by. 0 where none."""
-    world = 1
-    if _distributed():
-        world = torch.distributed.get_world_size()
-        count = count.detach().clone()
-        torch.distributed.all_reduce(count)
-    return total * world / count.clamp(min=1)
-
-
 def _weighted_losses(predicted, target, weight) -> tuple[torch.Tensor, torch.Tensor]:
     predicted, target = predicted.float(), target.float()  # cosine in half precision overflows
     squared = ((predicted - target) ** 2).mean(-1)
     cosine = 1 - F.cosine_similarity(predicted, target, dim=-1)
     count = weight.sum()
     return mean_over_devices((squared * weight).sum(), count), mean_over_devices((cosine * weight).sum(), count)
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -12,9 +12,8 @@ import torch
 
 from common.augment import square
 from common.checkpoint import load_model_file, save_model
-from common.image_store import fit_shorter_side
+from common.image_store import STORE_SCALE, fit_shorter_side
 from common.images import open_image
-from dataset import STORE_SCALE
 from model import VisionStyleEncoder
 
 KIND = "style encoder"

@@ -7,29 +7,27 @@ python train.py --resume             go on after an interruption
 torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch works too
 """
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import timm.optim
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 import config
 from common.augment import Augmentation
-from common.device import choose_device, choose_precision, keep_freed_memory
-from common.image_store import ImageStore
+from common.device import make_accelerator
+from common.image_store import STORE_SCALE, ImageStore
 from common.loop import Plan, Trainer
 from common.plots import neighbour_grid, plot_curves, write_projector
 from common.run import Run, write_json
 from common.sample_data import MANIFEST, create_sample_dataset
-from common.script import run_script
+from common.script import report_left_out, run_script
 from common.settings import read_settings
 from dataset import (
-    STORE_SCALE,
     Sample,
     StyleBatches,
     StyleDataset,
@@ -47,18 +45,7 @@ LOSS_PARTS = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask"
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
-    if settings.device not in ("auto", "cpu", "cuda", "mps"):
-        raise ValueError(
-            f"--device {settings.device}: expected auto, cpu or cuda; CUDA_VISIBLE_DEVICES says which GPUs"
-        )
-    device = choose_device(settings.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    accelerator = Accelerator(
-        mixed_precision=choose_precision(settings.precision, device),
-        cpu=device.type == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=settings.freeze_epochs > 0)],
-    )
+    accelerator = make_accelerator(settings.device, settings.precision, settings.freeze_epochs > 0)
     with accelerator.main_process_first():
         if settings.demo and accelerator.is_main_process and not (Path(settings.data_dir) / MANIFEST).is_file():
             print(f"drawing sample data into {settings.data_dir}")
@@ -125,21 +112,16 @@ def build_datasets(
     cache_dir = settings.cache_dir if settings.cache_images else None
     with accelerator.main_process_first():  # the others find the store that the first has written
         store = ImageStore(paths, round(STORE_SCALE * image_size), cache_dir, quiet=not accelerator.is_main_process)
-    skipped = {str(paths[position]): reason for position, reason in store.skipped.items()}
+    broken = {str(paths[position]): reason for position, reason in store.skipped.items()}
+    skipped = dict(broken)
     good = [position for position in range(len(samples)) if position not in store.skipped]
     for style in {sample.style for sample in samples}:
         members = [position for position in good if samples[position].style == style]
         if len(members) < 2:
             skipped[str(Path(settings.data_dir) / style)] = f"style '{style}' has {len(members)} image; 2 are needed"
             good = [position for position in good if position not in members]
-    if accelerator.is_main_process:
-        for path, reason in skipped.items():
-            print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
-    if len(store.skipped) > settings.max_skipped * len(samples):
-        raise ValueError(
-            f"{settings.data_dir}: {len(store.skipped)} of {len(samples)} images cannot be read, more than MAX_SKIPPED "
-            f"{settings.max_skipped:.0%}; the first: {next(iter(store.skipped.values()))}"
-        )
+    report_left_out(skipped, len(samples), 1.0, settings.data_dir, quiet=not accelerator.is_main_process)
+    report_left_out(broken, len(samples), settings.max_skipped, settings.data_dir, quiet=True)
     good_samples = [samples[position] for position in good]
     train, val = split_samples(good_samples, settings.val_split, settings.val_styles, settings.seed)
     if not train:
@@ -238,7 +220,7 @@ def save_and_show(
         save_encoder(folder / "best.pth", encoder, **facts)
     if final or epoch + 1 == settings.epochs or (epoch + 1) % settings.save_epochs == 0:
         save_encoder(folder / f"model_epoch_{epoch + 1}.pth", encoder, **facts)
-    plot_curves(folder / "training_curves.png", progress.history)
+    plot_curves(folder / "training_curves.png", progress.history, curves(progress.history))
     if style is not None:
         grid = neighbour_grid(val_set.store.__getitem__, style, val_set.style_ids)
         run.writer.add_image("nearest neighbours", grid, progress.step, dataformats="HWC")
@@ -248,6 +230,18 @@ def save_and_show(
     print(f"epoch {epoch + 1}/{settings.epochs}  {line}{'  best so far' if better else ''}")
     if final:
         print(f"stopped: no better validation for {settings.patience} epochs")
+
+
+def curves(history: list[dict[str, float]]) -> dict[str, list[str]]:
+    """Panels of training_curves.png."""
+    names = list(dict.fromkeys(name for entry in history for name in entry))
+    parts = [name for name in names if name.startswith("train/") and name not in ("train/loss", "train/lone_anchors")]
+    return {
+        "training loss": ["train/loss"],
+        "its parts, unweighted": parts if len(parts) > 1 else [],  # one part is the same curve once more
+        "validation: style (higher is better) [0, 1]": [name for name in names if name.startswith("val/style_")],
+        "validation: content (lower is better) [0, 1]": [name for name in names if name.startswith("val/content_")],
+    }
 
 
 def validation_statistics(style: torch.Tensor | None, val_set: StyleDataset, bank_size: int = 1000) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import ctypes
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -15,6 +16,20 @@ def choose_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name}: not to be had here ({str(error).splitlines()[0]}); try cpu") from None
     return device
+
+
+def make_accelerator(device: str, precision: str, find_unused_parameters: bool = False) -> Accelerator:
+    """Hugging Face accelerate for a run of ours: one device or many, and on a CPU with freed memory kept."""
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ValueError(f"--device {device}: expected auto, cpu or cuda; CUDA_VISIBLE_DEVICES says which GPUs")
+    chosen = choose_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    return Accelerator(
+        mixed_precision=choose_precision(precision, chosen),
+        cpu=chosen.type == "cpu",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)],
+    )
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -15,13 +15,14 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -69,7 +70,7 @@ class Trainer:
         self.accelerator, self.loader, self.plan, self.run, self.last = accelerator, loader, plan, run, last
         self.average = None
         if ema_decay:
-            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+            average = AveragedModel(model, multi_avg_fn=partial(_move_average, ema_decay), use_buffers=True)
             self.average = average.to(accelerator.device).requires_grad_(False)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.progress = Progress()
@@ -200,6 +201,12 @@ class Trainer:
         if self.average:
             self.average.load_state_dict(read_tensors(folder / "average.pth"))
         self.accelerator.load_state(str(folder))
+
+
+def _move_average(decay: float, average: list[torch.Tensor], now: list[torch.Tensor], _) -> None:
+    """torch's own interpolates by start + share * (end - start), which makes NaN of the infinities in a mask buffer."""
+    torch._foreach_mul_(average, decay)
+    torch._foreach_add_(average, now, alpha=1 - decay)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, plan: Plan) -> float:

@@ -14,33 +14,28 @@ from common.augment import square  # noqa: E402
 from common.checkpoint import write_atomically  # noqa: E402
 
 
-def plot_curves(path: str | Path, history: list[dict[str, float]]) -> None:
-    """One panel per group of curves over epochs; a history entry holds 'epoch' and names like 'train/loss'."""
-    names = [name for name in dict.fromkeys(key for entry in history for key in entry) if "/" in name]
-    panels = {
-        "training loss": [name for name in names if name == "train/loss"],
-        "its parts, unweighted": [
-            name for name in names if name.startswith("train/") and name not in ("train/loss", "train/lone_anchors")
-        ],
-        "validation: style (higher is better)": [name for name in names if name.startswith("val/style_")],
-        "validation: content (lower is better)": [name for name in names if name.startswith("val/content_")],
-    }
-    if len(panels["its parts, unweighted"]) == 1:  # the same curve once more
-        del panels["its parts, unweighted"]
-    panels = {title: members for title, members in panels.items() if members}
+def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[str, list[str]]) -> None:
+    """One panel per title over epochs; each history entry holds 'epoch' and some of the panel's names ('train/loss').
+
+    A panel whose names are not there is left out; a title that ends in '[0, 1]' or '[0, 100]' fixes the panel's range.
+    """
+    present = {name for entry in history for name in entry}
+    panels = {title: [name for name in names if name in present] for title, names in panels.items()}
+    panels = {title: names for title, names in panels.items() if names}
     figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), layout="constrained", squeeze=False)
-    for axis, (title, members) in zip(axes[0], panels.items()):
-        for name in members:
+    for axis, (title, names) in zip(axes[0], panels.items()):
+        for name in names:
             points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
             label = name.split("/")[1].removeprefix("style_").removeprefix("content_").replace("_", " ")
-            axis.plot(*zip(*points), marker="o", markersize=3, label=label if len(members) > 1 else None)
+            axis.plot(*zip(*points), marker="o", markersize=3, label=label if len(names) > 1 else None)
+        title, _, limits = title.partition(" [0, ")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        if title.startswith("validation"):
-            axis.set_ylim(0, 1.02)
-        if len(members) > 1:
+        if limits:
+            axis.set_ylim(0, 1.02 * float(limits.rstrip("]")))
+        if len(names) > 1:
             axis.legend(fontsize=8)
     with write_atomically(path) as file:
         figure.savefig(file, format="png", dpi=120)

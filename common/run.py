@@ -27,8 +27,14 @@ ROOT = Path(__file__).resolve().parents[1]
 class Run:
     """Opens the folders of a run. Only the main process of a distributed run makes one; `None` stands for the rest."""
 
-    def __init__(self, checkpoint_dir: str | Path, log_dir: str | Path, settings: dict[str, Any], resume: bool):
+    def __init__(
+        self, checkpoint_dir: str | Path, log_dir: str | Path, settings: dict[str, Any], resume: bool,
+        results_dir: str | Path | None = None,
+    ):  # fmt: skip
+        """results_dir: a third folder for plots and results, where they do not belong beside the model files."""
         self.folder = Path(checkpoint_dir)
+        self.results = Path(results_dir) if results_dir else self.folder
+        self.results.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock()
         facts = self.folder / "run.json"
@@ -85,6 +91,10 @@ class Run:
         for path in sorted(moved, key=lambda one: one == facts):  # run.json last: what is left half way is still found
             if path != older and (path.is_file() or path.name == "last"):
                 path.rename(older / path.name)
+        if self.results != self.folder and (files := [path for path in self.results.iterdir() if path.is_file()]):
+            (self.results / older.name).mkdir(exist_ok=True)
+            for path in files:
+                path.rename(self.results / older.name / path.name)
         print(f"the run that was in {self.folder} is now in {older}")
 
     def _free_name(self, log_dir: Path) -> str:

@@ -24,3 +24,18 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())
+
+
+def report_left_out(skipped: dict[str, str], total: int, limit: float, where: str | Path, quiet: bool = False) -> None:
+    """Name on stderr what was left out of `total` samples, and why; more than `limit` of them is a ValueError."""
+    shown = list(skipped.items())[: 0 if quiet else 10]
+    for path, reason in shown:
+        print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
+    if len(skipped) > len(shown) > 0:
+        print(f"left out: {len(skipped) - len(shown)} more, all named in skipped.jsonl", file=sys.stderr)
+    if len(skipped) > limit * total:
+        path, reason = next(iter(skipped.items()))
+        raise ValueError(
+            f"{where}: {len(skipped)} of {total} samples cannot be used, more than MAX_SKIPPED {limit:.0%}; the first: "
+            f"{reason if path in reason else f'{path}: {reason}'}"
+        )

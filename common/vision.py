@@ -42,7 +42,7 @@ class VisionTower(nn.Module):
     ):
         super().__init__()
         # Convolutions are a third faster so, on CPUs and on tensor cores; for transformers it changes nothing.
-        self.backbone = _create(model_name, pretrained, image_size, drop_path_rate).to(
+        self.backbone = create_backbone(model_name, pretrained, image_size, drop_path_rate).to(
             memory_format=torch.channels_last
         )
         if gradient_checkpointing:
@@ -99,7 +99,11 @@ class VisionTower(nn.Module):
         return self
 
 
-def _create(model_name: str, pretrained: bool | str, image_size: int | None, drop_path_rate: float) -> nn.Module:
+def create_backbone(
+    model_name: str, pretrained: bool | str = False, image_size: int | None = None, drop_path_rate: float = 0.0
+) -> nn.Module:
+    """A timm model without its classifier. pretrained: True (timm's weights), False, or a file for this architecture;
+    image_size: pixels, where the model can be told."""
     architecture = model_name.split(".")[0]
     if not timm.is_model(architecture):
         raise ValueError(unknown_name(model_name, timm.list_models(), "timm model"))
@@ -112,7 +116,7 @@ def _create(model_name: str, pretrained: bool | str, image_size: int | None, dro
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{model_name}: its weights could not be had ({reason}); "
-            "connect to the internet once, or set PRETRAINED to a local file, or to False"
+            "connect to the internet once, or name a local file of them, or train without"
         ) from error
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(f"{model_name}: timm offers no intermediate features for it; choose another backbone")
@@ -129,7 +133,7 @@ def _create(model_name: str, pretrained: bool | str, image_size: int | None, dro
 def _load_local_weights(backbone: nn.Module, path: Path) -> None:
     """Strict but for the classifier, which num_classes=0 leaves out."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights (PRETRAINED)")
+        raise FileNotFoundError(f"{path}: no such file of weights")
     try:
         weights = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # each format raises its own kind

@@ -9,10 +9,11 @@ from common.plots import neighbour_grid, plot_curves
 
 def test_curves_are_drawn_for_whatever_the_history_holds(tmp_path):
     history = [{"epoch": e, "step": e, "train/loss": 1 / e, "train/style": 1 / e, "train/mask": 2 / e} for e in (1, 2)]
-    plot_curves(tmp_path / "two.png", history)
-    plot_curves(tmp_path / "four.png", [{**entry, "val/style_auc": 0.5, "val/content_auc": 0.5} for entry in history])
-    plot_curves(tmp_path / "one.png", [{"epoch": 1, "step": 1, "train/loss": 1.0, "train/style": 1.0}])
-    widths = [Image.open(tmp_path / f"{name}.png").width for name in ("one", "two", "four")]
+    panels = {"loss": ["train/loss"], "parts": ["train/style", "train/mask"], "score [0, 1]": ["val/auc", "val/none"]}
+    plot_curves(tmp_path / "two.png", history, panels)
+    plot_curves(tmp_path / "three.png", [{**entry, "val/auc": 0.5} for entry in history], panels)
+    plot_curves(tmp_path / "one.png", [{"epoch": 1, "step": 1, "train/loss": 1.0}], panels)
+    widths = [Image.open(tmp_path / f"{name}.png").width for name in ("one", "two", "three")]
     assert widths[0] < widths[1] < widths[2]
 
 

@@ -1,6 +1,7 @@
 """Constants of a config module, overridden by flags: typed, named, explained."""
 
 import types
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,50 @@ def test_help_shows_the_comments(module, capsys):
         read_settings(module, ["--help"], "demo.py: does something")
     shown = capsys.readouterr().out
     assert stop.value.code == 0 and "what it is called" in shown and "a comment above" in shown
+
+
+def write(module, name, text):
+    path = Path(module.__file__).with_name(name)
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_file_beside_the_module_lies_between_constants_and_flags(module):
+    write(module, "config.json", '{"size": 5, "some": {"rate": 1e-4}}')
+    settings = read_settings(module, ["--rate", "0.1"])
+    assert (settings.size, settings.rate, settings.name) == (5, 0.1, "a")
+    assert read_settings(module, []).rate == 1e-4
+    assert read_settings(module, ["--demo"]).size == 7  # the demo is what it says, whatever the file holds
+
+
+def test_another_file_by_name_and_sections(module):
+    yaml = write(module, "other.yaml", "items: [b, c]\npretrained: w.pth\nmodel:\n  rate: 1e-4\n")
+    settings = read_settings(module, ["--config", yaml])
+    assert settings.items == ["b", "c"] and settings.rate == 1e-4 and settings.pretrained == "w.pth"
+    assert read_settings(module, [f"--config={yaml}", "--items", "d"]).items == ["d"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"sise": 5}', "unknown setting 'sise'; did you mean size"),
+        ('{"model": {"sise": 5}}', "unknown setting 'model_sise'"),
+        ('{"size": 5, "x": {"size": 6}}', "'size' is set twice"),
+        ("[1]", "expected names and values"),
+        ("{", "cannot be read as JSON or YAML"),
+        ('{"size": "many"}', "size"),
+    ],
+)
+def test_mistakes_in_files(module, text, message):
+    path = write(module, "mine.json", text)
+    with pytest.raises(ValueError, match=message):
+        read_settings(module, ["--config", path])
+    with pytest.raises(FileNotFoundError, match="none.json: no such file"):
+        read_settings(module, ["--config", "none.json"])
+
+
+def test_clips_file_says_what_its_module_says():
+    from clip import config
+
+    for name, value in vars(read_settings(config, [])).items():
+        assert name == "demo" or value == getattr(config, name.upper())

@@ -208,7 +208,7 @@ def test_debug_shows_where(run_arguments):
 
 def test_bad_images_are_named_and_too_many_stop_the_run(run_arguments, style_data, tmp_path, capsys):
     (style_data / "style_0" / "item1_img.png").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="1 of 24 images cannot be read, more than MAX_SKIPPED 1%.*item1_img.png"):
+    with pytest.raises(ValueError, match="1 of 24 samples cannot be used, more than MAX_SKIPPED 1%.*item1_img.png"):
         train.main([*run_arguments, "--max_skipped", "0.01"])
     train.main([*run_arguments, "--epochs", "1", "--max_skipped", "0.05"])
     assert "item1_img.png: not an image" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""CLIP's settings. Edit here or in config.json, or override one on the command line: `--batch_size 64`."""
+
+# --- data -------------------------------------------------------------------------------------------------------------
+# data.json, metadata.jsonl, optimized_metadata.jsonl, images/ + captions/, or *.tar; drawn samples if it holds nothing
+DATA_DIR: str = "./data"
+TEXT_FIELDS: list[str] = ["character+appearance", "character+personality"]  # texts of a metadata line; + joins fields
+VAL_SPLIT: float = 0.1  # share of images kept for validation; one character, or one caption, stays on one side
+CACHE_IMAGES: bool = True  # keep decoded images in CACHE_DIR (about 4 * IMAGE_SIZE^2 bytes each), shared by all runs
+CACHE_DIR: str = "./.cache/images"  # may be deleted at any time; it is made again
+NUM_WORKERS: int = -1  # loader processes; -1: none on a CPU, where they only take its cores, else up to 8
+MAX_SKIPPED: float = 0.05  # share of unusable pairs above which the run stops
+CROP_SCALE: float = 0.8  # smallest share of the area that a random crop keeps; 1 = no crop
+FLIP_PROB: float = 0.5  # mirrored left to right; never where the text says left or right
+
+# --- model ------------------------------------------------------------------------------------------------------------
+MODEL_NAME: str = "ViT-B/32"  # or ViT-B/16, ViT-L/14, RN50, RN101, small, best_model.pth, a Hugging Face CLIP folder
+PRETRAINED: str = ""  # openai, another open_clip tag, or a file of weights; empty: from scratch
+IMAGE_SIZE: int = 0  # pixels of the square input; 0: the model's own
+PROJECTION_DIM: int = 0  # width of the shared space; 0: the model's own
+IMAGE_TOWER: str = ""  # a timm model in place of the image tower
+IMAGE_WEIGHTS: bool | str = False  # weights of IMAGE_TOWER: true (timm's), false, or a file
+TEXT_TOWER: str = ""  # a Hugging Face text encoder in place of CLIP's: name or folder, for Chinese for one
+NORMALISATION: str = "auto"  # channel statistics: auto (those of the weights), clip or imagenet
+GRADIENT_CHECKPOINTING: bool = False  # less memory, about a third more time
+COMPILE: bool = False  # torch.compile: worth it on a GPU and for long runs
+
+# --- what learns ------------------------------------------------------------------------------------------------------
+FREEZE_BACKBONE: bool = False  # only the projections and the temperature learn
+LOCK_IMAGE: bool = False  # the image tower stays as it is (LiT)
+LAYER_DECAY: float = 1.0  # learning rate of each layer as a share of the one above; 0.75 is usual for fine-tuning
+PATCH_DROPOUT: float = 0.0  # share of patches left out of each training image; faster, 0.5 for large data
+EMA_DECAY: float = 0.0  # moving average of the weights, used for validation and best_model.pth; 0 = off
+
+# --- loss -------------------------------------------------------------------------------------------------------------
+LOSS: str = "clip"  # clip: symmetric cross-entropy; siglip: every pair on its own
+PLAIN: bool = False  # the textbook loss: equal captions and images of one character count as wrong answers too
+
+# --- training ---------------------------------------------------------------------------------------------------------
+BATCH_SIZE: int = 32  # pairs over all devices; smaller if memory runs out
+ACCUM_BATCHES: int = 1  # batches that the loss sees as one, at the memory of one
+NUM_EPOCHS: int = 50
+LEARNING_RATE: float = 1e-4  # at its peak
+MIN_LEARNING_RATE: float = 1e-6  # where the cosine ends
+WARMUP_STEPS: int = 100  # optimizer steps of linear warmup
+WEIGHT_DECAY: float = 0.05
+GRADIENT_CLIP_NORM: float = 1.0  # largest norm of the whole gradient; 0 = no limit
+PATIENCE: int = 0  # epochs without a better RSum after which training stops; 0 = never
+PRECISION: str = "auto"  # fp32, bf16 or fp16; auto: bf16 on a GPU that has it, else fp32
+DEVICE: str = "auto"  # auto: a GPU if there is one; or cpu
+SEED: int = 0
+
+# --- run --------------------------------------------------------------------------------------------------------------
+CHECKPOINT_DIR: str = "./model-checkpoint"  # best_model.pth and last/; an older run in it is moved aside
+RESULTS_DIR: str = "./results"  # training_curves.png, model_metrics.png, training_results.json
+LOG_DIR: str = "./logs"  # one folder per run: TensorBoard and log.jsonl
+RESUME: bool = False  # go on from CHECKPOINT_DIR/last, with the same weights as if never stopped
+SAVE_STEPS: int = 200  # optimizer steps between writes of last/, besides one at the end of each epoch
+LOG_STEPS: int = 10  # optimizer steps between log entries
+
+# `python clip/train.py --demo`: drawn scenes and a small network, minutes on two CPU cores, no download.
+DEMO = {
+    "DATA_DIR": "./data/sample_captions",
+    "CHECKPOINT_DIR": "./model-checkpoint/demo",
+    "RESULTS_DIR": "./results/clip_demo",
+    "MODEL_NAME": "small",
+    "IMAGE_SIZE": 64,
+    "NUM_EPOCHS": 12,
+    "BATCH_SIZE": 64,
+    "LEARNING_RATE": 3e-4,
+    "WARMUP_STEPS": 20,
+}

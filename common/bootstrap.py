@@ -1,0 +1,55 @@
+"""How sure is a mean over queries? Resampling says, without asking how the values are spread.
+
+values (Q,), the cluster of each (Q,) -> means of resampled clusters -> 95 % interval
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    clusters: Sequence[int] | None = None,
+    top: float | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % interval of the mean of one value per query; see bootstrap_means for `clusters`, interval_of for `top`."""
+    count = len(values) if clusters is None else len(np.unique(clusters))
+    return interval_of(bootstrap_means([(values, clusters)], samples, seed)[:, 0], count, top)
+
+
+def interval_of(means: np.ndarray, count: int, top: float | None = None) -> tuple[float, float]:
+    """Resampled means of `count` clusters -> the 95 % percentile interval.
+
+    top: the best value of a score whose worst is 0. Where every cluster came out at one of the two, all resampled means
+    are equal; the interval is then that of Clopper and Pearson (1934), for no exception in `count` is not never.
+    """
+    low, high = np.percentile(means, [2.5, 97.5]).tolist()
+    if top is not None:
+        room = top * (1 - 0.025 ** (1 / count))
+        low, high = (top - room if low == top else low), (room if high == 0 else high)
+    return low, high
+
+
+def bootstrap_means(
+    columns: Sequence[tuple[Sequence[float], Sequence[int] | None]], samples: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """Means over resampled clusters -> (samples, columns); sums over columns are of the same draws.
+
+    A column is (values (Q,), clusters (Q,)): values of one cluster, as the texts of one image, are drawn together,
+    for they are not independent (Efron and Tibshirani 1993, chapter 8). None: every value is a cluster of its own.
+    """
+    pairs = [(np.asarray(v, float), np.arange(len(v)) if c is None else np.asarray(c)) for v, c in columns]
+    count = max(int(clusters.max()) + 1 for _, clusters in pairs)
+    sums = np.stack([np.bincount(clusters, values, minlength=count) for values, clusters in pairs], 1)
+    sizes = np.stack([np.bincount(clusters, minlength=count) for _, clusters in pairs], 1)
+    random, means = np.random.default_rng(seed), []
+    block = max(1, 2**22 // count)  # draws held at once
+    for start in range(0, samples, block):
+        rows = min(block, samples - start)
+        drawn = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
+        means.append((times @ sums) / (times @ sizes))
+    return np.concatenate(means)

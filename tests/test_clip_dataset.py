@@ -1,0 +1,258 @@
+"""Every format that pairs come in, what is refused and named, and what a batch holds."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs
+from clip.pairs import texts_of
+from clip.tokenizer import ClipTokenizer
+from common.augment import Augmentation, View
+from common.batches import ShuffledBatches
+from common.image_store import ImageStore
+
+
+def picture(path, colour="red", size=(20, 16)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+def write_lines(path, entries):
+    path.write_text("\n".join(one if isinstance(one, str) else json.dumps(one) for one in entries), encoding="utf-8")
+
+
+def test_json_index(tmp_path):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "images" / name)
+    entries = [
+        {"image_path": "images/a.png", "caption": "one  thing"},
+        {"image_path": "images/b.png", "captions": ["first", "second", "first"], "label": "toys"},
+        {"image_path": "images/a.png", "caption": "another"},
+        {"image_path": "images/missing.png", "caption": "x"},
+        {"image_path": "../../etc/passwd", "caption": "x"},
+        {"image_path": "/etc/passwd", "caption": "x"},
+        {"image_path": "images/b.png"},
+        "text",
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(entries))
+    for where in (tmp_path, tmp_path / "data.json"):
+        pairs, skipped = find_pairs(where)
+        assert [pair.texts for pair in pairs] == [("one thing", "another"), ("first", "second")]
+        assert pairs[1].label == "toys" and pairs[1].image.is_file()
+    reasons = list(skipped.values())
+    assert "no such image" in reasons[0] and "leaves the data folder" in reasons[1]
+    assert "leaves the data folder" in reasons[2] and "no text" in reasons[3] and "not an object" in reasons[4]
+    assert list(skipped)[0].endswith("data.json entry 3")
+
+
+def test_a_link_inside_the_folder_may_lead_elsewhere(tmp_path):
+    picture(tmp_path / "disk" / "a.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").symlink_to(tmp_path / "disk")
+    (tmp_path / "data" / "data.json").write_text(json.dumps([{"image_path": "images/a.png", "caption": "x"}]))
+    assert len(find_pairs(tmp_path / "data")[0]) == 1
+
+
+def test_two_folders(tmp_path):
+    for name in ("a.png", "b.JPG", "c.png"):
+        picture(tmp_path / "images" / name)
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions" / "a.txt").write_text("\ufeffa red square\n\nseen from above\n", encoding="utf-8")
+    (tmp_path / "captions" / "b.txt").write_bytes(b"\xff\xfe\x00")
+    pairs, skipped = find_pairs(tmp_path)
+    assert [pair.texts for pair in pairs] == [("a red square", "seen from above")]
+    assert sorted(skipped.values()) == ["no captions/c.txt beside it", "not UTF-8 text"]
+
+
+PERSONA = {
+    "file_name": "images/a.png", "title": "Story", "character": "Mira", "appearance": "Red hair.", "personality": "",
+    "url": "u",
+}  # fmt: skip
+
+
+def test_metadata_lines(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    picture(tmp_path / "images" / "b.png")
+    second = {**PERSONA, "file_name": "images/b.png", "personality": "Kind."}
+    write_lines(tmp_path / "metadata.jsonl", [PERSONA, "", "{broken", second, '["list"]'])
+    pairs, skipped = find_pairs(tmp_path)
+    assert [pair.texts for pair in pairs] == [("Mira. Red hair", "Mira"), ("Mira. Red hair", "Mira. Kind")]
+    assert {pair.name for pair in pairs} == {"Mira"} and pairs[0].title == "Story"
+    assert [where.split()[-1] for where in skipped] == ["3", "5"]
+    assert find_pairs(tmp_path, ["title+character", "appearance"])[0][0].texts == ("Story. Mira", "Red hair")
+    write_lines(tmp_path / "optimized_metadata.jsonl", [{**PERSONA, "text": "a girl with red hair"}])
+    assert find_pairs(tmp_path)[0][0].texts == ("a girl with red hair",)  # the cleaned file comes first
+    with pytest.raises(ValueError, match="not one usable pair.*no text"):
+        find_pairs(tmp_path / "metadata.jsonl", ["nothing"])
+
+
+def test_pointers_are_called_pointers(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    for name in ("metadata.jsonl", "data.json"):
+        (tmp_path / name).write_text(pointer)
+        with pytest.raises(ValueError, match=f"{name}.*git lfs pull"):
+            find_pairs(tmp_path / name)
+
+
+def test_errors_say_what_was_looked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="data.json, optimized_metadata.jsonl, metadata.jsonl.*images/.*tar"):
+        find_pairs(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_pairs(tmp_path / "none")
+    (tmp_path / "data.json").write_text("{}")
+    with pytest.raises(ValueError, match="expected a list"):
+        find_pairs(tmp_path)
+
+
+def png(colour="blue"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 20), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_shard(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def test_webdataset_shards_are_read_in_place(tmp_path):
+    make_shard(tmp_path / "0.tar", {
+        "000.png": png("red"), "000.txt": b"a red card",
+        "sub/000.png": png(), "sub/000.json": json.dumps(PERSONA).encode(),
+        "001.txt": b"no image", "../escape.png": png(), "../escape.txt": b"nothing is unpacked",
+    })  # fmt: skip
+    make_shard(
+        tmp_path / "1.tar", {"000.png": png("green"), "000.txt": b"a green card", "002.png": b"junk", "002.txt": b"x"}
+    )
+    pairs, skipped = find_pairs(tmp_path)
+    assert [pair.texts[0] for pair in pairs] == [
+        "a red card",
+        "Mira. Red hair",
+        "nothing is unpacked",
+        "a green card",
+        "x",
+    ]
+    assert list(skipped.values()) == ["no image in this sample"] and not (tmp_path.parent / "escape.png").exists()
+    for cache in (None, tmp_path / "cache"):
+        store = ImageStore([pair.image for pair in pairs], 16, cache, quiet=True)
+        assert list(store.skipped) == [4] and "1.tar/002.png" in store.skipped[4]
+        assert store[0][0, 0].tolist() == [255, 0, 0] and store[3][0, 0].tolist() == [0, 128, 0]
+    (tmp_path / "2.tar").write_bytes(b"not a tar at all" * 100)
+    with pytest.raises(ValueError, match="2.tar: cannot be read as an uncompressed tar"):
+        find_pairs(tmp_path)
+
+
+def test_built_texts():
+    assert texts_of({"caption": [" a  b ", ""]}) == ["a b"]
+    assert texts_of({**PERSONA, "appearance": None}) == ["Mira"]
+    assert texts_of({}) == []
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    entries = []
+    for number in range(12):
+        picture(tmp_path / f"{number}.png", (20 * number, 0, 0))
+        words = [f"card {number // 2}", f"a card on the left, {number}"]
+        entries.append(
+            {"image_path": f"{number}.png", "captions": words, "character": f"c{number}" if number < 4 else ""}
+        )
+    entries[1]["character"] = "c0"
+    (tmp_path / "data.json").write_text(json.dumps(entries))
+    return find_pairs(tmp_path)[0]
+
+
+def dataset(pairs, augmentation=None):
+    store = ImageStore([pair.image for pair in pairs], 12, None, quiet=True)
+    return PairDataset(pairs, store, 8, ClipTokenizer(), augmentation)
+
+
+def test_a_sample(pairs):
+    data = dataset(pairs)
+    item = data[2]
+    assert item["image"].shape == (3, 8, 8) and item["image"].dtype == torch.uint8
+    assert item["tokens"][0] == 49406 and item["tokens"][-1] == 49407
+    assert data[2]["text_ids"] == data[3]["text_ids"] != data[4]["text_ids"]
+    assert [int(data[index]["group_ids"]) for index in range(5)] == [0, 0, 1, 2, -1]
+    assert data.all_texts == 18 and data.cut_texts == 0
+    batch = data.collate([data[0], data[1], data[2]])
+    assert list(batch) == ["image", "tokens", "text_ids", "group_ids"] and batch["tokens"].shape[0] == 3
+
+
+def test_a_text_is_drawn_each_epoch_and_the_key_decides(pairs):
+    data = dataset(pairs, Augmentation(0.5, 0.5, seed=3))
+    drawn = [[int(data[View(epoch, index)]["text_ids"]) for index in range(12)] for epoch in range(20)]
+    assert drawn == [[int(data[View(epoch, index)]["text_ids"]) for index in range(12)] for epoch in range(20)]
+    share = np.mean(
+        [data.text_ids[f"card {index // 2}"] == drawn[epoch][index] for epoch in range(20) for index in range(12)]
+    )
+    assert 0.35 < share < 0.65
+    views = [data[View(epoch, 5)]["image"] for epoch in (1, 1, 2)]
+    assert torch.equal(views[0], views[1])
+
+
+def test_pictures_of_sides_are_not_mirrored(tmp_path):
+    image = np.zeros((20, 20, 3), np.uint8)
+    image[:, :10] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    for text, mirrored in (("light on the left", 0), ("a light", 20), ("左边有光", 0), ("some leftovers", 20)):
+        (tmp_path / "data.json").write_text(json.dumps([{"image_path": "a.png", "caption": text}]))
+        data = dataset(find_pairs(tmp_path)[0], Augmentation(1.0, 1.0, seed=0))
+        right = sum(int(data[View(epoch, 0)]["image"][0, 4, 7]) > 128 for epoch in range(20))
+        assert right == mirrored, text
+
+
+def test_split_keeps_characters_and_equal_captions_together(pairs):
+    for seed in range(5):
+        train, val = split_pairs(pairs, 0.3, seed)
+        assert sorted(train + val) == list(range(12)) and 1 <= len(val) <= 4
+        assert (0 in train) == (1 in train)  # one character
+        assert (4 in train) == (5 in train)  # one first caption
+    assert split_pairs(pairs, 0.3, 1) == split_pairs(pairs, 0.3, 1)
+    assert split_pairs(pairs, 0.0)[1] == []
+
+
+def test_batches_are_a_function_of_the_epoch():
+    batches = ShuffledBatches(10, 4, seed=1)
+    first = [[view.index for view in batch] for batch in batches]
+    assert len(batches) == len(first) == 2 and len({index for batch in first for index in batch}) == 8
+    batches.set_position(1)
+    second = list(batches)
+    assert [[view.index for view in batch] for batch in second] != first and second[0][0].epoch == 1
+    batches.set_position(1, 1)
+    assert list(batches) == second[1:] and len(batches) == 1
+    shares = [ShuffledBatches(10, 4, seed=1, rank=rank, world=2) for rank in (0, 1)]
+    for whole, *parts in zip(ShuffledBatches(10, 4, seed=1), *shares):
+        assert parts[0] + parts[1] == whole
+    with pytest.raises(ValueError, match="fewer than one batch"):
+        ShuffledBatches(3, 4)
+    with pytest.raises(ValueError, match="shared equally by 3"):
+        ShuffledBatches(30, 4, world=3)
+
+
+def test_sample_data_has_the_layout_of_the_documents(tmp_path):
+    create_sample_dataset(tmp_path, num_samples=6)
+    pairs, skipped = find_pairs(tmp_path)
+    assert len(pairs) == 6 and not skipped
+    (tmp_path / "data.json").unlink()
+    again, _ = find_pairs(tmp_path)
+    assert [set(pair.texts) for pair in again] == [set(pair.texts) for pair in pairs]
+
+
+def test_real_captions_and_personas(real_data):
+    pairs, skipped = find_pairs(real_data / "captions")
+    assert len(pairs) == 564 and not skipped
+    people, skipped = find_pairs(real_data / "persona")
+    assert len(people) == 222 and not skipped and all(pair.name and pair.texts for pair in people)
+    store = ImageStore([pair.image for pair in people], 48, None, quiet=True)
+    data = PairDataset(people, store, 32, ClipTokenizer())
+    assert 0 < data.cut_texts < data.all_texts  # these descriptions are long; the share is reported

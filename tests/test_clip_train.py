@@ -1,0 +1,230 @@
+"""Training CLIP from the command line's point of view: what a run writes, how it goes on, how it fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from safetensors.torch import load_file
+
+from clip import config, train
+from clip.dataset import create_sample_dataset
+from clip.huggingface import write_huggingface
+from clip.model import CLIPModel, load_clip
+
+TINY = {
+    "architecture": {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+    "tokenizer": {"kind": "clip", "context_length": 77},
+    "sigmoid": False,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory):
+    """A Hugging Face CLIP folder whose training takes milliseconds a step."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny_clip")
+    write_huggingface(CLIPModel(facts=dict(TINY)), folder)
+    return folder
+
+
+@pytest.fixture
+def clip_arguments(tmp_path, tiny_clip):
+    create_sample_dataset(tmp_path / "data", num_samples=40, size=48)
+    return [
+        "--data_dir", str(tmp_path / "data"), "--model_name", str(tiny_clip), "--batch_size", "8",
+        "--num_epochs", "2",
+        "--learning_rate", "1e-3", "--warmup_steps", "2", "--val_split", "0.25",
+        "--log_steps", "1", "--save_steps", "1",
+        "--device", "cpu", "--checkpoint_dir", str(tmp_path / "model-checkpoint"), "--log_dir", str(tmp_path / "logs"),
+        "--results_dir", str(tmp_path / "results"), "--cache_dir", str(tmp_path / "cache"),
+    ]  # fmt: skip
+
+
+def assert_same_weights(one, other):
+    one, other = load_file(one / "last" / "model.safetensors"), load_file(other / "last" / "model.safetensors")
+    assert one.keys() == other.keys() and len(one) > 20
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_run_leaves_what_it_promises(clip_arguments, tmp_path, capsys):
+    results = train.main(clip_arguments)
+    folder = tmp_path / "results"
+    written = json.loads((folder / "training_results.json").read_text())
+    assert written["history"] == results["history"] and written["settings"]["batch_size"] == 8
+    assert written["best"]["val/rsum"] == max(entry["val/rsum"] for entry in results["history"])
+    for name in ("training_curves.png", "model_metrics.png"):
+        assert min(Image.open(folder / name).size) > 200
+    checkpoint = torch.load(tmp_path / "model-checkpoint" / "best_model.pth", weights_only=True)
+    model = CLIPModel(**checkpoint["build"])
+    model.load_state_dict(checkpoint["model_state_dict"])
+    logs = next((tmp_path / "logs").iterdir())
+    entries = [json.loads(line) for line in (logs / "log.jsonl").read_text().splitlines()]
+    assert sum("train/loss" in entry for entry in entries) == results["steps"] == 6
+    assert any("val/t2i_r10" in entry for entry in entries) and list(logs.glob("events.out.tfevents*"))
+    shown = capsys.readouterr().out
+    assert "epoch 2/2" in shown and "longer than 77 tokens" in shown and "tensorboard --logdir" in shown
+    train.main([*clip_arguments, "--num_epochs", "1"])  # a second run moves the first aside, results too
+    older = [path for path in folder.iterdir() if path.is_dir()]
+    assert len(older) == 1 and json.loads((older[0] / "training_results.json").read_text()) == written
+
+
+def test_training_learns(clip_arguments):
+    history = train.main([*clip_arguments, "--num_epochs", "12", "--learning_rate", "3e-3", "--save_steps", "99"])[
+        "history"
+    ]
+    assert history[-1]["train/loss"] < 0.85 * history[0]["train/loss"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--freeze_backbone"],
+        ["--lock_image", "--plain"],
+        ["--accum_batches", "2", "--layer_decay", "0.7"],
+        ["--ema_decay", "0.9", "--gradient_checkpointing"],
+        ["--cache_images", "false", "--crop_scale", "1", "--val_split", "0"],
+    ],
+)
+def test_options_train(clip_arguments, tmp_path, options):
+    results = train.main([*clip_arguments, "--num_epochs", "1", *options])
+    assert np.isfinite(results["history"][0]["train/loss"])
+    before, _ = load_clip(clip_arguments[3])
+    after, _ = load_clip(tmp_path / "model-checkpoint" / "best_model.pth")
+    changed = {name for name, value in after.named_parameters() if not torch.equal(value, before.get_parameter(name))}
+    towers = {name.split(".")[1] for name in changed}
+    if "--freeze_backbone" in options:
+        assert changed == {"network.visual.proj", "network.text_projection", "network.logit_scale"}
+    else:
+        assert ("visual" in towers) == ("--lock_image" not in options) and "transformer" in towers
+
+
+def test_sigmoid_loss_and_parts_of_a_small_model(clip_arguments, tmp_path):
+    arguments = [*clip_arguments, "--model_name", "small", "--image_size", "32", "--image_tower", "test_vit",
+                 "--loss", "siglip", "--num_epochs", "1"]  # fmt: skip
+    train.main(arguments)
+    model, content = load_clip(tmp_path / "model-checkpoint" / "best_model.pth")
+    assert model.network.logit_bias is not None and content["settings"]["loss"] == "siglip"
+
+
+def interrupt_after(function, epoch):
+    def interrupt(now, *rest, **more):
+        function(now, *rest, **more)
+        if now == epoch:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+def test_stopping_and_resuming_between_epochs_changes_nothing(clip_arguments, tmp_path, monkeypatch):
+    arguments = [*clip_arguments, "--num_epochs", "3", "--ema_decay", "0.9"]
+    train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_and_show", interrupt_after(train.save_and_show, epoch=1))
+        with pytest.raises(KeyboardInterrupt):
+            train.main(arguments)
+    assert train.main([*arguments, "--resume"])["epochs"] == 3
+    assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
+
+
+def run_script(arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "clip" / "train.py"), *arguments], cwd=ROOT, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def steps_logged(logs):
+    return sum(path.read_text().count('"train/loss"') for path in logs.glob("*/log.jsonl"))
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(clip_arguments, tmp_path):
+    arguments = [*clip_arguments, "--num_epochs", "4", "--accum_batches", "2", "--batch_size", "4"]
+    whole = run_script([*arguments, "--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")])
+    assert whole.wait() == 0, whole.stderr.read()
+    random = np.random.default_rng()
+    for resume in ([], ["--resume"]):
+        logged = steps_logged(tmp_path / "logs")
+        process = run_script([*arguments, *resume])
+        while steps_logged(tmp_path / "logs") <= logged and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = run_script([*arguments, "--resume"])
+    assert last.wait() == 0, last.stderr.read()
+    assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
+
+
+def test_two_processes_train_like_one(clip_arguments, tmp_path):
+    arguments = [*clip_arguments, "--num_epochs", "1"]
+    train.main([*arguments, "--checkpoint_dir", str(tmp_path / "one")])
+    process = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613",
+         str(ROOT / "clip" / "train.py"), *arguments, "--checkpoint_dir", str(tmp_path / "two")],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "Warning" not in process.stderr
+    one, two = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_no_data_means_drawn_samples_in_the_default_folder_only(clip_arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "DATA_DIR", "./pairs")
+    without = clip_arguments[2:]
+    results = train.main([*without, "--num_epochs", "1"])
+    assert results["steps"] == 9 and "drawing 100 sample scenes" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="typo: no such folder"):
+        train.main([*without, "--data_dir", "typo"])
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (["--model_name", "ViT-B/3"], "no model here|cannot be read as a CLIP folder"),
+        (["--model_name", "ViT-B-32"], "unknown model 'ViT-B-32'; did you mean ViT-B/32"),
+        (["--loss", "triplet"], "--loss triplet: expected clip or siglip"),
+        (["--loss", "siglip"], "has no bias"),
+        (["--image_size", "64"], "--image_size: .* is a whole model"),
+        (["--image_weights", "true"], "names weights of --image_tower"),
+        (["--batch_size", "0"], "--batch_size 0: expected 1 or more"),
+        (["--batch_size", "512"], "fewer than one batch of 512"),
+        (["--freeze_backbone", "--lock_image"], "give one"),
+        (["--resume"], "no state to resume from"),
+    ],
+)
+def test_mistakes(clip_arguments, change, words):
+    with pytest.raises((ValueError, OSError), match=words):
+        train.main([*clip_arguments, *change])
+
+
+def test_too_many_bad_samples_stop_a_run_and_few_do_not(clip_arguments, tmp_path, capsys):
+    (next((tmp_path / "data" / "images").iterdir())).write_bytes(b"junk")
+    with pytest.raises(ValueError, match="1 of 40 samples cannot be used, more than MAX_SKIPPED 1%"):
+        train.main([*clip_arguments, "--max_skipped", "0.01"])
+    train.main([*clip_arguments, "--num_epochs", "1"])
+    skipped = next((tmp_path / "logs").glob("*/skipped.jsonl")).read_text()
+    assert "not an image that Pillow can read" in skipped and "left out" in capsys.readouterr().err
+
+
+def test_patience_ends_a_run(clip_arguments, monkeypatch, capsys):
+    scores = iter([100.0, 90, 80, 70])
+    monkeypatch.setattr(train, "retrieval_scores", lambda *vectors: {"rsum": next(scores)})
+    results = train.main([*clip_arguments, "--num_epochs", "4", "--patience", "2"])
+    assert results["epochs"] == 2 and results["best_epoch"] == 1
+    assert "no better RSum for 2 epochs" in capsys.readouterr().out
