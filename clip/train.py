@@ -21,8 +21,10 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from clip import config  # noqa: E402
 from clip.architectures import OPENAI_NAMES  # noqa: E402
+from clip.charts import draw_both  # noqa: E402
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs  # noqa: E402
 from clip.encode import encode_pairs  # noqa: E402
+from clip.measures import measure_retrieval  # noqa: E402
 from clip.model import CLIPLearner, CLIPModel, load_clip, save_clip  # noqa: E402
 from clip.optimizer import parameter_groups  # noqa: E402
 from common.augment import Augmentation  # noqa: E402
@@ -31,7 +33,7 @@ from common.device import make_accelerator  # noqa: E402
 from common.image_store import STORE_SCALE, ImageStore  # noqa: E402
 from common.loop import Plan, Trainer  # noqa: E402
 from common.plots import plot_curves  # noqa: E402
-from common.retrieval import retrieval_scores, same_words  # noqa: E402
+from common.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics  # noqa: E402
 from common.run import Run, write_json  # noqa: E402
 from common.script import report_left_out, run_script  # noqa: E402
 from common.settings import read_settings  # noqa: E402
@@ -219,7 +221,7 @@ def validate(epoch: int, means: dict[str, float], trainer: Trainer, val_set: Pai
     values["train/learning_rate"] = max(group["lr"] for group in trainer.optimizer.param_groups)
     if accelerator.is_main_process and len(val_set):
         found = encode_pairs(trainer.best_model.model, val_set, accelerator.device, quiet=True)
-        scores = retrieval_scores(found.image_vectors, found.text_vectors, found.image_of_text, same_words(found.texts))
+        scores = retrieval_scores(*found[:3], same_words(found.texts))
         values |= {f"val/{name}": value for name, value in scores.items()}
     values = broadcast_object_list([values])[0]
     metric = values.get("val/rsum", -values["train/loss"])
@@ -255,11 +257,17 @@ def finish(trainer: Trainer, val_set: PairDataset, settings: Namespace) -> dict[
         "epochs": progress.epoch, "steps": progress.step, "best_epoch": progress.best_epoch + 1,
         "best": progress.history[progress.best_epoch], "settings": vars(settings), "history": progress.history,
     }  # fmt: skip
+    if len(val_set):
+        model, _ = load_clip(best, trainer.accelerator.device)
+        found = encode_pairs(model, val_set, trainer.accelerator.device, quiet=True)
+        given = (*found[:3], same_words(found.texts))
+        results["retrieval"] = measure_retrieval(*rank_both_ways(*given), found.image_of_text)
+        draw_both(folder / "model_metrics.png", results["retrieval"], similarity_statistics(*given))
     write_json(folder / "training_results.json", results)
     trainer.run.writer.close()
     print(
         f"\nmodel      {best} (epoch {progress.best_epoch + 1})\n"
-        f"curves     {folder / 'training_curves.png'}\n"
+        f"pictures   {folder / 'training_curves.png'}, {folder / 'model_metrics.png'}\n"
         f"results    {folder / 'training_results.json'}\n"
         f"logs       tensorboard --logdir={settings.log_dir}"
     )
