@@ -1,0 +1,241 @@
+"""Training speed and memory of CLIP beside open_clip's own step; the loader alone; the gradient cache.
+
+    python benchmarks/clip_speed.py [--model_name small --image_size 64 --batch_size 64] [--only step loader cache]
+
+Every way runs in a process of its own, so that peak memory is its own; the ways take turns and the median over the
+rounds counts. Both sides keep freed memory (common/device.py).
+  step     one optimizer step on a batch in memory, images and captions of the drawn samples, same start, fp32.
+           ours: clip/train.py's own trainer. open_clip: its network, ClipLoss, tokenizer and optimizer as
+           open_clip_train puts them together; images normalised floats, texts 77 tokens, as its loader gives them.
+  loader   images/s of one pass without a model: decoded images from the map; JPEGs decoded each time, with Pillow's
+           draft mode and without; open_clip's transform on the same files.
+  cache    one step on --large_batch pairs: at once, and as slices of --batch_size (--accum_batches).
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import open_clip
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from clip import config, train
+from clip.dataset import PairDataset, create_sample_dataset, find_pairs
+from clip.model import CLIPModel
+from common.augment import Augmentation, View
+from common.device import keep_freed_memory
+from common.image_store import STORE_SCALE, ImageStore, fit_shorter_side
+from common.images import list_images, open_image
+from common.sample_data import MANIFEST
+from common.settings import read_settings
+
+LARGE_JPEG = 1024  # pixels of a side, about what a camera or a download gives
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name", default="small")
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--large_batch", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=["step", "loader", "cache"], choices=["step", "loader", "cache"])
+    parser.add_argument("--work_dir", default="./.cache/clip_speed")
+    parser.add_argument("--way", help="used by this script to start itself")
+    args = parser.parse_args()
+    if args.way:
+        print(json.dumps(WAYS[args.way](args)))
+        return
+    write_samples(Path(args.work_dir))
+    print(f"{args.model_name} at {args.image_size} px, batch {args.batch_size}, torch {torch.__version__}, "
+          f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}")  # fmt: skip
+    if "step" in args.only:
+        compare(args, ["step ours", "step open_clip"], args.rounds, "samples/s")
+    if "loader" in args.only:
+        compare(args, ["loader map", "loader draft", "loader no draft", "loader open_clip"], args.rounds, "images/s")
+    if "cache" in args.only:
+        compare(args, ["cache slices", "cache at once"], 1, "samples/s")
+
+
+def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -> None:
+    """Run each way `rounds` times in turn; print medians, spread and the ratio to the last way, the peer."""
+    found: dict[str, list[dict]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            done = subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--way", way], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise SystemExit(f"{way}: {done.stderr[-2000:]}")
+            found[way].append(json.loads(done.stdout.splitlines()[-1]))
+    rates = {way: statistics.median(one["rate"] for one in runs) for way, runs in found.items()}
+    for way, runs in found.items():
+        spread = f"{min(one['rate'] for one in runs):.1f} .. {max(one['rate'] for one in runs):.1f}"
+        peak = statistics.median(one["peak"] for one in runs)
+        extra = f"  loss {runs[0]['loss']:.6f}" if "loss" in runs[0] else ""
+        print(f"{way:18}{rates[way]:9.1f} {unit} ({spread})  {rates[way] / rates[ways[-1]]:6.2f} x  "
+              f"peak {peak:6.0f} MiB{extra}")  # fmt: skip
+
+
+def write_samples(folder: Path) -> None:
+    if not (folder / "pairs" / MANIFEST).is_file():
+        create_sample_dataset(folder / "pairs", num_samples=256)
+    jpegs = folder / "jpegs"
+    if not jpegs.is_dir():
+        jpegs.mkdir()
+        for pair in find_pairs(folder / "pairs")[0][:128]:
+            image = open_image(pair.image).resize((LARGE_JPEG, LARGE_JPEG), Image.Resampling.BICUBIC)
+            image.save(jpegs / f"{Path(pair.image).stem}.jpg", quality=90)
+
+
+def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer, dict]:
+    """clip/train.py's trainer, and one batch of the drawn samples, repeated where the batch is larger than they are."""
+    settings = read_settings(config, [
+        "--demo", "--model_name", args.model_name, "--image_size", str(args.image_size), "--warmup_steps", "0",
+        "--batch_size", "8", "--accum_batches", str(slices), "--patch_dropout", "0",
+    ])  # fmt: skip
+    keep_freed_memory()
+    torch.manual_seed(0)
+    model = train.build_model(settings)
+    pairs, _ = find_pairs(Path(args.work_dir) / "pairs")
+    store = ImageStore([pair.image for pair in pairs], round(STORE_SCALE * args.image_size), None, quiet=True)
+    data = PairDataset(pairs, store, args.image_size, model.tokenizer)
+    trainer = train.build_trainer(settings, model, data, Accelerator(cpu=not torch.cuda.is_available()), None)
+    count = args.large_batch if args.way.startswith("cache") else args.batch_size
+    batch = data.collate([data[index % len(data)] for index in range(count)])
+    batch["text_ids"] = torch.arange(count)  # the textbook loss, as the peer's
+    return trainer, batch
+
+
+def step_ours(args: argparse.Namespace) -> dict:
+    trainer, batch = trainer_of(args)
+    trainer.model.train()
+    return timed(lambda: trainer._step([batch])[0]["loss"], args.steps, len(batch["image"]))
+
+
+def step_open_clip(args: argparse.Namespace) -> dict:
+    trainer, batch = trainer_of(args)
+    ours: CLIPModel = trainer.plain_model.model
+    settings = trainer.plan
+    network = ours.network
+    network.output_dict = True
+    network.train()
+    pairs, _ = find_pairs(Path(args.work_dir) / "pairs")
+    texts = open_clip.get_tokenizer("ViT-B-32")([pairs[i % len(pairs)].texts[0] for i in range(args.batch_size)])
+    image = ours.normalise(batch["image"]).contiguous()
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    spared = [
+        p for name, p in named if p.ndim < 2 or "bn" in name or "ln" in name or "bias" in name or "logit_scale" in name
+    ]
+    chosen = {id(parameter) for parameter in spared}
+    optimizer = torch.optim.AdamW(
+        [{"params": spared, "weight_decay": 0.0},
+         {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.05}],
+        lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-6,
+    )  # fmt: skip
+    loss_of = open_clip.ClipLoss()
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(**network(image, texts))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0, norm_type=2.0)
+        optimizer.step()
+        with torch.no_grad():
+            network.logit_scale.clamp_(0, 4.6052)
+        return loss.detach()
+
+    return timed(step, args.steps, args.batch_size)
+
+
+def timed(step, steps: int, samples: int) -> dict:
+    """Two steps to warm up, then `steps`; the first step's loss shows that all ways compute the same."""
+    loss = step().item()
+    step()
+    start = time.perf_counter()
+    for _ in range(steps):
+        last = step()
+    last.item()  # waits for a GPU
+    return {"rate": samples * steps / (time.perf_counter() - start), "loss": loss, "peak": peak_memory()}
+
+
+def cached_step(slices: bool):
+    def way(args: argparse.Namespace) -> dict:
+        trainer, batch = trainer_of(args, args.large_batch // args.batch_size if slices else 1)
+        trainer.model.train()
+        start = time.perf_counter()
+        loss = trainer._step([batch])[0]["loss"].item()
+        return {"rate": len(batch["image"]) / (time.perf_counter() - start), "loss": loss, "peak": peak_memory()}
+
+    return way
+
+
+def loader_way(kind: str):
+    def way(args: argparse.Namespace) -> dict:
+        jpegs, size = list_images(Path(args.work_dir) / "jpegs"), args.image_size
+        scaled, augmentation = round(STORE_SCALE * size), Augmentation()
+        transform = open_clip.image_transform(size, is_train=True)
+        store = ImageStore(jpegs, scaled, Path(args.work_dir) / "cache", quiet=True) if kind == "map" else None
+        at_least = scaled if kind == "draft" else 0
+
+        def read(index: int) -> torch.Tensor:
+            if kind == "open_clip":
+                return transform(Image.open(jpegs[index]))
+            if store:
+                pixels = store[index]
+            else:
+                pixels = np.asarray(fit_shorter_side(open_image(jpegs[index], at_least=at_least), scaled))
+            return torch.tensor(augmentation(pixels, size, View(0, index))).permute(2, 0, 1)
+
+        loader = DataLoader(Calls(read, 4 * len(jpegs), len(jpegs)), args.batch_size)
+        start = time.perf_counter()
+        for _ in loader:
+            pass
+        return {"rate": 4 * len(jpegs) / (time.perf_counter() - start), "peak": peak_memory()}
+
+    return way
+
+
+class Calls(torch.utils.data.Dataset):
+    """read(index) as a data set, so that all loaders are the same but for what one sample costs."""
+
+    def __init__(self, read, length: int, files: int):
+        self.read, self.length, self.files = read, length, files
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.read(index % self.files)
+
+
+def peak_memory() -> float:
+    """MiB: of the device where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+WAYS = {
+    "step ours": step_ours, "step open_clip": step_open_clip,
+    "cache slices": cached_step(True), "cache at once": cached_step(False),
+    "loader map": loader_way("map"), "loader draft": loader_way("draft"),
+    "loader no draft": loader_way("no draft"), "loader open_clip": loader_way("open_clip"),
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
