@@ -1,4 +1,5 @@
 # make demo   sample data, a small style encoder, a comparison: minutes on two CPU cores, no GPU, no downloads but pip's
+# make demo-clip   the same for a small CLIP: training, evaluation, heat maps, search
 # make test   every test          make lint   ruff          make bench   the measurements of benchmarks/RESULTS.md
 # Each makes .venv and installs what is missing first. REAL_DATA_DIR names a folder of real images, where there is one.
 PYTHON_ENV := .venv/bin/python
@@ -7,7 +8,7 @@ export REAL_DATA_DIR
 # Threads that wait spinning make two busy processes on two cores many times slower; waiting passively costs nothing.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint bench setup setup-dev
+.PHONY: demo demo-clip test lint bench setup setup-dev
 
 demo: setup
 	$(PYTHON_ENV) train.py --demo
@@ -20,6 +21,14 @@ demo: setup
 	@echo; echo "checkpoints are in checkpoints/demo, the curves in checkpoints/demo/training_curves.png;"
 	@echo "logs: .venv/bin/tensorboard --logdir=logs"
 
+CLIP_DEMO := --data_root data/sample_captions/images --model model-checkpoint/demo/best_model.pth
+demo-clip: setup
+	$(PYTHON_ENV) clip/train.py --demo
+	$(PYTHON_ENV) clip/evaluate.py --weights model-checkpoint/demo/best_model.pth --data_dir data/sample_captions --split val
+	$(PYTHON_ENV) clip/inference.py $(CLIP_DEMO) --metadata data/sample_captions/data.json
+	$(PYTHON_ENV) clip/inference.py $(CLIP_DEMO) --query "a red house" "two birds"
+	@echo; echo "curves and metrics are in results/clip_demo, pictures in heatmaps/"
+
 test: setup-dev
 	$(PYTHON_ENV) -m pytest
 
@@ -30,6 +39,8 @@ lint: setup-dev
 bench: setup
 	$(PYTHON_ENV) benchmarks/style_speed.py
 	$(PYTHON_ENV) benchmarks/freed_memory.py
+	$(PYTHON_ENV) benchmarks/clip_speed.py
+	$(PYTHON_ENV) benchmarks/heatmaps.py
 
 setup:
 	@./setup.sh

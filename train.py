@@ -25,7 +25,7 @@ from common.loop import Plan, Trainer
 from common.plots import neighbour_grid, plot_curves, write_projector
 from common.run import Run, write_json
 from common.sample_data import MANIFEST, create_sample_dataset
-from common.script import report_left_out, run_script
+from common.script import refuse_many_left_out, report_left_out, run_script
 from common.settings import read_settings
 from dataset import (
     Sample,
@@ -120,8 +120,9 @@ def build_datasets(
         if len(members) < 2:
             skipped[str(Path(settings.data_dir) / style)] = f"style '{style}' has {len(members)} image; 2 are needed"
             good = [position for position in good if position not in members]
-    report_left_out(skipped, len(samples), 1.0, settings.data_dir, quiet=not accelerator.is_main_process)
-    report_left_out(broken, len(samples), settings.max_skipped, settings.data_dir, quiet=True)
+    if accelerator.is_main_process:
+        report_left_out(skipped)
+    refuse_many_left_out(broken, len(samples), settings.max_skipped, settings.data_dir)
     good_samples = [samples[position] for position in good]
     train, val = split_samples(good_samples, settings.val_split, settings.val_styles, settings.seed)
     if not train:

@@ -4,8 +4,9 @@
 
 FOLDER holds image-text pairs (clip/pairs.py); a fifth of its images, whose captions are not in training, is held out
 and chooses nothing: both models are those of the last epoch. The image tower is a timm model with the weights in FILE.
-The peer is `open_clip_train.main` as it is, with its own augmentation, given the same settings; both begin with the same
-tensors. Also shown: the start untrained, and chance.
+The peer is `open_clip_train.main` as it is, with its own augmentation, given the same settings; both begin with equal
+tensors. Also shown: the start untrained, and chance. The peer's script needs more than open_clip itself:
+`pip install open_clip_torch[training]`.
 """
 
 import argparse
@@ -55,6 +56,8 @@ def main() -> None:
     parser.add_argument("--work_dir", default="./.cache/clip_real")
     parser.add_argument("--json")
     args = parser.parse_args()
+    if subprocess.run([sys.executable, "-c", "import open_clip_train.main"], capture_output=True).returncode:
+        raise SystemExit("open_clip's training script does not start here; pip install open_clip_torch[training]")
     folder = Path(args.work_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
 

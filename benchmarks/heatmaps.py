@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import torch.nn.functional as F
-from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from clip import train as clip_train
-from clip.heatmaps import attend, enlarge, finish_block, heatmap, methods_of, min_max, to_grid
+from clip.attention_maps import attend, finish_block, min_max, to_grid
+from clip.heatmaps import enlarge, heatmap, methods_of
 from clip.model import CLIPModel, load_clip
 from common.device import choose_device
 from common.images import open_image
@@ -94,16 +94,15 @@ def rollout(model: CLIPModel, image: torch.Tensor) -> torch.Tensor:
 
 def fading_curve(model: CLIPModel, image: torch.Tensor, texts: torch.Tensor, maps: torch.Tensor, insert: bool):
     """(B, 3, S, S), (B, D), (B, rows, columns) -> (B,) mean cosine while patches go (or come), the hottest first."""
-    unit = image / 255
-    kernel = image.shape[-1] // 4 * 2 + 1
-    blurred = gaussian_blur(unit, [kernel, kernel], [image.shape[-1] / 8] * 2)
+    unit, size = image / 255, image.shape[-2:]
+    blurred = F.interpolate(F.adaptive_avg_pool2d(unit, 4), size, mode="bilinear")  # colours without any shape
     before, after = (blurred, unit) if insert else (unit, blurred)
     count = maps[0].numel()
     place = maps.flatten(1).argsort(descending=True, dim=1).argsort(dim=1).view_as(maps)  # 0 = the hottest patch
     cosines = []
     for step in range(STEPS + 1):
         done = (place < count * step / STEPS).float()[:, None]
-        done = F.interpolate(done, image.shape[-2:], mode="nearest")
+        done = F.interpolate(done, size, mode="nearest")
         cosines.append((model.encode_image(before * (1 - done) + after * done) * texts).sum(1))
     return torch.trapezoid(torch.stack(cosines), dim=0) / STEPS
 
@@ -183,7 +182,10 @@ def main(argv: list[str]) -> dict:
             texts = text_vectors[start : start + args.batch_size]
             parts.append(measure(model, look(image, texts), image, texts, asked))
         found[name] = {metric: float(torch.cat([part[metric] for part in parts]).mean()) for metric in METRICS}
-    print(f"{len(questions)} questions about {len(images)} scenes, {model.image_size} px")
+    margin = 1.96 * (0.25 / len(questions)) ** 0.5
+    print(
+        f"{len(questions)} questions about {len(images)} scenes, {model.image_size} px; pointing +- {margin:.2f} (95 %)"
+    )
     print(f"{'':32}" + "".join(f"{metric:>11}" for metric in METRICS))
     for name, numbers in sorted(found.items(), key=lambda item: -item[1]["pointing"]):
         print(f"{name:32}" + "".join(f"{numbers[metric]:11.3f}" for metric in METRICS))

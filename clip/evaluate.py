@@ -57,7 +57,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     source, class_of = read_classes(args, pairs)
     asked, to_fit, broken = choose_images(args, settings, pairs, model.image_size)
     skipped |= broken
-    report_left_out(skipped, len(pairs) + len(skipped), 1.0, args.data_dir)
+    report_left_out(skipped)
 
     dataset = PairDataset(*asked, model.image_size, model.tokenizer)
     encoded = encode_pairs(model, dataset, device, args.batch_size)

@@ -49,12 +49,12 @@ def find_pairs(
     if data_dir.is_file() and data_dir.suffix == ".tar":
         return _collect(_read_shards([data_dir]), data_dir.parent, text_fields)
     if data_dir.is_file():
-        return _collect(_read_index(data_dir), data_dir.parent, text_fields)
+        return _collect(read_index(data_dir), data_dir.parent, text_fields)
     if not data_dir.is_dir():
         raise FileNotFoundError(f"{data_dir}: no such folder (--data_dir)")
     for name in INDEX_NAMES:
         if (data_dir / name).is_file():
-            return _collect(_read_index(data_dir / name), data_dir, text_fields)
+            return _collect(read_index(data_dir / name), data_dir, text_fields)
     if (data_dir / "images").is_dir() and (data_dir / "captions").is_dir():
         return _collect(_read_two_folders(data_dir), data_dir, text_fields)
     if shards := sorted(data_dir.glob("*.tar")):
@@ -122,7 +122,7 @@ def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]
     return name, path
 
 
-def _read_index(path: Path) -> Iterator[tuple[str, Any]]:
+def read_index(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".json":
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))

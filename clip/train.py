@@ -35,7 +35,7 @@ from common.loop import Plan, Trainer  # noqa: E402
 from common.plots import plot_curves  # noqa: E402
 from common.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics  # noqa: E402
 from common.run import Run, write_json  # noqa: E402
-from common.script import report_left_out, run_script  # noqa: E402
+from common.script import refuse_many_left_out, report_left_out, run_script  # noqa: E402
 from common.settings import read_settings  # noqa: E402
 
 BUILDING = ("pretrained", "image_size", "projection_dim", "image_tower", "text_tower", "normalisation", "patch_dropout")
@@ -158,7 +158,9 @@ def build_datasets(
         store = ImageStore(paths, round(STORE_SCALE * model.image_size), cache_dir, quiet=not is_main)
     total = len(pairs) + len(skipped)
     skipped = skipped | {str(paths[position]): reason for position, reason in store.skipped.items()}
-    report_left_out(skipped, total, settings.max_skipped, settings.data_dir, quiet=not is_main)
+    if is_main:
+        report_left_out(skipped)
+    refuse_many_left_out(skipped, total, settings.max_skipped, settings.data_dir)
     good = [position for position in range(len(pairs)) if position not in store.skipped]
     train, val = split_pairs([pairs[position] for position in good], settings.val_split, settings.seed)
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)

@@ -3,6 +3,7 @@
 file (ours, open_clip's, OpenAI's; .pth, .pt, .bin, .safetensors) -> names of this network -> all of them, or an error
 """
 
+import warnings
 from pathlib import Path
 
 import open_clip
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from clip.architectures import OPENAI_NAMES
-from common.checkpoint import read_tensors
+from common.checkpoint import load_every_tensor, read_tensors
 
 
 def load_pretrained(network: nn.Module, model_name: str, pretrained: str) -> tuple | None:
@@ -56,15 +57,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         weights["logit_bias"] = network.logit_bias.detach().clone()
     if hasattr(network.visual, "positional_embedding") and "visual.positional_embedding" in weights:
         resize_pos_embed(weights, network)  # another image size
-    expected = network.state_dict()
-    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
-    wrong += [name for name in weights if name not in expected]
-    if wrong:
-        raise ValueError(
-            f"{path}: not weights of this model; {len(wrong)} tensors are missing, unknown or of another shape, "
-            f"the first: {', '.join(wrong[:3])}"
-        )
-    network.load_state_dict(weights)
+    load_every_tensor(network, weights, path, "this model")
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
@@ -77,7 +70,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         content = read_tensors(path)
     except ValueError as error:
         try:  # OpenAI publishes TorchScript archives; their tensors are taken and their program is not run
-            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch would like other archives; these exist
+                return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
         except RuntimeError:
             raise error from None
     if not isinstance(content, dict):

@@ -65,6 +65,20 @@ def load_model_file(path: str | Path, kind: str) -> dict[str, Any]:
     return content
 
 
+def load_every_tensor(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: str | Path, what: str) -> None:
+    """Every tensor of the module comes from `weights` and none is left over; else nothing is loaded, and the error says
+    which file is not weights of `what`."""
+    expected = module.state_dict()
+    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
+    wrong += [name for name in weights if name not in expected]
+    if wrong:
+        raise ValueError(
+            f"{path}: not weights of {what}; {len(wrong)} tensors are missing, unknown or of another shape, the first: "
+            + ", ".join(wrong[:3])
+        )
+    module.load_state_dict(weights)
+
+
 def read_tensors(path: str | Path) -> Any:
     """torch.load that never runs code from the file, with errors that name it."""
     path = Path(path)

@@ -26,13 +26,16 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def report_left_out(skipped: dict[str, str], total: int, limit: float, where: str | Path, quiet: bool = False) -> None:
-    """Name on stderr what was left out of `total` samples, and why; more than `limit` of them is a ValueError."""
-    shown = list(skipped.items())[: 0 if quiet else 10]
-    for path, reason in shown:
+def report_left_out(skipped: dict[str, str]) -> None:
+    """Name on stderr what was left out, and why: the first ten, and how many more."""
+    for path, reason in list(skipped.items())[:10]:
         print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
-    if len(skipped) > len(shown) > 0:
-        print(f"left out: {len(skipped) - len(shown)} more, all named in skipped.jsonl", file=sys.stderr)
+    if len(skipped) > 10:
+        print(f"left out: {len(skipped) - 10} more, all named in skipped.jsonl", file=sys.stderr)
+
+
+def refuse_many_left_out(skipped: dict[str, str], total: int, limit: float, where: str | Path) -> None:
+    """ValueError where more than `limit` of `total` samples had to be left out."""
     if len(skipped) > limit * total:
         path, reason = next(iter(skipped.items()))
         raise ValueError(

@@ -14,6 +14,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from common.checkpoint import load_every_tensor
 from common.settings import unknown_name
 
 
@@ -143,15 +144,7 @@ def _load_local_weights(backbone: nn.Module, path: Path) -> None:
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
     weights = {name: value for name, value in weights.items() if not (prefixes and name.startswith(prefixes))}
-    expected = backbone.state_dict()
-    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
-    wrong += [name for name in weights if name not in expected]
-    if wrong:
-        raise ValueError(
-            f"{path}: not weights of {backbone.pretrained_cfg['architecture']}; {len(wrong)} tensors are missing, "
-            f"unknown or of another shape, the first: {', '.join(wrong[:3])}"
-        )
-    backbone.load_state_dict(weights)
+    load_every_tensor(backbone, weights, path, backbone.pretrained_cfg["architecture"])
 
 
 def _from_efficientnet_pytorch(weights: dict, backbone: nn.Module) -> dict:

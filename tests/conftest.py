@@ -1,6 +1,10 @@
 """What several test files need: small drawn style folders, and the real images where the machine has them."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +54,45 @@ def draw_styles(folder: Path, styles: int = 3, images: int = 8, size: int = 40, 
     return folder
 
 
+def interrupt_after(function, epoch):
+    """`function`, but the run is interrupted once it has done its work after this epoch."""
+
+    def interrupt(now, *rest, **more):
+        function(now, *rest, **more)
+        if now == epoch:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+def start_script(script: str, arguments: list[str]) -> subprocess.Popen:
+    """A script of the repository as a process of its own, on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *arguments], cwd=ROOT, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def kill_and_resume(script: str, arguments: list[str], logs: Path, times: int) -> None:
+    """SIGKILL a run `times` times, each time shortly after a step, wherever it then is; then let it end."""
+    random = np.random.default_rng()
+
+    def steps_logged() -> int:
+        return sum(path.read_text().count('"train/loss"') for path in logs.glob("*/log.jsonl"))
+
+    for number in range(times):
+        logged = steps_logged()
+        process = start_script(script, arguments + ["--resume"] * bool(number))
+        while steps_logged() <= logged and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = start_script(script, [*arguments, "--resume"])
+    assert last.wait() == 0, last.stderr.read()
+
+
 @pytest.fixture
 def style_data(tmp_path) -> Path:
     return draw_styles(tmp_path / "data")
@@ -62,6 +105,29 @@ def run_arguments(style_data, tmp_path) -> list[str]:
         *TINY_RUN, "--data_dir", str(style_data), "--checkpoint_dir", str(tmp_path / "checkpoints"),
         "--log_dir", str(tmp_path / "logs"), "--cache_dir", str(tmp_path / "cache"),
     ]  # fmt: skip
+
+
+TINY_CLIP = {
+    "architecture": {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+    "tokenizer": {"kind": "clip", "context_length": 77},
+    "sigmoid": False,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> Path:
+    """A Hugging Face CLIP folder whose training takes milliseconds a step."""
+    from clip.huggingface import write_huggingface
+    from clip.model import CLIPModel
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny_clip")
+    write_huggingface(CLIPModel(facts=dict(TINY_CLIP)), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,41 +2,19 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, interrupt_after, kill_and_resume, start_script
 from PIL import Image
 from safetensors.torch import load_file
 
 from clip import config, train
 from clip.dataset import create_sample_dataset
-from clip.huggingface import write_huggingface
 from clip.model import CLIPModel, load_clip
-
-TINY = {
-    "architecture": {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "tokenizer": {"kind": "clip", "context_length": 77},
-    "sigmoid": False,
-}
-
-
-@pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory):
-    """A Hugging Face CLIP folder whose training takes milliseconds a step."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny_clip")
-    write_huggingface(CLIPModel(facts=dict(TINY)), folder)
-    return folder
 
 
 @pytest.fixture
@@ -118,15 +96,6 @@ def test_sigmoid_loss_and_parts_of_a_small_model(clip_arguments, tmp_path):
     assert model.network.logit_bias is not None and content["settings"]["loss"] == "siglip"
 
 
-def interrupt_after(function, epoch):
-    def interrupt(now, *rest, **more):
-        function(now, *rest, **more)
-        if now == epoch:
-            raise KeyboardInterrupt
-
-    return interrupt
-
-
 def test_stopping_and_resuming_between_epochs_changes_nothing(clip_arguments, tmp_path, monkeypatch):
     arguments = [*clip_arguments, "--num_epochs", "3", "--ema_decay", "0.9"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
@@ -138,33 +107,12 @@ def test_stopping_and_resuming_between_epochs_changes_nothing(clip_arguments, tm
     assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
 
 
-def run_script(arguments, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "clip" / "train.py"), *arguments], cwd=ROOT, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
-
-
-def steps_logged(logs):
-    return sum(path.read_text().count('"train/loss"') for path in logs.glob("*/log.jsonl"))
-
-
 def test_killed_and_resumed_ends_with_the_same_weights(clip_arguments, tmp_path):
     arguments = [*clip_arguments, "--num_epochs", "4", "--accum_batches", "2", "--batch_size", "4"]
-    whole = run_script([*arguments, "--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")])
+    elsewhere = ["--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")]
+    whole = start_script("clip/train.py", [*arguments, *elsewhere])
     assert whole.wait() == 0, whole.stderr.read()
-    random = np.random.default_rng()
-    for resume in ([], ["--resume"]):
-        logged = steps_logged(tmp_path / "logs")
-        process = run_script([*arguments, *resume])
-        while steps_logged(tmp_path / "logs") <= logged and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    last = run_script([*arguments, "--resume"])
-    assert last.wait() == 0, last.stderr.read()
+    kill_and_resume("clip/train.py", arguments, tmp_path / "logs", times=2)
     assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
 
 

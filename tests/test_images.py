@@ -115,3 +115,15 @@ def test_list_images_is_sorted_and_skips_hidden(tmp_path):
     ]
     with pytest.raises(FileNotFoundError, match="no image below it"):
         list_images(tmp_path / "empty")
+
+
+def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path):
+    ramp = np.linspace(0, 255, 640, dtype=np.uint8)[None, :, None].repeat(400, 0).repeat(3, 2)
+    Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=95)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.jpg", at_least=90).size == (160, 100)
+    assert open_image(tmp_path / "a.jpg", at_least=101).size == (320, 200)
+    assert open_image(tmp_path / "a.jpg").size == open_image(tmp_path / "a.png", at_least=90).size == (640, 400)
+    small = np.asarray(open_image(tmp_path / "a.jpg", at_least=90), dtype=np.int64)
+    whole = np.asarray(open_image(tmp_path / "a.jpg").reduce(4), dtype=np.int64)
+    assert abs(small - whole).max() <= 3

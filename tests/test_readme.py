@@ -9,6 +9,11 @@ import pytest
 import torch
 from conftest import ROOT
 
+from clip import config as clip_config
+from clip.model import load_clip, save_clip
+from common.sample_data import create_sample_dataset
+from common.settings import read_settings
+
 README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")}
 
 
@@ -19,6 +24,34 @@ def blocks(name, language):
 def commands(name, script):
     lines = "\n".join(blocks(name, "bash")).replace("\\\n", " ").splitlines()
     return [line.split("#")[0].strip() for line in lines if line.strip().startswith(f"python {script}")]
+
+
+@pytest.fixture
+def clip_workplace(tiny_clip, tmp_path, monkeypatch):
+    """A folder as the README's reader of CLIP has it: data/ of the AniPersonaCaps kind, model-checkpoint/."""
+    model, _ = load_clip(tiny_clip)
+    (tmp_path / "model-checkpoint").mkdir()
+    facts = {"settings": vars(read_settings(clip_config, ["--demo", "--val_split", "0.3"]))}
+    save_clip(tmp_path / "model-checkpoint" / "best_model.pth", model, **facts)
+    create_sample_dataset(tmp_path / "data", 12, layout="persona", size=48)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", README)
+def test_clip_runs_as_typed(clip_workplace, name):
+    ran = []
+    for script in ("optimized_metadata", "evaluate", "inference"):
+        for command in commands(name, f"clip/{script}.py"):
+            importlib.import_module(f"clip.{script}").main(shlex.split(command)[2:])
+            ran.append(script)
+    assert ran == ["optimized_metadata", "evaluate", "inference", "inference"]
+    assert len(list((clip_workplace / "heatmaps").glob("*.png"))) >= 12
+    for command in commands(name, "clip/train.py"):
+        read_settings(clip_config, shlex.split(command)[2:])
+    scope = {}
+    exec(blocks(name, "python")[2], scope)
+    assert scope["vectors"].shape == (2, 16) and scope["scratch"].image_size == 96
 
 
 @pytest.fixture
@@ -51,7 +84,6 @@ def test_tools_run_as_typed(workplace, name):
 def test_training_flags_exist(name):
     import config
     import prepare_targets
-    from common.settings import read_settings
 
     found = commands(name, "train.py")
     assert len(found) >= 2
@@ -65,7 +97,7 @@ def test_training_flags_exist(name):
 
 @pytest.mark.parametrize("name", README)
 def test_python_snippets_run(workplace, name):
-    loading, joining = blocks(name, "python")
+    loading, joining, _ = blocks(name, "python")
     scope = {}
     exec(loading, scope)
     assert scope["output"].embed.shape == (1, 5, 12) and scope["output"].mask.shape == (1, 5)
