@@ -63,7 +63,6 @@ DEMO = {
     "CHECKPOINT_DIR": "./model-checkpoint/demo",
     "RESULTS_DIR": "./results/clip_demo",
     "MODEL_NAME": "small",
-    "IMAGE_SIZE": 64,
     "NUM_EPOCHS": 12,
     "BATCH_SIZE": 64,
     "LEARNING_RATE": 3e-4,

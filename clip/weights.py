@@ -67,11 +67,13 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         except Exception as error:  # safetensors raises an error of its own kind
             raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
     try:
-        content = read_tensors(path)
+        with warnings.catch_warnings():  # torch would like other archives than TorchScript's; OpenAI's are such
+            warnings.simplefilter("ignore")
+            content = read_tensors(path)
     except ValueError as error:
-        try:  # OpenAI publishes TorchScript archives; their tensors are taken and their program is not run
+        try:  # the archive's tensors are taken and its program is not run
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # torch would like other archives; these exist
+                warnings.simplefilter("ignore")
                 return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
         except RuntimeError:
             raise error from None

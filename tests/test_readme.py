@@ -51,7 +51,7 @@ def test_clip_runs_as_typed(clip_workplace, name):
         read_settings(clip_config, shlex.split(command)[2:])
     scope = {}
     exec(blocks(name, "python")[2], scope)
-    assert scope["vectors"].shape == (2, 16) and scope["scratch"].image_size == 96
+    assert scope["vectors"].shape == (2, 16) and scope["scratch"].image_size == 64
 
 
 @pytest.fixture

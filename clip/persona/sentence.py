@@ -1,6 +1,6 @@
 """One sentence of a character, of at most so many CLIP tokens.
 
-what looks.py and person.py found -> items in order of use (person, hair, eyes, ... traits) -> as many as fit -> sentence
+what looks.py and person.py found -> items in order of use (person, hair, eyes, ... traits) -> what fits -> sentence
 
     Mira Vale from Paper Harbour, a tall girl, with long black hair and green eyes, wearing a red dress; cheerful, kind.
 """

@@ -1,0 +1,92 @@
+"""Which places of a last feature map make an image's vector what it is?
+
+pixels (B, 3, S, S), direction (B, D) unit -> feature map (B, C, rows, columns) and the head that makes a vector of it
+-> (B, rows, columns), higher = more for the text
+
+For open_clip's ResNets, timm's convolutional networks, and by their last tokens timm's transformers.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from torch import nn
+
+from clip.attention_maps import merge_heads, self_similarity
+
+
+def gradcam(visual: nn.Module, pixels: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """Selvaraju et al. 2017, Grad-CAM, eq. 1 and 2, on the last feature map (before the last block of a timm ViT)."""
+    features, head = feature_map(visual, pixels)
+    features = features.requires_grad_()
+    cosine = (F.normalize(head(features), dim=-1) * direction).sum()
+    gradient = torch.autograd.grad(cosine, features)[0]  # (B, C, rows, columns)
+    return F.relu((gradient.mean((2, 3), keepdim=True) * features).sum(1))
+
+
+@torch.no_grad()
+def dense(visual: nn.Module, pixels: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """The cosine of each place by itself with the text.
+
+    timm: each place goes through the head as if it were the whole map. ModifiedResNet: values attend to values in the
+    pooling layer (CLIP Surgery, as above), of length 1 and eight times as sharp, as the authors do for ResNets.
+    """
+    features, head = feature_map(visual, pixels)
+    batch, _, rows, columns = features.shape
+    if isinstance(visual, ModifiedResNet):
+        pool = visual.attnpool
+        places = features.flatten(2).transpose(1, 2)  # (B, N, C)
+        places = torch.cat([places.mean(1, keepdim=True), places], dim=1) + pool.positional_embedding
+        values = pool.v_proj(places).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+        unit = F.normalize(values, dim=-1)
+        vectors = pool.c_proj(merge_heads(self_similarity(8 * unit, unit) @ values))[:, 1:]
+    else:
+        alone = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1], 1, 1)
+        vectors = head(alone).unflatten(0, (batch, -1))
+    return (F.normalize(vectors, dim=-1) * direction[:, None]).sum(-1).unflatten(1, (rows, columns))
+
+
+@torch.no_grad()
+def feature_map(visual: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, Callable]:
+    """-> the last feature map (B, C, rows, columns), and what makes the image's vectors (B, D) of it."""
+    if isinstance(visual, ModifiedResNet):
+        features = visual.stem(pixels)
+        for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+            features = layer(features)
+        return features, visual.attnpool
+    trunk = visual.trunk
+    if is_timm_transformer(visual):
+        return _timm_tokens(visual, pixels)
+    features = trunk.forward_features(pixels)
+    if getattr(trunk, "output_fmt", "NCHW") == "NCHW":
+        return features, lambda one: visual.head(trunk.forward_head(one))
+    return features.permute(0, 3, 1, 2), lambda one: visual.head(trunk.forward_head(one.permute(0, 2, 3, 1)))
+
+
+def is_timm_transformer(visual: nn.Module) -> bool:
+    return isinstance(visual, TimmModel) and hasattr(visual.trunk, "blocks") and hasattr(visual.trunk, "patch_embed")
+
+
+def _timm_tokens(visual: TimmModel, pixels: torch.Tensor) -> tuple[torch.Tensor, Callable]:
+    """The patches that a timm ViT's last block reads, as a feature map: after it no token asks another any more."""
+    trunk, last = visual.trunk, visual.trunk.blocks[-1]
+    seen = {}
+
+    def remember(_, arguments, named):
+        seen["arguments"], seen["named"] = arguments, named
+
+    hook = last.register_forward_pre_hook(remember, with_kwargs=True)
+    try:
+        trunk.forward_features(pixels)
+    finally:
+        hook.remove()
+    tokens, *others = seen["arguments"]
+    prefix, patches = tokens.tensor_split([trunk.num_prefix_tokens], dim=1)
+
+    def head(features: torch.Tensor) -> torch.Tensor:
+        again = torch.cat([prefix, features.flatten(2).transpose(1, 2)], dim=1)
+        return visual.head(trunk.forward_head(trunk.norm(last(again, *others, **seen["named"]))))
+
+    return patches.transpose(1, 2).unflatten(2, trunk.patch_embed.grid_size), head

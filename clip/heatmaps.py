@@ -1,0 +1,92 @@
+"""Where in a picture is the answer to a text?
+
+image (B, 3, S, S), text vectors (B, D) -> one of the methods -> (B, rows, columns) in [0, 1], one value a patch
+
+Image i is asked for text i. The methods stand in clip/attention_maps.py and clip/convolution_maps.py; they read the
+model and change nothing in it. A map is scaled so that its lowest place is 0 and its highest 1, as in all the papers:
+it says where, not how much, which is the cosine's part.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import nn
+
+from clip.attention_maps import chefer, grad_eclip, legrad, min_max, surgery
+from clip.convolution_maps import dense, gradcam, is_timm_transformer
+from clip.encode import at_rest
+from clip.model import CLIPModel
+
+TRANSFORMER_METHODS = {"grad_eclip": grad_eclip, "legrad": legrad, "surgery": surgery, "chefer": chefer}
+CONVOLUTION_METHODS = {"gradcam": gradcam, "dense": dense}
+DEFAULT_METHOD = "chefer"  # the best by benchmarks/heatmaps.py: its peak is on the named thing most often
+DEFAULT_CONVOLUTION_METHOD = "gradcam"  # the same for convolutions
+MAX_WEIGHTS = 2**27  # attention weights kept at once: half a GB, and as much again for their gradients
+
+
+def heatmap(
+    model: CLIPModel,
+    image: torch.Tensor,
+    text_vectors: torch.Tensor,
+    method: str | None = None,
+    shared: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """image (B, 3, S, S) as encode_image takes it, text_vectors (B, D) unit -> (B, rows, columns) float32 in [0, 1].
+
+    method: one of `methods_of(model)`, None the best by benchmarks/heatmaps.py. shared (D,): what all texts have in
+    common, such as their mean; taken off, the map shows what speaks for this text and not for any text (feature surgery
+    of Li et al. 2023). A map without any difference in it is 0 everywhere.
+    """
+    compute = find_method(model, method)
+    if image.shape[1:] != (3, model.image_size, model.image_size) or len(image) != len(text_vectors):
+        raise ValueError(
+            f"image {tuple(image.shape)} and text vectors {tuple(text_vectors.shape)}: expected "
+            f"(B, 3, {model.image_size}, {model.image_size}) and (B, D)"
+        )
+    direction = text_vectors if shared is None else F.normalize(text_vectors - shared, dim=-1)
+    visual, maps = model.network.visual, []
+    with torch.inference_mode(False), torch.enable_grad(), at_rest(model):  # whatever the caller is in
+        pixels, direction = model.normalise(image.clone()).detach(), direction.clone().detach()
+        for part in torch.arange(len(image)).split(images_at_once(visual)):
+            maps.append(min_max(compute(visual, pixels[part], direction[part]).detach().float()))
+    return torch.cat(maps)
+
+
+def find_method(model: CLIPModel, name: str | None) -> Callable:
+    """The method of that name, or the default; a wrong name is a ValueError that lists the right ones."""
+    known = methods_of(model)
+    if name and name not in known:
+        raise ValueError(f"heat map method '{name}': this image tower has {', '.join(known)}")
+    return known[name or next(iter(known))]
+
+
+def methods_of(model: CLIPModel) -> dict[str, Callable]:
+    """The methods that fit this model's image tower, the default first; none is a ValueError."""
+    visual = model.network.visual
+    if isinstance(visual, VisionTransformer):
+        plain = all(isinstance(block.attn, nn.MultiheadAttention) for block in visual.transformer.resblocks)
+        if not plain or visual.attn_pool is not None or visual.pool_type != "tok":
+            raise ValueError("heat maps of a ViT need plain attention and a class token that is the image's vector")
+        return {DEFAULT_METHOD: TRANSFORMER_METHODS[DEFAULT_METHOD], **TRANSFORMER_METHODS}
+    if is_timm_transformer(visual):  # its attention comes in too many forms to be computed again
+        return {"gradcam": gradcam}
+    if isinstance(visual, (ModifiedResNet, TimmModel)):
+        return {DEFAULT_CONVOLUTION_METHOD: CONVOLUTION_METHODS[DEFAULT_CONVOLUTION_METHOD], **CONVOLUTION_METHODS}
+    raise ValueError(f"no heat map method for an image tower of class {type(visual).__name__}")
+
+
+def images_at_once(visual: nn.Module) -> int:
+    """Large transformers' attention weights, all kept for their gradient, would fill the memory."""
+    if not isinstance(visual, VisionTransformer):
+        return 64
+    tokens, blocks = visual.positional_embedding.shape[0], visual.transformer.resblocks
+    return max(1, MAX_WEIGHTS // (tokens**2 * len(blocks) * blocks[0].attn.num_heads))
+
+
+def enlarge(maps: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, rows, columns) -> (B, size, size) in [0, 1], smooth between the centres of the patches."""
+    return F.interpolate(maps[:, None], (size, size), mode="bicubic", align_corners=False)[:, 0].clamp(0, 1)

@@ -1,0 +1,386 @@
+"""Heat maps against slow references written head by head from the papers, and on scenes whose answer is known."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from clip.attention_maps import attend, finish_block, project, tokens_before
+from clip.heatmaps import enlarge, heatmap, methods_of
+from clip.model import CLIPModel
+from clip.pictures import Cell, contact_sheet, font_for, overlay, side_by_side, wrap
+
+TRANSFORMER = ("grad_eclip", "legrad", "surgery", "chefer")
+
+
+def tiny_clip(vision=None, **more) -> CLIPModel:
+    """A CLIP of a few thousand weights; the text tower only has to be there."""
+    vision = vision or {"image_size": 24, "patch_size": 8, "layers": 3, "width": 16, "head_width": 8}
+    text = {"context_length": 8, "vocab_size": 50, "width": 8, "heads": 1, "layers": 1}
+    facts = {"architecture": {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text, **more}, "sigmoid": False,
+             "tokenizer": {"kind": "clip", "context_length": 8}}  # fmt: skip
+    torch.manual_seed(0)
+    model = CLIPModel(facts=facts)
+    for name, value in model.network.visual.named_parameters():
+        if "weight" in name and value.ndim == 2:
+            torch.nn.init.normal_(value, std=0.4)  # far from uniform attention
+    return model.eval().requires_grad_(False)
+
+
+def ask(model, count=3, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(256, (count, 3, model.image_size, model.image_size), generator=generator, dtype=torch.uint8)
+    width = model.network.visual.output_dim if hasattr(model.network.visual, "output_dim") else 12
+    return image, F.normalize(torch.randn(count, width, generator=generator), dim=-1)
+
+
+def scaled(maps):
+    return (maps - maps.min()) / (maps.max() - maps.min())
+
+
+# ---- the references: one image, one head at a time, gradients by finite differences in double precision
+
+
+class Slow:
+    """A ViT's forward pass in plain loops. `nudge` = (block, what, index, amount) moves one number on the way."""
+
+    def __init__(self, model, image, text):
+        self.visual, self.text = model.network.visual, text
+        self.blocks = self.visual.transformer.resblocks
+        with torch.no_grad():
+            self.start = self.visual._embeds(model.normalise(image[None]))[0]  # (T, V)
+
+    def run(self, nudge=None):
+        tokens, self.seen = self.start, []
+        for number, block in enumerate(self.blocks):
+            asked = block.ln_1(tokens)
+            width, heads = tokens.shape[1], block.attn.num_heads
+            size = width // heads
+            weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+            weights, parts, qkv = [], [], []
+            for head in range(heads):
+                q, k, v = (
+                    asked @ weight[part * width + head * size : part * width + (head + 1) * size].T
+                    + bias[part * width + head * size : part * width + (head + 1) * size]
+                    for part in range(3)
+                )
+                attention = torch.exp(q @ k.T / size**0.5)
+                attention = attention / attention.sum(1, keepdim=True)
+                if nudge and nudge[:2] == (number, "weights") and nudge[2][0] == head:
+                    attention = attention.clone()
+                    attention[nudge[2][1:]] += nudge[3]
+                weights.append(attention)
+                parts.append(attention @ v)
+                qkv.append((q, k, v))
+            attended = torch.cat(parts, dim=1)
+            if nudge and nudge[:2] == (number, "attended"):
+                attended = attended.clone()
+                attended[nudge[2]] += nudge[3]
+            tokens = tokens + attended @ block.attn.out_proj.weight.T + block.attn.out_proj.bias
+            tokens = tokens + block.mlp(block.ln_2(tokens))
+            self.seen.append((torch.stack(weights), qkv, asked, tokens))
+        return tokens
+
+    def vector(self, token):
+        vector = self.visual.ln_post(token) @ self.visual.proj
+        return vector / vector.norm()
+
+    def slope(self, block, what, index, answer):
+        """d answer / d one number, by central differences."""
+        amount = 1e-6
+        ends = [answer(self.run((block, what, index, sign * amount))) for sign in (1, -1)]
+        return (ends[0] - ends[1]) / (2 * amount)
+
+    def grad_eclip(self):
+        last = len(self.blocks) - 1
+        self.run()
+        _, qkv, *_ = self.seen[last]
+        q, k, v = (torch.cat([head[part] for head in qkv], dim=1) for part in range(3))
+        width = q.shape[1]
+        slopes = [
+            self.slope(last, "attended", (0, channel), lambda tokens: self.vector(tokens[0]) @ self.text)
+            for channel in range(width)
+        ]
+        near = [q[0] @ k[i] / (q[0].norm() * k[i].norm()) for i in range(1, len(q))]
+        near = [(one - min(near)) / (max(near) - min(near)) for one in near]
+        found = [sum(slopes[c] * v[i, c] for c in range(width)) * near[i - 1] for i in range(1, len(q))]
+        return torch.stack(found).clamp(min=0)
+
+    def legrad(self):
+        total = 0
+        for number in range(len(self.blocks)):
+            self.run()
+            count = len(self.start)
+            heads = self.blocks[number].attn.num_heads
+
+            def answer(_, number=number):
+                return self.vector(self.seen[number][3].mean(0)) @ self.text
+
+            patch = torch.zeros(count, dtype=torch.float64)
+            for head in range(heads):
+                for row in range(count):
+                    for column in range(count):
+                        slope = self.slope(number, "weights", (head, row, column), answer)
+                        patch[column] += slope.clamp(min=0) / (heads * count)
+            total = total + patch[1:]
+        return total
+
+    def chefer(self):
+        self.run()
+        weights = [seen[0] for seen in self.seen]
+        count, relevance = len(self.start), torch.eye(len(self.start), dtype=torch.float64)
+        for number, block in enumerate(self.blocks):
+            step = torch.zeros(count, count, dtype=torch.float64)
+            for head in range(block.attn.num_heads):
+                for row in range(count):
+                    for column in range(count):
+                        slope = self.slope(number, "weights", (head, row, column),
+                                           lambda tokens: self.vector(tokens[0]) @ self.text)  # fmt: skip
+                        step[row, column] += (slope * weights[number][head, row, column]).clamp(min=0)
+            relevance = relevance + step / block.attn.num_heads @ relevance
+        return relevance[0, 1:]
+
+    def surgery(self):
+        self.run()
+        start = len(self.blocks) // 2
+        path = self.seen[start - 1][3] if start else self.start
+        for block, (_, qkv, *_) in zip(self.blocks[start:], self.seen[start:]):
+            parts = []
+            for *_, v in qkv:
+                alike = torch.exp(v @ v.T / v.shape[1] ** 0.5)
+                parts.append(alike / alike.sum(1, keepdim=True) @ v)
+            path = path + torch.cat(parts, dim=1) @ block.attn.out_proj.weight.T + block.attn.out_proj.bias
+        return torch.stack([self.vector(token) @ self.text for token in path[1:]])
+
+
+@pytest.mark.parametrize("method", TRANSFORMER)
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_maps_are_those_of_the_papers(method, quick_gelu):
+    vision = {"image_size": 16, "patch_size": 8, "layers": 3, "width": 12, "head_width": 6}
+    model = tiny_clip(vision, quick_gelu=quick_gelu).double()
+    image, text = ask(model, count=1, seed=2)
+    found = heatmap(model, image, text.double(), method)[0]
+    assert found.max() == 1
+    with torch.no_grad():
+        expected = scaled(getattr(Slow(model, image[0], text[0].double()), method)())
+    torch.testing.assert_close(found.flatten().double(), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("patch, size", [(32, 224), (14, 56), (16, 80)])  # 7x7, 4x4, 5x5 patches
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_attention_computed_again_gives_the_same_vector(patch, size, quick_gelu):
+    vision = {"image_size": size, "patch_size": patch, "layers": 2, "width": 32, "head_width": 16,
+              "ls_init_value": 0.3}  # fmt: skip
+    model = tiny_clip(vision, quick_gelu=quick_gelu)
+    model.set_grad_checkpointing()
+    image, text = ask(model, count=2)
+    visual = model.network.visual
+    with torch.no_grad():
+        tokens = tokens_before(visual, model.normalise(image), 0)
+        for block in visual.transformer.resblocks:
+            attention = attend(block, tokens)
+            tokens = finish_block(block, tokens, attention)
+            torch.testing.assert_close(attention.weights.sum(-1), torch.ones_like(attention.weights[..., 0]))
+        torch.testing.assert_close(project(visual, tokens[:, 0]), model.encode_image(image), atol=1e-5, rtol=0)
+    for method in methods_of(model):
+        assert heatmap(model, image, text, method).shape == (2, size // patch, size // patch)
+
+
+TOWERS = {
+    "vit": {"image_size": 48, "patch_size": 8, "layers": 3, "width": 16, "head_width": 8},
+    "resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16},
+    "timm_efficientnet": {"image_size": 64, "timm_model_name": "test_efficientnet", "timm_pool": "",
+                          "timm_proj": "linear"},
+    "timm_channels_last": {"image_size": 64, "timm_model_name": "swin_tiny_patch4_window7_224", "timm_pool": "",
+                           "timm_proj": "linear"},
+    "timm_vit": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[name for name in TOWERS if name != "timm_channels_last"])
+def tower(request):
+    model = tiny_clip(TOWERS[request.param])
+    for module in model.modules():  # a fresh BatchNorm would make dead maps of a ResNet's last layer
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model
+
+
+def test_a_batch_is_its_images_one_by_one(tower):
+    image, text = ask(tower, count=3)
+    for method in methods_of(tower):
+        together = heatmap(tower, image, text, method)
+        alone = torch.cat([heatmap(tower, image[[one]], text[[one]], method) for one in range(3)])
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+        assert together.amin() == 0 and together.amax() == 1
+        other_text = heatmap(tower, image, text.roll(1, 0), method)
+        assert not torch.allclose(together, other_text, atol=1e-3), f"{method} does not see the text"
+
+
+def test_the_model_is_left_as_it_was(tower):
+    model = copy.deepcopy(tower).requires_grad_(True).train()
+    before = copy.deepcopy(model.state_dict())
+    hooks = [len(module._forward_pre_hooks) for module in model.modules()]
+    image, text = ask(model, count=2)
+    for method in methods_of(model):
+        with torch.inference_mode():
+            found = heatmap(model, image, text, method)
+        assert not found.requires_grad
+    assert model.training and all(parameter.grad is None for parameter in model.parameters())
+    assert hooks == [len(module._forward_pre_hooks) for module in model.modules()]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    torch.testing.assert_close(found, heatmap(tower, image, text, method))
+
+
+def test_what_all_texts_share_is_taken_off():
+    model = tiny_clip()
+    image, text = ask(model)
+    shared = text.mean(0)
+    expected = heatmap(model, image, F.normalize(text - shared, dim=1), "legrad")
+    assert torch.equal(heatmap(model, image, text, "legrad", shared), expected)
+
+
+def test_convolution_maps_against_loops():
+    model = tiny_clip(TOWERS["timm_efficientnet"])
+    image, text = ask(model, count=1)
+    visual = model.network.visual
+    with torch.no_grad():
+        features = visual.trunk.forward_features(model.normalise(image))[0]  # (C, rows, columns)
+        places = features.flatten(1).T
+        expected = torch.stack([
+            F.normalize(visual.head(visual.trunk.forward_head(place[None, :, None, None])), dim=1)[0] @ text[0]
+            for place in places
+        ])  # fmt: skip
+        torch.testing.assert_close(heatmap(model, image, text, "dense").flatten(), scaled(expected), atol=1e-5, rtol=0)
+
+        def cosine(values):
+            return F.normalize(visual.head(visual.trunk.forward_head(values[None])), dim=1)[0] @ text[0]
+
+    values = features.clone().requires_grad_()
+    gradient = torch.autograd.grad(cosine(values), values)[0]
+    total = sum(gradient[c].mean() * features[c] for c in range(len(features))).clamp(min=0)
+    torch.testing.assert_close(heatmap(model, image, text, "gradcam")[0], scaled(total), atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # timm's, on resampling position tables
+def test_a_channels_last_tower():
+    model = tiny_clip({**TOWERS["timm_channels_last"], "image_size": 96})
+    image, text = ask(model, count=1)
+    assert model.network.visual.trunk.output_fmt == "NHWC"
+    for method in methods_of(model):
+        assert heatmap(model, image, text, method).shape == (1, 3, 3)
+
+
+def test_resnet_dense_map_against_loops():
+    model = tiny_clip(TOWERS["resnet"])
+    image, text = ask(model, count=1)
+    visual, pool = model.network.visual, model.network.visual.attnpool
+    with torch.no_grad():
+        features = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(model.normalise(image))))))
+        places = features[0].flatten(1).T
+        values = pool.v_proj(torch.cat([places.mean(0, keepdim=True), places]) + pool.positional_embedding)
+        size, gathered = values.shape[1] // pool.num_heads, []
+        for head in values.split(size, dim=1):
+            unit = head / head.norm(dim=1, keepdim=True)
+            alike = torch.exp(8 * unit @ unit.T / size**0.5)
+            gathered.append(alike / alike.sum(1, keepdim=True) @ head)
+        vectors = F.normalize(pool.c_proj(torch.cat(gathered, dim=1))[1:], dim=1)
+        found = heatmap(model, image, text, "dense").flatten()
+        torch.testing.assert_close(found, scaled(vectors @ text[0]), atol=1e-5, rtol=0)
+
+
+# ---- a model built by hand: red patches raise the first number of its vector, blue ones the second, grey ones nothing
+
+
+def colour_clip(grid: int, patch: int) -> CLIPModel:
+    vision = {"image_size": grid * patch, "patch_size": patch, "layers": 2, "width": 8, "head_width": 4,
+              "no_ln_pre": True}  # fmt: skip
+    model = tiny_clip(vision)
+    visual = model.network.visual
+    model.mean.fill_(0.5)
+    model.std.fill_(0.5)  # so that a grey patch is nothing, and another one its colour
+    with torch.no_grad():
+        for value in visual.parameters():
+            value.zero_()
+        for channel in range(3):
+            visual.conv1.weight[channel, channel] = 1 / patch**2
+        visual.class_embedding[3] = 1
+        visual.ln_post.weight.fill_(1)
+        for block in visual.transformer.resblocks:
+            block.ln_1.weight.fill_(1)
+            block.ln_2.weight.fill_(1)
+        last = visual.transformer.resblocks[-1].attn  # the first block does nothing
+        query, key, value = last.in_proj_weight.split(8)
+        query[0, 3] = query[4, 3] = 1  # in both heads the class token asks for what is not green
+        key[0, 1] = key[4, 1] = -1
+        value[4, 0], value[4, 1] = 1, -1  # the second head carries how much more red than green there is, and blue
+        value[5, 2], value[5, 1] = 1, -1
+        last.out_proj.weight[6, 4] = last.out_proj.weight[7, 5] = 1
+        visual.proj[6, 0] = visual.proj[7, 1] = visual.proj[3, 2] = 1
+    return model
+
+
+@pytest.mark.parametrize("method", TRANSFORMER)
+@pytest.mark.parametrize("grid, patch", [(7, 4), (5, 14)])
+def test_maps_peak_where_the_text_is_true(method, grid, patch):
+    model = colour_clip(grid, patch)
+    image = torch.full((6, 3, grid * patch, grid * patch), 128, dtype=torch.uint8)
+    places = torch.stack([torch.randperm(grid * grid, generator=torch.Generator().manual_seed(one))[:2]
+                          for one in range(6)])  # fmt: skip
+    for one, pair in enumerate(places):
+        for colour, place in zip(((255, 0, 0), (0, 0, 255)), pair):
+            row, column = (int(part) * patch for part in divmod(int(place), grid))
+            image[one, :, row : row + patch, column : column + patch] = torch.tensor(colour)[:, None, None]
+    for colour in (0, 1):
+        text = F.one_hot(torch.full((6,), colour), 12).float()
+        maps = heatmap(model, image, text, method)
+        assert maps.flatten(1).argmax(1).tolist() == places[:, colour].tolist()
+        assert enlarge(maps, grid * patch).flatten(1).argmax(1).tolist() != places[:, 1 - colour].tolist()
+
+
+# ---- errors and pictures
+
+
+def test_wrong_input_is_refused_by_name():
+    model = tiny_clip()
+    image, text = ask(model)
+    with pytest.raises(ValueError, match="'gradcam': this image tower has .*legrad"):
+        heatmap(model, image, text, "gradcam")
+    with pytest.raises(ValueError, match=r"expected \(B, 3, 24, 24\)"):
+        heatmap(model, image[..., :16], text)
+    with pytest.raises(ValueError, match="text vectors"):
+        heatmap(model, image, text[:1])
+    pooled = tiny_clip({"image_size": 24, "patch_size": 8, "layers": 1, "width": 16, "head_width": 8,
+                        "pool_type": "avg"})  # fmt: skip
+    with pytest.raises(ValueError, match="class token"):
+        heatmap(pooled, image, text)
+
+
+def test_overlay_is_hot_where_the_map_is():
+    heat = torch.zeros(3, 3)
+    heat[0, 2] = 1
+    grey = Image.new("RGB", (90, 90), (128, 128, 128))
+    picture = overlay(grey, heat, 90).convert("L")
+    assert picture.getpixel((80, 10)) > picture.getpixel((10, 80)) + 50
+    assert enlarge(heat[None], 90).amin() >= 0 and enlarge(heat[None], 90).amax() <= 1
+
+
+def test_texts_are_wrapped_and_nothing_is_lost():
+    text = "a very long text " * 9 + "https://example.org/" + "x" * 80 + " 一只红色的小鸟站在绿色的树上" * 4
+    lines = wrap(text, 300)
+    assert len(lines) > 5 and max(font_for(text).getlength(line) for line in lines) <= 300
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert wrap("", 300) == [""] and wrap("one", 300) == ["one"]
+
+
+def test_pictures_of_any_shape_and_writing():
+    image = Image.new("RGB", (50, 200), "green")
+    for text in ("a cat", "猫" * 60, "\u0645\u0631\u062d\u0628\u0627 🙂", ""):
+        sheet = side_by_side(image, torch.rand(7, 7), text, "cosine 0.3")
+        assert sheet.width > sheet.height > 320
+    cells = [Cell([image, image], "a text of three lines or more " * 5, "0.5")] * 5
+    sheet = contact_sheet({"a heading that is long " * 9: cells, "": cells[:1]}, columns=4, side=80)
+    assert sheet.width == 4 * 92 + 12 and sheet.height > 3 * 2 * 80
