@@ -46,6 +46,7 @@ from clip.persona.looks import find_looks  # noqa: E402
 from clip.persona.person import find_traits  # noqa: E402
 from clip.persona.sentence import count_tokens, write_sentence  # noqa: E402
 from clip.persona.text import clean_name, clean_text  # noqa: E402
+from common import lfs  # noqa: E402
 from common.checkpoint import write_atomically  # noqa: E402
 from common.script import run_script  # noqa: E402
 
@@ -190,8 +191,8 @@ def _check_paths(metadata: Path, output: Path) -> None:
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise ValueError(f"{output}: {'is a folder' if output.is_dir() else 'its folder is not there'} (--output)")
     start = metadata.open("rb").read(64)
-    if start.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{metadata}: a Git LFS pointer, not the texts; run `git lfs pull` where it was cloned")
+    if start.startswith(lfs.START):
+        raise ValueError(f"{metadata}: {lfs.HINT}")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(f"{metadata}: is UTF-16; save it as UTF-8")
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import lfs
 from common.images import IMAGE_SUFFIXES
 from common.tar_images import TarMember, read_shard
 
@@ -22,7 +23,6 @@ INDEX_NAMES = ("data.json", "optimized_metadata.jsonl", "metadata.jsonl")
 IMAGE_KEYS = ("image_path", "file_name", "image", "filepath")
 TEXT_KEYS = ("caption", "captions", "text", "texts")
 DEFAULT_TEXT_FIELDS = ("character+appearance", "character+personality")
-LFS_START = "version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -123,18 +123,18 @@ def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]
 
 
 def read_index(path: Path) -> Iterator[tuple[str, Any]]:
+    if lfs.is_pointer(path):
+        raise ValueError(f"{path}: {lfs.HINT}")
     if path.suffix == ".json":
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: cannot be read as JSON ({error}){_if_pointer(path)}") from None
+            raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
         if not isinstance(content, list):
             raise ValueError(f"{path}: holds a {type(content).__name__}; expected a list of objects")
         for number, entry in enumerate(content):
             yield f"{path} entry {number}", entry if isinstance(entry, dict) else "not an object"
         return
-    if pointer := _if_pointer(path):
-        raise ValueError(f"{path}: cannot be read{pointer}")
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -184,13 +184,6 @@ def _parsed(line: bytes) -> dict[str, Any] | str:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         return f"not JSON ({error})"
     return entry if isinstance(entry, dict) else "not a JSON object"
-
-
-def _if_pointer(path: Path) -> str:
-    with path.open("rb") as file:
-        if file.read(64).startswith(LFS_START.encode()):
-            return "; it is a Git LFS pointer, run `git lfs pull` where it was cloned"
-    return ""
 
 
 def _word(entry: dict[str, Any], *keys: str) -> str:

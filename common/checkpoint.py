@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import torch
 
+from common import lfs
+
 FORMAT = 1
 
 
@@ -84,6 +86,8 @@ def read_tensors(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    if lfs.is_pointer(path):
+        raise ValueError(f"{path}: {lfs.HINT}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

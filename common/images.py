@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from common import lfs
 from common.tar_images import TarMember
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -79,8 +80,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _why_not_an_image(start: bytes) -> str:
     if not start:
         return "the file is empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the image itself; run `git lfs pull` where it was cloned"
+    if start.startswith(lfs.START):
+        return lfs.HINT
     if start.lstrip().startswith((b"<svg", b"<?xml")):
         return "an SVG drawing; draw it as PNG first"
     return "not an image that Pillow can read"

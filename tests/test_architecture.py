@@ -75,3 +75,15 @@ def test_no_function_is_longer_than_a_page():
 def test_the_repository_holds_no_weights_or_data():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     assert not [name for name in tracked if Path(name).suffix in {".pth", ".pt", ".safetensors", ".npz", ".bin"}]
+
+
+def test_another_package_named_clip_is_never_loaded(tmp_path):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "__init__.py").write_text("raise SystemExit('the wrong clip')")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    script = str(ROOT / "clip" / "inference.py")
+    for command, where in (([script], "/"), ([script], tmp_path), (["-m", "clip.inference"], ROOT)):
+        done = subprocess.run(
+            [sys.executable, *command, "--help"], cwd=where, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and "heatmap_method" in done.stdout, done.stderr

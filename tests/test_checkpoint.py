@@ -66,3 +66,9 @@ def test_wrong_files_are_named(tmp_path):
     }.items():  # fmt: skip
         with pytest.raises((ValueError, FileNotFoundError), match=f"{name}: .*{words}"):
             load_model_file(tmp_path / name, "style encoder")
+
+
+def test_a_pointer_in_place_of_weights_is_called_one(tmp_path):
+    (tmp_path / "w.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ValueError, match="w.pth: a Git LFS pointer.*git lfs pull"):
+        read_tensors(tmp_path / "w.pth")
