@@ -72,6 +72,7 @@ def test_training_learns(clip_arguments):
         ["--lock_image", "--plain"],
         ["--accum_batches", "2", "--layer_decay", "0.7"],
         ["--ema_decay", "0.9", "--gradient_checkpointing"],
+        ["--precision", "bf16"],
         ["--cache_images", "false", "--crop_scale", "1", "--val_split", "0"],
     ],
 )
