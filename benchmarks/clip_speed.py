@@ -83,10 +83,13 @@ def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -
             found[way].append(json.loads(done.stdout.splitlines()[-1]))
     rates = {way: statistics.median(one["rate"] for one in runs) for way, runs in found.items()}
     for way, runs in found.items():
+        if not rates[way]:
+            print(f"{way:18}does not fit into the {runs[0]['peak']:.0f} MiB that are free")
+            continue
         spread = f"{min(one['rate'] for one in runs):.1f} .. {max(one['rate'] for one in runs):.1f}"
         peak = statistics.median(one["peak"] for one in runs)
         extra = f"  loss {runs[0]['loss']:.6f}" if "loss" in runs[0] else ""
-        print(f"{way:18}{rates[way]:9.1f} {unit} ({spread})  {rates[way] / rates[ways[-1]]:6.2f} x  "
+        print(f"{way:18}{rates[way]:9.1f} {unit} ({spread})  {rates[way] / (rates[ways[-1]] or rates[way]):6.2f} x  "
               f"peak {peak:6.0f} MiB{extra}")  # fmt: skip
 
 
@@ -105,7 +108,7 @@ def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer
     """clip/train.py's trainer, and one batch of the drawn samples, repeated where the batch is larger than they are."""
     settings = read_settings(config, [
         "--demo", "--model_name", args.model_name, "--image_size", str(args.image_size), "--warmup_steps", "0",
-        "--batch_size", "8", "--accum_batches", str(slices), "--patch_dropout", "0",
+        "--batch_size", "1", "--accum_batches", str(slices), "--patch_dropout", "0",
     ])  # fmt: skip
     keep_freed_memory()
     torch.manual_seed(0)
@@ -176,8 +179,14 @@ def cached_step(slices: bool):
     def way(args: argparse.Namespace) -> dict:
         trainer, batch = trainer_of(args, args.large_batch // args.batch_size if slices else 1)
         trainer.model.train()
+        room = limit_memory()
         start = time.perf_counter()
-        loss = trainer._step([batch])[0]["loss"].item()
+        try:
+            loss = trainer._step([batch])[0]["loss"].item()
+        except RuntimeError as error:  # torch.OutOfMemoryError of a GPU is one too
+            if "memory" not in str(error):
+                raise
+            return {"rate": 0.0, "peak": room}
         return {"rate": len(batch["image"]) / (time.perf_counter() - start), "loss": loss, "peak": peak_memory()}
 
     return way
@@ -220,6 +229,16 @@ class Calls(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.read(index % self.files)
+
+
+def limit_memory() -> float:
+    """Let this process fail rather than the machine -> MiB that are free; a GPU needs no such care."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] / 2**20
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024 - 2**30
+    resource.setrlimit(resource.RLIMIT_DATA, (free, free))
+    return free / 2**20
 
 
 def peak_memory() -> float:
