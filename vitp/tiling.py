@@ -1,0 +1,55 @@
+"""How is an image of any shape cut into square tiles?
+
+image (W x H) -> grid of columns x rows tiles whose shape is nearest -> resized to it -> tiles, row by row, + thumbnail
+              -> pixel_values (tiles, 3, S, S)
+
+InternVL 1.5's dynamic resolution (arXiv 2404.16821, section 3.2). All tiles of an image stand in one <img>..</img>.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def choose_grid(width: int, height: int, tile_size: int, min_tiles: int = 1, max_tiles: int = 12) -> tuple[int, int]:
+    """-> (columns, rows), min_tiles <= columns * rows <= max_tiles.
+
+    The nearest aspect ratio wins. Among equal ones a larger grid does while the image has more than half its pixels.
+    """
+    if not 1 <= min_tiles <= max_tiles:
+        raise ValueError(f"tiles from {min_tiles} to {max_tiles}: expected 1 <= min_dynamic_patch <= max_dynamic_patch")
+    return get_optimal_tiled_canvas((height, width), (tile_size, tile_size), min_tiles, max_tiles)
+
+
+def count_tiles(
+    width: int, height: int, tile_size: int, min_tiles: int = 1, max_tiles: int = 12, thumbnail: bool = True
+) -> int:
+    """Tiles that cut_tiles will make, the thumbnail included."""
+    columns, rows = choose_grid(width, height, tile_size, min_tiles, max_tiles)
+    return columns * rows + (thumbnail and columns * rows > 1)
+
+
+def cut_tiles(
+    image: Image.Image, tile_size: int, min_tiles: int = 1, max_tiles: int = 12, thumbnail: bool = True
+) -> list[Image.Image]:
+    """Squares of tile_size pixels, row by row; with more than one, the whole image as the last."""
+    columns, rows = choose_grid(*image.size, tile_size, min_tiles, max_tiles)
+    resized = image.resize((columns * tile_size, rows * tile_size), Image.Resampling.BICUBIC)
+    corners = [(column * tile_size, row * tile_size) for row in range(rows) for column in range(columns)]
+    tiles = [resized.crop((left, top, left + tile_size, top + tile_size)) for left, top in corners]
+    if thumbnail and len(tiles) > 1:
+        tiles.append(image.resize((tile_size, tile_size), Image.Resampling.BICUBIC))
+    return tiles
+
+
+def to_pixel_values(
+    tiles: Sequence[Image.Image], mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> torch.Tensor:
+    """RGB tiles of one size -> normalised (tiles, 3, S, S) float32."""
+    pixels = torch.from_numpy(np.stack([np.asarray(tile) for tile in tiles])).permute(0, 3, 1, 2)
+    return (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
