@@ -57,8 +57,8 @@ def read_conversation(record: dict) -> Conversation:
     if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
         raise ValueError("no list 'conversations'")
     images = record.get("image", record.get("images")) or ()
-    images = (images,) if isinstance(images, str) else tuple(images)
-    if not all(isinstance(image, str) for image in images):
+    images = (images,) if isinstance(images, str) else images
+    if not isinstance(images, list | tuple) or not all(isinstance(image, str) for image in images):
         raise ValueError("'image' is neither a path nor a list of paths")
     said = [_message(message) for message in record["conversations"]]
     system = said.pop(0)[1] if said and said[0][0] == "system" else None
@@ -77,7 +77,7 @@ def read_conversation(record: dict) -> Conversation:
     shown = sum(question.count(IMAGE) for question, _ in turns)
     if shown != len(images):
         raise ValueError(f"{shown} {IMAGE} in the questions for {len(images)} images")
-    return Conversation(tuple(turns), images, system)
+    return Conversation(tuple(turns), tuple(images), system)
 
 
 class ChatTemplate:

@@ -7,6 +7,7 @@ InternVL 1.5's dynamic resolution (arXiv 2404.16821, section 3.2). All tiles of 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +15,32 @@ from PIL import Image
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How images become tiles, and tiles tokens."""
+
+    tile_size: int  # pixels a side
+    tokens: int  # of the language model's sequence, per tile
+    min_tiles: int = 1
+    max_tiles: int = 12  # of a sample: several images share them
+    thumbnail: bool = True
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def limit(self, images: int) -> int:
+        """The most tiles of each of a sample's images, thumbnails aside."""
+        return max(self.min_tiles, self.max_tiles // max(images, 1))
+
+    def count(self, size: tuple[int, int], limit: int) -> int:
+        """size: (width, height) -> tiles, the thumbnail included."""
+        return count_tiles(*size, self.tile_size, self.min_tiles, limit, self.thumbnail)
+
+    def pixel_values(self, image: Image.Image, limit: int) -> torch.Tensor:
+        """-> (tiles, 3, S, S)"""
+        tiles = cut_tiles(image, self.tile_size, self.min_tiles, limit, self.thumbnail)
+        return to_pixel_values(tiles, self.mean, self.std)
 
 
 def choose_grid(width: int, height: int, tile_size: int, min_tiles: int = 1, max_tiles: int = 12) -> tuple[int, int]:
