@@ -136,14 +136,15 @@ class ChatTemplate:
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str = "internvl2_5") -> None:
     """Add what is missing of the tokens for images and of the template's own, in place, and name them as
     InternVLProcessor asks for them. The embeddings must then be as long as the tokenizer."""
-    wanted = [START, END, CONTEXT] + (["<|im_start|>", "<|im_end|>"] if style == "internvl2_5" else [])
     known = tokenizer.get_vocab()
+    # The processor asks for a token for videos, though none are read here; Qwen's tokenizer has one to spare.
+    video = "<|video_pad|>" if "<|video_pad|>" in known else "<video>"
+    wanted = [START, END, CONTEXT, video] + (["<|im_start|>", "<|im_end|>"] if style == "internvl2_5" else [])
     tokenizer.add_special_tokens(
         {"extra_special_tokens": [token for token in wanted if token not in known]},
         replace_extra_special_tokens=False,
     )
-    names = {"start_image_token": START, "end_image_token": END, "context_image_token": CONTEXT}
-    names["video_token"] = "<video>" if "<video>" in known else CONTEXT  # asked for, though videos are not read here
+    names = {"start_image_token": START, "end_image_token": END, "context_image_token": CONTEXT, "video_token": video}
     tokenizer._set_model_specific_special_tokens(names)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or END

@@ -16,7 +16,7 @@ from transformers import AutoConfig, LlamaConfig
 
 from vitp.conversation import CONTEXT
 from vitp.internvl_keys import Weights, to_model_names, vision_config
-from vitp.model import VisualInstructionConfig, VisualInstructionModel
+from vitp.model import TIMM, VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.weights import check_names, read_weights
 
 TOWER = "model.vision_tower."
@@ -44,7 +44,7 @@ def load_model(folder: str | Path, drop_path_rate: float = 0.0, **loading) -> Vi
         raise ValueError(
             f"{folder}: model_type '{kind}'; expected internvl (Hugging Face) or internvl_chat (InternVL's)"
         )
-    if config.vision_config.model_type == "timm_wrapper":
+    if config.vision_config.model_type == TIMM:
         config.vision_config.model_args = {**config.vision_config.model_args, "drop_path_rate": drop_path_rate}
     return _with_weights(config, weights, folder, **loading)
 
@@ -66,7 +66,7 @@ def fit_to_images(model: VisualInstructionModel, image_size: int | None) -> int:
             f"a multiple of {step}; the nearest is {near[0]}"
         )
     if size != own:
-        if config.model_type != "internvl_vision":
+        if config.model_type != VIT:
             raise ValueError(f"--force_image_size {size}: this {config.architecture} was built for {own} pixels")
         _resample_positions(model.model.vision_tower, size)
     model.config.image_seq_length = (size // step) ** 2
@@ -74,11 +74,11 @@ def fit_to_images(model: VisualInstructionModel, image_size: int | None) -> int:
 
 
 def fit_to_tokenizer(model: VisualInstructionModel, tokenizer, end_token_id: int) -> None:
-    """Enough embeddings for every token, and the ids of the image placeholder and of an answer's end."""
+    """Enough embeddings for every token; the ids of the image placeholder and of what ends an answer, for generate."""
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     model.config.image_token_id = tokenizer.convert_tokens_to_ids(CONTEXT)
-    model.generation_config.eos_token_id = end_token_id
+    tokenizer.eos_token_id = model.generation_config.eos_token_id = end_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 

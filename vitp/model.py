@@ -20,13 +20,15 @@ from multimodal_utils import pixel_shuffle
 from vitp.packing import packed_attention_mask, sequence_bounds
 from vitp.token_masking import TokenMasking
 
+VIT, TIMM = "internvl_vision", "timm_wrapper"  # model_type of the vision encoders
+
 
 class VisualInstructionConfig(InternVLConfig):
     """InternVLConfig that also reads back a vision tower which is not InternVL's."""
 
     sub_configs_defaults = {
         "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
-        "vision_config": SubConfigSpec(AutoConfig, model_type="internvl_vision"),
+        "vision_config": SubConfigSpec(AutoConfig, model_type=VIT),
     }
 
 
@@ -80,7 +82,7 @@ class VisualInstructionModel(InternVLForConditionalGeneration):
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """pixel_values (tiles, 3, S, S) -> pooler_output (tiles, N / 4, D), as transformers calls it."""
         tower = self.model.vision_tower
-        if not isinstance(tower, TimmWrapperModel):
+        if self.config.vision_config.model_type != TIMM:
             return self.model.get_image_features(pixel_values=pixel_values, return_dict=True, **kwargs)
         patches = timm_patches(tower, pixel_values)
         shuffled = pixel_shuffle(patches, round(1 / self.config.downsample_ratio)).flatten(1, 2)
@@ -159,7 +161,7 @@ def set_drop_path(model: VisualInstructionModel, rate: float) -> None:
     if not 0 <= rate < 1:
         raise ValueError(f"--drop_path_rate {rate}: expected a chance from 0 to below 1")
     tower = model.model.vision_tower
-    if isinstance(tower, TimmWrapperModel):
+    if tower.config.model_type == TIMM:
         return
     layers = tower.encoder.layer
     for layer, chance in zip(layers, torch.linspace(0, rate, len(layers)).tolist()):

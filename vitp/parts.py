@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from common.settings import unknown_name
 from vitp.internvl_keys import Weights, vision_config, vit_to_transformers
 from vitp.load import read_json
-from vitp.model import VisualInstructionConfig, VisualInstructionModel
+from vitp.model import VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.tiling import IMAGENET_MEAN, IMAGENET_STD
 from vitp.weights import check_names, read_weights
 
@@ -98,9 +98,9 @@ def _vision_encoder(
     path = Path(vision)
     if path.suffix == ".json":
         facts = read_json(path)
-        if facts.get("model_type", "internvl_vision") != "internvl_vision":
+        if facts.get("model_type", VIT) != VIT:
             raise ValueError(f"{path}: model_type '{facts['model_type']}'; expected InternVLVisionModel's config.json")
-        return AutoConfig.for_model(**{"model_type": "internvl_vision", **facts}), {}, imagenet
+        return AutoConfig.for_model(**{"model_type": VIT, **facts}), {}, imagenet
     if path.is_dir():
         weights = read_weights(path)
         if "embeddings.class_embedding" in weights:

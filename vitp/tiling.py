@@ -29,6 +29,9 @@ class Tiling:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    def __post_init__(self):
+        _check_limits(self.min_tiles, self.max_tiles)
+
     def limit(self, images: int) -> int:
         """The most tiles of each of a sample's images, thumbnails aside."""
         return max(self.min_tiles, self.max_tiles // max(images, 1))
@@ -48,8 +51,7 @@ def choose_grid(width: int, height: int, tile_size: int, min_tiles: int = 1, max
 
     The nearest aspect ratio wins. Among equal ones a larger grid does while the image has more than half its pixels.
     """
-    if not 1 <= min_tiles <= max_tiles:
-        raise ValueError(f"tiles from {min_tiles} to {max_tiles}: expected 1 <= min_dynamic_patch <= max_dynamic_patch")
+    _check_limits(min_tiles, max_tiles)
     return get_optimal_tiled_canvas((height, width), (tile_size, tile_size), min_tiles, max_tiles)
 
 
@@ -80,3 +82,8 @@ def to_pixel_values(
     """RGB tiles of one size -> normalised (tiles, 3, S, S) float32."""
     pixels = torch.from_numpy(np.stack([np.asarray(tile) for tile in tiles])).permute(0, 3, 1, 2)
     return (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+def _check_limits(min_tiles: int, max_tiles: int) -> None:
+    if not 1 <= min_tiles <= max_tiles:
+        raise ValueError(f"tiles from {min_tiles} to {max_tiles}: expected 1 <= min_dynamic_patch <= max_dynamic_patch")
