@@ -63,6 +63,9 @@ def test_internvit_with_weights(tmp_path, llm):
     model, _ = build_model(str(tmp_path / "vit"), llm)
     own = AutoModel.from_pretrained(tmp_path / "vit").state_dict()
     assert all(torch.equal(value, own[name]) for name, value in model.model.vision_tower.state_dict().items())
+    theirs = internvl_folder(tmp_path / "internvl")  # of a whole model, its encoder
+    found = build_model(str(tmp_path / "internvl"), llm)[0].model.vision_tower.encoder.layer[0].attention.q_proj.weight
+    assert torch.equal(found, theirs["vision_model.encoder.layers.0.attn.qkv.weight"][:32])
 
 
 def test_internvit_from_a_config(tmp_path, llm):
@@ -129,7 +132,6 @@ def test_gguf(tmp_path):
 
 
 def test_what_cannot_be_built(tmp_path, llm):
-    internvl_folder(tmp_path / "internvl")
     (tmp_path / "clip.json").write_text(json.dumps({"model_type": "clip_vision_model"}))
     (tmp_path / "nothing.json").write_text("{}")
     (tmp_path / "broken.json").write_text("{")
@@ -139,7 +141,7 @@ def test_what_cannot_be_built(tmp_path, llm):
         ("vit_tiny_patch16_224", str(tmp_path / "nothing.json"), "names no model_type"),
         ("vit_tiny_patch16_224", str(tmp_path / "broken.json"), "not JSON"),
         ("vit_tiny_patch16_224", str(tmp_path / "absent"), "--llm expects"),
-        (str(tmp_path / "internvl"), llm, "not the weights of an InternViT"),
+        (llm, llm, "no weights in it"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             build_model(vision, language)

@@ -76,6 +76,7 @@ class RunArguments(TrainingArguments):
     def __post_init__(self):
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and not (self.fp16 or self.use_cpu) and torch.cuda.is_bf16_supported()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self.deepspeed = _shipped(self.deepspeed)
         self.fsdp_config = _shipped(self.fsdp_config)
         self.label_names = ["labels"]

@@ -56,6 +56,7 @@ WHOLE = (  # any transformers version, as a pattern, and the name here
     (r"^(model\.)?language_model\.(model\.)?", "model.language_model."),
 )
 PARTS = ("q_proj", "k_proj", "v_proj")
+TOWER = "model.vision_tower."
 
 
 def to_model_names(weights: Weights, heads: tuple[int, int] | None = None) -> Weights:
@@ -63,23 +64,44 @@ def to_model_names(weights: Weights, heads: tuple[int, int] | None = None) -> We
 
     heads: query and key-value heads of an InternLM2, whose fused matrix cannot be taken apart without.
     """
-    vision = {name.removeprefix("vision_model."): value for name, value in weights.items() if "vision_model." in name}
-    result = {f"model.vision_tower.{name}": value for name, value in vit_to_transformers(vision).items()}
-    for name, value in weights.items():
-        if "vision_model." in name:
-            continue
-        for pattern, ours in WHOLE:
-            name = re.sub(pattern, ours, name)
+    vision, rest = split_vision(weights)
+    result = {f"{TOWER}{name}": value for name, value in vision.items()}
+    for name, value in rest.items():
         if name.endswith(".attention.wqkv.weight"):
             if heads is None:
                 raise ValueError(f"{name}: an InternLM2 matrix, but the config names no internlm2 and its heads")
             for part, matrix in zip(PARTS, _split_internlm2(value, *heads)):
                 result[name.replace("attention.wqkv", f"self_attn.{part}")] = matrix
-            continue
-        if name.startswith("model.language_model."):
-            name = _replace(name, INTERNLM2)
-        result[name] = value
+        else:
+            result[_replace(name, INTERNLM2) if name.startswith("model.language_model.") else name] = value
     return result
+
+
+def split_vision(weights: Weights) -> tuple[Weights, Weights]:
+    """Any of the layouts, or a vision encoder alone -> it, under its own names in transformers; the rest of the model.
+
+    ValueError names a tensor that belongs to neither.
+    """
+    alone = not any(re.search(r"vision_(model|tower)\.", name) for name in weights)
+    internvit, vision, rest = {}, {}, {}
+    for name, value in weights.items():
+        for pattern, ours in WHOLE:
+            name = re.sub(pattern, ours, name)
+        if name.startswith("vision_model.") or (alone and name.startswith(("embeddings.class", "encoder.layers."))):
+            internvit[name.removeprefix("vision_model.")] = value
+        elif name.startswith(TOWER) or (
+            alone and name.startswith(("embeddings.", "encoder.", "layernorm.", "timm_model."))
+        ):
+            vision[name.removeprefix(TOWER)] = value
+        elif name.startswith(("model.multi_modal_projector.", "model.language_model.", "lm_head.")):
+            rest[name] = value
+        else:
+            raise ValueError(
+                f"{name}: a tensor of no InternVL; expected the names of InternVL, transformers or InternViT"
+            )
+    if internvit and vision:  # an InternViT alone: its other embeddings are called like transformers'
+        internvit, vision = {**internvit, **vision}, {}
+    return (vit_to_transformers(internvit) if internvit else vision), rest
 
 
 def vit_to_transformers(weights: Weights) -> Weights:

@@ -15,11 +15,10 @@ from torch import nn
 from transformers import AutoConfig, LlamaConfig
 
 from vitp.conversation import CONTEXT
-from vitp.internvl_keys import Weights, to_model_names, vision_config
+from vitp.internvl_keys import TOWER, Weights, to_model_names, vision_config
 from vitp.model import TIMM, VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.weights import check_names, read_weights
 
-TOWER = "model.vision_tower."
 INTERNLM2_SETTINGS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",

@@ -13,11 +13,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, TimmWrapperConfig
 
 from common.settings import unknown_name
-from vitp.internvl_keys import Weights, vision_config, vit_to_transformers
+from vitp.internvl_keys import Weights
 from vitp.load import read_json
 from vitp.model import VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.tiling import IMAGENET_MEAN, IMAGENET_STD
-from vitp.weights import check_names, read_weights
+from vitp.vit import read_vit
+from vitp.weights import check_names
 
 FACTOR = 2  # patches a side that pixel shuffle makes one token
 
@@ -28,7 +29,8 @@ def build_model(
     """A model of parts, with a new projector -> model, {"image_mean", "image_std"} as its vision encoder wants them.
 
     vision: a timm name (with a tag, 'vit_tiny_patch16_224.augreg_in21k', its weights are fetched), or an InternViT: a
-    config.json, or a folder of that and weights. llm: a causal language model's folder, .gguf file, or config.json.
+    config.json, or a folder of that and weights, of a whole model too. llm: a causal language model's folder, .gguf
+    file, or config.json.
     Without weights a part begins at random.
     """
     text_config, language_model = _language_model(llm)
@@ -102,10 +104,8 @@ def _vision_encoder(
             raise ValueError(f"{path}: model_type '{facts['model_type']}'; expected InternVLVisionModel's config.json")
         return AutoConfig.for_model(**{"model_type": VIT, **facts}), {}, imagenet
     if path.is_dir():
-        weights = read_weights(path)
-        if "embeddings.class_embedding" in weights:
-            weights = vit_to_transformers(weights)
-        return vision_config(weights, read_json(path / "config.json")), weights, imagenet
+        vit = read_vit(path)
+        return vit.config, vit.weights, {"image_mean": vit.image_mean, "image_std": vit.image_std}
     return _timm_encoder(vision, image_size, drop_path_rate)
 
 
