@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -102,8 +102,8 @@ class InstructionDataset(Dataset):
     def _length(self, index: int) -> int | None:
         try:
             source, tiling, conversation, record = self._record(index)
-            told = record if len(conversation.images) == 1 else {}
-            sizes = [_size(source.root / name, told) for name in conversation.images]
+            told = _told_size(record) if len(conversation.images) == 1 else None
+            sizes = [told or image_size(source.root / name) for name in conversation.images]
             return len(fit(self.template, conversation, sizes, tiling, self.max_seq_length)[0].input_ids)
         except (ValueError, OSError) as error:
             self.skipped.add(self.where(index), error, len(self))
@@ -141,16 +141,23 @@ def fit(
     return Tokens(whole.input_ids[:max_length], whole.labels[:max_length]), limit
 
 
-def _size(path: Path, record: dict) -> tuple[int, int]:
-    """From the record where it says so, else from the file's header, upright."""
-    width, height = record.get("width"), record.get("height")
-    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return width, height
+def image_size(path: Path) -> tuple[int, int]:
+    """-> width, height, upright, from the file's header alone."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    with Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations that swap the sides
-        return image.size[::-1] if turned else image.size
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations that swap the sides
+            return image.size[::-1] if turned else image.size
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not an image that Pillow can read") from None
+
+
+def _told_size(record: dict) -> tuple[int, int] | None:
+    """What the annotation says of its only image, which spares opening it."""
+    width, height = record.get("width"), record.get("height")
+    both = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
+    return (width, height) if both else None
 
 
 def _jpeg(image: Image.Image, quality: int) -> Image.Image:
