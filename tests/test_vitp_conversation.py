@@ -1,0 +1,171 @@
+"""Conversations: what is learnt, in any template, against InternVL's own rule of one message at a time."""
+
+import pytest
+
+from vitp.conversation import (
+    CONTEXT,
+    IGNORED,
+    INTERNVL_SYSTEM,
+    ChatTemplate,
+    Conversation,
+    expand_images,
+    prepare_tokenizer,
+    read_conversation,
+)
+from vitp.demo import train_tokenizer
+
+TEXTS = ["a red star on a meadow", "How many stars are there?", "图中有几颗星星？三颗。", "user assistant system"]
+TEMPLATES = {
+    "llama": "{{ '<s>' }}{% for m in messages %}{% if m['role'] == 'assistant' %} {{ m['content'] }} </s>"
+    "{% else %}[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}",
+    "vicuna": "A chat.{% for m in messages %}{% if m['role'] == 'assistant' %} {{ m['content'] }}</s>{% else %}"
+    " USER: {{ m['content'] }} ASSISTANT:{% endif %}{% endfor %}",
+    "gemma": "{% for m in messages %}<start>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    "{{ m['content'] }}<end>\n{% endfor %}{% if add_generation_prompt %}<start>model\n{% endif %}",
+}
+TALK = {
+    "image": ["a.png", "b.png"],
+    "conversations": [
+        {"from": "human", "value": "<image>\n<image>\nHow many stars are there?"},
+        {"from": "gpt", "value": "three, I think"},
+        {"from": "human", "value": "颜色？"},
+        {"from": "gpt", "value": "red  "},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    made = train_tokenizer(TEXTS * 5, 400)
+    prepare_tokenizer(made)
+    return made
+
+
+def learnt(tokenizer, tokens):
+    """The learnt tokens as text, one string for each run of them."""
+    runs, run = [], []
+    for token, label in zip(*tokens):
+        assert label in (token, IGNORED)
+        if label == IGNORED and run:
+            runs, run = [*runs, tokenizer.decode(run)], []
+        elif label != IGNORED:
+            run.append(token)
+    return runs + ([tokenizer.decode(run)] if run else [])
+
+
+def as_internvl_does(tokenizer, conversation):
+    """Each message is tokenised by itself; of an assistant's, the header and the last line break are not learnt."""
+    pieces = [("system", conversation.system or INTERNVL_SYSTEM)]
+    for question, answer in conversation.turns:
+        pieces += [("user", question.replace("<image>", f"<img>{CONTEXT}</img>")), ("assistant", answer)]
+    ids, labels = [], []
+    for role, text in pieces:
+        piece = tokenizer(f"<|im_start|>{role}\n{text}<|im_end|>\n", add_special_tokens=False).input_ids
+        header = len(tokenizer("<|im_start|>assistant\n", add_special_tokens=False).input_ids)
+        label = [IGNORED] * header + piece[header:-1] + [IGNORED] if role == "assistant" else [IGNORED] * len(piece)
+        ids, labels = ids + piece, labels + label
+    return ids, labels
+
+
+def test_internvl_template_against_one_message_at_a_time(tokenizer):
+    conversation = read_conversation(TALK)
+    tokens = ChatTemplate(tokenizer).encode(conversation)
+    assert tuple(tokens) == as_internvl_does(tokenizer, conversation)
+    assert learnt(tokenizer, tokens) == ["three, I think<|im_end|>", "red<|im_end|>"]
+    text = tokenizer.decode(tokens.input_ids)
+    assert text.startswith(f"<|im_start|>system\n{INTERNVL_SYSTEM}<|im_end|>\n<|im_start|>user\n<img>")
+    own = read_conversation(
+        {"conversations": [{"from": "system", "value": "Short."}, *TALK["conversations"][2:]], "image": []}
+    )
+    assert tuple(ChatTemplate(tokenizer).encode(own)) == as_internvl_does(tokenizer, own)
+
+
+@pytest.mark.parametrize("name, end", [("llama", " </s>"), ("vicuna", "</s>"), ("gemma", "<end>")])
+def test_any_template(tmp_path, name, end):
+    made = train_tokenizer(TEXTS * 5, 400)
+    made.add_special_tokens({"eos_token": "</s>", "bos_token": "<s>", "extra_special_tokens": ["<end>", "<start>"]})
+    path = tmp_path / f"{name}.jinja"
+    path.write_text(TEMPLATES[name])
+    prepare_tokenizer(made, str(path))
+    template = ChatTemplate(made, str(path))
+    tokens = template.encode(read_conversation(TALK))
+    assert [run.strip() for run in learnt(made, tokens)] == [f"three, I think{end}", f"red{end}"]
+    assert made.convert_ids_to_tokens(template.end_token_id) == end.strip()
+    made.chat_template = TEMPLATES[name]
+    assert ChatTemplate(made, "chat").encode(read_conversation(TALK)) == tokens
+
+
+def test_prompt_is_where_the_answer_begins(tokenizer):
+    template = ChatTemplate(tokenizer)
+    conversation = read_conversation(TALK)
+    tokens = template.encode(conversation)
+    prompt = template.prompt(conversation)
+    assert tokens.input_ids[: len(prompt)] == prompt
+    assert tokens.labels[len(prompt) - 1] == IGNORED and tokens.labels[len(prompt)] != IGNORED
+    assert template.prompt(Conversation((("a", "b"),))) == template.prompt(Conversation((("a", "other"),)))
+
+
+def test_images_are_expanded_and_never_learnt(tokenizer):
+    template = ChatTemplate(tokenizer)
+    tokens = template.encode(read_conversation(TALK))
+    whole = expand_images(tokens, template.context_id, [5, 2])
+    assert whole.input_ids.count(template.context_id) == 7 and len(whole.input_ids) == len(tokens.input_ids) + 5
+    assert learnt(tokenizer, whole) == learnt(tokenizer, tokens)
+    first = whole.input_ids.index(template.context_id)
+    assert whole.input_ids[first : first + 5] == [template.context_id] * 5
+    assert whole.input_ids[first + 5] != template.context_id
+
+
+def test_placeholder_is_put_first_only_where_there_is_none():
+    def question(value, image="a.png"):
+        turns = [{"from": "human", "value": value}, {"from": "gpt", "value": "b"}]
+        return read_conversation({"image": image, "conversations": turns}).turns[0][0]
+
+    assert question("What?") == "<image>\nWhat?"
+    assert question("What?", ["a.png", "b.png"]) == "<image>\n<image>\nWhat?"
+    assert question("What is in <image> here?") == "What is in <image> here?"
+    assert question("Text alone?", []) == "Text alone?"
+
+
+def test_first_turns_keep_their_images():
+    turns = (("<image> a", "b"), ("c", "d"), ("<image><image> e", "f"))
+    conversation = Conversation(turns, ("1", "2", "3"))
+    assert conversation.first(2) == Conversation(turns[:2], ("1",))
+    assert conversation.first(3) == conversation
+
+
+@pytest.mark.parametrize(
+    "record, message",
+    [
+        ([], "no list"),
+        ({"conversations": "text"}, "no list"),
+        ({"conversations": []}, "by turns"),
+        ({"conversations": [{"from": "human", "value": "a"}]}, "by turns"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}]}, "by turns"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": " "}]}, "empty"),
+        ({"conversations": [{"from": "human", "value": 3}, {"from": "gpt", "value": "b"}]}, "value"),
+        ({"conversations": [{"from": "bot", "value": "a"}, {"from": "gpt", "value": "b"}]}, "speaker 'bot'"),
+        ({"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "b"}]}, "1 <image>"),
+        ({**TALK, "image": "a.png"}, "2 <image> in the questions for 1 images"),
+        ({**TALK, "image": [1, 2]}, "list of paths"),
+    ],
+)
+def test_what_is_wrong_with_a_record(record, message):
+    with pytest.raises(ValueError, match=message):
+        read_conversation(record)
+
+
+def test_context_tokens_in_the_text_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="stands for images alone"):
+        ChatTemplate(tokenizer).encode(Conversation(((f"a {CONTEXT}", "b"),)))
+
+
+def test_templates_that_cannot_work(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="expected internvl2_5"):
+        ChatTemplate(tokenizer, "vicuna_v9")
+    rewriting = tmp_path / "rewriting.jinja"
+    rewriting.write_text("{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    with pytest.raises(ValueError, match="rewrites earlier turns"):
+        ChatTemplate(tokenizer, str(rewriting)).encode(read_conversation(TALK))
+    with pytest.raises(ValueError, match="no <IMG_CONTEXT>"):
+        ChatTemplate(train_tokenizer(TEXTS, 300))

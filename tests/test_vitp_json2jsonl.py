@@ -1,0 +1,95 @@
+"""Conversion: what goes in comes out, in the form that training reads, and the rest is named."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from vitp.annotations import read_meta
+from vitp.conversation import read_conversation
+from vitp.json2jsonl import PROMPTS, main, read_records
+
+LLAVA = [
+    {"id": "a", "image": "a.png",
+     "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "x"}]},
+    {"id": "b", "conversations": [{"from": "human", "value": "Text?"}, {"from": "gpt", "value": "y"}], "model": "z"},
+]  # fmt: skip
+
+
+def run(tmp_path, content, *flags):
+    source = tmp_path / "in.json"
+    source.write_text(
+        content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), encoding="utf-8"
+    )
+    result = main([str(source), str(tmp_path / "out" / "data.jsonl"), *flags])
+    lines = (tmp_path / "out" / "data.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert result["records"] == len(records)
+    return records
+
+
+def test_llava(tmp_path):
+    records = run(tmp_path, LLAVA)
+    assert records[0] == LLAVA[0] and records[1] == {name: LLAVA[1][name] for name in ("id", "conversations")}
+    jsonl = "\n".join(json.dumps(record) for record in LLAVA)
+    assert run(tmp_path, jsonl) == records
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"image_path": "a.png", "caption": "一只猫"}, {"image_path": "b.png", "caption": " a dog "}],
+        [{"file_name": "a.png", "text": "一只猫"}, {"image": "b.png", "captions": ["a dog", "another"]}],
+        {"a.png": "一只猫", "b.png": "a dog"},
+        {"images": [{"id": 7, "file_name": "b.png"}, {"id": 3, "file_name": "a.png"}],
+         "annotations": [{"image_id": 3, "caption": "一只猫"}, {"image_id": 7, "caption": "a dog"}]},
+    ],
+    ids=["image_path", "other names", "table", "COCO"],
+)  # fmt: skip
+def test_captions(tmp_path, content):
+    found = [read_conversation(record) for record in run(tmp_path, content)]
+    assert [one.images for one in found] == [("a.png",), ("b.png",)]
+    assert [one.turns for one in found] == [
+        ((f"<image>\n{PROMPTS[0]}", "一只猫"),),
+        ((f"<image>\n{PROMPTS[1]}", "a dog"),),
+    ]
+    own = run(tmp_path, content, "--prompt", "这是什么？")
+    assert [read_conversation(record).turns[0][0] for record in own] == ["<image>\n这是什么？"] * 2
+
+
+def test_sizes_and_meta_file(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "broken.png").write_text("no image")
+    captions = {"a.png": "x", "gone.png": "y", "broken.png": "z"}
+    records = run(tmp_path, captions, "--root", str(tmp_path / "images"), "--meta", str(tmp_path / "meta.json"),
+                  "--allowed_share", "0.7")  # fmt: skip
+    assert len(records) == 1 and (records[0]["width"], records[0]["height"]) == (30, 20)
+    (source,) = read_meta(tmp_path / "meta.json")
+    assert source.length == 1 and source.max_tiles == 12 and source.root == tmp_path / "images"
+
+
+def test_what_is_wrong(tmp_path, capsys):
+    good = [{"image": f"{index}.png", "caption": "x"} for index in range(40)]
+    assert len(run(tmp_path, [*good, {"image": "z.png"}])) == 40
+    said = capsys.readouterr()
+    assert "left out: record 40: neither conversations" in said.err and "40 conversations, 1 left out" in said.out
+    for content, message in (
+        ([*good, {}, 3, {"caption": "x"}], "3 of 43 samples cannot be used"),
+        ([{"image": "a"}], "no record that can be used"),
+        ("{nothing", "neither JSON .* nor JSONL"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path, content)
+    with pytest.raises(FileNotFoundError, match="gone.json: no such file"):
+        read_records("gone.json")
+    with pytest.raises(ValueError, match="give --root"):
+        run(tmp_path, LLAVA, "--meta", "meta.json")
+    with pytest.raises(FileNotFoundError, match="--root"):
+        run(tmp_path, LLAVA, "--root", str(tmp_path / "nowhere"))
+
+
+def test_real_captions(real_data, tmp_path):
+    source = real_data / "captions" / "data.json"
+    result = main([str(source), str(tmp_path / "data.jsonl"), "--root", str(source.parent)])
+    assert result["records"] > 100 and len(result["skipped"]) <= 1

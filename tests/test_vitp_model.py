@@ -1,0 +1,443 @@
+"""The model: against InternVL computed by hand from its own tensors, and what masking and packing must not change."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from transformers import (
+    AttentionInterface,
+    AutoModelForImageTextToText,
+    InternVLVisionConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+from vitp.load import fit_to_images, load_model
+from vitp.model import VisualInstructionConfig, VisualInstructionModel, set_drop_path
+from vitp.token_masking import build_masking
+
+CONTEXT_ID, VOCABULARY = 60, 64
+VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+TEXT = {
+    "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+}  # fmt: skip
+
+
+def tiny_model(text=Qwen2Config, seed=0, **vision) -> VisualInstructionModel:
+    """28-pixel tiles, patches of 7: 16 patches, 4 tokens a tile."""
+    torch.manual_seed(seed)
+    settings = {**VISION, "image_size": 28, "patch_size": 7, "attention_bias": True, **vision}
+    config = VisualInstructionConfig(
+        vision_config=InternVLVisionConfig(**settings), text_config=text(**TEXT), image_token_id=CONTEXT_ID,
+        image_seq_length=4, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = VisualInstructionModel(config)
+    for parameter in model.parameters():  # nothing at zero or one: every tensor has to show in the output
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def tiny_batch(tiles=(1, 2), text=6, seed=0) -> dict:
+    """Rows of `text` tokens with that many tiles in the middle, padded on the right."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, labels = [], []
+    for count in tiles:
+        words = torch.randint(0, 50, (text,), generator=generator)
+        row = torch.cat([words[:2], torch.full((4 * count,), CONTEXT_ID), words[2:]])
+        rows.append(row)
+        labels.append(torch.cat([torch.full((len(row) - 3,), -100), row[-3:]]))
+    pad = torch.nn.utils.rnn.pad_sequence
+    batch = {
+        "input_ids": pad(rows, batch_first=True, padding_value=0),
+        "labels": pad(labels, batch_first=True, padding_value=-100),
+        "attention_mask": pad([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True),
+    }
+    if sum(tiles):
+        batch["pixel_values"] = torch.randn(sum(tiles), 3, 28, 28, generator=generator)
+    return batch
+
+
+def packed(batch: dict) -> dict:
+    """The rows of a batch one behind the other in one sequence."""
+    real = [row.bool() for row in batch["attention_mask"]]
+    join = {
+        name: torch.cat([row[mask] for row, mask in zip(batch[name], real)])[None] for name in ("input_ids", "labels")
+    }
+    return {
+        **join,
+        "pixel_values": batch.get("pixel_values"),
+        "position_ids": torch.cat([torch.arange(int(mask.sum())) for mask in real])[None],
+        "sample_ids": torch.cat([torch.full((int(mask.sum()),), index) for index, mask in enumerate(real)])[None],
+    }
+
+
+def internvl_folder(folder, internlm2=False, tied=False, seed=0) -> dict:
+    """A random checkpoint in InternVL's own layout, config.json with the junk of the real one.
+
+    -> its tensors, those of the language model under the names of Qwen2 or Llama"""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator) * 0.3
+
+    hidden, mlp, width = 32, 48, TEXT["hidden_size"]
+    weights = {
+        "vision_model.embeddings.class_embedding": random(1, 1, hidden),
+        "vision_model.embeddings.patch_embedding.weight": random(hidden, 3, 7, 7),
+        "vision_model.embeddings.patch_embedding.bias": random(hidden),
+        "vision_model.embeddings.position_embedding": random(1, 17, hidden),
+        "mlp1.0.weight": random(4 * hidden), "mlp1.0.bias": random(4 * hidden),
+        "mlp1.1.weight": random(width, 4 * hidden), "mlp1.1.bias": random(width),
+        "mlp1.3.weight": random(width, width), "mlp1.3.bias": random(width),
+    }  # fmt: skip
+    for layer in range(3):
+        shapes = {
+            "attn.qkv.weight": (3 * hidden, hidden), "attn.qkv.bias": (3 * hidden,), "ls1": (hidden,), "ls2": (hidden,),
+            "attn.proj.weight": (hidden, hidden), "attn.proj.bias": (hidden,), "mlp.fc1.weight": (mlp, hidden),
+            "mlp.fc1.bias": (mlp,), "mlp.fc2.weight": (hidden, mlp), "mlp.fc2.bias": (hidden,),
+            "norm1.weight": (hidden,), "norm1.bias": (hidden,), "norm2.weight": (hidden,), "norm2.bias": (hidden,),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            weights[f"vision_model.encoder.layers.{layer}.{name}"] = random(*shape)
+    said = {**TEXT, "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rope_theta": 1e6,
+            "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "_name_or_path": "./pretrained/x", "moe_config": None,
+            "use_bfloat16": True, "attn_implementation": "flash_attention_2", "tie_word_embeddings": tied,
+            "rope_scaling": {"factor": 2.0, "rope_type": "dynamic", "type": "dynamic"}}  # fmt: skip
+    language = Qwen2ForCausalLM(Qwen2Config(**TEXT)) if not internlm2 else LlamaForCausalLM(LlamaConfig(**TEXT))
+    for name, value in language.state_dict().items():
+        weights[f"language_model.{name}"] = random(*value.shape)
+    if tied:
+        weights["language_model.lm_head.weight"] = weights["language_model.model.embed_tokens.weight"].clone()
+    if internlm2:
+        said |= {"architectures": ["InternLM2ForCausalLM"], "model_type": "internlm2", "bias": False}
+    folder.mkdir(parents=True, exist_ok=True)
+    vision = {"architectures": ["InternVisionModel"], "model_type": "intern_vit_6b", "drop_path_rate": 0.1,
+              "hidden_size": 32, "image_size": 28, "patch_size": 7, "num_attention_heads": 4, "layer_norm_eps": 1e-6,
+              "initializer_range": 1e-10, "use_flash_attn": True, "norm_type": "layer_norm", "qkv_bias": True,
+              "qk_normalization": False, "num_hidden_layers": 3, "intermediate_size": 48}  # fmt: skip
+    config = {"architectures": ["InternVLChatModel"], "model_type": "internvl_chat", "ps_version": "v2",
+              "downsample_ratio": 0.5, "select_layer": -1, "force_image_size": 28, "llm_config": said,
+              "vision_config": vision, "template": "internvl2_5"}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(as_internlm2(weights) if internlm2 else weights, folder / "model.safetensors")
+    return weights
+
+
+RENAMED = {
+    "language_model.model.embed_tokens.weight": "language_model.model.tok_embeddings.weight",
+    "language_model.lm_head.weight": "language_model.output.weight",
+    **{
+        f"language_model.model.layers.{layer}.{llama}": f"language_model.model.layers.{layer}.{internlm}"
+        for layer in range(2)
+        for llama, internlm in {
+            "mlp.gate_proj.weight": "feed_forward.w1.weight",
+            "mlp.up_proj.weight": "feed_forward.w3.weight", "mlp.down_proj.weight": "feed_forward.w2.weight",
+            "input_layernorm.weight": "attention_norm.weight", "post_attention_layernorm.weight": "ffn_norm.weight",
+        }.items()
+    },
+}  # fmt: skip
+
+
+def as_internlm2(weights) -> dict:
+    """Llama's tensors under InternLM2's names; each key-value group's queries, key and value are rows one after
+    the other (2 groups of 2 queries, 6 wide)."""
+    result = {RENAMED.get(name, name): value for name, value in weights.items() if ".self_attn." not in name}
+    for layer in range(2):
+        at = f"language_model.model.layers.{layer}"
+        result[f"{at}.attention.wo.weight"] = weights[f"{at}.self_attn.o_proj.weight"]
+        query, key, value = (weights[f"{at}.self_attn.{part}_proj.weight"] for part in "qkv")
+        rows = []
+        for group in range(2):
+            rows += [
+                query[12 * group : 12 * group + 12],
+                key[6 * group : 6 * group + 6],
+                value[6 * group : 6 * group + 6],
+            ]
+        result[f"{at}.attention.wqkv.weight"] = torch.cat(rows)
+    return result
+
+
+def by_hand(weights, pixels, input_ids, language) -> torch.Tensor:
+    """InternVL's logits from its own tensors: InternViT, pixel shuffle v2, mlp1, injection."""
+    at = {name.removeprefix("vision_model."): value for name, value in weights.items()}
+    patches = F.conv2d(pixels, at["embeddings.patch_embedding.weight"], at["embeddings.patch_embedding.bias"], stride=7)
+    hidden = torch.cat([at["embeddings.class_embedding"].expand(len(pixels), 1, -1), patches.flatten(2).mT], dim=1)
+    hidden = hidden + at["embeddings.position_embedding"]
+    for layer in range(3):
+        block = {
+            name.split(".", 3)[3]: value for name, value in at.items() if name.startswith(f"encoder.layers.{layer}.")
+        }
+        normed = F.layer_norm(hidden, (32,), block["norm1.weight"], block["norm1.bias"], 1e-6)
+        qkv = F.linear(normed, block["attn.qkv.weight"], block["attn.qkv.bias"])
+        query, key, value = qkv.view(len(pixels), -1, 3, 4, 8).permute(2, 0, 3, 1, 4)
+        mixed = ((query @ key.mT) * 8**-0.5).softmax(-1) @ value
+        mixed = mixed.transpose(1, 2).flatten(2)
+        hidden = hidden + block["ls1"] * F.linear(mixed, block["attn.proj.weight"], block["attn.proj.bias"])
+        normed = F.layer_norm(hidden, (32,), block["norm2.weight"], block["norm2.bias"], 1e-6)
+        inner = F.gelu(F.linear(normed, block["mlp.fc1.weight"], block["mlp.fc1.bias"]))
+        hidden = hidden + block["ls2"] * F.linear(inner, block["mlp.fc2.weight"], block["mlp.fc2.bias"])
+    grid = hidden[:, 1:].view(-1, 4, 4, 32)
+    tokens = [grid[:, row : row + 2, column : column + 2].flatten(1) for row in (0, 2) for column in (0, 2)]
+    shuffled = F.layer_norm(torch.stack(tokens, 1), (128,), weights["mlp1.0.weight"], weights["mlp1.0.bias"])
+    inner = F.gelu(F.linear(shuffled, weights["mlp1.1.weight"], weights["mlp1.1.bias"]))
+    images = F.linear(inner, weights["mlp1.3.weight"], weights["mlp1.3.bias"])
+    embeds = language.get_input_embeddings()(input_ids).clone()
+    embeds[input_ids == CONTEXT_ID] = images.flatten(0, 1)
+    return language(inputs_embeds=embeds).logits
+
+
+@pytest.mark.parametrize("internlm2, tied", [(False, False), (False, True), (True, False)])
+@torch.no_grad()
+def test_internvl_layout_gives_internvls_logits(tmp_path, internlm2, tied):
+    weights = internvl_folder(tmp_path, internlm2, tied)
+    model = load_model(tmp_path).eval()
+    model.config.image_token_id = CONTEXT_ID
+    assert model.config.tie_word_embeddings == tied
+    text = {**TEXT, "rope_theta": 1e6}
+    language = LlamaForCausalLM(LlamaConfig(**text)) if internlm2 else Qwen2ForCausalLM(Qwen2Config(**text))
+    own = {name.removeprefix("language_model."): value for name, value in weights.items() if "language_model." in name}
+    language.eval().load_state_dict(own)
+    batch = tiny_batch((2, 2))
+    expected = by_hand(weights, batch["pixel_values"], batch["input_ids"], language)
+    found = model(input_ids=batch["input_ids"], pixel_values=batch["pixel_values"]).logits
+    assert torch.allclose(found, expected, atol=2e-4), (found - expected).abs().max()
+
+
+@torch.no_grad()
+def test_saved_folder_is_transformers_own(tmp_path):
+    model, batch = tiny_model().eval(), tiny_batch((2, 2))
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["InternVLForConditionalGeneration"] and config["model_type"] == "internvl"
+    arguments = {name: batch[name] for name in ("input_ids", "pixel_values")}
+    expected = model(**arguments).logits
+    theirs = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    assert torch.equal(theirs(**arguments).logits, expected)
+    assert torch.equal(load_model(tmp_path).eval()(**arguments).logits, expected)
+    theirs.save_pretrained(tmp_path / "theirs")  # with the names that they give
+    assert torch.equal(load_model(tmp_path / "theirs").eval()(**arguments).logits, expected)
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    weights = internvl_folder(tmp_path)
+    file = tmp_path / "model.safetensors"
+
+    def refused(changed, message):
+        save_file(changed, file)
+        with pytest.raises(ValueError, match=message):
+            load_model(tmp_path)
+
+    refused(
+        {name: value for name, value in weights.items() if name != "mlp1.3.bias"},
+        "1 are missing, such as .*linear_2.bias",
+    )
+    refused({**weights, "vision_model.extra": torch.ones(1)}, "1 have no place in the model, such as .*extra")
+    refused({**weights, "mlp1.3.bias": torch.ones(5)}, "do not fit")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "ps_version": "v1"}))
+    refused(weights, "ps_version v1")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    refused(weights, "model_type 'llava'")
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="config.json: no such file"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_loss_is_transformers_loss(attention):
+    model, batch = tiny_model(), tiny_batch((1, 2))
+    model.set_attn_implementation(attention)
+    theirs = super(VisualInstructionModel, model).forward(**batch).loss
+    assert torch.allclose(model(**batch).loss, theirs, atol=1e-5)
+    count = int((batch["labels"][:, 1:] != -100).sum())
+    assert torch.allclose(model(**batch, num_items_in_batch=2 * count).loss, theirs / 2, atol=1e-5)
+    nothing = {**batch, "labels": torch.full_like(batch["labels"], -100)}
+    assert model(**nothing).loss.item() == 0
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("mode", [None, "guide", "paper"])
+def test_packed_loss_and_gradients_equal_unpacked(attention, mode):
+    model = tiny_model()
+    model.set_attn_implementation(attention)
+    results = []
+    for batch in (tiny_batch((1, 3, 0, 2)), packed(tiny_batch((1, 3, 0, 2)))):
+        model.zero_grad()
+        model.masking = build_masking(mode, 1.0, None, seed=3) if mode else None
+        loss = model.train()(**batch).loss
+        loss.backward()
+        results.append((loss.detach(), [parameter.grad.clone() for parameter in model.parameters()]))
+    assert torch.allclose(results[0][0], results[1][0], atol=1e-5)
+    for one, other in zip(*(gradients for _, gradients in results)):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_packed_sample_does_not_see_its_neighbours():
+    model = tiny_model().eval()
+    batch = packed(tiny_batch((1, 2)))
+    first = batch["sample_ids"][0] == 0
+    only_first = {**batch, "labels": batch["labels"].masked_fill(~first, -100)}
+    before = model(**only_first).loss
+    changed = only_first["input_ids"].clone()
+    changed[0, ~first & (changed[0] != CONTEXT_ID)] = 7
+    pixels = batch["pixel_values"].clone()
+    pixels[1:] = 0
+    assert torch.equal(model(**{**only_first, "input_ids": changed, "pixel_values": pixels}).loss, before)
+    open_to_all = {**only_first, "sample_ids": torch.zeros_like(batch["sample_ids"]),
+                   "labels": batch["labels"].masked_fill(first, -100)}  # fmt: skip
+    closed = {**batch, "labels": batch["labels"].masked_fill(first, -100)}
+    assert not torch.allclose(model(**open_to_all).loss, model(**closed).loss)
+
+
+def varlen_reference(module, query, key, value, attention_mask, scaling, **bounds):
+    """What flash attention computes from the bounds of sequences, in a loop over them."""
+    assert attention_mask is None
+    if "cu_seq_lens_q" not in bounds:  # the vision tower
+        return F.scaled_dot_product_attention(query, key, value, scale=scaling).transpose(1, 2), None
+    batch, heads, length, width = query.shape
+    key, value = (tensor.repeat_interleave(heads // tensor.shape[1], 1) for tensor in (key, value))
+    query, key, value = (tensor.transpose(1, 2).reshape(-1, heads, width) for tensor in (query, key, value))
+    edges = bounds["cu_seq_lens_q"].tolist()
+    assert edges[0] == 0 and edges[-1] == batch * length and edges == bounds["cu_seq_lens_k"].tolist()
+    assert bounds["max_length_q"] == bounds["max_length_k"] == max(b - a for a, b in zip(edges, edges[1:]))
+    parts = []
+    for start, end in zip(edges, edges[1:]):
+        one = (tensor[start:end].transpose(0, 1)[None] for tensor in (query, key, value))
+        parts.append(F.scaled_dot_product_attention(*one, is_causal=True, scale=scaling)[0].transpose(0, 1))
+    return torch.cat(parts).view(batch, length, heads, width), None
+
+
+@pytest.mark.parametrize("mode", [None, "paper"])
+def test_flash_attention_is_told_the_same(mode):
+    AttentionInterface.register("flash_by_hand", varlen_reference)
+    ALL_MASK_ATTENTION_FUNCTIONS.register("flash_by_hand", lambda *_, attention_mask=None, **__: attention_mask)
+    for batch in (tiny_batch((1, 3, 0)), packed(tiny_batch((1, 3, 0)))):
+        losses = []
+        for attention in ("sdpa", "flash_by_hand"):
+            model = tiny_model()
+            model.config.text_config._attn_implementation = attention  # asked for by its setter it would be imported
+            model.masking = build_masking(mode, None, None, seed=3) if mode else None
+            losses.append(model.train()(**batch).loss)
+        assert torch.allclose(*losses, atol=1e-5)
+
+
+def seen_by_language_model(model, batch) -> dict:
+    seen = {}
+    hook = model.model.language_model.register_forward_pre_hook(lambda *given: seen.update(given[2]), with_kwargs=True)
+    model(**batch)
+    hook.remove()
+    return seen
+
+
+def test_paper_mode_makes_sequences_shorter_and_keeps_positions():
+    model, batch = tiny_model().train(), tiny_batch((3, 2), text=6)
+    whole = seen_by_language_model(model, batch)
+    assert whole["inputs_embeds"].shape[1] == 18
+    model.masking = build_masking("paper", None, None, seed=0)
+    seen = seen_by_language_model(model, batch)
+    assert seen["inputs_embeds"].shape[1] == 6 + 3  # a quarter of 12 image tokens stays
+    positions, mask = seen["position_ids"], seen["attention_mask"]
+    assert mask.sum(1).tolist() == [9, 8]
+    for row, tiles in enumerate((3, 2)):
+        kept = positions[row][mask[row].bool()].tolist()
+        assert (
+            kept == sorted(set(kept)) and kept[:2] == [0, 1] and kept[-4:] == list(range(2 + 4 * tiles, 6 + 4 * tiles))
+        )
+        for place, position in enumerate(kept):  # and stand for what stood there
+            assert torch.allclose(seen["inputs_embeds"][row, place], whole["inputs_embeds"][row, position], atol=1e-6)
+
+
+def test_guide_mode_zeroes_and_keeps_the_length():
+    model, batch = tiny_model().train(), tiny_batch((3, 2))
+    whole = seen_by_language_model(model, batch)
+    model.masking = build_masking("guide", 1.0, None, seed=0)
+    seen = seen_by_language_model(model, batch)
+    assert seen["inputs_embeds"].shape == whole["inputs_embeds"].shape
+    zeros = (seen["inputs_embeds"] == 0).all(-1)
+    assert zeros.sum(1).tolist() == [12 - 9, 8 - 6]  # ceil(0.7 N) stay
+    assert (batch["input_ids"][zeros] == CONTEXT_ID).all()
+    assert torch.equal(seen["position_ids"], whole["position_ids"])
+
+
+def test_masking_is_for_training_only():
+    model, batch = tiny_model().eval(), tiny_batch((3, 2))
+    plain = model(**batch).loss
+    model.masking = build_masking("paper", None, None, seed=0)
+    assert torch.equal(model(**batch).loss, plain)
+    assert not torch.equal(model.train()(**batch).loss, plain)
+
+
+def test_text_alone_reaches_every_weight_with_zero():
+    model, batch = tiny_model().train(), tiny_batch((0, 0))
+    loss = model(**batch).loss
+    loss.backward()
+    assert torch.equal(loss, model.eval()(**batch).loss)
+    vision = [
+        parameter for name, parameter in model.named_parameters() if "language" not in name and "lm_head" not in name
+    ]
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in vision)
+
+
+def test_wrong_number_of_placeholders_is_an_error():
+    batch = tiny_batch((1, 1))
+    with pytest.raises(ValueError, match="8 placeholders of id 60 for 4 image tokens"):
+        tiny_model()(**{**batch, "pixel_values": batch["pixel_values"][:1]})
+
+
+def test_drop_path():
+    model = tiny_model(num_hidden_layers=2)
+    tower, names = model.model.vision_tower, list(model.state_dict())
+    pixels = torch.randn(8, 3, 28, 28)
+    with torch.no_grad():
+        plain = tower.eval()(pixels).last_hidden_state
+        set_drop_path(model, 0.5)
+        assert list(model.state_dict()) == names
+        assert torch.equal(tower.eval()(pixels).last_hidden_state, plain)
+        rates = [layer.dropout[1].drop_prob for layer in tower.encoder.layer]
+        assert rates == [0, 0.5]
+        torch.manual_seed(0)
+        layer = tower.encoder.layer[1].train()
+        hidden = torch.randn(1, 5, 32).expand(4000, -1, -1)
+        branch = layer.attention(layer.layernorm_before(hidden))[0]
+        dropped = (branch == 0).flatten(1).all(1)
+        assert abs(float(dropped.float().mean()) - 0.5) < 4 * (0.25 / 4000) ** 0.5
+        kept = layer.eval().attention(layer.layernorm_before(hidden[:1]))[0]
+        assert torch.allclose(branch[~dropped], 2 * kept.expand(int((~dropped).sum()), -1, -1), atol=1e-5)
+    with pytest.raises(ValueError, match="drop_path_rate"):
+        set_drop_path(model, 1.0)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    batch, gradients = tiny_batch((1, 2)), []
+    for checkpointing in (False, True):
+        model = tiny_model().train()
+        set_drop_path(model, 0.3)
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        torch.manual_seed(1)
+        model(**batch).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*gradients))
+
+
+def test_image_size():
+    model = tiny_model()
+    table = model.model.vision_tower.embeddings.position_embeddings.detach().clone()
+    assert fit_to_images(model, None) == 4 and fit_to_images(model, 28) == 4
+    assert torch.equal(model.model.vision_tower.embeddings.position_embeddings, table)
+    pixels = torch.randn(2, 3, 56, 56)
+    with torch.no_grad():
+        on_the_way = model.model.vision_tower.eval()(pixels).last_hidden_state  # transformers resamples in each forward
+        assert fit_to_images(model, 56) == 16
+        assert torch.allclose(model.model.vision_tower(pixels).last_hidden_state, on_the_way, atol=1e-5)
+    assert model.model.vision_tower.embeddings.position_embeddings.shape == (1, 65, 32)
+    assert model.config.vision_config.image_size == [56, 56] and model.config.image_seq_length == 16
+    for size, nearest in ((50, 56), (44, 42), (3, 14)):
+        with pytest.raises(ValueError, match=f"multiple of 14; the nearest is {nearest}"):
+            fit_to_images(model, size)

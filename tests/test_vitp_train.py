@@ -1,0 +1,314 @@
+"""The training script: what it trains, leaves, refuses, and that it goes on exactly where it was stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from test_vitp_model import internvl_folder
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from common.sample_data import create_sample_dataset
+from vitp import demo
+from vitp.conversation import prepare_tokenizer
+from vitp.inference import Answerer
+from vitp.train import main
+
+VISION, PROJECTOR, LANGUAGE = "model.vision_tower.", "model.multi_modal_projector.", "model.language_model."
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A folder: data/meta.json of drawn scenes, parts/ of a very small model."""
+    folder = tmp_path_factory.mktemp("vitp")
+    create_sample_dataset(folder / "data", 24, 0, "conversations", 32)
+    records = (folder / "data" / "conversations.jsonl").read_text(encoding="utf-8").splitlines()
+    tokenizer = demo.train_tokenizer(
+        [turn["value"] for line in records for turn in json.loads(line)["conversations"]], 500
+    )
+    demo.write_parts(folder / "parts", tokenizer, width=32, layers=2, size=32)
+    return folder
+
+
+def flags(parts, output, **more) -> list[str]:
+    settings = {
+        "vision_config": parts / "parts" / "vision.json", "llm": parts / "parts" / "config.json",
+        "meta_path": parts / "data" / "meta.json", "output_dir": output, "max_steps": 4, "use_cpu": True,
+        "per_device_train_batch_size": 4, "dataloader_num_workers": 0, "logging_steps": 1, "save_steps": 100,
+        "learning_rate": 1e-3, "warmup_steps": 0, "max_dynamic_patch": 1, "max_seq_length": 700, "disable_tqdm": True,
+        **more,
+    }  # fmt: skip
+    return [word for name, value in settings.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def weights(folder) -> dict:
+    return load_file(folder / "model.safetensors")
+
+
+def same(one: dict, other: dict) -> bool:
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_trains_and_leaves_a_folder_for_transformers(parts, tmp_path, capsys):
+    result = main(flags(parts, tmp_path, max_steps=12, learning_rate=1e-2, eval_meta_path=parts / "data" / "meta.json"))
+    assert result["steps"] == 12 and "of 75% of the samples, 30% are zeroed" in capsys.readouterr().out
+    log = [json.loads(line) for path in tmp_path.glob("logs/*/log.jsonl") for line in path.read_text().splitlines()]
+    losses = [entry["train/loss"] for entry in log if "train/loss" in entry and "train/runtime" not in entry]
+    assert len(losses) >= 12 and losses[11] < losses[0] - 1
+    assert any("eval/loss" in entry for entry in log) and result["eval_loss"] < losses[0]
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["TMAug_mode"] == "guide" and settings["max_steps"] == 12
+    assert json.loads((tmp_path / "run.json").read_text())["command"]
+
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    answerer = Answerer(str(tmp_path), torch.device("cpu"))
+    from PIL import Image
+
+    image = Image.open(parts / "data" / "images" / "scene_00000.png").convert("RGB")
+    question = "What do you see?"
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    inputs = processor(images=[image], text=[text], return_tensors="pt")
+    written = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    ours = answerer([([image], question)], max_new_tokens=8)[0]
+    assert processor.decode(written, skip_special_tokens=True).strip() == ours
+    two = answerer([([image], question), ([image], "And a longer question about this?")], max_new_tokens=8)
+    assert two[0] == ours  # padding on the left changes nothing
+
+
+@pytest.mark.parametrize(
+    "given, moves",
+    [
+        (["--freeze_llm"], {VISION, PROJECTOR}),
+        (["--freeze_llm", "True", "--freeze_mlp"], {VISION}),
+        (["--freeze_backbone", "true"], {PROJECTOR, LANGUAGE}),
+        (["--freeze_backbone", "False"], {VISION, PROJECTOR, LANGUAGE}),
+    ],
+)
+def test_frozen_parts_stay(parts, tmp_path, given, moves):
+    main([*flags(parts, tmp_path / "before", learning_rate=0, max_steps=1, weight_decay=0), *given])
+    main([*flags(parts, tmp_path / "after", max_steps=2), *given])
+    before, after = weights(tmp_path / "before"), weights(tmp_path / "after")
+    for prefix in (VISION, PROJECTOR, LANGUAGE):
+        names = [name for name in before if name.startswith(prefix)]
+        moved = [name for name in names if not torch.equal(before[name], after[name])]
+        assert bool(moved) == (prefix in moves) and (len(moved) > 0.9 * len(names) or prefix not in moves)
+
+
+def stop_and_go_on(parts, tmp_path, **more):
+    """A run of six steps, and one that goes on from the state after its third -> their weights."""
+    whole = flags(parts, tmp_path / "whole", max_steps=6, save_steps=3, drop_path_rate=0.2, **more)
+    main(whole)
+    straight = weights(tmp_path / "whole")
+    (tmp_path / "whole" / "model.safetensors").unlink()
+    checkpoint = tmp_path / "whole" / "checkpoint-3"
+    main([*whole, "--resume_from_checkpoint", str(checkpoint)])
+    return straight, weights(tmp_path / "whole"), weights(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"TMAug_mode": "guide"},
+        {"TMAug_mode": "paper", "group_by_length": True, "gradient_accumulation_steps": 2, "num_train_epochs": 9},
+        {"TMAug_mode": "repo", "packing": True, "per_device_train_batch_size": 1, "dataloader_num_workers": 1},
+    ],
+    ids=["guide", "paper, by length", "repo, packed"],
+)
+def test_resumed_run_ends_with_the_same_weights(parts, tmp_path, more):
+    straight, resumed, checkpoint = stop_and_go_on(parts, tmp_path, **more)
+    assert same(straight, resumed) and not same(straight, checkpoint)
+
+
+def test_without_the_masking_state_a_resumed_run_would_differ(parts, tmp_path, monkeypatch):
+    from vitp.trainer import InstructionTrainer
+
+    monkeypatch.setattr(
+        InstructionTrainer, "_load_rng_state", super(InstructionTrainer, InstructionTrainer)._load_rng_state
+    )
+    straight, resumed, _ = stop_and_go_on(parts, tmp_path, TMAug_mode="guide")
+    assert not same(straight, resumed)
+
+
+def test_killed_run_goes_on(parts, tmp_path):
+    """SIGKILL while it trains, then the same command with --resume_from_checkpoint true."""
+    command = flags(parts, tmp_path / "killed", max_steps=16, save_steps=4)
+    start = (
+        f"import torch; torch.set_num_threads({torch.get_num_threads()}); from vitp.train import main; main({command})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", start], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    state = tmp_path / "killed" / "checkpoint-4" / "trainer_state.json"
+    deadline = time.monotonic() + 240
+    while not state.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.stderr.read()[-2000:]
+    assert not (tmp_path / "killed" / "model.safetensors").is_file()
+    with pytest.raises(ValueError, match="checkpoint-[0-9]+ is there already; go on .* --resume_from_checkpoint true"):
+        main(command)
+    broken = tmp_path / "killed" / "checkpoint-15"  # as a kill in the middle of writing leaves it
+    broken.mkdir()
+    (broken / "trainer_state.json").write_text('{"global_st')
+    main([*command, "--resume_from_checkpoint", "true"])
+    main(flags(parts, tmp_path / "straight", max_steps=16))
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "straight"))
+
+
+def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
+    main(flags(parts, tmp_path, max_steps=2, save_steps=1))
+    path = tmp_path / "checkpoint-1" / "model.safetensors"
+    changed = weights(path.parent)
+    changed["model.extra"] = changed.pop(f"{PROJECTOR}linear_1.bias")
+    from safetensors.torch import save_file
+
+    save_file(changed, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="not of this model: 2 tensors differ"):
+        main([*flags(parts, tmp_path, max_steps=2), "--resume_from_checkpoint", str(path.parent)])
+
+
+def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return subprocess.run([*command, str(ROOT / "vitp" / "train.py"), *arguments], cwd="/", env=environment,
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+
+
+@pytest.mark.parametrize("packing", [False, True], ids=["plain", "packed"])
+def test_two_processes_equal_one(parts, tmp_path, packing):
+    common = {"TMAug_prob": 0, "drop_path_rate": 0, "learning_rate": 0.1, "optim": "sgd", "packing": packing}
+    one = flags(parts, tmp_path / "one", **common, per_device_train_batch_size=4)
+    two = flags(parts, tmp_path / "two", **common, per_device_train_batch_size=2, ddp_backend="gloo")
+    main(one)
+    done = torchrun(2, two)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
+    start = tmp_path / "start"
+    main(flags(parts, start, **{**common, "learning_rate": 0}, max_steps=1))
+    moved = sum(float((ours[name] - value).norm()) for name, value in weights(start).items())
+    apart = sum(float((ours[name] - theirs[name]).norm()) for name in ours)
+    assert moved > 0.1 and apart < 1e-4 * moved
+
+
+def test_ranks_mask_differently_and_each_saves_its_state(parts, tmp_path):
+    done = torchrun(2, flags(parts, tmp_path, max_steps=2, save_steps=2, per_device_train_batch_size=2,
+                             ddp_backend="gloo", TMAug_mode="paper"))  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    states = [torch.load(tmp_path / "checkpoint-2" / f"token_masking_{rank}.pt") for rank in (0, 1)]
+    assert not torch.equal(*states)
+
+
+@pytest.mark.parametrize(
+    "ranks, held",
+    [
+        ({"use_llm_lora": 4}, {VISION, PROJECTOR}),
+        ({"use_backbone_lora": 2}, {PROJECTOR, LANGUAGE}),
+        ({"use_llm_lora": 4, "use_backbone_lora": 2, "freeze_mlp": True}, set()),
+    ],
+    ids=["llm", "backbone", "both"],
+)
+def test_lora(parts, tmp_path, ranks, held):
+    """The checkpoint holds the additions and all that learns whole; the output folder is a model with them added."""
+    from peft import PeftModel
+
+    from vitp.load import load_model
+
+    main(flags(parts, tmp_path / "start", max_steps=1, learning_rate=0, weight_decay=0))
+    command = flags(parts, tmp_path / "lora", save_steps=2, learning_rate=1e-2, **ranks)
+    main(command)
+    start, end = weights(tmp_path / "start"), weights(tmp_path / "lora")
+    adapter = load_file(tmp_path / "lora" / "checkpoint-4" / "adapter_model.safetensors")
+    for prefix, flag in ((VISION, "use_backbone_lora"), (LANGUAGE, "use_llm_lora")):
+        added = {name for name in adapter if prefix in name and ".lora_A." in name}
+        assert bool(added) == (flag in ranks) and all(adapter[name].shape[0] == ranks[flag] for name in added)
+        changed = [name for name in start if name.startswith(prefix) and not torch.equal(start[name], end[name])]
+        assert changed and (flag not in ranks or all("proj" in name or "mlp" in name for name in changed))
+    for prefix in (VISION, PROJECTOR, LANGUAGE):
+        whole = [name for name in start if name.startswith(prefix)]
+        assert (prefix in held) == all(f"base_model.model.{name}" in adapter for name in whole)
+
+    batch = {"input_ids": torch.arange(20)[None], "labels": torch.arange(20)[None]}
+    with_adapter = PeftModel.from_pretrained(load_model(tmp_path / "start"), tmp_path / "lora" / "checkpoint-4").eval()
+    assert torch.allclose(with_adapter(**batch).loss, load_model(tmp_path / "lora").eval()(**batch).loss, atol=1e-4)
+
+    (tmp_path / "lora" / "model.safetensors").unlink()
+    main([*command, "--resume_from_checkpoint", str(tmp_path / "lora" / "checkpoint-2")])
+    again = weights(tmp_path / "lora")
+    assert all(torch.allclose(end[name], again[name], atol=1e-6) for name in end)
+
+
+def test_internvls_own_folder_is_trained(parts, tmp_path):
+    internvl_folder(tmp_path / "internvl")
+    tokenizer = demo.train_tokenizer(["user assistant system"], 300)
+    prepare_tokenizer(tokenizer)
+    tokenizer.save_pretrained(tmp_path / "internvl")
+    more = {"vision_config": None, "llm": None, "model_name_or_path": tmp_path / "internvl", "max_seq_length": 2000}
+    for name, extra in (("own", {}), ("larger", {"force_image_size": 42})):
+        result = main(flags(parts, tmp_path / name, max_steps=2, **more, **extra))
+        assert result["steps"] == 2
+    assert weights(tmp_path / "larger")[f"{VISION}embeddings.position_embeddings"].shape[1] == 37
+    with pytest.raises(ValueError, match="--force_image_size 44: .* multiple of 14; the nearest is 42"):
+        main(flags(parts, tmp_path / "refused", force_image_size=44, **more))
+
+
+def test_checkpointing_and_evaluation_flags(parts, tmp_path):
+    main(flags(parts, tmp_path / "plain", max_steps=2))
+    done = main([*flags(parts, tmp_path / "checked", max_steps=2, eval_strategy="steps", eval_steps=1, save_steps=1,
+                        eval_meta_path=parts / "data" / "meta.json", load_best_model_at_end=True),
+                 "--activation_checkpointing"])  # fmt: skip
+    assert "eval_loss" in done
+    plain, checked = weights(tmp_path / "plain"), weights(tmp_path / "checked" / "checkpoint-2")
+    assert all(torch.allclose(plain[name], checked[name], atol=1e-5) for name in plain)
+    best = json.loads((tmp_path / "checked" / "trainer_state.json").read_text())["best_model_checkpoint"]
+    assert same(weights(tmp_path / "checked"), weights(tmp_path / "checked" / os.path.basename(best)))
+
+
+def test_demo(tmp_path, monkeypatch, capsys):
+    """All of it, smaller: it runs, and what it reports is counted from what it asked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "TRAIN_SCENES", 24)
+    monkeypatch.setattr(demo, "TEST_SCENES", 4)
+    result = main(["--demo", "--max_steps", "3", "--use_cpu", "--per_device_train_batch_size", "4"])
+    answers = json.loads((tmp_path / demo.OUTPUT / "answers.json").read_text())["answers"]
+    assert 0 <= result["accuracy"] <= 1 and sum(one["count"] for one in result["questions"].values()) == len(answers)
+    assert result["accuracy"] == sum(one["answer"] == one["truth"] for one in answers) / len(answers)
+    assert "unseen scenes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"meta_path": None}, "--meta_path is missing"),
+        ({"llm": None}, "give --model_name_or_path, or --vision_config and --llm"),
+        ({"model_name_or_path": "somewhere"}, "give --model_name_or_path, or"),
+        ({"force_image_size": 40}, "multiple of 16; the nearest is (32|48)"),
+        ({"meta_path": "gone.json"}, "gone.json: no such file"),
+        ({"TMAug_prob": 2}, "--TMAug_prob 2"),
+        ({"TMAug_mode": "mae"}, "--TMAug_mode 'mae'"),
+        ({"drop_path_rate": 1}, "--drop_path_rate 1"),
+        ({"conv_style": "vicuna"}, "conv_style 'vicuna'"),
+        ({"eval_strategy": "steps"}, "needs --eval_meta_path"),
+        ({"resume_from_checkpoint": "true"}, "no whole checkpoint-N to go on from"),
+        ({"resume_from_checkpoint": "gone"}, "gone: no whole checkpoint"),
+        ({"use_llm_lora": 4, "freeze_llm": True}, "say the opposite"),
+        ({"freeze_llm": True, "freeze_mlp": True, "freeze_backbone": True}, "nothing to train"),
+        ({"max_dynamic_pach": 3}, "unknown flag '--max_dynamic_pach'; did you mean --max_dynamic_patch"),
+        ({"max_steps": "many"}, "invalid (int|float) value: 'many'"),
+        (
+            {"deepspeed": "zero_stage9.json"},
+            "zero_stage9.json: no such file, nor one of those shipped: .*zero_stage2.json",
+        ),
+        ({"min_dynamic_patch": 3}, "max_dynamic_patch"),
+    ],
+)
+def test_mistakes_are_one_clear_line(parts, tmp_path, change, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        main(flags(parts, tmp_path / "output", **change))

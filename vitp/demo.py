@@ -1,0 +1,181 @@
+"""What `train.py --demo` trains, on what, and how well it then answers.
+
+drawn scenes -> tokenizer, two small config.json, flags for train.py -> answers about unseen scenes against the truth
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+from transformers import InternVLVisionConfig, LlamaConfig, PreTrainedTokenizerFast
+
+from common.images import open_image
+from common.run import write_json
+from common.sample_data import MANIFEST, create_sample_dataset
+from vitp.conversation import INTERNVL_SYSTEM, read_conversation
+from vitp.inference import Answerer
+
+FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
+TRAIN_SCENES, TEST_SCENES, SIZE = 4000, 150, 64
+SETTINGS = {
+    "max_steps": 2000, "per_device_train_batch_size": 16, "learning_rate": "1e-3", "warmup_steps": 100,
+    "max_dynamic_patch": 1, "max_seq_length": 512, "group_by_length": "true", "dataloader_num_workers": 1,
+    "save_steps": 500, "save_total_limit": 1, "logging_steps": 50, "drop_path_rate": 0, "weight_decay": 0.05,
+}  # fmt: skip
+ABOUT = {  # what a question is about, by words that occur in it
+    "colour": ("colour", "颜色"),
+    "number": ("How many", "几"),
+    "style": ("style", "风格"),
+    "position": ("Where", "位置"),
+    "kinds": ("Which kinds",),
+    "relation": ("What is ", "Is the", "Are the"),
+}
+
+
+def prepare() -> list[str]:
+    """Write data and the parts of a model -> flags for train.py."""
+    for name, count, seed in (("train", TRAIN_SCENES, 0), ("test", TEST_SCENES, 1)):
+        folder = FOLDER / name
+        if not (folder / MANIFEST).is_file():
+            print(f"drawing {count} scenes into {folder}")
+            create_sample_dataset(folder, count, seed, "conversations", SIZE)
+    _turn_round(FOLDER / "train")
+    tokenizer = train_tokenizer(_texts(FOLDER / "train"))
+    write_parts(FOLDER / "parts", tokenizer, width=192)
+    flags = {
+        "vision_config": FOLDER / "parts" / "vision.json",
+        "llm": FOLDER / "parts" / "config.json",
+        "meta_path": FOLDER / "train" / "turned.json",
+        "output_dir": OUTPUT,
+        **SETTINGS,
+    }
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def examine(folder: str, questions: int = 400, batch_size: int = 32) -> dict:
+    """Ask the model of `folder` about unseen scenes -> {"accuracy", "blind", "questions": {kind of question: ...}}.
+
+    An answer counts if it is the truth word for word. blind: the best that can be had without looking, the answer that
+    is most frequent in training for the same question.
+    """
+    asked = _questions(FOLDER / "test")[:questions]
+    usual = {question: Counter() for _, question, _ in asked}
+    for _, question, answer in _questions(FOLDER / "train"):
+        if question in usual:
+            usual[question][answer] += 1
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    answerer = Answerer(folder, device)
+    right, shown = defaultdict(list), []
+    for start in tqdm(range(0, len(asked), batch_size), desc="asking about unseen scenes", leave=False, disable=None):
+        batch = asked[start : start + batch_size]
+        answers = answerer([([open_image(image)], question) for image, question, _ in batch], max_new_tokens=40)
+        for (image, question, truth), answer in zip(batch, answers):
+            blind = usual[question].most_common(1)
+            right[_kind(question)].append((answer == truth, bool(blind) and blind[0][0] == truth))
+            shown.append({"image": str(image), "question": question, "truth": truth, "answer": answer})
+    every = [pair for pairs in right.values() for pair in pairs]
+    result = _shares(every) | {"questions": {kind: _shares(right[kind]) for kind in sorted(right)}}
+    write_json(Path(folder) / "answers.json", {**result, "answers": shown})
+    print(f"unseen scenes, answers that are word for word the truth: {result['accuracy']:.0%} "
+          f"(without looking {result['blind']:.0%})")  # fmt: skip
+    for kind, shares in result["questions"].items():
+        print(f"  {kind:12} {shares['accuracy']:4.0%} (without looking {shares['blind']:4.0%}) of {shares['count']}")
+    for one in shown[:3]:
+        print(f"  {one['image']}: {one['question']} -> {one['answer']} (truth: {one['truth']})")
+    return result
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer: any text goes through it unchanged, frequent words are one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def write_parts(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, width: int, layers: int = 4, size: int = SIZE
+) -> None:
+    """vision.json, config.json and the tokenizer of a model `width` wide for images of `size` pixels, patches of 8:
+    what --vision_config and --llm take."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    vision = InternVLVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        image_size=size,
+        patch_size=8,
+        attention_bias=True,
+        layer_scale_init_value=1.0,  # from scratch, a smaller one only slows the beginning
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    )
+    write_json(folder / "vision.json", vision.to_dict())
+    write_json(folder / "config.json", text.to_dict())
+
+
+def _records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "conversations.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _turn_round(folder: Path) -> None:
+    """Begin every conversation with another of its turns. The description comes first in all of them, and who has
+    read it need not look to answer the rest."""
+    lines = []
+    for index, record in enumerate(_records(folder)):
+        said = [turn | {"value": turn["value"].replace("<image>\n", "")} for turn in record["conversations"]]
+        start = 2 * (index % (len(said) // 2))
+        lines.append(json.dumps(record | {"conversations": said[start:] + said[:start]}, ensure_ascii=False) + "\n")
+    (folder / "turned.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_json(folder / "turned.json", {"scenes": {"root": "images", "annotation": "turned.jsonl"}})
+
+
+def _texts(folder: Path) -> list[str]:
+    said = [turn["value"].replace("<image>\n", "") for one in _records(folder) for turn in one["conversations"]]
+    return [*said, *[f"system\n{INTERNVL_SYSTEM}\nuser\nassistant\n"] * 100]
+
+
+def _questions(folder: Path) -> list[tuple[Path, str, str]]:
+    """-> image, question, true answer"""
+    return [
+        (folder / "images" / record["image"], question.replace("<image>\n", ""), answer)
+        for record in _records(folder)
+        for question, answer in read_conversation(record).turns
+    ]
+
+
+def _kind(question: str) -> str:
+    return next((kind for kind, words in ABOUT.items() if any(word in question for word in words)), "description")
+
+
+def _shares(pairs: list[tuple[bool, bool]]) -> dict:
+    return {
+        "accuracy": sum(right for right, _ in pairs) / len(pairs),
+        "blind": sum(blind for _, blind in pairs) / len(pairs),
+        "count": len(pairs),
+    }

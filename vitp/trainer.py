@@ -1,0 +1,127 @@
+"""Hugging Face's Trainer, whole, and what it lacks: exact resume of the token masking, checkpoints that are loaded
+strictly, batches of like length in an order that can be resumed, and this repository's logs.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from common.checkpoint import read_tensors, write_atomically
+from common.run import Run
+from vitp.token_masking import TokenMasking
+
+
+class InstructionTrainer(Trainer):
+    """masking: the model's, whose generator is saved and restored with the other random states of each process."""
+
+    def __init__(self, *arguments, masking: TokenMasking | None = None, group_by_length: bool = False, **named):
+        super().__init__(*arguments, **named)
+        self.masking, self.group_by_length = masking, group_by_length
+        self.add_callback(_Epochs(self))
+
+    def _get_train_sampler(self, train_dataset=None):
+        if not self.group_by_length:
+            return super()._get_train_sampler(train_dataset)
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler([length or 0 for length in dataset.lengths()], together, self.args.seed)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.masking is not None:
+            with write_atomically(self._masking_state(output_dir)) as file:
+                torch.save(self.masking.generator.get_state(), file)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None and self.masking is not None:
+            self.masking.generator.set_state(read_tensors(self._masking_state(checkpoint)))
+
+    def _masking_state(self, folder: str) -> Path:
+        return Path(folder) / f"token_masking_{self.args.process_index}.pt"
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        """What Trainer only warns of: a run that went on with some weights from its start."""
+        tied = {"lm_head.weight"} if self.model.config.tie_word_embeddings else set()
+        wrong = [*(set(load_result.missing_keys) - tied), *load_result.unexpected_keys]
+        if wrong:
+            raise ValueError(f"the checkpoint is not of this model: {len(wrong)} tensors differ, such as {wrong[0]}")
+
+
+class LengthGroupedSampler(Sampler):
+    """Samples in random order, but those of one optimizer step of like length (transformers' grouping).
+
+    The order is a pure function of (seed, epoch), so a resumed run finds its place.
+    """
+
+    def __init__(self, lengths: list[int], together: int, seed: int):
+        self.lengths, self.together, self.seed, self.epoch = lengths, together, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.together, generator=generator))
+
+
+class RunLog(TrainerCallback):
+    """Trainer's entries into the run's log.jsonl and TensorBoard. None: not the main process."""
+
+    def __init__(self, run: Run | None):
+        self.run = run
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        if self.run is not None:
+            self.run.start_logging(state.global_step)
+
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        if self.run is not None and logs:
+            numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+            self.run.log(state.global_step, {_under(name): value for name, value in numbers.items()})
+
+    def on_train_end(self, args, state, control, **_) -> None:
+        if self.run is not None and self.run.writer is not None:
+            self.run.writer.flush()
+
+
+def last_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint-N that is whole: Trainer writes trainer_state.json into it last."""
+    found = []
+    for path in Path(output_dir).glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if number.isdigit() and _is_whole(path / "trainer_state.json"):
+            found.append((int(number), path))
+    return max(found)[1] if found else None
+
+
+class _Epochs(TrainerCallback):
+    """Tells sampler and data the epoch; accelerate tells only one of them, and not under a batch sampler."""
+
+    def __init__(self, trainer: InstructionTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **_) -> None:
+        epoch = int(state.epoch or 0)
+        self.trainer.train_dataset.set_epoch(epoch)
+        sampler = train_dataloader.batch_sampler
+        while sampler is not None:
+            if isinstance(sampler, LengthGroupedSampler):
+                sampler.epoch = epoch
+            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        return "global_step" in json.loads(state.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _under(name: str) -> str:
+    return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name.removeprefix('train_')}"
