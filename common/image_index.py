@@ -10,8 +10,6 @@ named by the model's weights, so vectors of two models never meet, and paths are
 import hashlib
 import io
 import json
-import os
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from torch import nn
 from tqdm import tqdm
 
 from common.checkpoint import write_atomically
+from common.faiss_library import load_faiss
 from common.images import list_images, open_image
 
 CACHE = ".image_index"  # hidden, so list_images does not look inside
@@ -83,7 +82,7 @@ class ImageIndex:
     def search(self, queries: torch.Tensor | np.ndarray, k: int) -> tuple[np.ndarray, list[list[Path]]]:
         """Unit vectors (Q, D) -> cosines (Q, k), highest first, and the images; fewer than k where there are fewer."""
         if self._index is None:
-            self._index = _faiss().IndexFlatIP(self.vectors.shape[1])
+            self._index = load_faiss().IndexFlatIP(self.vectors.shape[1])
             self._index.add(self.vectors)
         queries = np.ascontiguousarray(torch.as_tensor(queries).detach().float().cpu().numpy())
         if queries.ndim != 2 or queries.shape[1] != self.vectors.shape[1]:
@@ -159,14 +158,3 @@ def _stamp(path: Path, folder: Path) -> Stamp:
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=12).hexdigest()
-
-
-def _faiss():
-    """Loaded when it is first searched, after torch: each brings an OpenMP runtime of its own. Linux keeps the two
-    apart; on a Mac the second one stops the process, or crashes as soon as it uses more than one thread."""
-    if sys.platform == "darwin":
-        os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")
-    import faiss
-
-    faiss.omp_set_num_threads(1 if sys.platform == "darwin" else torch.get_num_threads())
-    return faiss

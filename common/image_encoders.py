@@ -1,0 +1,199 @@
+"""Which network turns images into vectors, whoever trained it?
+
+file, folder or timm name -> open_encoder -> ImageEncoder (common/image_vectors.py)
+
+Every other file below common/ knows nothing of the systems. This one has to: comparing a ViT with a style encoder and a
+CLIP asks for somebody who opens all three, and folders do not import each other. What it knows is one row of OPENERS
+for each kind of weights; the system's module is imported by name when a file of that kind is opened, so a system that
+is not used is not loaded, and one that is removed takes its row with it.
+"""
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from torch import nn
+
+from common.augment import square
+from common.checkpoint import read_tensors
+from common.image_store import STORE_SCALE, fit_shorter_side
+from common.image_vectors import ImageEncoder, Tokens
+from common.vision import create_backbone
+
+
+def open_encoder(weights: str | Path, device: torch.device | str = "cpu", image_size: int = 0) -> ImageEncoder:
+    """In eval mode on `device`. weights: a file or folder of a kind in OPENERS, or a timm model: `NAME` with timm's
+    weights, `NAME:FILE` with those of a file, `NAME:random`. image_size: pixels; 0 is the network's own."""
+    encoder = OPENERS[kind_of(weights)](str(weights), image_size)
+    return encoder.to(device).eval()
+
+
+def kind_of(weights: str | Path) -> str:
+    """A key of OPENERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
+    path = Path(weights)
+    if path.is_dir():
+        return _kind_of_folder(path)
+    if path.is_file():
+        content = {} if path.suffix == ".safetensors" else read_tensors(path)
+        kind = content.get("kind", "InternViT") if isinstance(content, dict) else type(content).__name__
+        if kind not in OPENERS:
+            raise ValueError(f"{path}: weights of kind '{kind}' make no image vectors; expected {', '.join(OPENERS)}")
+        return kind
+    name = str(weights).partition(":")[0]
+    if "/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        raise FileNotFoundError(f"{weights}: no such file or folder of weights")
+    return "timm"
+
+
+def _kind_of_folder(path: Path) -> str:
+    config = path / "config.json"
+    if not config.is_file():
+        raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    if kind in ("internvl", "internvl_chat"):
+        raise ValueError(f"{path}: a whole {kind} model; take its ViT out with python vitp/extract_vit.py")
+    if kind not in FOLDERS:
+        raise ValueError(f"{config}: model_type '{kind}'; expected {', '.join(FOLDERS)}")
+    return FOLDERS[kind]
+
+
+class TimmVectors(ImageEncoder):
+    """Any timm model; its own vector is what it gives its classifier."""
+
+    own = "what the classifier reads"
+
+    def __init__(self, backbone: nn.Module, image_size: int = 0):
+        super().__init__()
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        config = resolve_model_data_config(backbone)
+        self.image_size = image_size or config["input_size"][-1]
+        config["input_size"] = (3, self.image_size, self.image_size)
+        self.preprocess = create_transform(**config, normalize=False)
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+
+    def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
+        return backbone_tokens(self.backbone, normalise(pixels, self.mean, self.std), layer)
+
+    def own_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.backbone(normalise(pixels, self.mean, self.std))
+
+
+class StyleVectors(ImageEncoder):
+    """A style encoder; its own vector is the style, its patches are those of its backbone."""
+
+    own = "style"
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+        self.image_size = encoder.tower.image_size
+        self.preprocess = CentredSquare(self.image_size)
+
+    def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
+        tower = self.encoder.tower
+        return backbone_tokens(tower.backbone, normalise(pixels, tower.mean, tower.std), layer)
+
+    def own_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.encoder(pixels).style
+
+
+class ClipVectors(ImageEncoder):
+    """A CLIP; its own vector is the projected one, which texts can be compared with."""
+
+    own = "image vector, comparable with texts"
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.image_size = model.image_size
+        self.preprocess = model.preprocess
+
+    def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
+        visual = self.model.network.visual
+        try:
+            found = visual.forward_intermediates(
+                self.model.normalise(pixels), indices=[layer], intermediates_only=True, output_extra_tokens=True,
+                normalize_intermediates=layer == -1 and hasattr(visual, "ln_post"),
+            )  # fmt: skip
+        except AssertionError as error:
+            raise ValueError(f"--layer {layer}: {error}") from None
+        cls = found.get("image_intermediates_prefix")
+        return Tokens(found["image_intermediates"][0].flatten(2).mT, cls[0][:, 0] if cls else None)
+
+    def own_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.encode_image(pixels)
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        return self.model.encode_text(texts).float()
+
+
+class CentredSquare:
+    """image -> (3, S, S) uint8: the largest centred square, as the style encoder is validated on."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        pixels = square(np.asarray(fit_shorter_side(image, round(STORE_SCALE * self.size))), self.size)
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+
+
+def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """(B, 3, S, S) uint8 -> what a timm backbone reads, in the order that its convolutions are fastest in."""
+    return ((pixels / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def backbone_tokens(backbone: nn.Module, image: torch.Tensor, layer: int = -1) -> Tokens:
+    """A timm backbone's tokens; at layer -1 behind its final norm, before that as a block leaves them."""
+    prefixes = getattr(backbone, "num_prefix_tokens", 0)
+    try:
+        if layer == -1:
+            final = backbone.forward_features(image)
+            if final.ndim == 3:  # (B, prefixes + N, V)
+                return Tokens(final[:, prefixes:], final[:, 0] if prefixes else None)
+            if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
+                final = final.permute(0, 3, 1, 2)
+            return Tokens(final.flatten(2).mT, None)
+        more = {"return_prefix_tokens": True} if prefixes else {}
+        (found,) = backbone.forward_intermediates(
+            image, indices=[layer], stop_early=True, intermediates_only=True, output_fmt="NCHW", **more
+        )
+    except AssertionError as error:
+        raise ValueError(f"--layer {layer}: {error}") from None
+    patches, prefix = found if prefixes else (found, None)
+    return Tokens(patches.flatten(2).mT, prefix[:, 0] if prefixes else None)
+
+
+def _open_timm(weights: str, image_size: int) -> ImageEncoder:
+    name, _, source = weights.partition(":")
+    torch.manual_seed(0)  # random weights are the same ones each time
+    backbone = create_backbone(name, source != "random" and (source or True), image_size or None)
+    return TimmVectors(backbone, image_size)
+
+
+def _open_style(weights: str, image_size: int) -> ImageEncoder:
+    _only_own_size(weights, image_size)
+    return StyleVectors(import_module("style_encoder").load_encoder(weights, torch.device("cpu"))[0])
+
+
+def _open_clip(weights: str, image_size: int) -> ImageEncoder:
+    _only_own_size(weights, image_size)
+    return ClipVectors(import_module("clip.model").load_clip(weights)[0])
+
+
+def _open_internvit(weights: str, image_size: int) -> ImageEncoder:
+    return import_module("vitp.retrieval.internvit").open_internvit(weights, image_size)
+
+
+def _only_own_size(weights: str, image_size: int) -> None:
+    if image_size:
+        raise ValueError(f"--image_size {image_size}: {weights} is used at the size that it was trained with")
+
+
+OPENERS = {"style encoder": _open_style, "clip": _open_clip, "InternViT": _open_internvit, "timm": _open_timm}
+FOLDERS = {"clip": "clip", "internvl_vision": "InternViT", "intern_vit_6b": "InternViT"}  # model_type: kind

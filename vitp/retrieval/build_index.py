@@ -1,0 +1,62 @@
+"""Make a folder of images searchable, and keep it so.
+
+    python vitp/retrieval/build_index.py --index_dir my_index --image_dir photos --vit_checkpoint W     the first time
+    python vitp/retrieval/build_index.py --index_dir my_index                                           ever after
+
+images that are new or changed -> vectors -> index; images that are gone -> forgotten
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file: imports begin at the repository root
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from common.script import report_left_out, run_script  # noqa: E402
+from vitp.retrieval.collection import Collection  # noqa: E402
+from vitp.retrieval.extraction import WAYS, add_encoder_flags, extractor_of  # noqa: E402
+from vitp.retrieval.indexes import NAMES  # noqa: E402
+
+
+def main(argv: list[str]) -> dict[str, int]:
+    """-> images added, removed, and there"""
+    args = read_arguments(argv)
+    if (args.index_dir / "facts.json").is_file():
+        collection = Collection(args.index_dir)
+        remember(args, collection)
+        extractor = extractor_of(args)
+    else:
+        if not args.image_dir or not args.vit_checkpoint:
+            raise ValueError(f"{args.index_dir}: a new index needs --image_dir and --vit_checkpoint")
+        extractor = extractor_of(args)
+        collection = Collection.create(args.index_dir, args.image_dir, args.kind or "flat", extractor.facts)
+    changes = collection.update(extractor)
+    report_left_out(collection.skipped, len(collection) + len(collection.skipped), 1.0, collection.image_dir)
+    print(f"{args.index_dir}: {changes['images']} images, {changes['added']} added, {changes['removed']} removed")
+    return changes
+
+
+def remember(args: argparse.Namespace, collection: Collection) -> None:
+    """Settings of an index are those it was made with; what is given otherwise is a mistake."""
+    facts = collection.facts
+    if args.image_dir and args.image_dir.resolve() != collection.image_dir:
+        raise ValueError(f"{args.index_dir}: is the index of {collection.image_dir}, not of {args.image_dir}")
+    if args.kind and args.kind != facts["kind"]:
+        raise ValueError(f"{args.index_dir}: is of kind {facts['kind']}, not {args.kind}; make a new index")
+    args.vit_checkpoint = args.vit_checkpoint or facts["weights"]
+    for way in WAYS:
+        setattr(args, way, facts[way])
+
+
+def read_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="build_index.py", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--index_dir", type=Path, required=True, help="where the index is, or is to be")
+    parser.add_argument("--image_dir", type=Path, help="images, looked for in all folders below")
+    parser.add_argument("--kind", help=f"{', '.join(NAMES)}, or a FAISS factory string; default flat, which is exact")
+    add_encoder_flags(parser, required=False)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    run_script(main)

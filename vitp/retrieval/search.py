@@ -1,0 +1,86 @@
+"""Which images of an index are like this one, or fit these words?
+
+    python vitp/retrieval/search.py --index_dir my_index --image a.jpg --sheet found.png
+    python vitp/retrieval/search.py --index_dir my_index --text "a red boat on the left"     (of CLIP's vectors)
+
+image or words -> vector (1, D) -> cosines (k,), paths -> lines, or --json; a picture of what was found
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a file: imports begin at the repository root
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from common.script import run_script  # noqa: E402
+from vitp.retrieval.collection import Collection  # noqa: E402
+from vitp.retrieval.contact_sheet import draw_results  # noqa: E402
+from vitp.retrieval.extraction import WAYS, Extractor  # noqa: E402
+
+
+def main(argv: list[str]) -> list[dict]:
+    """-> one {query, found: [{image, similarity}]} for each query"""
+    args = read_arguments(argv)
+    collection = Collection(args.index_dir)
+    facts = collection.facts
+    weights = args.vit_checkpoint or facts["weights"]
+    extractor = Extractor(weights, **{way: facts[way] for way in WAYS}, device=args.device)
+    if extractor.facts["key"] != facts["key"]:
+        raise ValueError(f"{weights}: not the weights that {args.index_dir} was made with")
+    queries: list[Path | str] = [*args.image, *args.text]
+    scores, paths = collection.search(encode(extractor, args.image, args.text), args.top_k, args.search)
+    results = [
+        {"query": str(query), "found": [{"image": str(path), "similarity": score} for path, score in zip(*row)]}
+        for query, *row in zip(queries, paths, scores)
+    ]
+    if args.sheet:
+        draw_results(args.sheet, queries, paths, scores)
+    print(json.dumps(results, ensure_ascii=False) if args.json else format_results(results))
+    return results
+
+
+def encode(extractor: Extractor, images: list[Path], texts: list[str]) -> np.ndarray:
+    """-> (images + texts, D), unit length"""
+    parts = [extractor.encode(images)] if images else []
+    if texts:
+        if extractor.pooling != "own":
+            raise ValueError(f"--text: words are compared with pooling 'own' alone, this index has {extractor.pooling}")
+        with torch.inference_mode():
+            parts.append(extractor.encoder.encode_text(texts).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def format_results(results: list[dict]) -> str:
+    lines = []
+    for result in results:
+        lines.append(f"{result['query']}:")
+        lines += [f"{found['similarity']:8.4f}  {found['image']}" for found in result["found"]]
+    return "\n".join(lines)
+
+
+def read_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="search.py", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--index_dir", type=Path, required=True, help="what build_index.py made")
+    parser.add_argument("--image", type=Path, nargs="+", default=[], help="find images like these")
+    parser.add_argument("--text", nargs="+", default=[], help="find images that fit these words, each in quotes")
+    parser.add_argument("--top_k", type=int, default=10, help="images to find for each")
+    parser.add_argument("--search", default="", help="of an approximate index: nprobe=64, efSearch=256")
+    parser.add_argument("--sheet", type=Path, help="write a picture of what was found, .png")
+    parser.add_argument("--vit_checkpoint", help="where the weights are now, if not where the index found them")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    args = parser.parse_args(argv)
+    if not args.image and not args.text:
+        raise ValueError("nothing to search for; give --image FILE or --text WORDS")
+    if args.top_k < 1:
+        raise ValueError(f"--top_k {args.top_k}: expected at least 1")
+    return args
+
+
+if __name__ == "__main__":
+    run_script(main)
