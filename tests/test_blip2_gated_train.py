@@ -111,14 +111,20 @@ def test_only_what_learns_changes(arguments, tmp_path, monkeypatch):
     assert changed == learning and any("running_mean" in name for name in before)
 
 
-def test_training_learns_and_cached_features_learn_the_same(arguments, tmp_path):
-    arguments = [*arguments, "--training.epochs", "8", "--training.learning_rate", "1e-2", "--training.final_answers",
-                 "0"]  # fmt: skip
+def test_training_learns(arguments):
+    history = train.main([
+        *arguments, "--model.train", "all", "--training.epochs", "6", "--training.learning_rate", "3e-3",
+        "--training.save_steps", "99", "--training.final_answers", "0",
+    ])["history"]  # fmt: skip
+    assert history[-1]["train/main"] < 0.7 * history[0]["train/main"]
+
+
+def test_kept_features_train_like_pixels(arguments, tmp_path):
+    arguments = [*arguments, "--training.final_answers", "0"]
     plain = train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "plain")])["history"]
     kept = train.main([*arguments, "--training.cache_features"])["history"]
-    assert plain[-1]["train/main"] < 0.95 * plain[0]["train/main"]
     for one, other in zip(plain, kept):  # features are kept in fp16
-        assert other["train/main"] == pytest.approx(one["train/main"], rel=0.02)
+        assert other["val/main"] == pytest.approx(one["val/main"], rel=1e-3)
     assert len(list((tmp_path / "cache" / "features").glob("*.patches.bin"))) == 2
 
 
@@ -150,7 +156,16 @@ def steps_logged(logs):
     return sum(path.read_text().count('"train/loss"') for path in logs.glob("*/log.jsonl"))
 
 
-def test_killed_and_resumed_ends_with_the_same_weights(arguments, tmp_path):
+@pytest.fixture
+def one_thread():
+    """As in run_script: sums over several threads are rounded otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(arguments, tmp_path, one_thread):
     arguments = [*arguments, "--training.epochs", "3", "--training.accumulation", "2", "--training.batch_size", "4",
                  "--training.save_last", "--training.final_answers", "0", "--model.lora.enabled"]  # fmt: skip
     train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "whole"), "--training.log_dir",
