@@ -60,8 +60,9 @@ class Trainer:
 
     def __init__(
         self, accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
-        loader: DataLoader, plan: Plan, run: Run | None, last: Path, ema_decay: float = 0.0,
+        loader: DataLoader, plan: Plan, run: Run | None, last: Path | None, ema_decay: float = 0.0,
     ):  # fmt: skip
+        """last: folder of the state to resume from; None keeps none."""
         if len(loader.batch_sampler) < plan.accumulation:
             raise ValueError(
                 f"{len(loader.batch_sampler)} batch(es) per epoch with ACCUMULATION {plan.accumulation}: not one "
@@ -157,13 +158,16 @@ class Trainer:
         values = {name: float(value) for name, value in parts.items()}
         if not all(map(math.isfinite, values.values())):
             raise ValueError(
-                f"the loss is not finite at step {self.progress.step} ({values}); {self.last} holds the state before; "
-                "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps"
+                f"the loss is not finite at step {self.progress.step} ({values}); "
+                + (f"{self.last} holds the state before; " if self.last else "")
+                + "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps"
             )
         return values
 
     def save(self) -> None:
         """Write last/ whole beside the old one, then swap the two; a kill in between leaves one that is whole."""
+        if self.last is None:
+            return
         partial, older = self.last.with_name("last.partial"), self.last.with_name("last.older")
         sums = self._finite(self.sums)  # a state that is broken never takes the place of one that is not
         if self.accelerator.is_main_process:

@@ -136,3 +136,73 @@ def test_clips_file_says_what_its_module_says():
 
     for name, value in vars(read_settings(config, [])).items():
         assert name == "demo" or value == getattr(config, name.upper())
+
+
+SECTIONED = """
+SECTIONS = ("data", "model", "model.lora", "training")
+DATA_ROOT: str = "./data"  # where the files lie
+MODEL_LORA_ENABLED: bool = False
+MODEL_LORA_RANK: int = 8
+MODEL_OPT_MODEL: str = "opt"
+TRAINING_BATCH_SIZE: int = 16
+TRAINING_RATE: float = 1e-3
+DEMO = {"TRAINING_BATCH_SIZE": 2}
+"""
+
+
+@pytest.fixture
+def sectioned(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "default.yaml").write_text("training:\n  batch_size: 32\n  rate: 1e-4\n")
+    (tmp_path / "configs" / "art.yaml").write_text("model:\n  lora:\n    rank: 4\ntraining:\n  batch_size: 8\n")
+    module = types.ModuleType("sectioned")
+    module.__file__ = str(tmp_path / "config.py")
+    Path(module.__file__).write_text(SECTIONED)
+    exec(compile(SECTIONED, module.__file__, "exec"), module.__dict__)
+    return module
+
+
+def test_sections_are_layered(sectioned, tmp_path):
+    assert read_settings(sectioned, []).training_batch_size == 32  # of default.yaml
+    settings = read_settings(sectioned, ["--config", "art", "--model.opt_model", "x", "--model.lora.enabled"])
+    assert (settings.training_batch_size, settings.training_rate, settings.model_lora_rank) == (8, 1e-4, 4)
+    assert settings.model_opt_model == "x" and settings.model_lora_enabled is True and settings.data_root == "./data"
+    assert read_settings(sectioned, ["--config=art", "--training.batch_size", "4"]).training_batch_size == 4
+    assert read_settings(sectioned, ["--training_batch_size=3"]).training_batch_size == 3
+    assert read_settings(sectioned, ["--demo"]).training_batch_size == 2
+    (tmp_path / "mine.yaml").write_text("data:\n  root: elsewhere\n")
+    settings = read_settings(sectioned, ["--config", str(tmp_path / "mine.yaml")])
+    assert (settings.data_root, settings.training_batch_size) == ("elsewhere", 32)
+
+
+def test_values_of_an_older_run_lie_below_a_named_file_and_flags(sectioned):
+    older = {"training_batch_size": 64, "training_rate": 0.5}
+    assert read_settings(sectioned, [], given=older).training_batch_size == 64
+    settings = read_settings(sectioned, ["--config", "art", "--data.root", "d"], given=older)
+    assert (settings.training_batch_size, settings.training_rate, settings.data_root) == (8, 0.5, "d")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("model:\n  lora:\n    rnak: 4\n", "unknown setting 'model.lora.rnak'; did you mean model.lora.rank"),
+        ("batch_size: 4\n", "unknown setting 'batch_size'; did you mean training.batch_size"),
+        ("loss:\n  training:\n    batch_size: 4\n", "unknown setting 'loss.training.batch_size'"),
+        ("model:\n  lora: 4\n", "unknown setting 'model.lora'"),
+    ],
+)
+def test_mistakes_in_sections(sectioned, tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_settings(sectioned, ["--config", str(tmp_path / "mine.yaml")])
+    with pytest.raises(ValueError, match="unknown flag '--training.batchsize'; did you mean --training.batch_size"):
+        read_settings(sectioned, ["--training.batchsize", "4"])
+    with pytest.raises(FileNotFoundError, match="artquets: no such file, nor one of art, default"):
+        read_settings(sectioned, ["--config", "artquets"])
+
+
+def test_help_shows_sections(sectioned, capsys):
+    with pytest.raises(SystemExit):
+        read_settings(sectioned, ["--help"])
+    shown = capsys.readouterr().out
+    assert "--model.lora.rank" in shown and "where the files lie" in shown

@@ -1,0 +1,190 @@
+"""Do gates help with questions about style? Plain Q-Former, film, gate, kv and LoRA on real drawings, three seeds.
+
+    python benchmarks/blip2_real.py --data_dir FOLDER --efficientnet_weights FILE [--arms film kv] [--seeds 0]
+
+FOLDER holds train.csv, val.csv, test.csv (image, question, answer, style) and templates.csv (type, template). For each
+seed a small BLIP-2 is trained from scratch on the questions about one half of the training images: it stands for the
+published one. Each arm starts from it with vision tower and language model frozen and learns the other half:
+
+    plain   the whole Q-Former learns, no gates        lora    LoRA on its W_K and W_V alone learns
+    film, gate, kv   the Q-Former stands still; gates, prompt mapper and the projection of the EfficientNet learn
+
+All take equal steps, all are measured on the test table by the epoch of the lowest validation loss. What is finished is
+kept in --work_dir and skipped the next time, so the script can be stopped and started again.
+"""
+
+import argparse
+import contextlib
+import csv
+import hashlib
+import json
+import re
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from blip2_gated import evaluate, train
+from blip2_gated.recipe import load_gated
+from common.run import write_json
+
+CONFIG = {
+    "vision_config": {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 3,
+                      "image_size": 96, "patch_size": 12},
+    "qformer_config": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3,
+                       "cross_attention_frequency": 2},
+    "text_config": {"model_type": "opt", "vocab_size": 1000, "hidden_size": 192, "word_embed_proj_dim": 192,
+                    "ffn_dim": 768, "num_hidden_layers": 3, "num_attention_heads": 3, "max_position_embeddings": 96},
+    "num_query_tokens": 8,
+}  # fmt: skip
+ARMS = {
+    "plain": ["--model.gating.type", "none", "--model.train", "qformer"],
+    "film": ["--model.gating.type", "film"],
+    "gate": ["--model.gating.type", "gate"],
+    "kv": ["--model.gating.type", "kv"],
+    "lora": ["--model.gating.type", "none", "--model.lora.enabled"],
+}
+ABOUT = {"style": ("style", "technique", "is_style"), "content": ("content", "group", "is_content")}
+
+
+def main() -> None:
+    args = read_arguments()
+    folder = Path(args.work_dir).resolve()
+    write_tables(Path(args.data_dir), folder)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    for seed in args.seeds:
+        base = folder / f"base_{seed}"
+        if not (base / "scores.json").is_file():
+            train_base(args, folder, base, seed)
+        for arm in args.arms:
+            if not (folder / f"{arm}_{seed}" / "scores.json").is_file():
+                train_arm(args, folder, base, arm, seed)
+    report(folder, ["base", *args.arms], args.seeds)
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--efficientnet_weights", required=True, help="of tf_efficientnet_lite0, ImageNet's")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--base_epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--val_questions", type=int, default=600, help="of the validation table, evenly spread")
+    parser.add_argument("--work_dir", default="./.cache/blip2_real")
+    return parser.parse_args()
+
+
+def write_tables(data: Path, folder: Path) -> None:
+    """The tables with a column of types, the training table in two halves by image; paths relative to `data`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (data / "templates.csv").open(encoding="utf-8", newline="") as file:
+        templates = [(row["type"], re.compile(re.escape(row["template"]).replace(r"\{\}", ".+")))
+                     for row in csv.DictReader(file)]  # fmt: skip
+    tables: dict[str, list[list[str]]] = {"half_0": [], "half_1": [], "val": [], "test": []}
+    for split in ("train", "val", "test"):
+        with (data / f"{split}.csv").open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                kind = next(kind for kind, pattern in templates if pattern.fullmatch(row["question"]))
+                half = hashlib.blake2b(row["image"].encode(), digest_size=1).digest()[0] % 2
+                name = f"half_{half}" if split == "train" else split
+                tables[name].append([row["image"], row["question"], row["answer"], row["style"], kind])
+    for name, rows in tables.items():
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["image", "question", "answer", "style", "type"], *rows])
+
+
+def shared_flags(args: argparse.Namespace, folder: Path, run: Path, seed: int) -> list[str]:
+    return [
+        "--data.root", str(folder), "--data.image_root", args.data_dir, "--data.type_column", "type",
+        "--data.val_csv", "val.csv", "--data.cache_dir", str(folder / "cache"), "--training.seed", str(seed),
+        "--training.device", "cpu", "--training.batch_size", "32", "--training.learning_rate", "1e-3",
+        "--training.warmup_steps", "60", "--training.final_answers", "0", "--training.log_steps", "50",
+        "--training.checkpoint_dir", str(run), "--training.log_dir", str(folder / "logs"),
+    ]  # fmt: skip
+
+
+def train_base(args: argparse.Namespace, folder: Path, base: Path, seed: int) -> None:
+    flags = [
+        *shared_flags(args, folder, base, seed), "--data.train_csv", "half_0.csv", "--model.blip2",
+        str(folder / "config.json"), "--model.train", "all", "--model.gating.type", "none", "--loss.style_hit", "0",
+        "--training.epochs", str(args.base_epochs),
+    ]  # fmt: skip
+    learn_and_measure(args, base, flags)
+    model, _ = load_gated(base / "best.pt")
+    model.blip2.save_pretrained(base / "blip2")
+    model.prompts.tokenizer.save_pretrained(base / "blip2")
+
+
+def train_arm(args: argparse.Namespace, folder: Path, base: Path, arm: str, seed: int) -> None:
+    run = folder / f"{arm}_{seed}"
+    flags = [
+        *shared_flags(args, folder, run, seed), "--data.train_csv", "half_1.csv", "--model.blip2", str(base / "blip2"),
+        "--model.efficientnet.name", "tf_efficientnet_lite0", "--model.efficientnet.weights",
+        args.efficientnet_weights, "--model.efficientnet.image_size", "128", "--model.prompt_mapper.hidden", "192",
+        "--training.cache_features", "--training.epochs", str(args.epochs), *ARMS[arm],
+    ]  # fmt: skip
+    learn_and_measure(args, run, flags)
+
+
+def learn_and_measure(args: argparse.Namespace, run: Path, flags: list[str]) -> None:
+    """Train, answer the test questions, write scores.json last."""
+    run.mkdir(parents=True, exist_ok=True)
+    start, spent = time.perf_counter(), time.process_time()
+    with (run / "output.log").open("w") as log, contextlib.redirect_stdout(log):
+        results = train.main(flags)
+        minutes, cpu_minutes = (time.perf_counter() - start) / 60, (time.process_time() - spent) / 60
+        found = evaluate.main([
+            "--checkpoint", str(run / "best.pt"), "--split", "test", "--num_beams", "1", "--device", "cpu",
+            "--batch_size", "64", "--output_dir", str(run / "test"), "--data.test_csv", "test.csv",
+        ])  # fmt: skip
+    model, _ = load_gated(run / "best.pt")
+    scores = {
+        "learning": sum(one.numel() for one in model.parameters() if one.requires_grad),
+        "minutes": minutes, "cpu_minutes": cpu_minutes, "best_epoch": results["best_epoch"],
+        "right": {kind: one["vqa_accuracy"] for kind, one in found["by_type"].items()},
+        "questions": {kind: one["questions"] for kind, one in found["by_type"].items()},
+        "main": found["losses"]["main"],
+    }  # fmt: skip
+    write_json(run / "scores.json", scores)
+    print(f"{run.name}: style {about(scores, 'style'):.1f} %, content {about(scores, 'content'):.1f} %, "
+          f"{minutes:.1f} minutes ({cpu_minutes:.1f} of CPU), best epoch {scores['best_epoch']}")  # fmt: skip
+
+
+def about(scores: dict, what: str) -> float:
+    """Right answers to questions of that kind, %."""
+    kinds = [kind for kind in ABOUT[what] if kind in scores["right"]]
+    return sum(scores["right"][kind] * scores["questions"][kind] for kind in kinds) / sum(
+        scores["questions"][kind] for kind in kinds
+    )
+
+
+def report(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> None:
+    """Mean over seeds and, behind it, the lowest and the highest; gains seed by seed over the plain Q-Former."""
+    found = {arm: [json.loads((folder / f"{arm}_{seed}" / "scores.json").read_text()) for seed in seeds]
+             for arm in arms}  # fmt: skip
+    kinds = [kind for what in ABOUT.values() for kind in what]
+    print("\n| right answers on test, % | learning, thousand | style questions | content questions | "
+          + " | ".join(kinds) + " |")  # fmt: skip
+    print("|---|" + "---|" * (len(kinds) + 3))
+    for arm, runs in found.items():
+        cells = [shown([about(one, what) for one in runs]) for what in ABOUT]
+        cells += [f"{statistics.mean(one['right'][kind] for one in runs):.1f}" for kind in kinds]
+        print(f"| {arm} | {runs[0]['learning'] / 1000:.0f} | " + " | ".join(cells) + " |")
+    if "plain" in found:
+        print("\nover the plain Q-Former, seed by seed, percentage points:")
+        for arm in [arm for arm in arms if arm not in ("base", "plain")]:
+            for what in ABOUT:
+                gains = [about(one, what) - about(other, what) for one, other in zip(found[arm], found["plain"])]
+                print(f"  {arm:6}{what:9}" + "  ".join(f"{gain:+.1f}" for gain in gains))
+
+
+def shown(values: list[float]) -> str:
+    return f"{statistics.mean(values):.1f} ({min(values):.1f} .. {max(values):.1f})"
+
+
+if __name__ == "__main__":
+    main()

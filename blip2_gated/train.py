@@ -1,0 +1,225 @@
+"""Train BLIP2-gated: answers to questions about images, with a style expert at the Q-Former's cross-attention.
+
+python blip2_gated/train.py --config artquest         configs/default.yaml, configs/artquest.yaml on top; all are flags
+python blip2_gated/train.py --demo                    drawn pictures and a small BLIP-2, minutes on a CPU
+python blip2_gated/train.py --training.save_last      keep last/ too; then --training.resume goes on after a stop
+torchrun --nproc_per_node 2 blip2_gated/train.py      several GPUs; accelerate launch works too
+"""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # started as a file: imports begin at the repository root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
+from accelerate.utils import broadcast_object_list, set_seed  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+
+from blip2_gated import config  # noqa: E402
+from blip2_gated.answer import answer_samples  # noqa: E402
+from blip2_gated.backbone import is_config  # noqa: E402
+from blip2_gated.data import prepare_data, read_splits  # noqa: E402
+from blip2_gated.dataset import Sample, VqaDataset  # noqa: E402
+from blip2_gated.learner import GatedLearner, measure_loss  # noqa: E402
+from blip2_gated.measures import measure_answers  # noqa: E402
+from blip2_gated.model import TRAINED, Blip2OPTGated  # noqa: E402
+from blip2_gated.recipe import build_gated, load_gated, make_recipe, save_gated, store_frozen  # noqa: E402
+from common.batches import ShuffledBatches  # noqa: E402
+from common.device import make_accelerator  # noqa: E402
+from common.loop import Plan, Trainer  # noqa: E402
+from common.plots import plot_curves  # noqa: E402
+from common.run import Run, write_json  # noqa: E402
+from common.script import run_script  # noqa: E402
+from common.settings import read_settings  # noqa: E402
+
+CURVES = {
+    "loss on answers": ["train/main", "val/main"],
+    "1 - P(a style is named)": ["train/style_hit", "val/style_hit"],
+    "KL of styles, image and text": ["train/consistency", "val/consistency"],
+    "style head's loss": ["train/style_head", "val/style_head"],
+    "learning rate": ["train/learning_rate"],
+}
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    settings = read_settings(config, argv, __doc__)
+    check(settings)
+    accelerator = make_accelerator(settings.training_device, settings.training_precision)
+    with accelerator.main_process_first():
+        splits, skipped = read_splits(settings, ("train", "val"), accelerator.is_main_process)
+    set_seed(settings.training_seed)
+    recipe = recipe_of(settings, splits["train"])
+    model = build_gated(recipe)
+    store_frozen(model, settings.model_frozen_dtype, accelerator.device)
+    with accelerator.main_process_first():  # the others find what the first has written
+        sets, skipped = prepare_data(settings, splits, skipped, model, accelerator)
+    run = None
+    if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
+        run = Run(settings.training_checkpoint_dir, settings.training_log_dir, vars(settings), settings.training_resume)
+        run.write_skipped(skipped)
+    trainer = build_trainer(settings, model, sets["train"], accelerator, run)
+    if settings.training_resume:
+        trainer.resume()
+    else:
+        set_seed(settings.training_seed, device_specific=True)  # dropout differs between devices
+    if run:
+        run.start_logging(trainer.progress.step)
+        describe(sets, trainer, run)
+
+    for epoch, means in trainer.epochs():
+        values = validate(epoch, means, trainer, sets["val"], settings)
+        if run:
+            save_and_show(epoch, values, trainer, settings, recipe)
+    results = finish(trainer, sets["val"], settings) if run else {}
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return results
+
+
+def check(settings: Namespace) -> None:
+    """What the types of the settings cannot say."""
+    for name in ("batch_size", "epochs", "accumulation", "save_steps", "log_steps"):
+        if getattr(settings, f"training_{name}") < 1:
+            raise ValueError(f"--training.{name} {getattr(settings, f'training_{name}')}: expected 1 or more")
+    if settings.model_train not in TRAINED:
+        raise ValueError(f"--model.train {settings.model_train}: expected {', '.join(TRAINED)}")
+    if is_config(settings.model_blip2) and settings.model_train != "all":
+        raise ValueError(
+            f"--model.train {settings.model_train}: {settings.model_blip2} is built from scratch and knows nothing; "
+            "train all of it, or name one with weights"
+        )
+    if settings.training_cache_features and settings.model_train == "all":
+        raise ValueError("--training.cache_features: with --model.train all the vision tower learns; leave one out")
+    if settings.model_train == "gates" and settings.model_gating_type == "none" and not settings.model_lora_enabled:
+        raise ValueError("--model.gating.type none: without gates and without LoRA nothing would learn")
+    if settings.training_resume and not settings.training_save_last:
+        raise ValueError("--training.resume: goes on from last/, which only --training.save_last keeps; give both")
+
+
+def recipe_of(settings: Namespace, samples: list[Sample]) -> dict[str, Any]:
+    """Styles and, where BLIP-2 is built from scratch, words are those of the training set."""
+    texts = [f"{settings.data_prompt.format(one.question)} {one.answer}\n" for one in samples]
+    labels = [one.style for one in samples if one.style]
+    return make_recipe(settings, labels, texts, [one.answer for one in samples])
+
+
+def build_trainer(
+    settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, accelerator: Accelerator, run: Run | None
+) -> Trainer:
+    batches = ShuffledBatches(
+        len(train_set), settings.training_batch_size, settings.training_seed,
+        accelerator.process_index, accelerator.num_processes,
+    )  # fmt: skip
+    on_cpu = accelerator.device.type == "cpu"
+    workers = settings.data_num_workers
+    if workers < 0:
+        workers = 0 if on_cpu else min(8, torch.get_num_threads())
+    loader = DataLoader(
+        train_set, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
+        pin_memory=not on_cpu, generator=torch.Generator(), collate_fn=train_set.collate,
+    )  # fmt: skip
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [one for one in learning if one.ndim > 1], "weight_decay": settings.training_weight_decay},
+        {"params": [one for one in learning if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.training_learning_rate, betas=(0.9, 0.98), fused=True)
+    plan = Plan(
+        settings.training_epochs, settings.training_learning_rate, settings.training_min_learning_rate,
+        settings.training_warmup_steps, settings.training_clip_norm, settings.training_accumulation,
+        settings.training_log_steps, settings.training_save_steps,
+    )  # fmt: skip
+    last = Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None
+    return Trainer(accelerator, learner_of(settings, model), optimizer, loader, plan, run, last)
+
+
+def learner_of(settings: Namespace, model: Blip2OPTGated) -> GatedLearner:
+    weights = {name: getattr(settings, f"loss_{name}") for name in ("main", "style_hit", "consistency", "style_head")}
+    return GatedLearner(model, weights, settings.loss_detach_image)
+
+
+def describe(sets: dict[str, VqaDataset], trainer: Trainer, run: Run) -> None:
+    model: Blip2OPTGated = trainer.plain_model.model
+    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.numel() for parameter in model.parameters()) - learning
+    train_set = sets["train"]
+    print(
+        f"{len(train_set)} questions about {len(set(train_set.places))} images to train on, {len(sets['val'])} to "
+        f"validate; {train_set.cut} texts longer than {model.prompts.max_tokens} tokens and cut\n"
+        f"{learning / 1e6:.2f} million parameters learn, {frozen / 1e6:.2f} million stand still; "
+        f"{trainer.steps_per_epoch} steps per epoch; logs in {run.log_folder}"
+    )
+    if model.styles.without:
+        print(f"styles without a token of their own, left out of style losses: {', '.join(model.styles.without)}")
+
+
+def validate(
+    epoch: int, means: dict[str, float], trainer: Trainer, val_set: VqaDataset, settings: Namespace
+) -> dict[str, float]:
+    """Measure the validation losses and keep book in progress -> values to log.
+
+    The best epoch is the one with the lowest main loss: the others are means to an end. The main process measures and
+    tells the others.
+    """
+    progress, accelerator = trainer.progress, trainer.accelerator
+    values = {f"train/{name}": value for name, value in means.items()}
+    values["train/learning_rate"] = max(group["lr"] for group in trainer.optimizer.param_groups)
+    if accelerator.is_main_process:
+        loader = DataLoader(val_set, settings.training_batch_size, collate_fn=val_set.collate,
+                            generator=torch.Generator())  # fmt: skip
+        found = measure_loss(trainer.plain_model, loader, accelerator.device)
+        values |= {f"val/{name}": value for name, value in found.items()}
+    values = broadcast_object_list([values])[0]
+    if -values["val/main"] > progress.best:
+        progress.best, progress.best_epoch = -values["val/main"], epoch
+    progress.history.append({"epoch": epoch + 1, "step": progress.step, **values})
+    return values
+
+
+def save_and_show(
+    epoch: int, values: dict[str, float], trainer: Trainer, settings: Namespace, recipe: dict[str, Any]
+) -> None:
+    """What follows an epoch's validation: logs, the best model, curves, one line."""
+    progress, folder = trainer.progress, Path(settings.training_checkpoint_dir)
+    trainer.run.log(progress.step, {name: value for name, value in values.items() if name.startswith("val/")})
+    better = progress.best_epoch == epoch
+    if better:
+        facts = {"settings": vars(settings), "epoch": epoch + 1, "step": progress.step, "metrics": values}
+        save_gated(folder / "best.pt", trainer.plain_model.model, recipe, **facts)
+    plot_curves(folder / "training_curves.png", progress.history, CURVES)
+    shown = {"loss": "train/loss", "main": "train/main", "val main": "val/main", "val style hit": "val/style_hit",
+             "val KL": "val/consistency"}  # fmt: skip
+    line = "  ".join(f"{label} {values[name]:.3f}" for label, name in shown.items() if name in values)
+    print(f"epoch {epoch + 1}/{settings.training_epochs}  {line}{'  best so far' if better else ''}")
+
+
+def finish(trainer: Trainer, val_set: VqaDataset, settings: Namespace) -> dict[str, Any]:
+    """results.json with what the best model answers, and the last words of a run."""
+    progress, folder = trainer.progress, Path(settings.training_checkpoint_dir)
+    results = {
+        "epochs": progress.epoch, "steps": progress.step, "best_epoch": progress.best_epoch + 1,
+        "best": progress.history[progress.best_epoch], "settings": vars(settings), "history": progress.history,
+    }  # fmt: skip
+    if settings.training_final_answers:
+        model, _ = load_gated(folder / "best.pt", trainer.accelerator.device)
+        answered = answer_samples(model, val_set, settings.training_final_answers, quiet=False, num_beams=1)
+        results["answers"] = measure_answers(answered, model.styles)
+        for kind, scores in {"all": results["answers"]["all"], **results["answers"]["by_type"]}.items():
+            print(f"right answers, {kind:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}")
+    write_json(folder / "results.json", results)
+    trainer.run.writer.close()
+    print(
+        f"\nmodel      {folder / 'best.pt'} (epoch {progress.best_epoch + 1})\n"
+        f"curves     {folder / 'training_curves.png'}\n"
+        f"results    {folder / 'results.json'}\n"
+        f"logs       tensorboard --logdir={settings.training_log_dir}"
+    )
+    return results
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,255 @@
+"""Parity with transformers' BLIP-2, and what a gate may and may not touch."""
+
+import copy
+
+import pytest
+import torch
+from transformers import Blip2ForConditionalGeneration
+
+from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
+from blip2_gated.model import Blip2OPTGated, Features
+from blip2_gated.style_words import StyleWords
+
+TEXTS = ["Question: In which style is this drawn? Answer: Noto\n", "Question: How many? Answer: two black cats\n"]
+CONFIG = {
+    "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+                      "image_size": 32, "patch_size": 8},
+    "qformer_config": {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 96,
+                       "cross_attention_frequency": 2},
+    "text_config": {"model_type": "opt", "vocab_size": 600, "hidden_size": 64, "word_embed_proj_dim": 64,
+                    "ffn_dim": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64},
+    "num_query_tokens": 5,
+}  # fmt: skip
+KINDS = [(kind, per_head) for kind in ("film", "gate", "kv") for per_head in (False, True)]
+MAPPER = {"num_tokens": 3, "hidden": 32, "dropout": 0.1}
+
+
+def build(kind="film", per_head=False, trained="gates", lora=None, seed=0):
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(TEXTS, 600)
+    blip2 = build_blip2(fit_config(CONFIG, tokenizer))
+    plain = copy.deepcopy(blip2).eval()
+    styles = StyleWords(tokenizer, ["noto", "black_cats"], ["Noto"])
+    efficientnet = {"name": "test_efficientnet", "pretrained": False} if kind else None
+    gating = {"kind": kind, "per_head": per_head, "init_scale": 1.0}
+    model = Blip2OPTGated(blip2, tokenizer, styles, efficientnet, gating, MAPPER, lora, trained)
+    return model.eval(), plain
+
+
+def batch_of(model, answers=("Noto", "two black cats"), seed=1):
+    encoded = [model.prompts.encode(question, answer) for question, answer in
+               zip(("In which style is this drawn?", "How many?"), answers)]  # fmt: skip
+    image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return {"image": image, **model.prompts.collate(encoded)}
+
+
+def run(model, batch):
+    return model(**{name: value for name, value in batch.items() if name != "labels"})
+
+
+@pytest.mark.parametrize("kind, per_head", [*KINDS, ("", False)])
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4, "dropout": 0.1}])
+def test_step_0_is_plain_blip2_bit_for_bit(kind, per_head, lora):
+    model, plain = build(kind, per_head, lora=lora)
+    batch = batch_of(model)
+    with torch.no_grad():
+        ours = run(model, batch).logits
+        theirs = plain(
+            pixel_values=model.normalise(batch["image"]), input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+        ).logits  # fmt: skip
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kind, per_head", KINDS)
+def test_an_open_gate_follows_its_formula(kind, per_head):
+    """One cross-attention against a slow one written from gates.py's formulas."""
+    model, _ = build(kind, per_head)
+    torch.manual_seed(3)
+    for parameter in model.gates[0].parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    attention = model.blip2.qformer.encoder.layer[0].crossattention.attention
+    gate, heads, width = attention.gate, 4, 48
+    hidden, patches, control = torch.randn(2, 5, 48), torch.randn(2, 7, 32), torch.randn(2, 3, 48)
+    ours, _ = attention(hidden, encoder_hidden_states=patches, control_tokens=control)
+
+    query, key, value = attention.query(hidden), attention.key(patches), attention.value(patches)
+    scale = gate.scale if gate.scale.numel() == width else gate.scale.repeat_interleave(width // heads)
+    normed = gate.norm(control)
+
+    def wide(numbers):
+        return numbers if numbers.shape[-1] == width else numbers.repeat_interleave(width // heads, -1)
+
+    def attend(key, value):
+        found = torch.zeros(2, 5, width)
+        for sample in range(2):
+            for head in range(heads):
+                part = slice(head * 12, head * 12 + 12)
+                scores = query[sample, :, part] @ key[sample, :, part].T / 12**0.5
+                found[sample, :, part] = scores.softmax(-1) @ value[sample, :, part]
+        return found
+
+    if kind == "kv":
+        expected = attend(key, value) + scale * attend(gate.key(normed), gate.value(normed))
+    else:
+        weights = (normed @ gate.query / 48**0.5).softmax(-1)
+        pooled = (weights[..., None] * normed).sum(1)
+        numbers = gate.project(pooled).chunk(3 if kind == "film" else 2, -1)
+        first, second = (scale * wide(one.tanh()) for one in numbers[:2])
+        if kind == "film":
+            expected = attend(
+                key * (1 + first)[:, None], value * (1 + second)[:, None] + (scale * wide(numbers[2]))[:, None]
+            )
+        else:
+            first, second = (2 / (1 + (-scale * wide(one)).exp()) for one in numbers)
+            expected = attend(key * first[:, None], value * second[:, None])
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_shift_of_all_keys_would_do_nothing():
+    """Why film has none: softmax takes away what is added to every score of a query."""
+    model, _ = build("film")
+    attention = model.blip2.qformer.encoder.layer[0].crossattention.attention
+    hidden, patches, control = torch.randn(2, 5, 48), torch.randn(2, 7, 32), torch.randn(2, 3, 48)
+    before, _ = attention(hidden, encoder_hidden_states=patches, control_tokens=control)
+    with torch.no_grad():
+        attention.key.bias += torch.randn(48)
+    after, _ = attention(hidden, encoder_hidden_states=patches, control_tokens=control)
+    torch.testing.assert_close(before, after)
+
+
+@pytest.mark.parametrize("kind, per_head", KINDS)
+def test_gradients_reach_every_gate_and_nothing_that_is_frozen(kind, per_head):
+    model, _ = build(kind, per_head, lora={"rank": 2, "alpha": 4, "dropout": 0.0})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+    optimizer = torch.optim.Adam([one for one in model.parameters() if one.requires_grad], lr=1e-2)
+    for _ in range(4):  # a product of zero and something needs a step before both move
+        output = run(model, batch_of(model))
+        (output.logits.float().square().mean() + output.style_logits.square().mean()).backward()
+        for gate in model.gates:
+            assert any(one.grad is not None and one.grad.abs().sum() > 0 for one in gate.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    after = model.state_dict()
+    assert {name for name in after if not torch.equal(after[name], before[name])} == learning
+    assert not [name for name in learning if "vision_model" in name or "language_model" in name]
+    assert len(model.gates) == 2 and any(".lora_A." in name for name in learning)
+    assert not any(".backbone." in name or ".qformer.layernorm" in name for name in learning)
+
+
+def test_frozen_parts_stay_in_eval_mode():
+    model, _ = build("film", lora={"rank": 2, "alpha": 4, "dropout": 0.5})
+    model.train()
+    modes = {name: module.training for name, module in model.named_modules()}
+    assert not any(mode for name, mode in modes.items() if name.startswith(("blip2.vision", "blip2.language")))
+    assert not any(mode for name, mode in modes.items() if name.startswith("efficientnet.backbone"))
+    assert modes["mapper"] and modes["blip2.qformer.encoder.layer.0.crossattention.attention.gate"]
+    assert modes["blip2.qformer.encoder.layer.0.crossattention.attention.key.lora_dropout.default"]
+    assert not modes["blip2.qformer.encoder.layer.0.attention"]
+    trained, _ = build("film", trained="all")
+    trained.train()
+    assert trained.blip2.vision_model.training and not trained.efficientnet.backbone.training
+
+
+@pytest.mark.parametrize("trained", ["gates", "qformer", "all"])
+def test_what_learns_is_what_was_asked_for(trained):
+    model, _ = build("gate", trained=trained)
+    assert all(one.requires_grad for one in model.mapper.parameters())
+    assert not any(one.requires_grad for one in model.efficientnet.backbone.parameters())
+    assert model.blip2.query_tokens.requires_grad == (trained != "gates")
+    assert model.blip2.qformer.layernorm.weight.requires_grad == (trained != "gates")
+    assert model.blip2.vision_model.post_layernorm.weight.requires_grad == (trained == "all")
+
+
+def test_the_mapper_does_not_see_the_answer():
+    model, _ = build("film")
+    torch.manual_seed(5)
+    for parameter in model.mapper.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    one = run(model, batch_of(model, answers=("Noto", "two black cats"))).control
+    other = run(model, batch_of(model, answers=("two black two black cats", "Noto"))).control
+    assert torch.equal(one, other)
+    model.prompts.template = None
+    asked = batch_of(model)
+    asked["question_ids"] = asked["question_ids"].flip(0)
+    asked["question_mask"] = asked["question_mask"].flip(0)
+    assert not torch.allclose(run(model, asked).control, one)
+
+
+def test_padding_of_the_question_changes_nothing():
+    model, _ = build("film")
+    batch = batch_of(model)
+    longer = dict(batch)
+    longer["question_ids"] = torch.nn.functional.pad(batch["question_ids"], (0, 4), value=7)
+    longer["question_mask"] = torch.nn.functional.pad(batch["question_mask"], (0, 4))
+    torch.testing.assert_close(run(model, batch).control, run(model, longer).control)
+
+
+def test_a_wrong_number_of_image_tokens_is_an_error():
+    model, _ = build("film")
+    batch = batch_of(model)
+    batch["input_ids"][1, 0] = batch["input_ids"][1, -1]
+    with pytest.raises(ValueError, match=r"\[5, 4\] image tokens per row; each needs 5"):
+        run(model, batch)
+    with pytest.raises(ValueError, match=r"this model reads \(B, 3, 32, 32\)"):
+        run(model, {**batch_of(model), "image": torch.zeros(2, 3, 30, 32)})
+
+
+def test_features_given_equal_features_computed():
+    model, _ = build("film")
+    batch = batch_of(model)
+    image = batch.pop("image")
+    with torch.no_grad():
+        features = model.features(image)
+        assert isinstance(features, Features)
+        assert torch.equal(
+            run(model, {**batch, "features": features}).logits, run(model, {**batch, "image": image}).logits
+        )
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_answers_in_a_batch_equal_answers_alone(beams):
+    model, plain = build("kv")
+    torch.manual_seed(8)
+    for parameter in [*model.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.15)
+    images = batch_of(model)["image"]
+    questions = ["How many?", "In which style is this drawn, and how many cats are black?"]
+    together = model.predict_answers(images, questions, num_beams=beams)
+    alone = [model.predict_answers(images[i : i + 1], [questions[i]], num_beams=beams)[0] for i in range(2)]
+    assert together == alone and any(together)
+    assert len(model.generate(images, ["", ""], max_new_tokens=3)) == 2  # captions
+    with pytest.raises(ValueError, match="2 images, 1 questions"):
+        model.generate(images, ["How many?"])
+
+
+def test_generating_equals_transformers():
+    model, plain = build("film")
+    image = batch_of(model)["image"][:1]
+    rows = model.prompts.collate([model.prompts.encode("How many?")], left=True)
+    expected = plain.generate(
+        pixel_values=model.normalise(image), input_ids=rows["input_ids"], attention_mask=rows["attention_mask"],
+        num_beams=2, max_new_tokens=6, do_sample=False, min_new_tokens=1, pad_token_id=model.prompts.pad,
+        eos_token_id=[model.prompts.newline, model.prompts.tokenizer.eos_token_id],
+    )  # fmt: skip
+    expected = model.prompts.decode(expected[:, rows["input_ids"].shape[1] :])
+    assert model.generate(image, ["How many?"], num_beams=2, max_new_tokens=6) == expected
+
+
+def test_a_model_from_scratch_does_not_begin_at_nothing():
+    model, plain = build("film")
+    assert isinstance(plain, Blip2ForConditionalGeneration)
+    assert 0.01 < plain.vision_model.encoder.layers[0].mlp.fc1.weight.std() < 0.03
+    assert 0.01 < plain.vision_model.embeddings.position_embedding.std() < 0.03
+    assert 0.015 < plain.query_tokens.std() < 0.025
+
+
+def test_mistakes_in_building():
+    with pytest.raises(ValueError, match="--model.gating.type fim: expected none, film, gate, kv"):
+        build("fim")
+    with pytest.raises(ValueError, match="--model.train some: expected gates, qformer, all"):
+        build("film", trained="some")
+    with pytest.raises(ValueError, match="--model.lora.rank 0"):
+        build("film", lora={"rank": 0, "alpha": 1, "dropout": 0.0})

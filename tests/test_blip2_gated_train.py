@@ -1,0 +1,235 @@
+"""Training BLIP2-gated from the command line's point of view: what a run writes, how it goes on, how it fails."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from safetensors.torch import load_file
+from test_blip2_gated_model import CONFIG
+
+from blip2_gated import config, train
+from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
+from blip2_gated.recipe import load_gated
+from common.sample_data import create_sample_dataset
+from common.settings import read_settings
+
+
+@pytest.fixture(scope="session")
+def vqa_data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vqa")
+    create_sample_dataset(folder, 16, layout="vqa", size=40)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_blip2(tmp_path_factory, vqa_data):
+    """A folder as save_pretrained writes it, whose training takes milliseconds a step."""
+    folder = tmp_path_factory.mktemp("tiny_blip2")
+    rows = list(csv.DictReader((vqa_data / "train.csv").open()))
+    texts = [f"Question: {row['question']} Answer: {row['answer']}\n" for row in rows]
+    tokenizer = train_tokenizer(texts, 600)
+    torch.manual_seed(0)
+    build_blip2(fit_config(CONFIG, tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def arguments(tmp_path, vqa_data, tiny_blip2):
+    return [
+        "--data.root", str(vqa_data), "--model.blip2", str(tiny_blip2), "--data.cache_dir", str(tmp_path / "cache"),
+        "--model.efficientnet.name", "test_efficientnet", "--model.efficientnet.weights", "false",
+        "--model.efficientnet.image_size", "32", "--model.prompt_mapper.hidden", "32",
+        "--training.batch_size", "8", "--training.epochs", "2", "--training.learning_rate", "1e-3",
+        "--training.warmup_steps", "2", "--training.log_steps", "1", "--training.save_steps", "1",
+        "--training.device", "cpu", "--training.checkpoint_dir", str(tmp_path / "checkpoints"),
+        "--training.log_dir", str(tmp_path / "logs"), "--training.final_answers", "4",
+    ]  # fmt: skip
+
+
+def assert_same_weights(one, other):
+    one, other = load_file(one / "last" / "model.safetensors"), load_file(other / "last" / "model.safetensors")
+    assert one.keys() == other.keys() and len(one) > 20
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_a_run_leaves_what_it_promises(arguments, tmp_path, tiny_blip2, capsys):
+    results = train.main(arguments)
+    folder = tmp_path / "checkpoints"
+    written = json.loads((folder / "results.json").read_text())
+    assert written["history"] == results["history"] and written["settings"]["training_batch_size"] == 8
+    assert written["best"]["val/main"] == min(entry["val/main"] for entry in results["history"])
+    assert min(Image.open(folder / "training_curves.png").size) > 200
+    assert sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != ".lock") == [
+        "best.pt", "results.json", "run.json", "settings.json", "training_curves.png"
+    ] and not (folder / "last").exists()  # fmt: skip
+    content = torch.load(folder / "best.pt", weights_only=True)
+    names = set(content["model_state_dict"])
+    assert not [name for name in names if "vision_model" in name or "language_model" in name]
+    assert any(".gate.project" in name for name in names) and any(name.startswith("mapper.") for name in names)
+    model, _ = load_gated(folder / "best.pt")
+    assert content["build"]["blip2"] == {"source": str(tiny_blip2)} and not model.training
+    logs = next((tmp_path / "logs").iterdir())
+    entries = [json.loads(line) for line in (logs / "log.jsonl").read_text().splitlines()]
+    assert sum("train/main" in entry for entry in entries) == results["steps"]
+    assert any("val/consistency" in entry for entry in entries) and list(logs.glob("events.out.tfevents*"))
+    shown = capsys.readouterr().out
+    assert "epoch 2/2" in shown and "million stand still" in shown and "right answers, all" in shown
+
+
+def test_only_what_learns_changes(arguments, tmp_path, monkeypatch):
+    """BatchNorm statistics too: the whole state before and after, frozen parts and buffers included."""
+    states = []
+
+    def whole(model):
+        left_out, model.elsewhere = model.elsewhere, set()
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        model.elsewhere = left_out
+        return state
+
+    build = train.build_trainer
+
+    def build_and_keep(settings, model, *rest):
+        states.append((model, whole(model)))
+        return build(settings, model, *rest)
+
+    monkeypatch.setattr(train, "build_trainer", build_and_keep)
+    train.main([*arguments, "--model.lora.enabled", "--training.epochs", "6", "--training.final_answers", "0"])
+    model, before = states[0]
+    after = whole(model)
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert changed == learning and any("running_mean" in name for name in before)
+
+
+def test_training_learns(arguments):
+    history = train.main([
+        *arguments, "--model.train", "all", "--training.epochs", "6", "--training.learning_rate", "3e-3",
+        "--training.save_steps", "99", "--training.final_answers", "0",
+    ])["history"]  # fmt: skip
+    assert history[-1]["train/main"] < 0.7 * history[0]["train/main"]
+
+
+def test_kept_features_train_like_pixels(arguments, tmp_path):
+    arguments = [*arguments, "--training.final_answers", "0"]
+    plain = train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "plain")])["history"]
+    kept = train.main([*arguments, "--training.cache_features"])["history"]
+    for one, other in zip(plain, kept):  # features are kept in fp16
+        assert other["val/main"] == pytest.approx(one["val/main"], rel=1e-3)
+    assert len(list((tmp_path / "cache" / "features").glob("*.patches.bin"))) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model.gating.type", "kv", "--model.gating.per_head", "--loss.style_where", "all"],
+        ["--model.gating.type", "none", "--model.lora.enabled", "--loss.style_hit", "0"],
+        ["--model.gating.type", "gate", "--model.train", "qformer", "--training.accumulation", "2"],
+        ["--model.blip2", "small", "--model.train", "all", "--data.style_column", ""],
+    ],
+)
+def test_options_train(arguments, tmp_path, options):
+    results = train.main([*arguments, "--training.epochs", "1", "--training.final_answers", "0", *options])
+    assert np.isfinite(results["history"][0]["val/main"])
+    model, content = load_gated(tmp_path / "checkpoints" / "best.pt")
+    assert content["epoch"] == 1 and model.trained == content["settings"]["model_train"]
+
+
+def run_script(arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "blip2_gated" / "train.py"), *arguments], cwd=ROOT, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def steps_logged(logs):
+    return sum(path.read_text().count('"train/loss"') for path in logs.glob("*/log.jsonl"))
+
+
+@pytest.fixture
+def one_thread():
+    """As in run_script: sums over several threads are rounded otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(arguments, tmp_path, one_thread):
+    arguments = [*arguments, "--training.epochs", "3", "--training.accumulation", "2", "--training.batch_size", "4",
+                 "--training.save_last", "--training.final_answers", "0", "--model.lora.enabled"]  # fmt: skip
+    train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "whole"), "--training.log_dir",
+                str(tmp_path / "other")])  # fmt: skip
+    process = run_script(arguments)
+    while steps_logged(tmp_path / "logs") < 4 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    results = train.main([*arguments, "--training.resume"])
+    assert results["epochs"] == 3
+    assert_same_weights(tmp_path / "whole", tmp_path / "checkpoints")
+
+
+def test_two_processes_train_like_one(arguments, tmp_path):
+    arguments = [*arguments, "--training.epochs", "1", "--training.save_last", "--training.final_answers", "0",
+                 "--model.prompt_mapper.dropout", "0"]  # fmt: skip
+    train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "one")])
+    process = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631",
+         str(ROOT / "blip2_gated" / "train.py"), *arguments, "--training.checkpoint_dir", str(tmp_path / "two")],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-2000:]
+    one, two = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (["--model.blip2", "nowhere"], "--model.blip2 nowhere: cannot be had"),
+        (["--model.blip2", "small"], "is built from scratch and knows nothing"),
+        (["--model.gating.type", "none"], "nothing would learn"),
+        (["--model.gating.type", "fim"], "--model.gating.type fim: expected"),
+        (["--model.efficientnet.name", "efficientnet_b33"], "did you mean"),
+        (["--model.efficientnet.output_dim", "768"], "output_dim 768: the Q-Former's width is 48"),
+        (["--model.train", "all", "--training.cache_features"], "the vision tower learns"),
+        (["--model.frozen_dtype", "fp16"], "--model.frozen_dtype fp16: expected auto, fp32, bf16"),
+        (["--data.root", "typo"], "typo: no such folder"),
+        (["--data.style_column", "stile"], "unknown column 'stile'; did you mean style.*--data.style_column"),
+        (["--data.dataset_name", "artqest"], "unknown --data.dataset_name 'artqest'; did you mean artquest"),
+        (["--data.prompt", "Question:"], "expected {} once"),
+        (["--loss.style_where", "here"], "--loss.style_where here"),
+        (["--training.batch_size", "0"], "--training.batch_size 0: expected 1 or more"),
+        (["--training.batch_size", "4096"], "fewer than one batch of 4096"),
+        (["--training.resume"], "only --training.save_last keeps"),
+        (["--training.resume", "--training.save_last"], "no state to resume from"),
+    ],
+)
+def test_mistakes(arguments, change, words):
+    with pytest.raises((ValueError, OSError), match=words):
+        train.main([*arguments, *change])
+
+
+def test_default_yaml_says_what_config_says():
+    written = vars(read_settings(config, []))
+    assert {name: value for name, value in written.items() if name != "demo"} == {
+        name.lower(): getattr(config, name) for name in config.__annotations__
+    }
+    text = (ROOT / "blip2_gated" / "configs" / "default.yaml").read_text()
+    assert sum(not line.endswith(":") and ": " in line for line in text.splitlines()[1:]) == len(written) - 1
+    artquest = read_settings(config, ["--config", "artquest", "--training.batch_size", "4"])
+    assert (artquest.data_dataset_name, artquest.data_type_column, artquest.training_batch_size) == (
+        "artquest", "question_type", 4
+    )  # fmt: skip
