@@ -1,0 +1,96 @@
+"""A small LLaVA from nothing, in the very layout of llava-hf/llava-1.5: for the demo, for tests, around other parts.
+
+texts -> byte-level BPE tokenizer -> LlavaForConditionalGeneration (CLIP ViT, two-layer projector, Llama), LlavaProcessor
+"""
+
+from collections.abc import Iterable
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+IMAGE_TOKEN = "<image>"
+# As LLaVA 1.5 speaks: "USER: <image>\nquestion ASSISTANT: answer</s>USER: ..."
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ ' ' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> PreTrainedTokenizerFast:
+    """Byte-level BPE learnt from `texts`: every text can be written; digits stay single, as in Llama's tokenizer."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<s>", "</s>", IMAGE_TOKEN]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(  # every text begins with <s>, as Llama's do
+        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        extra_special_tokens={"image_token": IMAGE_TOKEN},
+    )  # fmt: skip
+
+
+def build_processor(tokenizer: PreTrainedTokenizerBase, image_size: int, patch_size: int) -> LlavaProcessor:
+    """Squares of `image_size` pixels, whole: the shorter side is not cut off, which would hide what a text names."""
+    images = CLIPImageProcessor(size={"height": image_size, "width": image_size}, do_center_crop=False)
+    template = tokenizer.chat_template if tokenizer.chat_template and "<image>" in tokenizer.chat_template else None
+    return LlavaProcessor(
+        image_processor=images, tokenizer=tokenizer, patch_size=patch_size, num_additional_image_tokens=1,
+        vision_feature_select_strategy="default", chat_template=template or CHAT_TEMPLATE,
+    )  # fmt: skip
+
+
+def build_llava(
+    tokenizer: PreTrainedTokenizerBase,
+    image_size: int = 64,
+    patch_size: int = 8,
+    vision_width: int = 128,
+    vision_layers: int = 4,
+    language_width: int = 192,
+    language_layers: int = 4,
+    language_config: LlamaConfig | None = None,
+    vision_config: CLIPVisionConfig | None = None,
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Random weights. language_config, vision_config: of other parts, whose weights are then loaded into the model."""
+    vision = vision_config or CLIPVisionConfig(
+        hidden_size=vision_width, intermediate_size=4 * vision_width, num_hidden_layers=vision_layers,
+        num_attention_heads=max(1, vision_width // 32), image_size=image_size, patch_size=patch_size,
+    )  # fmt: skip
+    language = language_config or LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=language_width, intermediate_size=3 * language_width,
+        num_hidden_layers=language_layers, num_attention_heads=max(1, language_width // 32),
+        num_key_value_heads=max(1, language_width // 32), max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=language,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2, vision_feature_layer=-2,
+        tie_word_embeddings=bool(language.tie_word_embeddings),
+    )  # fmt: skip
+    model = LlavaForConditionalGeneration(config)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.generation_config, name, getattr(tokenizer, name))
+    return model.to(torch.float32), build_processor(tokenizer, vision.image_size, vision.patch_size)
