@@ -2,7 +2,7 @@
 
     from llava.analyzer import LlavaAnalyzer
     LlavaAnalyzer("llava-hf/llava-1.5-7b-hf").analyze_image("a.png", "a cat on a chair")
-    -> {"description", "score": 1..10 or None, "analysis", "expected_score", "p_yes", "prompt", "tokens", "seconds", ...}
+    -> {"description", "score": 1..10 or None, "analysis", "expected_score", "p_yes", "prompt", "tokens", "seconds"}
 
 pairs (image, text) -> groups of one image -> batches of images, each read once (SharedImages)
   -> stage 1: a description of each image -> stage 2: a score of each text, and probabilities

@@ -12,7 +12,8 @@ SCORES = tuple(range(1, 11))
 _NUMBER = r"([+-]?\d+(?:[.,]\d+)?)"
 _OPENING = r"[\s:：=*_`\[(（【]*"
 _LABELLED = re.compile(rf"(?:score|rating|评分|得分|分数)(?:\s+is|\s+of|是|为)?{_OPENING}{_NUMBER}", re.IGNORECASE)
-_BARE = re.compile(rf"^{_OPENING}{_NUMBER}(?=[\s*_\])）】/.。,，;；:：分]|$)")  # an answer that begins with its number
+# An answer that begins with its number: '8', '8/10', '8. Because', not '8 cats'.
+_BARE = re.compile(rf"^{_OPENING}{_NUMBER}(?=[ \t*_]*(?:$|\n|[\])）】/.。,，;；:：分-]|out\s+of))")
 _RANGE = re.compile(r"\s*(?:-|–|—|~|to\b|or\b|到|至)\s*\d")
 _OUT_OF = re.compile(r"[\s*_\])）】]*(?:/|out\s+of|分之)\s*(\d+)", re.IGNORECASE)
 _ANALYSIS = re.compile(r"(?:analysis|reasons?|reasoning|explanation|分析|理由)[*_]*\s*[:：][*_]*\s*", re.IGNORECASE)
@@ -49,7 +50,7 @@ def continuations(
 ) -> tuple[list[int], list[list[int]]]:
     """A prompt whose answer is begun, ways to go on -> ids that all ways share, the ids by which each way goes on.
 
-    Some tokenizers join a space to the digit behind it and some do not, so whole texts are cut into tokens and compared.
+    Some tokenizers join a space to the digit behind it and some do not, so whole texts are tokenised and compared.
     """
     rows = [tokenise(begun + option) for option in options]
     compared = rows if len(rows) > 1 else [rows[0], tokenise(begun.rstrip())]

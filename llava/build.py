@@ -1,6 +1,6 @@
 """A small LLaVA from nothing, in the very layout of llava-hf/llava-1.5: for the demo, for tests, around other parts.
 
-texts -> byte-level BPE tokenizer -> LlavaForConditionalGeneration (CLIP ViT, two-layer projector, Llama), LlavaProcessor
+texts -> byte-level BPE tokenizer -> LlavaForConditionalGeneration (CLIP ViT, projector, Llama), LlavaProcessor
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Files of conversations about images, in the forms that people have them in, to one list.
 
-*.json           LLaVA: [{"id", "image", "conversations": [{"from": "human", "value": "<image>\\n..."}, {"from": "gpt", ...}]}]
+*.json           LLaVA: [{"image", "conversations": [{"from": "human", "value": "<image>\\n..."}, ...]}]
 *.jsonl          the same, one a line (InternVL); or {"image", "messages": [{"role", "content"}]}
 metadata.jsonl   AniPersonaCaps, or its folder: file_name, title, character, appearance, personality
 

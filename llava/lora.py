@@ -59,5 +59,5 @@ def check_parts(model: PreTrainedModel) -> None:
     parts = {part for name, _ in model.named_modules() for part in name.split(".")}
     if missing := [part for part in (PROJECTOR, VISION, LANGUAGE) if part not in parts]:
         raise ValueError(
-            f"{model.config.model_type}: has no {' and no '.join(missing)}; fine-tuning knows Llava, LlavaNext, InternVL"
+            f"{model.config.model_type}: has no {' and no '.join(missing)}; known are Llava, LlavaNext and InternVL"
         )

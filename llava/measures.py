@@ -13,6 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from common.bootstrap import interval_of
 
+RECALL_AT = (1, 5, 10)
+
 
 def score_quality(
     scores: Sequence[float | None], matching: Sequence[bool], clusters: Sequence[Any] | None = None, seed: int = 0
@@ -57,7 +59,7 @@ def resampled(owners: np.ndarray, seed: int, samples: int = 1000) -> list[np.nda
 
 
 def keyword_hits(text: str, keywords: Sequence[str]) -> list[bool]:
-    """Which keywords occur on word boundaries: 'cat' is in 'a cat.' and not in 'category'; Chinese has no boundaries."""
+    """Which keywords occur on word boundaries: 'cat' is in 'a cat.', not in 'category'; Chinese has no boundaries."""
     return [_occurs(keyword, text) for keyword in keywords]
 
 
@@ -65,19 +67,6 @@ def recall_at(text: str, keywords: Sequence[str], k: int) -> float | None:
     """Share of the first k keywords, the most important, that occur in the text; None without keywords."""
     hits = keyword_hits(text, keywords[:k])
     return sum(hits) / len(hits) if hits else None
-
-
-def extract_trait(text: str, options: dict[str, Sequence[str]]) -> str | None:
-    """The trait value whose words occur first in a text: options {value: words that say it}; None if none occurs.
-
-    'brown hair' before 'brown' of other things: of matches at the same place the longest wins.
-    """
-    found = [
-        (match.start(), -len(word), value)
-        for value, words in options.items() for word in (words or (value,))
-        if (match := _pattern(word).search(text))
-    ]  # fmt: skip
-    return min(found)[2] if found else None
 
 
 def _occurs(word: str, text: str) -> bool:

@@ -18,6 +18,7 @@ from transformers.utils import is_flash_attn_2_available
 from common.device import choose_device
 from common.run import write_json
 
+NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FACTS = "trained_on.json"  # in an adapter's folder: which model it belongs to
 
 
@@ -74,16 +75,15 @@ def load_processor(model_id: str) -> ProcessorMixin:
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """auto: fp32 on a CPU, where half formats are mostly emulated; on a GPU bf16 where it can, else fp16."""
-    names = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     if precision == "auto":
         if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if precision not in names:
-        raise ValueError(f"--precision {precision}: expected auto, {', '.join(names)}")
+    if precision not in NUMBER_FORMATS:
+        raise ValueError(f"--precision {precision}: expected auto, {', '.join(NUMBER_FORMATS)}")
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("--precision fp16: needs a GPU; use fp32 or bf16 on a CPU")
-    return names[precision]
+    return NUMBER_FORMATS[precision]
 
 
 def choose_attention(attention: str, device: torch.device, dtype: torch.dtype) -> str:

@@ -75,7 +75,7 @@ class SharedImages:
         return logits.float().log_softmax(-1).cpu()
 
     def _rows(self, images: list[int], rests: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
-        """-> ids of the rests (R, T), mask of prefixes and rests (R, P + T), a cache of R rows that may be written to."""
+        """-> ids of the rests (R, T), mask of prefixes and rests (R, P + T), a cache of R rows to write to."""
         device = self.model.device
         ids, mask = (one.to(device) for one in pad(rests, self.pad_id, left=True))
         index = torch.tensor(images, device=device)

@@ -3,8 +3,8 @@
 logits (R, V) at temperature and top-p -> plus Gumbel noise of the row's own generator -> the largest is the sample
 
 argmax(log p + g) with independent standard Gumbel g is a draw from p (Gumbel 1954; Maddison et al. 2014, arXiv
-1411.0030), so generation stays greedy and each row draws from a stream that only its own seed decides. torch.multinomial
-on the batch would give a row other tokens whenever its neighbours change.
+1411.0030), so generation stays greedy and each row draws from a stream that only its own seed decides. With
+torch.multinomial on the batch, a row would get other tokens whenever its neighbours change.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from transformers import LogitsProcessor
 
 
 class SeededSampling(LogitsProcessor):
-    """For `generate(do_sample=False, logits_processor=[...])`; one seed per row, temperature above 0, top_p in (0, 1]."""
+    """For `generate(do_sample=False, logits_processor=[...])`: a seed per row, temperature > 0, top_p in (0, 1]."""
 
     def __init__(self, seeds: list[int], temperature: float, top_p: float):
         self.temperature, self.top_p = temperature, top_p

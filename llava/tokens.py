@@ -1,10 +1,10 @@
 """Words and images to token ids, the same for inference and training, for every processor of transformers.
 
-conversation -> chat template -> text with one placeholder an image -> ids, each placeholder replaced by the image's run
+conversation -> chat template -> text with one placeholder an image -> ids, the image's run in place of its placeholder
 
-A processor is asked for each image once, with the placeholder alone as its text: its answer holds the run of tokens that
-stands for the image (576 times <image> in LLaVA 1.5, more with tiles, <img>...</img> in InternVL) and the pixels. Runs
-and placeholders are special tokens, so texts on either side are cut into tokens alike, whichever of them is there.
+A processor is asked for each image once, with the placeholder alone as its text: its answer holds the run of tokens
+that stands for the image (576 times <image> in LLaVA 1.5, more with tiles, <img>...</img> in InternVL) and the pixels.
+Runs and placeholders are special tokens, so words on either side are tokenised alike, whichever of them is there.
 """
 
 from typing import Any, NamedTuple

@@ -138,10 +138,13 @@ def describe(
     write_json(folder / "settings.json", {"fine_tuning": vars(tuning), "training": training.to_sanitized_dict()})
     lines = [json.dumps({"file": name, "reason": why}, ensure_ascii=False) for name, why in skipped.items()]
     (folder / "skipped.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    everything = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     answers = sum(label >= 0 for sample in train for label in sample.labels)
-    print(f"{len(train)} conversations to train on with {answers} tokens of answers, {len(val)} to validate; "
-          f"{learning / 1e6:.2f} of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters learn")  # fmt: skip
+    print(
+        f"{len(train)} conversations to train on with {answers} tokens of answers, {len(val)} to validate; "
+        f"{learning / 1e6:.2f} of {everything / 1e6:.2f} million parameters learn"
+    )
 
 
 def finish(
