@@ -14,6 +14,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -52,45 +53,61 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> PreTrainedT
     )  # fmt: skip
 
 
-def build_processor(tokenizer: PreTrainedTokenizerBase, image_size: int, patch_size: int) -> LlavaProcessor:
-    """Squares of `image_size` pixels, whole: the shorter side is not cut off, which would hide what a text names."""
-    images = CLIPImageProcessor(size={"height": image_size, "width": image_size}, do_center_crop=False)
-    template = tokenizer.chat_template if tokenizer.chat_template and "<image>" in tokenizer.chat_template else None
+CHATML_TEMPLATE = (  # as SmolLM2, Qwen and InternVL speak
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def build_processor(
+    tokenizer: PreTrainedTokenizerBase, vision: PreTrainedConfig, chat_template: str = CHAT_TEMPLATE
+) -> LlavaProcessor:
+    """Squares of the tower's size, whole: nothing is cut off, which would hide what a text names."""
+    side = vision.image_size
+    images = CLIPImageProcessor(size={"height": side, "width": side}, do_center_crop=False)
+    class_token = isinstance(vision, CLIPVisionConfig)
     return LlavaProcessor(
-        image_processor=images, tokenizer=tokenizer, patch_size=patch_size, num_additional_image_tokens=1,
-        vision_feature_select_strategy="default", chat_template=template or CHAT_TEMPLATE,
+        image_processor=images, tokenizer=tokenizer, patch_size=vision.patch_size,
+        num_additional_image_tokens=int(class_token), chat_template=chat_template,
+        vision_feature_select_strategy="default" if class_token else "full",
     )  # fmt: skip
 
 
 def build_llava(
     tokenizer: PreTrainedTokenizerBase,
-    image_size: int = 64,
-    patch_size: int = 8,
-    vision_width: int = 128,
-    vision_layers: int = 4,
-    language_width: int = 192,
-    language_layers: int = 4,
-    language_config: LlamaConfig | None = None,
-    vision_config: CLIPVisionConfig | None = None,
+    vision: PreTrainedConfig,
+    language: LlamaConfig,
+    chat_template: str = CHAT_TEMPLATE,
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Random weights. language_config, vision_config: of other parts, whose weights are then loaded into the model."""
-    vision = vision_config or CLIPVisionConfig(
-        hidden_size=vision_width, intermediate_size=4 * vision_width, num_hidden_layers=vision_layers,
-        num_attention_heads=max(1, vision_width // 32), image_size=image_size, patch_size=patch_size,
-    )  # fmt: skip
-    language = language_config or LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=language_width, intermediate_size=3 * language_width,
-        num_hidden_layers=language_layers, num_attention_heads=max(1, language_width // 32),
-        num_key_value_heads=max(1, language_width // 32), max_position_embeddings=2048,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    """Random weights, fp32; those of given parts are then loaded into model.model.vision_tower and language_model."""
+    class_token = isinstance(vision, CLIPVisionConfig)
     config = LlavaConfig(
         vision_config=vision, text_config=language,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        image_seq_length=(vision.image_size // vision.patch_size) ** 2, vision_feature_layer=-2,
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        vision_feature_layer=-2 if class_token else -1,
+        vision_feature_select_strategy="default" if class_token else "full",
         tie_word_embeddings=bool(language.tie_word_embeddings),
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.generation_config, name, getattr(tokenizer, name))
-    return model.to(torch.float32), build_processor(tokenizer, vision.image_size, vision.patch_size)
+    return model.to(torch.float32), build_processor(tokenizer, vision, chat_template)
+
+
+def small_vision(image_size: int = 64, patch_size: int = 16, width: int = 128, layers: int = 4) -> CLIPVisionConfig:
+    return CLIPVisionConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
+        num_attention_heads=max(1, width // 32), image_size=image_size, patch_size=patch_size,
+    )  # fmt: skip
+
+
+def small_language(tokenizer: PreTrainedTokenizerBase, width: int = 128, layers: int = 4) -> LlamaConfig:
+    heads = max(1, width // 32)
+    return LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip

@@ -36,7 +36,7 @@ OUTPUT: str = ""  # .jsonl of results; lines that are there already are not aske
 JSON: bool = False  # print JSON in place of text
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
-DATA: str = ""  # .jsonl of samples: image, text, and what there is of reference, keywords, traits (data/README.md)
+DATA: str = ""  # .jsonl of samples: image, text, and what there is of reference, keywords, traits (docs/llava.md)
 OUTPUT_DIR: str = "results/llava"
 SENTENCE_ENCODER: str = ""  # name or folder of a Hugging Face sentence encoder, for the semantic cosine
 MISMATCHES: int = 1  # texts of other images that each image is scored against
@@ -84,6 +84,8 @@ VICUNA_SYSTEM = (
 DEMO = {
     "MODEL_ID": "checkpoints/llava_demo",
     "DATA": "data/sample_llava/test.jsonl",
+    "SYSTEM_PROMPT": "",
+    "FEED_DESCRIPTION": True,
     "OUTPUT_DIR": "results/llava_demo",
     "DESCRIPTION_TOKENS": 48,
     "ANALYSIS_TOKENS": 48,
@@ -121,18 +123,19 @@ DEMO_TRAINING = {
     "output_dir": "checkpoints/llava_demo",
     "model_id": "checkpoints/llava_demo/start",
     "data": "data/sample_llava/train.jsonl",
+    "system_prompt": "",
+    "val_split": 0.03,
+    "max_length": 512,
     "lora_rank": 0,
     "train_vision_tower": True,
     "projector_learning_rate": 0.0,
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
+    "adam_beta2": 0.98,
     "weight_decay": 0.05,
-    "max_grad_norm": 1.0,
     "warmup_steps": 50,
-    "num_train_epochs": 8.0,
-    "per_device_train_batch_size": 32,
+    "num_train_epochs": 2.0,
+    "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
-    "save_strategy": "epoch",
+    "save_steps": 100,
     "save_total_limit": 1,
-    "val_split": 0.05,
-    "max_length": 512,
 }

@@ -15,7 +15,7 @@ import torch
 
 from common.checkpoint import write_atomically
 from common.sample_data import create_sample_dataset
-from llava.build import build_llava, build_tokenizer
+from llava.build import build_llava, build_tokenizer, small_language, small_vision
 from llava.config import DEMO, DEMO_TRAINING, PROMPTS
 from llava.measures import score_quality
 from llava.tables import Request, read_rows
@@ -23,6 +23,7 @@ from llava.tables import Request, read_rows
 TEST_SHARE = 0.05  # of the scenes
 SHOWN_TESTS = 48  # unseen scenes that inference --demo looks at
 SIDE = 64  # pixels
+ROUNDS = 3  # conversations about each scene, with other texts
 
 
 def prepare_demo(num_samples: int = 2400) -> None:
@@ -41,7 +42,8 @@ def write_demo_data(folder: Path, num_samples: int, seed: int = 0) -> None:
     held = max(2, round(TEST_SHARE * len(scenes)))
     train, test = scenes[held:], scenes[:held]
     random = np.random.default_rng(seed)
-    write_lines(folder / "train.jsonl", (conversation(scene, train, random) for scene in train))
+    rounds = (conversation(scene, train, random) for _ in range(ROUNDS) for scene in train)
+    write_lines(folder / "train.jsonl", rounds)
     write_lines(folder / "test.jsonl", (
         {"image": scene["name"], "text": scene["caption"], "reference": scene["caption"], "keywords": keywords(scene)}
         for scene in test
@@ -49,23 +51,23 @@ def write_demo_data(folder: Path, num_samples: int, seed: int = 0) -> None:
 
 
 def conversation(scene: dict[str, Any], others: list[dict[str, Any]], random: np.random.Generator) -> dict[str, Any]:
-    """One description, one score and three yes/no questions, in random order so that none can lean on the others."""
+    """Three yes/no questions, a description, a score that may lean on the description, in this order: a yes or no that
+    came after the description could be read off the words, and the picture would not have to be looked at."""
     prompts, caption = PROMPTS["en"], scene["caption"]
 
-    def text(true: bool) -> str:
-        return caption if true else others[random.integers(len(others))]["caption"]
+    def text() -> str:
+        return caption if random.random() < 0.5 else others[random.integers(len(others))]["caption"]
 
-    turns = [(prompts["describe"], sentence(caption))]
-    said = text(random.random() < 0.5)
-    turns.append((prompts["score"].replace("{text}", said), scored(said, scene)))
-    for _ in range(3):
-        said = text(random.random() < 0.5)
+    turns = []
+    for said in (text() for _ in range(3)):
         turns.append((prompts["yes_no"].replace("{text}", said), "Yes" if said == caption else "No"))
-    turns = [turns[place] for place in random.permutation(len(turns))]
+    said, question = text(), prompts["score_with_description"]
+    question = question.replace("{text}", said).replace("{description}", sentence(caption))
+    turns += [(prompts["describe"], sentence(caption)), (question, scored(said, scene))]
     spoken = [("human", "<image>\n" * (not place) + question) for place, (question, _) in enumerate(turns)]
-    said_back = [("gpt", answer) for _, answer in turns]
+    answers = [("gpt", answer) for _, answer in turns]
     return {"image": scene["name"], "conversations": [
-        {"from": who, "value": words} for pair in zip(spoken, said_back) for who, words in pair
+        {"from": who, "value": words} for pair in zip(spoken, answers) for who, words in pair
     ]}  # fmt: skip
 
 
@@ -92,11 +94,12 @@ def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
 
-def build_demo_model(data: Path, folder: Path, seed: int = 0, **sizes: int) -> None:
+def build_demo_model(data: Path, folder: Path, seed: int = 0) -> None:
     """An untrained LLaVA whose tokenizer has learnt the words of `data`."""
     words = [turn["value"] for row in read_rows(data) for turn in row["conversations"]]
     torch.manual_seed(seed)
-    model, processor = build_llava(build_tokenizer(words), SIDE, **sizes)
+    tokenizer = build_tokenizer(words)
+    model, processor = build_llava(tokenizer, small_vision(SIDE, 16, 96, 3), small_language(tokenizer, 96, 3))
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

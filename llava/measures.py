@@ -4,12 +4,10 @@ texts, references, keywords, traits -> accuracy, recall, cosine;  scores, matchi
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import roc_auc_score
 
 from common.bootstrap import interval_of
 
@@ -21,41 +19,57 @@ def score_quality(
 ) -> dict[str, Any]:
     """Do texts that match their image score above those that do not? A missing score is left out and counted.
 
-    auc: probability that a matching text scores higher than another, ties counting half, with a 95 % interval from
-    resampled clusters (images); spearman: rank correlation of score and match, ties given their mean rank.
+    auc: probability that a matching text scores higher than another, ties counting half; spearman: rank correlation of
+    score and match. Both with 95 % intervals from resampled clusters (images); None where one side is empty.
     """
     kept = [place for place, score in enumerate(scores) if score is not None]
     values = np.array([scores[place] for place in kept], float)
     match = np.array([matching[place] for place in kept], bool)
-    owners = np.array([place if clusters is None else clusters[place] for place in kept])
+    _, owners = np.unique([place if clusters is None else clusters[place] for place in kept], return_inverse=True)
     facts = {"pairs": len(kept), "without_score": len(scores) - len(kept)}
     if match.all() or not match.any():
         return {**facts, "auc": None, "interval": (None, None), "spearman": None, "spearman_interval": (None, None)}
-    drawn = resampled(owners, seed)
-    found = [(float(roc_auc_score(match[rows], values[rows])), spearman(values[rows], match[rows]))
-             for rows in drawn if 0 < match[rows].sum() < len(rows)]  # fmt: skip
-    aucs, ranks = (np.array(column) for column in zip(*found))
-    count = len(np.unique(owners))
+    count = int(owners.max()) + 1
+    (auc,), (spearman,) = rank_agreement(values, match, np.ones((1, len(values))))
+    aucs, ranks = (np.concatenate(column) for column in zip(*(
+        rank_agreement(values, match, times[:, owners]) for times in resampled_clusters(count, len(values), seed)
+    )))  # fmt: skip
+    usable = np.isfinite(aucs)  # both sides were drawn
     return {
-        **facts, "auc": float(roc_auc_score(match, values)), "interval": interval_of(aucs, count, 1.0),
-        "spearman": spearman(values, match), "spearman_interval": interval_of(ranks, count),
+        **facts, "auc": float(auc), "interval": interval_of(aucs[usable], count, 1.0),
+        "spearman": float(spearman), "spearman_interval": interval_of(ranks[usable], count),
     }  # fmt: skip
 
 
-def spearman(values: np.ndarray, other: np.ndarray) -> float:
-    """Rank correlation, 0 where one side is constant."""
-    first, second = rankdata(values), rankdata(other)
-    return float(np.corrcoef(first, second)[0, 1]) if np.ptp(first) and np.ptp(second) else 0.0
+def rank_agreement(values: np.ndarray, match: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (N,), match (N,), how often each pair was drawn (S, N) -> ROC-AUC (S,), Spearman's correlation (S,).
+
+    Equal scores are one step: its pairs count half for the AUC and share their mean rank. nan where one side is empty;
+    a constant score has correlation 0.
+    """
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(values[order]) > 0])
+    right = np.add.reduceat((times * match)[:, order], starts, axis=1)  # (S, steps)
+    wrong = np.add.reduceat((times * ~match)[:, order], starts, axis=1)
+    rights, wrongs = right.sum(1), wrong.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        auc = (right * (wrong.cumsum(1) - wrong / 2)).sum(1) / (rights * wrongs)
+        both = right + wrong
+        total = both.sum(1, keepdims=True)
+        rank = both.cumsum(1) - both / 2 - total / 2  # centred
+        share = (rights / total[:, 0])[:, None]
+        together = (rank * (right * (1 - share) - wrong * share)).sum(1)
+        spread = np.sqrt((both * rank**2).sum(1) * (total * share * (1 - share))[:, 0])
+        spearman = np.where(spread > 0, together / spread, 0.0)
+    return auc, spearman
 
 
-def resampled(owners: np.ndarray, seed: int, samples: int = 1000) -> list[np.ndarray]:
-    """Rows of clusters drawn with replacement, `samples` times."""
-    names, of = np.unique(owners, return_inverse=True)
-    members = [np.flatnonzero(of == number) for number in range(len(names))]
+def resampled_clusters(count: int, rows: int, seed: int, samples: int = 1000) -> Iterator[np.ndarray]:
+    """How often each of `count` clusters is drawn, (block, count) at a time, for `rows` values in all."""
     random = np.random.default_rng(seed)
-    return [
-        np.concatenate([members[one] for one in random.integers(len(names), size=len(names))]) for _ in range(samples)
-    ]
+    block = max(1, 2**23 // max(rows, count))
+    for start in range(0, samples, block):
+        yield random.multinomial(count, np.full(count, 1 / count), size=min(block, samples - start))
 
 
 def keyword_hits(text: str, keywords: Sequence[str]) -> list[bool]:

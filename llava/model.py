@@ -17,6 +17,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from common.device import choose_device
 from common.run import write_json
+from llava import timm_tower  # noqa: F401  transformers learns its name
 
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FACTS = "trained_on.json"  # in an adapter's folder: which model it belongs to

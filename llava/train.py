@@ -71,12 +71,10 @@ def open_model(tuning: FineTuning, training: TrainingArguments) -> LoadedModel:
     half = "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
     # Weights that learn stay fp32 under autocast; those that are frozen need not.
     frozen_base = tuning.lora_rank and not tuning.freeze_language_model
-    loaded = load_model(
+    return load_model(
         tuning.model_id, device=str(device), precision=half if frozen_base else "fp32", attention=tuning.attention,
         bits=tuning.bits,
     )  # fmt: skip
-    loaded.model.config.use_cache = False
-    return loaded
 
 
 def read_samples(

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from common.images import open_image
-from llava.dataset import Sample
+from llava.dataset import ConversationDataset, Sample
 from llava.lora import PROJECTOR, part_of
 from llava.prefix import SharedImages
 from llava.tokens import Prompter
@@ -42,11 +42,19 @@ class LlavaTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         if self.args.train_sampling_strategy == "group_by_length":
-            lengths = [len(sample.ids) for sample in self.train_dataset.samples]
-            return LengthGroupedSampler(
-                self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths=lengths
-            )
+            together = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            return self._by_length(self.train_dataset, together)
         return super()._get_train_sampler(train_dataset)
+
+    def _get_eval_sampler(self, eval_dataset):
+        if self.args.train_sampling_strategy == "group_by_length":
+            return self._by_length(eval_dataset, self.args.eval_batch_size)
+        return super()._get_eval_sampler(eval_dataset)
+
+    @staticmethod
+    def _by_length(dataset: ConversationDataset, batch_size: int) -> LengthGroupedSampler:
+        """Trainer would look for lengths in the items, and open every image for it."""
+        return LengthGroupedSampler(batch_size, lengths=[len(sample.ids) for sample in dataset.samples])
 
 
 class ShowAnswers(TrainerCallback):

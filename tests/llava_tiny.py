@@ -21,7 +21,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from llava.build import CHAT_TEMPLATE, build_llava, build_tokenizer
+from llava.build import CHAT_TEMPLATE, build_llava, build_tokenizer, small_language, small_vision
 from llava.config import PROMPTS
 
 WORDS = [*PROMPTS["en"].values(), "USER: ASSISTANT: Score: 10 Analysis: It fits. a red star on a beach Yes No"]
@@ -42,17 +42,16 @@ def lively(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return model.eval()
 
 
-def write_llava(folder: Path, seed: int = 0, **sizes: int) -> Path:
+def write_llava(folder: Path, seed: int = 0, width: int = 32, layers: int = 2) -> Path:
     tokenizer = build_tokenizer(WORDS, 500)
-    given = {"image_size": 32, "patch_size": 8, "vision_width": 32, "vision_layers": 3, "language_width": 32}
-    model, processor = build_llava(tokenizer, **{**given, "language_layers": 2, **sizes})
+    model, processor = build_llava(tokenizer, small_vision(32, 8, 32, 3), small_language(tokenizer, width, layers))
     return _write(folder, lively(model, seed), processor)
 
 
 def write_llava_next(folder: Path) -> Path:
     """Images of other shapes than square give more tokens."""
     tokenizer = build_tokenizer(WORDS, 500)
-    model, _ = build_llava(tokenizer, 32, 8, 32, 3, 32, 2)
+    model, _ = build_llava(tokenizer, small_vision(32, 8, 32, 3), small_language(tokenizer, 32, 2))
     config = LlavaNextConfig(
         vision_config=model.config.vision_config, text_config=model.config.text_config,
         image_token_index=model.config.image_token_index, image_grid_pinpoints=[[32, 64], [64, 32], [64, 64]],

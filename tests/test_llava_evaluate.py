@@ -9,11 +9,12 @@ import torch
 from llava_tiny import write_llava, write_pictures
 from PIL import Image
 from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from llava import evaluate
 from llava.build import build_tokenizer
-from llava.measures import keyword_hits, recall_at, score_quality
+from llava.measures import keyword_hits, rank_agreement, recall_at, score_quality
 from llava.samples import draw_mismatches, read_samples
 from llava.sentences import SentenceEncoder
 from llava.traits import extract_traits, trait_accuracy
@@ -28,6 +29,12 @@ def test_auc_is_the_share_of_right_pairs():
              for (good, yes), (bad, no) in product(zip(scores, matching), repeat=2) if yes and not no]  # fmt: skip
     assert found["auc"] == pytest.approx(np.mean(pairs)) and found["without_score"] == 1 and found["pairs"] == 60
     assert found["spearman"] == pytest.approx(spearmanr(scores, matching).statistic)
+    rows = random.integers(60, size=60)
+    times = np.bincount(rows, minlength=60)[None]
+    auc, spearman = rank_agreement(np.array(scores, float), np.array(matching), times)
+    drawn, match = np.array(scores)[rows], np.array(matching)[rows]
+    assert auc[0] == pytest.approx(roc_auc_score(match, drawn))
+    assert spearman[0] == pytest.approx(spearmanr(drawn, match).statistic)
     low, high = found["interval"]
     assert low < found["auc"] < high and found["spearman_interval"][0] < found["spearman"]
 

@@ -164,13 +164,14 @@ def test_what_learns_and_nothing_else(folders, name):
 
     lora = learning()
     adapters = {one for one in lora if "lora_" in one}
-    assert all("language_model" in one for one in adapters) and {one.split(".lora_")[0].rsplit(".", 1)[1]
-        for one in adapters} == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}  # fmt: skip
+    layers = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert all("language_model" in one for one in adapters)
+    assert {one.split(".lora_")[0].rsplit(".", 1)[1] for one in adapters} == layers
     assert lora - adapters and all("multi_modal_projector" in one for one in lora - adapters)
     assert any("vision_tower" in one for one in learning(train_vision_tower=True))
     assert all("multi_modal_projector" in one for one in learning(freeze_language_model=True))
     whole = learning(rank=0)
-    assert not any("vision_tower" in one for one in whole) and any(one.endswith("lm_head.weight") for one in whole)
+    assert not any("vision_tower" in one for one in whole) and any("language_model" in one for one in whole)
 
 
 def test_a_run_an_adapter_and_its_merging(arguments, folders, tmp_path, capsys):
@@ -203,7 +204,7 @@ def test_a_run_an_adapter_and_its_merging(arguments, folders, tmp_path, capsys):
 
 def test_an_adapter_of_another_model_is_refused(arguments, tmp_path):
     train.main([*arguments, "--max_steps", "1", "--val_split", "0"])
-    for number, sizes in enumerate(({"seed": 1}, {"language_width": 64}, {"language_layers": 1})):
+    for number, sizes in enumerate(({"seed": 1}, {"width": 64}, {"layers": 1})):
         other = write_llava(tmp_path / f"other{number}", **sizes)
         with pytest.raises(ValueError, match="another model") as caught:
             load_model(str(other), str(tmp_path / "run"), device="cpu")
@@ -251,7 +252,7 @@ def test_killed_and_resumed_gives_the_same_weights(arguments, tmp_path):
 
 
 def test_two_processes_train_like_one(arguments, tmp_path):
-    more = [*arguments, "--eval_strategy", "no", "--seed", "3"]
+    more = [*arguments, "--val_split", "0", "--seed", "3"]  # 12 samples: whole batches on both sides
     train.main([*more, "--output_dir", str(tmp_path / "one")])
     done = start(
         [*more, "--per_device_train_batch_size", "2", "--ddp_backend", "gloo"],
