@@ -70,10 +70,13 @@ class ShowAnswers(TrainerCallback):
         was_training = model.training
         model.eval()
         images = [open_image(sample.conversation.images[0]) for sample in self.samples]
-        shared = SharedImages(model, self.prompter, images)
         turns = [sample.conversation.turns[0] for sample in self.samples]
-        rests = [shared.rest(self.prompter.prompt(turn.question)) for turn in turns]
-        answers = shared.generate(list(range(len(images))), rests, self.max_tokens)
+        half = torch.float16 if args.fp16 else torch.bfloat16
+        # What learns is fp32 beside a base in half: outside of training's autocast the two would not fit together.
+        with torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
+            shared = SharedImages(model, self.prompter, images)
+            rests = [shared.rest(self.prompter.prompt(turn.question)) for turn in turns]
+            answers = shared.generate(list(range(len(images))), rests, self.max_tokens)
         model.train(was_training)
         with SummaryWriter(str(self.folder)) as writer:
             for number, (image, turn, ids) in enumerate(zip(images, turns, answers)):

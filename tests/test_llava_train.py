@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from llava import merge_lora, train
+from llava.analyzer import LlavaAnalyzer
+from llava.asking import Asking
 from llava.conversations import find_conversations
 from llava.dataset import Collator, ConversationDataset, check_conversations, split_by_image, tokenise
 from llava.lora import choose_what_learns
@@ -200,6 +202,19 @@ def test_a_run_an_adapter_and_its_merging(arguments, folders, tmp_path, capsys):
     assert (ours - untouched).abs().max() > 0.01
     with pytest.raises(ValueError, match="holds a model"):
         merge_lora.main(["--model_id", base, "--adapter", str(run), "--output_dir", str(tmp_path / "merged")])
+
+
+def test_a_base_in_half_format_learns_and_answers(arguments, folders, tmp_path):
+    results = train.main(
+        [*arguments, "--bf16", "true", "--max_steps", "2", "--eval_strategy", "steps", "--eval_steps", "1"]
+    )
+    assert all(np.isfinite(entry["loss"]) for entry in results["train"] if "loss" in entry)
+    assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
+    adapted = load_model(str(folders["llava"]), str(tmp_path / "run"), device="cpu", precision="bf16")
+    found = LlavaAnalyzer(loaded=adapted, asking=Asking(description_tokens=3, analysis_tokens=3)).analyze_image(
+        picture(0), "a star"
+    )
+    assert 1 <= found["expected_score"] <= 10
 
 
 def test_an_adapter_of_another_model_is_refused(arguments, tmp_path):
