@@ -1,0 +1,165 @@
+"""How much faster is a batched two-stage analysis with images read once than one by one?
+
+    python benchmarks/llava_speed.py [--images 32 --batch_size 16 --texts 1] [--shape small | 7b | FOLDER]
+
+Random weights: speed does not depend on them, and no answer ends early, so every way writes the same number of tokens.
+  one by one     as usually written: for each pair the file is opened, processed and encoded for the description and
+                 again for the score, each by its own `generate`, batch 1; neither expected score nor P(Yes)
+  batch 1        LlavaAnalyzer at batch 1: an image is encoded once and its keys and values are shared; with both extras
+  batched        LlavaAnalyzer at --batch_size; with both extras
+Every way runs in a process of its own, so that peak memory is its own; ways take turns, the median of rounds counts.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPVisionConfig, LlamaConfig
+
+from common.device import keep_freed_memory
+from common.images import open_image
+from llava.analyzer import LlavaAnalyzer
+from llava.asking import Asking
+from llava.build import build_llava, build_tokenizer, small_language, small_vision
+from llava.config import PROMPTS
+from llava.model import LoadedModel, choose_attention, choose_dtype, load_model
+from llava.tokens import Prompter
+
+WAYS = ("one by one", "batch 1", "batched")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--shape", default="small", help="small (7 M), 7b (LLaVA 1.5's, for a GPU), or a model's folder"
+    )
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--texts", type=int, default=1, help="texts scored against each image")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--description_tokens", type=int, default=48)
+    parser.add_argument("--analysis_tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--work_dir", type=Path, default=Path(".cache/llava_speed"))
+    parser.add_argument("--way", help="used by this script to start itself")
+    args = parser.parse_args()
+    if args.way:
+        print(json.dumps(measure(args)))
+        return
+    write_images(args.work_dir, args.images)
+    found: dict[str, list[dict]] = {way: [] for way in WAYS}
+    for _ in range(args.rounds):
+        for way in WAYS:
+            command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"{way}: {done.stderr[-2000:]}")
+            found[way].append(json.loads(done.stdout.splitlines()[-1]))
+    print(f"{args.shape}, {args.images} images, {args.texts} texts each, batch {args.batch_size}, {args.device}, "
+          f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")  # fmt: skip
+    slowest = statistics.median(one["pairs"] for one in found[WAYS[0]])
+    for way, runs in found.items():
+        rate, tokens, peak = (statistics.median(one[name] for one in runs) for name in ("pairs", "tokens", "peak"))
+        spread = f"{min(one['pairs'] for one in runs):.2f} .. {max(one['pairs'] for one in runs):.2f}"
+        print(f"{way:12}{rate:8.2f} pairs/s ({spread}) {rate / slowest:6.1f} x  {tokens:8.0f} new tokens/s  "
+              f"peak {peak:7.0f} MiB")  # fmt: skip
+
+
+def write_images(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        path = folder / f"{number}.jpg"
+        if not path.is_file():
+            noise = np.random.default_rng(number).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+            Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+def build(args: argparse.Namespace) -> LoadedModel:
+    device = torch.device(args.device)
+    dtype = choose_dtype("auto", device)
+    if args.shape not in ("small", "7b"):
+        return load_model(args.shape, device=args.device)
+    tokenizer = build_tokenizer([*PROMPTS["en"].values(), "USER: ASSISTANT: Score: 10"], 600)
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    with device:  # the weights are made where they are used
+        if args.shape == "7b":
+            vision = CLIPVisionConfig(
+                hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+                patch_size=14,
+            )  # fmt: skip
+            language = LlamaConfig(vocab_size=32064, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+        else:
+            vision, language = small_vision(224, 14, 192, 6), small_language(tokenizer, 256, 6)
+        model, processor = build_llava(tokenizer, vision, language)
+    torch.set_default_dtype(torch.float32)
+    model = model.to(dtype).eval()
+    model.set_attn_implementation(choose_attention("auto", device, dtype))
+    return LoadedModel(model, processor)
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    keep_freed_memory()
+    loaded = build(args)
+    loaded.model.generation_config.eos_token_id = None  # nobody stops early
+    paths = [args.work_dir / f"{number}.jpg" for number in range(args.images)]
+    pairs = [(path, f"a sheet of coloured noise, number {at}") for path in paths for at in range(args.texts)]
+    asking = Asking(
+        description_tokens=args.description_tokens, analysis_tokens=args.analysis_tokens, tries=1
+    )  # fmt: skip
+    analyzer = LlavaAnalyzer(loaded=loaded, asking=asking, batch_size=args.batch_size if args.way == "batched" else 1)
+
+    def run(some: list) -> int:
+        if args.way == WAYS[0]:
+            return sum(one_by_one(loaded, analyzer.prompter, asking, *pair) for pair in some)
+        results = [result for _, result in analyzer.analyze_many(some, quiet=True)]
+        return sum(result["tokens"]["description"] / args.texts + result["tokens"]["analysis"] for result in results)
+
+    run(pairs[: args.batch_size if args.way == "batched" else 1])  # warm
+    if args.device.startswith("cuda"):
+        torch.cuda.synchronize()
+    clock = time.perf_counter()
+    tokens = run(pairs)
+    seconds = time.perf_counter() - clock
+    return {"pairs": len(pairs) / seconds, "tokens": tokens / seconds, "peak": peak_memory(args.device)}
+
+
+@torch.inference_mode()
+def one_by_one(loaded: LoadedModel, prompter: Prompter, asking: Asking, path: Path, text: str) -> int:
+    """-> new tokens"""
+    model, processor = loaded
+    count = 0
+    questions = (asking.prompts["describe"], asking.score_question(text, ""))
+    for question, most, sampling in zip(
+        questions, (asking.description_tokens, asking.analysis_tokens),
+        ({"do_sample": False}, {"do_sample": True, "temperature": 0.3, "top_p": 0.9}),
+    ):  # fmt: skip
+        inputs = processor(images=open_image(path), text=prompter.prompt(question), return_tensors="pt").to(
+            model.device
+        )
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        written = model.generate(**inputs, max_new_tokens=most, pad_token_id=0, **sampling)
+        count += written.shape[1] - inputs["input_ids"].shape[1]
+    return count
+
+
+def peak_memory(device: str) -> float:
+    """MiB: of the device where there is one, else of this process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

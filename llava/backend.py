@@ -1,0 +1,38 @@
+"""Settings to the analyzer they ask for: a model on this machine, or a server."""
+
+from argparse import Namespace
+from dataclasses import fields
+
+from common.settings import unknown_name
+from llava.analyzer import LlavaAnalyzer
+from llava.asking import Asking
+from llava.config import PROMPTS
+from llava.sampling import seed_of
+from llava.server import ServerAnalyzer
+
+
+def open_analyzer(settings: Namespace) -> LlavaAnalyzer | ServerAnalyzer:
+    asking = asking_of(settings)
+    if settings.server_url:
+        if settings.adapter:
+            raise ValueError("--adapter: a server has to be started with it; leave it out beside --server_url")
+        return ServerAnalyzer(
+            settings.server_url, settings.model_id, asking, settings.system_prompt, settings.server_requests
+        )
+    return LlavaAnalyzer(
+        settings.model_id, settings.adapter, asking, settings.system_prompt, settings.batch_size,
+        device=settings.device, precision=settings.precision, attention=settings.attention, bits=settings.bits,
+    )  # fmt: skip
+
+
+def asking_of(settings: Namespace) -> Asking:
+    if settings.language not in PROMPTS:
+        raise ValueError(unknown_name(settings.language, list(PROMPTS), "--language"))
+    named = {one.name for one in fields(Asking)} - {"prompts"}
+    return Asking(PROMPTS[settings.language], **{name: getattr(settings, name) for name in named})
+
+
+def asked_as(settings: Namespace) -> str:
+    """A short word that differs wherever answers may differ: by model, adapter, prompts or generation settings."""
+    facts = (settings.model_id, settings.adapter, settings.bits, settings.system_prompt, settings.server_url)
+    return f"{seed_of(*facts, sorted(vars(asking_of(settings)).items(), key=str)):014x}"

@@ -1,0 +1,96 @@
+"""Images that were read once: all that stands before and with an image in a prompt is kept as keys and values.
+
+images (I), each behind the ids that every prompt begins with -> cache (I rows) -> generate, next_log_probabilities for
+any number of prompts (R) about any of the images
+
+    row r:  [pad  prefix of its image ][pad  rest of prompt r ][new tokens]      mask 0 on both pads
+
+Positions count the mask, so a pad between two parts moves nothing, and a row's numbers are those it has alone.
+"""
+
+import torch
+from PIL import Image
+from transformers import DynamicCache, PreTrainedModel
+
+from llava.sampling import SeededSampling
+from llava.tokens import Prompter, encode_images, pad, placeholder_id, splice
+
+
+class SharedImages:
+    """I RGB images, read once. A prompt is given by what stands behind its image: rest(prompt)."""
+
+    @torch.inference_mode()
+    def __init__(self, model: PreTrainedModel, prompter: Prompter, images: list[Image.Image]):
+        processor, self.prompter, self.model = prompter.processor, prompter, model
+        tokenizer = processor.tokenizer
+        self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        encoded = encode_images(processor, images)
+        self.head, _ = prompter.split(prompter.prompt("any question"))
+        prefixes = [splice(self.head, placeholder_id(processor), [run]) for run in encoded.runs]
+        self.prefix_tokens = [len(prefix) for prefix in prefixes]
+        ids, self.mask = (one.to(model.device) for one in pad(prefixes, self.pad_id, left=True))  # (I, P)
+        inputs = {
+            name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
+            for name, value in encoded.inputs.items()
+        }
+        self.cache = DynamicCache(config=model.config)
+        model(
+            input_ids=ids, attention_mask=self.mask, position_ids=positions(self.mask), past_key_values=self.cache,
+            use_cache=True, logits_to_keep=1, **inputs,
+        )  # fmt: skip
+
+    def rest(self, prompt: str) -> list[int]:
+        head, rest = self.prompter.split(prompt)
+        if head != self.head:
+            raise ValueError(
+                "the chat template puts words of the question before the image, so images cannot be shared"
+            )
+        return rest
+
+    @torch.inference_mode()
+    def generate(
+        self, images: list[int], rests: list[list[int]], max_tokens: int, sampling: SeededSampling | None = None
+    ) -> list[list[int]]:
+        """The image of each of R prompts, the rests of the prompts -> R lists of new ids, without the end token.
+
+        sampling: None is greedy.
+        """
+        ids, mask, cache = self._rows(images, rests)
+        written = self.model.generate(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=max_tokens, do_sample=False,
+            temperature=None, top_p=None, top_k=None, num_beams=1, pad_token_id=self.pad_id,
+            logits_processor=[sampling] if sampling else [],
+        )[:, ids.shape[1] :].tolist()  # fmt: skip
+        ends = stop_ids(self.model)
+        return [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in written]
+
+    @torch.inference_mode()
+    def next_log_probabilities(self, images: list[int], rests: list[list[int]]) -> torch.Tensor:
+        """Log-probabilities of the token that follows each prompt -> (R, vocabulary), float32 on the CPU."""
+        ids, mask, cache = self._rows(images, rests)
+        logits = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions(mask)[:, -ids.shape[1] :], past_key_values=cache,
+            use_cache=True, logits_to_keep=1,
+        ).logits[:, -1]  # (R, vocabulary)  # fmt: skip
+        return logits.float().log_softmax(-1).cpu()
+
+    def _rows(self, images: list[int], rests: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
+        """-> ids of the rests (R, T), mask of prefixes and rests (R, P + T), a cache of R rows to write to."""
+        device = self.model.device
+        ids, mask = (one.to(device) for one in pad(rests, self.pad_id, left=True))
+        index = torch.tensor(images, device=device)
+        layers = [
+            (layer.keys.index_select(0, index), layer.values.index_select(0, index)) for layer in self.cache.layers
+        ]
+        return ids, torch.cat([self.mask[index], mask], 1), DynamicCache(layers, config=self.model.config)
+
+
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """mask (R, T), 1 = real -> the place of each token among the real ones."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def stop_ids(model: PreTrainedModel) -> set[int]:
+    """Ids that end an answer."""
+    ends = model.generation_config.eos_token_id
+    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])

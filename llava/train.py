@@ -1,0 +1,165 @@
+"""Fine-tune LLaVA on conversations about images: LoRA on the language model, the projector whole.
+
+python llava/train.py --model_id llava-hf/llava-1.5-7b-hf --data conversations.jsonl --output_dir checkpoints/mine
+python llava/train.py --demo                                drawn scenes and a small model, minutes on a CPU
+python llava/train.py ... --resume_from_checkpoint true     go on after an interruption, with the same weights
+torchrun --nproc_per_node 2 llava/train.py ...              several GPUs; --deepspeed, --fsdp, --bf16 are Trainer's own
+
+Settings are FineTuning in llava/config.py and every one of Hugging Face's TrainingArguments; --config FILE.json first.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # started as a file: imports begin at the repository root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch  # noqa: E402
+from transformers import TrainingArguments, set_seed  # noqa: E402
+from transformers.trainer_utils import get_last_checkpoint  # noqa: E402
+
+from common.device import keep_freed_memory  # noqa: E402
+from common.run import write_json  # noqa: E402
+from common.script import report_left_out, run_script  # noqa: E402
+from llava.config import FineTuning  # noqa: E402
+from llava.conversations import find_conversations  # noqa: E402
+from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image  # noqa: E402
+from llava.demo import prepare_demo  # noqa: E402
+from llava.lora import choose_what_learns  # noqa: E402
+from llava.model import LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts  # noqa: E402
+from llava.settings import read_training_settings  # noqa: E402
+from llava.tokens import Prompter  # noqa: E402
+from llava.trainer import LlavaTrainer, ShowAnswers  # noqa: E402
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    tuning, training = read_training_settings(argv)
+    is_main = training.process_index == 0
+    if tuning.demo:
+        with training.main_process_first():
+            prepare_demo()
+    if not tuning.data:
+        raise ValueError("--data: name a LLaVA .json, a conversation .jsonl or an AniPersonaCaps folder, or try --demo")
+    set_seed(training.seed)
+    loaded = open_model(tuning, training)
+    prompter = Prompter(loaded.processor, tuning.system_prompt)
+    train, val, skipped = read_samples(tuning, training.seed, prompter, stop_words(loaded), quiet=not is_main)
+    print_ = "" if loaded.model.config.to_dict().get("quantization_config") else fingerprint(loaded.model)
+    set_seed(training.seed)
+    model = choose_what_learns(
+        loaded.model, tuning.lora_rank, tuning.lora_alpha, tuning.lora_dropout, tuning.train_vision_tower,
+        tuning.freeze_language_model,
+    )  # fmt: skip
+    trainer = build_trainer(model, prompter, train, val, tuning, training)
+    if is_main:
+        describe(model, train, val, skipped, tuning, training)
+    trainer.train(resume_from_checkpoint=checkpoint_of(training))
+    results = {"train": trainer.state.log_history, **(trainer.evaluate() if val else {})}
+    trainer.save_model()
+    if is_main:
+        finish(loaded, model, print_, results, tuning, training)
+    return results
+
+
+def open_model(tuning: FineTuning, training: TrainingArguments) -> LoadedModel:
+    """On a CPU in fp32; on a GPU as the number format of training says, the base of LoRA in half of it."""
+    device = training.device
+    if device.type == "cpu":
+        keep_freed_memory()
+    half = "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
+    # Weights that learn stay fp32 under autocast; those that are frozen need not.
+    frozen_base = tuning.lora_rank and not tuning.freeze_language_model
+    return load_model(
+        tuning.model_id, device=str(device), precision=half if frozen_base else "fp32", attention=tuning.attention,
+        bits=tuning.bits,
+    )  # fmt: skip
+
+
+def read_samples(
+    tuning: FineTuning, seed: int, prompter: Prompter, ends: list[str], quiet: bool
+) -> tuple[list[Sample], list[Sample], dict[str, str]]:
+    """-> training, validation, {left out: why}"""
+    conversations, skipped = find_conversations(tuning.data, tuning.image_dir)
+    total = len(conversations) + len(skipped)
+    samples, unusable = check_conversations(conversations, prompter, ends, tuning.max_length, quiet)
+    skipped |= unusable
+    report_left_out(skipped, total, tuning.max_skipped, tuning.data, quiet)
+    if not 0 <= tuning.val_split < 1:
+        raise ValueError(f"--val_split {tuning.val_split}: expected a share from 0 up to but not 1")
+    train, val = split_by_image(samples, tuning.val_split, seed)
+    if not train:
+        raise ValueError(f"{tuning.data}: no sample is left to train on")
+    return train, val, skipped
+
+
+def build_trainer(
+    model: torch.nn.Module, prompter: Prompter, train: list[Sample], val: list[Sample], tuning: FineTuning,
+    training: TrainingArguments,
+) -> LlavaTrainer:  # fmt: skip
+    if not val:
+        training.eval_strategy = "no"
+    shown = ShowAnswers(val[: tuning.show_samples], prompter, Path(training.output_dir) / "runs" / "answers")
+    return LlavaTrainer(
+        model, training, data_collator=Collator(prompter.processor), train_dataset=ConversationDataset(train),
+        eval_dataset=ConversationDataset(val) if val else None, processing_class=prompter.processor,
+        projector_learning_rate=tuning.projector_learning_rate, callbacks=[shown] if shown.samples else [],
+    )  # fmt: skip
+
+
+def checkpoint_of(training: TrainingArguments) -> str | None:
+    """--resume_from_checkpoint true: the last one in output_dir; else a folder's name, or none."""
+    asked = training.resume_from_checkpoint
+    if not asked or str(asked).lower() == "false":
+        return None
+    if str(asked).lower() != "true":
+        if not Path(asked).is_dir():
+            raise FileNotFoundError(f"{asked}: no such folder (--resume_from_checkpoint)")
+        return str(asked)
+    folder = Path(training.output_dir)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last is None:
+        raise FileNotFoundError(
+            f"{training.output_dir}: holds no checkpoint to go on from; leave --resume_from_checkpoint"
+        )
+    return last
+
+
+def describe(
+    model: torch.nn.Module, train: list[Sample], val: list[Sample], skipped: dict[str, str], tuning: FineTuning,
+    training: TrainingArguments,
+) -> None:  # fmt: skip
+    """One line about the run, and settings.json and skipped.jsonl in its folder."""
+    folder = Path(training.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "settings.json", {"fine_tuning": vars(tuning), "training": training.to_sanitized_dict()})
+    lines = [json.dumps({"file": name, "reason": why}, ensure_ascii=False) for name, why in skipped.items()]
+    (folder / "skipped.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    answers = sum(label >= 0 for sample in train for label in sample.labels)
+    print(
+        f"{len(train)} conversations to train on with {answers} tokens of answers, {len(val)} to validate; "
+        f"{learning / 1e6:.2f} of {everything / 1e6:.2f} million parameters learn"
+    )
+
+
+def finish(
+    loaded: LoadedModel, model: torch.nn.Module, print_: str, results: dict[str, Any], tuning: FineTuning,
+    training: TrainingArguments,
+) -> None:  # fmt: skip
+    """What else a folder needs to be used, and the last words."""
+    folder = Path(training.output_dir)
+    loaded.processor.save_pretrained(folder)
+    write_json(folder / "results.json", results)
+    adapter = hasattr(model, "peft_config")
+    if adapter:
+        write_adapter_facts(folder, tuning.model_id, print_)
+    how = f"--model_id {tuning.model_id} --adapter {folder}" if adapter else f"--model_id {folder}"
+    print(f"\nuse it     python llava/inference.py {'--demo' if tuning.demo else how}\n"
+          f"curves     tensorboard --logdir={folder / 'runs'}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_script(main)

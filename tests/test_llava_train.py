@@ -1,0 +1,309 @@
+"""Fine-tuning: what is learnt from, what learns, what a run leaves; adapters, merging, resume, processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from llava_tiny import picture, write_conversations, write_internvl, write_llava, write_llava_next, write_pictures
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from llava import merge_lora, train
+from llava.analyzer import LlavaAnalyzer
+from llava.asking import Asking
+from llava.conversations import find_conversations
+from llava.dataset import Collator, ConversationDataset, check_conversations, split_by_image, tokenise
+from llava.lora import choose_what_learns
+from llava.model import load_model, stop_words
+from llava.settings import read_training_settings
+from llava.tokens import Prompter
+
+WRITERS = {"llava": write_llava, "llava_next": write_llava_next, "internvl": write_internvl}
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("llava_train_models")
+    return {name: write(root / name) for name, write in WRITERS.items()}
+
+
+@pytest.fixture
+def arguments(folders, tmp_path):
+    data = write_conversations(tmp_path / "data")
+    return [
+        "--model_id", str(folders["llava"]), "--data", str(data), "--output_dir", str(tmp_path / "run"),
+        "--lora_rank", "4", "--lora_alpha", "8", "--lora_dropout", "0", "--val_split", "0.2", "--max_steps", "4",
+        "--per_device_train_batch_size", "4", "--logging_steps", "1", "--save_steps", "1", "--learning_rate", "0.01",
+        "--use_cpu", "true", "--warmup_steps", "0", "--disable_tqdm", "true", "--report_to", "none",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_labels_are_the_answers_alone(folders, name, tmp_path):
+    loaded = load_model(str(folders[name]), device="cpu")
+    prompter, ends = Prompter(loaded.processor), stop_words(loaded)
+    conversations, _ = find_conversations(write_conversations(tmp_path, 3))
+    samples, skipped = check_conversations(conversations, prompter, ends, 2048, quiet=True)
+    assert skipped == {}
+    batch = Collator(loaded.processor)([ConversationDataset(samples)[place] for place in range(3)])
+    for row, labels, sample in zip(batch["input_ids"], batch["labels"], samples):
+        kept = labels[labels >= 0]
+        assert torch.equal(kept, row[labels >= 0])
+        said = loaded.processor.tokenizer.decode(kept)
+        answers = [turn.answer for turn in sample.conversation.turns]
+        assert "".join(said.split()) == "".join("".join(f"{answer}{ends[0]}" for answer in answers).split())
+    out = loaded.model(**batch)  # the model itself refuses a wrong number of image tokens
+    assert out.loss.isfinite() and (batch["attention_mask"].diff() <= 0).all()
+    rendered = prompter.prompt("What is this?")
+    whole = loaded.processor(images=[picture(1, (52, 40))], text=[rendered], return_tensors="pt")["input_ids"][0]
+    assert batch["input_ids"][1][: len(whole)].tolist() == whole.tolist()
+
+
+def test_labels_give_the_loss_of_a_slow_loop(folders, tmp_path):
+    model, processor = load_model(str(folders["llava"]), device="cpu")
+    conversations, _ = find_conversations(write_conversations(tmp_path, 2))
+    samples, _ = check_conversations(conversations, Prompter(processor), ["</s>"], 2048, quiet=True)
+    batch = Collator(processor)([ConversationDataset(samples)[place] for place in range(2)])
+    with torch.no_grad():
+        out = model(**batch)
+    losses = []
+    for row in range(2):
+        for place in range(1, batch["labels"].shape[1]):
+            label = batch["labels"][row, place]
+            if label >= 0:
+                losses.append(-out.logits[row, place - 1].log_softmax(-1)[label])
+    assert float(out.loss) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)
+
+
+def test_an_end_is_put_where_the_template_writes_none(folders, tmp_path):
+    """LLaVA 1.5's own template ends an answer with a space; a model taught so would never stop."""
+    processor = load_model(str(folders["llava"]), device="cpu").processor
+    processor.chat_template = processor.chat_template.replace("{{ eos_token }}", "{{ ' ' }}")
+    conversation = find_conversations(write_conversations(tmp_path, 1))[0][0]
+    sample = tokenise(conversation, Prompter(processor), ["</s>"])
+    assert processor.tokenizer.decode([one for one in sample.labels if one >= 0]) == " a red star 0</s> No</s>"
+
+
+def test_turns_that_do_not_fit_are_left_out(folders, tmp_path):
+    loaded = load_model(str(folders["llava"]), device="cpu")
+    conversations, _ = find_conversations(write_conversations(tmp_path, 2))
+    given = (Prompter(loaded.processor), ["</s>"])
+    whole, _ = check_conversations(conversations, *given, 2048, quiet=True)
+    longest = len(whole[0].ids) + 15
+    fitted, skipped = check_conversations(conversations, *given, longest - 1, quiet=True)
+    assert not skipped and all(len(one.ids) + 15 < longest and len(one.conversation.turns) == 1 for one in fitted)
+    assert all(len(check_conversations([one], *given, longest, quiet=True)[0][0].ids) == longest - 15
+               for one in conversations[:1])  # fmt: skip
+    none, skipped = check_conversations(conversations, *given, 30, quiet=True)
+    assert none == [] and "max_length" in next(iter(skipped.values()))
+
+
+def test_three_forms_of_data(tmp_path):
+    write_pictures(tmp_path, 2)
+    turns = [{"from": "human", "value": "What?\n<image>"}, {"from": "gpt", "value": "This."}]
+    (tmp_path / "llava.json").write_text(json.dumps([
+        {"id": 1, "image": "0.png", "conversations": turns},
+        {"id": 2, "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]},
+        {"id": 3, "image": "absent.png", "conversations": turns},
+        {"id": 4, "image": "0.png", "conversations": turns[:1]},
+        {"id": 5, "image": ["0.png", "1.png"], "conversations": turns}, "nonsense",
+    ]))  # fmt: skip
+    found, skipped = find_conversations(tmp_path / "llava.json")
+    assert [len(one.images) for one in found] == [1, 0] and found[0].turns[0] == ("What?", "This.", 1)
+    assert len(skipped) == 4 and "absent.png" in skipped[f"{tmp_path / 'llava.json'} entry 2"]
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "What?"},
+                {"role": "assistant", "content": "This."}]  # fmt: skip
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"image": "1.png", "messages": messages}) + "\n{broken\n")
+    found, skipped = find_conversations(tmp_path / "chat.jsonl")
+    assert found[0].turns == (("What?", "This.", 1),) and len(skipped) == 1
+    line = {
+        "file_name": "0.png",
+        "character": "Mira",
+        "title": "Tales",
+        "appearance": "Silver hair.",
+        "personality": "",
+    }
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(line) + "\n" + json.dumps({"file_name": "1.png"}) + "\n")
+    found, skipped = find_conversations(tmp_path)
+    assert [turn.answer for turn in found[0].turns] == ["This is Mira from Tales.", "Silver hair."] and len(
+        skipped
+    ) == 1
+    with pytest.raises(FileNotFoundError, match="--data"):
+        find_conversations(tmp_path / "none.json")
+
+
+def test_real_data_can_be_read(real_data):
+    for data in ("instruct/captions_en.jsonl", "persona"):
+        root = real_data / ("captions" if data.startswith("instruct") else "persona")
+        found, skipped = find_conversations(real_data / data, root)
+        assert len(found) > 150 and len(skipped) < 30
+
+
+def test_the_split_keeps_an_image_on_one_side(folders, tmp_path):
+    loaded = load_model(str(folders["llava"]), device="cpu")
+    conversations, _ = find_conversations(write_conversations(tmp_path, 6))
+    samples, _ = check_conversations(conversations * 2, Prompter(loaded.processor), ["</s>"], 2048, quiet=True)
+    train_side, val_side = split_by_image(samples, 0.34, seed=1)
+    images = [{sample.conversation.images for sample in side} for side in (train_side, val_side)]
+    assert len(val_side) == 4 and not images[0] & images[1] and len(images[0] | images[1]) == 6
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_learns_and_nothing_else(folders, name):
+    def learning(**given):
+        model = load_model(str(folders[name]), device="cpu").model
+        chosen = {"rank": 4, "alpha": 8, "dropout": 0.0, "train_vision_tower": False, "freeze_language_model": False}
+        model = choose_what_learns(model, **{**chosen, **given})
+        return {one for one, parameter in model.named_parameters() if parameter.requires_grad}
+
+    lora = learning()
+    adapters = {one for one in lora if "lora_" in one}
+    layers = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert all("language_model" in one for one in adapters)
+    assert {one.split(".lora_")[0].rsplit(".", 1)[1] for one in adapters} == layers
+    assert lora - adapters and all("multi_modal_projector" in one for one in lora - adapters)
+    assert any("vision_tower" in one for one in learning(train_vision_tower=True))
+    assert all("multi_modal_projector" in one for one in learning(freeze_language_model=True))
+    whole = learning(rank=0)
+    assert not any("vision_tower" in one for one in whole) and any("language_model" in one for one in whole)
+
+
+def test_a_run_an_adapter_and_its_merging(arguments, folders, tmp_path, capsys):
+    results = train.main([*arguments, "--report_to", "tensorboard", "--max_steps", "8", "--eval_strategy", "steps",
+                          "--eval_steps", "8"])  # fmt: skip
+    losses = [entry["loss"] for entry in results["train"] if "loss" in entry]
+    assert len(losses) == 8 and losses[-1] < 0.9 * losses[0] and np.isfinite(results["eval_loss"])
+    run, base = tmp_path / "run", str(folders["llava"])
+    assert "million parameters learn" in capsys.readouterr().out
+    adapted = load_model(base, str(run), device="cpu")
+    projector = "multi_modal_projector.linear_1.weight"
+    saved = {one: value for one, value in load_file(run / "adapter_model.safetensors").items() if projector in one}
+    before = load_model(base, device="cpu").model.get_parameter(f"model.{projector}")
+    assert len(saved) == 1 and not torch.equal(next(iter(saved.values())), before)
+    events = EventAccumulator(str(run / "runs" / "answers"), size_guidance={"tensors": 0, "images": 0}).Reload()
+    assert events.Tags()["images"] and any("validation/0" in tag for tag in events.Tags()["tensors"])
+    merged = load_model(str(merge_lora.main([
+        "--model_id", base, "--adapter", str(run), "--output_dir", str(tmp_path / "merged"), "--precision", "fp32",
+        "--device", "cpu",
+    ])), device="cpu")  # fmt: skip
+    inputs = adapted.processor(images=[picture(1)], text=["<image> a star"], return_tensors="pt")
+    with torch.no_grad():
+        ours, plain = (one.model(**inputs).logits for one in (adapted, merged))
+        untouched = load_model(base, device="cpu").model(**inputs).logits
+    torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
+    assert (ours - untouched).abs().max() > 0.01
+    with pytest.raises(ValueError, match="holds a model"):
+        merge_lora.main(["--model_id", base, "--adapter", str(run), "--output_dir", str(tmp_path / "merged")])
+
+
+def test_a_base_in_half_format_learns_and_answers(arguments, folders, tmp_path):
+    results = train.main(
+        [*arguments, "--bf16", "true", "--max_steps", "2", "--eval_strategy", "steps", "--eval_steps", "1"]
+    )
+    assert all(np.isfinite(entry["loss"]) for entry in results["train"] if "loss" in entry)
+    assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
+    adapted = load_model(str(folders["llava"]), str(tmp_path / "run"), device="cpu", precision="bf16")
+    found = LlavaAnalyzer(loaded=adapted, asking=Asking(description_tokens=3, analysis_tokens=3)).analyze_image(
+        picture(0), "a star"
+    )
+    assert 1 <= found["expected_score"] <= 10
+
+
+def test_an_adapter_of_another_model_is_refused(arguments, tmp_path):
+    train.main([*arguments, "--max_steps", "1", "--val_split", "0"])
+    for number, sizes in enumerate(({"seed": 1}, {"width": 64}, {"layers": 1})):
+        other = write_llava(tmp_path / f"other{number}", **sizes)
+        with pytest.raises(ValueError, match="another model") as caught:
+            load_model(str(other), str(tmp_path / "run"), device="cpu")
+        (tmp_path / "run" / "trained_on.json").rename(tmp_path / "kept.json")
+        if "seed" not in sizes:  # without its facts the shapes still tell
+            with pytest.raises(ValueError, match="another model") as caught:
+                load_model(str(other), str(tmp_path / "run"), device="cpu")
+        (tmp_path / "kept.json").rename(tmp_path / "run" / "trained_on.json")
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def weights(folder):
+    return load_file(Path(folder) / "adapter_model.safetensors")
+
+
+def assert_equal(one, other, **tolerance):
+    assert one.keys() == other.keys() and len(one) > 10
+    for name in one:
+        if tolerance:
+            torch.testing.assert_close(one[name], other[name], **tolerance)
+        else:
+            assert torch.equal(one[name], other[name]), name
+
+
+def start(arguments, *launcher):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    script = str(ROOT / "llava" / "train.py")
+    return subprocess.Popen([sys.executable, *launcher, script, *arguments], env=environment, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)  # fmt: skip
+
+
+def test_killed_and_resumed_gives_the_same_weights(arguments, tmp_path):
+    more = [*arguments, "--lora_dropout", "0.1", "--max_steps", "12", "--eval_strategy", "no"]
+    train.main([*more, "--output_dir", str(tmp_path / "whole")])
+    running = start(more)
+    deadline = time.time() + 300
+    while not list((tmp_path / "run").glob("checkpoint-[3-9]/trainer_state.json")) and time.time() < deadline:
+        assert running.poll() is None, running.stdout.read()
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "run" / "adapter_model.safetensors").is_file()
+    train.main([*more, "--resume_from_checkpoint", "true"])
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_two_processes_train_like_one(arguments, tmp_path):
+    more = [*arguments, "--val_split", "0", "--seed", "3"]  # 12 samples: whole batches on both sides
+    train.main([*more, "--output_dir", str(tmp_path / "one")])
+    done = start(
+        [*more, "--per_device_train_batch_size", "2", "--ddp_backend", "gloo"],
+        "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(29500 + os.getpid() % 400),
+    )  # fmt: skip
+    assert done.wait(600) == 0, done.stdout.read()
+    assert_equal(weights(tmp_path / "one"), weights(tmp_path / "run"), atol=2e-4, rtol=1e-3)
+
+
+def test_mistakes_are_one_line(arguments, tmp_path):
+    wrong = {
+        "did you mean --learning_rate": ["--learning_rat", "1"], "--data": ["--data", ""],
+        "no such file": ["--data", "x.json"],
+        "holds no checkpoint": ["--resume_from_checkpoint", "true"], "bitsandbytes": ["--bits", "4"],
+        "val_split": ["--val_split", "1.5"], "no such folder": ["--resume_from_checkpoint", "nowhere"],
+    }  # fmt: skip
+    for words, given in wrong.items():
+        with pytest.raises((ValueError, OSError), match=words) as caught:
+            train.main([*arguments, *given])
+        assert len(str(caught.value).splitlines()) == 1
+    config = tmp_path / "mine.json"
+    config.write_text('{"lora_rank": 7, "learning_rate": 0.5, "weight_decay": 0.25}')
+    tuning, training = read_training_settings([*arguments, "--config", str(config)])
+    assert (tuning.lora_rank, training.learning_rate, training.weight_decay) == (4, 0.01, 0.25)
+    config.write_text('{"lora_rnak": 7}')
+    with pytest.raises(ValueError, match="lora_rank"):
+        read_training_settings(["--config", str(config)])
+
+
+def test_the_projector_has_a_learning_rate_of_its_own(arguments, tmp_path, monkeypatch):
+    made = []
+    real = train.LlavaTrainer.create_optimizer
+    monkeypatch.setattr(
+        train.LlavaTrainer, "create_optimizer", lambda self, *given: made.append(real(self, *given)) or made[-1]
+    )
+    train.main([*arguments, "--max_steps", "1", "--projector_learning_rate", "0.002", "--lr_scheduler_type", "constant",
+                "--train_sampling_strategy", "group_by_length"])  # fmt: skip
+    rates = {round(group["lr"], 6): len(group["params"]) for group in made[0].param_groups if group["params"]}
+    assert set(rates) == {0.01, 0.002}
