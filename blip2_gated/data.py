@@ -15,7 +15,7 @@ from blip2_gated.feature_cache import keep_features
 from blip2_gated.model import Blip2OPTGated
 from common.image_store import STORE_SCALE, ImageStore
 from common.sample_data import create_sample_dataset
-from common.script import report_left_out
+from common.script import refuse_many_left_out, report_left_out
 
 SAMPLE_IMAGES = {True: 400, False: 100}  # drawn for the demo, and where the default folder is not there
 
@@ -66,7 +66,9 @@ def prepare_data(
         }  # fmt: skip
         splits[name] = good
         stores[name] = store.subset([place for place in range(len(paths)) if place not in store.skipped])
-    report_left_out(skipped, total, settings.data_max_skipped, settings.data_root, quiet=quiet)
+    if not quiet:
+        report_left_out(skipped)
+    refuse_many_left_out(skipped, total, settings.data_max_skipped, settings.data_root)
     if settings.training_cache_features:
         model.to(accelerator.device)
         stores = {

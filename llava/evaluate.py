@@ -39,7 +39,6 @@ def main(argv: list[str]) -> dict[str, Any]:
     if not settings.data:
         raise ValueError("--data: name a .jsonl or .csv of samples, or an AniPersonaCaps folder; or give --demo")
     samples, skipped = read_samples(settings.data)
-    total = len(samples) + len(skipped)
     if 0 < settings.limit < len(samples):
         chosen = np.random.default_rng(settings.seed).permutation(len(samples))[: settings.limit]
         samples = [samples[place] for place in sorted(chosen.tolist())]
@@ -48,7 +47,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     analyzer = open_analyzer(settings)
     lines, failed = ask(analyzer, samples, others)
     skipped |= failed
-    report_left_out(skipped, total, 1.0, settings.data)
+    report_left_out(skipped)
     if not lines:
         raise ValueError(f"{settings.data}: not one sample could be asked about; {next(iter(skipped.values()))}")
     if encoder:

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> list[dict[str, Any]]:
     if len(answered) == 1 and "error" in answered[0]:
         raise ValueError(answered[0]["error"])
     failed = {f"{line['key']}: {line['image']}": line["error"] for line in answered if "error" in line}
-    report_left_out(failed, len(asked), 1.0, settings.input)
+    report_left_out(failed)
     show(answered, settings)
     if failed and len(failed) == len(asked):
         raise ValueError(f"not one of {len(asked)} pairs could be used; the first: {next(iter(failed.values()))}")

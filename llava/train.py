@@ -22,7 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint  # noqa: E402
 
 from common.device import keep_freed_memory  # noqa: E402
 from common.run import write_json  # noqa: E402
-from common.script import report_left_out, run_script  # noqa: E402
+from common.script import refuse_many_left_out, report_left_out, run_script  # noqa: E402
 from llava.config import FineTuning  # noqa: E402
 from llava.conversations import find_conversations  # noqa: E402
 from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image  # noqa: E402
@@ -85,7 +85,9 @@ def read_samples(
     total = len(conversations) + len(skipped)
     samples, unusable = check_conversations(conversations, prompter, ends, tuning.max_length, quiet)
     skipped |= unusable
-    report_left_out(skipped, total, tuning.max_skipped, tuning.data, quiet)
+    if not quiet:
+        report_left_out(skipped)
+    refuse_many_left_out(skipped, total, tuning.max_skipped, tuning.data)
     if not 0 <= tuning.val_split < 1:
         raise ValueError(f"--val_split {tuning.val_split}: expected a share from 0 up to but not 1")
     train, val = split_by_image(samples, tuning.val_split, seed)

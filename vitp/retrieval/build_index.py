@@ -32,7 +32,7 @@ def main(argv: list[str]) -> dict[str, int]:
         extractor = extractor_of(args)
         collection = Collection.create(args.index_dir, args.image_dir, args.kind or "flat", extractor.facts)
     changes = collection.update(extractor)
-    report_left_out(collection.skipped, len(collection) + len(collection.skipped), 1.0, collection.image_dir)
+    report_left_out(collection.skipped)
     print(f"{args.index_dir}: {changes['images']} images, {changes['added']} added, {changes['removed']} removed")
     return changes
 

@@ -86,7 +86,7 @@ def report(features: Features, skipped_file: Path, args: argparse.Namespace) -> 
         with skipped_file.open("w", encoding="utf-8") as file:
             for path, reason in features.skipped.items():
                 file.write(json.dumps({"file": path, "reason": reason}, ensure_ascii=False) + "\n")
-        report_left_out(features.skipped, len(features) + len(features.skipped), 1.0, args.image_dir)
+        report_left_out(features.skipped)
     print(f"特征已保存到 {args.output}")
     print(f"特征形状: ({len(features)}, {features.width})")
 
