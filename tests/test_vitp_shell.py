@@ -16,12 +16,12 @@ def start(tmp_path):
     (tmp_path / "model" / "config.json").write_text("{}")
     (tmp_path / "meta.json").write_text("{}")
 
-    def run(script, *words, **settings):
+    def run(script, *words, shell="sh", **settings):
         given = {"MODEL": tmp_path / "model", "DATA_PATH": tmp_path / "meta.json", "OUTPUT_DIR": tmp_path / "out",
                  "DRY_RUN": 1, **settings}  # fmt: skip
         environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
         environment |= {name: str(value) for name, value in given.items()}
-        command = ["bash", str(ROOT / "vitp" / "shell" / script), *words]
+        command = [shell, str(ROOT / "vitp" / "shell" / script), *words]
         return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
 
     return run
@@ -53,7 +53,8 @@ def test_arithmetic(start, script, settings, gpus, each, accumulation):
 
 
 def test_further_words_go_to_train(start):
-    _, model, data, run = parsed(start("pretrain_1gpu.sh", "--max_steps", "10", "--freeze_llm", "--packing"))
+    words = ("--max_steps", "10", "--freeze_llm", "--packing")
+    _, model, data, run = parsed(start("pretrain_1gpu.sh", *words, shell="bash"))
     assert run.max_steps == 10 and model.freeze_llm and data.packing
     said = start("pretrain_8gpu.sh").stdout
     assert "--deepspeed zero_stage2.json" in said and "--nproc_per_node 8" in said

@@ -5,6 +5,7 @@ Beside these, every flag of Hugging Face's TrainingArguments. Defaults that diff
 """
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class RunArguments(TrainingArguments):
     lr_scheduler_type: str = _choice("cosine", "after the warm-up")
     warmup_steps: float = _choice(0.2, "optimizer steps, or below 1 their share")
     logging_steps: float = _choice(10, "optimizer steps between entries of log.jsonl")
-    dataloader_num_workers: int = _choice(4, "processes that read data")
+    dataloader_num_workers: int = _choice(min(4, os.cpu_count() or 1), "processes that read data")
     log_level: str = _choice("error", "of transformers; what its warnings are about is an error here")
     log_level_replica: str = _choice("error", "the same, of the other processes")
     bf16: bool | None = _choice(None, "mixed precision; otherwise where the GPU has it")

@@ -19,20 +19,24 @@ from common.device import choose_device  # noqa: E402
 from common.images import open_image  # noqa: E402
 from common.script import run_script  # noqa: E402
 from vitp.conversation import IMAGE, ChatTemplate, Conversation, Tokens, expand_images, prepare_tokenizer  # noqa: E402
-from vitp.load import fit_to_images, fit_to_tokenizer, load_model  # noqa: E402
+from vitp.load import fit_to_images, fit_to_tokenizer, load_model, read_json  # noqa: E402
 from vitp.model import VisualInstructionModel  # noqa: E402
 from vitp.processing import read_image_settings, read_tokenizer  # noqa: E402
 from vitp.tiling import Tiling  # noqa: E402
 
 
 class Answerer:
-    """A model's folder, ready to answer questions about images."""
+    """A model's folder, ready to answer questions about images.
 
-    def __init__(
-        self, folder: str, device: torch.device, max_tiles: int | None = None, conv_style: str = "internvl2_5"
-    ):
+    conv_style: as in training; None for the template in the folder, and for InternVL's own layout internvl2_5.
+    """
+
+    def __init__(self, folder: str, device: torch.device, max_tiles: int | None = None, conv_style: str | None = None):
         self.model: VisualInstructionModel = load_model(folder, dtype=_dtype(device)).to(device).eval()
         tokenizer = read_tokenizer(folder)
+        if conv_style is None:
+            own = tokenizer.chat_template and read_json(Path(folder) / "config.json")["model_type"] == "internvl"
+            conv_style = "chat" if own else "internvl2_5"
         prepare_tokenizer(tokenizer, conv_style)
         self.template = ChatTemplate(tokenizer, conv_style)
         tokens = fit_to_images(self.model, None)

@@ -39,6 +39,8 @@ def load_model(folder: str | Path, drop_path_rate: float = 0.0, **loading) -> Vi
     elif kind == "internvl":
         config = VisualInstructionConfig.from_dict(facts)
         weights = to_model_names(read_weights(folder))
+        if config.vision_config.model_type == VIT:
+            config.vision_config = vision_config(_tower(weights), facts["vision_config"])
     else:
         raise ValueError(
             f"{folder}: model_type '{kind}'; expected internvl (Hugging Face) or internvl_chat (InternVL's)"
@@ -112,14 +114,17 @@ def _internvl_config(folder: Path, facts: dict) -> tuple[VisualInstructionConfig
     text_config.tie_word_embeddings = tied
     if head is not None and tied:
         del weights["lm_head.weight"]
-    tower = {name.removeprefix(TOWER): value for name, value in weights.items() if name.startswith(TOWER)}
     return VisualInstructionConfig(
-        vision_config=vision_config(tower, facts["vision_config"]),
+        vision_config=vision_config(_tower(weights), facts["vision_config"]),
         text_config=text_config,
         downsample_ratio=facts.get("downsample_ratio", 0.5),
         vision_feature_layer=facts.get("select_layer", -1),
         tie_word_embeddings=tied,
     ), weights
+
+
+def _tower(weights: Weights) -> Weights:
+    return {name.removeprefix(TOWER): value for name, value in weights.items() if name.startswith(TOWER)}
 
 
 def _with_weights(config, weights: Weights, where, **loading) -> VisualInstructionModel:

@@ -115,10 +115,16 @@ def _timm_encoder(name: str, image_size: int | None, drop_path_rate: float) -> t
         raise ValueError(f"--vision_config: {unknown_name(name, timm.list_models(), 'file, folder or timm model')}")
     arguments = {"drop_path_rate": drop_path_rate} | ({"img_size": image_size} if image_size else {})
     try:
-        backbone = timm.create_model(name, pretrained=bool(tag), num_classes=0, **arguments)
-    except TypeError:  # a convolutional network takes images of any size
-        arguments.pop("img_size", None)
-        backbone = timm.create_model(name, pretrained=bool(tag), num_classes=0, **arguments)
+        try:
+            backbone = timm.create_model(name, pretrained=bool(tag), num_classes=0, **arguments)
+        except TypeError:  # a convolutional network takes images of any size
+            arguments.pop("img_size", None)
+            backbone = timm.create_model(name, pretrained=bool(tag), num_classes=0, **arguments)
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"--vision_config {name}: cannot be had ({reason}); without the tag it begins at random"
+        ) from None
     data = resolve_model_data_config(backbone)
     size = image_size or data["input_size"][-1]
     with torch.no_grad():

@@ -197,6 +197,13 @@ def _check(model_arguments: ModelArguments, data: DataArguments, run: RunArgumen
         )
     if run.fsdp and run.use_cpu:
         raise ValueError("--fsdp needs GPUs: on a CPU accelerate would leave it out in silence")
+    shared_out = run.fsdp or (run.deepspeed and run.hf_deepspeed_config.is_zero3())
+    if shared_out and (model_arguments.use_llm_lora or model_arguments.use_backbone_lora):
+        raise ValueError(
+            "LoRA is added up where the weights are whole: use it with --deepspeed zero_stage2.json or none"
+        )
+    if run.label_smoothing_factor:
+        raise ValueError("--label_smoothing_factor: not with this model, which makes logits for learnt tokens alone")
     if run.eval_strategy != "no" and not data.eval_meta_path:
         raise ValueError(f"--eval_strategy {run.eval_strategy} needs --eval_meta_path")
     wanted, there = run.resume_from_checkpoint, last_checkpoint(run.output_dir)

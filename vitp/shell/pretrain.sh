@@ -1,45 +1,50 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Visual instruction pretraining with ViTP's recipe. Every word after the script's name goes to vitp/train.py.
 #
-#   MODEL=InternVL2_5-1B DATA_PATH=data/meta.json OUTPUT_DIR=work_dirs/mine GPUS=8 BATCH_SIZE=128 bash vitp/shell/pretrain.sh
+#   MODEL=InternVL2_5-1B DATA_PATH=data/meta.json OUTPUT_DIR=work_dirs/mine GPUS=8 BATCH_SIZE=128 sh vitp/shell/pretrain.sh
 #
 # BATCH_SIZE is of an optimizer step over all GPUs: PER_DEVICE_BATCH_SIZE x GPUS x accumulation. DRY_RUN=1 only prints.
-set -euo pipefail
+set -eu
 
 GPUS=${GPUS:-8}
 BATCH_SIZE=${BATCH_SIZE:-$GPUS}
 PER_DEVICE_BATCH_SIZE=${PER_DEVICE_BATCH_SIZE:-1}
-DEEPSPEED=${DEEPSPEED-}
-TRAIN=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/train.py
 
 fail() { echo "pretrain.sh: error: $*" >&2; exit 1; }
+check_number() {
+  case $2 in '' | 0* | *[!0-9]*) fail "$1=$2: expected a whole number above 0" ;; esac
+}
 
-for name in GPUS BATCH_SIZE PER_DEVICE_BATCH_SIZE; do
-  [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "$name=${!name}: expected a whole number above 0"
-done
+check_number GPUS "$GPUS"
+check_number BATCH_SIZE "$BATCH_SIZE"
+check_number PER_DEVICE_BATCH_SIZE "$PER_DEVICE_BATCH_SIZE"
 TOGETHER=$((PER_DEVICE_BATCH_SIZE * GPUS))
-(( BATCH_SIZE >= TOGETHER )) || fail "BATCH_SIZE=$BATCH_SIZE is below $PER_DEVICE_BATCH_SIZE x $GPUS GPUs; the least is $TOGETHER"
-(( BATCH_SIZE % TOGETHER == 0 )) || fail "BATCH_SIZE=$BATCH_SIZE is no multiple of $PER_DEVICE_BATCH_SIZE x $GPUS GPUs;" \
-  "the nearest are $((BATCH_SIZE / TOGETHER * TOGETHER)) and $((BATCH_SIZE / TOGETHER * TOGETHER + TOGETHER))"
-[[ -n ${MODEL:-} && -n ${DATA_PATH:-} && -n ${OUTPUT_DIR:-} ]] || fail "MODEL, DATA_PATH and OUTPUT_DIR are needed"
-[[ -f $MODEL/config.json ]] || fail "MODEL=$MODEL: no model's folder (no config.json in it)"
-[[ -f $DATA_PATH ]] || fail "DATA_PATH=$DATA_PATH: no such file"
+BELOW=$((BATCH_SIZE / TOGETHER * TOGETHER))
+[ "$BATCH_SIZE" -ge "$TOGETHER" ] ||
+  fail "BATCH_SIZE=$BATCH_SIZE is below $PER_DEVICE_BATCH_SIZE x $GPUS GPUs; the least is $TOGETHER"
+[ "$BATCH_SIZE" -eq "$BELOW" ] ||
+  fail "BATCH_SIZE=$BATCH_SIZE is no multiple of $PER_DEVICE_BATCH_SIZE x $GPUS GPUs;" \
+    "the nearest are $BELOW and $((BELOW + TOGETHER))"
+[ -n "${MODEL:-}" ] && [ -n "${DATA_PATH:-}" ] && [ -n "${OUTPUT_DIR:-}" ] ||
+  fail "MODEL, DATA_PATH and OUTPUT_DIR are needed"
+[ -f "$MODEL/config.json" ] || fail "MODEL=$MODEL: no model's folder (no config.json in it)"
+[ -f "$DATA_PATH" ] || fail "DATA_PATH=$DATA_PATH: no such file"
 
-COMMAND=(torchrun --standalone --nproc_per_node "$GPUS" "$TRAIN"
-  --model_name_or_path "$MODEL"
-  --meta_path "$DATA_PATH"
-  --output_dir "$OUTPUT_DIR"
-  --per_device_train_batch_size "$PER_DEVICE_BATCH_SIZE"
-  --gradient_accumulation_steps "$((BATCH_SIZE / TOGETHER))"
-  --max_steps 8000
-  --learning_rate 2e-5
-  --force_image_size 448
-  --max_dynamic_patch 6
-  --TMAug_prob 0.75
-  --drop_path_rate 0.1
-  --save_steps 500
-  --activation_checkpointing
-  ${DEEPSPEED:+--deepspeed "$DEEPSPEED"}
-  "$@")
-echo "${COMMAND[@]}"
-[[ -n ${DRY_RUN:-} ]] || exec "${COMMAND[@]}"
+set -- torchrun --standalone --nproc_per_node "$GPUS" "$(cd "$(dirname "$0")/.." && pwd)/train.py" \
+  --model_name_or_path "$MODEL" \
+  --meta_path "$DATA_PATH" \
+  --output_dir "$OUTPUT_DIR" \
+  --per_device_train_batch_size "$PER_DEVICE_BATCH_SIZE" \
+  --gradient_accumulation_steps "$((BATCH_SIZE / TOGETHER))" \
+  --max_steps 8000 \
+  --learning_rate 2e-5 \
+  --force_image_size 448 \
+  --max_dynamic_patch 6 \
+  --TMAug_prob 0.75 \
+  --drop_path_rate 0.1 \
+  --save_steps 500 \
+  --activation_checkpointing \
+  ${DEEPSPEED:+--deepspeed "$DEEPSPEED"} \
+  "$@"
+echo "$@"
+[ -n "${DRY_RUN:-}" ] || exec "$@"
