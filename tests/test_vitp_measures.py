@@ -12,7 +12,9 @@ from vitp.retrieval.measures import Images, Truth, query_values, summarise
 
 def images(labels, digests=None, paths=None, side="q"):
     count = len(labels)
-    return Images(list(labels), digests or [f"{side}{n}" for n in range(count)], paths or [f"/{side}/{n}" for n in range(count)])
+    return Images(
+        list(labels), digests or [f"{side}{n}" for n in range(count)], paths or [f"/{side}/{n}" for n in range(count)]
+    )
 
 
 def slow(ranked, right, top_k):
@@ -93,11 +95,16 @@ def test_a_collapsed_model_scores_chance():
 
 
 def features(paths, root=""):
-    return Features([np.zeros((len(paths), 2))], [[path, ""] for path in paths], {"image_dir": root} if root else {}, {})
+    return Features(
+        [np.zeros((len(paths), 2))], [[path, ""] for path in paths], {"image_dir": root} if root else {}, {}
+    )
 
 
 def test_labels_are_folders():
-    assert read_labels(features(["/data/train/cat/a.jpg", "/data/train/deep/dog/b.jpg"], "/data/train")) == ["cat", "dog"]
+    assert read_labels(features(["/data/train/cat/a.jpg", "/data/train/deep/dog/b.jpg"], "/data/train")) == [
+        "cat",
+        "dog",
+    ]
     assert read_labels(features(["train/cat/a.jpg"])) == ["cat"]  # an .npz of another program
     with pytest.raises(ValueError, match="/data/train/c.jpg: lies in no class folder below /data/train"):
         read_labels(features(["/data/train/c.jpg"], "/data/train"))

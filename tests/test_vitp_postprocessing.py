@@ -200,7 +200,9 @@ def test_rankings_hold_every_image_once(gallery, queries, after):
     assert all(sorted(row) == list(range(60)) for row in places.tolist())
     short = ranker(queries, 10)
     np.testing.assert_array_equal(short, places[:, :10])
-    assert len(ranker.steps) == (after.pca_whiten >= 0) + bool(after.dba) + bool(after.alpha_qe) + (after.rerank != "none")
+    assert len(ranker.steps) == (after.pca_whiten >= 0) + bool(after.dba) + bool(after.alpha_qe) + (
+        after.rerank != "none"
+    )
 
 
 def test_whitening_ignores_the_queries(gallery, queries):
