@@ -54,8 +54,6 @@ def _kind_of_folder(path: Path) -> str:
     if not config.is_file():
         raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
     kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    if kind in ("internvl", "internvl_chat"):
-        raise ValueError(f"{path}: a whole {kind} model; take its ViT out with python vitp/extract_vit.py")
     if kind not in FOLDERS:
         raise ValueError(f"{config}: model_type '{kind}'; expected {', '.join(FOLDERS)}")
     return FOLDERS[kind]
@@ -177,23 +175,27 @@ def _open_timm(weights: str, image_size: int) -> ImageEncoder:
 
 
 def _open_style(weights: str, image_size: int) -> ImageEncoder:
-    _only_own_size(weights, image_size)
-    return StyleVectors(import_module("style_encoder").load_encoder(weights, torch.device("cpu"))[0])
+    encoder = StyleVectors(import_module("style_encoder").load_encoder(weights, torch.device("cpu"))[0])
+    return _of_its_own_size(encoder, weights, image_size)
 
 
 def _open_clip(weights: str, image_size: int) -> ImageEncoder:
-    _only_own_size(weights, image_size)
-    return ClipVectors(import_module("clip.model").load_clip(weights)[0])
+    encoder = ClipVectors(import_module("clip.model").load_clip(weights)[0])
+    return _of_its_own_size(encoder, weights, image_size)
 
 
 def _open_internvit(weights: str, image_size: int) -> ImageEncoder:
-    return import_module("vitp.retrieval.internvit").open_internvit(weights, image_size)
+    return import_module("vitp.retrieval.internvit").open_vit(weights, image_size)
 
 
-def _only_own_size(weights: str, image_size: int) -> None:
-    if image_size:
-        raise ValueError(f"--image_size {image_size}: {weights} is used at the size that it was trained with")
+def _of_its_own_size(encoder: ImageEncoder, weights: str, image_size: int) -> ImageEncoder:
+    if image_size not in (0, encoder.image_size):
+        raise ValueError(f"--image_size {image_size}: {weights} is used at its own, {encoder.image_size} pixels")
+    return encoder
 
 
 OPENERS = {"style encoder": _open_style, "clip": _open_clip, "InternViT": _open_internvit, "timm": _open_timm}
-FOLDERS = {"clip": "clip", "internvl_vision": "InternViT", "intern_vit_6b": "InternViT"}  # model_type: kind
+FOLDERS = {  # model_type in config.json: kind; of whole models the ViT is taken
+    "clip": "clip", "internvl_vision": "InternViT", "intern_vit_6b": "InternViT", "internvl": "InternViT",
+    "internvl_chat": "InternViT", "timm_wrapper": "InternViT",
+}  # fmt: skip

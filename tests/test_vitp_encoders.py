@@ -16,6 +16,7 @@ from common.image_vectors import POOLINGS, Tokens
 from model import VisionStyleEncoder
 from style_encoder import save_encoder
 from vitp.internvl_keys import vit_from_transformers
+from vitp.parts import build_model
 
 
 @pytest.fixture
@@ -42,8 +43,9 @@ def write_vit(model, folder, form):
     if form == "hf":
         model.save_pretrained(folder)
         return folder
-    (folder / "config.json").write_text(json.dumps({"num_attention_heads": 4}))
-    weights = vit_from_transformers(model.state_dict())
+    norm = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    (folder / "vit.json").write_text(json.dumps({"num_attention_heads": 4, **norm}))
+    weights = vit_from_transformers(model.state_dict())  # as extract_vit.py writes it
     if form == "safetensors":
         save_file({name: value.contiguous() for name, value in weights.items()}, folder / "vit.safetensors")
     else:
@@ -80,7 +82,7 @@ def test_internvit_at_another_size(tmp_path, pixels):
     assert encoder.preprocess(Image.new("RGB", (300, 20))).shape == (3, 84, 84)
     with torch.no_grad():
         assert encoder.tokens(large).patches.shape == (3, 36, 64)
-    with pytest.raises(ValueError, match="--image_size 80: expected a multiple of 14"):
+    with pytest.raises(ValueError, match="--image_size 80: .* takes a multiple of 14"):
         open_encoder(tmp_path, image_size=80)
 
 
@@ -91,16 +93,32 @@ def test_internvit_weights_that_do_not_fit(tmp_path):
     torch.save(missing, path)
     with pytest.raises(ValueError, match="vit.pth: its tensors are not the model's: 3 are missing"):
         open_encoder(path)
-    torch.save({"vision_model." + name: value for name, value in weights.items()}, path)
-    with pytest.raises(ValueError, match="a whole model; take its ViT out with python vitp/extract_vit.py"):
-        open_encoder(path)
     torch.save(weights, path)
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(ValueError, match="vit.pth: num_attention_heads None: the config must name it"):
+    (tmp_path / "vit.json").unlink()
+    with pytest.raises(FileNotFoundError, match="vit.pth: no config.json beside it.*; put it there"):
         open_encoder(path)
     torch.save({"a.weight": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="vit.pth: not the weights of an InternViT"):
+    with pytest.raises(ValueError, match="vit.pth: a.weight: a tensor of no InternVL"):
         open_encoder(path)
+
+
+def test_a_whole_model_is_taken_for_its_vit(tmp_path, pixels):
+    """A folder of a training run, without extracting anything first; with a timm backbone too."""
+    language = {"model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 48,
+                "num_hidden_layers": 1, "num_attention_heads": 2}  # fmt: skip
+    (tmp_path / "llm.json").write_text(json.dumps(language))
+    (tmp_path / "vit.json").write_text(json.dumps(small_vit().config.to_dict()))
+    for vision, size in ((str(tmp_path / "vit.json"), 56), ("test_vit", 160)):
+        torch.manual_seed(0)
+        model, _ = build_model(vision, str(tmp_path / "llm.json"))
+        model.eval().save_pretrained(tmp_path / "run")
+        encoder = open_encoder(tmp_path / "run")
+        images = F.interpolate(pixels.float(), size).to(torch.uint8)
+        with torch.no_grad():
+            tower = model.model.vision_tower
+            patches = tower(normalised(images)).last_hidden_state[:, 1:]
+            torch.testing.assert_close(encoder(images), F.normalize(patches.mean(1), dim=1), atol=1e-5, rtol=1e-4)
+            assert encoder(images, "cls", -2).shape == (3, 64)
 
 
 def test_style_encoder(tmp_path, pixels):
@@ -201,9 +219,6 @@ def test_what_is_no_encoder(tmp_path):
         open_encoder(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match="model_type 'llama'; expected clip, internvl_vision"):
-        open_encoder(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "internvl"}')
-    with pytest.raises(ValueError, match="a whole internvl model"):
         open_encoder(tmp_path)
     torch.save({"kind": "tokenizer"}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="weights of kind 'tokenizer' make no image vectors"):

@@ -1,0 +1,300 @@
+"""Indexing and searching a folder, and evaluation as it is called: what comes and goes, what is printed."""
+
+import json
+import shutil
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clip.model import CLIPModel, save_clip
+from common.images import list_images, open_image
+from vitp.retrieval import build_index, collection, evaluate_retrieval, extract_features, search
+from vitp.retrieval.collection import Collection
+from vitp.retrieval.extraction import Extractor
+
+VIT = "test_vit:random"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    draw(tmp_path / "images", range(24))
+    return tmp_path / "images"
+
+
+def draw(folder, numbers):
+    """One class a hue; images of one class differ little."""
+    for number in numbers:
+        random = np.random.default_rng(number)
+        path = folder / f"class_{number % 4}" / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour = np.array([[250, 20, 20], [20, 250, 20], [20, 20, 250], [220, 220, 20]][number % 4])
+        pixels = colour + random.integers(-20, 20, (36, 36, 3)) + 10 * random.standard_normal((36, 1, 1))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+
+
+def index(folder, place, *more):
+    first = ["--image_dir", str(folder), "--vit_checkpoint", VIT, "--image_size", "32", "--pooling", "mean"]
+    return build_index.main(["--index_dir", str(place), "--device", "cpu", *([] if place.exists() else first), *more])
+
+
+def found_by(place, *queries, k=24, text=()):
+    arguments = ["--index_dir", str(place), "--top_k", str(k), "--device", "cpu", "--json"]
+    arguments += ["--image", *map(str, queries)] if queries else []
+    return [[one["image"] for one in row["found"]] for row in search.main([*arguments, *text])]
+
+
+@cache
+def reference():
+    return Extractor(VIT, "mean", image_size=32, device="cpu")
+
+
+def expected_by(folder, query):
+    extractor, paths = reference(), list_images(folder)
+    cosines = extractor.encode(paths) @ extractor.encode([query])[0]
+    return [str(paths[place]) for place in np.argsort(-cosines, kind="stable")]
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw", "IVF2,Flat"])
+def test_images_come_and_go(folder, tmp_path, kind, monkeypatch):
+    """After every change an index that was kept up to date finds what one made from nothing does."""
+    monkeypatch.setattr(collection, "SHARD_SIZE", 7)
+    place, query = tmp_path / "index", folder / "class_1" / "001.png"
+    assert index(folder, place, "--kind", kind) == {"added": 24, "removed": 0, "images": 24}
+    if "ivf" in kind.lower():  # every cluster is looked into: exact
+        monkeypatch.setattr(search, "read_arguments", with_search(search.read_arguments, "nprobe=99"))
+    assert set(found_by(place, query)[0]) == set(expected_by(folder, query))
+    assert found_by(place, query, k=5)[0] == expected_by(folder, query)[:5]
+    assert index(folder, place) == {"added": 0, "removed": 0, "images": 24}
+
+    draw(folder, range(24, 28))
+    (folder / "class_1" / "005.png").unlink()
+    draw(tmp_path, [101])
+    shutil.move(tmp_path / "class_1" / "101.png", folder / "class_2" / "002.png")  # changed
+    assert index(folder, place) == {"added": 5, "removed": 2, "images": 27}
+    assert found_by(place, query)[0][:5] == expected_by(folder, query)[:5]
+    assert set(found_by(place, query, k=99)[0]) == {str(path) for path in list_images(folder)}
+
+    for path in list_images(folder)[:18]:  # most of them go: the shards are written anew
+        if path != query:
+            path.unlink()
+    before = {file.name for file in place.glob("shard-*.npy")}
+    assert index(folder, place)["removed"] == 17
+    assert not before & {file.name for file in place.glob("shard-*.npy")}
+    assert found_by(place, query, k=99)[0] == expected_by(folder, query)
+    assert json.loads((place / "removed.json").read_text()) != []
+    assert index(folder, place) == {"added": 0, "removed": 0, "images": 10}
+
+
+def with_search(read, parameters):
+    return lambda argv: read([*argv, "--search", parameters])
+
+
+def test_what_is_deleted_and_comes_back_is_not_encoded_again(folder, tmp_path, monkeypatch):
+    place, path = tmp_path / "index", folder / "class_0" / "000.png"
+    index(folder, place)
+    moved = shutil.move(path, tmp_path / "aside.png")
+    assert index(folder, place)["removed"] == 1
+    assert str(path) not in found_by(place, moved, k=99)[0]
+    shutil.move(moved, path)
+    shards = len(list(place.glob("shard-*.npy")))
+    assert index(folder, place) == {"added": 1, "removed": 0, "images": 24}
+    assert len(list(place.glob("shard-*.npy"))) == shards and found_by(place, path, k=1)[0] == [str(path)]
+
+
+def test_many_deleted_images_hide_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, "MOST_REMOVED", 0.9)  # no new shards
+    place, query = tmp_path / "index", folder / "class_3" / "003.png"
+    index(folder, place)
+    for path in sorted((folder / "class_3").iterdir())[1:]:
+        path.unlink()
+    index(folder, place)
+    assert found_by(place, query, k=4)[0] == expected_by(folder, query)[:4]
+
+
+def test_an_update_that_was_stopped(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, "SHARD_SIZE", 5)
+    place, real = tmp_path / "index", Extractor.vectors
+    calls = []
+
+    def vectors(self, batch):
+        calls.append(len(batch.positions))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, batch)
+
+    monkeypatch.setattr(Extractor, "vectors", vectors)
+    with pytest.raises(KeyboardInterrupt):
+        index(folder, place, "--kind", "ivf", "--batch_size", "4")
+    assert sum(calls[:3]) == 12
+    with pytest.raises(ValueError, match="an update was stopped before its end; call build_index.py again"):
+        found_by(place, folder / "class_1" / "001.png")
+    calls[:] = [0] * 9
+    assert index(folder, place)["images"] == 24
+    assert sum(calls[9:-1]) + calls[-1] <= 24 - 10 + 1  # two shards were whole; one query
+    assert found_by(place, folder / "class_1" / "001.png", k=1)[0] == [str(folder / "class_1" / "001.png")]
+
+
+def test_rewriting_that_was_stopped_counts_nothing_twice(folder, tmp_path):
+    place = tmp_path / "index"
+    index(folder, place)
+    for suffix in ("npy", "json"):
+        shutil.copy(place / f"shard-00000.{suffix}", place / f"shard-00001.{suffix}")
+    again = Collection(place)
+    assert len(again) == 24 and len(again.live) == 48
+    query = folder / "class_1" / "001.png"
+    assert found_by(place, query, k=99)[0] == expected_by(folder, query)
+
+
+def test_text_finds_images(folder, tmp_path):
+    torch.manual_seed(0)
+    model = CLIPModel("small", image_size=32)
+    save_clip(tmp_path / "clip.pth", model)
+    build_index.main([
+        "--index_dir", str(tmp_path / "index"), "--image_dir", str(folder), "--vit_checkpoint",
+        str(tmp_path / "clip.pth"), "--device", "cpu",
+    ])  # fmt: skip
+    (found,) = found_by(tmp_path / "index", text=["--text", "a frog"])
+    paths = list_images(folder)
+    with torch.no_grad():
+        images = model.eval().encode_image(torch.stack([model.preprocess(open_image(path)) for path in paths]))
+        cosines = (images @ model.encode_text(["a frog"]).T)[:, 0]
+    assert sorted(found) == sorted(map(str, paths))
+    ranked = [float(cosines[paths.index(type(paths[0])(path))]) for path in found]
+    assert all(first >= second - 1e-3 for first, second in zip(ranked, ranked[1:]))  # half precision on disk
+    with pytest.raises(ValueError, match="know no words"):
+        place = tmp_path / "timm"
+        build_index.main(["--index_dir", str(place), "--image_dir", str(folder), "--vit_checkpoint", VIT])
+        found_by(place, text=["--text", "a frog"])
+
+
+def test_contact_sheet(folder, tmp_path, capsys):
+    place = tmp_path / "index"
+    index(folder, place)
+    queries = [folder / "class_0" / "000.png", folder / "class_1" / "001.png"]
+    search.main([
+        "--index_dir", str(place), "--image", *map(str, queries), "--top_k", "12", "--sheet", str(tmp_path / "s.png"),
+        "--device", "cpu",
+    ])  # fmt: skip
+    sheet = Image.open(tmp_path / "s.png").convert("RGB")
+    assert sheet.size == (12 + 11 * 172, 12 + 4 * 208)  # ten beside the query, two in a second line
+    for row, hue in ((0, 0), (2, 1)):  # query, first find and eleventh, by their place
+        for column, line in ((0, row), (1, row), (1, row + 1)):
+            pixel = sheet.getpixel((12 + column * 172 + 80, 12 + line * 208 + 80))
+            assert (np.argmax(pixel) == hue) == (line == row), (row, column, pixel)
+    assert "1.0000" in capsys.readouterr().out
+    lost = folder / "class_0" / "004.png"
+    lost.unlink()
+    search.main(["--index_dir", str(place), "--image", str(queries[0]), "--sheet", str(tmp_path / "t.png")])
+
+
+def test_broken_images_are_named_each_time(folder, tmp_path, capsys):
+    (folder / "broken.png").write_bytes(b"no image")
+    place = tmp_path / "index"
+    for added in (24, 0):
+        assert index(folder, place) == {"added": added, "removed": 0, "images": 24}
+        assert "broken.png: not an image" in capsys.readouterr().err
+    assert len(list(place.glob("shard-*.npy"))) == 1
+
+
+def test_mistakes(folder, tmp_path):
+    place = tmp_path / "index"
+    with pytest.raises(ValueError, match="a new index needs --image_dir and --vit_checkpoint"):
+        build_index.main(["--index_dir", str(place)])
+    with pytest.raises(FileNotFoundError, match="no index in it; make one with build_index.py"):
+        found_by(place, folder / "class_0" / "000.png")
+    index(folder, place)
+    query = str(folder / "class_0" / "000.png")
+    for more, message in (
+        (["--kind", "ivf"], "is of kind flat, not ivf"),
+        (["--image_dir", str(tmp_path)], "is the index of"),
+        (["--vit_checkpoint", "test_vit2:random"], "of other weights or settings"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            index(folder, place, *more)
+    for more, message in (
+        ([], "nothing to search for"),
+        (["--image", str(tmp_path / "none.png")], "none.png"),
+        (["--image", query, "--top_k", "0"], "--top_k 0"),
+        (["--image", query, "--vit_checkpoint", "test_vit2:random"], "not the weights that"),
+        (["--text", "a frog"], "words are compared with pooling 'own' alone, this index has mean"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            search.main(["--index_dir", str(place), "--device", "cpu", *more])
+
+
+# --- evaluation as it is called ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def features(folder, tmp_path):
+    draw(tmp_path / "queries", range(100, 112))
+    shutil.copytree(tmp_path / "queries" / "class_0", tmp_path / "queries" / "unheard_of")
+    for name, images in (("query", tmp_path / "queries"), ("gallery", folder)):
+        extract_features.main([
+            "--image_dir", str(images), "--output", str(tmp_path / f"{name}.npz"), "--vit_checkpoint", VIT,
+            "--image_size", "32", "--device", "cpu",
+        ])  # fmt: skip
+    return ["--query_features", str(tmp_path / "query.npz"), "--gallery_features", str(tmp_path / "gallery.npz")]
+
+
+def test_lines_and_json(features, tmp_path, capsys):
+    capsys.readouterr()
+    report = evaluate_retrieval.main(
+        [*features, "--top_k", "1", "3", "5", "--output", str(tmp_path / "out" / "r.json")]
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert said[:5] == ["加载查询集特征...", "加载候选集特征...", "查询集: (15, 64), 候选集: (24, 64)",
+                        "构建 FAISS 索引...", "执行检索..."]  # fmt: skip
+    for k, line in zip((1, 3, 5), said[5:8]):
+        hits = round(report[f"Top-{k}"] * 15)
+        assert line == f"Top-{k} 准确率: {hits / 15:.4f} ({hits}/15)"
+    written = json.loads((tmp_path / "out" / "r.json").read_text())
+    assert written["Top-1"] == report["Top-1"] and written["coverage"] == 0.8
+    assert report["Top-5"] / 0.8 == pytest.approx(report["answerable"]["Top-5"]) and report["answerable"]["Top-5"] == 1
+    assert "3 of 15 queries have no image of their class in the gallery" in "\n".join(said)
+
+
+@pytest.mark.parametrize("more", [
+    ["--index", "exact"], ["--index", "hnsw"], ["--index", "IVF2,Flat", "--search", "nprobe=2"], ["--pca_whiten", "4"],
+    ["--dba", "2", "--alpha_qe", "2"], ["--rerank", "k_reciprocal", "--k1", "5", "--k2", "2"],
+    ["--rerank", "diffusion"],
+])  # fmt: skip
+def test_every_way_of_ranking_runs(features, more):
+    assert evaluate_retrieval.main([*features, *more])["answerable"]["Top-5"] > 0.6
+
+
+def test_queries_that_are_the_gallery(features, folder, tmp_path):
+    """Leave one out: without the rule every Top-1 would be right, whatever the classes."""
+    names = [path.relative_to(folder) for path in list_images(folder)]
+    (tmp_path / "labels.csv").write_text("".join(f"{name},{int(name.stem) // 12}\n" for name in names))  # not the hue
+    alone = evaluate_retrieval.main([
+        "--query_features", features[3], "--gallery_features", features[3], "--query_labels",
+        str(tmp_path / "labels.csv"), "--gallery_labels", str(tmp_path / "labels.csv"),
+    ])  # fmt: skip
+    assert alone["copies_left_out"] == 24 and alone["chance"]["Top-1"] == pytest.approx(11 / 23)
+    assert alone["Top-1"] < 0.9
+
+
+def test_copies_under_other_names_are_left_out(features, folder, tmp_path):
+    shutil.copy(folder / "class_1" / "001.png", tmp_path / "queries" / "class_2" / "copy.png")  # labelled wrongly too
+    extract_features.main(["--image_dir", str(tmp_path / "queries"), "--output", features[1], "--vit_checkpoint", VIT,
+                           "--image_size", "32", "--device", "cpu"])  # fmt: skip
+    report = evaluate_retrieval.main(features)
+    assert report["copies_left_out"] == 1 and report["copies_found_by"] == "path and bytes"
+
+
+def test_features_that_do_not_belong_together(features, folder, tmp_path):
+    for more, message in (
+        (["--flip"], "made with flip True, not False than"),
+        (["--vit_checkpoint", "test_vit2:random"], "by other weights"),
+        (["--pooling", "cls+mean"], "vectors of width 128, but 64"),
+    ):  # fmt: skip
+        extract_features.main(["--image_dir", str(folder), "--output", str(tmp_path / "other.npz"), "--image_size",
+                               "32", "--device", "cpu", "--vit_checkpoint", VIT, *more])  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            evaluate_retrieval.main(["--query_features", str(tmp_path / "other.npz"), *features[2:]])
+    with pytest.raises(ValueError, match="--top_k 0: expected at least 1"):
+        evaluate_retrieval.main([*features, "--top_k", "0"])
