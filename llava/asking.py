@@ -3,6 +3,7 @@
 (image, text) -> description; answer with a score, up to TRIES times; expected score; P(Yes) -> one dict
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,8 +41,9 @@ class Asking:
 
     def score_question(self, text: str, description: str) -> str:
         name = "score_with_description" if self.feed_description else "score"
-        # Not str.format: a text may hold braces; and the description comes last, for it may hold '{text}'.
-        return self.prompts[name].replace("{text}", text).replace("{description}", description)
+        words = {"text": text, "description": description}
+        # In one pass, and not by str.format: the words themselves may hold braces.
+        return re.sub(r"\{(text|description)\}", lambda match: words[match[1]], self.prompts[name])
 
     def yes_no_question(self, text: str) -> str:
         return self.prompts["yes_no"].replace("{text}", text)
