@@ -28,18 +28,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from blip2_gated import evaluate, train
+from blip2_gated.backbone import SMALL
 from blip2_gated.recipe import load_gated
 from common.run import write_json
 
-CONFIG = {
-    "vision_config": {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 3,
-                      "image_size": 96, "patch_size": 12},
-    "qformer_config": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3,
-                       "cross_attention_frequency": 2},
-    "text_config": {"model_type": "opt", "vocab_size": 1000, "hidden_size": 192, "word_embed_proj_dim": 192,
-                    "ffn_dim": 768, "num_hidden_layers": 3, "num_attention_heads": 3, "max_position_embeddings": 96},
-    "num_query_tokens": 8,
-}  # fmt: skip
+CONFIG = {**SMALL, "vision_config": {**SMALL["vision_config"], "image_size": 96, "patch_size": 12}}
 ARMS = {
     "plain": ["--model.gating.type", "none", "--model.train", "qformer"],
     "film": ["--model.gating.type", "film"],
@@ -53,7 +46,7 @@ ABOUT = {"style": ("style", "technique", "is_style"), "content": ("content", "gr
 def main() -> None:
     args = read_arguments()
     folder = Path(args.work_dir).resolve()
-    write_tables(Path(args.data_dir), folder)
+    write_tables(Path(args.data_dir), folder, args.val_questions)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     for seed in args.seeds:
         base = folder / f"base_{seed}"
@@ -78,7 +71,7 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_tables(data: Path, folder: Path) -> None:
+def write_tables(data: Path, folder: Path, val_questions: int) -> None:
     """The tables with a column of types, the training table in two halves by image; paths relative to `data`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (data / "templates.csv").open(encoding="utf-8", newline="") as file:
@@ -92,6 +85,7 @@ def write_tables(data: Path, folder: Path) -> None:
                 half = hashlib.blake2b(row["image"].encode(), digest_size=1).digest()[0] % 2
                 name = f"half_{half}" if split == "train" else split
                 tables[name].append([row["image"], row["question"], row["answer"], row["style"], kind])
+    tables["val"] = tables["val"][:: max(1, len(tables["val"]) // val_questions)]
     for name, rows in tables.items():
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["image", "question", "answer", "style", "type"], *rows])

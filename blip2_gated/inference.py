@@ -49,7 +49,7 @@ def main(argv: list[str]) -> dict[str, Any]:
 @torch.no_grad()
 def styles_of(model: Blip2OPTGated, image: torch.Tensor) -> dict[str, float]:
     """image (1, 3, S, S) -> {label: probability}, the likeliest first; {} without a style head."""
-    if model.style_head is None or not model.styles.labels:
+    if model.style_head is None:
         return {}
     pooled = model.features(image).pooled
     shares = model.style_head(model.efficientnet.normalise(pooled.float())).softmax(-1)[0].tolist()

@@ -49,6 +49,8 @@ class GatedLearner(nn.Module):
         output = self.model(features=features, **inputs)
         log_probs, targets, samples = answer_rows(output.logits, labels)
         parts: Parts = {"main": main_loss(log_probs, targets)}
+        if output.style_logits is not None:
+            parts["style_head"] = style_head_loss(output.style_logits, style_ids)
         if len(self.token_ids) == 0:
             return parts
         words = targets != self.model.prompts.newline  # the newline is to stay a newline
@@ -61,7 +63,6 @@ class GatedLearner(nn.Module):
             parts["consistency"] = consistency_loss(
                 output.style_logits, masses, self.known, known_style, self.detach_image
             )
-            parts["style_head"] = style_head_loss(output.style_logits, style_ids)
         return parts
 
 

@@ -100,7 +100,8 @@ class Blip2OPTGated(nn.Module):
         )
         words = self.blip2.language_model.get_input_embeddings().embedding_dim
         self.mapper = PromptMapper(expected, words, expected, **mapper)
-        self.style_head = nn.Linear(self.efficientnet.pooled_width, max(len(self.styles.labels), 1))
+        if self.styles.labels:
+            self.style_head = nn.Linear(self.efficientnet.pooled_width, len(self.styles.labels))
         self.gates = add_gates(self.blip2.qformer, control_width=expected, **gating)
 
     def forward(

@@ -46,15 +46,15 @@ class PromptEncoder:
 
     def encode(self, question: str, answer: str | None = None) -> Encoded:
         """question may be empty: then the prompt is the image alone, as for captions."""
-        asked = self._ids(f" {question.strip()}" if self.before else question.strip())
+        question, begin = question.strip(), len(self.head) - len(self._ids(self.before))
+        asked = self._ids(f" {question}" if self.before else question)
         answered = self._ids(f" {answer.strip()}") if answer is not None else []
         cut = max(len(asked), len(answered)) > self.max_tokens
         asked, answered = asked[: self.max_tokens], answered[: self.max_tokens]
-        if not asked:
-            begin = self.head[: len(self.head) - len(self._ids(self.before))]
-            return Encoded(begin, [self.head[-1 - len(self._ids(self.before))]], answered, cut)
-        ending = [self.newline] if answer is not None else []
-        return Encoded([*self.head, *asked, *self.tail], asked, [*answered, *ending], cut)
+        answered += [self.newline] if answer is not None else []
+        if not question:
+            return Encoded(self.head[:begin], self.head[begin - 1 : begin], answered, cut)
+        return Encoded([*self.head, *asked, *self.tail], asked, answered, cut)
 
     def collate(self, rows: list[Encoded], left: bool = False) -> dict[str, torch.Tensor]:
         """-> input_ids, attention_mask, labels (B, T), question_ids, question_mask (B, W); mask 1 = real.

@@ -86,7 +86,7 @@ def test_style_hit_falls_as_mass_moves_to_style_words():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        values.append(float(loss))
+        values.append(loss.item())
     assert values[0] == pytest.approx(4 / 6, abs=1e-5) and values[-1] < 0.1
     total, count = style_hit_loss(named, torch.tensor([False]))
     assert float(total) == 0 and float(mean((total, count))) == 0
