@@ -101,9 +101,7 @@ def features(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
     for name, median in zip(rates, medians):
         print(f"{name:22}{median:9.1f} img/s  ({min(rates[name]):.1f} .. {max(rates[name]):.1f})")
     alike = np.sum(vectors["one at a time"] * vectors["extract_features.py"], 1)
-    print(
-        f"{medians[1] / medians[0]:.2f} times; cosines of their vectors {alike.mean():.4f}, least {alike.min():.4f}"
-    )
+    print(f"{medians[1] / medians[0]:.2f} times; cosines of their vectors {alike.mean():.4f}, least {alike.min():.4f}")
     return rates
 
 
