@@ -72,7 +72,6 @@ def test_training_learns(clip_arguments):
         ["--lock_image", "--plain"],
         ["--accum_batches", "2", "--layer_decay", "0.7"],
         ["--ema_decay", "0.9", "--gradient_checkpointing"],
-        ["--precision", "bf16"],
         ["--cache_images", "false", "--crop_scale", "1", "--val_split", "0"],
     ],
 )
@@ -87,6 +86,14 @@ def test_options_train(clip_arguments, tmp_path, options):
         assert changed == {"network.visual.proj", "network.text_projection", "network.logit_scale"}
     else:
         assert ("visual" in towers) == ("--lock_image" not in options) and "transformer" in towers
+
+
+def test_half_precision_trains(clip_arguments, tmp_path):
+    """As a process of its own: accelerate keeps one precision for the life of a process."""
+    process = start_script("clip/train.py", [*clip_arguments, "--num_epochs", "1", "--precision", "bf16"])
+    assert process.wait() == 0, process.stderr.read()
+    model, _ = load_clip(tmp_path / "model-checkpoint" / "best_model.pth")
+    assert model.network.visual.proj.dtype == torch.float32
 
 
 def test_sigmoid_loss_and_parts_of_a_small_model(clip_arguments, tmp_path):
