@@ -168,7 +168,9 @@ def backbone_tokens(backbone: nn.Module, image: torch.Tensor, layer: int = -1) -
 
 
 def _open_timm(weights: str, image_size: int) -> ImageEncoder:
-    name, _, source = weights.partition(":")
+    name, colon, source = weights.partition(":")
+    if colon and not source:
+        raise ValueError(f"{weights}: what stands behind the colon? a file of weights, or random")
     torch.manual_seed(0)  # random weights are the same ones each time
     backbone = create_backbone(name, source != "random" and (source or True), image_size or None)
     return TimmVectors(backbone, image_size)

@@ -215,6 +215,10 @@ def test_what_is_no_encoder(tmp_path):
         open_encoder("nowhere/vit.pth")
     with pytest.raises(ValueError, match="unknown timm model 'vit_tny_patch16_224'; did you mean vit_tiny_patch16_224"):
         open_encoder("vit_tny_patch16_224:random")
+    with pytest.raises(ValueError, match="test_vit:: what stands behind the colon"):
+        open_encoder("test_vit:")
+    with pytest.raises(FileNotFoundError, match="none.pth: no such file of weights"):
+        open_encoder("test_vit:none.pth")
     with pytest.raises(FileNotFoundError, match="config.json: no such file"):
         open_encoder(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
