@@ -6,7 +6,7 @@ sample scenes -> train.jsonl (conversations: describe, score a text, is this sho
 
 import json
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from llava.tables import Request, read_rows
 TEST_SHARE = 0.05  # of the scenes
 SHOWN_TESTS = 48  # unseen scenes that inference --demo looks at
 SIDE = 64  # pixels
-ROUNDS = 3  # conversations about each scene, with other texts
+ROUNDS = 2  # over the scenes, with other texts
 
 
 def prepare_demo(num_samples: int = 2400) -> None:
@@ -42,33 +42,33 @@ def write_demo_data(folder: Path, num_samples: int, seed: int = 0) -> None:
     held = max(2, round(TEST_SHARE * len(scenes)))
     train, test = scenes[held:], scenes[:held]
     random = np.random.default_rng(seed)
-    rounds = (conversation(scene, train, random) for _ in range(ROUNDS) for scene in train)
-    write_lines(folder / "train.jsonl", rounds)
+    write_lines(folder / "train.jsonl", (
+        one for _ in range(ROUNDS) for scene in train for one in conversations(scene, train, random)
+    ))  # fmt: skip
     write_lines(folder / "test.jsonl", (
         {"image": scene["name"], "text": scene["caption"], "reference": scene["caption"], "keywords": keywords(scene)}
         for scene in test
     ))  # fmt: skip
 
 
-def conversation(scene: dict[str, Any], others: list[dict[str, Any]], random: np.random.Generator) -> dict[str, Any]:
-    """Three yes/no questions, a description, a score that may lean on the description, in this order: a yes or no that
-    came after the description could be read off the words, and the picture would not have to be looked at."""
+def conversations(
+    scene: dict[str, Any], others: list[dict[str, Any]], random: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """A description, two yes/no questions and a score. Each is a conversation of its own, as it is asked later: in one,
+    the description could be copied from a text that was called fitting, and the picture would not be looked at."""
     prompts, caption = PROMPTS["en"], scene["caption"]
 
     def text() -> str:
         return caption if random.random() < 0.5 else others[random.integers(len(others))]["caption"]
 
-    turns = []
-    for said in (text() for _ in range(3)):
+    turns = [(prompts["describe"], sentence(caption))]
+    for said in (text(), text()):
         turns.append((prompts["yes_no"].replace("{text}", said), "Yes" if said == caption else "No"))
-    said, question = text(), prompts["score_with_description"]
-    question = question.replace("{text}", said).replace("{description}", sentence(caption))
-    turns += [(prompts["describe"], sentence(caption)), (question, scored(said, scene))]
-    spoken = [("human", "<image>\n" * (not place) + question) for place, (question, _) in enumerate(turns)]
-    answers = [("gpt", answer) for _, answer in turns]
-    return {"image": scene["name"], "conversations": [
-        {"from": who, "value": words} for pair in zip(spoken, answers) for who, words in pair
-    ]}  # fmt: skip
+    said, question = text(), prompts["score_with_description"].replace("{description}", sentence(caption))
+    turns.append((question.replace("{text}", said), scored(said, scene)))
+    for question, answer in turns:
+        spoken = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+        yield {"image": scene["name"], "conversations": spoken}
 
 
 def scored(text: str, scene: dict[str, Any]) -> str:
@@ -121,5 +121,8 @@ def report_demo(answered: list[dict[str, Any]]) -> None:
         found = score_quality(
             [line[name] for line in answered], [line["key"].endswith("matching") for line in answered]
         )
+        if found["auc"] is None:
+            print(f"{name:15} not measured: {found['without_score']} of {len(answered)} answers hold none")
+            continue
         low, high = found["interval"]
         print(f"{name:15} of matching above other texts: AUC {found['auc']:.3f} (95 % {low:.3f} .. {high:.3f})")

@@ -6,6 +6,7 @@ later wins: our defaults below < --demo < --config FILE.json < flags
 import json
 from pathlib import Path
 
+import torch
 from transformers import HfArgumentParser, TrainingArguments
 
 from common.settings import unknown_name
@@ -31,7 +32,7 @@ def read_training_settings(argv: list[str]) -> tuple[FineTuning, TrainingArgumen
     flags = [word.partition("=")[0] for word in argv if word.startswith("--")]
     if wrong := [flag for flag in flags if flag not in known]:
         raise ValueError(unknown_name(wrong[0], sorted(known), "flag"))
-    parser.set_defaults(**DEFAULTS)
+    parser.set_defaults(**DEFAULTS, dataloader_pin_memory=torch.cuda.is_available())  # else it warns each time
     demo = "--demo" in flags
     if demo:
         parser.set_defaults(**DEMO_TRAINING)

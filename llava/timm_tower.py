@@ -29,6 +29,7 @@ class TimmTower(PreTrainedModel):
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    _supports_sdpa = _supports_flash_attn = True  # its attention, if it has any, is timm's own affair
 
     def __init__(self, config: TimmTowerConfig):
         super().__init__(config)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
 from transformers import (
@@ -23,6 +24,7 @@ from transformers import (
 
 from llava.build import CHAT_TEMPLATE, build_llava, build_tokenizer, small_language, small_vision
 from llava.config import PROMPTS
+from llava.timm_tower import TimmTowerConfig
 
 WORDS = [*PROMPTS["en"].values(), "USER: ASSISTANT: Score: 10 Analysis: It fits. a red star on a beach Yes No"]
 CHATML = (
@@ -46,6 +48,15 @@ def write_llava(folder: Path, seed: int = 0, width: int = 32, layers: int = 2) -
     tokenizer = build_tokenizer(WORDS, 500)
     model, processor = build_llava(tokenizer, small_vision(32, 8, 32, 3), small_language(tokenizer, width, layers))
     return _write(folder, lively(model, seed), processor)
+
+
+def write_timm_llava(folder: Path) -> Path:
+    """A convolutional tower: no class token, no attention."""
+    tokenizer = build_tokenizer(WORDS, 500)
+    width = timm.create_model("test_efficientnet", num_classes=0).num_features
+    tower = TimmTowerConfig(architecture="test_efficientnet", image_size=64, patch_size=32, hidden_size=width)
+    model, processor = build_llava(tokenizer, tower, small_language(tokenizer, 32, 2))
+    return _write(folder, lively(model), processor)
 
 
 def write_llava_next(folder: Path) -> Path:

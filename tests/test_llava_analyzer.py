@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from llava_tiny import picture, write_internvl, write_llava, write_llava_next, write_pictures
+from llava_tiny import picture, write_internvl, write_llava, write_llava_next, write_pictures, write_timm_llava
 
 from llava import config, inference
 from llava.analyzer import LlavaAnalyzer
@@ -19,7 +19,7 @@ from llava.sampling import SeededSampling, keep_top
 from llava.tokens import Prompter
 
 SHORT = Asking(description_tokens=8, analysis_tokens=8, tries=2)
-WRITERS = {"llava": write_llava, "llava_next": write_llava_next, "internvl": write_internvl}
+WRITERS = {"llava": write_llava, "llava_next": write_llava_next, "internvl": write_internvl, "timm": write_timm_llava}
 
 
 @pytest.fixture(scope="session")
