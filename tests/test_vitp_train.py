@@ -180,7 +180,7 @@ def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
 
 
 def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     return subprocess.run([*command, str(ROOT / "vitp" / "train.py"), *arguments], cwd="/", env=environment,
                           capture_output=True, text=True, timeout=300)  # fmt: skip
