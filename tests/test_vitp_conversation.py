@@ -1,6 +1,7 @@
 """Conversations: what is learnt, in any template, against InternVL's own rule of one message at a time."""
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from vitp.conversation import (
     CONTEXT,
@@ -93,6 +94,29 @@ def test_any_template(tmp_path, name, end):
     assert made.convert_ids_to_tokens(template.end_token_id) == end.strip()
     made.chat_template = TEMPLATES[name]
     assert ChatTemplate(made, "chat").encode(read_conversation(TALK)) == tokens
+
+
+def test_tokens_are_added_once():
+    made = train_tokenizer(TEXTS, 300)
+    before = len(made)
+    prepare_tokenizer(made)
+    assert len(made) == before + 6 and made.context_image_token == CONTEXT
+    prepare_tokenizer(made)
+    assert len(made) == before + 6
+    chat = train_tokenizer(TEXTS, 300)
+    prepare_tokenizer(chat, "chat")
+    assert len(chat) == before + 4 and chat.chat_template is None  # what its own template needs, it has
+
+
+def test_a_tokenizer_that_begins_with_bos_still_does():
+    made = train_tokenizer(TEXTS * 5, 400)
+    made.add_special_tokens({"bos_token": "<s>"})
+    begin = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", made.bos_token_id)])
+    made.backend_tokenizer.post_processor = begin
+    prepare_tokenizer(made)
+    tokens = ChatTemplate(made).encode(read_conversation(TALK))
+    assert tokens.input_ids[0] == made.bos_token_id and made.bos_token_id not in tokens.input_ids[1:]
+    assert tokens.labels[0] == IGNORED and learnt(made, tokens) == ["three, I think<|im_end|>", "red<|im_end|>"]
 
 
 def test_prompt_is_where_the_answer_begins(tokenizer):

@@ -33,6 +33,8 @@ def parts(tmp_path_factory):
         [turn["value"] for line in records for turn in json.loads(line)["conversations"]], 500
     )
     demo.write_parts(folder / "parts", tokenizer, width=32, layers=2, size=32)
+    augmented = {"root": "images", "annotation": "conversations.jsonl", "data_augment": True}
+    (folder / "data" / "augmented.json").write_text(json.dumps({"sample": augmented}))
     return folder
 
 
@@ -103,7 +105,9 @@ def test_frozen_parts_stay(parts, tmp_path, given, moves):
 
 
 def stop_and_go_on(parts, tmp_path, **more):
-    """A run of six steps, and one that goes on from the state after its third -> their weights."""
+    """A run of six steps, and one that goes on from the state after its third -> their weights. Half an epoch, or, by
+    length, a whole one; images are augmented anew in each."""
+    more = {"meta_path": parts / "data" / "augmented.json", **more}
     whole = flags(parts, tmp_path / "whole", max_steps=6, save_steps=3, drop_path_rate=0.2, **more)
     main(whole)
     straight = weights(tmp_path / "whole")
@@ -117,7 +121,7 @@ def stop_and_go_on(parts, tmp_path, **more):
     "more",
     [
         {"TMAug_mode": "guide"},
-        {"TMAug_mode": "paper", "group_by_length": True, "gradient_accumulation_steps": 2, "num_train_epochs": 9},
+        {"TMAug_mode": "paper", "group_by_length": True, "gradient_accumulation_steps": 2},
         {"TMAug_mode": "repo", "packing": True, "per_device_train_batch_size": 1, "dataloader_num_workers": 1},
     ],
     ids=["guide", "paper, by length", "repo, packed"],
@@ -176,7 +180,7 @@ def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
 
 
 def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     return subprocess.run([*command, str(ROOT / "vitp" / "train.py"), *arguments], cwd="/", env=environment,
                           capture_output=True, text=True, timeout=300)  # fmt: skip
