@@ -29,9 +29,10 @@ from clip.encode import encode_texts  # noqa: E402
 from clip.heatmaps import find_method, heatmap  # noqa: E402
 from clip.model import CLIPModel, load_clip  # noqa: E402
 from clip.pairs import DEFAULT_TEXT_FIELDS  # noqa: E402
-from clip.pictures import Cell, contact_sheet, overlay, save_picture, side_by_side  # noqa: E402
+from clip.pictures import overlay, side_by_side  # noqa: E402
 from clip.text_list import read_texts, true_texts  # noqa: E402
 from common.checkpoint import write_atomically  # noqa: E402
+from common.contact_sheet import Cell, contact_sheet, save_picture  # noqa: E402
 from common.device import choose_device  # noqa: E402
 from common.image_index import ImageIndex, key_of  # noqa: E402
 from common.images import open_image  # noqa: E402

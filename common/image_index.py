@@ -62,7 +62,7 @@ class ImageIndex:
             )
         self._file = Path(cache_dir or self.folder / CACHE) / f"{model_key}.npy"
         self.skipped: dict[Path, str] = {}
-        stamps = [_stamp(path, self.folder) for path in list_images(self.folder)]
+        stamps = [stamp_of(path, self.folder) for path in list_images(self.folder)]
         kept = self._read()
         known = {stamp: kept[stamp] for stamp in stamps if stamp in kept}
         self.encoded = 0  # images that this call had to look at
@@ -151,7 +151,8 @@ def key_of(model: nn.Module, *more: object) -> str:
     return digest.hexdigest()
 
 
-def _stamp(path: Path, folder: Path) -> Stamp:
+def stamp_of(path: Path, folder: Path) -> Stamp:
+    """The file as it is now."""
     found = path.stat()
     return Stamp(path.relative_to(folder).as_posix(), found.st_size, found.st_mtime_ns)
 

@@ -10,7 +10,8 @@ from PIL import Image
 from clip.attention_maps import attend, finish_block, project, tokens_before
 from clip.heatmaps import enlarge, heatmap, methods_of
 from clip.model import CLIPModel
-from clip.pictures import Cell, contact_sheet, font_for, overlay, side_by_side, wrap
+from clip.pictures import overlay, side_by_side
+from common.contact_sheet import Cell, contact_sheet, font_for, wrap
 
 TRANSFORMER = ("grad_eclip", "legrad", "surgery", "chefer")
 

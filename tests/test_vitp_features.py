@@ -84,6 +84,13 @@ def test_processes_share_the_shards(folder, tmp_path):
     np.testing.assert_array_equal(shared.all(), alone.all())
 
 
+def test_more_processes_than_shards(folder, tmp_path):
+    """The last ones have nothing to do, and leave nothing behind when they come late."""
+    assert extract(folder, tmp_path / "f.npz", "--rank", "0", "--world_size", "2") is not None
+    assert extract(folder, tmp_path / "f.npz", "--rank", "1", "--world_size", "2") is None
+    assert not (tmp_path / "f.npz.parts").exists()
+
+
 def test_two_processes_make_one_file(folder, tmp_path):
     command = [sys.executable, str(ROOT / "vitp/retrieval/extract_features.py"), "--image_dir", str(folder), "--output",
                str(tmp_path / "f.npz"), "--vit_checkpoint", VIT, "--image_size", "32", "--shard_size", "3",

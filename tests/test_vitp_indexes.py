@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vitp.retrieval import indexes
-from vitp.retrieval.indexes import ExactIndex, build_index, factory
+from vitp.retrieval.indexes import ExactIndex, GpuIndex, build_index, factory
 from vitp.retrieval.whitening import unit
 
 
@@ -62,6 +62,13 @@ def test_a_handful_of_vectors_can_be_indexed(vectors):
     for name in ("exact", "flat", "ivf", "hnsw"):
         index = build_index(lambda: iter([vectors[:3]]), 3, 16, name)
         assert index.search(vectors[:3], 1)[1].ravel().tolist() == [0, 1, 2]
+
+
+def test_the_limit_of_a_gpu_is_said(vectors, queries):
+    index = GpuIndex(build_index(blocks(vectors), 400, 16, "flat"))
+    np.testing.assert_array_equal(index.search(queries, 9)[1], sorted_places(vectors, queries, 9))
+    with pytest.raises(ValueError, match="at most 2048 on a GPU, not 2049; use a lower --depth"):
+        index.search(queries, 2049)
 
 
 def test_names():

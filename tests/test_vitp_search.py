@@ -175,15 +175,18 @@ def test_contact_sheet(folder, tmp_path, capsys):
     index(folder, place)
     queries = [folder / "class_0" / "000.png", folder / "class_1" / "001.png"]
     search.main([
-        "--index_dir", str(place), "--image", *map(str, queries), "--top_k", "12", "--sheet", str(tmp_path / "s.png"),
-        "--device", "cpu",
+        "--index_dir", str(place), "--image", *map(str, queries), "--top_k", "12", "--sheet",
+        str(tmp_path / "new" / "s.png"), "--device", "cpu",
     ])  # fmt: skip
-    sheet = Image.open(tmp_path / "s.png").convert("RGB")
-    assert sheet.size == (12 + 11 * 172, 12 + 4 * 208)  # ten beside the query, two in a second line
-    for row, hue in ((0, 0), (2, 1)):  # query, first find and eleventh, by their place
-        for column, line in ((0, row), (1, row), (1, row + 1)):
-            pixel = sheet.getpixel((12 + column * 172 + 80, 12 + line * 208 + 80))
-            assert (np.argmax(pixel) == hue) == (line == row), (row, column, pixel)
+    sheet = Image.open(tmp_path / "new" / "s.png").convert("RGB")
+    heading, row = 42, 232
+    assert sheet.size == (12 + 11 * 172, 12 + 2 * (heading + 2 * row))  # ten beside the query, two in a second row
+    for number, hue in enumerate((0, 1)):  # query, first find and eleventh, by their place
+        top = 12 + number * (heading + 2 * row) + heading
+        for column, line in ((0, 0), (1, 0), (0, 1)):
+            pixel = sheet.getpixel((12 + column * 172 + 80, top + line * row + 80))
+            assert (np.argmax(pixel) == hue) == (line == 0), (number, column, pixel)
+        assert sheet.getpixel((13, top + 80)) == (190, 30, 45) != sheet.getpixel((13 + 172, top + 80))
     assert "1.0000" in capsys.readouterr().out
     lost = folder / "class_0" / "004.png"
     lost.unlink()
@@ -211,12 +214,17 @@ def test_mistakes(folder, tmp_path):
         (["--kind", "ivf"], "is of kind flat, not ivf"),
         (["--image_dir", str(tmp_path)], "is the index of"),
         (["--vit_checkpoint", "test_vit2:random"], "of other weights or settings"),
+        (["--pooling", "cls"], "is of pooling mean, not cls; make a new index"),
+        (["--flip"], "is of flip False, not True"),
     ):
         with pytest.raises(ValueError, match=message):
             index(folder, place, *more)
     for more, message in (
         ([], "nothing to search for"),
-        (["--image", str(tmp_path / "none.png")], "none.png"),
+        (["--text", " "], "nothing to search for"),
+        (["--image", str(tmp_path / "none.png")], "none.png: no such file"),
+        (["--image", query, "--sheet", "found.jpg"], "--sheet found.jpg: is written as PNG"),
+        (["--image", query, "--search", "nprobe=4"], "compares with every image; it has nothing to set"),
         (["--image", query, "--top_k", "0"], "--top_k 0"),
         (["--image", query, "--vit_checkpoint", "test_vit2:random"], "not the weights that"),
         (["--text", "a frog"], "words are compared with pooling 'own' alone, this index has mean"),

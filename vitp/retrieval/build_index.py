@@ -21,10 +21,11 @@ from vitp.retrieval.indexes import NAMES  # noqa: E402
 
 def main(argv: list[str]) -> dict[str, int]:
     """-> images added, removed, and there"""
-    args = read_arguments(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
     if (args.index_dir / "facts.json").is_file():
         collection = Collection(args.index_dir)
-        remember(args, collection)
+        remember(args, collection, parser)
         extractor = extractor_of(args)
     else:
         if not args.image_dir or not args.vit_checkpoint:
@@ -37,25 +38,26 @@ def main(argv: list[str]) -> dict[str, int]:
     return changes
 
 
-def remember(args: argparse.Namespace, collection: Collection) -> None:
+def remember(args: argparse.Namespace, collection: Collection, parser: argparse.ArgumentParser) -> None:
     """Settings of an index are those it was made with; what is given otherwise is a mistake."""
     facts = collection.facts
     if args.image_dir and args.image_dir.resolve() != collection.image_dir:
         raise ValueError(f"{args.index_dir}: is the index of {collection.image_dir}, not of {args.image_dir}")
-    if args.kind and args.kind != facts["kind"]:
-        raise ValueError(f"{args.index_dir}: is of kind {facts['kind']}, not {args.kind}; make a new index")
+    for name in ("kind", *WAYS):
+        given = getattr(args, name)
+        if given not in (parser.get_default(name), facts[name]):
+            raise ValueError(f"{args.index_dir}: is of {name} {facts[name]}, not {given}; make a new index")
+        setattr(args, name, facts[name])
     args.vit_checkpoint = args.vit_checkpoint or facts["weights"]
-    for way in WAYS:
-        setattr(args, way, facts[way])
 
 
-def read_arguments(argv: list[str]) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="build_index.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--index_dir", type=Path, required=True, help="where the index is, or is to be")
     parser.add_argument("--image_dir", type=Path, help="images, looked for in all folders below")
     parser.add_argument("--kind", help=f"{', '.join(NAMES)}, or a FAISS factory string; default flat, which is exact")
     add_encoder_flags(parser, required=False)
-    return parser.parse_args(argv)
+    return parser
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 
 from common.checkpoint import write_atomically
 from common.faiss_library import load_faiss
+from common.image_index import Stamp, stamp_of
 from common.images import list_images
 from common.run import write_json
 from vitp.retrieval.extraction import WAYS, Extractor
@@ -58,7 +59,7 @@ class Collection:
         other = next((name for name in ("key", *WAYS) if extractor.facts[name] != self.facts[name]), None)
         if other:
             raise ValueError(f"{self.folder}: its vectors are of other weights or settings ({other}); make a new index")
-        wanted = {_stamp(path, self.image_dir): path for path in list_images(self.image_dir)}
+        wanted = {stamp_of(path, self.image_dir): path for path in list_images(self.image_dir)}
         before, known = {stamp for stamp, live in zip(self.stamps, self.live) if live}, set(self.stamps)
         self._add({path: stamp for stamp, path in wanted.items() if stamp not in known}, extractor)
         write_json(self.folder / "removed.json", sorted(known - set(wanted)))
@@ -90,23 +91,24 @@ class Collection:
         kept = [np.flatnonzero(row)[:k] for row in live]
         return (
             [score[keep].tolist() for score, keep in zip(scores, kept)],
-            [[self.image_dir / self.stamps[at][0] for at in row[keep]] for row, keep in zip(places, kept)],
+            [[self.image_dir / self.stamps[at].name for at in row[keep]] for row, keep in zip(places, kept)],
         )
 
     def _load(self) -> None:
         self.shards, self.vectors = read_shards(self.folder)
-        self.stamps: list[tuple[str, int, int]] = [(row[0], *row[2:]) for row in self.vectors.images]
+        self.stamps = [Stamp(name, *rest) for name, _, *rest in self.vectors.images]
         file = self.folder / "removed.json"
-        removed = {tuple(row) for row in json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else set()
-        last = {stamp[0]: row for row, stamp in enumerate(self.stamps)}  # a file that is there twice counts once
-        self.live = np.array([last[one[0]] == row and one not in removed for row, one in enumerate(self.stamps)], bool)
+        removed = {Stamp(*row) for row in json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else set()
+        last = {one.name: row for row, one in enumerate(self.stamps)}  # a file that is there twice counts once
+        live = [last[one.name] == row and one not in removed for row, one in enumerate(self.stamps)]
+        self.live = np.array(live, bool)
 
-    def _add(self, new: dict[Path, tuple[str, int, int]], extractor: Extractor) -> None:
+    def _add(self, new: dict[Path, Stamp], extractor: Extractor) -> None:
         first = max(shard_numbers(self.folder), default=-1) + 1
         stamps = {str(path): stamp for path, stamp in new.items()}
         for number, shard in extractor.shards(list(new), range(-(-len(new) // SHARD_SIZE)), SHARD_SIZE, "float16"):
             self.skipped |= shard.skipped
-            images = [[stamps[path][0], digest, *stamps[path][1:]] for path, digest in shard.images]
+            images = [[stamps[path].name, digest, *stamps[path][1:]] for path, digest in shard.images]
             if images:
                 write_shard(self.folder, first + number, Shard(shard.vectors, images, {}))
 
@@ -146,6 +148,8 @@ class Collection:
 
     def _open_index(self, search: str):
         if self.facts["kind"] in ("flat", "exact"):
+            if search:
+                raise ValueError(f"--search {search}: {self.folder} compares with every image; it has nothing to set")
             return ExactIndex(self._blocks)
         if self._covered()["shards"] != [[number, len(part)] for number, part in zip(self.shards, self.vectors.parts)]:
             raise ValueError(f"{self.folder}: an update was stopped before its end; call build_index.py again")
@@ -161,9 +165,3 @@ class Collection:
     def _blocks(self):
         """Vectors of every row, of removed files too, as an index counts them."""
         return (unit(part) for part in self.vectors.parts)
-
-
-def _stamp(path: Path, folder: Path) -> tuple[str, int, int]:
-    """Name relative to the folder, bytes, nanoseconds: a file as it is now."""
-    found = path.stat()
-    return path.relative_to(folder).as_posix(), found.st_size, found.st_mtime_ns

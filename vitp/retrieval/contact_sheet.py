@@ -1,62 +1,43 @@
-"""What was found, as a picture: one row for each query, the query first, the finds after it, best first.
+"""What was found, as a picture: below each query, what it found, best first; a query that is an image comes before.
 
 queries (files or words), paths, cosines -> PNG
 """
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
-from common.checkpoint import write_atomically
+from common.contact_sheet import Cell, contact_sheet, save_picture
 from common.images import open_image
 
-SIDE, GAP, LINE = 160, 12, 18  # pixels
-COLUMNS = 10  # finds beside each other; more go into further lines
-INK, FRAME = (32, 33, 36), (190, 30, 45)
+SIDE, FRAME = 160, 4  # pixels of a picture, and of the frame around a query
+COLUMNS = 11  # a query and ten finds; more go into further rows
+PAPER, RED = (244, 244, 244), (190, 30, 45)
 
 
 def draw_results(
     path: str | Path, queries: Sequence[Path | str], found: Sequence[Sequence[Path]], scores: Sequence[Sequence[float]]
 ) -> None:
     """queries: a Path is shown as its image, words as words."""
-    columns = min(COLUMNS, max(len(row) for row in found))
-    lines = [max(1, -(-len(row) // columns)) for row in found]
-    cell = SIDE + 2 * LINE + GAP
-    sheet = Image.new("RGB", (GAP + (columns + 1) * (SIDE + GAP), GAP + sum(lines) * cell), "white")
-    top = GAP
-    for query, row, values, height in zip(queries, found, scores, lines):
-        _draw_query(sheet, query, GAP, top)
-        for place, (image, score) in enumerate(zip(row, values)):
-            left = GAP + (1 + place % columns) * (SIDE + GAP)
-            caption = f"{place + 1}   {score:.4f}\n{_short(image)}"
-            _draw_image(sheet, image, caption, left, top + place // columns * cell)
-        top += height * cell
-    with write_atomically(path) as file:
-        sheet.save(file, format="PNG")
+    sections = {}
+    for query, *row in zip(queries, found, scores):
+        asked = [Cell([_framed(query)], query.name, "query")] if isinstance(query, Path) else []
+        finds = [
+            Cell([_whole(image, SIDE)], image.name, f"{place}   {score:.4f}")
+            for place, (image, score) in enumerate(zip(*row), 1)
+        ]
+        sections[str(query)] = asked + finds
+    save_picture(path, contact_sheet(sections, COLUMNS, SIDE))
 
 
-def _draw_query(sheet: Image.Image, query: Path | str, left: int, top: int) -> None:
-    if isinstance(query, Path):
-        _draw_image(sheet, query, f"query\n{_short(query)}", left, top)
-    else:
-        font = ImageFont.load_default(14)
-        ImageDraw.Draw(sheet).multiline_text((left + 8, top + 8), textwrap.fill(query, 18), INK, font)
-    ImageDraw.Draw(sheet).rectangle([left - 2, top - 2, left + SIDE + 1, top + SIDE + 1], outline=FRAME, width=2)
-
-
-def _draw_image(sheet: Image.Image, path: Path, caption: str, left: int, top: int) -> None:
+def _whole(path: Path, side: int) -> Image.Image:
     """The whole image in a square, a file that is gone since as an empty one."""
     try:
-        picture = ImageOps.pad(open_image(path, at_least=SIDE), (SIDE, SIDE), color=(244, 244, 244))
+        return ImageOps.pad(open_image(path, at_least=side), (side, side), color=PAPER)
     except (ValueError, OSError):
-        picture = Image.new("RGB", (SIDE, SIDE), (224, 224, 224))
-    sheet.paste(picture, (left, top))
-    ImageDraw.Draw(sheet).multiline_text((left, top + SIDE + 2), caption, INK, ImageFont.load_default(13), spacing=2)
+        return Image.new("RGB", (side, side), PAPER)
 
 
-def _short(path: Path) -> str:
-    """The end of a path that fits below a picture."""
-    name = "/".join(path.parts[-2:])
-    return name if len(name) <= 24 else f"..{name[-22:]}"
+def _framed(path: Path) -> Image.Image:
+    return ImageOps.expand(_whole(path, SIDE - 2 * FRAME), FRAME, RED)

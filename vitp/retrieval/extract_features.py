@@ -34,20 +34,23 @@ def main(argv: list[str]) -> Features | None:
     args = read_arguments(argv)
     paths = read_list(args.image_dir, args.image_list) if args.image_list else list_images(args.image_dir)
     print(f"找到 {len(paths)} 张图像")
+    shards = -(-len(paths) // args.shard_size)
+    if args.rank >= shards:
+        return None  # more processes than shards
     extractor = extractor_of(args)
     one_file = args.output.suffix == ".npz"
     folder = args.output.with_name(f"{args.output.name}.parts") if one_file else args.output
     facts = extractor.facts | {
         "image_dir": str(args.image_dir), "images": len(paths), "list": digest_of(paths, args.image_dir),
-        "shard_size": args.shard_size, "shards": -(-len(paths) // args.shard_size),
+        "shard_size": args.shard_size, "shards": shards,
         "dtype": "float32" if one_file else "float16",
     }  # fmt: skip
     agree_on_facts(folder, facts)
     done = set(shard_numbers(folder))
-    mine = [number for number in range(args.rank, facts["shards"], args.world_size) if number not in done]
+    mine = [number for number in range(args.rank, shards, args.world_size) if number not in done]
     for number, shard in extractor.shards(paths, mine, args.shard_size, facts["dtype"]):
         write_shard(folder, number, shard)
-    features = finish(folder, args.output if one_file else None, facts["shards"])
+    features = finish(folder, args.output if one_file else None, shards)
     if features is not None:
         report(features, args.output.with_suffix(".skipped.jsonl") if one_file else folder / "skipped.jsonl", args)
     return features

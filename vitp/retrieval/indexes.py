@@ -63,21 +63,34 @@ def _merge(scores, places, found, start: int, k: int) -> tuple[torch.Tensor, tor
     return kept.values, places.gather(1, kept.indices)
 
 
+class GpuIndex:
+    """A FAISS index on a GPU, whose limit is said in words."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if k > GPU_LIMIT:
+            raise ValueError(
+                f"FAISS finds at most {GPU_LIMIT} on a GPU, not {k}; use a lower --depth, --index exact or --device cpu"
+            )
+        return self.index.search(queries, k)
+
+
 def build_index(blocks: Blocks, count: int, width: int, name: str = "flat", search: str = "",
                 device: torch.device | str = "cpu", quiet: bool = True) -> Index:  # fmt: skip
     """An index over `count` unit vectors of `width`. search: parameters such as 'nprobe=32' or 'efSearch=128'."""
     device = torch.device(device)
-    faiss = load_faiss()
-    on_gpu = device.type == "cuda" and faiss.get_num_gpus() > 0
-    if name == "exact" or name == "flat" and device.type != "cpu" and not on_gpu:
+    if name == "exact" or name == "flat" and device.type != "cpu":  # as exact, and needs no kernels of FAISS
         return ExactIndex(blocks, device)
     index = empty_index(name, count, width, search)
     if not index.is_trained:
         index.train(training_sample(blocks, count, _clusters(count) * TRAIN_ROWS))
     for block in blocks():
         index.add(np.ascontiguousarray(block, np.float32))
-    if on_gpu and not name.startswith("hnsw"):
-        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index)
+    faiss = load_faiss()
+    if device.type == "cuda" and faiss.get_num_gpus() and not name.lower().startswith("hnsw"):
+        return GpuIndex(faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index))
     return index
 
 

@@ -53,8 +53,8 @@ class ImageFiles(Dataset):
         position = self.positions[index]
         path = self.paths[position]
         try:
-            digest = file_digest(path)
             image = open_image(path, at_least=0 if self.tiles > 1 else DECODE_SCALE * self.image_size)
+            digest = file_digest(path)
         except (ValueError, OSError) as error:
             return ImageRecord(position, None, "", str(error))
         squares = [image]

@@ -38,9 +38,9 @@ def main(argv: list[str]) -> list[dict]:
         {"query": str(query), "found": [{"image": str(path), "similarity": score} for path, score in zip(*row)]}
         for query, *row in zip(queries, paths, scores)
     ]
+    print(json.dumps(results, ensure_ascii=False) if args.json else format_results(results))
     if args.sheet:
         draw_results(args.sheet, queries, paths, scores)
-    print(json.dumps(results, ensure_ascii=False) if args.json else format_results(results))
     return results
 
 
@@ -75,8 +75,10 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     args = parser.parse_args(argv)
-    if not args.image and not args.text:
+    if not args.image and not args.text or not all(text.strip() for text in args.text):
         raise ValueError("nothing to search for; give --image FILE or --text WORDS")
+    if args.sheet and args.sheet.suffix.lower() != ".png":
+        raise ValueError(f"--sheet {args.sheet}: is written as PNG; let its name end in .png")
     if args.top_k < 1:
         raise ValueError(f"--top_k {args.top_k}: expected at least 1")
     return args
