@@ -44,10 +44,10 @@ def write_file(path: Path, weights: Weights, settings: dict) -> None:
     """The tensors, and <name>.json beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in weights.items()}
-    if path.suffix == ".safetensors":
-        save_file(weights, path, metadata={"format": "pt"})
-    else:
-        with write_atomically(path) as file:
+    with write_atomically(path) as file:
+        if path.suffix == ".safetensors":
+            save_file(weights, file.name, metadata={"format": "pt"})
+        else:
             torch.save(weights, file)
     write_json(path.with_suffix(".json"), settings)
 

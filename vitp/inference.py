@@ -14,6 +14,7 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
+from transformers.utils import logging  # noqa: E402
 
 from common.device import choose_device  # noqa: E402
 from common.images import open_image  # noqa: E402
@@ -85,18 +86,19 @@ class Answerer:
 
 def main(argv: list[str]) -> dict:
     parser = argparse.ArgumentParser(prog="inference.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("image", nargs="+", help="one or more images, and the question last")
+    parser.add_argument("asked", nargs="+", metavar="IMAGE ... QUESTION", help="images, and the question last")
     parser.add_argument("--model_name_or_path", required=True, help="a folder that train.py wrote, or an InternVL")
-    parser.add_argument(
-        "--conv_style", default="internvl2_5", help="chat template: internvl2_5, chat, or a .jinja file"
-    )
+    parser.add_argument("--conv_style", help="internvl2_5, chat, or a .jinja file; otherwise the folder's own template")
     parser.add_argument("--max_dynamic_patch", type=int, help="most tiles of an image; otherwise the model's own")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="length of the answer")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     args = parser.parse_args(argv)
-    *paths, question = args.image
+    *paths, question = args.asked
+    if not paths or not question.strip():
+        raise ValueError('expected at least one image and then a question, such as: a.png "What is this?"')
     images = [open_image(path) for path in paths]
+    logging.disable_progress_bar()
     answerer = Answerer(args.model_name_or_path, choose_device(args.device), args.max_dynamic_patch, args.conv_style)
     result = {"question": question, "images": paths, "answer": answerer([(images, question)], args.max_new_tokens)[0]}
     print(json.dumps(result, ensure_ascii=False) if args.json else result["answer"])

@@ -40,7 +40,6 @@ set -- torchrun --standalone --nproc_per_node "$GPUS" "$(cd "$(dirname "$0")/.."
   --learning_rate 2e-5 \
   --force_image_size 448 \
   --max_dynamic_patch 6 \
-  --TMAug_prob 0.75 \
   --drop_path_rate 0.1 \
   --save_steps 500 \
   --activation_checkpointing \
