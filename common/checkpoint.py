@@ -96,7 +96,8 @@ def read_tensors(path: str | Path) -> Any:
                 f"{path}: refused, it holds Python objects beside tensors, and loading those could run code; "
                 "save plain tensors with torch.save(tensor, path)"
             ) from None
-        raise ValueError(f"{path}: cannot be read as a PyTorch file ({_first_line(error)})") from None
+        # torch's own words advise to load it without the check.
+        raise ValueError(f"{path}: cannot be read as a PyTorch file; it is broken, or of another kind") from None
     except Exception as error:  # the unpickler meets broken bytes with whatever they lead to
         raise ValueError(f"{path}: cannot be read as a PyTorch file ({_first_line(error)})") from None
 
