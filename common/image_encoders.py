@@ -21,7 +21,7 @@ from torch import nn
 from common.augment import square
 from common.checkpoint import read_tensors
 from common.image_store import STORE_SCALE, fit_shorter_side
-from common.image_vectors import ImageEncoder, Tokens
+from common.image_vectors import ImageEncoder, Tokens, split_tokens
 from common.vision import create_backbone
 
 
@@ -151,12 +151,7 @@ def backbone_tokens(backbone: nn.Module, image: torch.Tensor, layer: int = -1) -
     prefixes = getattr(backbone, "num_prefix_tokens", 0)
     try:
         if layer == -1:
-            final = backbone.forward_features(image)
-            if final.ndim == 3:  # (B, prefixes + N, V)
-                return Tokens(final[:, prefixes:], final[:, 0] if prefixes else None)
-            if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
-                final = final.permute(0, 3, 1, 2)
-            return Tokens(final.flatten(2).mT, None)
+            return split_tokens(backbone, backbone.forward_features(image))
         more = {"return_prefix_tokens": True} if prefixes else {}
         (found,) = backbone.forward_intermediates(
             image, indices=[layer], stop_early=True, intermediates_only=True, output_fmt="NCHW", **more

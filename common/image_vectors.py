@@ -22,6 +22,16 @@ class Tokens(NamedTuple):
     cls: torch.Tensor | None  # (B, V); None where the network has no class token
 
 
+def split_tokens(backbone: nn.Module, features: torch.Tensor) -> Tokens:
+    """What a timm backbone's forward_features gives: tokens (B, prefixes + N, V), or a map in either order of axes."""
+    if features.ndim == 3:
+        prefixes = getattr(backbone, "num_prefix_tokens", 0)
+        return Tokens(features[:, prefixes:], features[:, 0] if prefixes else None)
+    if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
+        features = features.permute(0, 3, 1, 2)
+    return Tokens(features.flatten(2).mT, None)
+
+
 class ImageEncoder(nn.Module):
     """A network and the pixels it wants; each kind of network is a subclass with the parts that raise here.
 

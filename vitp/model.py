@@ -16,6 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.internvl.modeling_internvl import InternVLCausalLMOutputWithPast
 
+from common.image_vectors import split_tokens
 from multimodal_utils import pixel_shuffle
 from vitp.packing import packed_attention_mask, sequence_bounds
 from vitp.token_masking import TokenMasking
@@ -143,11 +144,7 @@ VisualInstructionModel.__name__ = InternVLForConditionalGeneration.__name__
 
 def timm_patches(tower: TimmWrapperModel, pixel_values: torch.Tensor) -> torch.Tensor:
     """-> patches (tiles, rows, columns, V) of any timm backbone, without its prefix tokens."""
-    backbone = tower.timm_model
-    features = tower(pixel_values, do_pooling=False).last_hidden_state
-    if features.ndim == 4:
-        return features if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else features.permute(0, 2, 3, 1)
-    patches = features[:, getattr(backbone, "num_prefix_tokens", 0) :]
+    patches = split_tokens(tower.timm_model, tower(pixel_values, do_pooling=False).last_hidden_state).patches
     side = round(patches.shape[1] ** 0.5)
     return patches.unflatten(1, (side, side))
 

@@ -12,6 +12,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, TimmWrapperConfig
 
+from common.image_vectors import split_tokens
 from common.settings import unknown_name
 from vitp.internvl_keys import Weights
 from vitp.load import read_json
@@ -128,18 +129,10 @@ def _timm_encoder(name: str, image_size: int | None, drop_path_rate: float) -> t
     data = resolve_model_data_config(backbone)
     size = image_size or data["input_size"][-1]
     with torch.no_grad():
-        patches = backbone.eval().forward_features(torch.zeros(1, 3, size, size))
-    count, width = _patches(backbone, patches)
+        features = backbone.eval().forward_features(torch.zeros(1, 3, size, size))
+    count, width = split_tokens(backbone, features).patches.shape[1:]
     side = round(count**0.5)
     config = TimmWrapperConfig(architecture=architecture, do_pooling=False, model_args=arguments)
     config.hidden_size, config.image_size, config.patch_size = width, [size, size], [size // side, size // side]
     weights = {f"timm_model.{key}": value for key, value in backbone.state_dict().items()} if tag else {}
     return config, weights, {"image_mean": list(data["mean"]), "image_std": list(data["std"])}
-
-
-def _patches(backbone: nn.Module, features: torch.Tensor) -> tuple[int, int]:
-    """features of one image -> number of patches, their width"""
-    if features.ndim == 3:
-        return features.shape[1] - getattr(backbone, "num_prefix_tokens", 0), features.shape[2]
-    nhwc = features if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else features.permute(0, 2, 3, 1)
-    return nhwc.shape[1] * nhwc.shape[2], nhwc.shape[3]
