@@ -129,6 +129,9 @@ def test_an_update_that_was_stopped(folder, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         index(folder, place, "--kind", "ivf", "--batch_size", "4")
     assert sum(calls[:3]) == 12
+    empty = Collection.create(tmp_path / "empty", folder, "flat", {})
+    with pytest.raises(ValueError, match="empty: holds no image yet"):
+        empty.search(np.ones((1, 64)), 1)
     with pytest.raises(ValueError, match="an update was stopped before its end; call build_index.py again"):
         found_by(place, folder / "class_1" / "001.png")
     calls[:] = [0] * 9

@@ -15,7 +15,7 @@ from test_vitp_model import internvl_folder
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from common.sample_data import create_sample_dataset
-from vitp import demo
+from vitp import demo, inference
 from vitp.conversation import prepare_tokenizer
 from vitp.inference import Answerer
 from vitp.train import main
@@ -83,6 +83,12 @@ def test_it_trains_and_leaves_a_folder_for_transformers(parts, tmp_path, capsys)
     assert processor.decode(written, skip_special_tokens=True).strip() == ours
     two = answerer([([image], question), ([image], "And a longer question about this?")], max_new_tokens=8)
     assert two[0] == ours  # padding on the left changes nothing
+    path = str(parts / "data" / "images" / "scene_00000.png")
+    asked = [path, question, "--model_name_or_path", str(tmp_path), "--max_new_tokens", "8", "--device", "cpu"]
+    assert inference.main(asked)["answer"] == ours  # in the template of the folder
+    for wrong in (asked[1:], [path, " ", *asked[2:]]):
+        with pytest.raises(ValueError, match="expected at least one image and then a question"):
+            inference.main(wrong)
 
 
 @pytest.mark.parametrize(

@@ -95,17 +95,13 @@ def _source(meta: Path, name: str, entry: dict) -> Source:
         paths[key] = given if given.exists() else meta.parent / given
         if not paths[key].exists():
             raise FileNotFoundError(f"{given}: no such {key} of '{name}' ({meta}), nor below {meta.parent}")
-    repeat, tiles = entry.get("repeat_time", 1), entry.get("max_dynamic_patch")
-    if (
-        not isinstance(repeat, int | float)
-        or repeat <= 0
-        or (tiles is not None and (not isinstance(tiles, int) or tiles < 1))
-    ):
-        raise ValueError(f"{meta}: '{name}': repeat_time {repeat} and max_dynamic_patch {tiles} must be above 0")
+    times, tiles = entry.get("repeat_time", 1), entry.get("max_dynamic_patch")
+    if not (isinstance(times, int | float) and times > 0 and (tiles is None or isinstance(tiles, int) and tiles > 0)):
+        raise ValueError(f"{meta}: '{name}': repeat_time {times} and max_dynamic_patch {tiles} must be above 0")
     return Source(
         name,
         **paths,
-        repeat_time=repeat,
+        repeat_time=times,
         max_tiles=tiles,
         data_augment=bool(entry.get("data_augment")),
         length=entry.get("length"),

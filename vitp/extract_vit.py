@@ -29,6 +29,7 @@ from vitp.model import TIMM  # noqa: E402
 from vitp.vit import Vit, internvit_settings, read_vit  # noqa: E402
 
 FORMATS = ("internvit", "hf", "timm")
+FILES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def write_folder(folder: Path, vit: Vit) -> None:
@@ -90,7 +91,7 @@ def main(argv: list[str]) -> dict:
     if not checkpoint or not output or given:
         raise ValueError("two paths are needed: extract_vit.py --checkpoint CHECKPOINT --output OUTPUT")
     output = Path(output)
-    kind = args.format or ("internvit" if output.suffix in (".pth", ".pt", ".bin", ".safetensors") else "hf")
+    kind = args.format or ("internvit" if output.suffix in FILES else "hf")
     vit = read_vit(checkpoint, args.config)
     if args.dtype:
         dtype = getattr(torch, args.dtype)
@@ -109,7 +110,7 @@ def main(argv: list[str]) -> dict:
 
 def _write(output: Path, kind: str, vit: Vit) -> None:
     if kind == "hf":
-        if output.suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        if output.suffix in FILES:
             raise ValueError(f"{output}: --format hf writes a folder; give a name without {output.suffix}")
         write_folder(output, vit)
     elif not output.suffix:

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from common import lfs
 from common.checkpoint import read_tensors
 
 WHOLE = (
@@ -84,7 +85,5 @@ def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except SafetensorError as error:
-        with file.open("rb") as start:
-            pointer = start.read(40).startswith(b"version https://git-lfs")
-        reason = "a Git LFS pointer, not the weights; run `git lfs pull`" if pointer else f"broken ({error})"
+        reason = lfs.HINT if lfs.is_pointer(file) else f"broken ({error})"
         raise ValueError(f"{file}: {reason}") from None

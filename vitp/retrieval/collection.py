@@ -77,6 +77,8 @@ class Collection:
 
         search: parameters of an approximate index, such as 'nprobe=64'.
         """
+        if not len(self):
+            raise ValueError(f"{self.folder}: holds no image yet; call build_index.py again")
         queries, k = np.asarray(queries, np.float32), min(k, len(self))
         if queries.ndim != 2 or queries.shape[1] != self.vectors.width:
             raise ValueError(f"queries {queries.shape}: the index holds vectors of width {self.vectors.width}")

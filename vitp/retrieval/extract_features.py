@@ -22,6 +22,7 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from common.checkpoint import write_atomically  # noqa: E402
 from common.images import list_images  # noqa: E402
 from common.run import write_json  # noqa: E402
 from common.script import report_left_out, run_script  # noqa: E402
@@ -86,9 +87,9 @@ def agree_on_facts(folder: Path, facts: dict[str, Any]) -> None:
 
 def report(features: Features, skipped_file: Path, args: argparse.Namespace) -> None:
     if features.skipped:
-        with skipped_file.open("w", encoding="utf-8") as file:
+        with write_atomically(skipped_file) as file:
             for path, reason in features.skipped.items():
-                file.write(json.dumps({"file": path, "reason": reason}, ensure_ascii=False) + "\n")
+                file.write((json.dumps({"file": path, "reason": reason}, ensure_ascii=False) + "\n").encode())
         report_left_out(features.skipped)
     print(f"特征已保存到 {args.output}")
     print(f"特征形状: ({len(features)}, {features.width})")
