@@ -1,11 +1,14 @@
-"""What `train.py --demo` trains, on what, and how well it then answers.
+"""What `train.py --demo` trains, on what, how well it then answers, and what its vision encoder has gained.
 
 drawn scenes -> tokenizer, two small config.json, flags for train.py -> answers about unseen scenes against the truth
+vision encoder before and after -> unseen drawings of single things, found by kind
 """
 
+import contextlib
+import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,11 +19,14 @@ from transformers import InternVLVisionConfig, LlamaConfig, PreTrainedTokenizerF
 from common.images import open_image
 from common.run import write_json
 from common.sample_data import MANIFEST, create_sample_dataset
+from vitp import extract_vit
 from vitp.conversation import INTERNVL_SYSTEM, read_conversation
 from vitp.inference import Answerer
+from vitp.retrieval import evaluate_retrieval, extract_features
 
 FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
-TRAIN_SCENES, TEST_SCENES, SIZE = 4000, 150, 64
+UNTRAINED = FOLDER / "untrained"  # the model as it begins
+TRAIN_SCENES, TEST_SCENES, RETRIEVAL_IMAGES, SIZE = 4000, 150, 900, 64
 SETTINGS = {
     "max_steps": 2000, "per_device_train_batch_size": 16, "learning_rate": "1e-3", "warmup_steps": 100,
     "max_dynamic_patch": 1, "max_seq_length": 512, "group_by_length": "true", "dataloader_num_workers": 1,
@@ -43,6 +49,7 @@ def prepare() -> list[str]:
         if not (folder / MANIFEST).is_file():
             print(f"drawing {count} scenes into {folder}")
             create_sample_dataset(folder, count, seed, "conversations", SIZE)
+    create_sample_dataset(FOLDER / "retrieval", RETRIEVAL_IMAGES, 2, "retrieval", SIZE)
     _turn_round(FOLDER / "train")
     tokenizer = train_tokenizer(_texts(FOLDER / "train"))
     write_parts(FOLDER / "parts", tokenizer, width=192)
@@ -87,6 +94,42 @@ def examine(folder: str, questions: int = 400, batch_size: int = 32) -> dict:
     for one in shown[:3]:
         print(f"  {one['image']}: {one['question']} -> {one['answer']} (truth: {one['truth']})")
     return result
+
+
+def compare_encoders(folder: str) -> dict:
+    """Retrieval by the encoders of UNTRAINED and `folder` -> {"retrieval": {"untrained" | "trained": measures}}."""
+    images = [("--image_dir", str(FOLDER / "retrieval" / side)) for side in ("query", "gallery")]
+    found = {
+        name: retrieve(where, *images, Path(folder) / "vit" / name)
+        for name, where in (("untrained", UNTRAINED), ("trained", folder))
+    }
+    queries = found["trained"]["queries"]
+    print(f"retrieval by the vision encoder alone, {queries} unseen drawings ask for others of their kind:")
+    print(f"  {'':12}" + "".join(f"{name:>12}" for name in ("Top-1", "Top-5", "mAP", "MAP@R")))
+    for name, one in found.items():
+        print(f"  {name:12}" + "".join(f"{one[measure]:12.3f}" for measure in ("Top-1", "Top-5", "mAP", "MAP@R")))
+    print(f"  {'chance':12}" + "".join(f"{found['trained']['chance'][name]:12.3f}" for name in ("Top-1", "Top-5")))
+    write_json(Path(folder) / "retrieval.json", found)
+    return {"retrieval": found}
+
+
+def retrieve(
+    checkpoint: str | Path, query: Sequence[str], gallery: Sequence[str], output: Path, labels: Sequence[str] = ()
+) -> dict:
+    """The encoder of `checkpoint`, written to <output>.pth, asks the gallery -> what evaluate_retrieval.py finds.
+
+    query, gallery: flags of extract_features.py that name the images; labels: those of evaluate_retrieval.py that name
+    their classes, otherwise their folders.
+    """
+    weights, features = output.with_name(f"{output.name}.pth"), []
+    with contextlib.redirect_stdout(io.StringIO()):
+        extract_vit.main([str(checkpoint), str(weights)])
+        for side, images in (("query", query), ("gallery", gallery)):
+            file = output.with_name(f"{output.name}_{side}.npz")
+            file.unlink(missing_ok=True)  # of an earlier run, by other weights
+            extract_features.main([*images, "--output", str(file), "--vit_checkpoint", str(weights)])
+            features += [f"--{side}_features", str(file)]
+        return evaluate_retrieval.main([*features, *labels, "--top_k", "1", "5"])
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:
