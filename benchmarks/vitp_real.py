@@ -115,6 +115,7 @@ def write_start(args: argparse.Namespace, folder: Path) -> None:
     vision = InternVLVisionConfig(
         hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4, image_size=112,
         patch_size=14, attention_bias=True, layer_scale_init_value=1.0,
+        initializer_range=256**-0.5,
     )  # fmt: skip
     write_json(args.work_dir / "vision.json", vision.to_dict())
     torch.manual_seed(args.seed)
