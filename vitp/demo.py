@@ -28,7 +28,7 @@ FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
 UNTRAINED = FOLDER / "untrained"  # the model as it begins
 TRAIN_SCENES, TEST_SCENES, RETRIEVAL_IMAGES, SIZE = 4000, 150, 900, 64
 SETTINGS = {
-    "max_steps": 2000, "per_device_train_batch_size": 16, "learning_rate": "1e-3", "warmup_steps": 100,
+    "max_steps": 1500, "per_device_train_batch_size": 32, "learning_rate": "1e-3", "warmup_steps": 100,
     "max_dynamic_patch": 1, "max_seq_length": 512, "group_by_length": "true", "dataloader_num_workers": 1,
     "save_steps": 500, "save_total_limit": 1, "logging_steps": 50, "drop_path_rate": 0, "weight_decay": 0.05,
 }  # fmt: skip
@@ -50,13 +50,13 @@ def prepare() -> list[str]:
             print(f"drawing {count} scenes into {folder}")
             create_sample_dataset(folder, count, seed, "conversations", SIZE)
     create_sample_dataset(FOLDER / "retrieval", RETRIEVAL_IMAGES, 2, "retrieval", SIZE)
-    _turn_round(FOLDER / "train")
+    _take_apart(FOLDER / "train")
     tokenizer = train_tokenizer(_texts(FOLDER / "train"))
     write_parts(FOLDER / "parts", tokenizer, width=192)
     flags = {
         "vision_config": FOLDER / "parts" / "vision.json",
         "llm": FOLDER / "parts" / "config.json",
-        "meta_path": FOLDER / "train" / "turned.json",
+        "meta_path": FOLDER / "train" / "turns.json",
         "output_dir": OUTPUT,
         **SETTINGS,
     }
@@ -192,16 +192,17 @@ def _records(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "conversations.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def _turn_round(folder: Path) -> None:
-    """Begin every conversation with another of its turns. The description comes first in all of them, and who has
-    read it need not look to answer the rest."""
+def _take_apart(folder: Path) -> None:
+    """Each turn a conversation of its own. After the description, which comes first, one need not look to answer the
+    rest, and most of what is learnt would be reading."""
     lines = []
-    for index, record in enumerate(_records(folder)):
+    for record in _records(folder):
         said = [turn | {"value": turn["value"].replace("<image>\n", "")} for turn in record["conversations"]]
-        start = 2 * (index % (len(said) // 2))
-        lines.append(json.dumps(record | {"conversations": said[start:] + said[:start]}, ensure_ascii=False) + "\n")
-    (folder / "turned.jsonl").write_text("".join(lines), encoding="utf-8")
-    write_json(folder / "turned.json", {"scenes": {"root": "images", "annotation": "turned.jsonl"}})
+        for question, answer in zip(said[::2], said[1::2]):
+            turn = [question | {"value": f"<image>\n{question['value']}"}, answer]
+            lines.append(json.dumps(record | {"conversations": turn}, ensure_ascii=False) + "\n")
+    (folder / "turns.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_json(folder / "turns.json", {"scenes": {"root": "images", "annotation": "turns.jsonl"}})
 
 
 def _texts(folder: Path) -> list[str]:
