@@ -1,5 +1,6 @@
 # make demo   sample data, a small style encoder, a comparison: minutes on two CPU cores, no GPU, no downloads but pip's
 # make demo-clip   the same for a small CLIP: training, evaluation, heat maps, search
+# make demo-vitp   for a small vision-language model: pretraining, its vision encoder in retrieval, an index to search
 # make test   every test          make lint   ruff          make bench   the measurements of benchmarks/RESULTS.md
 # Each makes .venv and installs what is missing first. REAL_DATA_DIR names a folder of real images, where there is one.
 PYTHON_ENV := .venv/bin/python
@@ -8,7 +9,7 @@ export REAL_DATA_DIR
 # Threads that wait spinning make two busy processes on two cores many times slower; waiting passively costs nothing.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-clip test lint bench setup setup-dev
+.PHONY: demo demo-clip demo-vitp test lint bench setup setup-dev
 
 demo: setup
 	$(PYTHON_ENV) train.py --demo
@@ -28,6 +29,16 @@ demo-clip: setup
 	$(PYTHON_ENV) clip/inference.py $(CLIP_DEMO) --metadata data/sample_captions/data.json
 	$(PYTHON_ENV) clip/inference.py $(CLIP_DEMO) --query "a red house" "two birds"
 	@echo; echo "curves and metrics are in results/clip_demo, pictures in heatmaps/"
+
+VITP_DEMO := data/vitp_demo/retrieval
+demo-vitp: setup
+	$(PYTHON_ENV) vitp/train.py --demo
+	$(PYTHON_ENV) vitp/inference.py data/vitp_demo/test/images/scene_00000.png "What do you see?" \
+		--model_name_or_path checkpoints/vitp_demo
+	$(PYTHON_ENV) vitp/retrieval/build_index.py --index_dir features/demo_index --image_dir $(VITP_DEMO)/gallery \
+		--vit_checkpoint checkpoints/vitp_demo/vit/trained.pth
+	$(PYTHON_ENV) vitp/retrieval/search.py --index_dir features/demo_index --sheet results/vitp_demo.png \
+		--image $$(ls $(VITP_DEMO)/query/*/*_00001.png | head -n 4)
 
 test: setup-dev
 	$(PYTHON_ENV) -m pytest

@@ -1,11 +1,14 @@
-"""What `train.py --demo` trains, on what, and how well it then answers.
+"""What `train.py --demo` trains, on what, how well it then answers, and what its vision encoder has gained.
 
 drawn scenes -> tokenizer, two small config.json, flags for train.py -> answers about unseen scenes against the truth
+vision encoder before and after -> unseen drawings of single things, found by kind
 """
 
+import contextlib
+import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,13 +19,16 @@ from transformers import InternVLVisionConfig, LlamaConfig, PreTrainedTokenizerF
 from common.images import open_image
 from common.run import write_json
 from common.sample_data import MANIFEST, create_sample_dataset
+from vitp import extract_vit
 from vitp.conversation import INTERNVL_SYSTEM, read_conversation
 from vitp.inference import Answerer
+from vitp.retrieval import evaluate_retrieval, extract_features
 
 FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
-TRAIN_SCENES, TEST_SCENES, SIZE = 4000, 150, 64
+UNTRAINED = FOLDER / "untrained"  # the model as it begins
+TRAIN_SCENES, TEST_SCENES, RETRIEVAL_IMAGES, SIZE = 4000, 150, 900, 64
 SETTINGS = {
-    "max_steps": 2000, "per_device_train_batch_size": 16, "learning_rate": "1e-3", "warmup_steps": 100,
+    "max_steps": 1500, "per_device_train_batch_size": 32, "learning_rate": "1e-3", "warmup_steps": 100,
     "max_dynamic_patch": 1, "max_seq_length": 512, "group_by_length": "true", "dataloader_num_workers": 1,
     "save_steps": 500, "save_total_limit": 1, "logging_steps": 50, "drop_path_rate": 0, "weight_decay": 0.05,
 }  # fmt: skip
@@ -43,13 +49,14 @@ def prepare() -> list[str]:
         if not (folder / MANIFEST).is_file():
             print(f"drawing {count} scenes into {folder}")
             create_sample_dataset(folder, count, seed, "conversations", SIZE)
-    _turn_round(FOLDER / "train")
+    create_sample_dataset(FOLDER / "retrieval", RETRIEVAL_IMAGES, 2, "retrieval", SIZE)
+    _take_apart(FOLDER / "train")
     tokenizer = train_tokenizer(_texts(FOLDER / "train"))
     write_parts(FOLDER / "parts", tokenizer, width=192)
     flags = {
         "vision_config": FOLDER / "parts" / "vision.json",
         "llm": FOLDER / "parts" / "config.json",
-        "meta_path": FOLDER / "train" / "turned.json",
+        "meta_path": FOLDER / "train" / "turns.json",
         "output_dir": OUTPUT,
         **SETTINGS,
     }
@@ -89,6 +96,42 @@ def examine(folder: str, questions: int = 400, batch_size: int = 32) -> dict:
     return result
 
 
+def compare_encoders(folder: str) -> dict:
+    """Retrieval by the encoders of UNTRAINED and `folder` -> {"retrieval": {"untrained" | "trained": measures}}."""
+    images = [("--image_dir", str(FOLDER / "retrieval" / side)) for side in ("query", "gallery")]
+    found = {
+        name: retrieve(where, *images, Path(folder) / "vit" / name)
+        for name, where in (("untrained", UNTRAINED), ("trained", folder))
+    }
+    queries = found["trained"]["queries"]
+    print(f"retrieval by the vision encoder alone, {queries} unseen drawings ask for others of their kind:")
+    print(f"  {'':12}" + "".join(f"{name:>12}" for name in ("Top-1", "Top-5", "mAP", "MAP@R")))
+    for name, one in found.items():
+        print(f"  {name:12}" + "".join(f"{one[measure]:12.3f}" for measure in ("Top-1", "Top-5", "mAP", "MAP@R")))
+    print(f"  {'chance':12}" + "".join(f"{found['trained']['chance'][name]:12.3f}" for name in ("Top-1", "Top-5")))
+    write_json(Path(folder) / "retrieval.json", found)
+    return {"retrieval": found}
+
+
+def retrieve(
+    checkpoint: str | Path, query: Sequence[str], gallery: Sequence[str], output: Path, labels: Sequence[str] = ()
+) -> dict:
+    """The encoder of `checkpoint`, written to <output>.pth, asks the gallery -> what evaluate_retrieval.py finds.
+
+    query, gallery: flags of extract_features.py that name the images; labels: those of evaluate_retrieval.py that name
+    their classes, otherwise their folders.
+    """
+    weights, features = output.with_name(f"{output.name}.pth"), []
+    with contextlib.redirect_stdout(io.StringIO()):
+        extract_vit.main([str(checkpoint), str(weights)])
+        for side, images in (("query", query), ("gallery", gallery)):
+            file = output.with_name(f"{output.name}_{side}.npz")
+            file.unlink(missing_ok=True)  # of an earlier run, by other weights
+            extract_features.main([*images, "--output", str(file), "--vit_checkpoint", str(weights)])
+            features += [f"--{side}_features", str(file)]
+        return evaluate_retrieval.main([*features, *labels, "--top_k", "1", "5"])
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer: any text goes through it unchanged, frequent words are one token."""
     tokenizer = Tokenizer(models.BPE())
@@ -113,7 +156,11 @@ def write_parts(
     folder: Path, tokenizer: PreTrainedTokenizerFast, width: int, layers: int = 4, size: int = SIZE
 ) -> None:
     """vision.json, config.json and the tokenizer of a model `width` wide for images of `size` pixels, patches of 8:
-    what --vision_config and --llm take."""
+    what --vision_config and --llm take.
+
+    Weights begin with a deviation of 1 / sqrt(width). The usual 0.02 is right for widths of thousands; here each layer
+    would say a quarter of what it hears, and for a thousand steps nothing of an image would reach the answers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     vision = InternVLVisionConfig(
@@ -125,6 +172,7 @@ def write_parts(
         patch_size=8,
         attention_bias=True,
         layer_scale_init_value=1.0,  # from scratch, a smaller one only slows the beginning
+        initializer_range=width**-0.5,
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -134,6 +182,7 @@ def write_parts(
         num_attention_heads=width // 32,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
+        initializer_range=width**-0.5,
     )
     write_json(folder / "vision.json", vision.to_dict())
     write_json(folder / "config.json", text.to_dict())
@@ -143,16 +192,17 @@ def _records(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "conversations.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def _turn_round(folder: Path) -> None:
-    """Begin every conversation with another of its turns. The description comes first in all of them, and who has
-    read it need not look to answer the rest."""
+def _take_apart(folder: Path) -> None:
+    """Each turn a conversation of its own. After the description, which comes first, one need not look to answer the
+    rest, and most of what is learnt would be reading."""
     lines = []
-    for index, record in enumerate(_records(folder)):
+    for record in _records(folder):
         said = [turn | {"value": turn["value"].replace("<image>\n", "")} for turn in record["conversations"]]
-        start = 2 * (index % (len(said) // 2))
-        lines.append(json.dumps(record | {"conversations": said[start:] + said[:start]}, ensure_ascii=False) + "\n")
-    (folder / "turned.jsonl").write_text("".join(lines), encoding="utf-8")
-    write_json(folder / "turned.json", {"scenes": {"root": "images", "annotation": "turned.jsonl"}})
+        for question, answer in zip(said[::2], said[1::2]):
+            turn = [question | {"value": f"<image>\n{question['value']}"}, answer]
+            lines.append(json.dumps(record | {"conversations": turn}, ensure_ascii=False) + "\n")
+    (folder / "turns.jsonl").write_text("".join(lines), encoding="utf-8")
+    write_json(folder / "turns.json", {"scenes": {"root": "images", "annotation": "turns.jsonl"}})
 
 
 def _texts(folder: Path) -> list[str]:

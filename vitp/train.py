@@ -67,9 +67,12 @@ def main(argv: list[str]) -> dict:
     given = parser.parse(argv)
     if not given[1].demo:
         return train(*given)
-    model_arguments, data, run = parser.parse([*demo.prepare(), *argv])
-    result = train(model_arguments, data, run)
-    return result | demo.examine(run.output_dir)
+    given = parser.parse([*demo.prepare(), *argv])
+    run = given[2]
+    set_seed(run.seed)  # as train() begins
+    build(*given).model.save_pretrained(demo.UNTRAINED)
+    result = train(*given)
+    return result | demo.examine(run.output_dir) | demo.compare_encoders(run.output_dir)
 
 
 def train(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> dict:

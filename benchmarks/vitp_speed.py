@@ -1,0 +1,232 @@
+"""What do packing and token masking save in a training step, and how near is a step to what the machine can do?
+
+    python benchmarks/vitp_speed.py packing --meta_path META --tokenizer FOLDER     lengths as they are in your data
+    python benchmarks/vitp_speed.py masking [--tiles 7]
+    python benchmarks/vitp_speed.py step --shape 1b --device cuda --bf16 --peak_tflops 989
+
+packing   one pass over the same samples in padded batches of random order, in padded batches of like length
+          (--group_by_length), and in packed sequences (--packing): tokens of samples per second, padding not counted
+masking   the same batch with no masking, zeroed tokens (guide), dropped ones (paper, repo)
+step      samples per second, operations as torch counts them, peak memory; --peak_tflops tells the share of the limit
+
+A step is forward, backward and AdamW, at random weights. The ways take turns in each round; the median counts.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import InternVLVisionConfig, LlamaConfig, Qwen2Config
+from transformers.models.internvl.modeling_internvl import InternVLConfig
+from transformers.utils import logging
+
+from common.device import choose_device, keep_freed_memory
+from common.script import run_script
+from vitp.annotations import read_meta
+from vitp.batching import Collator, PackedDataset
+from vitp.conversation import ChatTemplate, prepare_tokenizer
+from vitp.dataset import InstructionDataset
+from vitp.load import fit_to_tokenizer
+from vitp.model import VisualInstructionModel
+from vitp.processing import read_tokenizer
+from vitp.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
+from vitp.token_masking import build_masking
+from vitp.trainer import LengthGroupedSampler
+
+SHAPES = {
+    "small": (
+        {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4,
+         "image_size": 224, "patch_size": 14},
+        LlamaConfig(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+                    vocab_size=8192, max_position_embeddings=8192),
+    ),
+    "1b": (  # InternViT-300M and Qwen2-0.5B: InternVL2.5-1B
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+         "image_size": 448, "patch_size": 14, "attention_bias": True},
+        Qwen2Config(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+                    num_key_value_heads=2, vocab_size=151_674, max_position_embeddings=32_768,
+                    tie_word_embeddings=True),
+    ),
+}  # fmt: skip
+TEXT_TOKENS, IMAGE_TOKEN = 96, 7
+
+
+def main(argv: list[str]) -> dict:
+    args = read_arguments(argv)
+    args.device = choose_device(args.device)
+    if args.device.type == "cpu":
+        keep_freed_memory()
+    logging.set_verbosity_error()
+    torch.manual_seed(0)
+    print(f"{args.device}, {torch.get_num_threads()} threads, {vars(args)}")
+    result = {"packing": packing, "masking": masking, "step": step}[args.part](args)
+    print(json.dumps(result))
+    return result
+
+
+def packing(args: argparse.Namespace) -> dict:
+    tokenizer = read_tokenizer(args.tokenizer)
+    prepare_tokenizer(tokenizer, "internvl2_5")
+    template = ChatTemplate(tokenizer, "internvl2_5")
+    model, optimizer = build(args, tokenizer, template.end_token_id)
+    size = model.config.vision_config.image_size[0]
+    tiling = Tiling(size, image_tokens(model), max_tiles=args.max_dynamic_patch, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    dataset = InstructionDataset(read_meta(args.meta_path), template, tiling, args.max_seq_length)
+    dataset.table = dataset.table[torch.randperm(len(dataset))[: args.samples].numpy()]
+    lengths, collate = dataset.lengths(), Collator(tokenizer.pad_token_id)
+    packed = PackedDataset(dataset)
+    # As many sequences in a packed batch as make the places of an average padded one.
+    places = args.batch_size * statistics.mean(
+        max(lengths[start : start + args.batch_size]) for start in range(0, len(lengths), args.batch_size)
+    )
+    together = max(1, round(places / args.max_seq_length))
+    by_length = list(LengthGroupedSampler(lengths, args.batch_size, 0))
+    samples = [dataset[index] for index in range(len(dataset))]
+    packs = [packed[index] for index in range(len(packed))]
+    batches = {
+        "padded": [collate(part) for part in cut(samples, args.batch_size)],
+        "like length": [collate(part) for part in cut([samples[index] for index in by_length], args.batch_size)],
+        "packed": [collate(part) for part in cut(packs, together)],
+    }
+    tokens = sum(lengths)
+    print(f"{len(lengths)} samples of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on "
+          f"average; batches of {args.batch_size}, packed of {together} x {args.max_seq_length}")  # fmt: skip
+    taken = in_turns(args, {name: lambda few=few: run(model, optimizer, few, args) for name, few in batches.items()})
+    result = {}
+    for name, few in batches.items():
+        filled = tokens / sum(batch["input_ids"].numel() for batch in few)
+        result[name] = {"tokens_per_second": tokens / taken[name], "filled": filled, "steps": len(few)}
+        print(f"{name:12}{len(few):5} steps  {filled:6.1%} of places filled  {tokens / taken[name]:8.0f} tokens/s  "
+              f"{taken['padded'] / taken[name]:5.2f}x")  # fmt: skip
+    return result
+
+
+def masking(args: argparse.Namespace) -> dict:
+    model, optimizer = build(args)
+    batch = random_batch(args, model)
+    names = ("off", "guide", "paper", "repo")
+
+    def once(name: str) -> None:
+        model.masking = build_masking(name, None, None, 0) if name != "off" else None
+        run(model, optimizer, [batch] * args.steps, args)
+
+    taken = in_turns(args, {name: lambda name=name: once(name) for name in names})
+    shown = batch["input_ids"].shape
+    print(f"batch of {shown[0]} x {shown[1]} tokens, {args.tiles * image_tokens(model)} of each an image's")
+    for name in names:
+        print(f"{name:8}{taken[name] / args.steps:8.3f} s per step  {taken['off'] / taken[name]:5.2f}x")
+    return {name: taken[name] / args.steps for name in names}
+
+
+def step(args: argparse.Namespace) -> dict:
+    model, optimizer = build(args)
+    batch = random_batch(args, model)
+    with FlopCounterMode(display=False) as counter:
+        run(model, optimizer, [batch], args)
+    taken = in_turns(args, {"step": lambda: run(model, optimizer, [batch] * args.steps, args)})["step"] / args.steps
+    tera = counter.get_total_flops() / taken / 1e12
+    memory = (
+        torch.cuda.max_memory_allocated() if args.device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )  # fmt: skip
+    parameters = sum(one.numel() for one in model.parameters())
+    print(f"{parameters / 1e6:.0f} million weights, {args.batch_size} samples of {batch['input_ids'].shape[1]} tokens: "
+          f"{args.batch_size / taken:.2f} samples/s, {tera:.2f} TFLOP/s, {memory / 2**30:.1f} GiB at most"
+          + (f", {tera / args.peak_tflops:.1%} of {args.peak_tflops} TFLOP/s" if args.peak_tflops else ""))  # fmt: skip
+    return {"samples_per_second": args.batch_size / taken, "tflops": tera, "memory": memory}
+
+
+def build(args: argparse.Namespace, tokenizer=None, end_token_id: int | None = None):
+    """-> model with random weights in training mode, AdamW over all of them"""
+    vision, text = SHAPES[args.shape]
+    config = InternVLConfig(
+        vision_config=InternVLVisionConfig(**vision).to_dict(), text_config=text.to_dict(), downsample_ratio=0.5,
+        image_token_id=IMAGE_TOKEN, tie_word_embeddings=text.tie_word_embeddings,
+    )  # fmt: skip
+    model = VisualInstructionModel._from_config(config, attn_implementation="sdpa")
+    if tokenizer is not None:
+        fit_to_tokenizer(model, tokenizer, end_token_id)
+    model.to(args.device).train()
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+
+def image_tokens(model: VisualInstructionModel) -> int:
+    vision = model.config.vision_config
+    return (vision.image_size[0] // vision.patch_size[0] // 2) ** 2
+
+
+def random_batch(args: argparse.Namespace, model: VisualInstructionModel) -> dict[str, torch.Tensor]:
+    """Samples of one image of --tiles tiles and TEXT_TOKENS of text, half of them learnt."""
+    count, text = args.tiles * image_tokens(model), model.config.text_config
+    ids = torch.randint(IMAGE_TOKEN + 1, text.vocab_size, (args.batch_size, count + TEXT_TOKENS))
+    ids[:, 8 : 8 + count] = IMAGE_TOKEN
+    labels = ids.clone()
+    labels[:, : count + TEXT_TOKENS // 2] = -100
+    size = model.config.vision_config.image_size[0]
+    return {
+        "input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.randn(args.batch_size * args.tiles, 3, size, size),
+    }  # fmt: skip
+
+
+def run(model, optimizer, batches: Iterable[dict[str, torch.Tensor]], args: argparse.Namespace) -> None:
+    for batch in batches:
+        batch = {name: value.to(args.device) for name, value in batch.items()}
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
+            loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    if args.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def in_turns(args: argparse.Namespace, ways: dict) -> dict[str, float]:
+    """-> seconds of each way, the median of --rounds, after one that does not count"""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(args.rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if number:
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def cut(values: list, size: int) -> list[list]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def read_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("packing", "masking", "step"))
+    parser.add_argument("--shape", default="small", choices=list(SHAPES))
+    parser.add_argument("--meta_path", help="packing: JSON of training data, as train.py takes it")
+    parser.add_argument("--tokenizer", help="packing: folder of a tokenizer")
+    parser.add_argument("--samples", type=int, default=128, help="packing: drawn from the data")
+    parser.add_argument("--max_seq_length", type=int, default=1024, help="packing: tokens of a packed sequence")
+    parser.add_argument("--max_dynamic_patch", type=int, default=6, help="packing: most tiles of an image")
+    parser.add_argument("--tiles", type=int, default=4, help="masking, step: tiles of each sample's image")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=3, help="masking, step: of each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bf16", action="store_true", help="mixed precision")
+    parser.add_argument("--peak_tflops", type=float, help="step: what the device can do at most in this precision")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args(argv)
+    if args.part == "packing" and not (args.meta_path and args.tokenizer):
+        raise ValueError("packing needs --meta_path and --tokenizer")
+    return args
+
+
+if __name__ == "__main__":
+    run_script(main)
