@@ -1,6 +1,7 @@
 # make demo   sample data, a small style encoder, a comparison: minutes on two CPU cores, no GPU, no downloads but pip's
 # make demo-clip   the same for a small CLIP: training, evaluation, heat maps, search
 # make demo-vitp   for a small vision-language model: pretraining, its vision encoder in retrieval, an index to search
+# make demo-blip2   a small BLIP-2 gated by style: training, evaluation beside answering blind, questions to a picture
 # make test   every test          make lint   ruff          make bench   the measurements of benchmarks/RESULTS.md
 # Each makes .venv and installs what is missing first. REAL_DATA_DIR names a folder of real images, where there is one.
 PYTHON_ENV := .venv/bin/python
@@ -9,7 +10,7 @@ export REAL_DATA_DIR
 # Threads that wait spinning make two busy processes on two cores many times slower; waiting passively costs nothing.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-clip demo-vitp test lint bench setup setup-dev
+.PHONY: demo demo-clip demo-vitp demo-blip2 test lint bench setup setup-dev
 
 demo: setup
 	$(PYTHON_ENV) train.py --demo
@@ -39,6 +40,13 @@ demo-vitp: setup
 		--vit_checkpoint checkpoints/vitp_demo/vit/trained.pth
 	$(PYTHON_ENV) vitp/retrieval/search.py --index_dir features/demo_index --sheet results/vitp_demo.png \
 		--image $$(ls $(VITP_DEMO)/query/*/*_00001.png | head -n 4)
+
+BLIP2_DEMO := --checkpoint checkpoints/blip2_gated_demo/best.pt
+demo-blip2: setup
+	$(PYTHON_ENV) blip2_gated/train.py --demo
+	$(PYTHON_ENV) blip2_gated/evaluate.py $(BLIP2_DEMO) --split test --output_dir results/blip2_gated_demo
+	$(PYTHON_ENV) blip2_gated/inference.py data/sample_vqa/images/scene_00023.png \
+		"In which style is this picture drawn?" "What colour are the birds?" $(BLIP2_DEMO)
 
 test: setup-dev
 	$(PYTHON_ENV) -m pytest

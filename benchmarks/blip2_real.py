@@ -4,7 +4,8 @@
 
 FOLDER holds train.csv, val.csv, test.csv (image, question, answer, style) and templates.csv (type, template). For each
 seed a small BLIP-2 is trained from scratch on the questions about one half of the training images: it stands for the
-published one. Each arm starts from it with vision tower and language model frozen and learns the other half:
+published one, and if it answers no better than without looking the script stops. Each arm starts from it with vision
+tower and language model frozen and learns the other half:
 
     plain   the whole Q-Former learns, no gates        lora    LoRA on its W_K and W_V alone learns
     film, gate, kv   the Q-Former stands still; gates, prompt mapper and the projection of the EfficientNet learn
@@ -40,6 +41,7 @@ ARMS = {
     "kv": ["--model.gating.type", "kv"],
     "lora": ["--model.gating.type", "none", "--model.lora.enabled"],
 }
+SEES = 5.0  # percentage points over answering without looking that a base needs for arms to be compared on it
 ABOUT = {"style": ("style", "technique", "is_style"), "content": ("content", "group", "is_content")}
 
 
@@ -52,6 +54,7 @@ def main() -> None:
         base = folder / f"base_{seed}"
         if not (base / "scores.json").is_file():
             train_base(args, folder, base, seed)
+        refuse_blind(base)
         for arm in args.arms:
             if not (folder / f"{arm}_{seed}" / "scores.json").is_file():
                 train_arm(args, folder, base, arm, seed)
@@ -65,6 +68,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--base_epochs", type=int, default=12)
+    parser.add_argument("--reading_steps", type=int, default=600, help="of the base's language model, before images")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--val_questions", type=int, default=600, help="of the validation table, evenly spread")
     parser.add_argument("--work_dir", default="./.cache/blip2_real")
@@ -105,12 +109,22 @@ def train_base(args: argparse.Namespace, folder: Path, base: Path, seed: int) ->
     flags = [
         *shared_flags(args, folder, base, seed), "--data.train_csv", "half_0.csv", "--model.blip2",
         str(folder / "config.json"), "--model.train", "all", "--model.gating.type", "none", "--loss.style_hit", "0",
-        "--training.epochs", str(args.base_epochs),
+        "--training.epochs", str(args.base_epochs), "--training.reading_steps", str(args.reading_steps),
     ]  # fmt: skip
     learn_and_measure(args, base, flags)
     model, _ = load_gated(base / "best.pt")
     model.blip2.save_pretrained(base / "blip2")
     model.prompts.tokenizer.save_pretrained(base / "blip2")
+
+
+def refuse_blind(base: Path) -> None:
+    scores = json.loads((base / "scores.json").read_text())
+    sees, blind = (about(scores, "style", which) for which in ("right", "blind"))
+    if sees < blind + SEES:
+        raise SystemExit(
+            f"{base}: {sees:.1f} % right about style, {blind:.1f} % without looking; a language model that does not "
+            "look, and stands still, learns nothing from any arm; train the base longer or at another rate"
+        )
 
 
 def train_arm(args: argparse.Namespace, folder: Path, base: Path, arm: str, seed: int) -> None:
@@ -140,6 +154,7 @@ def learn_and_measure(args: argparse.Namespace, run: Path, flags: list[str]) -> 
         "learning": sum(one.numel() for one in model.parameters() if one.requires_grad),
         "minutes": minutes, "cpu_minutes": cpu_minutes, "best_epoch": results["best_epoch"],
         "right": {kind: one["vqa_accuracy"] for kind, one in found["by_type"].items()},
+        "blind": {kind: one["blind"] for kind, one in found["by_type"].items()},
         "questions": {kind: one["questions"] for kind, one in found["by_type"].items()},
         "main": found["losses"]["main"],
     }  # fmt: skip
@@ -148,10 +163,10 @@ def learn_and_measure(args: argparse.Namespace, run: Path, flags: list[str]) -> 
           f"{minutes:.1f} minutes ({cpu_minutes:.1f} of CPU), best epoch {scores['best_epoch']}")  # fmt: skip
 
 
-def about(scores: dict, what: str) -> float:
-    """Right answers to questions of that kind, %."""
-    kinds = [kind for kind in ABOUT[what] if kind in scores["right"]]
-    return sum(scores["right"][kind] * scores["questions"][kind] for kind in kinds) / sum(
+def about(scores: dict, what: str, which: str = "right") -> float:
+    """Right answers to questions of that kind, %; which 'blind': of who does not look."""
+    kinds = ABOUT[what]
+    return sum(scores[which][kind] * scores["questions"][kind] for kind in kinds) / sum(
         scores["questions"][kind] for kind in kinds
     )
 
@@ -164,6 +179,11 @@ def report(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> None:
     print("\n| right answers on test, % | learning, thousand | style questions | content questions | "
           + " | ".join(kinds) + " |")  # fmt: skip
     print("|---|" + "---|" * (len(kinds) + 3))
+    blind = found["base"][0]
+    cells = [
+        f"{value:.1f}" for value in (*(about(blind, what, "blind") for what in ABOUT), *map(blind["blind"].get, kinds))
+    ]
+    print("| without looking | | " + " | ".join(cells) + " |")
     for arm, runs in found.items():
         cells = [shown([about(one, what) for one in runs]) for what in ABOUT]
         cells += [f"{statistics.mean(one['right'][kind] for one in runs):.1f}" for kind in kinds]

@@ -24,7 +24,7 @@ PAD, END, IMAGE = "<pad>", "</s>", "<image>"  # as OPT has them: one token both 
 SMALL: dict[str, Any] = {  # minutes on a CPU
     "vision_config": {
         "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 3,
-        "image_size": 64, "patch_size": 8,
+        "image_size": 64, "patch_size": 16,
     },
     "qformer_config": {
         "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3,

@@ -15,9 +15,7 @@ DATA_IMAGE_COLUMN: str = "image"
 DATA_QUESTION_COLUMN: str = "question"
 DATA_ANSWER_COLUMN: str = "answer"
 DATA_STYLE_COLUMN: str = "style"  # empty: styles are not known
-DATA_TYPE_COLUMN: str = (
-    ""  # kind of question, for scores by kind; empty: 'style' where the answer names one, or 'other'
-)
+DATA_TYPE_COLUMN: str = ""  # kinds of question, for scores; empty: 'style' where the answer names it, or 'other'
 DATA_STYLE_TYPE: str = "school"  # artquest: an image's style is the answer to its question of this type
 DATA_PROMPT: str = "Question: {} Answer:"
 DATA_MAX_TOKENS: int = 48  # of a question, and of an answer; what is longer is cut and counted
@@ -53,6 +51,7 @@ TRAINING_LEARNING_RATE: float = 1e-4  # at its peak
 TRAINING_MIN_LEARNING_RATE: float = 1e-6  # where the cosine ends
 TRAINING_WARMUP_STEPS: int = 200  # optimizer steps of linear warmup
 TRAINING_WEIGHT_DECAY: float = 0.05
+TRAINING_READING_STEPS: int = 150  # before: steps in which a language model from scratch reads questions and answers
 TRAINING_CLIP_NORM: float = 1.0  # largest norm of the whole gradient; 0 = no limit
 TRAINING_PRECISION: str = "auto"  # fp32, bf16 or fp16 (AMP); auto: bf16 on a GPU that has it, else fp32
 TRAINING_CACHE_FEATURES: bool = False  # compute both frozen towers' outputs once, keep them in data.cache_dir
@@ -84,8 +83,8 @@ DEMO = {
     "MODEL_EFFICIENTNET_IMAGE_SIZE": 64,
     "MODEL_PROMPT_MAPPER_HIDDEN": 192,
     "TRAINING_CHECKPOINT_DIR": "./checkpoints/blip2_gated_demo",
-    "TRAINING_EPOCHS": 12,
+    "TRAINING_EPOCHS": 8,
     "TRAINING_BATCH_SIZE": 32,
     "TRAINING_LEARNING_RATE": 1e-3,
-    "TRAINING_WARMUP_STEPS": 40,
+    "TRAINING_WARMUP_STEPS": 60,
 }

@@ -17,7 +17,7 @@ from common.image_store import STORE_SCALE, ImageStore
 from common.sample_data import create_sample_dataset
 from common.script import refuse_many_left_out, report_left_out
 
-SAMPLE_IMAGES = {True: 400, False: 100}  # drawn for the demo, and where the default folder is not there
+SAMPLE_IMAGES = {True: 1000, False: 100}  # drawn for the demo, and where the default folder is not there
 
 
 def read_splits(
@@ -58,13 +58,14 @@ def prepare_data(
     for name, samples in splits.items():
         paths = image_paths(samples, image_root(settings))
         store = ImageStore(paths, round(STORE_SCALE * model.image_size), cache / "images", quiet=quiet)
-        broken = {str(paths[place]): reason for place, reason in store.skipped.items()}
-        good = [one for one in samples if str(image_root(settings) / one.image) not in broken]
-        skipped |= {
-            f"{name}:{one.number + 2}": broken[str(image_root(settings) / one.image)]
-            for one in samples if str(image_root(settings) / one.image) in broken
-        }  # fmt: skip
-        splits[name] = good
+        broken = {paths[place]: reason for place, reason in store.skipped.items()}
+        splits[name] = []
+        for one in samples:
+            path = image_root(settings) / one.image
+            if path in broken:
+                skipped[f"{name}:{one.number + 2}"] = broken[path]
+            else:
+                splits[name].append(one)
         stores[name] = store.subset([place for place in range(len(paths)) if place not in store.skipped])
     if not quiet:
         report_left_out(skipped)

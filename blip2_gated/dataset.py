@@ -24,8 +24,6 @@ from common.augment import View
 from common.image_store import ImageStore
 from common.settings import unknown_name
 
-ARTQUEST_TYPES = ("artist", "school", "timeframe", "type", "technique", "title")
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -62,14 +60,15 @@ def csv_samples(rows: list[dict[str, str]], columns: Columns) -> list[Sample]:
 
 
 def artquest_samples(rows: list[dict[str, str]], columns: Columns) -> list[Sample]:
-    """ArtQuest (Bleidt et al. 2024) asks six types of question about each painting and has no column of styles.
+    """ArtQuest (Bleidt et al. 2024) asks up to six types of question about a painting: artist, school, timeframe, type,
+    technique, title. It has no column of styles.
 
     What comes nearest is the school (Italian, Dutch, ...): a painting's style is the answer to its question of
     `style_type`, by default 'school'. 'timeframe' would be another choice; artists and titles are too many classes.
     """
     kinds = {row[columns.type].lower() for row in rows}
     if columns.style_type not in kinds:
-        raise ValueError(unknown_name(columns.style_type, sorted(kinds & set(ARTQUEST_TYPES)), "--data.style_type"))
+        raise ValueError(unknown_name(columns.style_type, sorted(kinds), "--data.style_type"))
     styles = {row[columns.image]: row[columns.answer].lower() for row in rows
               if row[columns.type].lower() == columns.style_type}  # fmt: skip
     return [

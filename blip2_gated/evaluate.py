@@ -24,7 +24,7 @@ from blip2_gated import config  # noqa: E402
 from blip2_gated.answer import answer_samples  # noqa: E402
 from blip2_gated.data import prepare_data, read_splits  # noqa: E402
 from blip2_gated.learner import measure_loss  # noqa: E402
-from blip2_gated.measures import Answered, as_line, measure_answers  # noqa: E402
+from blip2_gated.measures import Answered, BlindGuess, as_line, measure_answers  # noqa: E402
 from blip2_gated.recipe import load_gated  # noqa: E402
 from blip2_gated.train import learner_of  # noqa: E402
 from common.checkpoint import write_atomically  # noqa: E402
@@ -33,7 +33,7 @@ from common.run import write_json  # noqa: E402
 from common.script import run_script  # noqa: E402
 from common.settings import read_settings  # noqa: E402
 
-SHOWN = {"exact_match": "exact", "vqa_accuracy": "VQA", "bleu": "BLEU", "rougeL": "ROUGE-L",
+SHOWN = {"exact_match": "exact", "vqa_accuracy": "VQA", "blind": "without looking", "bleu": "BLEU", "rougeL": "ROUGE-L",
          "style_hit_rate": "names a style", "style_accuracy": "the right one"}  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     )  # fmt: skip
     report = {
         "checkpoint": str(args.checkpoint), "data_root": settings.data_root, "split": args.split,
-        "left_out": len(skipped), "losses": losses, **measure_answers(answered, model.styles),
+        "left_out": len(skipped), "losses": losses, **measure_answers(answered, model.styles, blind_guess(settings)),
     }  # fmt: skip
     write_results(args.output_dir, report, answered)
     print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else format_report(report, args.output_dir))
@@ -93,6 +93,14 @@ def data_settings(trained: dict[str, Any], rest: list[str]) -> Namespace:
     return settings
 
 
+def blind_guess(settings: Namespace) -> BlindGuess | None:
+    """Of the training table; None where that is not there."""
+    if not (Path(settings.data_root) / settings.data_train_csv).is_file():
+        return None
+    splits, _ = read_splits(settings, ["train"])
+    return BlindGuess(splits["train"])
+
+
 def write_results(folder: Path, report: dict[str, Any], answered: list[Answered]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "evaluation.json", report)
@@ -106,9 +114,10 @@ def format_report(report: dict[str, Any], folder: Path) -> str:
     """The report as text for a terminal."""
     losses = "  ".join(f"{name} {value:.3f}" for name, value in report["losses"].items())
     lines = [f"{report['split']} split of {report['data_root']}, {report['left_out']} left out", f"losses: {losses}"]
-    lines.append(f"\n{'in %':14}{'questions':>10}" + "".join(f"{title:>15}" for title in SHOWN.values()))
+    lines.append(f"\n{'in %':14}{'questions':>10}" + "".join(f"   {title}" for title in SHOWN.values()))
     for kind, scores in {**report["by_type"], "all": report["all"]}.items():
-        numbers = "".join(f"{scores[name]:15.1f}" if name in scores else f"{'':15}" for name in SHOWN)
+        cells = {title: f"{scores[name]:.1f}" if name in scores else "" for name, title in SHOWN.items()}
+        numbers = "".join(f"   {cell:>{len(title)}}" for title, cell in cells.items())
         lines.append(f"{kind:14}{scores['questions']:10}{numbers}")
     return "\n".join([*lines, f"\nevery answer and the numbers are in {folder}"])
 

@@ -49,10 +49,10 @@ def main(argv: list[str]) -> dict[str, Any]:
 @torch.no_grad()
 def styles_of(model: Blip2OPTGated, image: torch.Tensor) -> dict[str, float]:
     """image (1, 3, S, S) -> {label: probability}, the likeliest first; {} without a style head."""
-    if model.style_head is None:
+    logits = model.style_logits(model.features(image).pooled)
+    if logits is None:
         return {}
-    pooled = model.features(image).pooled
-    shares = model.style_head(model.efficientnet.normalise(pooled.float())).softmax(-1)[0].tolist()
+    shares = logits.softmax(-1)[0].tolist()
     return dict(sorted(zip(model.styles.labels, shares), key=lambda one: -one[1]))
 
 

@@ -1,13 +1,16 @@
 """How right are the answers?
 
-predictions, references (N texts) -> exact match, VQA accuracy, BLEU, ROUGE, style hit rate; whole and by question type
+predictions, references (N texts) -> exact match, VQA accuracy, BLEU, ROUGE, style hit rate; whole and by question type,
+beside the VQA accuracy of who answers without looking at the image
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from blip2_gated.dataset import Sample
 from blip2_gated.style_words import StyleWords
 from common.text_scores import text_scores
 
@@ -47,18 +50,41 @@ def vqa_accuracy(prediction: str, references: Sequence[str]) -> float:
     return sum(min((sum(agree) - one) / 3, 1.0) for one in agree) / len(agree)
 
 
-def measure_answers(answered: Sequence[Answered], styles: StyleWords) -> dict[str, Any]:
+class BlindGuess:
+    """guess(question) -> what is best said without looking: the commonest answer in training to the same question, or,
+    where nobody asked it, to those that begin with the most of its words. samples: of the training set, at least one.
+    """
+
+    def __init__(self, samples: Iterable[Sample]):
+        self._answers: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+        for one in samples:
+            words = tuple(one.question.split())
+            for count in range(len(words) + 1):
+                self._answers[words[:count]][one.answer] += 1
+
+    def __call__(self, question: str) -> str:
+        words = tuple(question.split())
+        while words not in self._answers:
+            words = words[:-1]
+        return self._answers[words].most_common(1)[0][0]
+
+
+def measure_answers(
+    answered: Sequence[Answered], styles: StyleWords, guess: Callable[[str], str] | None = None
+) -> dict[str, Any]:
     """-> {"all": scores, "by_type": {type: scores}}, everything in percent.
 
     style_hit_rate: of the questions whose answer names a style, the share whose prediction names any style;
-    style_accuracy: that names the right one.
+    style_accuracy: that names the right one; blind: VQA accuracy of `guess`, where there is one.
     """
     types = sorted({one.type for one in answered})
-    by_type = {kind: _scores([one for one in answered if one.type == kind], styles) for kind in types}
-    return {"all": _scores(answered, styles), "by_type": by_type}
+    by_type = {kind: _scores([one for one in answered if one.type == kind], styles, guess) for kind in types}
+    return {"all": _scores(answered, styles, guess), "by_type": by_type}
 
 
-def _scores(answered: Sequence[Answered], styles: StyleWords) -> dict[str, float]:
+def _scores(
+    answered: Sequence[Answered], styles: StyleWords, guess: Callable[[str], str] | None
+) -> dict[str, float]:  # fmt: skip
     def percent(values: Sequence[float | bool]) -> float:
         return 100 * sum(values) / len(values)
 
@@ -68,6 +94,8 @@ def _scores(answered: Sequence[Answered], styles: StyleWords) -> dict[str, float
         "vqa_accuracy": percent([vqa_accuracy(one.prediction, [one.answer]) for one in answered]),
         **text_scores([one.prediction for one in answered], [[one.answer] for one in answered]),
     }
+    if guess:
+        scores["blind"] = percent([vqa_accuracy(guess(one.question), [one.answer]) for one in answered])
     about = [(styles.named_in(one.prediction), styles.named_in(one.answer)) for one in answered]
     about = [(said, true) for said, true in about if true]
     if about:

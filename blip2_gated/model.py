@@ -110,12 +110,16 @@ class Blip2OPTGated(nn.Module):
     ) -> GatedOutput:  # fmt: skip
         """image (B, 3, S, S), uint8 0..255 or float 0..1, or `features` of it; texts from PromptEncoder.collate."""
         features = features or self.features(image)
-        control, style_logits = self.control_tokens(features.pooled, question_ids, question_mask), None
-        if self.style_head is not None:
-            style_logits = self.style_head(self.efficientnet.normalise(features.pooled.float()))
-        embeds = self._embeds(input_ids, self.image_tokens(features.patches, control))
-        logits = self.blip2.language_model(inputs_embeds=embeds, attention_mask=attention_mask).logits
-        return GatedOutput(logits, style_logits, control)
+        control = self.control_tokens(features.pooled, question_ids, question_mask)
+        logits = self.answer_logits(input_ids, attention_mask, self.image_tokens(features.patches, control))
+        return GatedOutput(logits, self.style_logits(features.pooled), control)
+
+    def answer_logits(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, image_tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """input_ids, attention_mask (B, T), image_tokens (B, Q, L) -> (B, T, vocabulary)."""
+        embeds = self._embeds(input_ids, image_tokens)
+        return self.blip2.language_model(inputs_embeds=embeds, attention_mask=attention_mask).logits
 
     def features(self, image: torch.Tensor) -> Features:
         """image (B, 3, S, S) -> what the towers say of it; with gradient only where the vision tower learns."""
@@ -139,6 +143,12 @@ class Blip2OPTGated(nn.Module):
             return None
         words = self.blip2.language_model.get_input_embeddings()(question_ids).detach()
         return self.mapper(self.efficientnet(pooled.float()), words.float(), question_mask)
+
+    def style_logits(self, pooled: torch.Tensor | None) -> torch.Tensor | None:
+        """pooled (B, P) -> (B, C) styles that the EfficientNet sees; None where styles are not known."""
+        if self.style_head is None:
+            return None
+        return self.style_head(self.efficientnet.normalise(pooled.float()))
 
     def image_tokens(self, patches: torch.Tensor, control: torch.Tensor | None) -> torch.Tensor:
         """patches (B, N, V) -> (B, Q, L), the image as the language model reads it."""
@@ -202,7 +212,10 @@ class Blip2OPTGated(nn.Module):
         **options: Any,
     ) -> list[str]:  # fmt: skip
         """Short answers, searched as BLIP-2 does for visual questions: 5 beams, at most 10 tokens, length penalty 0."""
-        return self.generate(images, questions, **{**VQA_OPTIONS, **options})
+        options = {**VQA_OPTIONS, **options}
+        if options["num_beams"] == 1:
+            del options["length_penalty"]  # transformers warns where it has no effect
+        return self.generate(images, questions, **options)
 
     def train(self, mode: bool = True) -> "Blip2OPTGated":
         """What does not learn stays in eval(): dropout, drop path and BatchNorm statistics stand still."""

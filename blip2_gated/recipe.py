@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from blip2_gated.backbone import build_blip2, fit_config, is_config, read_blip2, read_config, tokenizer_from
 from blip2_gated.backbone import train_tokenizer as learn_tokenizer
@@ -154,14 +153,3 @@ def fingerprint(model: Blip2OPTGated) -> str:
         values = values[:: max(1, len(values) // SAMPLED)][:SAMPLED].bfloat16().float().cpu()
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode() + values.numpy().tobytes())
     return digest.hexdigest() if model.elsewhere else ""
-
-
-def weights_digest(*modules: nn.Module | None) -> str:
-    """Of every bit of every weight."""
-    digest = hashlib.blake2b(digest_size=16)
-    for module in modules:
-        for name, tensor in (module.state_dict() if module else {}).items():
-            values = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-            digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -25,8 +25,9 @@ from blip2_gated.backbone import is_config  # noqa: E402
 from blip2_gated.data import prepare_data, read_splits  # noqa: E402
 from blip2_gated.dataset import Sample, VqaDataset  # noqa: E402
 from blip2_gated.learner import GatedLearner, measure_loss  # noqa: E402
-from blip2_gated.measures import measure_answers  # noqa: E402
+from blip2_gated.measures import BlindGuess, measure_answers  # noqa: E402
 from blip2_gated.model import TRAINED, Blip2OPTGated  # noqa: E402
+from blip2_gated.reading import read_texts  # noqa: E402
 from blip2_gated.recipe import build_gated, load_gated, make_recipe, save_gated, store_frozen  # noqa: E402
 from common.batches import ShuffledBatches  # noqa: E402
 from common.device import make_accelerator  # noqa: E402
@@ -61,6 +62,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
         run = Run(settings.training_checkpoint_dir, settings.training_log_dir, vars(settings), settings.training_resume)
         run.write_skipped(skipped)
+    if settings.training_reading_steps and is_config(settings.model_blip2) and not settings.training_resume:
+        read_first(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
     trainer = build_trainer(settings, model, sets["train"], accelerator, run)
     if settings.training_resume:
         trainer.resume()
@@ -74,7 +77,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         values = validate(epoch, means, trainer, sets["val"], settings)
         if run:
             save_and_show(epoch, values, trainer, settings, recipe)
-    results = finish(trainer, sets["val"], settings) if run else {}
+    results = finish(trainer, sets, settings) if run else {}
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
@@ -105,6 +108,14 @@ def recipe_of(settings: Namespace, samples: list[Sample]) -> dict[str, Any]:
     texts = [f"{settings.data_prompt.format(one.question)} {one.answer}\n" for one in samples]
     labels = [one.style for one in samples if one.style]
     return make_recipe(settings, labels, texts, [one.answer for one in samples])
+
+
+def read_first(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_main: bool) -> None:
+    """Every device does the same, so that nothing has to be sent."""
+    steps, batch_size = settings.training_reading_steps, settings.training_batch_size
+    before, after = read_texts(model, train_set.encoded, steps, batch_size, settings.training_seed)
+    if is_main:
+        print(f"the language model read {steps * batch_size} texts: loss {before:.3f} -> {after:.3f}")
 
 
 def build_trainer(
@@ -197,7 +208,7 @@ def save_and_show(
     print(f"epoch {epoch + 1}/{settings.training_epochs}  {line}{'  best so far' if better else ''}")
 
 
-def finish(trainer: Trainer, val_set: VqaDataset, settings: Namespace) -> dict[str, Any]:
+def finish(trainer: Trainer, sets: dict[str, VqaDataset], settings: Namespace) -> dict[str, Any]:
     """results.json with what the best model answers, and the last words of a run."""
     progress, folder = trainer.progress, Path(settings.training_checkpoint_dir)
     results = {
@@ -206,10 +217,11 @@ def finish(trainer: Trainer, val_set: VqaDataset, settings: Namespace) -> dict[s
     }  # fmt: skip
     if settings.training_final_answers:
         model, _ = load_gated(folder / "best.pt", trainer.accelerator.device)
-        answered = answer_samples(model, val_set, settings.training_final_answers, quiet=False, num_beams=1)
-        results["answers"] = measure_answers(answered, model.styles)
+        answered = answer_samples(model, sets["val"], settings.training_final_answers, quiet=False, num_beams=1)
+        results["answers"] = measure_answers(answered, model.styles, BlindGuess(sets["train"].samples))
         for kind, scores in {"all": results["answers"]["all"], **results["answers"]["by_type"]}.items():
-            print(f"right answers, {kind:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}")
+            print(f"right answers, {kind:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}, "
+                  f"without looking {scores['blind']:.1f} %")  # fmt: skip
     write_json(folder / "results.json", results)
     trainer.run.writer.close()
     print(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from blip2_gated.backbone import train_tokenizer
+from blip2_gated.dataset import Sample
 from blip2_gated.learner import GatedLearner, measure_loss
 from blip2_gated.losses import (
     answer_rows,
@@ -16,7 +17,7 @@ from blip2_gated.losses import (
     style_hit_loss,
     style_masses,
 )
-from blip2_gated.measures import Answered, measure_answers, normalise_answer, vqa_accuracy
+from blip2_gated.measures import Answered, BlindGuess, measure_answers, normalise_answer, vqa_accuracy
 from blip2_gated.style_words import StyleWords
 
 TEXTS = [f" {word}" for word in ("Fluent flat", "Fluent 3D", "Noto", "Cubism", "Realism", "study of hands", "flatly")]
@@ -161,6 +162,18 @@ def test_answers_are_measured(styles):
     assert style["style_accuracy"] == pytest.approx(100 / 3) and "style_hit_rate" not in other
     assert other["exact_match"] == 0 and other["vqa_accuracy"] == 100 and found["all"]["questions"] == 4
     assert 0 < found["all"]["rougeL"] < 100
+
+
+def test_answering_without_looking_is_the_baseline(styles):
+    asked = [("How many cats are there?", "2"), ("How many cats are there?", "3"), ("How many cats are there?", "3"),
+             ("How many dogs are there?", "2"), ("How many suns are there?", "2"), ("What is it?", "noto")]  # fmt: skip
+    guess = BlindGuess(Sample(0, "a.png", question, answer, "", "") for question, answer in asked)
+    assert guess("How many cats are there?") == "3"  # the same question
+    assert guess("How many birds are there?") == "2" and guess("How is it?") == "2"  # the longest beginning it shares
+    assert guess("What?") == "2" and guess("What is that?") == "noto"
+    said = [Answered(0, "a.png", "How many dogs?", answer, "9", "count", "") for answer in ("2", "two", "4", "5")]
+    assert measure_answers(said, styles, guess)["all"]["blind"] == 50
+    assert "blind" not in measure_answers(said, styles)["all"]
 
 
 def test_vqa_accuracy_as_in_the_paper():
