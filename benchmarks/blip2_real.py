@@ -33,7 +33,7 @@ from blip2_gated.backbone import SMALL
 from blip2_gated.recipe import load_gated
 from common.run import write_json
 
-CONFIG = {**SMALL, "vision_config": {**SMALL["vision_config"], "image_size": 96, "patch_size": 12}}
+CONFIG = {**SMALL, "vision_config": {**SMALL["vision_config"], "image_size": 96, "patch_size": 16}}
 ARMS = {
     "plain": ["--model.gating.type", "none", "--model.train", "qformer"],
     "film": ["--model.gating.type", "film"],
@@ -68,7 +68,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--base_epochs", type=int, default=12)
-    parser.add_argument("--reading_steps", type=int, default=600, help="of the base's language model, before images")
+    parser.add_argument("--beginning_steps", type=int, default=400, help="of the base, to see and to read")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--val_questions", type=int, default=600, help="of the validation table, evenly spread")
     parser.add_argument("--work_dir", default="./.cache/blip2_real")
@@ -109,7 +109,8 @@ def train_base(args: argparse.Namespace, folder: Path, base: Path, seed: int) ->
     flags = [
         *shared_flags(args, folder, base, seed), "--data.train_csv", "half_0.csv", "--model.blip2",
         str(folder / "config.json"), "--model.train", "all", "--model.gating.type", "none", "--loss.style_hit", "0",
-        "--training.epochs", str(args.base_epochs), "--training.reading_steps", str(args.reading_steps),
+        "--training.epochs", str(args.base_epochs), "--training.beginning_steps",
+        str(args.beginning_steps), "--training.learning_rate", "5e-4",
     ]  # fmt: skip
     learn_and_measure(args, base, flags)
     model, _ = load_gated(base / "best.pt")

@@ -51,7 +51,7 @@ TRAINING_LEARNING_RATE: float = 1e-4  # at its peak
 TRAINING_MIN_LEARNING_RATE: float = 1e-6  # where the cosine ends
 TRAINING_WARMUP_STEPS: int = 200  # optimizer steps of linear warmup
 TRAINING_WEIGHT_DECAY: float = 0.05
-TRAINING_READING_STEPS: int = 150  # before: steps in which a language model from scratch reads questions and answers
+TRAINING_BEGINNING_STEPS: int = 300  # from scratch: steps in which it learns to see, and as many in which to read
 TRAINING_CLIP_NORM: float = 1.0  # largest norm of the whole gradient; 0 = no limit
 TRAINING_PRECISION: str = "auto"  # fp32, bf16 or fp16 (AMP); auto: bf16 on a GPU that has it, else fp32
 TRAINING_CACHE_FEATURES: bool = False  # compute both frozen towers' outputs once, keep them in data.cache_dir
@@ -85,6 +85,6 @@ DEMO = {
     "TRAINING_CHECKPOINT_DIR": "./checkpoints/blip2_gated_demo",
     "TRAINING_EPOCHS": 8,
     "TRAINING_BATCH_SIZE": 32,
-    "TRAINING_LEARNING_RATE": 1e-3,
+    "TRAINING_LEARNING_RATE": 5e-4,
     "TRAINING_WARMUP_STEPS": 60,
 }

@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader  # noqa: E402
 from blip2_gated import config  # noqa: E402
 from blip2_gated.answer import answer_samples  # noqa: E402
 from blip2_gated.backbone import is_config  # noqa: E402
+from blip2_gated.beginning import learn_to_read, learn_to_see  # noqa: E402
 from blip2_gated.data import prepare_data, read_splits  # noqa: E402
 from blip2_gated.dataset import Sample, VqaDataset  # noqa: E402
 from blip2_gated.learner import GatedLearner, measure_loss  # noqa: E402
 from blip2_gated.measures import BlindGuess, measure_answers  # noqa: E402
 from blip2_gated.model import TRAINED, Blip2OPTGated  # noqa: E402
-from blip2_gated.reading import read_texts  # noqa: E402
 from blip2_gated.recipe import build_gated, load_gated, make_recipe, save_gated, store_frozen  # noqa: E402
 from common.batches import ShuffledBatches  # noqa: E402
 from common.device import make_accelerator  # noqa: E402
@@ -62,8 +62,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
         run = Run(settings.training_checkpoint_dir, settings.training_log_dir, vars(settings), settings.training_resume)
         run.write_skipped(skipped)
-    if settings.training_reading_steps and is_config(settings.model_blip2) and not settings.training_resume:
-        read_first(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
+    if settings.training_beginning_steps and is_config(settings.model_blip2) and not settings.training_resume:
+        begin(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
     trainer = build_trainer(settings, model, sets["train"], accelerator, run)
     if settings.training_resume:
         trainer.resume()
@@ -110,12 +110,15 @@ def recipe_of(settings: Namespace, samples: list[Sample]) -> dict[str, Any]:
     return make_recipe(settings, labels, texts, [one.answer for one in samples])
 
 
-def read_first(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_main: bool) -> None:
-    """Every device does the same, so that nothing has to be sent."""
-    steps, batch_size = settings.training_reading_steps, settings.training_batch_size
-    before, after = read_texts(model, train_set.encoded, steps, batch_size, settings.training_seed)
-    if is_main:
-        print(f"the language model read {steps * batch_size} texts: loss {before:.3f} -> {after:.3f}")
+def begin(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_main: bool) -> None:
+    """A model from scratch sees, then reads. Every device does the same, so that nothing has to be sent."""
+    for what, learn in (("words of images", learn_to_see), ("answers", learn_to_read)):
+        first, last = learn(
+            model, train_set, settings.training_beginning_steps, settings.training_batch_size, settings.training_seed,
+            quiet=not is_main,
+        )  # fmt: skip
+        if is_main:
+            print(f"beginning: loss over {what} {first:.3f} -> {last:.3f}")
 
 
 def build_trainer(

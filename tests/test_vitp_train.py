@@ -284,13 +284,16 @@ def test_checkpointing_and_evaluation_flags(parts, tmp_path):
 def test_demo(tmp_path, monkeypatch, capsys):
     """All of it, smaller: it runs, and what it reports is counted from what it asked."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "TRAIN_SCENES", 24)
-    monkeypatch.setattr(demo, "TEST_SCENES", 4)
+    monkeypatch.setattr(demo, "DRAWINGS", {"train": 24, "test": 4, "retrieval": 96})
     result = main(["--demo", "--max_steps", "3", "--use_cpu", "--per_device_train_batch_size", "4"])
     answers = json.loads((tmp_path / demo.OUTPUT / "answers.json").read_text())["answers"]
     assert 0 <= result["accuracy"] <= 1 and sum(one["count"] for one in result["questions"].values()) == len(answers)
     assert result["accuracy"] == sum(one["answer"] == one["truth"] for one in answers) / len(answers)
-    assert "unseen scenes" in capsys.readouterr().out
+    assert "unseen drawings" in capsys.readouterr().out
+    untrained, trained = (result["retrieval"][name] for name in ("untrained", "trained"))
+    assert untrained["queries"] == trained["queries"] == 32 and untrained["gallery"] == 64
+    before, after = weights(demo.UNTRAINED), weights(demo.OUTPUT)
+    assert before.keys() == after.keys() and not same(before, after)
 
 
 @pytest.mark.parametrize(

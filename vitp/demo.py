@@ -1,13 +1,13 @@
 """What `train.py --demo` trains, on what, how well it then answers, and what its vision encoder has gained.
 
-drawn scenes -> tokenizer, two small config.json, flags for train.py -> answers about unseen scenes against the truth
-vision encoder before and after -> unseen drawings of single things, found by kind
+drawings of single things -> questions, tokenizer, two small config.json, flags for train.py -> answers about unseen
+drawings against the truth; vision encoder before and after -> other unseen drawings, found by kind
 """
 
 import contextlib
 import io
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,78 +20,77 @@ from common.images import open_image
 from common.run import write_json
 from common.sample_data import MANIFEST, create_sample_dataset
 from vitp import extract_vit
-from vitp.conversation import INTERNVL_SYSTEM, read_conversation
+from vitp.conversation import INTERNVL_SYSTEM
 from vitp.inference import Answerer
 from vitp.retrieval import evaluate_retrieval, extract_features
 
 FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
 UNTRAINED = FOLDER / "untrained"  # the model as it begins
-TRAIN_SCENES, TEST_SCENES, RETRIEVAL_IMAGES, SIZE = 4000, 150, 900, 64
+DRAWINGS, SIZE = {"train": 4000, "test": 100, "retrieval": 900}, 64
 SETTINGS = {
     "max_steps": 1500, "per_device_train_batch_size": 32, "learning_rate": "1e-3", "warmup_steps": 100,
     "max_dynamic_patch": 1, "max_seq_length": 512, "group_by_length": "true", "dataloader_num_workers": 1,
     "save_steps": 500, "save_total_limit": 1, "logging_steps": 50, "drop_path_rate": 0, "weight_decay": 0.05,
 }  # fmt: skip
-ABOUT = {  # what a question is about, by words that occur in it
-    "colour": ("colour", "颜色"),
-    "number": ("How many", "几"),
-    "style": ("style", "风格"),
-    "position": ("Where", "位置"),
-    "kinds": ("Which kinds",),
-    "relation": ("What is ", "Is the", "Are the"),
+QUESTIONS = {  # kind of question -> its words
+    "description": "Describe this picture.",
+    "kind": "What is drawn here?",
+    "colour": "What colour is it?",
+    "style": "In which style is it drawn?",
 }
 
 
 def prepare() -> list[str]:
     """Write data and the parts of a model -> flags for train.py."""
-    for name, count, seed in (("train", TRAIN_SCENES, 0), ("test", TEST_SCENES, 1)):
-        folder = FOLDER / name
-        if not (folder / MANIFEST).is_file():
-            print(f"drawing {count} scenes into {folder}")
-            create_sample_dataset(folder, count, seed, "conversations", SIZE)
-    create_sample_dataset(FOLDER / "retrieval", RETRIEVAL_IMAGES, 2, "retrieval", SIZE)
-    _take_apart(FOLDER / "train")
-    tokenizer = train_tokenizer(_texts(FOLDER / "train"))
+    for seed, (name, count) in enumerate(DRAWINGS.items()):
+        if not (FOLDER / name / MANIFEST).is_file():
+            print(f"drawing {count} pictures into {FOLDER / name}")
+            create_sample_dataset(FOLDER / name, count, seed, "retrieval", SIZE)
+    lines = [
+        json.dumps({"image": image, "conversations": [
+            {"from": "human", "value": f"<image>\n{QUESTIONS[kind]}"}, {"from": "gpt", "value": answer},
+        ]}) for kind, image, answer in _asked("train")
+    ]  # fmt: skip
+    (FOLDER / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_json(FOLDER / "train.json", {"drawings": {"root": "train", "annotation": "train.jsonl"}})
+    tokenizer = train_tokenizer(_texts())
     write_parts(FOLDER / "parts", tokenizer, width=192)
     flags = {
         "vision_config": FOLDER / "parts" / "vision.json",
         "llm": FOLDER / "parts" / "config.json",
-        "meta_path": FOLDER / "train" / "turns.json",
+        "meta_path": FOLDER / "train.json",
         "output_dir": OUTPUT,
         **SETTINGS,
     }
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
-def examine(folder: str, questions: int = 400, batch_size: int = 32) -> dict:
-    """Ask the model of `folder` about unseen scenes -> {"accuracy", "blind", "questions": {kind of question: ...}}.
+def examine(folder: str, batch_size: int = 50) -> dict:
+    """Ask the model of `folder` about unseen drawings -> {"accuracy", "blind", "questions": {kind of question: ...}}.
 
     An answer counts if it is the truth word for word. blind: the best that can be had without looking, the answer that
-    is most frequent in training for the same question.
+    is most frequent in training.
     """
-    asked = _questions(FOLDER / "test")[:questions]
-    usual = {question: Counter() for _, question, _ in asked}
-    for _, question, answer in _questions(FOLDER / "train"):
-        if question in usual:
-            usual[question][answer] += 1
+    usual = {kind: Counter(truth for one, _, truth in _asked("train") if one == kind).most_common(1)[0][0]
+             for kind in QUESTIONS}  # fmt: skip
+    asked = _asked("test")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     answerer = Answerer(folder, device)
-    right, shown = defaultdict(list), []
-    for start in tqdm(range(0, len(asked), batch_size), desc="asking about unseen scenes", leave=False, disable=None):
+    right, shown = {kind: [] for kind in QUESTIONS}, []
+    for start in tqdm(range(0, len(asked), batch_size), desc="asking about unseen drawings", leave=False, disable=None):
         batch = asked[start : start + batch_size]
-        answers = answerer([([open_image(image)], question) for image, question, _ in batch], max_new_tokens=40)
-        for (image, question, truth), answer in zip(batch, answers):
-            blind = usual[question].most_common(1)
-            right[_kind(question)].append((answer == truth, bool(blind) and blind[0][0] == truth))
-            shown.append({"image": str(image), "question": question, "truth": truth, "answer": answer})
+        images = [([open_image(FOLDER / "test" / image)], QUESTIONS[kind]) for kind, image, _ in batch]
+        for (kind, image, truth), answer in zip(batch, answerer(images, max_new_tokens=40)):
+            right[kind].append((answer == truth, usual[kind] == truth))
+            shown.append({"image": image, "question": QUESTIONS[kind], "truth": truth, "answer": answer})
     every = [pair for pairs in right.values() for pair in pairs]
-    result = _shares(every) | {"questions": {kind: _shares(right[kind]) for kind in sorted(right)}}
+    result = _shares(every) | {"questions": {kind: _shares(pairs) for kind, pairs in right.items()}}
     write_json(Path(folder) / "answers.json", {**result, "answers": shown})
-    print(f"unseen scenes, answers that are word for word the truth: {result['accuracy']:.0%} "
+    print(f"unseen drawings, answers that are word for word the truth: {result['accuracy']:.0%} "
           f"(without looking {result['blind']:.0%})")  # fmt: skip
     for kind, shares in result["questions"].items():
         print(f"  {kind:12} {shares['accuracy']:4.0%} (without looking {shares['blind']:4.0%}) of {shares['count']}")
-    for one in shown[:3]:
+    for one in shown[: len(QUESTIONS)]:
         print(f"  {one['image']}: {one['question']} -> {one['answer']} (truth: {one['truth']})")
     return result
 
@@ -188,39 +187,22 @@ def write_parts(
     write_json(folder / "config.json", text.to_dict())
 
 
-def _records(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "conversations.jsonl").read_text(encoding="utf-8").splitlines()]
+def _asked(name: str) -> list[tuple[str, str, str]]:
+    """-> kind of question, image, true answer; each question of each drawing by itself. In one conversation the later
+    answers could be read off the description, and most of what is learnt would be reading."""
+    drawings = json.loads((FOLDER / name / "scenes.json").read_text(encoding="utf-8"))
+    asked = []
+    for drawing in drawings:
+        thing, style = drawing["objects"][0], drawing["style"].replace("_", " ")
+        caption = f"{drawing['caption'][0].upper()}{drawing['caption'][1:]}."
+        answers = {"description": caption, "kind": thing["kind"], "colour": thing["colour"], "style": style}
+        asked += [(kind, drawing["name"], answers[kind]) for kind in QUESTIONS]
+    return asked
 
 
-def _take_apart(folder: Path) -> None:
-    """Each turn a conversation of its own. After the description, which comes first, one need not look to answer the
-    rest, and most of what is learnt would be reading."""
-    lines = []
-    for record in _records(folder):
-        said = [turn | {"value": turn["value"].replace("<image>\n", "")} for turn in record["conversations"]]
-        for question, answer in zip(said[::2], said[1::2]):
-            turn = [question | {"value": f"<image>\n{question['value']}"}, answer]
-            lines.append(json.dumps(record | {"conversations": turn}, ensure_ascii=False) + "\n")
-    (folder / "turns.jsonl").write_text("".join(lines), encoding="utf-8")
-    write_json(folder / "turns.json", {"scenes": {"root": "images", "annotation": "turns.jsonl"}})
-
-
-def _texts(folder: Path) -> list[str]:
-    said = [turn["value"].replace("<image>\n", "") for one in _records(folder) for turn in one["conversations"]]
-    return [*said, *[f"system\n{INTERNVL_SYSTEM}\nuser\nassistant\n"] * 100]
-
-
-def _questions(folder: Path) -> list[tuple[Path, str, str]]:
-    """-> image, question, true answer"""
-    return [
-        (folder / "images" / record["image"], question.replace("<image>\n", ""), answer)
-        for record in _records(folder)
-        for question, answer in read_conversation(record).turns
-    ]
-
-
-def _kind(question: str) -> str:
-    return next((kind for kind, words in ABOUT.items() if any(word in question for word in words)), "description")
+def _texts() -> list[str]:
+    return [*QUESTIONS.values(), *(answer for _, _, answer in _asked("train")),
+            *[f"system\n{INTERNVL_SYSTEM}\nuser\nassistant\n"] * 100]  # fmt: skip
 
 
 def _shares(pairs: list[tuple[bool, bool]]) -> dict:

@@ -1,0 +1,68 @@
+"""What does a BLIP-2 from scratch learn before everything learns together?
+
+1. tower and Q-Former: image -> image tokens -> which words do the answers about it hold?
+2. language model: image tokens as they are, question -> answer
+
+The published one was put together so: a tower and a Q-Former that could see, a language model that could read. All at
+once, the first thing to be learnt is which answers are common, and the quickest way to say so is one and the same shift
+of all image tokens; the Q-Former's LayerNorms then divide away what differs between images.
+"""
+
+import torch
+from tqdm import trange
+
+from blip2_gated.dataset import VqaDataset
+from blip2_gated.losses import answer_rows, main_loss
+from blip2_gated.model import Blip2OPTGated
+from common.seen_words import teach_words
+
+LEARNING_RATE = 1e-3  # of both, at its peak
+
+
+def learn_to_see(
+    model: Blip2OPTGated, dataset: VqaDataset, steps: int, batch_size: int, seed: int, quiet: bool = True
+) -> tuple[float, float]:  # fmt: skip
+    """Step 1 -> loss over words at the beginning and at the end."""
+    said: dict[int, list[str]] = {}
+    example = {place: index for index, place in enumerate(dataset.places)}  # a sample that shows the image
+    for sample, place in zip(dataset.samples, dataset.places):
+        said.setdefault(place, []).append(sample.answer)
+    places = sorted(said)
+
+    def see(rows: torch.Tensor) -> torch.Tensor:
+        images = torch.stack([dataset[example[places[row]]]["image"] for row in rows.tolist()])
+        return model.image_tokens(model.features(images.to(model.mean.device)).patches, None).mean(1)
+
+    learning = [one for name, one in model.named_parameters() if one.requires_grad and "language_model." not in name]
+    model.train()
+    return teach_words(
+        see, learning, [" ".join(said[place]) for place in places], steps=steps, batch_size=batch_size, seed=seed,
+        learning_rate=LEARNING_RATE, quiet=quiet,
+    )  # fmt: skip
+
+
+def learn_to_read(
+    model: Blip2OPTGated, dataset: VqaDataset, steps: int, batch_size: int, seed: int, quiet: bool = True
+) -> tuple[float, float]:  # fmt: skip
+    """Step 2 -> loss over answers at the beginning and at the end. What sees stands still: nothing can be shifted."""
+    learning = list(model.blip2.language_model.parameters())
+    optimizer = torch.optim.AdamW(learning, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    generator, device, losses = torch.Generator().manual_seed(seed), model.mean.device, []
+    model.train()
+    for _ in trange(steps, desc="answers", leave=False, disable=quiet or None):
+        rows = torch.randint(len(dataset), (batch_size,), generator=generator).tolist()
+        batch = {name: value.to(device) for name, value in dataset.collate([dataset[row] for row in rows]).items()}
+        with torch.no_grad():
+            tokens = model.image_tokens(model.features(batch["image"]).patches, None)
+        logits = model.answer_logits(batch["input_ids"], batch["attention_mask"], tokens)
+        total, count = main_loss(*answer_rows(logits, batch["labels"])[:2])
+        loss = total / count
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    part = max(1, steps // 10)
+    return sum(losses[:part]) / part, sum(losses[-part:]) / part
