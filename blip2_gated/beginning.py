@@ -30,8 +30,8 @@ def learn_to_see(
     places = sorted(said)
 
     def see(rows: torch.Tensor) -> torch.Tensor:
-        images = torch.stack([dataset[example[places[row]]]["image"] for row in rows.tolist()])
-        return model.image_tokens(model.features(images.to(model.mean.device)).patches, None).mean(1)
+        batch = dataset.collate([dataset[example[places[row]]] for row in rows.tolist()])
+        return _image_tokens(model, batch).mean(1)
 
     learning = [one for name, one in model.named_parameters() if one.requires_grad and "language_model." not in name]
     model.train()
@@ -52,11 +52,11 @@ def learn_to_read(
     model.train()
     for _ in trange(steps, desc="answers", leave=False, disable=quiet or None):
         rows = torch.randint(len(dataset), (batch_size,), generator=generator).tolist()
-        batch = {name: value.to(device) for name, value in dataset.collate([dataset[row] for row in rows]).items()}
+        batch = dataset.collate([dataset[row] for row in rows])
         with torch.no_grad():
-            tokens = model.image_tokens(model.features(batch["image"]).patches, None)
-        logits = model.answer_logits(batch["input_ids"], batch["attention_mask"], tokens)
-        total, count = main_loss(*answer_rows(logits, batch["labels"])[:2])
+            tokens = _image_tokens(model, batch)
+        logits = model.answer_logits(batch["input_ids"].to(device), batch["attention_mask"].to(device), tokens)
+        total, count = main_loss(*answer_rows(logits, batch["labels"].to(device))[:2])
         loss = total / count
         optimizer.zero_grad()
         loss.backward()
@@ -66,3 +66,9 @@ def learn_to_read(
         losses.append(loss.item())
     part = max(1, steps // 10)
     return sum(losses[:part]) / part, sum(losses[-part:]) / part
+
+
+def _image_tokens(model: Blip2OPTGated, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    image, ids, mask = (batch[name].to(model.mean.device) for name in ("image", "question_ids", "question_mask"))
+    features = model.features(image)
+    return model.image_tokens(features.patches, model.control_tokens(features.pooled, ids, mask))

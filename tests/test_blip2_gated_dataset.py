@@ -12,6 +12,7 @@ from test_blip2_gated_train import arguments, tiny_blip2, vqa_data  # noqa: F401
 
 from blip2_gated import evaluate, inference, train
 from blip2_gated.backbone import read_blip2
+from blip2_gated.beginning import learn_to_read, learn_to_see
 from blip2_gated.dataset import DATASETS, Columns, Sample, VqaDataset, read_samples
 from blip2_gated.feature_cache import FeatureCache, keep_features
 from blip2_gated.prompts import IGNORED, PromptEncoder
@@ -113,6 +114,27 @@ def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
     batch = dataset.collate([dataset[0], dataset[1]])
     assert batch["image"].shape == (2, 3, 32, 32) and batch["image"].dtype == torch.uint8
     assert not torch.equal(batch["image"][0], batch["image"][1])
+
+
+def test_from_scratch_it_sees_first_and_then_reads(table, tmp_path):
+    """Each step teaches its own part, leaves the other bit-equal, and is the same for the same seed."""
+    samples, _ = read_samples(table, tmp_path, "csv", COLUMNS)
+    store = ImageStore([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
+    ends = []
+    for _ in range(2):
+        model, plain = build("film", trained="all")
+        dataset = VqaDataset(samples, store, 32, model.prompts, model.styles)
+        before, states = plain.state_dict(), []
+        for learn in (learn_to_see, learn_to_read):
+            first, last = learn(model, dataset, steps=30, batch_size=4, seed=0)
+            assert last < 0.7 * first
+            states.append({name: value.clone() for name, value in model.blip2.state_dict().items() if name in before})
+        seen, read = states
+        for one, other, reads in ((before, seen, False), (seen, read, True)):
+            changed = {name for name in seen if not torch.equal(one[name], other[name])}
+            assert changed and all(name.startswith("language_model.") == reads for name in changed)
+        ends.append(read)
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
 def test_kept_features_are_the_towers_and_know_when_they_are_stale(tmp_path, table):

@@ -134,7 +134,16 @@ def test_kept_features_train_like_pixels(arguments, tmp_path):
         ["--model.gating.type", "kv", "--model.gating.per_head", "--loss.style_where", "all"],
         ["--model.gating.type", "none", "--model.lora.enabled", "--loss.style_hit", "0"],
         ["--model.gating.type", "gate", "--model.train", "qformer", "--training.accumulation", "2"],
-        ["--model.blip2", "small", "--model.train", "all", "--data.style_column", "", "--training.beginning_steps", "2"],
+        [
+            "--model.blip2",
+            "small",
+            "--model.train",
+            "all",
+            "--training.beginning_steps",
+            "2",
+            "--data.style_column",
+            "",
+        ],
     ],
 )
 def test_options_train(arguments, tmp_path, options):

@@ -292,7 +292,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert "unseen drawings" in capsys.readouterr().out
     untrained, trained = (result["retrieval"][name] for name in ("untrained", "trained"))
     assert untrained["queries"] == trained["queries"] == 32 and untrained["gallery"] == 64
-    before, after = weights(demo.UNTRAINED), weights(demo.OUTPUT)
+    before, after = weights(demo.UNTRAINED), weights(tmp_path / demo.OUTPUT)
     assert before.keys() == after.keys() and not same(before, after)
 
 
