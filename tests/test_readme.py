@@ -97,13 +97,28 @@ def test_training_flags_exist(name):
 
 @pytest.mark.parametrize("name", README)
 def test_python_snippets_run(workplace, name):
-    loading, joining, _ = blocks(name, "python")
+    loading, joining, *_ = blocks(name, "python")
     scope = {}
     exec(loading, scope)
     assert scope["output"].embed.shape == (1, 5, 12) and scope["output"].mask.shape == (1, 5)
     scope = {"vision_embed": torch.randn(2, 3, 8), "llm_projector": torch.nn.Linear(8, 4)}
     exec(joining, scope)
     assert scope["vision_mask"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("folder", ["vitp", "blip2_gated", "llava"])
+def test_flags_of_the_other_systems_exist(folder, capsys):
+    """Every script that is named is there, and every flag is in its --help."""
+    found = commands("README.md", f"{folder}/")
+    assert len(found) >= 6
+    for command in found:
+        _, script, *words = shlex.split(command)
+        module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+        with pytest.raises(SystemExit):
+            module.main(["--help"])
+        described = capsys.readouterr().out
+        missing = [word for word in words if word.startswith("--") and word not in described]
+        assert not missing, f"{script}: {missing}"
 
 
 def test_both_languages_say_the_same():
