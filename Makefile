@@ -34,7 +34,7 @@ demo-clip: setup
 VITP_DEMO := data/vitp_demo/retrieval
 demo-vitp: setup
 	$(PYTHON_ENV) vitp/train.py --demo
-	$(PYTHON_ENV) vitp/inference.py data/vitp_demo/test/images/scene_00000.png "What do you see?" \
+	$(PYTHON_ENV) vitp/inference.py data/vitp_demo/test/gallery/fish/fish_00000.png "Describe this picture." \
 		--model_name_or_path checkpoints/vitp_demo
 	$(PYTHON_ENV) vitp/retrieval/build_index.py --index_dir features/demo_index --image_dir $(VITP_DEMO)/gallery \
 		--vit_checkpoint checkpoints/vitp_demo/vit/trained.pth
