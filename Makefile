@@ -34,12 +34,12 @@ demo-clip: setup
 VITP_DEMO := data/vitp_demo/retrieval
 demo-vitp: setup
 	$(PYTHON_ENV) vitp/train.py --demo
-	$(PYTHON_ENV) vitp/inference.py data/vitp_demo/test/gallery/fish/fish_00000.png "Describe this picture." \
+	$(PYTHON_ENV) vitp/inference.py data/vitp_demo/test/gallery/fish/00000.png "Describe this picture." \
 		--model_name_or_path checkpoints/vitp_demo
 	$(PYTHON_ENV) vitp/retrieval/build_index.py --index_dir features/demo_index --image_dir $(VITP_DEMO)/gallery \
 		--vit_checkpoint checkpoints/vitp_demo/vit/trained.pth
 	$(PYTHON_ENV) vitp/retrieval/search.py --index_dir features/demo_index --sheet results/vitp_demo.png \
-		--image $$(ls $(VITP_DEMO)/query/*/*_00001.png | head -n 4)
+		--image $$(ls $(VITP_DEMO)/query/*/00001.png | head -n 4)
 
 BLIP2_DEMO := --checkpoint checkpoints/blip2_gated_demo/best.pt
 demo-blip2: setup

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
@@ -18,7 +19,9 @@ from transformers import InternVLVisionConfig, LlamaConfig, PreTrainedTokenizerF
 
 from common.images import open_image
 from common.run import write_json
-from common.sample_data import MANIFEST, create_sample_dataset
+from common.sample_scenes import single_scene
+from common.sample_shapes import KINDS
+from common.sample_styles import STYLES
 from vitp import extract_vit
 from vitp.conversation import INTERNVL_SYSTEM
 from vitp.inference import Answerer
@@ -36,16 +39,16 @@ QUESTIONS = {  # kind of question -> its words
     "description": "Describe this picture.",
     "kind": "What is drawn here?",
     "colour": "What colour is it?",
-    "style": "In which style is it drawn?",
+    "position": "Where is it?",
 }
 
 
 def prepare() -> list[str]:
     """Write data and the parts of a model -> flags for train.py."""
     for seed, (name, count) in enumerate(DRAWINGS.items()):
-        if not (FOLDER / name / MANIFEST).is_file():
+        if not (FOLDER / name / "scenes.json").is_file():
             print(f"drawing {count} pictures into {FOLDER / name}")
-            create_sample_dataset(FOLDER / name, count, seed, "retrieval", SIZE)
+            draw(FOLDER / name, count, seed)
     lines = [
         json.dumps({"image": image, "conversations": [
             {"from": "human", "value": f"<image>\n{QUESTIONS[kind]}"}, {"from": "gpt", "value": answer},
@@ -63,6 +66,21 @@ def prepare() -> list[str]:
         **SETTINGS,
     }
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def draw(folder: Path, count: int, seed: int) -> None:
+    """Single things, query/<kind>/*.png (a third) and gallery/<kind>/*.png, and scenes.json: what is true of each."""
+    random, kinds, truth = np.random.default_rng(seed), list(KINDS), []
+    for number in range(count):
+        turn, place = divmod(number, len(kinds))
+        scene = single_scene(random, kinds[place])
+        name = f"{'query' if turn % 3 == 1 else 'gallery'}/{kinds[place]}/{turn:05d}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        STYLES["flat"](scene, SIZE, random).save(folder / name)
+        thing = scene.objects[0]
+        truth.append({"name": name, "caption": scene.caption, "kind": thing.kind, "colour": thing.colour,
+                      "position": scene.position})  # fmt: skip
+    write_json(folder / "scenes.json", truth)
 
 
 def examine(folder: str, batch_size: int = 50) -> dict:
@@ -193,9 +211,8 @@ def _asked(name: str) -> list[tuple[str, str, str]]:
     drawings = json.loads((FOLDER / name / "scenes.json").read_text(encoding="utf-8"))
     asked = []
     for drawing in drawings:
-        thing, style = drawing["objects"][0], drawing["style"].replace("_", " ")
         caption = f"{drawing['caption'][0].upper()}{drawing['caption'][1:]}."
-        answers = {"description": caption, "kind": thing["kind"], "colour": thing["colour"], "style": style}
+        answers = {**drawing, "description": caption}
         asked += [(kind, drawing["name"], answers[kind]) for kind in QUESTIONS]
     return asked
 
