@@ -1,5 +1,6 @@
 # make demo   sample data, a small style encoder, a comparison: minutes on two CPU cores, no GPU, no downloads but pip's
 # make demo-clip   the same for a small CLIP: training, evaluation, heat maps, search
+# make demo-llava  a small LLaVA: training, descriptions and scores of unseen scenes, evaluation
 # make test   every test          make lint   ruff          make bench   the measurements of benchmarks/RESULTS.md
 # Each makes .venv and installs what is missing first. REAL_DATA_DIR names a folder of real images, where there is one.
 PYTHON_ENV := .venv/bin/python
@@ -8,7 +9,7 @@ export REAL_DATA_DIR
 # Threads that wait spinning make two busy processes on two cores many times slower; waiting passively costs nothing.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-clip test lint bench setup setup-dev
+.PHONY: demo demo-clip demo-llava test lint bench setup setup-dev
 
 demo: setup
 	$(PYTHON_ENV) train.py --demo
@@ -28,6 +29,12 @@ demo-clip: setup
 	$(PYTHON_ENV) clip/inference.py $(CLIP_DEMO) --metadata data/sample_captions/data.json
 	$(PYTHON_ENV) clip/inference.py $(CLIP_DEMO) --query "a red house" "two birds"
 	@echo; echo "curves and metrics are in results/clip_demo, pictures in heatmaps/"
+
+demo-llava: setup
+	$(PYTHON_ENV) llava/train.py --demo
+	$(PYTHON_ENV) llava/inference.py --demo
+	$(PYTHON_ENV) llava/evaluate.py --demo
+	@echo; echo "the report is results/llava_demo/report.md"
 
 test: setup-dev
 	$(PYTHON_ENV) -m pytest
