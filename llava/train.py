@@ -8,7 +8,6 @@ torchrun --nproc_per_node 2 llava/train.py ...              several GPUs; --deep
 Settings are FineTuning in llava/config.py and every one of Hugging Face's TrainingArguments; --config FILE.json first.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from llava.demo import prepare_demo  # noqa: E402
 from llava.lora import choose_what_learns  # noqa: E402
 from llava.model import LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts  # noqa: E402
 from llava.settings import read_training_settings  # noqa: E402
+from llava.tables import write_lines  # noqa: E402
 from llava.tokens import Prompter  # noqa: E402
 from llava.trainer import LlavaTrainer, ShowAnswers  # noqa: E402
 
@@ -136,8 +136,7 @@ def describe(
     folder = Path(training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "settings.json", {"fine_tuning": vars(tuning), "training": training.to_sanitized_dict()})
-    lines = [json.dumps({"file": name, "reason": why}, ensure_ascii=False) for name, why in skipped.items()]
-    (folder / "skipped.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_lines(folder / "skipped.jsonl", ({"file": name, "reason": why} for name, why in skipped.items()))
     everything = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     answers = sum(label >= 0 for sample in train for label in sample.labels)
