@@ -27,7 +27,7 @@ from llava.conversations import find_conversations  # noqa: E402
 from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image  # noqa: E402
 from llava.demo import prepare_demo  # noqa: E402
 from llava.lora import choose_what_learns  # noqa: E402
-from llava.model import LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts  # noqa: E402
+from llava.model import SETTINGS, LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts  # noqa: E402
 from llava.settings import read_training_settings  # noqa: E402
 from llava.tables import write_lines  # noqa: E402
 from llava.tokens import Prompter  # noqa: E402
@@ -135,7 +135,7 @@ def describe(
     """One line about the run, and settings.json and skipped.jsonl in its folder."""
     folder = Path(training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "settings.json", {"fine_tuning": vars(tuning), "training": training.to_sanitized_dict()})
+    write_json(folder / SETTINGS, {"fine_tuning": vars(tuning), "training": training.to_sanitized_dict()})
     write_lines(folder / "skipped.jsonl", ({"file": name, "reason": why} for name, why in skipped.items()))
     everything = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
