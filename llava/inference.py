@@ -40,11 +40,11 @@ def main(argv: list[str]) -> list[dict[str, Any]]:
     answered = [{**request._asdict(), **found[place]} for place, request in enumerate(asked)]
     if len(answered) == 1 and "error" in answered[0]:
         raise ValueError(answered[0]["error"])
-    failed = {f"{line['key']}: {line['image']}": line["error"] for line in answered if "error" in line}
+    failed = {f"pair {line['key']}": line["error"] for line in answered if "error" in line}
     report_left_out(failed)
     show(answered, settings)
-    if failed and len(failed) == len(asked):
-        raise ValueError(f"not one of {len(asked)} pairs could be used; the first: {next(iter(failed.values()))}")
+    if failed and len(failed) == len(requests):
+        raise ValueError(f"not one of {len(requests)} pairs could be used; the first: {next(iter(failed.values()))}")
     if settings.demo:
         report_demo(answered, settings.data)
     return answered
