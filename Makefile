@@ -2,6 +2,7 @@
 # make demo-clip   the same for a small CLIP: training, evaluation, heat maps, search
 # make demo-vitp   for a small vision-language model: pretraining, its vision encoder in retrieval, an index to search
 # make demo-blip2   a small BLIP-2 gated by style: training, evaluation beside answering blind, questions to a picture
+# make demo-llava  a small LLaVA: training, descriptions and scores of unseen scenes, evaluation
 # make test   every test          make lint   ruff          make bench   the measurements of benchmarks/RESULTS.md
 # Each makes .venv and installs what is missing first. REAL_DATA_DIR names a folder of real images, where there is one.
 PYTHON_ENV := .venv/bin/python
@@ -10,7 +11,7 @@ export REAL_DATA_DIR
 # Threads that wait spinning make two busy processes on two cores many times slower; waiting passively costs nothing.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-clip demo-vitp demo-blip2 test lint bench setup setup-dev
+.PHONY: demo demo-clip demo-vitp demo-blip2 demo-llava test lint bench setup setup-dev
 
 demo: setup
 	$(PYTHON_ENV) train.py --demo
@@ -47,6 +48,12 @@ demo-blip2: setup
 	$(PYTHON_ENV) blip2_gated/evaluate.py $(BLIP2_DEMO) --split test --output_dir results/blip2_gated_demo
 	$(PYTHON_ENV) blip2_gated/inference.py data/sample_vqa/images/scene_00023.png \
 		"In which style is this picture drawn?" "What colour are the birds?" $(BLIP2_DEMO)
+
+demo-llava: setup
+	$(PYTHON_ENV) llava/train.py --demo
+	$(PYTHON_ENV) llava/inference.py --demo
+	$(PYTHON_ENV) llava/evaluate.py --demo
+	@echo; echo "the report is results/llava_demo/report.md"
 
 test: setup-dev
 	$(PYTHON_ENV) -m pytest

@@ -7,7 +7,7 @@ transformers (SmolLM2-135M-Instruct for one); --image_weights are those of the t
 between the two starts at random. A fifth of the pictures, with captions that are not in training, is held out and
 chooses nothing. What an earlier start has done is not done again, so the script can be stopped at any time.
 
-captions -> conversations (describe, is this shown?, score) -> LoRA and projector, llava/train.py -> llava/evaluate.py
+captions -> conversations (describe; is this shown?; score) -> LoRA and projector, llava/train.py -> llava/evaluate.py
 before and after, each held-out picture with its own caption and another
 """
 
@@ -15,11 +15,13 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.run import write_json
@@ -27,7 +29,7 @@ from common.vision import create_backbone
 from llava import evaluate, train
 from llava.build import CHATML_TEMPLATE, IMAGE_TOKEN, build_llava
 from llava.config import PROMPTS
-from llava.report import write_lines
+from llava.tables import write_lines
 from llava.timm_tower import TimmTowerConfig
 
 SCORES = ("score", "expected_score", "p_yes")
@@ -42,6 +44,9 @@ def main() -> None:
     parser.add_argument("--image_tower", default="tf_efficientnet_lite0")
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument(
+        "--bf16", action="store_true", help="train in bf16; faster on a CPU that has instructions for it"
+    )
     parser.add_argument("--max_steps", default="-1", help="training stops after so many steps; to try it out")
     parser.add_argument("--limit", type=int, default=0, help="only so many held-out pictures; to try it out")
     parser.add_argument("--sentence_encoder", default="")
@@ -89,30 +94,29 @@ def write_data(args: argparse.Namespace) -> None:
     held = set(random.permutation(captions)[: len(captions) // 5].tolist())
     learnt = [row for row in rows if row["caption"] not in held]
     words = [row["caption"] for row in learnt]
-    write_lines(args.work_dir / "train.jsonl", (conversation(args, row, words, random) for row in learnt))
+    write_lines(args.work_dir / "train.jsonl", (
+        one for row in learnt for one in conversations(args, row, words, random)
+    ))  # fmt: skip
     write_lines(args.work_dir / "test.jsonl", (
         {"image": str((args.data_dir / row["image_path"]).resolve()), "text": row["caption"],
          "reference": row["caption"]} for row in rows if row["caption"] in held
     ))  # fmt: skip
 
 
-def conversation(args: argparse.Namespace, row: dict, words: list[str], random: np.random.Generator) -> dict:
-    """Two yes/no questions and a score, which come before the description so that the picture has to be looked at."""
-    prompts, caption, turns = PROMPTS["en"], row["caption"], []
-    for name in ("yes_no", "yes_no", "score"):
-        other = words[random.integers(len(words))]
-        said = caption if random.random() < 0.5 else other
-        fits = said == caption
-        verdict = (
-            f"Score: {9 if fits else 2}\nAnalysis: The picture {'shows this' if fits else 'shows something else'}."
-        )
-        turns.append((prompts[name].replace("{text}", said), verdict if name == "score" else "Yes" if fits else "No"))
-    turns.append((prompts["describe"], caption))
-    spoken = [("human", "<image>\n" * (not place) + question) for place, (question, _) in enumerate(turns)]
-    answers = [("gpt", answer) for _, answer in turns]
-    return {"image": str((args.data_dir / row["image_path"]).resolve()), "conversations": [
-        {"from": who, "value": said} for pair in zip(spoken, answers) for who, said in pair
-    ]}  # fmt: skip
+def conversations(args: argparse.Namespace, row: dict, words: list[str], random: np.random.Generator) -> Iterator[dict]:
+    """A description, a yes/no question for the caption and for another, a score; each a conversation of its own, for in
+    one the description could be copied from a caption that was called fitting."""
+    prompts, caption = PROMPTS["en"], row["caption"]
+    others = [one for one in words if one != caption]
+    other = others[random.integers(len(others))]
+    turns = [(prompts["describe"], caption)]
+    turns += [(prompts["yes_no"].replace("{text}", said), answer) for said, answer in ((caption, "Yes"), (other, "No"))]
+    said, verdict = (caption, "Score: 9\nAnalysis: The picture shows this.") if random.random() < 0.5 else \
+        (other, "Score: 2\nAnalysis: The picture shows something else.")  # fmt: skip
+    turns.append((prompts["score"].replace("{text}", said), verdict))
+    for question, answer in turns:
+        spoken = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+        yield {"image": str((args.data_dir / row["image_path"]).resolve()), "conversations": spoken}
 
 
 def learn(args: argparse.Namespace, start: Path, adapter: Path) -> None:
@@ -121,7 +125,9 @@ def learn(args: argparse.Namespace, start: Path, adapter: Path) -> None:
     train.main([
         "--model_id", str(start), "--data", str(args.work_dir / "train.jsonl"), "--output_dir", str(adapter),
         "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "5e-4", "--projector_learning_rate", "1e-3",
-        "--per_device_train_batch_size", "8", "--num_train_epochs", str(args.epochs), "--max_steps", args.max_steps,
+        "--per_device_train_batch_size", "16", "--train_sampling_strategy", "group_by_length",
+        "--num_train_epochs", str(args.epochs), "--max_steps", args.max_steps,
+        "--bf16", str(args.bf16), "--use_cpu", str(not torch.cuda.is_available()),
         "--val_split", "0", "--save_steps", "20", "--save_total_limit", "1", "--seed", str(args.seed), *going_on,
     ])  # fmt: skip
     write_json(

@@ -21,7 +21,7 @@ from common.images import open_image
 from common.script import one_line
 from llava.answers import SCORES, continuations, expected_score, needed_prefixes, option_probabilities, parse_score
 from llava.asking import Asking, Pair, check_text, group_by_image
-from llava.model import LoadedModel, load_model
+from llava.model import LoadedModel, load_model, trained_system_prompt
 from llava.prefix import SharedImages
 from llava.sampling import SeededSampling
 from llava.tokens import Prompter
@@ -40,6 +40,8 @@ class LlavaAnalyzer:
             raise ValueError(f"--batch_size {batch_size}: expected 1 or more")
         self.model, self.processor = loaded or load_model(model_id, adapter, **loading)
         self.asking, self.batch_size = asking or Asking(), batch_size
+        if system_prompt == "auto" and not loaded:
+            system_prompt = trained_system_prompt(adapter or model_id)
         self.prompter = Prompter(self.processor, system_prompt)
 
     def analyze_image(self, image: str | Path | Image.Image, text: str) -> dict[str, Any]:

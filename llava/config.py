@@ -17,7 +17,7 @@ SERVER_REQUESTS: int = 16  # requests that the server is given at once
 
 # --- prompts and generation -------------------------------------------------------------------------------------------
 LANGUAGE: str = "en"  # which of PROMPTS below
-SYSTEM_PROMPT: str = "auto"  # auto: Vicuna's system line where the chat template is Vicuna's, else none; or your words
+SYSTEM_PROMPT: str = "auto"  # auto: as in fine-tuning, else Vicuna's where the chat template is Vicuna's; or your words
 FEED_DESCRIPTION: bool = False  # the scoring prompt holds the description of the first stage
 DESCRIPTION_TEMPERATURE: float = 0.0  # 0: always the most probable token
 SCORE_TEMPERATURE: float = 0.3
@@ -84,7 +84,6 @@ VICUNA_SYSTEM = (
 DEMO = {
     "MODEL_ID": "checkpoints/llava_demo",
     "DATA": "data/sample_llava/test.jsonl",
-    "SYSTEM_PROMPT": "",
     "FEED_DESCRIPTION": True,
     "OUTPUT_DIR": "results/llava_demo",
     "DESCRIPTION_TOKENS": 48,

@@ -32,25 +32,21 @@ def main(argv: list[str]) -> list[dict[str, Any]]:
     if len(asked) < len(requests):
         print(f"{len(requests) - len(asked)} of {len(requests)} answers are in {settings.output}", file=sys.stderr)
     found: dict[int, dict[str, Any]] = {}
-    analyzer = open_analyzer(settings) if asked else None
-    for position, result in (
-        analyzer.analyze_many([(request.image, request.text) for request in asked], quiet=len(asked) < 2)
-        if asked
-        else ()
-    ):
+    pairs = [(request.image, request.text) for request in asked]
+    for position, result in open_analyzer(settings).analyze_many(pairs, quiet=len(pairs) < 2) if pairs else ():
         found[position] = result
         if results:
             results.add(asked[position], result)
     answered = [{**request._asdict(), **found[place]} for place, request in enumerate(asked)]
     if len(answered) == 1 and "error" in answered[0]:
         raise ValueError(answered[0]["error"])
-    failed = {f"{line['key']}: {line['image']}": line["error"] for line in answered if "error" in line}
+    failed = {f"pair {line['key']}": line["error"] for line in answered if "error" in line}
     report_left_out(failed)
     show(answered, settings)
-    if failed and len(failed) == len(asked):
-        raise ValueError(f"not one of {len(asked)} pairs could be used; the first: {next(iter(failed.values()))}")
+    if failed and len(failed) == len(requests):
+        raise ValueError(f"not one of {len(requests)} pairs could be used; the first: {next(iter(failed.values()))}")
     if settings.demo:
-        report_demo(answered)
+        report_demo(answered, settings.data)
     return answered
 
 
@@ -58,6 +54,8 @@ def choose_requests(settings: Namespace) -> list[Request]:
     if settings.image or settings.text:
         if not (settings.image and settings.text) or settings.input:
             raise ValueError("--image and --text go together, and not with --input")
+        if not Path(settings.image).is_file():  # said before a large model is loaded
+            raise FileNotFoundError(f"{settings.image}: no such file (--image)")
         return [Request("1", settings.image, settings.text)]
     if settings.input:
         if not settings.output and not settings.json:

@@ -6,6 +6,7 @@ model + adapter (LoRA on the language model, the projector whole) -> W + (alpha 
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from common.script import run_script  # noqa: E402
-from llava.model import NUMBER_FORMATS, load_model  # noqa: E402
+from llava.model import NUMBER_FORMATS, SETTINGS, load_model  # noqa: E402
 
 
 def main(argv: list[str]) -> Path:
@@ -33,6 +34,8 @@ def main(argv: list[str]) -> Path:
     merged = model.merge_and_unload(safe_merge=True)
     merged.to(NUMBER_FORMATS[args.precision]).save_pretrained(args.output_dir)
     processor.save_pretrained(args.output_dir)
+    if (Path(args.adapter) / SETTINGS).is_file():
+        shutil.copy(Path(args.adapter) / SETTINGS, args.output_dir)
     print(f"merged model in {args.output_dir}")
     return args.output_dir
 

@@ -21,6 +21,7 @@ from llava import timm_tower  # noqa: F401  transformers learns its name
 
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FACTS = "trained_on.json"  # in an adapter's folder: which model it belongs to
+SETTINGS = "settings.json"  # in the folder of a fine-tuning run: what it was told
 
 
 class LoadedModel(NamedTuple):
@@ -132,6 +133,14 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path, trainable: bool = 
 
 def write_adapter_facts(folder: str | Path, model_id: str, print_: str) -> None:
     write_json(Path(folder) / FACTS, {"model_id": model_id, "fingerprint": print_})
+
+
+def trained_system_prompt(folder: str) -> str:
+    """SYSTEM_PROMPT as llava/train.py was given it for the model or adapter in a folder; auto where it is not known."""
+    settings = Path(folder) / SETTINGS
+    if not settings.is_file():
+        return "auto"
+    return json.loads(settings.read_text(encoding="utf-8")).get("fine_tuning", {}).get("system_prompt", "auto")
 
 
 def fingerprint(model: torch.nn.Module) -> str:

@@ -3,7 +3,6 @@
 import json
 import platform
 from argparse import Namespace
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from common.checkpoint import write_atomically  # noqa: E402
 from common.run import write_json  # noqa: E402
 from llava.backend import asking_of  # noqa: E402
 from llava.model import fingerprint  # noqa: E402
+from llava.tables import write_lines  # noqa: E402
 
 TITLES = {"score": "score, 1 to 10", "expected_score": "expected score, 1 to 10", "p_yes": "P(Yes)"}
 
@@ -47,12 +47,6 @@ def write_report(folder: Path, summary: dict[str, Any], lines: list[dict], skipp
     draw_groups(folder / "groups.png", summary)
     with write_atomically(folder / "report.md") as file:
         file.write(markdown(summary, lines).encode())
-
-
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with write_atomically(path) as file:
-        for row in rows:
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
 
 def markdown(summary: dict[str, Any], lines: list[dict]) -> str:

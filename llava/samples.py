@@ -74,7 +74,10 @@ def draw_mismatches(samples: list[EvaluationSample], count: int, seed: int) -> l
     for place, sample in enumerate(samples):
         others = sorted({one.text for one in samples if one.image != sample.image and one.text != sample.text})
         if len(others) < count:
-            raise ValueError(f"--mismatches {count}: {sample.key} has only {len(others)} texts of other images")
+            raise ValueError(
+                f"--mismatches {count}: {sample.key} finds {len(others)} other texts of other images; "
+                "give more samples or a smaller number"
+            )
         random = np.random.default_rng([seed, place])
         drawn.append([others[one] for one in random.permutation(len(others))[:count]])
     return drawn

@@ -1,10 +1,11 @@
 """Lists of images and texts on disk, and results that can be gone on with.
 
-.csv (columns image,text) or .jsonl (fields image, text) -> requests;  results -> .jsonl, one line each
+.csv (columns image,text) or .jsonl (fields image, text) -> rows -> requests;  results -> .jsonl, one line each
 """
 
 import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,13 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """A .jsonl of `rows`."""
+    with write_atomically(path) as file:
+        for row in rows:
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+
+
 def read_requests(path: str | Path) -> list[Request]:
     """Image paths begin at the file's folder. Bad rows stay in the list and fail when they are asked."""
     requests = []
@@ -63,8 +71,7 @@ class Results:
             raise ValueError(f"{path}: holds results of other settings or another model; give --output another name")
         # Half a line, cut by a kill, and what failed: a file that was missing may be there now.
         self.kept = {line["key"]: line for line in lines if "error" not in line}
-        with write_atomically(self.path) as file:
-            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.kept.values()).encode())
+        write_lines(self.path, self.kept.values())
 
     def has(self, request: Request) -> bool:
         line = self.kept.get(request.key)

@@ -8,7 +8,6 @@ torchrun --nproc_per_node 2 llava/train.py ...              several GPUs; --deep
 Settings are FineTuning in llava/config.py and every one of Hugging Face's TrainingArguments; --config FILE.json first.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,13 @@ from common.device import keep_freed_memory  # noqa: E402
 from common.run import write_json  # noqa: E402
 from common.script import refuse_many_left_out, report_left_out, run_script  # noqa: E402
 from llava.config import FineTuning  # noqa: E402
-from llava.conversations import find_conversations  # noqa: E402
+from llava.conversations import Conversation, find_conversations  # noqa: E402
 from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image  # noqa: E402
 from llava.demo import prepare_demo  # noqa: E402
 from llava.lora import choose_what_learns  # noqa: E402
-from llava.model import LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts  # noqa: E402
+from llava.model import SETTINGS, LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts  # noqa: E402
 from llava.settings import read_training_settings  # noqa: E402
+from llava.tables import write_lines  # noqa: E402
 from llava.tokens import Prompter  # noqa: E402
 from llava.trainer import LlavaTrainer, ShowAnswers  # noqa: E402
 
@@ -42,10 +42,11 @@ def main(argv: list[str]) -> dict[str, Any]:
             prepare_demo()
     if not tuning.data:
         raise ValueError("--data: name a LLaVA .json, a conversation .jsonl or an AniPersonaCaps folder, or try --demo")
+    found = find_conversations(tuning.data, tuning.image_dir)  # its mistakes are said before a large model is loaded
     set_seed(training.seed)
     loaded = open_model(tuning, training)
     prompter = Prompter(loaded.processor, tuning.system_prompt)
-    train, val, skipped = read_samples(tuning, training.seed, prompter, stop_words(loaded), quiet=not is_main)
+    train, val, skipped = make_samples(*found, tuning, training.seed, prompter, stop_words(loaded), quiet=not is_main)
     print_ = "" if loaded.model.config.to_dict().get("quantization_config") else fingerprint(loaded.model)
     set_seed(training.seed)
     model = choose_what_learns(
@@ -77,14 +78,14 @@ def open_model(tuning: FineTuning, training: TrainingArguments) -> LoadedModel:
     )  # fmt: skip
 
 
-def read_samples(
-    tuning: FineTuning, seed: int, prompter: Prompter, ends: list[str], quiet: bool
-) -> tuple[list[Sample], list[Sample], dict[str, str]]:
+def make_samples(
+    conversations: list[Conversation], skipped: dict[str, str], tuning: FineTuning, seed: int, prompter: Prompter,
+    ends: list[str], quiet: bool,
+) -> tuple[list[Sample], list[Sample], dict[str, str]]:  # fmt: skip
     """-> training, validation, {left out: why}"""
-    conversations, skipped = find_conversations(tuning.data, tuning.image_dir)
     total = len(conversations) + len(skipped)
     samples, unusable = check_conversations(conversations, prompter, ends, tuning.max_length, quiet)
-    skipped |= unusable
+    skipped = skipped | unusable
     if not quiet:
         report_left_out(skipped)
     refuse_many_left_out(skipped, total, tuning.max_skipped, tuning.data)
@@ -135,9 +136,8 @@ def describe(
     """One line about the run, and settings.json and skipped.jsonl in its folder."""
     folder = Path(training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "settings.json", {"fine_tuning": vars(tuning), "training": training.to_sanitized_dict()})
-    lines = [json.dumps({"file": name, "reason": why}, ensure_ascii=False) for name, why in skipped.items()]
-    (folder / "skipped.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_json(folder / SETTINGS, {"fine_tuning": vars(tuning), "training": training.to_sanitized_dict()})
+    write_lines(folder / "skipped.jsonl", ({"file": name, "reason": why} for name, why in skipped.items()))
     everything = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     answers = sum(label >= 0 for sample in train for label in sample.labels)

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from llava import merge_lora, train
 from llava.analyzer import LlavaAnalyzer
 from llava.asking import Asking
+from llava.config import VICUNA_SYSTEM
 from llava.conversations import find_conversations
 from llava.dataset import Collator, ConversationDataset, check_conversations, split_by_image, tokenise
 from llava.lora import choose_what_learns
@@ -215,6 +216,16 @@ def test_a_base_in_half_format_learns_and_answers(arguments, folders, tmp_path):
         picture(0), "a star"
     )
     assert 1 <= found["expected_score"] <= 10
+
+
+def test_questions_are_asked_under_the_system_prompt_of_training(arguments, folders, tmp_path):
+    train.main([*arguments, "--max_steps", "1", "--val_split", "0", "--system_prompt", "Be brief."])
+    base, run, merged = str(folders["llava"]), str(tmp_path / "run"), str(tmp_path / "merged")
+    merge_lora.main(["--model_id", base, "--adapter", run, "--output_dir", merged, "--device", "cpu"])
+    for found in (LlavaAnalyzer(base, run, device="cpu"), LlavaAnalyzer(merged, device="cpu")):
+        assert found.prompter.prompt("Why?").startswith("Be brief.")
+    assert LlavaAnalyzer(base, device="cpu").prompter.system == VICUNA_SYSTEM
+    assert LlavaAnalyzer(base, run, system_prompt="", device="cpu").prompter.system == ""
 
 
 def test_an_adapter_of_another_model_is_refused(arguments, tmp_path):
