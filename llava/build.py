@@ -110,4 +110,5 @@ def small_language(tokenizer: PreTrainedTokenizerBase, width: int = 128, layers:
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        initializer_range=width**-0.5,  # 0.02 is made for widths of thousands; here images would hardly be heard
     )  # fmt: skip

@@ -1,11 +1,9 @@
 """The demo's world: drawn scenes, what can be said of them, texts that fit and texts that do not.
 
 sample scenes -> train.jsonl (conversations: describe, score a text, is this shown?), test.jsonl (unseen scenes)
-              -> a tokenizer of their words, a small LLaVA with random weights
+              -> a tokenizer and a vision tower that know their words, a small LLaVA around them
 """
 
-import json
-import re
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,42 +12,55 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.sample_data import create_sample_dataset
-from common.sample_scenes import plural
+from common.images import open_image
+from common.sample_scenes import Scene, single_scene
+from common.sample_shapes import KINDS
+from common.sample_styles import STYLES
 from llava.build import build_llava, build_tokenizer, small_language, small_vision
 from llava.config import DEMO, DEMO_TRAINING, PROMPTS
+from llava.demo_tower import teach_tower
 from llava.measures import recall_at, score_quality
 from llava.tables import Request, read_rows, write_lines
 
-TEST_SHARE = 0.05  # of the scenes
+TEST_SHARE = 0.04  # of the scenes
 SHOWN_TESTS = 48  # unseen scenes that inference --demo looks at
-SIDE = 64  # pixels
-ROUNDS = 2  # over the scenes, with other texts
+SIDE, PATCH = 60, 10  # pixels
+WIDTH, LAYERS = 96, 3  # of the tower and of the language model
 
 
-def prepare_demo(num_samples: int = 2400) -> None:
-    """Draw the scenes and build the untrained model, where they are not there already."""
+def prepare_demo(num_scenes: int = 3000) -> None:
+    """Draw the scenes and build the model to start from, where they are not there already."""
     data, start = Path(DEMO_TRAINING["data"]), Path(DEMO_TRAINING["model_id"])
     if not data.is_file() or not Path(DEMO["DATA"]).is_file():
-        print(f"drawing {num_samples} sample scenes in {data.parent}")
-        write_demo_data(data.parent, num_samples)
+        print(f"drawing {num_scenes} scenes in {data.parent}")
+        write_demo_data(data.parent, num_scenes)
     if not (start / "config.json").is_file():
         build_demo_model(data, start)
 
 
-def write_demo_data(folder: Path, num_samples: int, seed: int = 0) -> None:
-    create_sample_dataset(folder, num_samples, seed, layout="captions", size=SIDE)
-    scenes = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
+def write_demo_data(folder: Path, num_scenes: int, seed: int = 0) -> None:
+    random = np.random.default_rng(seed)
+    scenes = draw_scenes(folder, num_scenes, random)
     held = max(2, round(TEST_SHARE * len(scenes)))
     train, test = scenes[held:], scenes[:held]
-    random = np.random.default_rng(seed)
-    write_lines(folder / "train.jsonl", (
-        one for _ in range(ROUNDS) for scene in train for one in conversations(scene, train, random)
-    ))  # fmt: skip
-    write_lines(folder / "test.jsonl", (
-        {"image": scene["name"], "text": scene["caption"], "reference": scene["caption"], "keywords": keywords(scene)}
-        for scene in test
-    ))  # fmt: skip
+    write_lines(folder / "train.jsonl", (one for scene in train for one in conversations(scene, train, random)))
+    write_lines(folder / "test.jsonl", ({**scene, "reference": scene["text"]} for scene in test))
+
+
+def draw_scenes(folder: Path, count: int, random: np.random.Generator) -> list[dict[str, Any]]:
+    """One object each, no two with the same caption: {"image", "text", "keywords": its colour and kind}."""
+    drawn: dict[str, Scene] = {}
+    while len(drawn) < count:
+        scene = single_scene(random, str(random.choice(list(KINDS))))
+        drawn.setdefault(scene.caption, scene)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (caption, scene) in enumerate(drawn.items()):
+        name = f"images/{number:05d}.png"
+        STYLES["flat"](scene, SIDE, random).save(folder / name)
+        thing = scene.objects[0]
+        rows.append({"image": name, "text": caption, "keywords": [thing.colour, thing.kind]})
+    return rows
 
 
 def conversations(
@@ -57,45 +68,44 @@ def conversations(
 ) -> Iterator[dict[str, Any]]:
     """A description, two yes/no questions and a score. Each is a conversation of its own, as it is asked later: in one,
     the description could be copied from a text that was called fitting, and the picture would not be looked at."""
-    prompts, caption = PROMPTS["en"], scene["caption"]
-
-    def text() -> str:
-        return caption if random.random() < 0.5 else others[random.integers(len(others))]["caption"]
-
+    prompts, caption = PROMPTS["en"], scene["text"]
+    other = caption
+    while other == caption:
+        other = others[random.integers(len(others))]["text"]
     turns = [(prompts["describe"], sentence(caption))]
-    for said in (text(), text()):
-        turns.append((prompts["yes_no"].replace("{text}", said), "Yes" if said == caption else "No"))
-    said, question = text(), prompts["score_with_description"].replace("{description}", sentence(caption))
-    turns.append((question.replace("{text}", said), scored(said, scene)))
+    for said, answer in ((caption, "Yes"), (other, "No")):
+        turns.append((prompts["yes_no"].replace("{text}", said), answer))
+    said = caption if random.random() < 0.5 else other
+    turns.append((prompts["score"].replace("{text}", said), scored(said, caption)))
     for question, answer in turns:
         spoken = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
-        yield {"image": scene["name"], "conversations": spoken}
+        yield {"image": scene["image"], "conversations": spoken}
 
 
-def scored(text: str, scene: dict[str, Any]) -> str:
+def scored(text: str, caption: str) -> str:
     """The share of a text's words that are true of the scene, as a score from 1 to 10, and why."""
-    said, true = set(text.replace(",", "").split()), set(scene["caption"].replace(",", "").split())
-    score = 10 if text == scene["caption"] else 1 + min(8, round(9 * len(said & true) / len(said)))
-    verdict = "It fits." if score == 10 else "It does not fit."
-    return f"Score: {score}\nAnalysis: {verdict} {sentence(scene['caption'])}"
+    said, true = set(text.replace(",", "").split()), set(caption.replace(",", "").split())
+    score = 10 if text == caption else 1 + min(8, round(9 * len(said & true) / len(said)))
+    return f"Score: {score}\nAnalysis: {'It fits.' if score == 10 else 'It does not fit.'} {sentence(caption)}"
 
 
 def sentence(caption: str) -> str:
     return f"{caption[0].upper()}{caption[1:]}."
 
 
-def keywords(scene: dict[str, Any]) -> list[str]:
-    """Kinds and colours that are drawn, as the caption says them: 'cats' where there are several."""
-    drawn = {word for thing in scene["objects"] for word in (thing["kind"], plural(thing["kind"]), thing["colour"])}
-    return [word for word in dict.fromkeys(re.findall(r"\w+", scene["caption"])) if word in drawn]
-
-
 def build_demo_model(data: Path, folder: Path, seed: int = 0) -> None:
-    """An untrained LLaVA whose tokenizer has learnt the words of `data`."""
-    words = [turn["value"] for row in read_rows(data) for turn in row["conversations"]]
+    """A LLaVA whose tokenizer and tower have learnt the words of `data`, with a language model that knows nothing."""
+    rows = read_rows(data)
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer(words)
-    model, processor = build_llava(tokenizer, small_vision(SIDE, 16, 96, 3), small_language(tokenizer, 96, 3))
+    tokenizer = build_tokenizer(turn["value"] for row in rows for turn in row["conversations"])
+    vision, language = small_vision(SIDE, PATCH, WIDTH, LAYERS), small_language(tokenizer, WIDTH, LAYERS)
+    language.tie_word_embeddings = True  # so that what was seen as a word can be said as a word
+    model, processor = build_llava(tokenizer, vision, language)
+    described = [row for row in rows if row["conversations"][0]["value"].endswith(PROMPTS["en"]["describe"])]
+    images = [open_image(data.parent / row["image"]) for row in described]
+    pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+    captions = [tokenizer(f" {row['conversations'][1]['value']}")["input_ids"][1:] for row in described]
+    teach_tower(model, pixels, captions)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -1,0 +1,77 @@
+"""The demo's world: what its tower learns first, what is asked of it, how its answers are measured."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from llava.build import build_llava, build_tokenizer, small_language, small_vision
+from llava.config import PROMPTS
+from llava.demo import SIDE, report_demo, share_named, write_demo_data
+from llava.demo_tower import teach_tower
+
+
+def test_the_tower_learns_which_words_belong_to_a_picture():
+    torch.manual_seed(0)
+    captions = ["a red star", "a blue star", "two red birds", "two blue birds"]
+    tokenizer = build_tokenizer(captions, 400)
+    model, _ = build_llava(tokenizer, small_vision(32, 8, 32, 3), small_language(tokenizer, 32, 1))
+    language = {name: value.clone() for name, value in model.model.language_model.layers.state_dict().items()}
+    pixels, ids = torch.randn(4, 3, 32, 32), [tokenizer(caption)["input_ids"] for caption in captions]
+    first = teach_tower(model, pixels, ids, steps=1, batch=4)
+    last = teach_tower(model, pixels, ids, steps=80, batch=4)
+    assert last < 0.2 * first
+    assert all(
+        torch.equal(value, language[name]) for name, value in model.model.language_model.layers.state_dict().items()
+    )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """-> its folder, rows of test.jsonl, rows of train.jsonl"""
+    folder = tmp_path_factory.mktemp("llava_world")
+    write_demo_data(folder, 12)
+    return folder, *([json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+                     for name in ("test", "train"))  # fmt: skip
+
+
+def test_unseen_scenes_are_unseen(world):
+    folder, test, train = world
+    texts, images = [row["text"] for row in test], {row["image"] for row in train}
+    said = " ".join(turn["value"] for row in train for turn in row["conversations"])
+    assert len(test) == 2 and len(images) == 10 and not images & {row["image"] for row in test}
+    assert not any(text in said for text in texts) and len(train) == 40
+    assert Image.open(folder / test[0]["image"]).size == (SIDE, SIDE)
+    for row in test:
+        assert len(row["keywords"]) == 2 and set(row["keywords"]) <= set(row["text"].replace(",", "").split())
+
+
+def test_answers_are_true(world):
+    _, _, train = world
+    asked = [[turn["value"] for turn in row["conversations"]] for row in train]
+    for first in range(0, len(asked), 4):
+        (describe, caption), *questions = asked[first : first + 4]
+        text = f"{caption[0].lower()}{caption[1:-1]}"
+        assert describe.endswith(PROMPTS["en"]["describe"])
+        assert [answer for _, answer in questions[:2]] == ["Yes", "No"]
+        for question, answer in questions:
+            fits = f'"{text}"' in question or f"Text: {text}\n" in question
+            assert fits == (answer == "Yes" or answer.startswith("Score: 10\n"))
+        assert questions[2][1].endswith(caption)
+
+
+def test_the_demo_says_how_well_it_does(world, capsys):
+    folder, rows, _ = world
+    answered = [
+        {"key": f"{number} {kind}", "image": row["image"], "text": row["text"] if good else "x",
+         "description": row["text"].upper(), "score": 9 if good else 2, "expected_score": 5.0,
+         "p_yes": 0.1 if good else 0.2}
+        for number, row in enumerate(rows) for kind, good in (("matching", True), ("other", False))
+    ]  # fmt: skip
+    report_demo(
+        [*answered, {"key": "9 other", "image": "x", "text": "x", "error": "no such file"}], folder / "test.jsonl"
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert "AUC 1.000" in lines[0] and "AUC 0.500" in lines[1] and "AUC 0.000" in lines[2]
+    assert "name 100%" in lines[3] and share_named(rows, ["nothing"] * len(rows)) == 0
