@@ -239,7 +239,7 @@ def test_one_image_and_the_test_cases(folders, tmp_path, capsys, monkeypatch):
     }
     monkeypatch.setattr(config, "test_cases", [(str(tmp_path / "0.png"), "one"), (str(tmp_path / "0.png"), "two")])
     assert len(run(folders)) == 2 and capsys.readouterr().out.count("P(Yes)") == 2
-    with pytest.raises(ValueError, match="absent.png"):
+    with pytest.raises(FileNotFoundError, match="absent.png"):
         run(folders, "--image", "absent.png", "--text", "x")
     with pytest.raises(ValueError, match="--text"):
         run(folders, "--image", "a.png")
