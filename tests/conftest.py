@@ -74,8 +74,11 @@ def start_script(script: str, arguments: list[str]) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def kill_and_resume(script: str, arguments: list[str], logs: Path, times: int) -> None:
-    """SIGKILL a run `times` times, each time shortly after a step, wherever it then is; then let it end."""
+def kill_and_resume(script: str, arguments: list[str], logs: Path, last: Path, times: int) -> None:
+    """SIGKILL a run `times` times, each time shortly after a step, wherever it then is; then let it end.
+
+    last: the folder of its state. The first kill waits for one: without any, a run is started anew and not resumed.
+    """
     random = np.random.default_rng()
 
     def steps_logged() -> int:
@@ -84,7 +87,7 @@ def kill_and_resume(script: str, arguments: list[str], logs: Path, times: int) -
     for number in range(times):
         logged = steps_logged()
         process = start_script(script, arguments + ["--resume"] * bool(number))
-        while steps_logged() <= logged and process.poll() is None:
+        while (steps_logged() <= logged or not last.is_dir()) and process.poll() is None:
             time.sleep(0.005)
         time.sleep(random.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)

@@ -120,7 +120,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(clip_arguments, tmp_path)
     elsewhere = ["--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")]
     whole = start_script("clip/train.py", [*arguments, *elsewhere])
     assert whole.wait() == 0, whole.stderr.read()
-    kill_and_resume("clip/train.py", arguments, tmp_path / "logs", times=2)
+    kill_and_resume("clip/train.py", arguments, tmp_path / "logs", tmp_path / "model-checkpoint" / "last", times=2)
     assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
 
 

@@ -141,7 +141,7 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(run_argumen
     elsewhere = ["--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")]
     whole = start_script("train.py", [*arguments, *elsewhere])
     assert whole.wait() == 0, whole.stderr.read()
-    kill_and_resume("train.py", arguments, tmp_path / "logs", times=3)
+    kill_and_resume("train.py", arguments, tmp_path / "logs", tmp_path / "checkpoints" / "last", times=3)
     assert_same_weights(tmp_path / "whole" / "model_epoch_4.pth", tmp_path / "checkpoints" / "model_epoch_4.pth")
     entries = [json.loads(line) for path in (tmp_path / "logs").glob("*/log.jsonl") for line in path.open()]
     steps = [entry["step"] for entry in entries if "train/loss" in entry]
