@@ -9,12 +9,11 @@ of all image tokens; the Q-Former's LayerNorms then divide away what differs bet
 """
 
 import torch
-from tqdm import trange
 
 from blip2_gated.dataset import VqaDataset
 from blip2_gated.losses import answer_rows, main_loss
 from blip2_gated.model import Blip2OPTGated
-from common.seen_words import teach_words
+from common.seen_words import descend, teach_words
 
 LEARNING_RATE = 1e-3  # of both, at its peak
 
@@ -45,27 +44,19 @@ def learn_to_read(
     model: Blip2OPTGated, dataset: VqaDataset, steps: int, batch_size: int, seed: int, quiet: bool = True
 ) -> tuple[float, float]:  # fmt: skip
     """Step 2 -> loss over answers at the beginning and at the end. What sees stands still: nothing can be shifted."""
-    learning = list(model.blip2.language_model.parameters())
-    optimizer = torch.optim.AdamW(learning, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
-    generator, device, losses = torch.Generator().manual_seed(seed), model.mean.device, []
+    generator, device = torch.Generator().manual_seed(seed), model.mean.device
     model.train()
-    for _ in trange(steps, desc="answers", leave=False, disable=quiet or None):
+
+    def loss() -> torch.Tensor:
         rows = torch.randint(len(dataset), (batch_size,), generator=generator).tolist()
         batch = dataset.collate([dataset[row] for row in rows])
         with torch.no_grad():
             tokens = _image_tokens(model, batch)
         logits = model.answer_logits(batch["input_ids"].to(device), batch["attention_mask"].to(device), tokens)
         total, count = main_loss(*answer_rows(logits, batch["labels"].to(device))[:2])
-        loss = total / count
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-    part = max(1, steps // 10)
-    return sum(losses[:part]) / part, sum(losses[-part:]) / part
+        return total / count
+
+    return descend(loss, list(model.blip2.language_model.parameters()), steps, LEARNING_RATE, "answers", quiet)
 
 
 def _image_tokens(model: Blip2OPTGated, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -27,22 +27,33 @@ def teach_words(
     bags = [set(re.findall(r"\w+", text.lower())) for text in texts]
     words = sorted(set().union(*bags))
     targets = torch.tensor([[float(word in bag) for word in words] for bag in bags])  # (N, words)
-    generator = torch.Generator().manual_seed(seed)
     first = see(torch.zeros(1, dtype=torch.long))
     head = nn.Sequential(nn.LayerNorm(first.shape[1]), nn.Linear(first.shape[1], len(words))).to(first.device)
-    every = [*learning, *head.parameters()]
-    optimizer = torch.optim.AdamW(every, learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    batches = torch.Generator().manual_seed(seed)
+
+    def loss() -> torch.Tensor:
+        rows = torch.randint(len(bags), (batch_size,), generator=batches)
+        told = targets[rows].to(first.device)
+        return nn.functional.binary_cross_entropy_with_logits(head(see(rows)), told, reduction="sum") / batch_size
+
+    return descend(loss, [*learning, *head.parameters()], steps, learning_rate, "words of images", quiet)
+
+
+def descend(
+    loss: Callable[[], torch.Tensor], learning: Sequence[nn.Parameter], steps: int, learning_rate: float, what: str,
+    quiet: bool = False,
+) -> tuple[float, float]:  # fmt: skip
+    """AdamW over one cycle of rates, a new `loss()` for each step -> its mean over the first and last tenth of them."""
+    optimizer = torch.optim.AdamW(learning, learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
     losses = []
-    for _ in trange(steps, desc="words of images", leave=False, disable=quiet or None):
-        rows = torch.randint(len(bags), (batch_size,), generator=generator)
-        told = targets[rows].to(first.device)
-        loss = nn.functional.binary_cross_entropy_with_logits(head(see(rows)), told, reduction="sum") / batch_size
+    for _ in trange(steps, desc=what, leave=False, disable=quiet or None):
+        value = loss()
         optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(every, 1.0)
+        value.backward()
+        nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append(value.item())
     part = max(1, steps // 10)
     return sum(losses[:part]) / part, sum(losses[-part:]) / part
