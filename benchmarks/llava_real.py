@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from common.checkpoint import write_lines
 from common.run import write_json
 from common.vision import create_backbone
 from llava import evaluate, train
 from llava.build import CHATML_TEMPLATE, IMAGE_TOKEN, build_llava
 from llava.config import PROMPTS
-from llava.tables import write_lines
 from llava.timm_tower import TimmTowerConfig
 
 SCORES = ("score", "expected_score", "p_yes")

@@ -31,7 +31,7 @@ from clip.model import CLIPModel, load_clip  # noqa: E402
 from clip.pairs import DEFAULT_TEXT_FIELDS  # noqa: E402
 from clip.pictures import overlay, side_by_side  # noqa: E402
 from clip.text_list import read_texts, true_texts  # noqa: E402
-from common.checkpoint import write_atomically  # noqa: E402
+from common.checkpoint import write_lines  # noqa: E402
 from common.contact_sheet import Cell, contact_sheet, save_picture  # noqa: E402
 from common.device import choose_device  # noqa: E402
 from common.image_index import ImageIndex, key_of  # noqa: E402
@@ -135,11 +135,6 @@ def image_encoder(model: CLIPModel, device: torch.device) -> Callable[[list[Imag
         return model.encode_image(torch.stack([model.preprocess(image) for image in images]).to(device))
 
     return encode
-
-
-def write_lines(path: Path, rows: list[dict]) -> None:
-    with write_atomically(path) as file:
-        file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
 
 def _rank(row: dict) -> str:

@@ -1,13 +1,12 @@
 """What an evaluation leaves: a table for people, JSON for programs, a line for every query, two pictures."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from clip.charts import DIRECTIONS, draw_retrieval, draw_similarity
 from clip.encode import Encoded
-from common.checkpoint import write_atomically
+from common.checkpoint import write_lines
 from common.retrieval import RECALL_AT, Ranking
 from common.run import write_json
 
@@ -29,12 +28,6 @@ def write_results(
     draw_retrieval(folder / "retrieval.png", report["retrieval"])
     draw_similarity(folder / "similarity.png", report["similarity"])
     write_lines(folder / "skipped.jsonl", ({"file": name, "reason": reason} for name, reason in skipped.items()))
-
-
-def write_lines(path: Path, lines: Iterator[dict[str, Any]]) -> None:
-    with write_atomically(path) as file:
-        for line in lines:
-            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
 
 
 def describe_queries(rankings: tuple[Ranking, Ranking], encoded: Encoded, names: list[str]) -> Iterator[dict[str, Any]]:

@@ -5,9 +5,10 @@ model -> {kind, build, preprocessing, model_state_dict, settings, step, metrics,
 Plain types and tensors only, so it loads with weights_only=True: opening somebody's checkpoint runs no code of theirs.
 """
 
+import json
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -40,6 +41,13 @@ def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[byte
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """A .jsonl of `rows`."""
+    with write_atomically(path) as file:
+        for row in rows:
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
 
 def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[str, Any], **facts: Any) -> None:

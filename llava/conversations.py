@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common import lfs
+
 MARK = "<image>"  # where these files say that an image stands
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 PERSONA_QUESTIONS = (  # asked of the fields that a line has
@@ -60,9 +62,9 @@ def find_conversations(data: str | Path, image_dir: str | Path = "") -> tuple[li
 
 def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """(where, JSON object or what is wrong with it) ..."""
+    if lfs.is_pointer(path):
+        raise ValueError(f"{path}: {lfs.HINT}")
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    if text.startswith("version https://git-lfs"):
-        raise ValueError(f"{path}: a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned")
     if path.suffix == ".json":
         try:
             content = json.loads(text)

@@ -16,11 +16,10 @@ matplotlib.use("Agg")  # no screen needed
 from matplotlib import pyplot as plt  # noqa: E402
 from sklearn.metrics import roc_curve  # noqa: E402
 
-from common.checkpoint import write_atomically  # noqa: E402
+from common.checkpoint import write_atomically, write_lines  # noqa: E402
 from common.run import write_json  # noqa: E402
 from llava.backend import asking_of  # noqa: E402
 from llava.model import fingerprint  # noqa: E402
-from llava.tables import write_lines  # noqa: E402
 
 TITLES = {"score": "score, 1 to 10", "expected_score": "expected score, 1 to 10", "p_yes": "P(Yes)"}
 

@@ -5,11 +5,10 @@
 
 import csv
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.checkpoint import write_atomically
+from common.checkpoint import write_lines
 
 
 class Request(NamedTuple):
@@ -36,13 +35,6 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     if not rows:
         raise ValueError(f"{path}: holds no row")
     return rows
-
-
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """A .jsonl of `rows`."""
-    with write_atomically(path) as file:
-        for row in rows:
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
 
 
 def read_requests(path: str | Path) -> list[Request]:

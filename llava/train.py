@@ -19,6 +19,7 @@ import torch  # noqa: E402
 from transformers import TrainingArguments, set_seed  # noqa: E402
 from transformers.trainer_utils import get_last_checkpoint  # noqa: E402
 
+from common.checkpoint import write_lines  # noqa: E402
 from common.device import keep_freed_memory  # noqa: E402
 from common.run import write_json  # noqa: E402
 from common.script import refuse_many_left_out, report_left_out, run_script  # noqa: E402
@@ -29,7 +30,6 @@ from llava.demo import prepare_demo  # noqa: E402
 from llava.lora import choose_what_learns  # noqa: E402
 from llava.model import SETTINGS, LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts  # noqa: E402
 from llava.settings import read_training_settings  # noqa: E402
-from llava.tables import write_lines  # noqa: E402
 from llava.tokens import Prompter  # noqa: E402
 from llava.trainer import LlavaTrainer, ShowAnswers  # noqa: E402
 
