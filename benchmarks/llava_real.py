@@ -125,7 +125,7 @@ def learn(args: argparse.Namespace, start: Path, adapter: Path) -> None:
     train.main([
         "--model_id", str(start), "--data", str(args.work_dir / "train.jsonl"), "--output_dir", str(adapter),
         "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "5e-4", "--projector_learning_rate", "1e-3",
-        "--per_device_train_batch_size", "16", "--train_sampling_strategy", "group_by_length",
+        "--per_device_train_batch_size", "16",
         "--num_train_epochs", str(args.epochs), "--max_steps", args.max_steps,
         "--bf16", str(args.bf16), "--use_cpu", str(not torch.cuda.is_available()),
         "--val_split", "0", "--save_steps", "20", "--save_total_limit", "1", "--seed", str(args.seed), *going_on,

@@ -130,7 +130,7 @@ def learn_and_measure(args: argparse.Namespace, start: Path, arm: str, folder: P
         "--model_name_or_path", str(start), "--meta_path", str(args.work_dir / "train.json"),
         "--eval_meta_path", str(args.work_dir / "test.json"), "--output_dir", str(folder), "--freeze_llm",
         "--conv_style", str(args.work_dir / "chat.jinja"), "--max_seq_length", "256", "--max_dynamic_patch", "1",
-        "--group_by_length", "--dataloader_num_workers", "1", "--seed", str(args.seed),
+        "--dataloader_num_workers", "1", "--seed", str(args.seed),
         "--max_steps", str(args.steps), "--per_device_train_batch_size", str(args.batch_size),
         "--per_device_eval_batch_size", "16", "--learning_rate", "1e-3", "--warmup_steps", "30",
         "--drop_path_rate", "0.05", "--save_strategy", "no", "--logging_steps", "5", *ARMS[arm],

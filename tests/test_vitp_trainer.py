@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from vitp.trainer import LengthGroupedSampler, last_checkpoint
 
@@ -23,11 +24,20 @@ def test_batches_of_like_length():
         return sum(max(batch) * len(batch) - sum(batch) for batch in batches) / sum(lengths)
 
     assert padding(order) < 0.1 < 0.3 < padding(torch.randperm(400, generator=generator).tolist())
-    means = torch.tensor(
-        [sum(lengths[index] for index in order[start : start + 8]) for start in range(0, 400, 8)]
-    ).float()
-    drift = torch.corrcoef(torch.stack([means, torch.arange(50).float()]))[0, 1]
-    assert abs(float(drift)) < 0.5  # the batches themselves come in random order
+    means = torch.tensor(order).reshape(50, 8).apply_(lengths.__getitem__).float().mean(1)
+    after = torch.corrcoef(torch.stack([means[1:-1], means[2:]]))[0, 1]
+    assert abs(float(after)) < 0.3  # steps do not go from long to short: in transformers' own order this is 0.5
+    assert max(lengths) in [lengths[index] for index in order[:8]]
+
+
+def test_steps_are_those_of_transformers():
+    lengths = list(range(1, 22))
+    steps = [[order[start : start + 4] for start in range(0, 21, 4)] for order in (
+        list(LengthGroupedSampler(lengths, together=4, seed=0)),
+        get_length_grouped_indices(lengths, 4, generator=torch.Generator().manual_seed(0)),
+    )]  # fmt: skip
+    assert sorted(steps[0]) == sorted(steps[1]) and steps[0] != steps[1]
+    assert steps[0][0] == steps[1][0] and steps[0][-1] == steps[1][-1]  # the longest first, the short one last
 
 
 @pytest.mark.parametrize(

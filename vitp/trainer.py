@@ -4,6 +4,7 @@ strictly, batches of like length in an order that can be resumed, and this repos
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -54,8 +55,10 @@ class InstructionTrainer(Trainer):
 
 
 class LengthGroupedSampler(Sampler):
-    """Samples in random order, but those of one optimizer step of like length (transformers' grouping).
+    """Samples of one optimizer step of like length (transformers' grouping), the steps in random order.
 
+    Grouping alone leaves runs of steps from long to short: first many that ask for descriptions, then many of single
+    words. Only the step with the longest sample stays first, so that memory that does not suffice shows at once.
     The order is a pure function of (seed, epoch), so a resumed run finds its place.
     """
 
@@ -67,7 +70,11 @@ class LengthGroupedSampler(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
-        return iter(get_length_grouped_indices(self.lengths, self.together, generator=generator))
+        grouped = get_length_grouped_indices(self.lengths, self.together, generator=generator)
+        first, *others = [grouped[start : start + self.together] for start in range(0, len(grouped), self.together)]
+        short = [others.pop()] if others and len(others[-1]) < self.together else []  # at the end, or all would shift
+        shuffled = [others[index] for index in torch.randperm(len(others), generator=generator).tolist()]
+        return chain(first, *shuffled, *short)
 
 
 class RunLog(TrainerCallback):
