@@ -30,6 +30,7 @@ from transformers.models.internvl.modeling_internvl import InternVLConfig
 from transformers.utils import logging
 
 from common.device import choose_device, keep_freed_memory
+from common.length_groups import LengthGroupedSampler
 from common.script import run_script
 from vitp.annotations import read_meta
 from vitp.batching import Collator, PackedDataset
@@ -40,7 +41,6 @@ from vitp.model import VisualInstructionModel
 from vitp.processing import read_tokenizer
 from vitp.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
 from vitp.token_masking import build_masking
-from vitp.trainer import LengthGroupedSampler
 
 SHAPES = {
     "small": (

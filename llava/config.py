@@ -132,7 +132,6 @@ DEMO_TRAINING = {
     "warmup_steps": 100,
     "num_train_epochs": 3.0,
     "per_device_train_batch_size": 16,
-    "train_sampling_strategy": "group_by_length",
     "per_device_eval_batch_size": 64,
     "save_steps": 100,
     "save_total_limit": 1,

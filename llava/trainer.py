@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from common.images import open_image
+from common.length_groups import LengthGroupedSampler, TellEpoch
 from llava.dataset import ConversationDataset, Sample
 from llava.lora import PROJECTOR, part_of
 from llava.prefix import SharedImages
@@ -25,6 +25,7 @@ class LlavaTrainer(Trainer):
     def __init__(self, *arguments, projector_learning_rate: float = 0.0, **options):
         super().__init__(*arguments, **options)
         self.projector_learning_rate = projector_learning_rate
+        self.add_callback(TellEpoch())
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         made = self.optimizer is None
@@ -41,20 +42,19 @@ class LlavaTrainer(Trainer):
         return optimizer
 
     def _get_train_sampler(self, train_dataset=None):
-        if self.args.train_sampling_strategy == "group_by_length":
-            together = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            return self._by_length(self.train_dataset, together)
-        return super()._get_train_sampler(train_dataset)
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return self._by_length(self.train_dataset, together)
 
     def _get_eval_sampler(self, eval_dataset):
-        if self.args.train_sampling_strategy == "group_by_length":
-            return self._by_length(eval_dataset, self.args.eval_batch_size)
-        return super()._get_eval_sampler(eval_dataset)
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_eval_sampler(eval_dataset)
+        return self._by_length(eval_dataset, self.args.eval_batch_size)
 
-    @staticmethod
-    def _by_length(dataset: ConversationDataset, batch_size: int) -> LengthGroupedSampler:
+    def _by_length(self, dataset: ConversationDataset, together: int) -> LengthGroupedSampler:
         """Trainer would look for lengths in the items, and open every image for it."""
-        return LengthGroupedSampler(batch_size, lengths=[len(sample.ids) for sample in dataset.samples])
+        return LengthGroupedSampler([len(sample.ids) for sample in dataset.samples], together, self.args.seed)
 
 
 class ShowAnswers(TrainerCallback):

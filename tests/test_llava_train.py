@@ -262,8 +262,10 @@ def start(arguments, *launcher):
                             stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
 
-def test_killed_and_resumed_gives_the_same_weights(arguments, tmp_path):
-    more = [*arguments, "--lora_dropout", "0.1", "--max_steps", "12", "--eval_strategy", "no"]
+@pytest.mark.parametrize("order", ["random", "group_by_length"])
+def test_killed_and_resumed_gives_the_same_weights(arguments, tmp_path, order):
+    more = [*arguments, "--lora_dropout", "0.1", "--max_steps", "12", "--eval_strategy", "no",
+            "--train_sampling_strategy", order]  # fmt: skip
     train.main([*more, "--output_dir", str(tmp_path / "whole")])
     running = start(more)
     deadline = time.time() + 300

@@ -3,16 +3,13 @@ strictly, batches of like length in an order that can be resumed, and this repos
 """
 
 import json
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import torch
-from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from common.checkpoint import read_tensors, write_atomically
+from common.length_groups import LengthGroupedSampler, TellEpoch
 from common.run import Run
 from vitp.token_masking import TokenMasking
 
@@ -24,6 +21,7 @@ class InstructionTrainer(Trainer):
         super().__init__(*arguments, **named)
         self.masking, self.group_by_length = masking, group_by_length
         self.add_callback(_Epochs(self))
+        self.add_callback(TellEpoch())
 
     def _get_train_sampler(self, train_dataset=None):
         if not self.group_by_length:
@@ -52,29 +50,6 @@ class InstructionTrainer(Trainer):
         wrong = [*(set(load_result.missing_keys) - tied), *load_result.unexpected_keys]
         if wrong:
             raise ValueError(f"the checkpoint is not of this model: {len(wrong)} tensors differ, such as {wrong[0]}")
-
-
-class LengthGroupedSampler(Sampler):
-    """Samples of one optimizer step of like length (transformers' grouping), the steps in random order.
-
-    Grouping alone leaves runs of steps from long to short: first many that ask for descriptions, then many of single
-    words. Only the step with the longest sample stays first, so that memory that does not suffice shows at once.
-    The order is a pure function of (seed, epoch), so a resumed run finds its place.
-    """
-
-    def __init__(self, lengths: list[int], together: int, seed: int):
-        self.lengths, self.together, self.seed, self.epoch = lengths, together, seed, 0
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
-        grouped = get_length_grouped_indices(self.lengths, self.together, generator=generator)
-        first, *others = [grouped[start : start + self.together] for start in range(0, len(grouped), self.together)]
-        short = [others.pop()] if others and len(others[-1]) < self.together else []  # at the end, or all would shift
-        shuffled = [others[index] for index in torch.randperm(len(others), generator=generator).tolist()]
-        return chain(first, *shuffled, *short)
 
 
 class RunLog(TrainerCallback):
@@ -108,19 +83,13 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 class _Epochs(TrainerCallback):
-    """Tells sampler and data the epoch; accelerate tells only one of them, and not under a batch sampler."""
+    """Tells the data the epoch; accelerate does not, under a batch sampler."""
 
     def __init__(self, trainer: InstructionTrainer):
         self.trainer = trainer
 
-    def on_epoch_begin(self, args, state, control, train_dataloader=None, **_) -> None:
-        epoch = int(state.epoch or 0)
-        self.trainer.train_dataset.set_epoch(epoch)
-        sampler = train_dataloader.batch_sampler
-        while sampler is not None:
-            if isinstance(sampler, LengthGroupedSampler):
-                sampler.epoch = epoch
-            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+    def on_epoch_begin(self, args, state, control, **_) -> None:
+        self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
 
 
 def _is_whole(state: Path) -> bool:

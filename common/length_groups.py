@@ -1,0 +1,46 @@
+"""Which samples share an optimizer step, if those of like length shall (less padding) and learning shall not suffer?
+
+lengths of N samples, seed, epoch -> order of N indices, for Hugging Face's Trainer
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+
+import torch
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+class LengthGroupedSampler(Sampler):
+    """Samples of one optimizer step of like length (transformers' grouping), the steps in random order.
+
+    Grouping alone leaves runs of steps from long to short: first many that ask for descriptions, then many of single
+    words. Only the step with the longest sample stays first, so that memory that does not suffice shows at once.
+    The order is a pure function of (seed, epoch), so a resumed run finds its place.
+    """
+
+    def __init__(self, lengths: list[int], together: int, seed: int):
+        self.lengths, self.together, self.seed, self.epoch = lengths, together, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        grouped = get_length_grouped_indices(self.lengths, self.together, generator=generator)
+        first, *others = [grouped[start : start + self.together] for start in range(0, len(grouped), self.together)]
+        short = [others.pop()] if others and len(others[-1]) < self.together else []  # at the end, or all would shift
+        shuffled = [others[index] for index in torch.randperm(len(others), generator=generator).tolist()]
+        return chain(first, *shuffled, *short)
+
+
+class TellEpoch(TrainerCallback):
+    """Tells the sampler the epoch; accelerate does not find one that stands under a batch sampler."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **_) -> None:
+        sampler = train_dataloader.batch_sampler
+        while sampler is not None:
+            if isinstance(sampler, LengthGroupedSampler):
+                sampler.epoch = int(state.epoch or 0)
+            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
