@@ -71,11 +71,15 @@ def markdown(summary: dict[str, Any], lines: list[dict]) -> str:
         ])]  # fmt: skip
     examples = [
         f"- `{line['image']}`\n  - text: {line['text']}\n  - description: {line['description']}\n"
-        f"  - score {line['score']}, expected {line['expected_score']}: {line['analysis']}"
+        f"  - score {line['score']}, expected {two_places(line['expected_score'])}: {line['analysis']}"
         for line in lines if line["matching"]
     ]  # fmt: skip
     parts += ["## Examples", "\n".join(examples[:3]), f"## How to get these numbers\n\n```json\n{facts}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def two_places(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
 
 
 def table(titles: list[str], rows: list[list[str]]) -> str:
