@@ -166,6 +166,10 @@ class VqaDataset(Dataset):
             "applies": torch.tensor(self.applies[index]),
         }  # fmt: skip
 
+    def file_of(self, index: int) -> str:
+        """Which image, and which row of the table asks about it."""
+        return f"{self.samples[index].image} (row {self.samples[index].number + 2})"
+
     def collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         stacked = {name: torch.stack([item[name] for item in items]) for name in items[0] if name != "encoded"}
         return {**stacked, **self.prompts.collate([item["encoded"] for item in items])}

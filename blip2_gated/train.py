@@ -145,7 +145,7 @@ def build_trainer(
     plan = Plan(
         settings.training_epochs, settings.training_learning_rate, settings.training_min_learning_rate,
         settings.training_warmup_steps, settings.training_clip_norm, settings.training_accumulation,
-        settings.training_log_steps, settings.training_save_steps,
+        settings.training_log_steps, settings.training_save_steps, settings.training_max_bad_steps,
     )  # fmt: skip
     last = Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None
     return Trainer(accelerator, learner_of(settings, model), optimizer, loader, plan, run, last)
@@ -215,7 +215,8 @@ def finish(trainer: Trainer, sets: dict[str, VqaDataset], settings: Namespace) -
     """results.json with what the best model answers, and the last words of a run."""
     progress, folder = trainer.progress, Path(settings.training_checkpoint_dir)
     results = {
-        "epochs": progress.epoch, "steps": progress.step, "best_epoch": progress.best_epoch + 1,
+        "epochs": progress.epoch, "steps": progress.step, "skipped_steps": progress.left_out,
+        "best_epoch": progress.best_epoch + 1,
         "best": progress.history[progress.best_epoch], "settings": vars(settings), "history": progress.history,
     }  # fmt: skip
     if settings.training_final_answers:
@@ -227,6 +228,7 @@ def finish(trainer: Trainer, sets: dict[str, VqaDataset], settings: Namespace) -
                   f"without looking {scores['blind']:.1f} %")  # fmt: skip
     write_json(folder / "results.json", results)
     trainer.run.writer.close()
+    trainer.say_left_out()
     print(
         f"\nmodel      {folder / 'best.pt'} (epoch {progress.best_epoch + 1})\n"
         f"curves     {folder / 'training_curves.png'}\n"

@@ -1,7 +1,7 @@
 """A run's two folders: what it leaves to use, and what it says on the way.
 
 checkpoint_dir/  model files, last/, settings.json, run.json (command, commit, versions), results.json, plots
-log_dir/<name>/  TensorBoard events, log.jsonl (one JSON line per entry), skipped.jsonl
+log_dir/<name>/  TensorBoard events, log.jsonl (one JSON line per entry), skipped.jsonl, skipped_steps.jsonl
 
 A new run into a folder that holds one moves the older files to checkpoint_dir/<its name>/, so nothing is lost.
 """
@@ -89,7 +89,7 @@ class Run:
         older.mkdir(exist_ok=True)
         moved = [path for path in self.folder.iterdir() if path.name != ".lock" and not (path / "run.json").is_file()]
         for path in sorted(moved, key=lambda one: one == facts):  # run.json last: what is left half way is still found
-            if path != older and (path.is_file() or path.name == "last"):
+            if path != older and (path.is_file() or path.name.split(".")[0] == "last"):
                 path.rename(older / path.name)
         if self.results != self.folder and (files := [path for path in self.results.iterdir() if path.is_file()]):
             (self.results / older.name).mkdir(exist_ok=True)
