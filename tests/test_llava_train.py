@@ -292,7 +292,7 @@ def test_mistakes_are_one_line(arguments, tmp_path):
     wrong = {
         "did you mean --learning_rate": ["--learning_rat", "1"], "--data": ["--data", ""],
         "no such file": ["--data", "x.json"],
-        "holds no checkpoint": ["--resume_from_checkpoint", "true"], "bitsandbytes": ["--bits", "4"],
+        "holds no whole checkpoint": ["--resume_from_checkpoint", "true"], "bitsandbytes": ["--bits", "4"],
         "val_split": ["--val_split", "1.5"], "no such folder": ["--resume_from_checkpoint", "nowhere"],
     }  # fmt: skip
     for words, given in wrong.items():

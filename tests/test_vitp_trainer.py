@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from vitp.trainer import LengthGroupedSampler, last_checkpoint
+from common.state import last_checkpoint
+from vitp.trainer import LengthGroupedSampler
 
 
 def test_batches_of_like_length():

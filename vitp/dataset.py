@@ -1,6 +1,7 @@
 """Files to samples.
 
-a JSONL line -> conversation, images -> tokens that fit, tiles -> input_ids, labels (T,), pixel_values (tiles, 3, S, S)
+a JSONL line -> conversation, images -> tokens that fit, tiles -> input_ids, labels (T,), pixel_values (tiles, 3, S, S),
+and where the line stands
 """
 
 import io
@@ -20,7 +21,7 @@ from vitp.annotations import Skipped, Source, index_lines, repeat
 from vitp.conversation import IGNORED, ChatTemplate, Conversation, Tokens, expand_images, read_conversation
 from vitp.tiling import Tiling
 
-Sample = dict[str, torch.Tensor]
+Sample = dict[str, torch.Tensor | str]
 
 
 class InstructionDataset(Dataset):
@@ -78,7 +79,9 @@ class InstructionDataset(Dataset):
             return None
         shown = tokens.input_ids.count(self.template.context_id) // tiling.tokens
         pixels = {"pixel_values": torch.cat(tiles)[:shown]} if shown else {}
-        return {"input_ids": torch.tensor(tokens.input_ids), "labels": torch.tensor(tokens.labels), **pixels}
+        where = " ".join([self.where(index), *map(str, conversation.images)])
+        ids, labels = torch.tensor(tokens.input_ids), torch.tensor(tokens.labels)
+        return {"input_ids": ids, "labels": labels, "where": where, **pixels}
 
     def lengths(self) -> list[int | None]:
         """Tokens of each sample, without decoding an image; None for what cannot be used."""

@@ -1,26 +1,27 @@
-"""Hugging Face's Trainer, whole, and what it lacks: exact resume of the token masking, checkpoints that are loaded
+"""Hugging Face's Trainer, and what it lacks for ViTP: exact resume of the token masking, checkpoints that are loaded
 strictly, batches of like length in an order that can be resumed, and this repository's logs.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from common.checkpoint import read_tensors, write_atomically
+from common.hf_trainer import SteadyTrainer
 from common.run import Run
+from vitp.dataset import Sample
 from vitp.token_masking import TokenMasking
 
 
-class InstructionTrainer(Trainer):
+class InstructionTrainer(SteadyTrainer):
     """masking: the model's, whose generator is saved and restored with the other random states of each process."""
 
     def __init__(self, *arguments, masking: TokenMasking | None = None, group_by_length: bool = False, **named):
-        super().__init__(*arguments, **named)
+        super().__init__(*arguments, file_of=_file_of, **named)
         self.masking, self.group_by_length = masking, group_by_length
         self.add_callback(_Epochs(self))
 
@@ -90,16 +91,6 @@ class RunLog(TrainerCallback):
             self.run.writer.flush()
 
 
-def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint-N that is whole: Trainer writes trainer_state.json into it last."""
-    found = []
-    for path in Path(output_dir).glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdigit() and _is_whole(path / "trainer_state.json"):
-            found.append((int(number), path))
-    return max(found)[1] if found else None
-
-
 class _Epochs(TrainerCallback):
     """Tells sampler and data the epoch; accelerate tells only one of them, and not under a batch sampler."""
 
@@ -116,11 +107,8 @@ class _Epochs(TrainerCallback):
             sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
 
 
-def _is_whole(state: Path) -> bool:
-    try:
-        return "global_step" in json.loads(state.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+def _file_of(sample: Sample) -> str:
+    return sample["where"]
 
 
 def _under(name: str) -> str:
