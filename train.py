@@ -21,7 +21,8 @@ import config
 from common.augment import Augmentation
 from common.device import make_accelerator
 from common.image_store import STORE_SCALE, ImageStore
-from common.loop import Plan, Trainer
+from common.loop import Trainer
+from common.plan import Plan
 from common.plots import neighbour_grid, plot_curves, write_projector
 from common.run import Run, write_json
 from common.sample_data import MANIFEST, create_sample_dataset

@@ -31,7 +31,8 @@ from blip2_gated.model import TRAINED, Blip2OPTGated  # noqa: E402
 from blip2_gated.recipe import build_gated, load_gated, make_recipe, save_gated, store_frozen  # noqa: E402
 from common.batches import ShuffledBatches  # noqa: E402
 from common.device import make_accelerator  # noqa: E402
-from common.loop import Plan, Trainer  # noqa: E402
+from common.loop import Trainer  # noqa: E402
+from common.plan import Plan  # noqa: E402
 from common.plots import plot_curves  # noqa: E402
 from common.run import Run, write_json  # noqa: E402
 from common.script import run_script  # noqa: E402

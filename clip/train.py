@@ -31,7 +31,8 @@ from common.augment import Augmentation  # noqa: E402
 from common.batches import ShuffledBatches  # noqa: E402
 from common.device import make_accelerator  # noqa: E402
 from common.image_store import STORE_SCALE, ImageStore  # noqa: E402
-from common.loop import Plan, Trainer  # noqa: E402
+from common.loop import Trainer  # noqa: E402
+from common.plan import Plan  # noqa: E402
 from common.plots import plot_curves  # noqa: E402
 from common.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics  # noqa: E402
 from common.run import Run, write_json  # noqa: E402

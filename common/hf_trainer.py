@@ -5,6 +5,7 @@ checkpoint-N/ gets checksums.json, by which last_checkpoint (common/state.py) kn
 """
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from transformers import Trainer
 
 from common.bad_steps import BadSteps, found_bad
@@ -68,7 +70,8 @@ class SteadyTrainer(Trainer):
         earlier = [entry["skipped_steps"] for entry in self.state.log_history if "skipped_steps" in entry]
         folder = Path(self.args.output_dir)
         return BadSteps(
-            self.model, 1 if self.is_deepspeed_enabled else self.max_bad_steps, folder / "skipped_steps.jsonl" if self.args.should_save else None,
+            self.model, 1 if self.is_deepspeed_enabled else self.max_bad_steps,
+            folder / "skipped_steps.jsonl" if self.args.should_save else None,
             "a lower --learning_rate or --bf16 in place of --fp16 usually helps", max(earlier, default=0),
         )  # fmt: skip
 
@@ -82,10 +85,19 @@ class SteadyTrainer(Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         if self.bad_steps and self.bad_steps.in_a_row:
             return  # weights that are broken would take the place of those that are not
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # every process has written its random state
-        if self.args.should_save:
-            write_checksums(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # every process has written its random state
+            if self.args.should_save:
+                write_checksums(folder)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(
+                28,
+                f"could not be written, is the disk full? ({error}); the checkpoints before are untouched",
+                str(folder),
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -24,27 +24,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.bad_steps import BadSteps, found_bad
 from common.checkpoint import read_tensors
+from common.plan import Plan, set_learning_rate
 from common.run import Run, write_json
 from common.state import swap_in, whole_state, write_checksums
-
-
-@dataclass(frozen=True)
-class Plan:
-    epochs: int
-    learning_rate: float  # at its peak; a parameter group's own 'scale' multiplies it
-    min_learning_rate: float = 0.0
-    warmup_steps: int = 0
-    clip_norm: float = 0.0  # 0 = no limit
-    accumulation: int = 1  # batches per optimizer step
-    log_steps: int = 10
-    save_steps: int = 200
-    max_bad_steps: int = 5  # in a row, their loss or gradient not finite, that end the run
 
 
 @dataclass
@@ -215,7 +204,7 @@ class Trainer:
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 write_checksums(partial)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(
                 28, f"could not be written, is the disk full? ({error}); the state before is untouched", str(self.last)
@@ -248,19 +237,3 @@ def _move_average(decay: float, average: list[torch.Tensor], now: list[torch.Ten
         return
     torch._foreach_mul_(average, decay)
     torch._foreach_add_(average, now, alpha=1 - decay)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, plan: Plan) -> float:
-    """Linear warmup, then a cosine to min_learning_rate at the last step -> the rate at `step`."""
-    total = max(plan.epochs * steps_per_epoch, 1)
-    warmup = min(plan.warmup_steps, total // 2)
-    if step < warmup:
-        rate = plan.learning_rate * (step + 1) / warmup
-    else:
-        share = (step - warmup) / max(total - warmup, 1)
-        rate = (
-            plan.min_learning_rate + (plan.learning_rate - plan.min_learning_rate) * (1 + math.cos(math.pi * share)) / 2
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("scale", 1.0)
-    return rate

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -36,7 +36,7 @@ class Run:
         self.results = Path(results_dir) if results_dir else self.folder
         self.results.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock()
+        self.lock = lock_folder(self.folder)
         facts = self.folder / "run.json"
         if resume and facts.is_file():
             self.name = json.loads(facts.read_text())["name"]
@@ -72,16 +72,6 @@ class Run:
             for path, reason in skipped.items():
                 file.write((json.dumps({"file": path, "reason": reason}, ensure_ascii=False) + "\n").encode())
 
-    def _lock(self) -> None:
-        """Held until this process ends, however it ends."""
-        self.lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{self.folder}: another run is writing here; wait for it, or give --checkpoint_dir another folder"
-            ) from None
-
     def _move_older_run(self, facts: Path) -> None:
         if not facts.is_file():
             return
@@ -103,6 +93,19 @@ class Run:
         while (log_dir / name).exists() or (self.folder / name).exists():
             name, number = f"{first}-{number}", number + 1
         return name
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """-> a lock, held until it is closed or this process ends, however it ends. ValueError where another run has it."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise ValueError(
+            f"{folder}: another run is writing here; wait for it, or give this one another folder"
+        ) from None
+    return lock
 
 
 def write_json(path: str | Path, content: Any) -> None:

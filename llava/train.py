@@ -20,7 +20,7 @@ from transformers import TrainingArguments, set_seed  # noqa: E402
 
 from common.checkpoint import write_lines  # noqa: E402
 from common.device import keep_freed_memory  # noqa: E402
-from common.run import write_json  # noqa: E402
+from common.run import lock_folder, write_json  # noqa: E402
 from common.script import refuse_many_left_out, report_left_out, run_script  # noqa: E402
 from common.state import last_checkpoint, what_is_wrong  # noqa: E402
 from llava.config import FineTuning  # noqa: E402
@@ -36,6 +36,15 @@ from llava.trainer import LlavaTrainer, ShowAnswers  # noqa: E402
 
 def main(argv: list[str]) -> dict[str, Any]:
     tuning, training = read_training_settings(argv)
+    if training.process_index:
+        return train(tuning, training)
+    Path(training.output_dir).mkdir(parents=True, exist_ok=True)
+    with lock_folder(Path(training.output_dir)):
+        return train(tuning, training)
+
+
+def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
+    """-> the log's history and, with validation samples, the last evaluation."""
     is_main = training.process_index == 0
     if tuning.demo:
         with training.main_process_first():

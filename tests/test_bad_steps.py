@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from common.batches import ShuffledBatches
-from common.loop import Plan, Trainer, set_learning_rate
+from common.loop import Trainer
+from common.plan import Plan, set_learning_rate
 
 COUNT, WIDTH = 24, 5
 
