@@ -98,7 +98,7 @@ def damaged_state(run: TinyRun) -> Row:
         with noted.open("w") as file:
             # Three steps: the state before must be there again for the next damage.
             kill_after_a_step(run.script, run.arguments(resume=True), run.written, steps=3, stderr=file)
-        said = [line for line in noted.read_text().splitlines() if "as it was written" in line or "missing" in line]
+        said = [line for line in noted.read_text().splitlines() if "kept as" in line or "left out: /" in line]
         row.add(bool(said), f"{name}: {last_words(said[0])}" if said else f"{name}: nothing")
     return row
 

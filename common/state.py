@@ -49,20 +49,27 @@ def swap_in(partial: Path, last: Path) -> None:
 
 
 def whole_state(last: Path, needed: str = "progress.json") -> None:
-    """See to it that `last` is whole: a broken one becomes last.broken, and the one before takes its place."""
-    older, broken = last.with_name("last.older"), last.with_name("last.broken")
-    if not last.exists() and not older.exists():
+    """See to it that `last` is whole: a broken one becomes last.broken, and another takes its place.
+
+    That is last.older or, after a kill while they changed places, last.partial: with its checksums it is whole too.
+    """
+    others = [last.with_name("last.older")]
+    if (last.with_name("last.partial") / CHECKSUMS).is_file():
+        others.insert(0, last.with_name("last.partial"))
+    if not last.exists() and not any(one.exists() for one in others):
         raise FileNotFoundError(f"{last}: no state to resume from; start without --resume")
     wrong = what_is_wrong(last, needed) if last.exists() else "is missing"
     if not wrong:
         return
-    if what_is_wrong(older, needed):
+    other = next((one for one in others if not what_is_wrong(one, needed)), None)
+    if other is None:
         raise ValueError(f"{last}: {wrong}, and there is no whole state before it; start without --resume")
     if last.exists():
-        print(f"{last}: {wrong}; kept as {broken}, going on from the state before", file=sys.stderr)
+        broken = last.with_name("last.broken")
+        print(f"{last}: {wrong}; kept as {broken}, going on from {other}", file=sys.stderr)
         shutil.rmtree(broken, ignore_errors=True)
         last.rename(broken)
-    older.rename(last)
+    other.rename(last)
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:

@@ -75,6 +75,29 @@ def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path):
     assert step_of(last) == 1
 
 
+@pytest.mark.parametrize("moment", ["the older one is deleted", "both are moved"])
+def test_a_kill_while_states_change_places_and_then_damage(tmp_path, moment, capsys):
+    last = tmp_path / "last"
+    save(last, 1)
+    write_state(tmp_path / "last.partial", 2)
+    if moment == "both are moved":
+        last.rename(tmp_path / "last.older")
+        DAMAGE["one bit"](tmp_path / "last.older" / "model.safetensors")
+    else:
+        DAMAGE["one bit"](last / "model.safetensors")
+    whole_state(last)
+    assert step_of(last) == 2 and what_is_wrong(last, "progress.json") == ""
+
+
+def test_a_state_that_is_half_written_is_never_taken(tmp_path):
+    last = tmp_path / "last"
+    save(last, 1)
+    (write_state(tmp_path / "last.partial", 2) / "checksums.json").unlink()
+    DAMAGE["one bit"](last / "model.safetensors")
+    with pytest.raises(ValueError, match="no whole state before it"):
+        whole_state(last)
+
+
 def test_damaged_checksums_and_states_of_older_runs(tmp_path):
     last = write_state(tmp_path / "last", 1)
     for content in (b"\xff\x00", b"[1]", b"{", b'{"progress.json": 3}', b'{"../../etc/passwd": "0"}'):
