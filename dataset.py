@@ -193,6 +193,9 @@ class StyleDataset(Dataset):
         item = {"image": image, "style_ids": torch.tensor(style_id)}
         return {**item, **self._targets(self.samples[index], redrawn=bool(view and view.remix))}
 
+    def file_of(self, index: int) -> str:
+        return str(self.samples[index].image)
+
     def _targets(self, sample: Sample, redrawn: bool) -> dict[str, torch.Tensor]:
         """Targets padded to the data set's sizes, and a flag for each that is there. A redrawn image has none: the
         words name the style it had."""

@@ -21,7 +21,8 @@ import config
 from common.augment import Augmentation
 from common.device import make_accelerator
 from common.image_store import STORE_SCALE, ImageStore
-from common.loop import Plan, Trainer
+from common.loop import Trainer
+from common.plan import Plan
 from common.plots import neighbour_grid, plot_curves, write_projector
 from common.run import Run, write_json
 from common.sample_data import MANIFEST, create_sample_dataset
@@ -160,7 +161,7 @@ def build_trainer(
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     plan = Plan(
         settings.epochs, settings.learning_rate, settings.min_learning_rate, settings.warmup_steps,
-        settings.clip_norm, settings.accumulation, settings.log_steps, settings.save_steps,
+        settings.clip_norm, settings.accumulation, settings.log_steps, settings.save_steps, settings.max_bad_steps,
     )  # fmt: skip
     if settings.compile:
         encoder.compile()  # in place, so names of weights stay; the loss is too dynamic to gain
@@ -265,7 +266,7 @@ def finish(trainer: Trainer, val_set: StyleDataset, settings: Namespace, baselin
     progress, run, folder = trainer.progress, trainer.run, Path(settings.checkpoint_dir)
     results = {
         "epochs": progress.epoch, "steps": progress.step, "best_epoch": progress.best_epoch + 1,
-        "history": progress.history,
+        "skipped_steps": progress.left_out, "history": progress.history,
     }  # fmt: skip
     if len(val_set):
         style, _ = style_vectors(trainer.best_model.encoder, val_set, trainer.accelerator.device)
@@ -275,6 +276,7 @@ def finish(trainer: Trainer, val_set: StyleDataset, settings: Namespace, baselin
         print(f"\nvalidation, {len(val_set)} images, the last epoch's model:\n{format_table(results['validation'])}\n")
     write_json(folder / "results.json", results)
     run.writer.close()
+    trainer.say_left_out()
     print(
         f"model      {folder / 'best.pth'} (epoch {progress.best_epoch + 1})\n"
         f"curves     {folder / 'training_curves.png'}\n"

@@ -63,6 +63,7 @@ TRAINING_SAVE_LAST: bool = False  # keep last/ too, from which --training.resume
 TRAINING_RESUME: bool = False  # go on from last/, with the same weights as if never stopped
 TRAINING_SAVE_STEPS: int = 200  # optimizer steps between writes of last/, besides one at the end of each epoch
 TRAINING_LOG_STEPS: int = 10  # optimizer steps between log entries
+TRAINING_MAX_BAD_STEPS: int = 5  # in a row, their loss or gradient not finite, that end the run; fewer are left out
 TRAINING_FINAL_ANSWERS: int = 500  # validation questions that the best model answers at the end; 0 = none
 
 # --- loss -------------------------------------------------------------------------------------------------------------

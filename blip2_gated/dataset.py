@@ -22,6 +22,7 @@ from blip2_gated.prompts import PromptEncoder
 from blip2_gated.style_words import StyleWords, in_words
 from common.augment import View
 from common.image_store import ImageStore
+from common.images import path_below
 from common.settings import unknown_name
 
 
@@ -93,18 +94,24 @@ def read_samples(
     rows = read_rows(Path(table), columns)
     good, skipped, there = [], {}, {}
     for sample in DATASETS[dataset_name](rows, columns):
-        path = Path(image_root) / sample.image
         if sample.image not in there:  # asked once per image, not once per question
-            there[sample.image] = path.is_file()
-        if not sample.question.strip() or not sample.answer.strip():
-            skipped[f"{table}:{sample.number + 2}"] = "an empty question or answer"
-        elif not there[sample.image]:
-            skipped[f"{table}:{sample.number + 2}"] = f"{path}: no such file"
+            there[sample.image] = _problem(Path(image_root), sample.image)
+        empty = not sample.question.strip() or not sample.answer.strip()
+        if problem := "an empty question or answer" if empty else there[sample.image]:
+            skipped[f"{table}:{sample.number + 2}"] = problem
         else:
             good.append(sample)
     if not good:
         raise ValueError(f"{table}: no usable sample; the first: {next(iter(skipped.values()), 'it has no rows')}")
     return good, skipped
+
+
+def _problem(image_root: Path, name: str) -> str:
+    try:
+        path = path_below(image_root, name)
+    except ValueError as error:
+        return str(error)
+    return "" if path.is_file() else f"{path}: no such file"
 
 
 def read_rows(table: Path, columns: Columns) -> list[dict[str, str]]:
@@ -165,6 +172,10 @@ class VqaDataset(Dataset):
             **seen, "encoded": self.encoded[index], "style_ids": torch.tensor(self.style_ids[index]),
             "applies": torch.tensor(self.applies[index]),
         }  # fmt: skip
+
+    def file_of(self, index: int) -> str:
+        """Which image, and which row of the table asks about it."""
+        return f"{self.samples[index].image} (row {self.samples[index].number + 2})"
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         stacked = {name: torch.stack([item[name] for item in items]) for name in items[0] if name != "encoded"}

@@ -31,7 +31,8 @@ from blip2_gated.model import TRAINED, Blip2OPTGated  # noqa: E402
 from blip2_gated.recipe import build_gated, load_gated, make_recipe, save_gated, store_frozen  # noqa: E402
 from common.batches import ShuffledBatches  # noqa: E402
 from common.device import make_accelerator  # noqa: E402
-from common.loop import Plan, Trainer  # noqa: E402
+from common.loop import Trainer  # noqa: E402
+from common.plan import Plan  # noqa: E402
 from common.plots import plot_curves  # noqa: E402
 from common.run import Run, write_json  # noqa: E402
 from common.script import run_script  # noqa: E402
@@ -145,7 +146,7 @@ def build_trainer(
     plan = Plan(
         settings.training_epochs, settings.training_learning_rate, settings.training_min_learning_rate,
         settings.training_warmup_steps, settings.training_clip_norm, settings.training_accumulation,
-        settings.training_log_steps, settings.training_save_steps,
+        settings.training_log_steps, settings.training_save_steps, settings.training_max_bad_steps,
     )  # fmt: skip
     last = Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None
     return Trainer(accelerator, learner_of(settings, model), optimizer, loader, plan, run, last)
@@ -215,7 +216,8 @@ def finish(trainer: Trainer, sets: dict[str, VqaDataset], settings: Namespace) -
     """results.json with what the best model answers, and the last words of a run."""
     progress, folder = trainer.progress, Path(settings.training_checkpoint_dir)
     results = {
-        "epochs": progress.epoch, "steps": progress.step, "best_epoch": progress.best_epoch + 1,
+        "epochs": progress.epoch, "steps": progress.step, "skipped_steps": progress.left_out,
+        "best_epoch": progress.best_epoch + 1,
         "best": progress.history[progress.best_epoch], "settings": vars(settings), "history": progress.history,
     }  # fmt: skip
     if settings.training_final_answers:
@@ -227,6 +229,7 @@ def finish(trainer: Trainer, sets: dict[str, VqaDataset], settings: Namespace) -
                   f"without looking {scores['blind']:.1f} %")  # fmt: skip
     write_json(folder / "results.json", results)
     trainer.run.writer.close()
+    trainer.say_left_out()
     print(
         f"\nmodel      {folder / 'best.pt'} (epoch {progress.best_epoch + 1})\n"
         f"curves     {folder / 'training_curves.png'}\n"

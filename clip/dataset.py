@@ -102,6 +102,9 @@ class PairDataset(Dataset):
             "group_ids": torch.tensor(self.group_ids[index]),
         }
 
+    def file_of(self, index: int) -> str:
+        return str(self.pairs[index].image)
+
     def collate(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Stack; tokens are padded to the longest of the batch."""
         batch = {name: torch.stack([item[name] for item in items]) for name in ("image", "text_ids", "group_ids")}

@@ -8,15 +8,14 @@ images/ + captions/                      the same names; each line of a .txt is 
 The first of these that a folder holds is read. A bad line or a missing image is left out and named, never fatal alone.
 """
 
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common import lfs
-from common.images import IMAGE_SUFFIXES
+from common.images import IMAGE_SUFFIXES, path_below
+from common.json_text import parse_json
 from common.tar_images import TarMember, read_shard
 
 INDEX_NAMES = ("data.json", "optimized_metadata.jsonl", "metadata.jsonl")
@@ -113,10 +112,7 @@ def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]
         return str(name), name
     if not isinstance(name, str):
         raise ValueError(f"no image: expected one of {', '.join(IMAGE_KEYS)}")
-    # By the words of the path alone: a link inside the folder may point to another disk, '..' may not.
-    path = Path(os.path.normpath(root / name))
-    if not path.is_relative_to(os.path.normpath(root)):
-        raise ValueError(f"'{name}' leaves the data folder; give paths below it")
+    path = path_below(root, name)
     if not path.is_file():
         raise ValueError(f"no such image: {path}")
     return name, path
@@ -127,8 +123,8 @@ def read_index(path: Path) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"{path}: {lfs.HINT}")
     if path.suffix == ".json":
         try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            content = parse_json(path.read_bytes())
+        except ValueError as error:
             raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
         if not isinstance(content, list):
             raise ValueError(f"{path}: holds a {type(content).__name__}; expected a list of objects")
@@ -180,9 +176,9 @@ def _read_shards(shards: list[Path]) -> Iterator[tuple[str, Any]]:
 def _parsed(line: bytes) -> dict[str, Any] | str:
     """A JSON object, or what is wrong with it."""
     try:
-        entry = json.loads(line.decode("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        return f"not JSON ({error})"
+        entry = parse_json(line)
+    except ValueError as error:
+        return str(error)
     return entry if isinstance(entry, dict) else "not a JSON object"
 
 

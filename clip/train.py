@@ -31,7 +31,8 @@ from common.augment import Augmentation  # noqa: E402
 from common.batches import ShuffledBatches  # noqa: E402
 from common.device import make_accelerator  # noqa: E402
 from common.image_store import STORE_SCALE, ImageStore  # noqa: E402
-from common.loop import Plan, Trainer  # noqa: E402
+from common.loop import Trainer  # noqa: E402
+from common.plan import Plan  # noqa: E402
 from common.plots import plot_curves  # noqa: E402
 from common.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics  # noqa: E402
 from common.run import Run, write_json  # noqa: E402
@@ -190,7 +191,7 @@ def build_trainer(
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
     plan = Plan(
         settings.num_epochs, settings.learning_rate, settings.min_learning_rate, settings.warmup_steps,
-        settings.gradient_clip_norm, 1, settings.log_steps, settings.save_steps,
+        settings.gradient_clip_norm, 1, settings.log_steps, settings.save_steps, settings.max_bad_steps,
     )  # fmt: skip
     if settings.compile:
         model.network.visual.compile()  # in place, so names of weights stay; texts change their length too often
@@ -256,7 +257,8 @@ def finish(trainer: Trainer, val_set: PairDataset, settings: Namespace) -> dict[
     progress, folder = trainer.progress, Path(settings.results_dir)
     best = Path(settings.checkpoint_dir) / "best_model.pth"
     results = {
-        "epochs": progress.epoch, "steps": progress.step, "best_epoch": progress.best_epoch + 1,
+        "epochs": progress.epoch, "steps": progress.step, "skipped_steps": progress.left_out,
+        "best_epoch": progress.best_epoch + 1,
         "best": progress.history[progress.best_epoch], "settings": vars(settings), "history": progress.history,
     }  # fmt: skip
     if len(val_set):
@@ -267,6 +269,7 @@ def finish(trainer: Trainer, val_set: PairDataset, settings: Namespace) -> dict[
         draw_both(folder / "model_metrics.png", results["retrieval"], similarity_statistics(*given))
     write_json(folder / "training_results.json", results)
     trainer.run.writer.close()
+    trainer.say_left_out()
     print(
         f"\nmodel      {best} (epoch {progress.best_epoch + 1})\n"
         f"pictures   {folder / 'training_curves.png'}, {folder / 'model_metrics.png'}\n"

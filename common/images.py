@@ -5,6 +5,7 @@ file -> checks -> first frame, upright, 8-bit RGB on white (PIL)
 Every problem is a ValueError or FileNotFoundError that begins with the file's name.
 """
 
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -47,6 +48,17 @@ def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int =
     except (OSError, SyntaxError, EOFError, MemoryError) as error:  # what Pillow's decoders raise on broken data
         raise ValueError(f"{path}: broken image ({' '.join(str(error).split())})") from error
     return rgb.convert("L").convert("RGB") if grey else rgb
+
+
+def path_below(folder: Path, name: str) -> Path:
+    """The path that a data set's file names; ValueError where it leads out of the folder, by '..' or from the root.
+
+    By the words of the path alone: a link inside the folder may lead to another disk.
+    """
+    path = Path(os.path.normpath(folder / name))
+    if not path.is_relative_to(os.path.normpath(folder)):
+        raise ValueError(f"'{name}' leaves {folder}; give paths below it, or a folder above them all")
+    return path
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -5,9 +5,11 @@ for epoch, means in train_epochs(...):      every optimizer step of an epoch hap
 
 Exact resume: the state of every step is (weights, optimizer, moving average, random states, epoch, batch); the batch
 sampler's list is a pure function of (seed, epoch); the learning rate is a pure function of the step. So a run killed
-anywhere and resumed from last/ ends with the very weights of a run that was never stopped.
+anywhere and resumed from last/ ends with the very weights of a run that was never stopped. A step whose loss or
+gradient is not finite is left out (common/bad_steps.py).
 """
 
+import copy
 import json
 import math
 import shutil
@@ -22,24 +24,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from common.bad_steps import BadSteps, found_bad
 from common.checkpoint import read_tensors
+from common.plan import Plan, set_learning_rate
 from common.run import Run, write_json
-
-
-@dataclass(frozen=True)
-class Plan:
-    epochs: int
-    learning_rate: float  # at its peak; a parameter group's own 'scale' multiplies it
-    min_learning_rate: float = 0.0
-    warmup_steps: int = 0
-    clip_norm: float = 0.0  # 0 = no limit
-    accumulation: int = 1  # batches per optimizer step
-    log_steps: int = 10
-    save_steps: int = 200
+from common.state import swap_in, whole_state, write_checksums
 
 
 @dataclass
@@ -48,8 +42,10 @@ class Progress:
 
     epoch: int = 0  # epochs that are over, with their validation
     batch: int = 0  # batches of the current epoch that are over
-    step: int = 0  # optimizer steps
-    sums: dict[str, float] = field(default_factory=dict)  # of each part over the current epoch's steps
+    step: int = 0  # optimizer steps, with those left out
+    left_out: int = 0  # steps whose loss or gradient was not finite
+    left_out_before: int = 0  # those of earlier epochs
+    sums: dict[str, float] = field(default_factory=dict)  # of each part over the current epoch's good steps
     best: float = -math.inf  # highest validation score
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one entry per epoch
@@ -74,6 +70,11 @@ class Trainer:
             average = AveragedModel(model, multi_avg_fn=partial(_move_average, ema_decay), use_buffers=True)
             self.average = average.to(accelerator.device).requires_grad_(False)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.bad_steps = BadSteps(
+            self.model, plan.max_bad_steps, run.log_folder / "skipped_steps.jsonl" if run else None,
+            (f"{last} holds the state before; " if last else "")
+            + "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps",
+        )  # fmt: skip
         self.progress = Progress()
         self.sums: dict[str, torch.Tensor | float] = {}  # on the device: adding does not wait for it
         self.steps_per_epoch = len(loader.batch_sampler) // plan.accumulation
@@ -94,6 +95,7 @@ class Trainer:
             means = self._train_epoch()
             yield self.progress.epoch, means
             self.progress.epoch, self.progress.batch, self.sums = self.progress.epoch + 1, 0, {}
+            self.progress.left_out_before = self.progress.left_out
             self.save()
 
     def _train_epoch(self) -> dict[str, float]:
@@ -118,21 +120,26 @@ class Trainer:
             seen += sum(len(next(iter(batch.values()))) for batch in batches) * self.accelerator.num_processes
             bar.update()
             if progress.step % plan.log_steps == 0:  # reading a number waits for the device, so not at every step
-                values = self._finite(parts)
+                values = {name: float(value) for name, value in parts.items()}
                 speed, seen, clock = seen / (time.perf_counter() - clock), 0, time.perf_counter()
-                bar.set_postfix_str(f"loss {values['loss']:.3f}, {speed:.0f} img/s")
+                loss = f"loss {values['loss']:.3f}, " if values else ""
+                left_out = f", left out {progress.left_out}" if progress.left_out else ""
+                bar.set_postfix_str(f"{loss}{speed:.0f} img/s{left_out}")
                 if self.run:
-                    extra = {"train/learning_rate": rate, "train/images_per_second": speed}
-                    if norm is not None:
-                        extra["train/gradient_norm"] = float(norm)
-                    self.run.log(progress.step, {f"train/{name}": value for name, value in values.items()} | extra)
+                    values |= {"learning_rate": rate, "images_per_second": speed, "skipped_steps": progress.left_out}
+                    values |= {"gradient_norm": float(norm)} if parts else {}
+                    self.run.log(progress.step, {f"train/{name}": value for name, value in values.items()})
             if progress.step % plan.save_steps == 0:
                 self.save()
         bar.close()
-        steps = progress.batch // plan.accumulation
-        return self._finite({name: value / steps for name, value in self.sums.items()})
+        steps = progress.batch // plan.accumulation - (progress.left_out - progress.left_out_before)
+        if not steps:
+            raise ValueError(f"epoch {progress.epoch + 1}: no step with a finite loss; {self.bad_steps.advice}")
+        return {name: float(value) / steps for name, value in self.sums.items()}
 
     def _step(self, batches: list[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], Any]:
+        """One optimizer step -> loss and its parts, none where it is left out; the gradient's norm before its limit."""
+        self.bad_steps.remember()
         sums: dict[str, torch.Tensor] = {}
         for number, batch in enumerate(batches, 1):
             batch = {
@@ -145,31 +152,45 @@ class Trainer:
                 self.accelerator.backward(loss / len(batches))
             for name, value in {"loss": loss, **parts}.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(batches)
-        norm = None
-        if self.plan.clip_norm:
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip_norm)
+        # With fp16 a gradient that overflows is the scaler's: it leaves the step out itself, and lowers its scale.
+        scaled = self.accelerator.scaler is not None
+        norm = None if scaled else self._clip()
+        if what := found_bad(sums["loss"], norm):
+            self.optimizer.zero_grad()
+            self.progress.left_out += 1
+            self.bad_steps.leave_out(self.progress.step + 1, what, self._files_of_step())
+            return {}, norm
+        self.bad_steps.in_a_row = 0
+        norm = self._clip() if scaled else norm
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average:
             self.average.update_parameters(self.plain_model)
         return sums, norm
 
-    def _finite(self, parts: dict[str, torch.Tensor]) -> dict[str, float]:
-        values = {name: float(value) for name, value in parts.items()}
-        if not all(map(math.isfinite, values.values())):
-            raise ValueError(
-                f"the loss is not finite at step {self.progress.step} ({values}); "
-                + (f"{self.last} holds the state before; " if self.last else "")
-                + "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps"
-            )
-        return values
+    def _clip(self) -> torch.Tensor:
+        return self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip_norm or math.inf)
+
+    def _files_of_step(self) -> list[str]:
+        """Of all devices. Which samples a batch holds is known without them, so batches need not carry names."""
+        batches = copy.copy(self.loader.batch_sampler)
+        batches.rank, batches.world = 0, 1
+        batches.set_position(self.progress.epoch, self.progress.batch)
+        return [
+            self.loader.dataset.file_of(key.index)
+            for batch in islice(iter(batches), self.plan.accumulation)
+            for key in batch
+        ]
 
     def save(self) -> None:
-        """Write last/ whole beside the old one, then swap the two; a kill in between leaves one that is whole."""
-        if self.last is None:
+        """Write last/ whole beside the old one, then swap the two; a kill in between leaves one that is whole.
+
+        Not after a bad step: weights that are broken would take the place of those that are not.
+        """
+        if self.last is None or self.bad_steps.in_a_row:
             return
-        partial, older = self.last.with_name("last.partial"), self.last.with_name("last.older")
-        sums = self._finite(self.sums)  # a state that is broken never takes the place of one that is not
+        partial = self.last.with_name("last.partial")
+        sums = {name: float(value) for name, value in self.sums.items()}
         if self.accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -180,50 +201,39 @@ class Trainer:
                 if self.average:
                     torch.save(self.average.state_dict(), partial / "average.pth")
                 write_json(partial / "progress.json", {**asdict(self.progress), "sums": sums})
-        except (OSError, RuntimeError) as error:
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                write_checksums(partial)
+        except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(
                 28, f"could not be written, is the disk full? ({error}); the state before is untouched", str(self.last)
             ) from None
-        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            shutil.rmtree(older, ignore_errors=True)
-            if self.last.exists():
-                self.last.rename(older)
-            partial.rename(self.last)
-            shutil.rmtree(older, ignore_errors=True)
+            swap_in(partial, self.last)
 
     def resume(self) -> None:
-        """Go on from last/, or from the one before where a kill left only that."""
-        for folder in (self.last, self.last.with_name("last.older")):
-            if (folder / "progress.json").is_file():
-                break
-        else:
-            raise FileNotFoundError(f"{self.last}: no state to resume from; start without --resume")
-        self.progress = Progress(**json.loads((folder / "progress.json").read_text()))
+        """Go on from last/, or from the state before where that is not whole."""
+        if self.accelerator.is_main_process:
+            whole_state(self.last)
+        self.accelerator.wait_for_everyone()
+        self.progress = Progress(**json.loads((self.last / "progress.json").read_text()))
         self.sums = dict(self.progress.sums)
         if self.average:
-            self.average.load_state_dict(read_tensors(folder / "average.pth"))
-        self.accelerator.load_state(str(folder))
+            self.average.load_state_dict(read_tensors(self.last / "average.pth"))
+        self.accelerator.load_state(str(self.last))
+
+    def say_left_out(self) -> None:
+        """A line among a run's last words, where there is anything to say."""
+        if count := self.progress.left_out:
+            where = self.run.log_folder / "skipped_steps.jsonl"
+            print(f"left out   {count} of {self.progress.step} steps, not finite: {where}")
 
 
 def _move_average(decay: float, average: list[torch.Tensor], now: list[torch.Tensor], _) -> None:
     """torch's own interpolates by start + share * (end - start), which makes NaN of the infinities in a mask buffer."""
+    if not average[0].is_floating_point():  # a count, as batch normalisation keeps one; torch gives one type at a time
+        torch._foreach_copy_(average, now)
+        return
     torch._foreach_mul_(average, decay)
     torch._foreach_add_(average, now, alpha=1 - decay)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, plan: Plan) -> float:
-    """Linear warmup, then a cosine to min_learning_rate at the last step -> the rate at `step`."""
-    total = max(plan.epochs * steps_per_epoch, 1)
-    warmup = min(plan.warmup_steps, total // 2)
-    if step < warmup:
-        rate = plan.learning_rate * (step + 1) / warmup
-    else:
-        share = (step - warmup) / max(total - warmup, 1)
-        rate = (
-            plan.min_learning_rate + (plan.learning_rate - plan.min_learning_rate) * (1 + math.cos(math.pi * share)) / 2
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("scale", 1.0)
-    return rate

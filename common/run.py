@@ -1,7 +1,7 @@
 """A run's two folders: what it leaves to use, and what it says on the way.
 
 checkpoint_dir/  model files, last/, settings.json, run.json (command, commit, versions), results.json, plots
-log_dir/<name>/  TensorBoard events, log.jsonl (one JSON line per entry), skipped.jsonl
+log_dir/<name>/  TensorBoard events, log.jsonl (one JSON line per entry), skipped.jsonl, skipped_steps.jsonl
 
 A new run into a folder that holds one moves the older files to checkpoint_dir/<its name>/, so nothing is lost.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -36,7 +36,7 @@ class Run:
         self.results = Path(results_dir) if results_dir else self.folder
         self.results.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock()
+        self.lock = lock_folder(self.folder)
         facts = self.folder / "run.json"
         if resume and facts.is_file():
             self.name = json.loads(facts.read_text())["name"]
@@ -72,16 +72,6 @@ class Run:
             for path, reason in skipped.items():
                 file.write((json.dumps({"file": path, "reason": reason}, ensure_ascii=False) + "\n").encode())
 
-    def _lock(self) -> None:
-        """Held until this process ends, however it ends."""
-        self.lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{self.folder}: another run is writing here; wait for it, or give --checkpoint_dir another folder"
-            ) from None
-
     def _move_older_run(self, facts: Path) -> None:
         if not facts.is_file():
             return
@@ -89,7 +79,7 @@ class Run:
         older.mkdir(exist_ok=True)
         moved = [path for path in self.folder.iterdir() if path.name != ".lock" and not (path / "run.json").is_file()]
         for path in sorted(moved, key=lambda one: one == facts):  # run.json last: what is left half way is still found
-            if path != older and (path.is_file() or path.name == "last"):
+            if path != older and (path.is_file() or path.name.split(".")[0] == "last"):
                 path.rename(older / path.name)
         if self.results != self.folder and (files := [path for path in self.results.iterdir() if path.is_file()]):
             (self.results / older.name).mkdir(exist_ok=True)
@@ -103,6 +93,19 @@ class Run:
         while (log_dir / name).exists() or (self.folder / name).exists():
             name, number = f"{first}-{number}", number + 1
         return name
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """-> a lock, held until it is closed or this process ends, however it ends. ValueError where another run has it."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise ValueError(
+            f"{folder}: another run is writing here; wait for it, or give this one another folder"
+        ) from None
+    return lock
 
 
 def write_json(path: str | Path, content: Any) -> None:

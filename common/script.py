@@ -17,6 +17,14 @@ def run_script(main: Callable[[list[str]], object]) -> None:
         if debug:
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: error: {one_line(error)}")
+    except RuntimeError as error:
+        if debug or "DataLoader worker" not in str(error):
+            raise
+        # torch raises it wherever the main process is at that moment, so no place nearer to the data can catch it
+        sys.exit(
+            f"{Path(sys.argv[0]).name}: error: a process that reads data was killed, most often for want of memory "
+            f"({one_line(error)}); fewer of them need less, and the run can be resumed"
+        )
 
 
 def one_line(error: Exception) -> str:

@@ -127,7 +127,7 @@ def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> list
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file}: cannot be read as JSON or YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected names and values, found {type(content).__name__}")

@@ -112,6 +112,9 @@ class FineTuning:
     freeze_language_model: bool = field(default=False, metadata={"help": "only the projector learns (first stage)"})
     attention: str = field(default="auto", metadata={"help": "flash_attention_2, sdpa, eager or auto"})
     system_prompt: str = field(default="auto", metadata={"help": "as in inference"})
+    max_bad_steps: int = field(
+        default=5, metadata={"help": "in a row, their loss or gradient not finite, that end the run"}
+    )
     show_samples: int = field(default=4, metadata={"help": "validation answers written to TensorBoard each time"})
     demo: bool = field(default=False, metadata={"help": "drawn scenes and a small model: minutes on a CPU"})
 
@@ -134,5 +137,5 @@ DEMO_TRAINING = {
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
     "save_steps": 100,
-    "save_total_limit": 1,
+    "save_total_limit": 2,
 }

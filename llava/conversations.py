@@ -7,12 +7,13 @@ metadata.jsonl   AniPersonaCaps, or its folder: file_name, title, character, app
 A bad line or a missing image is left out and named, never fatal alone.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import lfs
+from common.images import path_below
+from common.json_text import parse_json
 
 MARK = "<image>"  # where these files say that an image stands
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -67,8 +68,8 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     if path.suffix == ".json":
         try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
+            content = parse_json(text)
+        except ValueError as error:
             raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
         if not isinstance(content, list):
             raise ValueError(f"{path}: holds a {type(content).__name__}; expected a list of conversations")
@@ -78,9 +79,9 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                entry = json.loads(line)
-            except json.JSONDecodeError as error:
-                entry = f"not JSON ({error})"
+                entry = parse_json(line)
+            except ValueError as error:
+                entry = str(error)
             yield f"{path} line {number}", entry if isinstance(entry, (dict, str)) else "not a JSON object"
 
 
@@ -126,7 +127,8 @@ def _persona(where: str, entry: dict[str, Any], root: Path) -> Conversation:
 
 
 def _images(names: list[Any], root: Path) -> tuple[Path, ...]:
-    for name in names:
-        if not isinstance(name, str) or not (root / name).is_file():
-            raise ValueError(f"no such image: {root / str(name)}")
-    return tuple(root / name for name in names)
+    paths = tuple(path_below(root, str(name)) for name in names)
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"no such image: {path}")
+    return paths

@@ -3,12 +3,12 @@
 .jsonl or .csv: image, text, and what there is of reference, keywords, traits, group;  or an AniPersonaCaps folder
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.json_text import parse_json
 from llava.tables import read_rows
 
 
@@ -62,7 +62,7 @@ def _sample(where: str, row: dict[str, Any], root: Path) -> EvaluationSample:
 def _list(value: Any, comma: bool = False) -> list[str]:
     """A text or a list of texts; in a table a JSON list, or keywords between commas."""
     if isinstance(value, str) and value.startswith("["):
-        value = json.loads(value)
+        value = parse_json(value)
     if isinstance(value, str):
         value = value.split(",") if comma else [value]
     return [clean for one in value or () if (clean := " ".join(str(one).split()))]

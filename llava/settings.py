@@ -3,12 +3,12 @@
 later wins: our defaults below < --demo < --config FILE.json < flags
 """
 
-import json
 from pathlib import Path
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
+from common.json_text import parse_json
 from common.settings import unknown_name
 from llava.config import DEMO_TRAINING, FineTuning
 
@@ -47,8 +47,8 @@ def _read_config(path: Path, known: set[str]) -> dict[str, object]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (--config)")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        values = parse_json(path.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected names and values, found {type(values).__name__}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.checkpoint import write_lines
+from common.json_text import parse_json
 
 
 class Request(NamedTuple):
@@ -27,7 +28,10 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error})") from None
     if path.suffix.lower() == ".csv":
-        rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+        try:
+            rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+        except csv.Error as error:
+            raise ValueError(f"{path}: cannot be read as CSV ({error})") from None
     elif path.suffix.lower() == ".jsonl":
         rows = [_parsed(line) for line in text.splitlines() if line.strip()]
     else:
@@ -77,7 +81,7 @@ class Results:
 
 def _parsed(line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        return {"error": f"not JSON ({error})"}
+        row = parse_json(line)
+    except ValueError as error:
+        return {"error": str(error)}
     return row if isinstance(row, dict) else {"error": "not a JSON object"}

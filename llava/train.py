@@ -17,12 +17,12 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import torch  # noqa: E402
 from transformers import TrainingArguments, set_seed  # noqa: E402
-from transformers.trainer_utils import get_last_checkpoint  # noqa: E402
 
 from common.checkpoint import write_lines  # noqa: E402
 from common.device import keep_freed_memory  # noqa: E402
-from common.run import write_json  # noqa: E402
+from common.run import lock_folder, write_json  # noqa: E402
 from common.script import refuse_many_left_out, report_left_out, run_script  # noqa: E402
+from common.state import last_checkpoint, what_is_wrong  # noqa: E402
 from llava.config import FineTuning  # noqa: E402
 from llava.conversations import Conversation, find_conversations  # noqa: E402
 from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image  # noqa: E402
@@ -36,6 +36,15 @@ from llava.trainer import LlavaTrainer, ShowAnswers  # noqa: E402
 
 def main(argv: list[str]) -> dict[str, Any]:
     tuning, training = read_training_settings(argv)
+    if training.process_index:
+        return train(tuning, training)
+    Path(training.output_dir).mkdir(parents=True, exist_ok=True)
+    with lock_folder(Path(training.output_dir)):
+        return train(tuning, training)
+
+
+def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
+    """-> the log's history and, with validation samples, the last evaluation."""
     is_main = training.process_index == 0
     if tuning.demo:
         with training.main_process_first():
@@ -107,26 +116,28 @@ def build_trainer(
     return LlavaTrainer(
         model, training, data_collator=Collator(prompter.processor), train_dataset=ConversationDataset(train),
         eval_dataset=ConversationDataset(val) if val else None, processing_class=prompter.processor,
-        projector_learning_rate=tuning.projector_learning_rate, callbacks=[shown] if shown.samples else [],
+        projector_learning_rate=tuning.projector_learning_rate, max_bad_steps=tuning.max_bad_steps,
+        callbacks=[shown] if shown.samples else [],
     )  # fmt: skip
 
 
 def checkpoint_of(training: TrainingArguments) -> str | None:
-    """--resume_from_checkpoint true: the last one in output_dir; else a folder's name, or none."""
+    """--resume_from_checkpoint true: the last whole one in output_dir; else a folder's name, or none."""
     asked = training.resume_from_checkpoint
     if not asked or str(asked).lower() == "false":
         return None
     if str(asked).lower() != "true":
         if not Path(asked).is_dir():
             raise FileNotFoundError(f"{asked}: no such folder (--resume_from_checkpoint)")
+        if wrong := what_is_wrong(Path(asked), "trainer_state.json"):
+            raise ValueError(f"{asked}: no whole checkpoint, {wrong} (--resume_from_checkpoint)")
         return str(asked)
-    folder = Path(training.output_dir)
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = last_checkpoint(training.output_dir)
     if last is None:
         raise FileNotFoundError(
-            f"{training.output_dir}: holds no checkpoint to go on from; leave --resume_from_checkpoint"
+            f"{training.output_dir}: holds no whole checkpoint to go on from; leave --resume_from_checkpoint"
         )
-    return last
+    return str(last)
 
 
 def describe(

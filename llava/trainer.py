@@ -9,23 +9,23 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
+from common.hf_trainer import SteadyTrainer
 from common.images import open_image
-from common.length_groups import LengthGroupedSampler, TellEpoch
+from common.length_groups import LengthGroupedSampler
 from llava.dataset import ConversationDataset, Sample
 from llava.lora import PROJECTOR, part_of
 from llava.prefix import SharedImages
 from llava.tokens import Prompter
 
 
-class LlavaTrainer(Trainer):
+class LlavaTrainer(SteadyTrainer):
     """projector_learning_rate: 0 for that of the rest."""
 
     def __init__(self, *arguments, projector_learning_rate: float = 0.0, **options):
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, file_of=_file_of, **options)
         self.projector_learning_rate = projector_learning_rate
-        self.add_callback(TellEpoch())
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         made = self.optimizer is None
@@ -84,6 +84,11 @@ class ShowAnswers(TrainerCallback):
                 text = f"**{turn.question}**\n\nmodel: {words}\n\nreference: {turn.answer}"
                 writer.add_text(f"validation/{number}", text, state.global_step)
                 writer.add_image(f"validation/{number}", _thumbnail(image), state.global_step, dataformats="HWC")
+
+
+def _file_of(item: tuple[Sample, list[Image.Image]]) -> str:
+    conversation = item[0].conversation
+    return " ".join([conversation.key, *map(str, conversation.images)])
 
 
 def _thumbnail(image: Image.Image, side: int = 256) -> np.ndarray:

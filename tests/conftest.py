@@ -1,10 +1,10 @@
 """What several test files need: small drawn style folders, and the real images where the machine has them."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,35 +65,75 @@ def interrupt_after(function, epoch):
     return interrupt
 
 
-def start_script(script: str, arguments: list[str]) -> subprocess.Popen:
+def start_script(script: str, arguments: list[str], **options) -> subprocess.Popen:
     """A script of the repository as a process of its own, on one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, str(ROOT / script), *arguments], cwd=ROOT, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        text=True, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )  # fmt: skip
 
 
-def kill_and_resume(script: str, arguments: list[str], logs: Path, last: Path, times: int) -> None:
-    """SIGKILL a run `times` times, each time shortly after a step, wherever it then is; then let it end.
+def steps_in(logs: Path, last: Path) -> Callable[[], int]:
+    """-> how many steps a run of our loop has logged; 0 until there is a state, without which a run starts anew."""
 
-    last: the folder of its state. The first kill waits for one: without any, a run is started anew and not resumed.
+    def count() -> int:
+        logged = sum(path.read_text().count('"train/loss"') for path in logs.glob("*/log.jsonl"))
+        return logged if last.is_dir() else 0
+
+    return count
+
+
+def kill_after_a_step(script: str, arguments: list[str], written: Callable[[], int], steps: int = 1, **options) -> bool:
+    """SIGKILL a run at a random moment of the 0.3 s after its next `steps` steps, wherever it then is.
+
+    written: how many steps the run's folder shows. -> whether it was still running.
     """
-    random = np.random.default_rng()
+    before, process = written(), start_script(script, arguments, **options)
+    while written() < before + steps and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(np.random.default_rng().uniform(0, 0.3))
+    alive = process.poll() is None
+    process.kill()
+    process.communicate()
+    return alive
 
-    def steps_logged() -> int:
-        return sum(path.read_text().count('"train/loss"') for path in logs.glob("*/log.jsonl"))
 
-    for number in range(times):
-        logged = steps_logged()
-        process = start_script(script, arguments + ["--resume"] * bool(number))
-        while (steps_logged() <= logged or not last.is_dir()) and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    last = start_script(script, [*arguments, "--resume"])
-    assert last.wait() == 0, last.stderr.read()
+def kill_and_resume(
+    script: str, arguments: list[str], written: Callable[[], int], times: int, resume: tuple[str, ...] = ("--resume",)
+) -> int:
+    """SIGKILL a run `times` times, then let it end -> how many of the kills met it running."""
+    struck = sum(
+        kill_after_a_step(script, [*arguments, *(resume if number else ())], written) for number in range(times)
+    )
+    end = start_script(script, [*arguments, *resume])
+    _, error = end.communicate()
+    assert end.returncode == 0, error
+    return struck
+
+
+@pytest.fixture
+def second_step_is_bad(monkeypatch):
+    """Every run's second optimizer step is found to have a loss that is not finite."""
+    import common.bad_steps
+    import common.hf_trainer
+    import common.loop
+
+    real, seen = common.bad_steps.found_bad, []
+
+    def found(loss, norm):
+        seen.append(loss)
+        return "the loss" if len(seen) == 2 else real(loss, norm)
+
+    monkeypatch.setattr(common.loop, "found_bad", found)
+    monkeypatch.setattr(common.hf_trainer, "found_bad", found)
+
+
+def flip_a_bit(path: Path) -> None:
+    """As a bad disk or a bad copy does it: the size stays, the middle changes."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.fixture

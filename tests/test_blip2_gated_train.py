@@ -189,6 +189,13 @@ def test_killed_and_resumed_ends_with_the_same_weights(arguments, tmp_path, one_
     assert_same_weights(tmp_path / "whole", tmp_path / "checkpoints")
 
 
+def test_a_bad_step_is_left_out_and_names_its_files(arguments, second_step_is_bad, capsys):
+    results = train.main([*arguments, "--training.epochs", "1", "--training.final_answers", "0"])
+    assert results["skipped_steps"] == 1
+    shown = capsys.readouterr().err
+    assert "left out: step 2, the loss is not finite; its files: images/" in shown and "(row " in shown
+
+
 def test_two_processes_train_like_one(arguments, tmp_path):
     arguments = [*arguments, "--training.epochs", "1", "--training.save_last", "--training.final_answers", "0",
                  "--model.prompt_mapper.dropout", "0"]  # fmt: skip

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, interrupt_after, kill_and_resume, start_script
+from conftest import ROOT, interrupt_after, kill_and_resume, start_script, steps_in
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -120,8 +120,15 @@ def test_killed_and_resumed_ends_with_the_same_weights(clip_arguments, tmp_path)
     elsewhere = ["--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")]
     whole = start_script("clip/train.py", [*arguments, *elsewhere])
     assert whole.wait() == 0, whole.stderr.read()
-    kill_and_resume("clip/train.py", arguments, tmp_path / "logs", tmp_path / "model-checkpoint" / "last", times=2)
+    written = steps_in(tmp_path / "logs", tmp_path / "model-checkpoint" / "last")
+    kill_and_resume("clip/train.py", arguments, written, times=2)
     assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
+
+
+def test_a_bad_step_is_left_out_and_names_its_files(clip_arguments, second_step_is_bad, capsys):
+    assert train.main([*clip_arguments, "--num_epochs", "1"])["skipped_steps"] == 1
+    shown = capsys.readouterr().err
+    assert "left out: step 2, the loss is not finite; its files: " in shown and "/data/images/" in shown
 
 
 def test_two_processes_train_like_one(clip_arguments, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, flip_a_bit
 from llava_tiny import picture, write_conversations, write_internvl, write_llava, write_llava_next, write_pictures
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -279,6 +279,16 @@ def test_killed_and_resumed_gives_the_same_weights(arguments, tmp_path, order):
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
 
+def test_a_bad_step_is_left_out_and_names_its_images(arguments, tmp_path, second_step_is_bad, capsys):
+    history = train.main(arguments)["train"]
+    assert max(entry.get("skipped_steps", 0) for entry in history) == 1
+    shown = capsys.readouterr().err
+    assert "left out: step 2, the loss is not finite; its files: " in shown and ".png" in shown
+    flip_a_bit(tmp_path / "run" / "checkpoint-4" / "optimizer.pt")
+    train.main([*arguments, "--resume_from_checkpoint", "true"])
+    assert "checkpoint-4: optimizer.pt is not as it was written" in capsys.readouterr().err
+
+
 def test_two_processes_train_like_one(arguments, tmp_path):
     more = [*arguments, "--val_split", "0", "--seed", "3"]  # 12 samples: whole batches on both sides
     train.main([*more, "--output_dir", str(tmp_path / "one")])
@@ -294,7 +304,7 @@ def test_mistakes_are_one_line(arguments, tmp_path):
     wrong = {
         "did you mean --learning_rate": ["--learning_rat", "1"], "--data": ["--data", ""],
         "no such file": ["--data", "x.json"],
-        "holds no checkpoint": ["--resume_from_checkpoint", "true"], "bitsandbytes": ["--bits", "4"],
+        "holds no whole checkpoint": ["--resume_from_checkpoint", "true"], "bitsandbytes": ["--bits", "4"],
         "val_split": ["--val_split", "1.5"], "no such folder": ["--resume_from_checkpoint", "nowhere"],
     }  # fmt: skip
     for words, given in wrong.items():

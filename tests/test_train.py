@@ -2,19 +2,20 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, draw_styles, interrupt_after, kill_and_resume, start_script
+from conftest import ROOT, draw_styles, flip_a_bit, interrupt_after, kill_and_resume, start_script, steps_in
 from PIL import Image
 
 import config
 import model
 import train
-from common.loop import Plan, set_learning_rate
+from common.plan import Plan, set_learning_rate
 from style_encoder import load_encoder
 
 DROPOUT = ["--dropout", "0.2", "--drop_path", "0.1", "--ema_decay", "0.9"]
@@ -141,7 +142,7 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(run_argumen
     elsewhere = ["--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")]
     whole = start_script("train.py", [*arguments, *elsewhere])
     assert whole.wait() == 0, whole.stderr.read()
-    kill_and_resume("train.py", arguments, tmp_path / "logs", tmp_path / "checkpoints" / "last", times=3)
+    kill_and_resume("train.py", arguments, steps_in(tmp_path / "logs", tmp_path / "checkpoints" / "last"), times=3)
     assert_same_weights(tmp_path / "whole" / "model_epoch_4.pth", tmp_path / "checkpoints" / "model_epoch_4.pth")
     entries = [json.loads(line) for path in (tmp_path / "logs").glob("*/log.jsonl") for line in path.open()]
     steps = [entry["step"] for entry in entries if "train/loss" in entry]
@@ -233,6 +234,27 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(run_arguments, tmp_p
     assert not (tmp_path / "checkpoints" / "best.pth").exists()
 
 
+def test_a_bad_step_is_left_out_and_names_its_files(run_arguments, tmp_path, second_step_is_bad, capsys):
+    results = train.main([*run_arguments, "--epochs", "1"])
+    assert results["skipped_steps"] == 1
+    shown = capsys.readouterr()
+    assert "left out: step 2, the loss is not finite; its files: " in shown.err and "_img.png" in shown.err
+    assert f"left out   1 of {results['steps']} steps" in shown.out
+
+
+def test_a_broken_state_gives_way_to_the_one_before(run_arguments, tmp_path, monkeypatch, capsys):
+    arguments = [*run_arguments, *DROPOUT, "--epochs", "3"]
+    train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_and_show", interrupt_after(train.save_and_show, epoch=1))
+        with pytest.raises(KeyboardInterrupt):
+            train.main(arguments)
+    flip_a_bit(tmp_path / "checkpoints" / "last" / "optimizer.bin")
+    train.main([*arguments, "--resume"])
+    assert "optimizer.bin is not as it was written; kept as " in capsys.readouterr().err
+    assert_same_weights(tmp_path / "whole" / "model_epoch_3.pth", tmp_path / "checkpoints" / "model_epoch_3.pth")
+
+
 def test_a_full_disk_leaves_the_state_before(run_arguments, tmp_path, monkeypatch):
     train.main([*run_arguments, "--epochs", "1"])
     before = (tmp_path / "checkpoints" / "last" / "progress.json").read_text()
@@ -252,7 +274,9 @@ def test_a_full_disk_leaves_the_state_before(run_arguments, tmp_path, monkeypatc
 
 def test_a_kill_between_the_two_renames_of_a_save_is_found(run_arguments, tmp_path):
     train.main([*run_arguments, "--epochs", "1"])
-    (tmp_path / "checkpoints" / "last").rename(tmp_path / "checkpoints" / "last.older")
+    last = tmp_path / "checkpoints" / "last"
+    shutil.rmtree(last.with_name("last.older"))
+    last.rename(last.with_name("last.older"))
     assert train.main([*run_arguments, "--resume"])["epochs"] == 2
 
 

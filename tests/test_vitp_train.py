@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, flip_a_bit
 from safetensors.torch import load_file
 from test_vitp_model import internvl_folder
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -174,6 +174,28 @@ def test_killed_run_goes_on(parts, tmp_path):
     assert same(weights(tmp_path / "killed"), weights(tmp_path / "straight"))
 
 
+def test_a_bad_step_is_left_out_and_names_its_lines(parts, tmp_path, second_step_is_bad, capsys):
+    main(flags(parts, tmp_path, packing=True, per_device_train_batch_size=1))
+    shown = capsys.readouterr().err
+    assert "left out: step 2, the loss is not finite; its files: " in shown
+    assert "conversations.jsonl:" in shown and ".png" in shown
+    entries = [json.loads(line) for path in tmp_path.glob("logs/*/log.jsonl") for line in path.open()]
+    assert max(entry.get("train/skipped_steps", 0) for entry in entries) == 1
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(parts, tmp_path, capsys):
+    main(flags(parts, tmp_path / "straight"))
+    command = flags(parts, tmp_path / "run", save_steps=1)
+    main(command)
+    flip_a_bit(tmp_path / "run" / "checkpoint-4" / "optimizer.pt")
+    main([*command, "--resume_from_checkpoint", "true"])
+    assert "checkpoint-4: optimizer.pt is not as it was written" in capsys.readouterr().err
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "straight"))
+    flip_a_bit(tmp_path / "run" / "checkpoint-2" / "optimizer.pt")
+    with pytest.raises(ValueError, match="checkpoint-2: no whole checkpoint of a run, optimizer.pt is not as"):
+        main([*command, "--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-2")])
+
+
 def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
     main(flags(parts, tmp_path, max_steps=2, save_steps=1))
     path = tmp_path / "checkpoint-1" / "model.safetensors"
@@ -182,6 +204,7 @@ def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
     from safetensors.torch import save_file
 
     save_file(changed, path, metadata={"format": "pt"})
+    (path.parent / "checksums.json").unlink()  # else it would be refused as damaged
     with pytest.raises(ValueError, match="not of this model: 2 tensors differ"):
         main([*flags(parts, tmp_path, max_steps=2), "--resume_from_checkpoint", str(path.parent)])
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vitp.trainer import last_checkpoint
+from common.state import last_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.json_text import parse_json
 from vitp.conversation import read_conversation
 
 BAD_SHARE = 0.05
@@ -55,9 +56,9 @@ def read_meta(path: str | Path) -> list[Source]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (--meta_path)")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        entries = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not isinstance(entries, dict) or not entries:
         raise ValueError(f'{path}: expected {{"name": {{"root": ..., "annotation": ...}}}}')
     return [_source(path, name, entry) for name, entry in entries.items()]
@@ -71,9 +72,9 @@ def index_lines(source: Source) -> tuple[list[tuple[int, int]], dict[str, str]]:
         for number, line in enumerate(file, 1):
             try:
                 if line.strip():
-                    read_conversation(json.loads(line))
+                    read_conversation(parse_json(line))
                     lines.append((number, start))
-            except ValueError as error:  # JSON and UTF-8 errors are ValueErrors
+            except ValueError as error:
                 bad[f"{source.annotation}:{number}"] = str(error)
             start += len(line)
     return lines, bad

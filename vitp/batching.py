@@ -84,5 +84,6 @@ def _join(samples: list[Sample]) -> Sample:
         **{name: torch.cat([sample[name] for sample in samples]) for name in ("input_ids", "labels")},
         "position_ids": torch.cat([torch.arange(length) for length in lengths]),
         "sample_ids": torch.arange(len(samples)).repeat_interleave(torch.tensor(lengths)),
+        "where": "; ".join(sample["where"] for sample in samples),
         **({"pixel_values": torch.cat(pixels)} if pixels else {}),
     }

@@ -1,10 +1,10 @@
 """Files to samples.
 
-a JSONL line -> conversation, images -> tokens that fit, tiles -> input_ids, labels (T,), pixel_values (tiles, 3, S, S)
+a JSONL line -> conversation, images -> tokens that fit, tiles -> input_ids, labels (T,), pixel_values (tiles, 3, S, S),
+and where the line stands
 """
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,13 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from common.images import open_image
+from common.images import open_image, path_below
+from common.json_text import parse_json
 from vitp.annotations import Skipped, Source, index_lines, repeat
 from vitp.conversation import IGNORED, ChatTemplate, Conversation, Tokens, expand_images, read_conversation
 from vitp.tiling import Tiling
 
-Sample = dict[str, torch.Tensor]
+Sample = dict[str, torch.Tensor | str]
 
 
 class InstructionDataset(Dataset):
@@ -65,7 +66,7 @@ class InstructionDataset(Dataset):
         """-> input_ids, labels (T,), pixel_values (tiles, 3, S, S) where it has images; None for a broken sample."""
         try:
             source, tiling, conversation, _ = self._record(index)
-            images = [open_image(source.root / name) for name in conversation.images]
+            images = [open_image(path_below(source.root, name)) for name in conversation.images]
             if source.data_augment:
                 random = np.random.default_rng((self.seed, self.epoch, index))
                 images = [_jpeg(image, int(random.integers(75, 101))) for image in images]
@@ -78,7 +79,9 @@ class InstructionDataset(Dataset):
             return None
         shown = tokens.input_ids.count(self.template.context_id) // tiling.tokens
         pixels = {"pixel_values": torch.cat(tiles)[:shown]} if shown else {}
-        return {"input_ids": torch.tensor(tokens.input_ids), "labels": torch.tensor(tokens.labels), **pixels}
+        where = " ".join([self.where(index), *map(str, conversation.images)])
+        ids, labels = torch.tensor(tokens.input_ids), torch.tensor(tokens.labels)
+        return {"input_ids": ids, "labels": labels, "where": where, **pixels}
 
     def lengths(self) -> list[int | None]:
         """Tokens of each sample, without decoding an image; None for what cannot be used."""
@@ -96,14 +99,14 @@ class InstructionDataset(Dataset):
         which, _, start = self.table[index]
         with self.sources[which].annotation.open("rb") as file:
             file.seek(start)
-            record = json.loads(file.readline())
+            record = parse_json(file.readline())
         return self.sources[which], self.tilings[which], read_conversation(record), record
 
     def _length(self, index: int) -> int | None:
         try:
             source, tiling, conversation, record = self._record(index)
             told = _told_size(record) if len(conversation.images) == 1 else None
-            sizes = [told or image_size(source.root / name) for name in conversation.images]
+            sizes = [told or image_size(path_below(source.root, name)) for name in conversation.images]
             return len(fit(self.template, conversation, sizes, tiling, self.max_seq_length)[0].input_ids)
         except (ValueError, OSError) as error:
             self.skipped.add(self.where(index), error, len(self))

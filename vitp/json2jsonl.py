@@ -21,6 +21,7 @@ if not __package__:  # started as a file: imports begin at the repository root
 from tqdm import tqdm  # noqa: E402
 
 from common.checkpoint import write_atomically  # noqa: E402
+from common.json_text import parse_json  # noqa: E402
 from common.run import write_json  # noqa: E402
 from common.script import run_script  # noqa: E402
 from vitp.annotations import Skipped  # noqa: E402
@@ -36,17 +37,21 @@ def read_records(path: str | Path) -> list[dict]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    text = path.read_text(encoding="utf-8-sig")
+    text = path.read_bytes()
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = parse_json(text)
+    except ValueError as error:
         try:
-            content = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError:
-            raise ValueError(f"{path}: neither JSON ({error}) nor JSONL") from None
+            content = [parse_json(line) for line in text.splitlines() if line.strip()]
+        except ValueError:
+            raise ValueError(f"{path}: neither JSON nor JSONL: {error}") from None
     if isinstance(content, dict) and "images" in content and "annotations" in content:
-        names = {image["id"]: image["file_name"] for image in content["images"]}
-        return [{"image": names.get(one["image_id"]), "caption": one.get("caption")} for one in content["annotations"]]
+        try:
+            names = {image["id"]: image["file_name"] for image in content["images"]}
+            annotations = content["annotations"]
+            return [{"image": names.get(one["image_id"]), "caption": one.get("caption")} for one in annotations]
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}: has 'images' and 'annotations', but not as COCO has ({error})") from None
     if isinstance(content, dict) and "conversations" not in content and "caption" not in content:
         return [{"image": image, "caption": caption} for image, caption in content.items()]
     return content if isinstance(content, list) else [content]

@@ -30,6 +30,7 @@ from transformers.utils import is_flash_attn_2_available, logging  # noqa: E402
 from common.device import keep_freed_memory  # noqa: E402
 from common.run import Run, write_json  # noqa: E402
 from common.script import run_script  # noqa: E402
+from common.state import last_checkpoint, what_is_wrong  # noqa: E402
 from vitp import demo  # noqa: E402
 from vitp.annotations import Skipped, read_meta  # noqa: E402
 from vitp.batching import Collator, PackedDataset  # noqa: E402
@@ -43,7 +44,7 @@ from vitp.parts import build_model  # noqa: E402
 from vitp.processing import build_processor, read_image_settings, read_tokenizer  # noqa: E402
 from vitp.tiling import Tiling  # noqa: E402
 from vitp.token_masking import TokenMasking, build_masking  # noqa: E402
-from vitp.trainer import InstructionTrainer, RunLog, last_checkpoint  # noqa: E402
+from vitp.trainer import InstructionTrainer, RunLog  # noqa: E402
 
 
 @dataclass
@@ -166,6 +167,7 @@ def build_trainer(
         run,
         masking=masking,
         group_by_length=data.group_by_length,
+        max_bad_steps=run.max_bad_steps,
         train_dataset=train_set,
         eval_dataset=dataset(data.eval_meta_path, "skipped_eval") if data.eval_meta_path else None,
         data_collator=Collator(parts.tokenizer.pad_token_id),
@@ -219,8 +221,8 @@ def _check(model_arguments: ModelArguments, data: DataArguments, run: RunArgumen
         return None
     if wanted.lower() not in ("true", "yes", "1"):
         there = Path(wanted)
-        if not (there / "trainer_state.json").is_file():
-            raise FileNotFoundError(f"{wanted}: no whole checkpoint of a run (--resume_from_checkpoint)")
+        if wrong := what_is_wrong(there, "trainer_state.json"):
+            raise ValueError(f"{wanted}: no whole checkpoint of a run, {wrong} (--resume_from_checkpoint)")
     if there is None:
         raise FileNotFoundError(f"{run.output_dir}: no whole checkpoint-N to go on from")
     return there

@@ -1,27 +1,27 @@
-"""Hugging Face's Trainer, whole, and what it lacks: exact resume of the token masking, checkpoints that are loaded
+"""Hugging Face's Trainer, and what it lacks for ViTP: exact resume of the token masking, checkpoints that are loaded
 strictly, batches of like length in an order that can be resumed, and this repository's logs.
 """
 
-import json
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from common.checkpoint import read_tensors, write_atomically
-from common.length_groups import LengthGroupedSampler, TellEpoch
+from common.hf_trainer import SteadyTrainer
+from common.length_groups import LengthGroupedSampler
 from common.run import Run
+from vitp.dataset import Sample
 from vitp.token_masking import TokenMasking
 
 
-class InstructionTrainer(Trainer):
+class InstructionTrainer(SteadyTrainer):
     """masking: the model's, whose generator is saved and restored with the other random states of each process."""
 
     def __init__(self, *arguments, masking: TokenMasking | None = None, group_by_length: bool = False, **named):
-        super().__init__(*arguments, **named)
+        super().__init__(*arguments, file_of=_file_of, **named)
         self.masking, self.group_by_length = masking, group_by_length
         self.add_callback(_Epochs(self))
-        self.add_callback(TellEpoch())
 
     def _get_train_sampler(self, train_dataset=None):
         if not self.group_by_length:
@@ -72,16 +72,6 @@ class RunLog(TrainerCallback):
             self.run.writer.flush()
 
 
-def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint-N that is whole: Trainer writes trainer_state.json into it last."""
-    found = []
-    for path in Path(output_dir).glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdigit() and _is_whole(path / "trainer_state.json"):
-            found.append((int(number), path))
-    return max(found)[1] if found else None
-
-
 class _Epochs(TrainerCallback):
     """Tells the data the epoch; accelerate does not, under a batch sampler."""
 
@@ -92,11 +82,8 @@ class _Epochs(TrainerCallback):
         self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
 
 
-def _is_whole(state: Path) -> bool:
-    try:
-        return "global_step" in json.loads(state.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+def _file_of(sample: Sample) -> str:
+    return sample["where"]
 
 
 def _under(name: str) -> str:

@@ -1,0 +1,160 @@
+"""A step whose loss or gradient is not finite is left out, counted and named; too many in a row end the run."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from common.batches import ShuffledBatches
+from common.loop import Trainer
+from common.plan import Plan, set_learning_rate
+
+COUNT, WIDTH = 24, 5
+
+
+class Numbers:
+    """Rows of numbers; those of `poisoned` are NaN."""
+
+    def __init__(self, poisoned=()):
+        self.rows = torch.randn(COUNT, WIDTH, generator=torch.Generator().manual_seed(0))
+        self.rows[list(poisoned)] = math.nan
+
+    def __getitem__(self, key):
+        return {"rows": self.rows[key.index]}
+
+    def file_of(self, index):
+        return f"row_{index}.png"
+
+
+class Normalised(nn.Module):
+    """Batch normalisation keeps running means, which a forward pass in training changes."""
+
+    def __init__(self, infinite_gradient=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.line = nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, 1)
+        self.infinite_gradient = infinite_gradient
+
+    def forward(self, rows):
+        if self.infinite_gradient and rows.isnan().any():  # a finite loss: the slope of a square root at 0
+            loss = (self.line(self.norm(rows.nan_to_num())) * 0).sum().sqrt()
+        else:
+            loss = self.line(self.norm(rows)).square().mean()
+        return loss, {"part": loss.detach() * 2}
+
+
+def make(tmp_path, poisoned, accumulation=1, limit=5, epochs=2, ema=0.5, model=None):
+    model = model or Normalised()
+    loader = DataLoader(Numbers(poisoned), batch_sampler=ShuffledBatches(COUNT, 4, seed=1))
+    logged = []
+    (tmp_path / "logs").mkdir(exist_ok=True)
+    run = SimpleNamespace(log_folder=tmp_path / "logs", log=lambda step, values: logged.append((step, values)))
+    plan = Plan(epochs, 0.01, 0.0, 3, 1.0, accumulation, 1, 1, limit)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1, fused=True)
+    return Trainer(Accelerator(cpu=True), model, optimizer, loader, plan, run, tmp_path / "last", ema), logged
+
+
+def by_hand(poisoned, accumulation=1, epochs=2, ema=0.5):
+    """The same training, written out; a step with a poisoned row does not take place."""
+    data, model, batches = Numbers(), Normalised(), ShuffledBatches(COUNT, 4, seed=1)
+    average = {name: value.clone().float() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    per_epoch, step, taken = 6 // accumulation, 0, 0
+    for epoch in range(epochs):
+        batches.set_position(epoch)
+        rows = [[key.index for key in batch] for batch in batches]
+        for first in range(0, per_epoch * accumulation, accumulation):
+            group = rows[first : first + accumulation]
+            set_learning_rate(optimizer, step, per_epoch, Plan(epochs, 0.01, 0.0, 3))
+            step += 1
+            if set(poisoned) & {index for batch in group for index in batch}:
+                continue
+            taken += 1
+            for batch in group:
+                (model(data.rows[batch])[0] / accumulation).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            for name, value in model.state_dict().items():  # the first update copies
+                average[name] = value.clone().float() if taken == 1 else average[name] * ema + value * (1 - ema)
+    return model, average, step, taken
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("infinite_gradient", [False, True], ids=["loss", "gradient"])
+def test_weights_are_those_of_a_run_without_the_step(tmp_path, accumulation, infinite_gradient, capsys):
+    trainer, logged = make(tmp_path, [7], accumulation, model=Normalised(infinite_gradient))
+    epochs = list(trainer.epochs())
+    model, average, steps, taken = by_hand([7], accumulation)
+    assert steps - taken == trainer.progress.left_out == 2 and trainer.progress.step == steps
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(trainer.plain_model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+        if value.is_floating_point():
+            torch.testing.assert_close(trainer.best_model.state_dict()[name], average[name], rtol=1e-4, atol=1e-5)
+    states = trainer.optimizer.state_dict()["state"].values()
+    assert all(state["step"] == taken and state["exp_avg"].isfinite().all() for state in states)
+    assert all(math.isfinite(value) for _, means in epochs for value in means.values())
+    assert [step for step, _ in logged] == list(range(1, steps + 1))
+    assert logged[-1][1]["train/skipped_steps"] == 2 and "NaN" not in json.dumps(logged)
+    bad = [step for step, values in logged if "train/loss" not in values]
+    lines = [json.loads(line) for line in (tmp_path / "logs" / "skipped_steps.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == bad and len(bad) == 2
+    assert all("row_7.png" in line["files"] and len(line["files"]) == 4 * accumulation for line in lines)
+    what = "the gradient" if infinite_gradient else "the loss"
+    shown = capsys.readouterr().err
+    assert f"left out: step {bad[0]}, {what} is not finite; its files: row_" in shown
+
+
+def test_means_are_over_the_steps_that_were_taken(tmp_path):
+    trainer, logged = make(tmp_path, [7], epochs=1)
+    ((_, means),) = trainer.epochs()
+    losses = [values["train/loss"] for _, values in logged if "train/loss" in values]
+    assert len(losses) == 5 and means["loss"] == pytest.approx(sum(losses) / 5)
+
+
+def test_too_many_in_a_row_end_the_run_with_names(tmp_path):
+    trainer, _ = make(tmp_path, range(COUNT), limit=3)
+    with pytest.raises(ValueError) as caught:
+        list(trainer.epochs())
+    words = str(caught.value)
+    assert "the loss is not finite at step 3, the last of 3 such steps in a row; its files: row_" in words
+    assert "\n" not in words and "LEARNING_RATE" in words
+    assert not (tmp_path / "last").exists()  # nothing is written after a bad step
+    first = Normalised().state_dict()
+    assert all(torch.equal(first[name], value) for name, value in trainer.plain_model.state_dict().items())
+
+
+def test_a_good_step_in_between_starts_the_count_again(tmp_path):
+    batches = ShuffledBatches(COUNT, 4, seed=1)
+    order = [[key.index for key in batch] for batch in batches]
+    trainer, _ = make(tmp_path, order[0] + order[2] + order[4], limit=2, epochs=1)
+    list(trainer.epochs())
+    assert trainer.progress.left_out == 3
+
+
+def test_an_epoch_without_a_good_step_ends_the_run(tmp_path):
+    trainer, _ = make(tmp_path, range(COUNT), limit=50)
+    with pytest.raises(ValueError, match="epoch 1: no step with a finite loss"):
+        list(trainer.epochs())
+
+
+def test_a_resumed_run_goes_on_counting(tmp_path):
+    (tmp_path / "whole").mkdir()
+    whole, _ = make(tmp_path / "whole", [7])
+    list(whole.epochs())
+    stopped, _ = make(tmp_path, [7])
+    for epoch, _ in stopped.epochs():
+        if epoch == 1:
+            break  # before the second epoch's end is written; last/ is of one of its steps
+    resumed, _ = make(tmp_path, [7])
+    resumed.resume()
+    assert 6 < resumed.progress.step <= 12
+    list(resumed.epochs())
+    assert resumed.progress.left_out == whole.progress.left_out == 2
+    for name, value in whole.plain_model.state_dict().items():
+        assert torch.equal(resumed.plain_model.state_dict()[name], value), name

@@ -1,0 +1,283 @@
+"""Every reader of other people's files, given what no program would write.
+
+It names what is wrong in one line, or leaves it out; it never stops with another error, and never opens what lies
+outside the data.
+"""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import config
+from blip2_gated.dataset import Columns
+from blip2_gated.dataset import read_samples as read_questions
+from clip.pairs import find_pairs
+from clip.text_list import read_texts
+from common.checkpoint import load_model_file, read_tensors
+from common.images import open_image, path_below
+from common.script import one_line
+from common.settings import read_settings
+from dataset import load_target
+from llava.conversations import find_conversations
+from llava.samples import read_samples
+from llava.settings import read_training_settings
+from llava.tables import read_requests
+from vitp.annotations import index_lines, read_meta
+from vitp.dataset import image_size
+from vitp.json2jsonl import read_records, to_conversation
+
+OFTEN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+SAID = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A star."}]
+RECORD = {"image": "a.png", "caption": "a star", "conversations": SAID, "text": "a star"}
+META = {"one": {"root": ".", "annotation": "lines.jsonl", "repeat_time": 1, "max_dynamic_patch": 6}}
+JSONL = "".join(json.dumps(RECORD) + "\n" for _ in range(3)).encode()
+TABLE = b'image,question,answer,style,text\na.png,What?,A star,flat,a star\na.png,"Two,\nlines?",No,,none\n'
+SETTINGS = b'{"training": {"batch_size": 4}, "epochs": 2, "ignore_targets": ["mask"]}'
+
+
+def torch_file(content) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def pickled(content) -> bytes:
+    """As torch wrote files before its zips."""
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 9, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def jpeg() -> bytes:
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 9, 3), dtype=np.uint8)).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def shard() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in (
+            ("000.png", png()),
+            ("000.txt", b"a star"),
+            ("001.png", png()),
+            ("001.json", b'{"a": 1}'),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def read_all_of_meta(path: Path) -> None:
+    for source in read_meta(path):
+        index_lines(source)
+
+
+def read_all_of_shards(path: Path) -> None:
+    for pair in find_pairs(path)[0]:
+        open_image(pair.image)
+
+
+def convert_all(path: Path) -> None:
+    for number, record in enumerate(read_records(path)):
+        to_conversation(record, number, ["What?"])
+
+
+READERS = {  # name of the file: what is in it, who reads it
+    "clip.json": (json.dumps([RECORD] * 2).encode(), find_pairs),
+    "clip.jsonl": (JSONL, find_pairs),
+    "shard.tar": (shard(), read_all_of_shards),
+    "texts.jsonl": (JSONL, read_texts),
+    "texts.txt": ("a star\nein Stern\n星\n".encode(), read_texts),
+    "llava.json": (json.dumps([RECORD] * 2).encode(), find_conversations),
+    "llava.jsonl": (JSONL, find_conversations),
+    "samples.jsonl": (JSONL, read_samples),
+    "samples.csv": (TABLE, read_samples),
+    "requests.csv": (TABLE, read_requests),
+    "requests.jsonl": (JSONL, read_requests),
+    "meta.json": (json.dumps(META).encode(), read_all_of_meta),
+    "lines.jsonl": (JSONL, lambda path: read_all_of_meta(path.parent / "meta.json")),
+    "records.json": (json.dumps([RECORD] * 2).encode(), convert_all),
+    "records.jsonl": (JSONL, convert_all),
+    "questions.csv": (TABLE, lambda path: read_questions(path, path.parent, "csv", Columns())),
+    "settings.yaml": (SETTINGS, lambda path: read_settings(config, ["--config", str(path)])),
+    "training.json": (b'{"lora_rank": 7, "learning_rate": 0.5}',
+                      lambda path: read_training_settings(["--config", str(path)])),
+    "a_embed.pt": (torch_file(torch.randn(3, 4)), lambda path: load_target(path, "embed")),
+    "model.pth": (torch_file({"format": 1, "kind": "x", "model_state_dict": {"a": torch.ones(2)}}),
+                  lambda path: load_model_file(path, "x")),
+    "legacy.pt": (pickled({"a": torch.ones(2)}), read_tensors),
+    "image.png": (png(), open_image),
+    "image.jpg": (jpeg(), open_image),
+    "size.jpg": (jpeg(), image_size),
+}  # fmt: skip
+
+
+def mutate(content: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    """Each edit: at a place, so many bytes are replaced by others."""
+    for place, length, new in edits:
+        place %= len(content) + 1
+        content = content[:place] + new + content[place + length :]
+    return content
+
+
+EDITS = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 40), st.binary(max_size=6)), min_size=1, max_size=4)
+WORDS = st.sampled_from(["", "a.png", "..", "/", "\0", "\ud800", "x", "human", "<image>"])
+KEYS = st.sampled_from([*RECORD, "from", "value", "id", "file_name", "image_id"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def survives(name: str, content: bytes) -> None:
+    """The reader returns, or raises what a script shows as one line that names a file."""
+    with TemporaryDirectory() as folder:
+        Path(folder, "a.png").write_bytes(png())
+        Path(folder, "meta.json").write_bytes(READERS["meta.json"][0])
+        Path(folder, "lines.jsonl").write_bytes(JSONL)
+        path = Path(folder, name)
+        path.write_bytes(content)
+        try:
+            READERS[name][1](path)
+        except (ValueError, OSError) as error:
+            line = one_line(error)
+            assert line and "\n" not in line and not isinstance(error, UnicodeError), repr(error)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_file_as_it_should_be_is_read(name, tmp_path):
+    content, read = READERS[name]
+    for other in ("meta.json", "lines.jsonl", name):
+        (tmp_path / other).write_bytes(READERS[other][0])
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / name).write_bytes(content)
+    read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_mutated_and_random_bytes(name):
+    @OFTEN
+    @given(EDITS)
+    def mutated(edits):
+        survives(name, mutate(READERS[name][0], edits))
+
+    @OFTEN
+    @given(st.binary(max_size=200))
+    @example(b"")
+    @example(b"\xff\xfe\x00\x00")
+    @example(b"[" * 100_000)
+    @example(b'{"a":' * 100_000)
+    @example(b"\x00" * 300)
+    def random(content):
+        survives(name, content)
+
+    mutated()
+    random()
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name.endswith((".json", ".jsonl", ".yaml"))])
+def test_json_of_any_shape(name):
+    keys = [*RECORD, "file_name", "messages", "images", "annotations", "traits"]
+    fields = st.fixed_dictionaries({}, optional=dict.fromkeys(keys, VALUES))
+
+    @OFTEN
+    @given(VALUES | st.lists(fields, max_size=3) | fields | st.dictionaries(st.text(max_size=3), fields, max_size=2))
+    def shaped(content):
+        survives(name, json.dumps(content).encode())
+
+    shaped()
+
+
+def scene(folder: Path) -> Path:
+    """A data folder with one good image, and a secret beside it that is an image too."""
+    data = folder / "data"
+    data.mkdir()
+    Image.new("RGB", (9, 9), "red").save(data / "a.png")
+    Image.new("RGB", (9, 9), "blue").save(folder / "secret.png")
+    return data
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "x/../../secret.png", "{folder}/secret.png", "../../etc/passwd"])
+def test_data_cannot_name_files_outside_its_folder(tmp_path, name):
+    data, name = scene(tmp_path), name.format(folder=tmp_path)
+    good, bad = {**RECORD, "id": 1}, {**RECORD, "image": name, "id": 2}
+    (data / "data.json").write_text(json.dumps([good, bad]))
+    (data / "data.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    (data / "table.csv").write_text(f"image,question,answer,style\na.png,What?,A star,\n{name},What?,A star,\n")
+    (data / "meta.json").write_text(json.dumps({"one": {"root": ".", "annotation": "data.jsonl"}}))
+    found = {
+        "clip": find_pairs(data / "data.json"),
+        "llava": find_conversations(data / "data.jsonl"),
+        "blip2": read_questions(data / "table.csv", data, "csv", Columns()),
+    }
+    for system, (samples, skipped) in found.items():
+        assert len(samples) == 1, system
+        assert name in " ".join(skipped.values()) and "leaves" in " ".join(skipped.values()), system
+    with pytest.raises(ValueError, match="leaves"):
+        path_below(data, name)
+
+
+def test_members_of_a_shard_are_read_in_place_whatever_their_names_say(tmp_path):
+    shard, content = tmp_path / "evil.tar", png()
+    with tarfile.open(shard, "w") as archive:
+        for name in ("../../000.png", "/etc/001.png", "link.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            if name == "link.png":
+                member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
+            archive.addfile(member, io.BytesIO(content) if member.size else None)
+        for name in ("../../000.txt", "/etc/001.txt", "link.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = 6
+            archive.addfile(member, io.BytesIO(b"a star"))
+    before = sorted(tmp_path.parent.rglob("*"))
+    pairs, skipped = find_pairs(shard)
+    assert [open_image(pair.image).size for pair in pairs] == [(9, 12)] * 2 and len(skipped) == 1
+    assert sorted(tmp_path.parent.rglob("*")) == before  # nothing was unpacked
+
+
+def test_yaml_tags_and_pickles_run_nothing(tmp_path):
+    mark = tmp_path / "ran"
+    (tmp_path / "evil.yaml").write_text(f"epochs: !!python/object/apply:os.system ['touch {mark}']\n")
+    with pytest.raises(ValueError, match="evil.yaml: cannot be read as JSON or YAML"):
+        read_settings(config, ["--config", str(tmp_path / "evil.yaml")])
+
+    class Evil:
+        def __reduce__(self):
+            import os
+
+            return os.system, (f"touch {mark}",)
+
+    torch.save({"model_state_dict": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="refused, it holds Python objects"):
+        load_model_file(tmp_path / "evil.pth", "x")
+    assert not mark.exists()
+
+
+def test_a_laughing_yaml_does_not_hang(tmp_path):
+    """A billion laughs: nine lines of references that would unfold to 10^9 words."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (tmp_path / "laughs.yaml").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="laughs.yaml: unknown setting 'a0'"):
+        read_settings(config, ["--config", str(tmp_path / "laughs.yaml")])

@@ -1,0 +1,125 @@
+"""States to go on from: what is broken is noticed and named, and the one before takes its place."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from common.state import last_checkpoint, swap_in, what_is_wrong, whole_state, write_checksums
+
+DAMAGE = {
+    "one bit": lambda file: file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]),
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "deleted": lambda file: file.unlink(),
+}
+
+
+def write_state(folder: Path, step: int) -> Path:
+    (folder / "inner").mkdir(parents=True)
+    (folder / "progress.json").write_text(json.dumps({"step": step}))
+    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 40)
+    (folder / "inner" / "optimizer.bin").write_bytes(b"moments" * 100)
+    write_checksums(folder)
+    return folder
+
+
+def save(last: Path, step: int) -> None:
+    swap_in(write_state(last.with_name("last.partial"), step), last)
+
+
+def step_of(folder: Path) -> int:
+    return json.loads((folder / "progress.json").read_text())["step"]
+
+
+@pytest.mark.parametrize("name", ["progress.json", "model.safetensors", "inner/optimizer.bin"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_noticed_and_the_state_before_is_taken(tmp_path, name, damage, capsys):
+    last = tmp_path / "last"
+    save(last, 1)
+    save(last, 2)
+    whole_state(last)
+    assert step_of(last) == 2 and capsys.readouterr().err == ""
+    DAMAGE[damage](last / name)
+    wrong = what_is_wrong(last, "progress.json")
+    assert name.split("/")[-1] in wrong
+    whole_state(last)
+    assert step_of(last) == 1 and what_is_wrong(last, "progress.json") == ""
+    shown = capsys.readouterr().err
+    assert f"{last}: {wrong}; kept as {last}.broken" in shown and (tmp_path / "last.broken").is_dir()
+    save(last, 2)
+    assert step_of(last) == 2 and step_of(tmp_path / "last.older") == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_without_a_whole_state_before_it_says_so(tmp_path, damage):
+    last = tmp_path / "last"
+    with pytest.raises(FileNotFoundError, match="no state to resume from"):
+        whole_state(last)
+    save(last, 1)
+    DAMAGE[damage](last / "model.safetensors")
+    with pytest.raises(ValueError, match="model.safetensors is .*no whole state before it"):
+        whole_state(last)
+    save(last, 2)  # the broken one is now the one before
+    DAMAGE[damage](last / "model.safetensors")
+    with pytest.raises(ValueError, match="model.safetensors is .*no whole state before it"):
+        whole_state(last)
+
+
+def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path):
+    last = tmp_path / "last"
+    save(last, 1)
+    last.rename(tmp_path / "last.older")
+    whole_state(last)
+    assert step_of(last) == 1
+
+
+@pytest.mark.parametrize("moment", ["the older one is deleted", "both are moved"])
+def test_a_kill_while_states_change_places_and_then_damage(tmp_path, moment, capsys):
+    last = tmp_path / "last"
+    save(last, 1)
+    write_state(tmp_path / "last.partial", 2)
+    if moment == "both are moved":
+        last.rename(tmp_path / "last.older")
+        DAMAGE["one bit"](tmp_path / "last.older" / "model.safetensors")
+    else:
+        DAMAGE["one bit"](last / "model.safetensors")
+    whole_state(last)
+    assert step_of(last) == 2 and what_is_wrong(last, "progress.json") == ""
+
+
+def test_a_state_that_is_half_written_is_never_taken(tmp_path):
+    last = tmp_path / "last"
+    save(last, 1)
+    (write_state(tmp_path / "last.partial", 2) / "checksums.json").unlink()
+    DAMAGE["one bit"](last / "model.safetensors")
+    with pytest.raises(ValueError, match="no whole state before it"):
+        whole_state(last)
+
+
+def test_damaged_checksums_and_states_of_older_runs(tmp_path):
+    last = write_state(tmp_path / "last", 1)
+    for content in (b"\xff\x00", b"[1]", b"{", b'{"progress.json": 3}', b'{"../../etc/passwd": "0"}'):
+        (last / "checksums.json").write_bytes(content)
+        assert what_is_wrong(last, "progress.json")
+    (last / "checksums.json").unlink()  # as runs before left them
+    assert what_is_wrong(last, "progress.json") == ""
+    (last / "progress.json").write_text('{"st')
+    assert what_is_wrong(last, "progress.json").startswith("cannot be read")
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_broken_ones_are_named(tmp_path, capsys):
+    for number in (2, 9, 10):
+        shutil.copytree(write_state(tmp_path / "made", number), tmp_path / f"checkpoint-{number}")
+        shutil.rmtree(tmp_path / "made")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10" and capsys.readouterr().err == ""
+    DAMAGE["one bit"](tmp_path / "checkpoint-10" / "model.safetensors")
+    DAMAGE["truncated"](tmp_path / "checkpoint-9" / "model.safetensors")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1:] for line in shown] == [
+        [str(tmp_path / f"checkpoint-{number}"), "model.safetensors is not as it was written"] for number in (10, 9)
+    ]
+    DAMAGE["deleted"](tmp_path / "checkpoint-2" / "model.safetensors")
+    assert last_checkpoint(tmp_path) is None
