@@ -121,7 +121,7 @@ class ResamplerHead(nn.Module):
 
     def forward(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         keys = self.project_in(patches)  # (B, N, W)
-        queries = self.queries.expand(len(patches), -1, -1)  # (B, L, W)
+        queries = self.queries.expand(patches.shape[0], -1, -1)  # (B, L, W)
         tokens = queries + self.attention(queries, keys, keys, need_weights=False)[0]
         tokens = self.norm(tokens + self.mlp(tokens))
         return self.project_out(tokens), self.mask_head(tokens).squeeze(-1) if self.mask_head else None
@@ -178,7 +178,7 @@ def colour_histogram(image: torch.Tensor, bins: int = 8) -> torch.Tensor:
     whole = image.dtype == torch.uint8
     cells = image.long() * bins // 256 if whole else (image * bins).long().clamp(0, bins - 1)
     cells = ((cells[:, 0] * bins + cells[:, 1]) * bins + cells[:, 2]).flatten(1)  # (B, H W)
-    counts = torch.zeros(len(image), bins**3, device=image.device)
+    counts = torch.zeros(image.shape[0], bins**3, device=image.device)
     counts.scatter_add_(1, cells, torch.ones_like(cells, dtype=counts.dtype))
     return (counts / cells.shape[1]).sqrt()
 

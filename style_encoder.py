@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from common.augment import square
-from common.checkpoint import load_model_file, save_model
+from common.checkpoint import save_model
 from common.image_store import STORE_SCALE, fit_shorter_side
 from common.images import open_image
+from common.model_folder import load_model
 from model import VisionStyleEncoder
 
 KIND = "style encoder"
@@ -25,8 +26,9 @@ def save_encoder(path: str | Path, encoder: VisionStyleEncoder, **facts: Any) ->
 
 
 def load_encoder(path: str | Path, device: torch.device) -> tuple[VisionStyleEncoder, dict[str, Any]]:
-    """-> encoder in eval mode on `device`, and everything else that the file holds."""
-    content = load_model_file(path, KIND)
+    """A file of save_encoder, a folder that push_to_hub.py wrote, or a name on the Hub -> encoder in eval mode on
+    `device`, and everything else that the file holds."""
+    content = load_model(path, KIND)
     encoder = VisionStyleEncoder(**content["build"])
     try:
         encoder.load_state_dict(content.pop("model_state_dict"))

@@ -17,7 +17,8 @@ from blip2_gated.backbone import build_blip2, fit_config, is_config, read_blip2,
 from blip2_gated.backbone import train_tokenizer as learn_tokenizer
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.style_words import StyleWords
-from common.checkpoint import load_model_file, save_model
+from common.checkpoint import save_model
+from common.model_folder import load_model
 
 KIND = "blip2_gated"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -122,11 +123,12 @@ def save_full(path: str | Path, model: Blip2OPTGated, recipe: dict[str, Any], **
 def load_gated(
     path: str | Path, device: torch.device | str = "cpu", blip2: str = "", efficientnet: str = ""
 ) -> tuple[Blip2OPTGated, dict[str, Any]]:
-    """A file of save_gated or save_full -> the model in eval(), the file's content without weights.
+    """A file of save_gated or save_full, a folder that push_to_hub.py wrote, or a name on the Hub -> the model in
+    eval(), the file's content without weights.
 
     blip2, efficientnet: where their weights lie now, if not where they lay in training. Other weights are an error.
     """
-    content = load_model_file(path, KIND)
+    content = load_model(path, KIND)
     recipe = content["build"]
     if blip2 and "source" in recipe["blip2"]:
         recipe["blip2"] = {"source": blip2}

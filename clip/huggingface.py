@@ -116,7 +116,7 @@ def write_huggingface(model: CLIPModel, folder: str | Path) -> None:
         size={"shortest_edge": size}, crop_size={"height": size, "width": size},
         image_mean=model.facts["mean"], image_std=model.facts["std"],
     ).save_pretrained(folder)  # fmt: skip
-    _write_tokenizer(Path(folder), model.facts["tokenizer"]["context_length"])
+    write_vocabulary(Path(folder), model.facts["tokenizer"]["context_length"])
 
 
 def _architecture(config: CLIPConfig) -> dict:
@@ -169,7 +169,7 @@ def _config(model: CLIPModel) -> CLIPConfig:
     )  # fmt: skip
 
 
-def _write_tokenizer(folder: Path, context_length: int) -> None:
+def write_vocabulary(folder: Path, context_length: int) -> None:
     """vocab.json and merges.txt from the vocabulary that comes with open_clip."""
     bpe = SimpleTokenizer()
     special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}

@@ -27,7 +27,8 @@ from clip.architectures import architecture_of, build_network, with_text_tower
 from clip.losses import clip_loss, positive_pairs, siglip_loss
 from clip.tokenizer import ClipTokenizer, HuggingFaceTokenizer, pad, read_tokenizer, tokenizer_from
 from clip.weights import load_pretrained, load_weights
-from common.checkpoint import load_model_file, save_model
+from common.checkpoint import save_model
+from common.model_folder import is_model_folder, load_model
 from common.vision import create_backbone
 
 KIND = "clip"
@@ -225,12 +226,13 @@ def save_clip(path: str | Path, model: CLIPModel, **facts: Any) -> None:
 
 
 def load_clip(path: str | Path, device: torch.device | str = "cpu") -> tuple[CLIPModel, dict[str, Any]]:
-    """A file of save_clip, or a folder or hub name of a Hugging Face CLIP -> model in eval mode, the file's facts."""
+    """A file of save_clip; or a folder or name on the Hub, of push_to_hub.py or of a Hugging Face CLIP -> model in
+    eval mode, the file's facts."""
     from clip.huggingface import read_huggingface  # which needs CLIPModel
 
-    if not Path(path).is_file():
+    if not Path(path).is_file() and not is_model_folder(path):
         return read_huggingface(path).to(device).eval(), {}
-    content = load_model_file(path, KIND)
+    content = load_model(path, KIND)
     model = CLIPModel(**content["build"])
     model.load_state_dict(content.pop("model_state_dict"))
     return model.to(device).eval(), content

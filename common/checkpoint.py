@@ -64,15 +64,25 @@ def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[
 
 def load_model_file(path: str | Path, kind: str) -> dict[str, Any]:
     """Read a file of save_model and check that it is of this `kind`."""
-    path = Path(path)
+    content = read_model_file(path)
+    check_kind(path, content, kind)
+    return content
+
+
+def read_model_file(path: str | Path) -> dict[str, Any]:
+    """Read a file of save_model, of whatever kind."""
     content = read_tensors(path)
     if not isinstance(content, dict) or "model_state_dict" not in content or "kind" not in content:
         raise ValueError(f"{path}: holds no checkpoint of this project; expected one that train.py wrote")
+    return content
+
+
+def check_kind(path: str | Path, content: dict[str, Any], kind: str) -> None:
+    """ValueError where `content` is another kind of model, or of a later format than this code knows."""
     if content["kind"] != kind:
         raise ValueError(f"{path}: is a '{content['kind']}' checkpoint; a '{kind}' one is needed here")
     if content["format"] > FORMAT:
         raise ValueError(f"{path}: written by a newer version (format {content['format']}); update this repository")
-    return content
 
 
 def load_every_tensor(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: str | Path, what: str) -> None:

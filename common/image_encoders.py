@@ -53,7 +53,10 @@ def _kind_of_folder(path: Path) -> str:
     config = path / "config.json"
     if not config.is_file():
         raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    content = json.loads(config.read_text(encoding="utf-8"))
+    if content.get("kind") in OPENERS:  # of push_to_hub.py
+        return content["kind"]
+    kind = content.get("model_type")
     if kind not in FOLDERS:
         raise ValueError(f"{config}: model_type '{kind}'; expected {', '.join(FOLDERS)}")
     return FOLDERS[kind]

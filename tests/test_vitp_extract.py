@@ -122,6 +122,11 @@ def test_timm(saved, tmp_path):
     model.load_state_dict(load_file(tmp_path / "timm.safetensors"))
     features = model.forward_features(PIXELS)
     assert torch.allclose(features, tower(PIXELS).last_hidden_state, atol=1e-5)
+    main([str(folder), str(tmp_path / "timm"), "--format", "timm"])
+    opened = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    assert torch.equal(opened.forward_features(PIXELS), features)
+    config = timm.data.resolve_model_data_config(opened)
+    assert config["input_size"] == (3, 28, 28) and list(config["mean"]) == settings["mean"]
     normed = tiny_model(use_qk_norm=True)
     normed.save_pretrained(tmp_path / "normed")
     with pytest.raises(ValueError, match="timm has no name for a norm of queries"):
@@ -200,6 +205,9 @@ def test_a_timm_encoder_keeps_its_own_names(tmp_path):
     backbone = timm.create_model("test_vit", img_size=64, num_classes=0)
     backbone.load_state_dict(torch.load(tmp_path / "vit.pth"))
     assert same(backbone.state_dict(), model.model.vision_tower.timm_model.state_dict())
+    main([str(tmp_path / "whole"), str(tmp_path / "timm"), "--format", "timm"])
+    opened = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True)
+    assert same(opened.state_dict(), backbone.state_dict()) and opened.pretrained_cfg["input_size"][-1] == 64
     main([str(tmp_path / "whole"), str(tmp_path / "hf")])
     assert same(AutoModel.from_pretrained(tmp_path / "hf").state_dict(), model.model.vision_tower.state_dict())
 
@@ -210,7 +218,7 @@ def test_a_timm_encoder_keeps_its_own_names(tmp_path):
         (["one"], "two paths are needed"),
         (["one", "two", "three"], "two paths are needed"),
         (["gone", "vit.pth"], "gone: no such file or folder"),
-        (["{folder}", "vit", "--format", "timm"], "let its name end in .pth"),
+        (["{folder}", "vit", "--format", "internvit"], "let its name end in .pth"),
         (["{folder}", "vit.pth", "--format", "hf"], "writes a folder"),
         (["{empty}", "vit.pth"], "no weights in it"),
         (["{zero}", "vit.pth"], "zero_to_fp32.py"),

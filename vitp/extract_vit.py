@@ -2,7 +2,8 @@
 
     python vitp/extract_vit.py --checkpoint work_dirs/mine/checkpoint-8000 --output vit_weights/vitp_vit.pth
     python vitp/extract_vit.py work_dirs/mine vit_weights/vit            a folder for transformers' AutoModel
-    python vitp/extract_vit.py work_dirs/mine vit_timm.safetensors --format timm
+    python vitp/extract_vit.py work_dirs/mine vit_timm --format timm               a folder for timm.create_model
+    python vitp/extract_vit.py work_dirs/mine vit_timm.safetensors --format timm   its tensors alone
 
 A checkpoint is a folder of Trainer, of Hugging Face or of InternVL, or a file in it. .pth and .safetensors hold
 InternViT's own names, and <name>.json its config beside them. Nothing is rounded unless --dtype says so.
@@ -16,6 +17,7 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import timm  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from transformers import AutoModel, GotOcr2ImageProcessor  # noqa: E402
@@ -24,12 +26,14 @@ from transformers.utils import logging  # noqa: E402
 from common.checkpoint import write_atomically  # noqa: E402
 from common.run import write_json  # noqa: E402
 from common.script import run_script  # noqa: E402
+from common.timm_folder import write_timm_folder  # noqa: E402
 from vitp.internvl_keys import Weights, vit_from_transformers, vit_to_timm  # noqa: E402
 from vitp.model import TIMM  # noqa: E402
 from vitp.vit import Vit, internvit_settings, read_vit  # noqa: E402
 
 FORMATS = ("internvit", "hf", "timm")
 FILES = (".pth", ".pt", ".bin", ".safetensors")
+PLAIN_VIT = "vit_base_patch16_224"  # timm's name for a ViT of any size, whose sizes are arguments
 
 
 def write_folder(folder: Path, vit: Vit) -> None:
@@ -73,6 +77,23 @@ def timm_settings(vit: Vit) -> dict:
     return {"class": "timm.models.VisionTransformer", "build": build, "mean": vit.image_mean, "std": vit.image_std}
 
 
+def write_timm(folder: Path, vit: Vit) -> None:
+    """What timm.create_model("local-dir:FOLDER", pretrained=True) opens."""
+    if vit.config.model_type == TIMM:
+        model = timm.create_model(vit.config.architecture, **{"num_classes": 0, **(vit.config.model_args or {})})
+        weights = own_timm_weights(vit)
+    else:
+        model = timm.create_model(PLAIN_VIT, **timm_settings(vit)["build"])
+        weights = vit_to_timm(vit_from_transformers(vit.weights))
+    model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+    write_timm_folder(folder, model, vit.config.image_size[0], vit.image_mean, vit.image_std)
+
+
+def own_timm_weights(vit: Vit) -> Weights:
+    """Of an encoder that is one of timm's own: its names are the only ones it has."""
+    return {name.removeprefix("timm_model."): value for name, value in vit.weights.items()}
+
+
 def main(argv: list[str]) -> dict:
     parser = argparse.ArgumentParser(prog="extract_vit.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("paths", nargs="*", help="checkpoint and output, where the flags do not name them")
@@ -113,11 +134,13 @@ def _write(output: Path, kind: str, vit: Vit) -> None:
         if output.suffix in FILES:
             raise ValueError(f"{output}: --format hf writes a folder; give a name without {output.suffix}")
         write_folder(output, vit)
+    elif kind == "timm" and output.suffix not in FILES:
+        write_timm(output, vit)
     elif not output.suffix:
         raise ValueError(f"{output}: --format {kind} writes a file; let its name end in .pth or .safetensors")
-    elif vit.config.model_type == TIMM:  # one of timm's own models: its names are the only ones it has
-        weights = {name.removeprefix("timm_model."): value for name, value in vit.weights.items()}
-        write_file(output, weights, vit.config.to_dict() | {"image_mean": vit.image_mean, "image_std": vit.image_std})
+    elif vit.config.model_type == TIMM:
+        images = {"image_mean": vit.image_mean, "image_std": vit.image_std}
+        write_file(output, own_timm_weights(vit), vit.config.to_dict() | images)
     elif kind == "timm":
         write_file(output, vit_to_timm(vit_from_transformers(vit.weights)), timm_settings(vit))
     else:

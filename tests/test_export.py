@@ -1,0 +1,128 @@
+"""The style encoder outside: ONNX gives what PyTorch gives, preprocessing.json is enough to feed it, timm opens its
+backbone."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import export
+from model import VisionStyleEncoder
+from style_encoder import load_encoder, read_image, save_encoder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A network with convolutions and every head, its BatchNorm statistics not those of the start."""
+    torch.manual_seed(0)
+    encoder = VisionStyleEncoder(
+        "test_efficientnet", image_size=48, sequence_length=5, embed_width=12, pooled_width=10, predict_mask=True,
+        style_width=16,
+    )  # fmt: skip
+    encoder.train()(torch.randint(256, (8, 3, 48, 48), dtype=torch.uint8))
+    path = tmp_path_factory.mktemp("export") / "encoder.pth"
+    save_encoder(path, encoder)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(weights):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    result = export.main(["--weights", str(weights), "--output", str(weights.parent / "onnx")])
+    return weights.parent / "onnx", result
+
+
+def session(folder):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(folder / "style_encoder.onnx", providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_onnx_gives_what_torch_gives(weights, exported, batch):
+    encoder, _ = load_encoder(weights, CPU)
+    images = torch.randint(256, (batch, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        wanted = encoder(images)
+    runs = session(exported[0])
+    names = [output.name for output in runs.get_outputs()]
+    assert names == ["style", "embed", "pooled", "mask_logits", "mask"]
+    found = dict(zip(names, runs.run(None, {"image": images.numpy()})))
+    for name in names:
+        torch.testing.assert_close(torch.from_numpy(found[name]), getattr(wanted, name), rtol=1e-4, atol=1e-5)
+    assert found["embed"].shape == (batch, 5, 12) and found["mask"].dtype == np.int64
+
+
+def test_the_file_says_how_it_was_checked_and_nothing_of_this_machine(exported):
+    folder, result = exported
+    facts = json.loads((folder / "preprocessing.json").read_text())
+    assert facts["differences"] == result["differences"] and set(facts["differences"]) == set(facts["outputs"])
+    assert 0 < max(facts["differences"].values()) < 1e-4
+    written = (folder / "style_encoder.onnx").read_bytes()
+    for place in (export.__file__, torch.__file__, str(folder)):
+        assert place.rsplit("/", 1)[0].encode() not in written
+
+
+@pytest.mark.parametrize("size", [(200, 130), (60, 90), (40, 40), (48, 48)])
+def test_preprocessing_json_is_enough(weights, exported, size, tmp_path):
+    """Pillow and the numbers of the file alone, written as a stranger would."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    facts = json.loads((exported[0] / "preprocessing.json").read_text())
+
+    image = Image.open(tmp_path / "a.png").convert("RGB")
+    shorter, limit, side = min(image.size), facts["shrink_shorter_side_to"], facts["size"]
+    if shorter > limit:
+        image = image.resize([round(one * limit / shorter) for one in image.size], Image.Resampling.BICUBIC)
+    width, height = image.size
+    square = min(width, height)
+    left, top = (width - square) / 2, (height - square) / 2
+    image = image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + square, top + square))
+
+    encoder, _ = load_encoder(weights, CPU)
+    mine = np.asarray(image).transpose(2, 0, 1)
+    assert np.array_equal(mine, read_image(tmp_path / "a.png", encoder).numpy())
+    (style,) = session(exported[0]).run(["style"], {"image": mine[None]})
+    assert np.linalg.norm(style) == pytest.approx(1, abs=1e-5)
+    normalised = (mine / 255 - np.reshape(facts["mean"], (3, 1, 1))) / np.reshape(facts["std"], (3, 1, 1))
+    tower = encoder.tower
+    wanted = (torch.tensor(mine)[None] / 255 - tower.mean) / tower.std
+    np.testing.assert_allclose(normalised, wanted[0].numpy(), atol=1e-5)
+
+
+def test_a_file_that_differs_is_not_written(weights, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("common.onnx_file.TOLERANCE", 0.0)
+    with pytest.raises(ValueError, match="not written, it would differ from PyTorch"):
+        export.main(["--weights", str(weights), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_packages_one_line_says_what_to_install(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("common.onnx_file.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install -r requirements-export.txt"):
+        export.main(["--weights", str(weights), "--output", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("name, size", [("test_efficientnet", 48), ("test_vit", 48), ("test_vit", None)])
+def test_timm_opens_the_backbone(name, size, tmp_path):
+    torch.manual_seed(1)
+    encoder = VisionStyleEncoder(name, image_size=size, style_width=8).eval()
+    save_encoder(tmp_path / "encoder.pth", encoder)
+    export.main(["--weights", str(tmp_path / "encoder.pth"), "--output", str(tmp_path / "timm"), "--format", "timm"])
+    assert sorted(path.name for path in (tmp_path / "timm").iterdir()) == ["config.json", "model.safetensors"]
+    assert str(tmp_path) not in (tmp_path / "timm" / "config.json").read_text()
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    ours, size = encoder.tower.backbone, encoder.tower.image_size
+    image = torch.rand(2, 3, size, size).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():  # in one memory layout sums have one order
+        assert torch.equal(theirs.to(memory_format=torch.channels_last)(image), ours(image))
+    config = timm.data.resolve_model_data_config(theirs)
+    assert config["input_size"] == (3, size, size) and config["crop_pct"] == 1.0
+    assert torch.tensor(config["mean"]).equal(encoder.tower.mean.flatten())
