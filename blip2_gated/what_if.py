@@ -1,7 +1,7 @@
 """What would the answer be if the gates were told of another picture's style?
 
 image, question, style told: its own, another picture's, or nothing (gates closed)
-  -> answer, styles in what was told, styles that the answer's first word names
+  -> answer, styles in what was told, probability of each style's name as the answer
 
 The language model sees the same patches each time, so whatever differs has come through the gates.
 """
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from blip2_gated.model import Blip2OPTGated, Features
+from blip2_gated.prompts import IGNORED
 
 Picture = str | Path | Image.Image
 
@@ -22,7 +24,7 @@ class Told(NamedTuple):
 
     answer: str
     seen: dict[str, float]  # label: probability by the style head, the likeliest first; {} where nothing was told
-    named: dict[str, float]  # label: probability that the answer begins with a word of it, the likeliest first
+    named: dict[str, float]  # label: probability that the answer is its name and no more, the likeliest first
 
 
 @torch.no_grad()
@@ -46,19 +48,25 @@ def tell(model: Blip2OPTGated, features: Features, question: str, **options: Any
     logits = model.style_logits(features.pooled)
     seen = [] if logits is None else logits.softmax(-1)[0].tolist()
     (answer,) = model.predict_answers(features, [question], **options)
-    return Told(answer, _ranked(model, seen), _ranked(model, first_word_styles(model, features, question).tolist()))
+    return Told(answer, _ranked(model, seen), _ranked(model, name_probabilities(model, features, question).tolist()))
 
 
-def first_word_styles(model: Blip2OPTGated, features: Features, question: str) -> torch.Tensor:
-    """-> (C,) mass of the answer's first token on the tokens of each style; what is missing to 1 is on other words."""
-    batch = model.prompts.collate([model.prompts.encode(question)])
-    batch = {name: tensor.to(model.mean.device) for name, tensor in batch.items()}
-    control = model.control_tokens(features.pooled, batch["question_ids"], batch["question_mask"])
-    tokens = model.image_tokens(features.patches, control)
-    logits = model.answer_logits(batch["input_ids"], batch["attention_mask"], tokens)  # (1, T, vocabulary)
-    probabilities = logits[0, -1].float().softmax(-1).cpu()
-    styles = model.styles
-    return torch.zeros(len(styles.labels)).index_add(0, styles.token_classes, probabilities[styles.token_ids])
+@torch.no_grad()
+def name_probabilities(model: Blip2OPTGated, features: Features, question: str) -> torch.Tensor:
+    """features of one image -> (C,) P(the answer is the style's name), over its spellings; what is missing to 1 is on
+    other answers. Whole names, since styles may share words: Fluent 3D, Fluent flat."""
+    styles, device = model.styles, model.mean.device
+    if not styles.labels:
+        return torch.zeros(0)
+    spelled = [(number, spelling) for label, number in styles.numbers.items() for spelling in styles.spellings[label]]
+    batch = model.prompts.collate([model.prompts.encode(question, spelling) for _, spelling in spelled])
+    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    control = model.control_tokens(features.pooled, batch["question_ids"][:1], batch["question_mask"][:1])
+    tokens = model.image_tokens(features.patches, control).expand(len(spelled), -1, -1)
+    logits = model.answer_logits(batch["input_ids"], batch["attention_mask"], tokens)  # (N, T, vocabulary)
+    losses = F.cross_entropy(logits[:, :-1].float().mT, batch["labels"][:, 1:], ignore_index=IGNORED, reduction="none")
+    numbers = torch.tensor([number for number, _ in spelled])
+    return torch.zeros(len(styles.labels)).index_add(0, numbers, (-losses.sum(1)).exp().cpu())
 
 
 def _ranked(model: Blip2OPTGated, shares: list[float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from llava_tiny import picture
 from test_blip2_gated_model import KINDS, build
 
 from blip2_gated.model import Features
-from blip2_gated.what_if import first_word_styles, what_if
+from blip2_gated.what_if import name_probabilities, what_if
 
 QUESTION = "In which style is this drawn?"
 
@@ -26,11 +26,11 @@ def opened(kind, per_head):
 def test_nothing_told_is_a_gate_of_strength_0(kind, per_head):
     model = opened(kind, per_head)
     own = model.features(model.prepare([picture(1)]))
-    closed = first_word_styles(model, own._replace(pooled=None), QUESTION)
-    assert not torch.equal(closed, first_word_styles(model, own, QUESTION))
+    closed = name_probabilities(model, own._replace(pooled=None), QUESTION)
+    assert not torch.equal(closed, name_probabilities(model, own, QUESTION))
     for gate in model.gates:
         gate.scale.zero_()
-    assert torch.equal(closed, first_word_styles(model, own, QUESTION))
+    assert torch.equal(closed, name_probabilities(model, own, QUESTION))
 
 
 def test_only_the_style_is_anothers():
@@ -50,17 +50,25 @@ def test_only_the_style_is_anothers():
 
 
 @torch.no_grad()
-def test_first_word_by_hand():
+def test_probabilities_of_names_by_hand():
+    """A name after the other, a token after the other."""
     model = opened("kv", True)
     features = model.features(model.prepare([picture(1)]))
-    batch = model.prompts.collate([model.prompts.encode(QUESTION)])
-    batch.pop("labels")
-    probabilities = model(**batch, features=features).logits[0, -1].softmax(-1)
-    expected = [0.0] * len(model.styles.labels)
-    for token, number in zip(model.styles.token_ids.tolist(), model.styles.token_classes.tolist()):
-        expected[number] += float(probabilities[token])
-    assert first_word_styles(model, features, QUESTION).tolist() == pytest.approx(expected)
-    assert 0 < sum(expected) < 1
+    expected = dict.fromkeys(model.styles.labels, 0.0)
+    assert model.styles.spellings == {"black_cats": ["black cats"], "noto": ["Noto", "noto"]}
+    for label, spellings in model.styles.spellings.items():
+        for spelling in spellings:
+            row = model.prompts.encode(QUESTION, spelling)
+            batch = model.prompts.collate([row])
+            batch.pop("labels")
+            probabilities = model(**batch, features=features).logits[0].softmax(-1)
+            share = 1.0
+            for place, token in enumerate(row.answer, len(row.prompt)):
+                share *= float(probabilities[place - 1, token])
+            expected[label] += share
+    found = name_probabilities(model, features, QUESTION)
+    assert dict(zip(model.styles.labels, found.tolist())) == pytest.approx(expected, rel=1e-3)
+    assert 0 < sum(expected.values()) < 1
 
 
 def test_a_model_without_gates_says_so():
