@@ -37,7 +37,7 @@ def build_page(models: Models) -> gr.Blocks:
         ):
             if given:
                 with gr.Tab(name):
-                    gr.HTML(f"<small>{html.escape(given)}</small>")
+                    gr.HTML(f"<small>{html.escape('/'.join(Path(given).parts[-2:]))}</small>")
                     fill(models)
     return page
 
@@ -48,7 +48,7 @@ def fill_styles(models: Models) -> None:
     button = gr.Button("Compare", variant="primary")
     words = gr.Textbox(label="Likeness", lines=3)
     with gr.Row():
-        maps = [gr.Image(label=f"Where the style head looks, {name}", format="png") for name in ("first", "second")]
+        maps = [_map(f"Where the style head looks, {name} image", 320) for name in ("first", "second")]
     _ask(button.click, partial(answers.compare_styles, models), [first, second], [words, *maps], "compare")
 
 
@@ -57,11 +57,13 @@ def fill_search(models: Models) -> None:
         with gr.Column(scale=1):
             image = _picture("Image")
             like = gr.Button("Find images like this", variant="primary")
-            words = gr.Textbox(label="or words (of a CLIP's index)", max_length=MOST_WORDS)
+            words = gr.Textbox(label="or words, where the images' vectors are a CLIP's", max_length=MOST_WORDS)
             named = gr.Button("Find images of these words", variant="primary")
             count = gr.Slider(1, 60, 12, step=1, label="How many")
         with gr.Column(scale=3):
-            found = gr.Gallery(label="Found, the most alike first", columns=4, height="auto", format="jpeg")
+            found = gr.Gallery(
+                label="Found, the most alike first", columns=4, height=720, format="jpeg", buttons=["fullscreen"]
+            )
     _ask(like.click, partial(answers.search_by_image, models), [image, count], found, "search_image")
     by_words = partial(answers.search_by_words, models)
     _ask([named.click, words.submit], by_words, [words, count], found, "search_words")
@@ -70,7 +72,7 @@ def fill_search(models: Models) -> None:
 def fill_match(models: Models) -> None:
     def match(image: str, texts: str) -> tuple:
         ranked = answers.match_texts(models, image, texts)
-        choices = [(f"{one['score']:.3f}   {one['probability']:6.1%}   {one['text']}", one["text"]) for one in ranked]
+        choices = [(f"{one['score']:.3f} · {one['probability']:.1%} · {one['text']}", one["text"]) for one in ranked]
         best = ranked[0]["text"]
         return gr.Radio(choices=choices, value=best), answers.show_text(models, image, texts, best)
 
@@ -80,7 +82,7 @@ def fill_match(models: Models) -> None:
             texts = gr.Textbox(label="Texts, one a line", lines=4, max_length=MOST_LINES)
             button = gr.Button("Match", variant="primary")
         with gr.Column():
-            heat = gr.Image(label="Where the chosen text is", format="png", height=400)
+            heat = _map("Where the chosen text is", 400)
             chosen = gr.Radio([], label="Cosine, probability among these texts, text", elem_classes="choices")
     _ask(button.click, match, [image, texts], [chosen, heat], "match")
     _ask(chosen.input, partial(answers.show_text, models), [image, texts, chosen], heat, "where")
@@ -123,7 +125,9 @@ def fill_what_if(models: Models) -> None:
                 shown += [
                     gr.Textbox(label=f"{name}: answer"),
                     gr.Label(label="Styles that the gates are told", num_top_classes=5, show_heading=False),
-                    gr.Label(label="Styles that the answer's first word names", num_top_classes=5, show_heading=False),
+                    gr.Label(
+                        label="Probability of each style's name as the answer", num_top_classes=5, show_heading=False
+                    ),
                 ]
     _ask(button.click, what_if, [image, question, style_image], shown, "what_if")
 
@@ -133,6 +137,11 @@ def _picture(label: str) -> gr.Image:
     # gradio's own would decode the file here, whatever its size; common.images opens it, and says what is wrong with it
     picture.preprocess = lambda sent: sent.path if sent else None
     return picture
+
+
+def _map(label: str, height: int) -> gr.Image:
+    """Without gradio's button that sends the picture to its makers' site."""
+    return gr.Image(label=label, format="png", height=height, buttons=["fullscreen", "download"])
 
 
 def _ask(triggers: Any, function: Callable, inputs: list, outputs: Any, api_name: str) -> None:
