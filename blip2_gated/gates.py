@@ -110,7 +110,10 @@ class GatedCrossAttention(Blip2QFormerMultiHeadAttention):
         self, hidden_states, attention_mask=None, encoder_hidden_states=None, encoder_attention_mask=None,
         control_tokens=None, **kwargs,
     ):  # fmt: skip
-        """hidden_states (B, Q, C), encoder_hidden_states (B, N, V), control_tokens (B, M, D) -> (B, Q, C), None."""
+        """hidden_states (B, Q, C), encoder_hidden_states (B, N, V), control_tokens (B, M, D) -> (B, Q, C), None.
+
+        Without control tokens the gate is closed: plain cross-attention.
+        """
         query = self._heads(self.query(hidden_states))
         core = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.attention_dropout if self.training else 0.0
@@ -122,7 +125,7 @@ class GatedCrossAttention(Blip2QFormerMultiHeadAttention):
             return found.reshape(*found.shape[:2], -1).contiguous()
 
         key, value = self.key(encoder_hidden_states), self.value(encoder_hidden_states)
-        return self.gate(attend, key, value, control_tokens), None
+        return attend(key, value) if control_tokens is None else self.gate(attend, key, value, control_tokens), None
 
     def _heads(self, vectors: torch.Tensor) -> torch.Tensor:
         """(B, N, C) -> (B, heads, N, C / heads)."""

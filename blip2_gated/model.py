@@ -35,7 +35,7 @@ class Features(NamedTuple):
     """What the two frozen towers say of an image; may be kept and used again."""
 
     patches: torch.Tensor  # (B, N, V)
-    pooled: torch.Tensor | None  # (B, P); None without an EfficientNet
+    pooled: torch.Tensor | None  # (B, P); None without an EfficientNet, or to keep the gates closed
 
 
 class GatedOutput(NamedTuple):
@@ -138,15 +138,15 @@ class Blip2OPTGated(nn.Module):
     def control_tokens(
         self, pooled: torch.Tensor | None, question_ids: torch.Tensor, question_mask: torch.Tensor
     ) -> torch.Tensor | None:
-        """pooled (B, P), the question alone (B, W) -> (B, M, D); None where there are no gates."""
-        if self.mapper is None:
+        """pooled (B, P), the question alone (B, W) -> (B, M, D); None where there are no gates, or nothing to tell."""
+        if self.mapper is None or pooled is None:
             return None
         words = self.blip2.language_model.get_input_embeddings()(question_ids).detach()
         return self.mapper(self.efficientnet(pooled.float()), words.float(), question_mask)
 
     def style_logits(self, pooled: torch.Tensor | None) -> torch.Tensor | None:
         """pooled (B, P) -> (B, C) styles that the EfficientNet sees; None where styles are not known."""
-        if self.style_head is None:
+        if self.style_head is None or pooled is None:
             return None
         return self.style_head(self.efficientnet.normalise(pooled.float()))
 

@@ -17,7 +17,8 @@ MIN_CHARACTERS = 3
 
 
 class StyleWords:
-    """Classes of style in a fixed order, `token_ids` (U,) with the class of each in `token_classes` (U,)."""
+    """Classes of style in a fixed order, `token_ids` (U,) with the class of each in `token_classes` (U,); `spellings`
+    of each label are its words, and as answers write them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, labels: Iterable[str], answers: Iterable[str] = ()):
         self.labels = sorted(set(labels))
@@ -30,6 +31,7 @@ class StyleWords:
         for answer in set(answers):
             for start, end, label in self._find(answer):
                 spellings[label].add(answer[start:end])
+        self.spellings = {label: sorted(spellings[label]) for label in self.labels}
         tokens = {label: self._tokens(tokenizer, spellings[label]) for label in self.labels}
         owners = Counter(token for one in tokens.values() for token in one)
         pairs = [(token, self.numbers[label]) for label in self.labels for token in sorted(tokens[label])

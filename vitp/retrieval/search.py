@@ -26,12 +26,7 @@ from vitp.retrieval.extraction import WAYS, Extractor  # noqa: E402
 def main(argv: list[str]) -> list[dict]:
     """-> one {query, found: [{image, similarity}]} for each query"""
     args = read_arguments(argv)
-    collection = Collection(args.index_dir)
-    facts = collection.facts
-    weights = args.vit_checkpoint or facts["weights"]
-    extractor = Extractor(weights, **{way: facts[way] for way in WAYS}, device=args.device)
-    if extractor.facts["key"] != facts["key"]:
-        raise ValueError(f"{weights}: not the weights that {args.index_dir} was made with")
+    collection, extractor = open_index(args.index_dir, args.vit_checkpoint, args.device)
     queries: list[Path | str] = [*args.image, *args.text]
     scores, paths = collection.search(encode(extractor, args.image, args.text), args.top_k, args.search)
     results = [
@@ -42,6 +37,17 @@ def main(argv: list[str]) -> list[dict]:
     if args.sheet:
         draw_results(args.sheet, queries, paths, scores)
     return results
+
+
+def open_index(index_dir: Path, weights: str = "", device: str = "auto") -> tuple[Collection, Extractor]:
+    """An index and what its vectors were made with. weights: where they are now, if not where the index found them."""
+    collection = Collection(index_dir)
+    facts = collection.facts
+    weights = weights or facts["weights"]
+    extractor = Extractor(weights, **{way: facts[way] for way in WAYS}, device=device)
+    if extractor.facts["key"] != facts["key"]:
+        raise ValueError(f"{weights}: not the weights that {index_dir} was made with")
+    return collection, extractor
 
 
 def encode(extractor: Extractor, images: list[Path], texts: list[str]) -> np.ndarray:
@@ -71,7 +77,7 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--top_k", type=int, default=10, help="images to find for each")
     parser.add_argument("--search", default="", help="of an approximate index: nprobe=64, efSearch=256")
     parser.add_argument("--sheet", type=Path, help="write a picture of what was found, .png")
-    parser.add_argument("--vit_checkpoint", help="where the weights are now, if not where the index found them")
+    parser.add_argument("--vit_checkpoint", default="", help="where the weights are, if not where the index found them")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     args = parser.parse_args(argv)
