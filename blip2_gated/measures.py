@@ -94,6 +94,8 @@ def _scores(
         "vqa_accuracy": percent([vqa_accuracy(one.prediction, [one.answer]) for one in answered]),
         **text_scores([one.prediction for one in answered], [[one.answer] for one in answered]),
     }
+    if all(len(one.answer.split()) < 4 for one in answered):  # BLEU counts runs of four words: 0, whatever is said
+        del scores["bleu"]
     if guess:
         scores["blind"] = percent([vqa_accuracy(guess(one.question), [one.answer]) for one in answered])
     about = [(styles.named_in(one.prediction), styles.named_in(one.answer)) for one in answered]

@@ -162,6 +162,9 @@ def test_answers_are_measured(styles):
     assert style["style_accuracy"] == pytest.approx(100 / 3) and "style_hit_rate" not in other
     assert other["exact_match"] == 0 and other["vqa_accuracy"] == 100 and found["all"]["questions"] == 4
     assert 0 < found["all"]["rougeL"] < 100
+    assert "bleu" not in found["all"]  # of answers too short for it
+    long = measure_answers([answered("a cat", "a cat on a mat", "other")], styles)
+    assert long["all"]["bleu"] > 0
 
 
 def test_answering_without_looking_is_the_baseline(styles):
