@@ -163,7 +163,7 @@ def test_answers_are_measured(styles):
     assert other["exact_match"] == 0 and other["vqa_accuracy"] == 100 and found["all"]["questions"] == 4
     assert 0 < found["all"]["rougeL"] < 100
     assert "bleu" not in found["all"]  # of answers too short for it
-    long = measure_answers([answered("a cat", "a cat on a mat", "other")], styles)
+    long = measure_answers([answered("a cat on a hat", "a cat on a mat", "other")], styles)
     assert long["all"]["bleu"] > 0
 
 
