@@ -57,7 +57,7 @@ def path_below(folder: Path, name: str) -> Path:
     """
     path = Path(os.path.normpath(folder / name))
     if not path.is_relative_to(os.path.normpath(folder)):
-        raise ValueError(f"'{name}' leaves {folder}; give paths below it, or a folder above them all")
+        raise ValueError(f"'{name}' leaves the data folder {folder}; give paths below it, or a folder above them all")
     return path
 
 

@@ -2,11 +2,15 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from conftest import ROOT
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -50,13 +54,27 @@ class Normalised(nn.Module):
 
 def make(tmp_path, poisoned, accumulation=1, limit=5, epochs=2, ema=0.5, model=None):
     model = model or Normalised()
-    loader = DataLoader(Numbers(poisoned), batch_sampler=ShuffledBatches(COUNT, 4, seed=1))
+    accelerator = Accelerator(cpu=True)
+    batches = ShuffledBatches(COUNT, 4, 1, accelerator.process_index, accelerator.num_processes)
+    loader = DataLoader(Numbers(poisoned), batch_sampler=batches)
     logged = []
     (tmp_path / "logs").mkdir(exist_ok=True)
     run = SimpleNamespace(log_folder=tmp_path / "logs", log=lambda step, values: logged.append((step, values)))
     plan = Plan(epochs, 0.01, 0.0, 3, 1.0, accumulation, 1, 1, limit)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1, fused=True)
-    return Trainer(Accelerator(cpu=True), model, optimizer, loader, plan, run, tmp_path / "last", ema), logged
+    return Trainer(accelerator, model, optimizer, loader, plan, run, tmp_path / "last", ema), logged
+
+
+class Straight(nn.Module):
+    """Without batch normalisation, which would see another batch on each device."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = nn.Linear(WIDTH, 1)
+
+    def forward(self, rows):
+        return self.line(rows).square().mean(), {}
 
 
 def by_hand(poisoned, accumulation=1, epochs=2, ema=0.5):
@@ -158,3 +176,33 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
     assert resumed.progress.left_out == whole.progress.left_out == 2
     for name, value in whole.plain_model.state_dict().items():
         assert torch.equal(resumed.plain_model.state_dict()[name], value), name
+
+
+def test_two_processes_decide_alike(tmp_path):
+    """The bad row is in one process's share of its batch; both leave the step out, and name all of its files."""
+    (tmp_path / "one").mkdir()
+    alone, _ = make(tmp_path / "one", [7], ema=0, model=Straight())
+    list(alone.epochs())
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = ['{ROOT}', '{ROOT / 'tests'}']\n"
+        "import pathlib, torch, test_bad_steps as here\n"
+        f"folder = pathlib.Path('{tmp_path}')\n"
+        "trainer, _ = here.make(folder, [7], ema=0, model=here.Straight())\n"
+        "list(trainer.epochs())\n"
+        "found = {'weights': trainer.plain_model.state_dict(), 'left_out': trainer.progress.left_out}\n"
+        "torch.save(found, folder / f'rank_{trainer.accelerator.process_index}.pt')\n"
+        "trainer.accelerator.end_training()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True)
+        assert found["left_out"] == alone.progress.left_out == 2
+        for name, value in alone.plain_model.state_dict().items():
+            torch.testing.assert_close(found["weights"][name], value, rtol=1e-5, atol=1e-6)
+    logs = [(folder / "logs" / "skipped_steps.jsonl").read_text() for folder in (tmp_path, tmp_path / "one")]
+    assert set(logs[0].splitlines()) == set(logs[1].splitlines())

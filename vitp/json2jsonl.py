@@ -44,7 +44,7 @@ def read_records(path: str | Path) -> list[dict]:
         try:
             content = [parse_json(line) for line in text.splitlines() if line.strip()]
         except ValueError:
-            raise ValueError(f"{path}: neither JSON nor JSONL: {error}") from None
+            raise ValueError(f"{path}: neither JSON nor JSONL ({error})") from None
     if isinstance(content, dict) and "images" in content and "annotations" in content:
         try:
             names = {image["id"]: image["file_name"] for image in content["images"]}
