@@ -57,10 +57,15 @@ def preprocessing(encoder: VisionStyleEncoder, names: list[str]) -> dict[str, An
         "shrink_shorter_side_to": round(STORE_SCALE * size),
         "interpolation": "bicubic",
         "normalised_inside": True,
-        "mean": tower.mean.flatten().tolist(),
-        "std": tower.std.flatten().tolist(),
+        "mean": plain_numbers(tower.mean),
+        "std": plain_numbers(tower.std),
         "outputs": names,
     }
+
+
+def plain_numbers(statistics: torch.Tensor) -> list[float]:
+    """(1, 3, 1, 1) float32 -> the three numbers as people write them, 0.485 and not 0.4850000143."""
+    return [round(value, 6) for value in statistics.flatten().tolist()]
 
 
 def export_onnx(encoder: VisionStyleEncoder, folder: Path) -> dict[str, Any]:
@@ -86,8 +91,8 @@ def main(argv: list[str]) -> dict[str, Any]:
                 + ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items()))  # fmt: skip
     else:
         tower = encoder.tower
-        write_timm_folder(args.output, tower.backbone, tower.image_size, tower.mean.flatten().tolist(),
-                          tower.std.flatten().tolist())  # fmt: skip
+        statistics = plain_numbers(tower.mean), plain_numbers(tower.std)
+        write_timm_folder(args.output, tower.backbone, tower.image_size, *statistics)
         text = f'{args.output}: timm.create_model("local-dir:{args.output}", pretrained=True)'
     print(json.dumps(result) if args.json else text)
     return result

@@ -1,7 +1,7 @@
 """A trained model as others load it: a folder with weights, configuration and a model card, here or on the Hub.
 
-    python push_to_hub.py checkpoints/best.pth --output hub/style                        look at it first
-    python push_to_hub.py checkpoints/best.pth --name you/style --license mit            then upload it
+    python push_to_hub.py checkpoints/best.pth --output hub/style --license mit          look at it, edit its card
+    python push_to_hub.py hub/style --name you/style                                     then upload it
     python push_to_hub.py work_dirs/mine --name you/vitp                                 a folder of ViTP or LLaVA
     python push_to_hub.py checkpoints/blip2_gated/best.pt --called /models/opt=Salesforce/blip2-opt-2.7b ...
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from common.hub import stage, upload
-from common.model_card import Facts, Kind, facts_of_content, facts_of_folder, write_card
-from common.model_folder import read_model_folder
+from common.model_card import Facts, Kind, facts_of_content, facts_of_folder, read_card, write_card
+from common.model_folder import is_model_folder, read_model_folder
 from common.script import run_script
 
 OURS = "vision-wrapper"
@@ -93,9 +93,19 @@ def kind_of(staged: Path) -> Kind:
 
 
 def read_facts(staged: Path, source: Path) -> Facts:
-    if source.is_dir():
-        return facts_of_folder(staged, source)
-    return facts_of_content(read_model_folder(staged), source)
+    if is_model_folder(staged):
+        return facts_of_content(read_model_folder(staged), source)
+    return facts_of_folder(staged, source)
+
+
+def add_card(staged: Path, source: Path, name: str, licence: str) -> None:
+    written = read_card(source) if source.is_dir() else ""
+    if not written:
+        write_card(staged / "README.md", name, kind_of(staged), read_facts(staged, source), licence)
+    elif licence:
+        raise ValueError(f"{source}: has a card already; name the licence in its README.md, or take that file away")
+    else:
+        (staged / "README.md").write_text(written, encoding="utf-8")
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -106,13 +116,13 @@ def main(argv: list[str]) -> dict[str, Any]:
             raise ValueError(f"{folder}: is not empty; give --output another name")
         folder.mkdir(parents=True, exist_ok=True)
         stage(args.model, folder, args.called)
-        write_card(folder / "README.md", args.name or folder.name, kind_of(folder), read_facts(folder, args.model),
-                   args.license)  # fmt: skip
+        add_card(folder, args.model, args.name or folder.name, args.license)
+        licensed = "\nlicense: " in (folder / "README.md").read_text(encoding="utf-8")
         files = sorted(path.name for path in folder.iterdir())
         address = upload(folder, args.name, args.private) if args.name else ""
     where = address or str(folder)
     print(f"{where}: {', '.join(files)}")
-    if not args.license:
+    if not licensed:
         print("no licence is named in README.md (--license)")
     return {"where": where, "files": files}
 

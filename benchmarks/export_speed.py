@@ -3,7 +3,8 @@
     python benchmarks/export_speed.py --weights checkpoints/best.pth [--batch_size 8] [--rounds 7]
 
 weights of a style encoder or of a CLIP (its image tower) -> a Markdown row: images per second of PyTorch in inference
-mode and of onnxruntime on the CPU, from equal pixels; the two take turns, the median over the rounds counts.
+mode and of onnxruntime on the CPU, from equal pixels; the two take turns, the median over the rounds counts. Seconds
+are the processor's: on one thread they are the clock's, less what other programs took.
 """
 
 import argparse
@@ -38,11 +39,11 @@ def read_module(weights: str) -> tuple[torch.nn.Module, list[str], int, str]:
 
 def images_per_second(run: Callable[[], object], batch_size: int, seconds: float) -> float:
     run()
-    start, batches = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
+    start, batches = time.process_time(), 0
+    while time.process_time() - start < seconds:
         run()
         batches += 1
-    return batches * batch_size / (time.perf_counter() - start)
+    return batches * batch_size / (time.process_time() - start)
 
 
 def main() -> None:

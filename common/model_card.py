@@ -16,6 +16,7 @@ SHOWN_SETTINGS = (  # by which a run is told from another; the rest is in the JS
     "accumulation", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
     "min_learning_rate", "warmup_steps", "weight_decay", "loss", "temperature", "ema_decay", "lora_rank", "seed",
 )  # fmt: skip
+MARK = "<!-- This card was written by push_to_hub.py; what you change in it stays. -->"
 NO_MEASURES = ("seconds", "_second", "runtime", "steps", "epoch", "epochs")  # how names end that say nothing of quality
 
 
@@ -76,7 +77,14 @@ def write_card(path: Path, name: str, kind: Kind, facts: Facts, licence: str = "
     if versions:
         parts.append("The run: " + ", ".join(versions) + ".")
     parts.append("## Use\n\n```python\n" + kind.use.format(name=name).strip() + "\n```")
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join([*parts, MARK]) + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> str:
+    """The card that push_to_hub.py has written into a folder before, with what was changed in it; '' if none."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    return text if MARK in text else ""
 
 
 def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:

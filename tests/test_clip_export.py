@@ -1,12 +1,13 @@
 """CLIP outside: both towers as ONNX with a tokenizer and preprocessing that need no code of ours; timm's tower."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import timm
 import torch
-from conftest import TINY_CLIP
+from conftest import ROOT, TINY_CLIP
 from PIL import Image
 from tokenizers import Tokenizer
 from transformers import CLIPModel as TransformersCLIP
@@ -85,6 +86,19 @@ def test_preprocessing_json_is_enough(weights, exported, size, tmp_path):
     logits = facts["scale"] * image_vectors @ text_vectors.T + facts["bias"]
     np.testing.assert_allclose(logits, wanted.numpy(), atol=1e-4)
     assert facts["bias"] == -10 and facts["differences"] == exported[1]["differences"]
+
+
+def test_the_pages_example_of_texts(weights, exported, tmp_path, monkeypatch):
+    import onnxruntime
+
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "clip").symlink_to(exported[0])
+    monkeypatch.chdir(tmp_path)
+    scope = {"np": np, "onnxruntime": onnxruntime}  # of the example before
+    exec(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)[1], scope)
+    model, _ = load_clip(weights)
+    with torch.no_grad():
+        np.testing.assert_allclose(scope["texts"], model.encode_text(["a red house", "two birds"]).numpy(), atol=1e-5)
 
 
 def test_a_text_tower_of_hugging_face(tmp_path):

@@ -2,11 +2,13 @@
 backbone."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import timm
 import torch
+from conftest import ROOT
 from PIL import Image
 
 import export
@@ -70,30 +72,25 @@ def test_the_file_says_how_it_was_checked_and_nothing_of_this_machine(exported):
 
 
 @pytest.mark.parametrize("size", [(200, 130), (60, 90), (40, 40), (48, 48)])
-def test_preprocessing_json_is_enough(weights, exported, size, tmp_path):
-    """Pillow and the numbers of the file alone, written as a stranger would."""
+def test_the_pages_example_needs_no_code_of_ours(weights, exported, size, tmp_path, monkeypatch):
+    """docs/export.md: Pillow, the numbers of preprocessing.json and onnxruntime, to the very pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    facts = json.loads((exported[0] / "preprocessing.json").read_text())
-
-    image = Image.open(tmp_path / "a.png").convert("RGB")
-    shorter, limit, side = min(image.size), facts["shrink_shorter_side_to"], facts["size"]
-    if shorter > limit:
-        image = image.resize([round(one * limit / shorter) for one in image.size], Image.Resampling.BICUBIC)
-    width, height = image.size
-    square = min(width, height)
-    left, top = (width - square) / 2, (height - square) / 2
-    image = image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + square, top + square))
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "style").symlink_to(exported[0])
+    monkeypatch.chdir(tmp_path)
+    example = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)[0]
+    assert "style_encoder" not in example.replace("style_encoder.onnx", "")
+    scope = {}
+    exec(example, scope)
 
     encoder, _ = load_encoder(weights, CPU)
-    mine = np.asarray(image).transpose(2, 0, 1)
-    assert np.array_equal(mine, read_image(tmp_path / "a.png", encoder).numpy())
-    (style,) = session(exported[0]).run(["style"], {"image": mine[None]})
-    assert np.linalg.norm(style) == pytest.approx(1, abs=1e-5)
-    normalised = (mine / 255 - np.reshape(facts["mean"], (3, 1, 1))) / np.reshape(facts["std"], (3, 1, 1))
-    tower = encoder.tower
-    wanted = (torch.tensor(mine)[None] / 255 - tower.mean) / tower.std
-    np.testing.assert_allclose(normalised, wanted[0].numpy(), atol=1e-5)
+    wanted = read_image(tmp_path / "a.png", encoder)
+    assert np.array_equal(scope["pixels"][0], wanted.numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(scope["style"], encoder(wanted[None]).style.numpy(), atol=1e-5)
+    facts = scope["facts"]
+    assert facts["mean"] == [0.485, 0.456, 0.406] and facts["std"] == [0.229, 0.224, 0.225]
 
 
 def test_a_file_that_differs_is_not_written(weights, tmp_path, monkeypatch):

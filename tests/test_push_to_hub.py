@@ -92,6 +92,21 @@ def test_what_is_uploaded(trained, tmp_path, uploads):
     assert front(card)["license"] == "mit" and 'load_encoder("me/style"' in card and card.count("\n# style\n") == 1
 
 
+def test_a_card_that_was_edited_goes_up_as_it_is(trained, tmp_path, uploads, capsys):
+    push_to_hub.main([trained[0], "--output", str(tmp_path / "hub"), "--license", "mit"])
+    card = tmp_path / "hub" / "README.md"
+    card.write_text(card.read_text().replace("## Use", "Drawn by hand.\n\n## Use"))
+    push_to_hub.main([str(tmp_path / "hub"), "--name", "me/style"])
+    files = uploads[-1]["files"]
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "hub").iterdir()}
+    assert b"Drawn by hand." in files["README.md"] and "no licence" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="has a card already"):
+        push_to_hub.main([str(tmp_path / "hub"), "--name", "me/style", "--license", "mit"])
+    card.unlink()
+    push_to_hub.main([str(tmp_path / "hub"), "--name", "me/style"])
+    assert "## Measured" in uploads[-1]["files"]["README.md"].decode()
+
+
 def test_the_card_holds_the_runs_figures_and_no_others(trained, tmp_path, capsys):
     weights, data = trained
     push_to_hub.main([weights, "--output", str(tmp_path / "hub")])
