@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import draw_styles
 from llava_tiny import write_llava
-from PIL import Image, PngImagePlugin
-from test_blip2_gated_model import build
+from PIL import Image
+from test_blip2_gated_what_if import opened
 from torchvision.transforms.functional import pil_to_tensor
 
 import app
@@ -33,12 +33,10 @@ def weights(tmp_path_factory, trained, tiny_clip):
     """Tiny ones of every kind, as flags, and images of which one has words like HTML in its name, and a comment."""
     folder = tmp_path_factory.mktemp("app")
     draw_styles(folder / "images", images=3, targets=False)
-    comment = PngImagePlugin.PngInfo()
-    comment.add_text("Comment", SECRET)
     first = list_images(folder / "images")[0]
-    Image.open(first).save(first.with_name(f"{EVIL}.png"), pnginfo=comment)
+    Image.open(first).save(first.with_name(f"{EVIL}.jpg"), comment=SECRET)  # Pillow hands a comment on to its copies
     write_llava(folder / "llava")
-    model, _ = build("film")
+    model = opened("film", False)
     recipe = {
         "efficientnet": {"name": "test_efficientnet", "pretrained": False, "output_dim": 0, "image_size": None},
         "gating": {"kind": "film", "per_head": False, "init_scale": 1.0}, "lora": None, "trained": "gates",

@@ -84,7 +84,7 @@ def what_if(models: Models, image: str, question: str, style_image: str | None) 
 
 
 def _thumbnails(found: Found) -> list[tuple[Image.Image, str]]:
-    """Small pictures made anew: the files themselves, with all that they say of place and camera, stay here."""
+    """Small pictures made anew: the files, with what they say of place, camera and the like, stay here."""
     shown = []
     for path, score in found:
         try:
@@ -93,6 +93,7 @@ def _thumbnails(found: Found) -> list[tuple[Image.Image, str]]:
             shown.append((Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white"), f"{score:.3f}  {path.name} (gone)"))
             continue
         picture.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
+        picture.info.clear()
         shown.append((picture, f"{score:.3f}  {path.name}"))
     return shown
 
