@@ -13,11 +13,11 @@ python=${PYTHON:-python3}
 
 install() { # requirements file; its stamp holds the pins it was made from, so an edited pin installs again
     local stamp=".venv/installed-$1"
-    cmp -s <(cat requirements.txt "$1") "$stamp" && return
+    cmp -s <(cat requirements*.txt) "$stamp" && return
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     echo "installing $1 into .venv (some minutes the first time)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
-    cat requirements.txt "$1" > "$stamp"
+    cat requirements*.txt > "$stamp"
 }
 
 install requirements.txt

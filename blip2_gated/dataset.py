@@ -22,7 +22,6 @@ from blip2_gated.prompts import PromptEncoder
 from blip2_gated.style_words import StyleWords, in_words
 from common.augment import View
 from common.image_store import ImageStore
-from common.images import path_below
 from common.settings import unknown_name
 
 
@@ -95,7 +94,8 @@ def read_samples(
     good, skipped, there = [], {}, {}
     for sample in DATASETS[dataset_name](rows, columns):
         if sample.image not in there:  # asked once per image, not once per question
-            there[sample.image] = _problem(Path(image_root), sample.image)
+            path = Path(image_root) / sample.image
+            there[sample.image] = "" if path.is_file() else f"{path}: no such file"
         empty = not sample.question.strip() or not sample.answer.strip()
         if problem := "an empty question or answer" if empty else there[sample.image]:
             skipped[f"{table}:{sample.number + 2}"] = problem
@@ -104,14 +104,6 @@ def read_samples(
     if not good:
         raise ValueError(f"{table}: no usable sample; the first: {next(iter(skipped.values()), 'it has no rows')}")
     return good, skipped
-
-
-def _problem(image_root: Path, name: str) -> str:
-    try:
-        path = path_below(image_root, name)
-    except ValueError as error:
-        return str(error)
-    return "" if path.is_file() else f"{path}: no such file"
 
 
 def read_rows(table: Path, columns: Columns) -> list[dict[str, str]]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import lfs
-from common.images import path_below
 from common.json_text import parse_json
 
 MARK = "<image>"  # where these files say that an image stands
@@ -127,7 +126,7 @@ def _persona(where: str, entry: dict[str, Any], root: Path) -> Conversation:
 
 
 def _images(names: list[Any], root: Path) -> tuple[Path, ...]:
-    paths = tuple(path_below(root, str(name)) for name in names)
+    paths = tuple(root / str(name) for name in names)
     for path in paths:
         if not path.is_file():
             raise ValueError(f"no such image: {path}")

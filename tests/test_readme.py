@@ -121,6 +121,16 @@ def test_flags_of_the_other_systems_exist(folder, capsys):
         assert not missing, f"{script}: {missing}"
 
 
+@pytest.mark.parametrize("script", ["app", "export", "push_to_hub", "clip.export"])
+def test_flags_of_tools_for_models_exist(script, capsys):
+    found = commands("README.md", f"{script.replace('.', '/')}.py")
+    assert found
+    with pytest.raises(SystemExit):
+        importlib.import_module(script).main(["--help"])
+    described = capsys.readouterr().out
+    assert not [word for one in found for word in shlex.split(one) if word.startswith("--") and word not in described]
+
+
 def test_both_languages_say_the_same():
     def code(name):
         kept = []

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from common.images import open_image, path_below
+from common.images import open_image
 from common.json_text import parse_json
 from vitp.annotations import Skipped, Source, index_lines, repeat
 from vitp.conversation import IGNORED, ChatTemplate, Conversation, Tokens, expand_images, read_conversation
@@ -66,7 +66,7 @@ class InstructionDataset(Dataset):
         """-> input_ids, labels (T,), pixel_values (tiles, 3, S, S) where it has images; None for a broken sample."""
         try:
             source, tiling, conversation, _ = self._record(index)
-            images = [open_image(path_below(source.root, name)) for name in conversation.images]
+            images = [open_image(source.root / name) for name in conversation.images]
             if source.data_augment:
                 random = np.random.default_rng((self.seed, self.epoch, index))
                 images = [_jpeg(image, int(random.integers(75, 101))) for image in images]
@@ -106,7 +106,7 @@ class InstructionDataset(Dataset):
         try:
             source, tiling, conversation, record = self._record(index)
             told = _told_size(record) if len(conversation.images) == 1 else None
-            sizes = [told or image_size(path_below(source.root, name)) for name in conversation.images]
+            sizes = [told or image_size(source.root / name) for name in conversation.images]
             return len(fit(self.template, conversation, sizes, tiling, self.max_seq_length)[0].input_ids)
         except (ValueError, OSError) as error:
             self.skipped.add(self.where(index), error, len(self))
