@@ -41,8 +41,6 @@ from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleLearner, VisionStyleEncoder
 from style_encoder import save_encoder
 
-LOSS_PARTS = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
-
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
@@ -151,9 +149,9 @@ def build_trainer(
         train_set, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
         pin_memory=not on_cpu, generator=torch.Generator(),
     )  # fmt: skip
-    learner = StyleLearner(
-        encoder, {part: getattr(settings, f"{part}_weight") for part in LOSS_PARTS}, settings.temperature
-    )
+    weights = {name: value for name, value in vars(settings).items() if name.endswith("_weight")}
+    parts = {name.removesuffix("_weight"): value for name, value in weights.items()}
+    learner = StyleLearner(encoder, parts, settings.temperature)
     backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
     heads = [module for name, module in encoder.named_children() if name != "tower"]
     others = timm.optim.param_groups_weight_decay(torch.nn.ModuleList(heads), settings.weight_decay)

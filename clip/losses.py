@@ -11,6 +11,8 @@ import torch.nn.functional as F
 
 from common.distributed import gather_with_gradient, rank, show_mean
 
+LOSSES = ("clip", "siglip")  # names for --loss; CLIPLearner.forward calls what each stands for
+
 
 def positive_pairs(*ids: torch.Tensor) -> torch.Tensor:
     """ids: (B,) each, -1 = none; -> (B, W * B) True where a pair of this device shares an id with any pair.

@@ -24,6 +24,7 @@ from clip.architectures import OPENAI_NAMES  # noqa: E402
 from clip.charts import draw_both  # noqa: E402
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs  # noqa: E402
 from clip.encode import encode_pairs  # noqa: E402
+from clip.losses import LOSSES  # noqa: E402
 from clip.measures import measure_retrieval  # noqa: E402
 from clip.model import CLIPLearner, CLIPModel, load_clip, save_clip  # noqa: E402
 from clip.optimizer import parameter_groups  # noqa: E402
@@ -88,8 +89,8 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 def check(settings: Namespace) -> None:
     """What the types of the settings cannot say."""
-    if settings.loss not in ("clip", "siglip"):
-        raise ValueError(f"--loss {settings.loss}: expected clip or siglip")
+    if settings.loss not in LOSSES:
+        raise ValueError(f"--loss {settings.loss}: expected {' or '.join(LOSSES)}")
     for name in ("batch_size", "accum_batches", "num_epochs"):
         if getattr(settings, name) < 1:
             raise ValueError(f"--{name} {getattr(settings, name)}: expected 1 or more")

@@ -7,6 +7,7 @@ import torch
 from transformers import Blip2ForConditionalGeneration
 
 from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
+from blip2_gated.gates import GATES
 from blip2_gated.model import Blip2OPTGated, Features
 from blip2_gated.style_words import StyleWords
 
@@ -20,7 +21,7 @@ CONFIG = {
                     "ffn_dim": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64},
     "num_query_tokens": 5,
 }  # fmt: skip
-KINDS = [(kind, per_head) for kind in ("film", "gate", "kv") for per_head in (False, True)]
+KINDS = [(kind, per_head) for kind in GATES for per_head in (False, True)]
 MAPPER = {"num_tokens": 3, "hidden": 32, "dropout": 0.1}
 
 
