@@ -11,6 +11,7 @@ Positions count the mask, so a pad between two parts moves nothing, and a row's 
 import torch
 from PIL import Image
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from llava.sampling import SeededSampling
 from llava.tokens import Prompter, encode_images, pad, placeholder_id, splice
@@ -55,7 +56,7 @@ class SharedImages:
 
         sampling: None is greedy.
         """
-        ids, mask, cache = self._rows(images, rests)
+        ids, mask, cache = self._rows(images, rests, max_tokens)
         written = self.model.generate(
             input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=max_tokens, do_sample=False,
             temperature=None, top_p=None, top_k=None, num_beams=1, pad_token_id=self.pad_id,
@@ -74,7 +75,9 @@ class SharedImages:
         ).logits[:, -1]  # (R, vocabulary)  # fmt: skip
         return logits.float().log_softmax(-1).cpu()
 
-    def _rows(self, images: list[int], rests: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
+    def _rows(
+        self, images: list[int], rests: list[list[int]], new_tokens: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
         """-> ids of the rests (R, T), mask of prefixes and rests (R, P + T), a cache of R rows to write to."""
         device = self.model.device
         ids, mask = (one.to(device) for one in pad(rests, self.pad_id, left=True))
@@ -82,7 +85,35 @@ class SharedImages:
         layers = [
             (layer.keys.index_select(0, index), layer.values.index_select(0, index)) for layer in self.cache.layers
         ]
-        return ids, torch.cat([self.mask[index], mask], 1), DynamicCache(layers, config=self.model.config)
+        cache = DynamicCache(layers, config=self.model.config)
+        room = ids.shape[1] + new_tokens
+        # Layers of a sliding window forget, and stay what they are.
+        cache.layers = [RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        return ids, torch.cat([self.mask[index], mask], 1), cache
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values (R, heads, T, D) of a layer, with room for the next `tokens`. The library's own layer copies all
+    that it holds for each new token: in a batch that is more work than attention itself."""
+
+    def __init__(self, layer: DynamicLayer, tokens: int):
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self.rooms = [torch.cat([held, held.new_empty(*held.shape[:-2], tokens, held.shape[-1])], -2)
+                      for held in (layer.keys, layer.values)]  # fmt: skip
+        self._hold(layer.keys.shape[-2])
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments, **named):
+        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        if end > self.rooms[0].shape[-2]:
+            return super().update(key_states, value_states, *arguments, **named)
+        for room, states in zip(self.rooms, (key_states, value_states)):
+            room[..., start:end, :] = states
+        self._hold(end)
+        return self.keys, self.values
+
+    def _hold(self, tokens: int) -> None:
+        self.keys, self.values = (room[..., :tokens, :] for room in self.rooms)
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:
