@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from common.image_store import STORE_SCALE
-from common.onnx_file import TOLERANCE, random_images, write_onnx
+from common.onnx_file import in_words, random_images, write_onnx
 from common.run import write_json
 from common.script import run_script
 from common.timm_folder import write_timm_folder
@@ -86,9 +86,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {"output": str(args.output), "format": args.format}
     if args.format == "onnx":
         result["differences"] = export_onnx(encoder, args.output)
-        text = (f"{args.output}: style_encoder.onnx and preprocessing.json; outputs and their largest difference from "
-                f"PyTorch, as a share of the largest value (at most {TOLERANCE}): "
-                + ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items()))  # fmt: skip
+        text = f"{args.output}: style_encoder.onnx and preprocessing.json; {in_words(result['differences'])}"
     else:
         tower = encoder.tower
         statistics = plain_numbers(tower.mean), plain_numbers(tower.std)

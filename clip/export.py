@@ -27,7 +27,7 @@ from transformers import CLIPTokenizer  # noqa: E402
 from clip.huggingface import write_huggingface, write_vocabulary  # noqa: E402
 from clip.model import CLIPModel, load_clip  # noqa: E402
 from common.checkpoint import write_atomically  # noqa: E402
-from common.onnx_file import TOLERANCE, random_images, write_onnx  # noqa: E402
+from common.onnx_file import in_words, random_images, write_onnx  # noqa: E402
 from common.run import write_json  # noqa: E402
 from common.script import run_script  # noqa: E402
 from common.timm_folder import write_timm_folder  # noqa: E402
@@ -136,9 +136,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {"output": str(args.output), "format": args.format}
     if args.format == "onnx":
         result["differences"] = export_onnx(model, args.output)
-        text = (f"{args.output}: image.onnx, text.onnx, tokenizer.json, preprocessing.json; largest difference from "
-                f"PyTorch, as a share of the largest value (at most {TOLERANCE}): "
-                + ", ".join(f"{name} {value:.1e}" for name, value in result["differences"].items()))  # fmt: skip
+        files = "image.onnx, text.onnx, tokenizer.json, preprocessing.json"
+        text = f"{args.output}: {files}; {in_words(result['differences'])}"
     elif args.format == "transformers":
         write_huggingface(model, args.output)
         text = f'{args.output}: transformers\' CLIPModel.from_pretrained("{args.output}"), CLIPProcessor likewise'

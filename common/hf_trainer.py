@@ -5,7 +5,6 @@ checkpoint-N/ gets checksums.json, by which last_checkpoint (common/state.py) kn
 """
 
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from transformers import Trainer
 
 from common.bad_steps import BadSteps, found_bad
 from common.length_groups import TellEpoch
-from common.state import write_checksums
+from common.state import whole_or_nothing, write_checksums
 
 FILES = "files"  # key of a batch's file names, taken off before the model sees it
 
@@ -88,18 +86,11 @@ class SteadyTrainer(Trainer):
         if self.bad_steps and self.bad_steps.in_a_row:
             return  # weights that are broken would take the place of those that are not
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        try:
+        with whole_or_nothing(folder, "the checkpoints before are untouched"):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # every process has written its random state
             if self.args.should_save:
                 write_checksums(folder)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise OSError(
-                28,
-                f"could not be written, is the disk full? ({error}); the checkpoints before are untouched",
-                str(folder),
-            ) from None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -33,7 +32,7 @@ from common.bad_steps import BadSteps, found_bad
 from common.checkpoint import read_tensors
 from common.plan import Plan, set_learning_rate
 from common.run import Run, write_json
-from common.state import swap_in, whole_state, write_checksums
+from common.state import swap_in, whole_or_nothing, whole_state, write_checksums
 
 
 @dataclass
@@ -195,7 +194,7 @@ class Trainer:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        try:
+        with whole_or_nothing(partial, "the state before is untouched", shown=self.last):
             self.accelerator.save_state(str(partial))
             if self.accelerator.is_main_process:
                 if self.average:
@@ -204,11 +203,6 @@ class Trainer:
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 write_checksums(partial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(
-                28, f"could not be written, is the disk full? ({error}); the state before is untouched", str(self.last)
-            ) from None
         if self.accelerator.is_main_process:
             swap_in(partial, self.last)
 

@@ -70,6 +70,14 @@ def write_onnx(
     return differences
 
 
+def in_words(differences: dict[str, float]) -> str:
+    """What write_onnx found, for people."""
+    return (
+        f"largest difference from PyTorch, as a share of the largest value (at most {TOLERANCE}): "
+        + ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+    )  # fmt: skip
+
+
 @torch.no_grad()
 def compare(
     onnx: bytes | str, module: nn.Module, make_input: Callable[[int], torch.Tensor], input_name: str, names: list[str]

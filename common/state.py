@@ -7,11 +7,16 @@ A power cut, a full disk, a bad sector or a copy that broke off leaves a folder 
 late or, worse, does not fail. So every file's SHA-256 is compared first; what is broken is set aside and named.
 """
 
+import errno
 import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from common.run import write_json
 
@@ -37,6 +42,20 @@ def what_is_wrong(folder: Path, needed: str) -> str:
     except (OSError, ValueError, AttributeError) as error:
         return f"cannot be read ({' '.join(str(error).split())})"
     return ""
+
+
+@contextmanager
+def whole_or_nothing(folder: Path, kept: str, shown: Path | None = None) -> Iterator[None]:
+    """Write a state into `folder` within; where that fails the folder goes, and one line says what is `kept`.
+
+    shown: the folder to name in that line, if not this one.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        message = f"could not be written, is the disk full? ({error}); {kept}"
+        raise OSError(errno.ENOSPC, message, str(shown or folder)) from None
 
 
 def swap_in(partial: Path, last: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
@@ -21,6 +22,23 @@ TINY_RUN = [
     *TINY_MODEL, "--epochs", "2", "--batch_size", "8", "--images_per_style", "2", "--val_split", "0.3",
     "--warmup_steps", "2", "--log_steps", "1", "--save_steps", "1", "--device", "cpu",
 ]  # fmt: skip
+
+
+class Normalised(nn.Module):
+    """(B, 5) -> a loss. Batch normalisation keeps running means, which a forward pass in training changes."""
+
+    WIDTH = 5
+
+    def __init__(self, infinite_gradient: bool = False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.line = nn.BatchNorm1d(self.WIDTH), nn.Linear(self.WIDTH, 1)
+        self.infinite_gradient = infinite_gradient
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        if self.infinite_gradient and rows.isnan().any():  # a finite loss: the slope of a square root at 0
+            return (self.line(self.norm(rows.nan_to_num())) * 0).sum().sqrt()
+        return self.line(self.norm(rows)).square().mean()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import ROOT
+from conftest import ROOT, Normalised
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -35,25 +35,14 @@ class Numbers:
         return f"row_{index}.png"
 
 
-class Normalised(nn.Module):
-    """Batch normalisation keeps running means, which a forward pass in training changes."""
-
-    def __init__(self, infinite_gradient=False):
-        super().__init__()
-        torch.manual_seed(0)
-        self.norm, self.line = nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, 1)
-        self.infinite_gradient = infinite_gradient
-
+class Learner(Normalised):
     def forward(self, rows):
-        if self.infinite_gradient and rows.isnan().any():  # a finite loss: the slope of a square root at 0
-            loss = (self.line(self.norm(rows.nan_to_num())) * 0).sum().sqrt()
-        else:
-            loss = self.line(self.norm(rows)).square().mean()
+        loss = super().forward(rows)
         return loss, {"part": loss.detach() * 2}
 
 
 def make(tmp_path, poisoned, accumulation=1, limit=5, epochs=2, ema=0.5, model=None):
-    model = model or Normalised()
+    model = model or Learner()
     accelerator = Accelerator(cpu=True)
     batches = ShuffledBatches(COUNT, 4, 1, accelerator.process_index, accelerator.num_processes)
     loader = DataLoader(Numbers(poisoned), batch_sampler=batches)
@@ -79,7 +68,7 @@ class Straight(nn.Module):
 
 def by_hand(poisoned, accumulation=1, epochs=2, ema=0.5):
     """The same training, written out; a step with a poisoned row does not take place."""
-    data, model, batches = Numbers(), Normalised(), ShuffledBatches(COUNT, 4, seed=1)
+    data, model, batches = Numbers(), Learner(), ShuffledBatches(COUNT, 4, seed=1)
     average = {name: value.clone().float() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     per_epoch, step, taken = 6 // accumulation, 0, 0
@@ -106,7 +95,7 @@ def by_hand(poisoned, accumulation=1, epochs=2, ema=0.5):
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("infinite_gradient", [False, True], ids=["loss", "gradient"])
 def test_weights_are_those_of_a_run_without_the_step(tmp_path, accumulation, infinite_gradient, capsys):
-    trainer, logged = make(tmp_path, [7], accumulation, model=Normalised(infinite_gradient))
+    trainer, logged = make(tmp_path, [7], accumulation, model=Learner(infinite_gradient))
     epochs = list(trainer.epochs())
     model, average, steps, taken = by_hand([7], accumulation)
     assert steps - taken == trainer.progress.left_out == 2 and trainer.progress.step == steps
@@ -143,7 +132,7 @@ def test_too_many_in_a_row_end_the_run_with_names(tmp_path):
     assert "the loss is not finite at step 3, the last of 3 such steps in a row; its files: row_" in words
     assert "\n" not in words and "LEARNING_RATE" in words
     assert not (tmp_path / "last").exists()  # nothing is written after a bad step
-    first = Normalised().state_dict()
+    first = Learner().state_dict()
     assert all(torch.equal(first[name], value) for name, value in trainer.plain_model.state_dict().items())
 
 

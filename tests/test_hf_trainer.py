@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from conftest import Normalised
 from torch import nn
 from transformers import TrainingArguments
 
@@ -27,19 +28,9 @@ class Numbers(torch.utils.data.Dataset):
         return index, self.rows[index]
 
 
-class Normalised(nn.Module):
-    """Batch normalisation keeps running means, which a forward pass in training changes."""
-
-    def __init__(self, infinite_gradient=False):
-        super().__init__()
-        torch.manual_seed(0)
-        self.norm, self.line = nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, 1)
-        self.infinite_gradient = infinite_gradient
-
+class Learner(Normalised):
     def forward(self, rows):
-        if self.infinite_gradient and rows.isnan().any():  # a finite loss: the slope of a square root at 0
-            return {"loss": (self.line(self.norm(rows.nan_to_num())) * 0).sum().sqrt()}
-        return {"loss": self.line(self.norm(rows)).square().mean()}
+        return {"loss": super().forward(rows)}
 
 
 def collate(items):
@@ -58,14 +49,14 @@ def make(folder, poisoned, accumulation=1, limit=5, model=None, **more):
         remove_unused_columns=False, **more,
     )  # fmt: skip
     return SteadyTrainer(
-        model or Normalised(), arguments, train_dataset=Numbers(poisoned), data_collator=collate, file_of=name_of,
+        model or Learner(), arguments, train_dataset=Numbers(poisoned), data_collator=collate, file_of=name_of,
         max_bad_steps=limit,
     )  # fmt: skip
 
 
 def by_hand(poisoned, accumulation):
     """The same training, written out; a step with a poisoned row does not take place."""
-    model, step = Normalised(), 0
+    model, step = Learner(), 0
     decayed = [model.line.weight]
     others = [parameter for parameter in model.parameters() if parameter is not decayed[0]]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0}])
@@ -86,7 +77,7 @@ def by_hand(poisoned, accumulation):
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("infinite_gradient", [False, True], ids=["loss", "gradient"])
 def test_weights_are_those_of_a_run_without_the_step(tmp_path, accumulation, infinite_gradient, capsys):
-    trainer = make(tmp_path, [9], accumulation, model=Normalised(infinite_gradient))
+    trainer = make(tmp_path, [9], accumulation, model=Learner(infinite_gradient))
     trainer.train()
     model, bad = by_hand([9], accumulation)
     for name, value in model.state_dict().items():
