@@ -67,6 +67,11 @@ bench: setup
 	$(PYTHON_ENV) benchmarks/freed_memory.py
 	$(PYTHON_ENV) benchmarks/clip_speed.py
 	$(PYTHON_ENV) benchmarks/heatmaps.py
+	$(PYTHON_ENV) benchmarks/blip2_speed.py
+	$(PYTHON_ENV) benchmarks/llava_speed.py
+	$(PYTHON_ENV) benchmarks/vitp_speed.py masking
+	for part in features expansion search; do $(PYTHON_ENV) benchmarks/retrieval_speed.py $$part || exit 1; done
+	$(PYTHON_ENV) benchmarks/measures_speed.py
 
 setup:
 	@./setup.sh

@@ -14,9 +14,6 @@ Random weights: neither speed nor memory depends on them. Each way runs in a pro
 import argparse
 import copy
 import json
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +26,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.turns import in_turns, middle, peak_memory
 from blip2_gated.backbone import SHAPES, build_blip2, fit_config, train_tokenizer
 from blip2_gated.dataset import Sample, VqaDataset
 from blip2_gated.feature_cache import keep_features
@@ -206,28 +204,16 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
         for number in range(args.steps):
             step(number)
         seconds = (time.perf_counter() - clock) / args.steps
-    if device.type == "cuda":
-        return {"seconds": seconds, "peak": torch.cuda.max_memory_allocated() / 2**20}
-    return {"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "peak": peak_memory()}
 
 
 def compare(args: argparse.Namespace, ways: list[str]) -> None:
     """Each way `rounds` times in turn; medians, spread and the ratio to the last way."""
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-    for _ in range(args.rounds):
-        for way in ways:
-            done = subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--way", way], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise SystemExit(f"{way}: {done.stderr[-2000:]}")
-            found[way].append(json.loads(done.stdout.splitlines()[-1]))
-    medians = {way: statistics.median(one["seconds"] for one in runs) for way, runs in found.items()}
+    found = in_turns(ways, args.rounds)
+    last, _ = middle(found[ways[-1]], "seconds")
     for way, runs in found.items():
-        seconds = [one["seconds"] for one in runs]
-        peak = statistics.median(one["peak"] for one in runs)
-        print(f"{way:14}{medians[way]:9.3f} s a step ({min(seconds):.3f} .. {max(seconds):.3f})"
-              f"{medians[way] / medians[ways[-1]]:8.3f} x   peak {peak:7.0f} MiB")  # fmt: skip
+        (seconds, spread), (peak, _) = middle(runs, "seconds", 3), middle(runs, "peak")
+        print(f"{way:14}{seconds:9.3f} s a step {spread}{seconds / last:8.3f} x   peak {peak:7.0f} MiB")
 
 
 if __name__ == "__main__":

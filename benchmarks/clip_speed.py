@@ -16,8 +16,6 @@ import argparse
 import json
 import platform
 import resource
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +29,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from benchmarks.turns import in_turns, middle, peak_memory
 from clip import config, train
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs
 from clip.model import CLIPModel
@@ -72,24 +71,15 @@ def main() -> None:
 
 def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -> None:
     """Run each way `rounds` times in turn; print medians, spread and the ratio to the last way, the peer."""
-    found: dict[str, list[dict]] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way in ways:
-            done = subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--way", way], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise SystemExit(f"{way}: {done.stderr[-2000:]}")
-            found[way].append(json.loads(done.stdout.splitlines()[-1]))
-    rates = {way: statistics.median(one["rate"] for one in runs) for way, runs in found.items()}
+    found = in_turns(ways, rounds)
+    rates = {way: middle(runs, "rate")[0] for way, runs in found.items()}
     for way, runs in found.items():
         if not rates[way]:
             print(f"{way:18}does not fit into the {runs[0]['peak']:.0f} MiB that are free")
             continue
-        spread = f"{min(one['rate'] for one in runs):.1f} .. {max(one['rate'] for one in runs):.1f}"
-        peak = statistics.median(one["peak"] for one in runs)
+        (rate, spread), (peak, _) = middle(runs, "rate", 1), middle(runs, "peak")
         extra = f"  loss {runs[0]['loss']:.6f}" if "loss" in runs[0] else ""
-        print(f"{way:18}{rates[way]:9.1f} {unit} ({spread})  {rates[way] / (rates[ways[-1]] or rates[way]):6.2f} x  "
+        print(f"{way:18}{rate:9.1f} {unit} {spread}  {rate / (rates[ways[-1]] or rate):6.2f} x  "
               f"peak {peak:6.0f} MiB{extra}")  # fmt: skip
 
 
@@ -239,13 +229,6 @@ def limit_memory() -> float:
     free = int(lines["MemAvailable"].split()[0]) * 1024 - 2**30
     resource.setrlimit(resource.RLIMIT_DATA, (free, free))
     return free / 2**20
-
-
-def peak_memory() -> float:
-    """MiB: of the device where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 WAYS = {

@@ -8,8 +8,6 @@ Each round trains the same steps in two fresh processes, with glibc's defaults a
 import argparse
 import json
 import resource
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from benchmarks.turns import in_turns, middle, peak_memory
 from common.device import keep_freed_memory
 from model import StyleLearner, VisionStyleEncoder
 
@@ -41,30 +40,21 @@ def measure(keep: bool) -> dict[str, float]:
         optimizer.step()
         optimizer.zero_grad()
     speed = STEPS * BATCH / (time.perf_counter() - start)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return {"images_per_second": speed, "kernel_seconds": used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
+    kernel = resource.getrusage(resource.RUSAGE_SELF).ru_stime
+    return {"images_per_second": speed, "kernel_seconds": kernel, "peak_mb": peak_memory()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", choices=("default", "kept"), help="measure in this process and print JSON")
+    parser.add_argument("--way", choices=("default", "kept"), help="used by this script to start itself")
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(args.one == "kept")))
+    if args.way:
+        print(json.dumps(measure(args.way == "kept")))
         return
-    found = {"default": [], "kept": []}
-    for _ in range(args.rounds):
-        for name, measured in found.items():
-            output = subprocess.run(
-                [sys.executable, __file__, "--one", name], capture_output=True, text=True, check=True
-            )
-            measured.append(json.loads(output.stdout.splitlines()[-1]))
-    for name, measured in found.items():
-        columns = {key: statistics.median(one[key] for one in measured) for key in measured[0]}
-        spread = [one["images_per_second"] for one in measured]
-        print(f"{name:8}" + "  ".join(f"{key} {value:,.1f}" for key, value in columns.items())
-              + f"  ({min(spread):.1f} .. {max(spread):.1f} img/s)")  # fmt: skip
+    for name, runs in in_turns(("default", "kept"), args.rounds).items():
+        columns = "  ".join(f"{key} {middle(runs, key)[0]:,.1f}" for key in runs[0])
+        print(f"{name:8}{columns}  {middle(runs, 'images_per_second', 1)[1]} img/s")
 
 
 if __name__ == "__main__":

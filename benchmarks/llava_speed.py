@@ -13,9 +13,6 @@ Every way runs in a process of its own, so that peak memory is its own; ways tak
 import argparse
 import json
 import platform
-import resource
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +24,7 @@ import torch
 from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig
 
+from benchmarks.turns import in_turns, middle, peak_memory
 from common.device import keep_freed_memory
 from common.images import open_image
 from llava.analyzer import LlavaAnalyzer
@@ -58,21 +56,13 @@ def main() -> None:
         print(json.dumps(measure(args)))
         return
     write_images(args.work_dir, args.images)
-    found: dict[str, list[dict]] = {way: [] for way in WAYS}
-    for _ in range(args.rounds):
-        for way in WAYS:
-            command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise SystemExit(f"{way}: {done.stderr[-2000:]}")
-            found[way].append(json.loads(done.stdout.splitlines()[-1]))
+    found = in_turns(WAYS, args.rounds)
     print(f"{args.shape}, {args.images} images, {args.texts} texts each, batch {args.batch_size}, {args.device}, "
           f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")  # fmt: skip
-    slowest = statistics.median(one["pairs"] for one in found[WAYS[0]])
+    slowest, _ = middle(found[WAYS[0]], "pairs")
     for way, runs in found.items():
-        rate, tokens, peak = (statistics.median(one[name] for one in runs) for name in ("pairs", "tokens", "peak"))
-        spread = f"{min(one['pairs'] for one in runs):.2f} .. {max(one['pairs'] for one in runs):.2f}"
-        print(f"{way:12}{rate:8.2f} pairs/s ({spread}) {rate / slowest:6.1f} x  {tokens:8.0f} new tokens/s  "
+        (rate, spread), (tokens, _), (peak, _) = (middle(runs, name) for name in ("pairs", "tokens", "peak"))
+        print(f"{way:12}{rate:8.2f} pairs/s {spread} {rate / slowest:6.1f} x  {tokens:8.0f} new tokens/s  "
               f"peak {peak:7.0f} MiB")  # fmt: skip
 
 
@@ -132,7 +122,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     clock = time.perf_counter()
     tokens = run(pairs)
     seconds = time.perf_counter() - clock
-    return {"pairs": len(pairs) / seconds, "tokens": tokens / seconds, "peak": peak_memory(args.device)}
+    return {"pairs": len(pairs) / seconds, "tokens": tokens / seconds, "peak": peak_memory()}
 
 
 @torch.inference_mode()
@@ -152,13 +142,6 @@ def one_by_one(loaded: LoadedModel, prompter: Prompter, asking: Asking, path: Pa
         written = model.generate(**inputs, max_new_tokens=most, pad_token_id=0, **sampling)
         count += written.shape[1] - inputs["input_ids"].shape[1]
     return count
-
-
-def peak_memory(device: str) -> float:
-    """MiB: of the device where there is one, else of this process."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

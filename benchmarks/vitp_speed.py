@@ -18,7 +18,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -89,24 +89,30 @@ def packing(args: argparse.Namespace) -> dict:
         max(lengths[start : start + args.batch_size]) for start in range(0, len(lengths), args.batch_size)
     )
     together = max(1, round(places / args.max_seq_length))
-    by_length = list(LengthGroupedSampler(lengths, args.batch_size, 0))
-    samples = [dataset[index] for index in range(len(dataset))]
-    packs = [packed[index] for index in range(len(packed))]
-    batches = {
-        "padded": [collate(part) for part in cut(samples, args.batch_size)],
-        "like length": [collate(part) for part in cut([samples[index] for index in by_length], args.batch_size)],
-        "packed": [collate(part) for part in cut(packs, together)],
+    ways = {  # numbers of samples or packs of each batch, their lengths, and where they are read
+        "padded": (cut(range(len(lengths)), args.batch_size), lengths, dataset),
+        "like length": (
+            cut(list(LengthGroupedSampler(lengths, args.batch_size, 0)), args.batch_size),
+            lengths,
+            dataset,
+        ),
+        "packed": (cut(range(len(packed)), together), packed.lengths(), packed),
     }
     tokens = sum(lengths)
     print(f"{len(lengths)} samples of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on "
           f"average; batches of {args.batch_size}, packed of {together} x {args.max_seq_length}")  # fmt: skip
-    taken = in_turns(args, {name: lambda few=few: run(model, optimizer, few, args) for name, few in batches.items()})
     result = {}
-    for name, few in batches.items():
-        filled = tokens / sum(batch["input_ids"].numel() for batch in few)
-        result[name] = {"tokens_per_second": tokens / taken[name], "filled": filled, "steps": len(few)}
-        print(f"{name:12}{len(few):5} steps  {filled:6.1%} of places filled  {tokens / taken[name]:8.0f} tokens/s  "
-              f"{taken['padded'] / taken[name]:5.2f}x")  # fmt: skip
+    for name, (batches, sizes, _) in ways.items():
+        filled = tokens / sum(len(batch) * max(sizes[one] for one in batch) for batch in batches)
+        result[name] = {"filled": filled, "steps": len(batches)}
+        print(f"{name:12}{len(batches):5} steps  {filled:6.1%} of places filled")
+    if args.rounds:
+        read = {name: [collate([source[one] for one in batch]) for batch in batches]
+                for name, (batches, _, source) in ways.items()}  # fmt: skip
+        taken = in_turns(args, {name: lambda few=few: run(model, optimizer, few, args) for name, few in read.items()})
+        for name, seconds in taken.items():
+            result[name]["tokens_per_second"] = tokens / seconds
+            print(f"{name:12}{tokens / seconds:8.0f} tokens/s  {taken['padded'] / seconds:5.2f}x")
     return result
 
 
@@ -202,7 +208,7 @@ def in_turns(args: argparse.Namespace, ways: dict) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def cut(values: list, size: int) -> list[list]:
+def cut(values: Sequence[int], size: int) -> list[Sequence[int]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
@@ -218,7 +224,7 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--tiles", type=int, default=4, help="masking, step: tiles of each sample's image")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3, help="masking, step: of each round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0, packing: only count places, nothing is trained")
     parser.add_argument("--bf16", action="store_true", help="mixed precision")
     parser.add_argument("--peak_tflops", type=float, help="step: what the device can do at most in this precision")
     parser.add_argument("--device", default="auto")

@@ -27,7 +27,8 @@ from vitp.retrieval.labels import read_labels  # noqa: E402
 from vitp.retrieval.measures import Images, Truth, query_values, summarise  # noqa: E402
 from vitp.retrieval.ranking import RERANKERS, Postprocessing, Ranker  # noqa: E402
 
-QUERY_ROWS = 1024  # queries ranked at once
+QUERY_ROWS = 1024  # queries ranked at once, if their lists together are no longer than
+LIST_PLACES = 2**23
 
 
 def main(argv: list[str]) -> dict:
@@ -67,9 +68,9 @@ def main(argv: list[str]) -> dict:
 def measure(
     queries: Features, ranker: Ranker, truth: Truth, depth: int, top_k: list[int]
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """-> a value (Q,) of each query for each measure; lists are held for QUERY_ROWS queries at once."""
+    """-> a value (Q,) of each query for each measure."""
     parts, first = [], 0
-    for block in queries.blocks(QUERY_ROWS):
+    for block in queries.blocks(max(1, min(QUERY_ROWS, LIST_PLACES // depth))):
         rows = slice(first, first + len(block))
         places = ranker(block, depth + int(truth.copies[rows].max()))
         relevant = truth.relevant(places, depth, first)

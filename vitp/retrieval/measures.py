@@ -54,9 +54,11 @@ class Truth:
         found = places >= 0
         same = (self.gallery_digest[places] == self.digest[query]) & (self.digest[query] >= 0)
         copy = (same | (self.gallery_path[places] == self.path[query])) & found
-        order = np.argsort(copy, axis=1, kind="stable")[:, :depth]  # copies to the end, the rest as it was
         right = (self.gallery_label[places] == self.label[query]) & found & ~copy
-        return np.take_along_axis(right, order, 1)
+        held = copy.any(1)
+        order = np.argsort(copy[held], axis=1, kind="stable")  # copies to the end, the rest as it was
+        right[held] = np.take_along_axis(right[held], order, 1)
+        return right[:, :depth]
 
 
 def query_values(relevant: np.ndarray, true_count: np.ndarray, top_k: Sequence[int]) -> dict[str, np.ndarray]:
