@@ -4,7 +4,8 @@
 
 Random weights: speed does not depend on them, and no answer ends early, so every way writes the same number of tokens.
   one by one     as usually written: for each pair the file is opened, processed and encoded for the description and
-                 again for the score, each by its own `generate`, batch 1; neither expected score nor P(Yes)
+                 again for the score, each by transformers' own `generate`, batch 1; neither expected score nor P(Yes)
+  generate       the same at --batch_size, padded on the left
   batch 1        LlavaAnalyzer at batch 1: an image is encoded once and its keys and values are shared; with both extras
   batched        LlavaAnalyzer at --batch_size; with both extras
 Every way runs in a process of its own, so that peak memory is its own; ways take turns, the median of rounds counts.
@@ -34,7 +35,7 @@ from llava.config import PROMPTS
 from llava.model import LoadedModel, choose_attention, choose_dtype, load_model
 from llava.tokens import Prompter
 
-WAYS = ("one by one", "batch 1", "batched")
+WAYS = ("one by one", "generate", "batch 1", "batched")
 
 
 def main() -> None:
@@ -108,15 +109,17 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     asking = Asking(
         description_tokens=args.description_tokens, analysis_tokens=args.analysis_tokens, tries=1
     )  # fmt: skip
-    analyzer = LlavaAnalyzer(loaded=loaded, asking=asking, batch_size=args.batch_size if args.way == "batched" else 1)
+    batch_size = args.batch_size if args.way in ("batched", "generate") else 1
+    analyzer = LlavaAnalyzer(loaded=loaded, asking=asking, batch_size=batch_size)
 
     def run(some: list) -> int:
-        if args.way == WAYS[0]:
-            return sum(one_by_one(loaded, analyzer.prompter, asking, *pair) for pair in some)
+        if args.way in ("one by one", "generate"):
+            batches = [some[start : start + batch_size] for start in range(0, len(some), batch_size)]
+            return sum(by_generate(loaded, analyzer.prompter, asking, batch) for batch in batches)
         results = [result for _, result in analyzer.analyze_many(some, quiet=True)]
         return sum(result["tokens"]["description"] / args.texts + result["tokens"]["analysis"] for result in results)
 
-    run(pairs[: args.batch_size if args.way == "batched" else 1])  # warm
+    run(pairs[:batch_size])  # warm
     if args.device.startswith("cuda"):
         torch.cuda.synchronize()
     clock = time.perf_counter()
@@ -126,22 +129,26 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def one_by_one(loaded: LoadedModel, prompter: Prompter, asking: Asking, path: Path, text: str) -> int:
+def by_generate(loaded: LoadedModel, prompter: Prompter, asking: Asking, pairs: list[tuple[Path, str]]) -> int:
     """-> new tokens"""
     model, processor = loaded
-    count = 0
-    questions = (asking.prompts["describe"], asking.score_question(text, ""))
-    for question, most, sampling in zip(
-        questions, (asking.description_tokens, asking.analysis_tokens),
-        ({"do_sample": False}, {"do_sample": True, "temperature": 0.3, "top_p": 0.9}),
-    ):  # fmt: skip
-        inputs = processor(images=open_image(path), text=prompter.prompt(question), return_tensors="pt").to(
-            model.device
-        )
+    processor.tokenizer.padding_side = "left"
+
+    def ask(questions: list[str], most: int, **sampling) -> list[list[int]]:
+        images = [open_image(path) for path, _ in pairs]
+        prompts = [prompter.prompt(question) for question in questions]
+        inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt").to(model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         written = model.generate(**inputs, max_new_tokens=most, pad_token_id=0, **sampling)
-        count += written.shape[1] - inputs["input_ids"].shape[1]
-    return count
+        return written[:, inputs["input_ids"].shape[1] :].tolist()
+
+    described = ask([asking.prompts["describe"]] * len(pairs), asking.description_tokens, do_sample=False)
+    descriptions = processor.tokenizer.batch_decode(described, skip_special_tokens=True)
+    scored = ask(
+        [asking.score_question(text, words) for (_, text), words in zip(pairs, descriptions)],
+        asking.analysis_tokens, do_sample=True, temperature=0.3, top_p=0.9,
+    )  # fmt: skip
+    return sum(map(len, described)) + sum(map(len, scored))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ any number of prompts (R) about any of the images
 Positions count the mask, so a pad between two parts moves nothing, and a row's numbers are those it has alone.
 """
 
+import copy
+
 import torch
 from PIL import Image
 from transformers import DynamicCache, PreTrainedModel
@@ -82,25 +84,28 @@ class SharedImages:
         device = self.model.device
         ids, mask = (one.to(device) for one in pad(rests, self.pad_id, left=True))
         index = torch.tensor(images, device=device)
-        layers = [
-            (layer.keys.index_select(0, index), layer.values.index_select(0, index)) for layer in self.cache.layers
-        ]
-        cache = DynamicCache(layers, config=self.model.config)
-        room = ids.shape[1] + new_tokens
+        cache, room = DynamicCache(config=self.model.config), ids.shape[1] + new_tokens
         # Layers of a sliding window forget, and stay what they are.
-        cache.layers = [RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+        cache.layers = [
+            RoomyLayer(layer, index, room) if type(layer) is DynamicLayer else rows_of(layer, index)
+            for layer in self.cache.layers
+        ]
         return ids, torch.cat([self.mask[index], mask], 1), cache
 
 
 class RoomyLayer(DynamicLayer):
-    """Keys and values (R, heads, T, D) of a layer, with room for the next `tokens`. The library's own layer copies all
-    that it holds for each new token: in a batch that is more work than attention itself."""
+    """Keys and values (R, heads, T, D) of the given rows of a layer, with room for the next `tokens`. The library's own
+    layer copies all that it holds for each new token: in a batch that is more work than attention itself."""
 
-    def __init__(self, layer: DynamicLayer, tokens: int):
+    def __init__(self, layer: DynamicLayer, rows: torch.Tensor, tokens: int):
         super().__init__()
         self.lazy_initialization(layer.keys, layer.values)
-        self.rooms = [torch.cat([held, held.new_empty(*held.shape[:-2], tokens, held.shape[-1])], -2)
-                      for held in (layer.keys, layer.values)]  # fmt: skip
+        self.rooms = []
+        for held in (layer.keys, layer.values):
+            heads, length, width = held.shape[1:]
+            room = held.new_empty(len(rows), heads, length + tokens, width)
+            torch.index_select(held, 0, rows, out=room[..., :length, :])
+            self.rooms.append(room)
         self._hold(layer.keys.shape[-2])
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments, **named):
@@ -114,6 +119,12 @@ class RoomyLayer(DynamicLayer):
 
     def _hold(self, tokens: int) -> None:
         self.keys, self.values = (room[..., :tokens, :] for room in self.rooms)
+
+
+def rows_of(layer: DynamicLayer, rows: torch.Tensor) -> DynamicLayer:
+    chosen = copy.copy(layer)
+    chosen.batch_select_indices(rows)  # makes tensors of its own
+    return chosen
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:
