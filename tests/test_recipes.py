@@ -1,5 +1,6 @@
 """The files of recipes/ start what they name: here with gloo, on a CPU, with two processes in place of 8 or 64."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from test_clip_train import clip_arguments  # noqa: F401
 from test_llava_train import arguments as llava_arguments  # noqa: F401
 from test_llava_train import folders  # noqa: F401
 from test_vitp_train import flags, parts  # noqa: F401
+
+from llava.settings import read_training_settings
 
 RECIPES = ROOT / "recipes"
 HERE = Path(sys.executable).parent
@@ -98,6 +101,15 @@ def test_numbers_are_those_of_the_names():
         assert content["num_processes"] <= 8 * content["num_machines"] and not content["use_cpu"]
     slurm = (RECIPES / "slurm_64gpu.sh").read_text()
     assert "--nodes=8\n" in slurm and "--gpus-per-node=8\n" in slurm and "--ntasks-per-node=1\n" in slurm
+
+
+def test_llava_takes_vitps_file_or_says_what_it_lacks():
+    words = ["--use_cpu", "true", "--deepspeed", str(ROOT / "vitp" / "configs" / "zero_stage2.json")]
+    if importlib.util.find_spec("deepspeed"):
+        assert read_training_settings(words)[1].hf_deepspeed_config.is_zero2()
+        return
+    with pytest.raises(ValueError, match="deepspeed.*needed for --deepspeed"):
+        read_training_settings(words)
 
 
 @pytest.mark.parametrize(
