@@ -1,9 +1,14 @@
 """Which device and which number format: asked once, in main()."""
 
 import ctypes
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+# The others wait while one process decodes images or validates. PyTorch gives GPUs ten minutes for that and then ends
+# the run; a process that dies is noticed without it, by the launcher.
+WAITING = timedelta(hours=12)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -28,7 +33,10 @@ def make_accelerator(device: str, precision: str, find_unused_parameters: bool =
     return Accelerator(
         mixed_precision=choose_precision(precision, chosen),
         cpu=chosen.type == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters),
+            InitProcessGroupKwargs(timeout=WAITING),
+        ],
     )
 
 

@@ -39,7 +39,10 @@ def read_training_settings(argv: list[str]) -> tuple[FineTuning, TrainingArgumen
     written = parser.parse_known_args(argv)[0].config
     if written:
         parser.set_defaults(**_read_config(Path(written), {option.lstrip("-") for option in known}))
-    tuning, training, _ = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    try:
+        tuning, training, _ = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except ImportError as error:  # of an engine that is not installed
+        raise ValueError(f"{' '.join(str(error).split())}; needed for --deepspeed") from None
     return tuning, training
 
 

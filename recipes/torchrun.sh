@@ -1,0 +1,25 @@
+#!/bin/sh
+# Any train.py on all GPUs of one machine, or of several. Every word goes to torchrun: the script, then its flags.
+#
+#   sh recipes/torchrun.sh clip/train.py --batch_size 1024                         one machine, 8 GPUs
+#   GPUS=1 sh recipes/torchrun.sh llava/train.py --data mine.jsonl                 one GPU
+#   NODES=8 HOST=first-machine sh recipes/torchrun.sh vitp/train.py ...            on each of 8 machines
+set -eu
+
+GPUS=${GPUS:-8}
+NODES=${NODES:-1}
+PORT=${PORT:-29500}
+
+fail() { echo "torchrun.sh: error: $*" >&2; exit 1; }
+for pair in "GPUS=$GPUS" "NODES=$NODES" "PORT=$PORT"; do
+  case ${pair#*=} in '' | 0* | *[!0-9]*) fail "$pair: expected a whole number above 0" ;; esac
+done
+[ "$#" -gt 0 ] || fail "no script; for instance: sh recipes/torchrun.sh train.py --epochs 5"
+[ -f "$1" ] || fail "$1: no such script; start this in the repository"
+
+if [ "$NODES" -eq 1 ]; then
+  exec torchrun --standalone --nproc_per_node "$GPUS" "$@"
+fi
+[ -n "${HOST:-}" ] || fail "NODES=$NODES needs HOST, the name or address of the first machine, the same on all"
+exec torchrun --nnodes "$NODES" --nproc_per_node "$GPUS" --rdzv_backend c10d --rdzv_id "${RUN:-train}" \
+  --rdzv_endpoint "$HOST:$PORT" "$@"

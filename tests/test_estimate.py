@@ -1,0 +1,219 @@
+"""What a step needs, said beforehand: exact for a network counted by hand, near for each system's real step."""
+
+from collections import Counter
+
+import pytest
+import torch
+from conftest import TINY_MODEL
+from llava_tiny import write_llava
+from test_vitp_train import parts  # noqa: F401  a fixture
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from common import estimate
+from common.dry_run import DryRun, dry_step
+from common.sharding import divide, ring
+from common.training_step import TrainingStep, adamw, take_step, with_values, without_values
+
+WIDE, HIDDEN = 40, 300
+
+
+class Network(nn.Module):
+    """(B, WIDE) -> Linear -> ReLU -> Linear -> a loss; a third layer stands still."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(WIDE, HIDDEN), nn.Linear(HIDDEN, 1)
+        self.still = nn.Linear(1, 1).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(WIDE))
+
+    def forward(self, rows):
+        return (self.still(self.second(self.first(rows - self.centre).relu())).sum(),)
+
+
+def network_step(**more):
+    def batch(samples):
+        return {"rows": without_values((samples, WIDE), torch.float32)}
+
+    return TrainingStep(lambda precision, checkpointing: Network(), batch, adamw, 512, "a network", **more)
+
+
+def test_a_network_counted_by_hand():
+    found = dry_step(network_step(), "fp32", False, 512)
+    numbers = WIDE * HIDDEN + HIDDEN + HIDDEN + 1
+    assert (found.learning_count, found.frozen_count) == (numbers, 2)
+    assert (found.learning, found.frozen, found.buffers) == (4 * numbers, 8, 4 * WIDE)
+    assert found.gradients == 4 * numbers
+    assert found.state == 2 * 4 * numbers + 4 * 4  # two moments, and the number of steps of each of four tensors
+    assert found.batch == 4 * 512 * WIDE
+    # At the most: what ReLU gave, its gradient, the gradient of what it was given; and rows - centre.
+    alive = 4 * 512 * (3 * HIDDEN + WIDE)
+    assert alive <= found.activations <= alive + 64 and found.phase == "backward"
+    static = found.learning + found.frozen + found.buffers + found.state + found.batch
+    assert found.peak == static + found.at_peak["activations"] + found.at_peak["gradients"]
+    # Forward 2 n m k; backward the same for weights, and for what came in but of the first layer, whose rows are given.
+    products = 2 * 512 * (WIDE * HIDDEN + HIDDEN + 1)
+    assert found.operations == products + 2 * 512 * (WIDE * HIDDEN + 2 * HIDDEN + 1)
+
+
+def test_accumulation_keeps_gradients_and_a_moving_average_is_one_more_copy():
+    plain = dry_step(network_step(), "fp32", False, 512)
+    gathered = dry_step(network_step(accumulation=4), "fp32", False, 512)
+    average = dry_step(network_step(average=True), "fp32", False, 512)
+    assert gathered.operations == 4 * plain.operations and plain.peak < gathered.peak <= plain.peak + plain.gradients
+    assert average.peak - plain.peak == average.average == plain.learning + plain.frozen + plain.buffers
+
+
+def test_half_precision_halves_what_linear_layers_keep():
+    full, half = (dry_step(network_step(), precision, False, 4096) for precision in ("fp32", "bf16"))
+    assert half.learning == full.learning and half.state == full.state
+    assert 0.4 < half.activations / full.activations < 0.8
+
+
+def test_integers_are_computed_and_unknown_masks_count_as_true():
+    run, pixels = DryRun(), without_values((6, 4), torch.float32)
+    with run:
+        rows = run.empty(pixels)
+        known = torch.tensor([1, 0, 1, 1, 0, 0]) == 1
+        assert rows[known].shape == (3, 4) and rows.masked_select(known[:, None]).shape == (12,)
+        assert rows[rows > 0].shape == (24,) and (rows > 0).nonzero().shape == (24, 2)
+        assert bool((rows > 0).any()) and not bool((known.sum() > 3).any())
+    assert run.alive["activations"] >= 0
+
+
+def test_memory_that_is_let_go_is_not_counted():
+    run = DryRun()
+    with run:
+        rows = run.empty(without_values((1000,), torch.float32))
+        run.register(rows, "batch")
+        for _ in range(5):
+            other = rows * 2
+        assert run.alive == Counter({"batch": 4000, "activations": 4000}) and run.most == 8000
+        view = other[:10]
+        del other
+        assert run.alive["activations"] == 4000  # a view keeps the whole
+        del view
+        assert run.alive["activations"] == 0
+
+
+@pytest.fixture
+def systems(tmp_path, parts):  # noqa: F811
+    """The flags of each system's tiny model, wide enough for activations to be most of a step."""
+    built = parts / "parts"
+    return {
+        "style": ["--data_dir", str(tmp_path / "none"), *TINY_MODEL, "--image_size", "160", "--batch_size", "64"],
+        "clip": ["--model_name", "small", "--batch_size", "16"],
+        "blip2": ["--demo", "--training.batch_size", "8"],
+        "vitp": ["--vision_config", str(built / "vision.json"), "--llm", str(built / "config.json"),
+                 "--max_seq_length", "300", "--per_device_train_batch_size", "8"],
+        "llava": ["--model_id", str(write_llava(tmp_path / "llava")), "--max_length", "300", "--lora_rank", "4",
+                  "--per_device_train_batch_size", "8"],
+    }  # fmt: skip
+
+
+def step_of(system, words):
+    return estimate.read_step(*estimate.read_arguments([system, *words]))
+
+
+def measured(step, checkpointing=False):
+    """The allocator's own account of a real step: bytes alive at the most, and multiplications and additions."""
+    torch.manual_seed(0)
+    model = step.build("fp32", checkpointing)
+    optimizer, batch = step.optimizer(model), with_values(step.batch(step.samples))
+    batches = [batch] * min(step.accumulation, 2)
+    take_step(model, optimizer, batches, "fp32", step.clip_norm)
+    held = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in [
+        *model.parameters(), *model.buffers(), *batch.values(),
+        *(value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)),
+    ]}  # fmt: skip
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        take_step(model, optimizer, batches, "fp32", step.clip_norm)
+    moves = [one for one in profile.profiler.kineto_results.events() if one.name() == "[memory]"]
+    alive = most = 0
+    for move in sorted(moves, key=lambda one: one.start_ns()):
+        alive += move.nbytes()
+        most = max(most, alive)
+    return sum(held.values()) + most
+
+
+@pytest.mark.parametrize("system", estimate.SYSTEMS)
+def test_a_real_step_of_each_system(systems, system):
+    step = step_of(system, systems[system])
+    foreseen = dry_step(step, "fp32", False, step.samples)
+    found = measured(step)
+    assert abs(foreseen.peak / found - 1) < 0.1, f"{foreseen} for {found}"
+    assert foreseen.activations > 0.3 * foreseen.peak  # else only weights would have been compared
+
+
+def test_operations_are_those_that_pytorch_counts(systems):
+    step = step_of("style", systems["style"])
+    foreseen = dry_step(step, "fp32", False, step.samples)
+    model = step.build("fp32", False)
+    with FlopCounterMode(display=False) as counter:
+        take_step(model, step.optimizer(model), [with_values(step.batch(step.samples))], "fp32")
+    # PyTorch's own list has no attention of CPUs: 2 products of (B, H, N, N), in the backward pass 5.
+    blocks = [one for one in model.modules() if type(one).__name__ == "Attention"]
+    tokens = 1 + (160 // 16) ** 2
+    attention = sum(7 * 2 * step.samples * one.num_heads * tokens**2 * one.head_dim for one in blocks)
+    assert foreseen.operations == counter.get_total_flops() + attention and attention > 0
+
+
+def test_checkpointing_needs_less_and_computes_more(systems):
+    step = step_of("clip", systems["clip"])
+    plain, checked = (dry_step(step, "fp32", way, step.samples) for way in (False, True))
+    assert checked.activations < 0.6 * plain.activations and 1.2 < checked.operations / plain.operations < 1.4
+
+
+def test_division_by_formula():
+    found = dry_step(network_step(), "bf16", False, 512)
+    numbers, rest = found.learning_count, found.activations + found.buffers + found.batch
+    whole = found.learning + found.frozen + found.gradients + found.state + rest
+    assert divide(found, "none", 8, "bf16").total == whole
+    assert divide(found, "DDP", 8, "bf16").gradients == 2 * found.gradients
+    zero = {stage: divide(found, f"ZeRO-{stage}", 8, "bf16") for stage in (1, 2, 3)}
+    for one in zero.values():  # Rajbhandari et al. 2020: 12 bytes of state for each weight, here and a few for counters
+        assert abs(one.state - 12 * numbers / 8) < 8 and one.rest == rest
+    assert zero[1].gradients == 2 * numbers and zero[2].gradients == -(-2 * numbers // 8)
+    assert zero[1].weights == zero[2].weights == 2 * (numbers + 2) and zero[3].weights == -(-2 * (numbers + 2) // 8)
+    assert ring(800, 8) == 1400 and ring(800, 1) == 0 and zero[3].sent > zero[2].sent
+
+
+def test_the_table(systems, capsys):
+    words = ["--world_size", "2", "--tflops", "0.1", "--gpu_memory_gib", "0.5"]
+    found = estimate.main(["style", *systems["style"], *words])
+    shown = capsys.readouterr().out
+    assert set(found) == {(one, way) for one in ("fp32", "bf16") for way in (False, True)}
+    for label in ("weights that learn", "activations, at their most", "peak of a step", "seconds at 40% of 0.1 TFLOPS",
+                  "images that fit into 0.5 GiB", "DDP, fp32"):  # fmt: skip
+        assert label in shown
+    assert "32 images in a forward pass of a device" in shown and "ZeRO" not in shown  # our own loop knows DDP alone
+    line = next(one for one in shown.splitlines() if one.startswith("images that fit"))
+    fits = int(line.split()[6])
+    step = step_of("style", systems["style"])
+    inside, outside = (dry_step(step, "fp32", False, samples).peak for samples in (fits, fits + fits // 20))
+    assert inside <= 2**29 < outside
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "system"),
+        (["clipp"], "unknown system 'clipp'; did you mean clip"),
+        (["clip", "--batch_sise", "4"], "unknown flag '--batch_sise'; did you mean --batch_size"),
+        (["clip", "--batch_size", "9", "--world_size", "2"], "--batch_size 9: cannot be shared equally by 2"),
+        (["clip", "--model_name", "ViT-B33"], "unknown model 'ViT-B33'; did you mean ViT-B/32"),
+        (["clip", "--model_name", "open/model"], "open/model: holds weights; name the architecture"),
+        (["style", "--model_name", "vit_bas", "--data_dir", "none"], "unknown timm model 'vit_bas'"),
+        (["style", "--text_tokens", "9"], "--text_tokens: style reads no text"),
+        (["vitp"], "give --model_name_or_path, or --vision_config and --llm"),
+        (["vitp", "--model_name_or_path", "gone"], "gone/config.json: no such file"),
+        (["llava", "--model_id", "gone/away"], "gone/away: its processor cannot be loaded"),
+        (["blip2", "--model.blip2", "gone/away"], "--model.blip2 gone/away: no config to be had"),
+        (["clip", "--world_size", "0"], "--world_size 0: expected 1 or more"),
+        (["clip", "--utilization", "40"], "--utilization 40.0: expected a share"),
+    ],
+)
+def test_mistakes_are_one_line(words, message):
+    with pytest.raises((ValueError, OSError)) as caught:
+        estimate.main(words)
+    assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,127 @@
+"""The files of recipes/ start what they name: here with gloo, on a CPU, with two processes in place of 8 or 64."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from test_blip2_gated_train import arguments as blip2_arguments  # noqa: F401  fixtures
+from test_blip2_gated_train import tiny_blip2, vqa_data  # noqa: F401
+from test_clip_train import clip_arguments  # noqa: F401
+from test_llava_train import arguments as llava_arguments  # noqa: F401
+from test_llava_train import folders  # noqa: F401
+from test_vitp_train import flags, parts  # noqa: F401
+
+from llava.settings import read_training_settings
+
+RECIPES = ROOT / "recipes"
+HERE = Path(sys.executable).parent
+PORT = 30000 + os.getpid() % 20000  # of this test run
+
+
+def start(words, **settings) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in settings.items()}}
+    environment["PATH"] = f"{settings.get('PATH', HERE)}:{HERE}:{os.environ['PATH']}"
+    return subprocess.run([*map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def accelerate(recipe, *words):
+    return [HERE / "accelerate", "launch", "--config_file", RECIPES / f"accelerate_{recipe}.yaml", *words]
+
+
+def processes(folder) -> int:
+    """How many wrote their random state into a run's folder."""
+    return len(list(folder.rglob("random_states_*.pkl"))) or len(list(folder.glob("checkpoint-1/rng_state_*.pth")))
+
+
+def finished(done):
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_one_gpu(run_arguments, tmp_path):
+    finished(start([*accelerate("1gpu"), "train.py", *run_arguments, "--epochs", "1"]))
+    assert (tmp_path / "checkpoints" / "best.pth").is_file() and processes(tmp_path / "checkpoints" / "last") == 1
+
+
+def test_several_gpus_clip(clip_arguments, tmp_path):  # noqa: F811
+    finished(start([*accelerate("8gpu", "--num_processes", 2), "clip/train.py", *clip_arguments, "--num_epochs", "1"]))
+    assert processes(tmp_path / "model-checkpoint" / "last") == 2
+
+
+def test_several_gpus_blip2(blip2_arguments, tmp_path):  # noqa: F811
+    words = [*blip2_arguments, "--training.epochs", "1", "--training.save_last", "--training.final_answers", "0"]
+    finished(start([*accelerate("8gpu", "--num_processes", 2), "blip2_gated/train.py", *words]))
+    assert processes(tmp_path / "checkpoints" / "last") == 2
+
+
+def test_several_machines(run_arguments, tmp_path):
+    """Two launchers of one process each, as two machines would have them."""
+    other = ["--num_machines", 2, "--num_processes", 2, "--main_process_ip", "127.0.0.1", "--main_process_port", PORT]
+    commands = [
+        [*accelerate("64gpu", *other, "--machine_rank", rank), "train.py", *run_arguments, "--epochs", "1"]
+        for rank in (0, 1)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(start, commands):
+            finished(done)
+    assert processes(tmp_path / "checkpoints" / "last") == 2
+
+
+def test_torchrun_on_one_machine(llava_arguments, tmp_path):  # noqa: F811
+    words = [*llava_arguments, "--max_steps", "1", "--per_device_train_batch_size", "2", "--val_split", "0"]
+    finished(start(["sh", RECIPES / "torchrun.sh", "llava/train.py", *words, "--ddp_backend", "gloo"], GPUS=2))
+    assert processes(tmp_path / "run") == 2
+
+
+def test_slurm(parts, tmp_path):  # noqa: F811
+    """A srun that starts its command twice, as two machines of one GPU would."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    (place / "srun").write_text('#!/bin/sh\n"$@" & first=$!\n"$@" & second=$!\nwait $first && wait $second\n')
+    (place / "scontrol").write_text('#!/bin/sh\n[ "$*" = "show hostnames a,b" ] && printf "localhost\\nother\\n"\n')
+    for path in place.iterdir():
+        path.chmod(0o755)
+    words = flags(parts, tmp_path / "run", max_steps=1, save_steps=1, per_device_train_batch_size=2, ddp_backend="gloo")
+    job = {"SLURM_JOB_NODELIST": "a,b", "SLURM_NNODES": 2, "SLURM_GPUS_ON_NODE": 1, "SLURM_JOB_ID": PORT}
+    job |= {"SLURM_SUBMIT_DIR": ROOT, "PATH": place, "PORT": PORT + 1}
+    finished(start(["sh", RECIPES / "slurm_64gpu.sh", "vitp/train.py", *words], **job))
+    assert processes(tmp_path / "run") == 2
+
+
+def test_numbers_are_those_of_the_names():
+    found = {path.stem: yaml.safe_load(path.read_text()) for path in RECIPES.glob("*.yaml")}
+    assert set(found) == {"accelerate_1gpu", "accelerate_8gpu", "accelerate_64gpu"}
+    for name, content in found.items():
+        assert content["num_processes"] == int(name.split("_")[1].removesuffix("gpu"))
+        assert content["num_processes"] <= 8 * content["num_machines"] and not content["use_cpu"]
+    slurm = (RECIPES / "slurm_64gpu.sh").read_text()
+    assert "--nodes=8\n" in slurm and "--gpus-per-node=8\n" in slurm and "--ntasks-per-node=1\n" in slurm
+
+
+def test_llava_takes_vitps_file_or_says_what_it_lacks():
+    words = ["--use_cpu", "true", "--deepspeed", str(ROOT / "vitp" / "configs" / "zero_stage2.json")]
+    if importlib.util.find_spec("deepspeed"):
+        assert read_training_settings(words)[1].hf_deepspeed_config.is_zero2()
+        return
+    with pytest.raises(ValueError, match="deepspeed.*needed for --deepspeed"):
+        read_training_settings(words)
+
+
+@pytest.mark.parametrize(
+    "words, settings, message",
+    [
+        ([], {}, "no script; for instance"),
+        (["gone.py"], {}, "gone.py: no such script; start this in the repository"),
+        (["train.py"], {"GPUS": "two"}, "GPUS=two: expected a whole number above 0"),
+        (["train.py"], {"NODES": 0}, "NODES=0: expected"),
+        (["train.py"], {"NODES": 2}, "NODES=2 needs HOST"),
+    ],
+)
+def test_mistakes_are_one_line(words, settings, message):
+    done = start(["sh", RECIPES / "torchrun.sh", *words], **settings)
+    assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1 and not done.stdout
