@@ -1,0 +1,128 @@
+"""How much of what this machine can do at most does each system use?
+
+    python benchmarks/limits.py [--rounds 5]
+
+limits   operations a second of the best fp32 matrix product; bytes a second of adding up an array that no cache holds
+steps    a training step of each system at the largest batch of benchmarks/scaling.py: operations, counted by
+         common/dry_run.py, over the first limit
+search   exact search of a gallery: one query after the other reads all of it (bytes), many at once compute (operations)
+tokens   LLaVA, new tokens of a batch: each reads the language model's weights and the batch's keys and values (bytes)
+
+The median of the rounds counts; a limit is measured anew before each row, since what else runs on a machine changes.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from benchmarks.llava_speed import build as build_llava
+from benchmarks.llava_speed import write_images
+from benchmarks.scaling import POINTS, write_models
+from common.device import keep_freed_memory
+from common.dry_run import dry_step
+from common.estimate import read_arguments, read_step
+from common.images import open_image
+from common.training_step import take_step, with_values
+from llava.prefix import SharedImages
+from llava.tokens import Prompter
+from vitp.retrieval.indexes import build_index
+
+GIGA = 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gallery", type=int, default=200_000, help="search: vectors of 768 numbers")
+    parser.add_argument("--new_tokens", type=int, default=48, help="tokens: of each row")
+    args = parser.parse_args()
+    keep_freed_memory()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, fp32\n")
+    print("| what | seconds | 10^9 a second | the limit | share |\n|---|---|---|---|---|", flush=True)
+    for rows in (steps, search, tokens):
+        rows(args)
+
+
+def row(what: str, work: float, unit: str, run: Callable[[], object], rounds: int) -> None:
+    """work: operations or bytes of one run."""
+    most = {"operations": most_operations, "bytes": most_bytes}[unit](rounds)
+    seconds = middle(run, rounds)
+    print(f"| {what} | {seconds:.3f} | {work / seconds / GIGA:.1f} {unit} | {most / GIGA:.1f} | "
+          f"{work / seconds / most:.1%} |", flush=True)  # fmt: skip
+
+
+def middle(run: Callable[[], object], rounds: int) -> float:
+    run()  # does not count
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def most_operations(rounds: int) -> float:
+    size = 2048
+    first, second = torch.randn(size, size), torch.randn(size, size)
+    return 2 * size**3 / middle(lambda: first @ second, rounds)
+
+
+def most_bytes(rounds: int) -> float:
+    array = torch.ones(2**28)  # 1 GiB
+    return array.nbytes / middle(array.sum, rounds)
+
+
+def steps(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        places = write_models(Path(folder))
+        for system, points in POINTS.items():
+            flags = [places.get(word, word) for word in points[2][2]]
+            step = read_step(*read_arguments([system, *flags]))
+            torch.manual_seed(0)
+            model = step.build("fp32", bool(step.checkpointing))
+            optimizer, batches = step.optimizer(model), [with_values(step.batch(step.samples))] * step.accumulation
+            found = dry_step(step, "fp32", bool(step.checkpointing), step.samples)
+            row(f"{system}, step: {step.what}, {step.samples} {step.unit}", found.operations, "operations",
+                lambda: take_step(model, optimizer, batches, "fp32", step.clip_norm), args.rounds)  # noqa: B023  # fmt: skip
+
+
+def search(args: argparse.Namespace) -> None:
+    gallery = np.random.default_rng(0).standard_normal((args.gallery, 768), dtype=np.float32)
+    queries = gallery[:1000].copy()
+    for name in ("flat", "exact"):
+        index = build_index(lambda: iter([gallery]), *gallery.shape, name)
+        row(f"search, {name}: a query of {args.gallery:,} x 768", gallery.nbytes, "bytes",
+            lambda: index.search(queries[:1], 10), args.rounds)  # noqa: B023  # fmt: skip
+        row(f"search, {name}: 1,000 queries at once", 2.0 * len(queries) * gallery.size, "operations",
+            lambda: index.search(queries, 10), args.rounds)  # noqa: B023  # fmt: skip
+
+
+def tokens(args: argparse.Namespace) -> None:
+    loaded = build_llava(argparse.Namespace(device="cpu", shape="small"))
+    loaded.model.generation_config.eos_token_id = None  # nobody stops early
+    prompter = Prompter(loaded.processor, "")
+    weights = sum(one.nbytes for one in loaded.model.model.language_model.parameters())
+    weights += loaded.model.lm_head.weight.nbytes
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder), 16)
+        images = [open_image(path) for path in sorted(Path(folder).iterdir())]
+    for batch in (1, 16):
+        shared = SharedImages(loaded.model, prompter, images[:batch])
+        rest = shared.rest(prompter.prompt("What is this?"))
+        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in shared.cache.layers)
+        held *= 1 + (len(rest) + args.new_tokens / 2) / shared.cache.get_seq_length()  # it grows
+        row(f"tokens of LLaVA: {args.new_tokens} new ones, batch {batch}", args.new_tokens * (weights + held), "bytes",
+            lambda: shared.generate([*range(batch)], [rest] * batch, args.new_tokens), args.rounds)  # noqa: B023  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
