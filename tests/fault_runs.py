@@ -30,18 +30,17 @@ class TinyRun:
     def arguments(self, resume: bool, readers: int = 0) -> list[str]:
         """readers: processes that read data."""
         prefix = "training." if "blip2" in self.script else ""
-        folder, logs = str(self.folder), str(self.folder.with_name(f"{self.folder.name}_logs"))
-        places = [f"--{prefix}checkpoint_dir", folder, f"--{prefix}log_dir", logs]
+        places = [f"--{prefix}checkpoint_dir", str(self.folder), f"--{prefix}log_dir", str(self.folder / "logs")]
         if self.trainer:
-            places = ["--output_dir", folder]
+            places = ["--output_dir", str(self.folder)]
         if self.script.startswith("clip"):
-            places += ["--results_dir", f"{folder}_results"]
+            places += ["--results_dir", str(self.folder / "results")]
         return [*self.common, *places, self.reading, str(readers), *(self.resuming if resume else ())]
 
     def written(self) -> int:
         """Steps that can be gone on from, and a little more."""
         if not self.trainer:
-            return steps_in(self.folder.with_name(f"{self.folder.name}_logs"), self.folder / "last")()
+            return steps_in(self.folder / "logs", self.folder / "last")()
         return max((int(path.parent.name.split("-")[1]) for path in self._checkpoints()), default=0)
 
     def newest_state(self) -> Path:
@@ -105,7 +104,7 @@ def blip2(folder: Path, faults: int) -> TinyRun:
 
 
 TRAINER = ("--use_cpu", "true", "--logging_steps", "1", "--save_steps", "1", "--save_total_limit", "2",
-           "--warmup_steps", "0", "--disable_tqdm", "true")  # fmt: skip
+           "--eval_strategy", "steps", "--eval_steps", "2", "--warmup_steps", "0", "--disable_tqdm", "true")  # fmt: skip
 
 
 def vitp(folder: Path, faults: int) -> TinyRun:
@@ -116,7 +115,8 @@ def vitp(folder: Path, faults: int) -> TinyRun:
     words = [turn["value"] for line in records for turn in json.loads(line)["conversations"]]
     demo.write_parts(folder / "parts", demo.train_tokenizer(words, 500), width=32, layers=2, size=32)
     flags = ("--vision_config", str(folder / "parts" / "vision.json"), "--llm", str(folder / "parts" / "config.json"),
-             "--meta_path", str(folder / "data" / "meta.json"), "--per_device_train_batch_size", "4",
+             "--meta_path", str(folder / "data" / "meta.json"), "--eval_meta_path",
+             str(folder / "data" / "meta.json"), "--per_device_train_batch_size", "4",
              "--max_dynamic_patch", "1", "--max_seq_length", "700", "--max_steps", str(20 + 8 * faults),
              *TRAINER)  # fmt: skip
     resuming = ("--resume_from_checkpoint", "true")
@@ -128,7 +128,7 @@ def llava(folder: Path, faults: int) -> TinyRun:
 
     data = write_conversations(folder / "data")
     flags = ("--model_id", str(write_llava(folder / "model")), "--data", str(data), "--lora_rank", "4", "--lora_alpha",
-             "8", "--lora_dropout", "0.1", "--val_split", "0", "--per_device_train_batch_size", "4", "--report_to",
+             "8", "--lora_dropout", "0.1", "--val_split", "0.2", "--show_samples", "1", "--per_device_train_batch_size", "4", "--report_to",
              "none", "--max_steps", str(20 + 8 * faults), *TRAINER)  # fmt: skip
     resuming = ("--resume_from_checkpoint", "true")
     return TinyRun("llava/train.py", folder / "run", flags, resuming, "--dataloader_num_workers", True,
