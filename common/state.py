@@ -19,6 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from common.run import write_json
+from common.script import reader_was_killed
 
 CHECKSUMS = "checksums.json"
 
@@ -54,6 +55,8 @@ def whole_or_nothing(folder: Path, kept: str, shown: Path | None = None) -> Iter
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if reader_was_killed(error):
+            raise
         message = f"could not be written, is the disk full? ({error}); {kept}"
         raise OSError(errno.ENOSPC, message, str(shown or folder)) from None
 
