@@ -4,19 +4,21 @@ must be, bit for bit, those of a run that was left in peace.
     python benchmarks/faults.py --systems style clip blip2 vitp llava [--kills 20] [--folder ./.cache/faults]
 
 One run of each system's tiny model, as the tests train it, goes through everything in turn, resuming after each:
-  SIGKILL            at random moments; where they fell (in a step, a save, validation) is read off the run's stack
+  SIGKILL            at random moments, of steps, saves and validation too; where they fell is read off the stack
   damaged state      a bit flipped, the end cut off, a file deleted in the newest state: the one before is taken
   disk full          a limit on the size of files, below that of the state; a file system with room for half a state
   read-only folder   chattr +i, which binds root too, on the folder of a run that is under way
   reader killed      SIGKILL for the process that reads data
   second run         a run started into the folder of one that is running
-Prints a Markdown table, each row as soon as it is known. Processes are slow to start: a fault takes as long as an
-import of torch.
+Prints a Markdown table, each row as soon as it is known. Runs to be killed are forked from a process that has imported
+torch; all others start from nothing, and take their time for it.
 """
 
 import argparse
+import faulthandler
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -26,11 +28,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
 from signal import SIGKILL, SIGSTOP, SIGUSR1
 
 import numpy as np
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -40,13 +46,14 @@ from fault_runs import SYSTEMS, TinyRun  # noqa: E402
 
 from common.state import CHECKSUMS, what_is_wrong  # noqa: E402
 
-SPAN = 0.6  # seconds after a step within which a kill falls
+SPAN, PATIENCE = 0.15, 20  # seconds between two looks at a run, at most; until any moment will do
 PHASES = {  # the first whose function is on the stack
     "a save": r"common/loop\.py\", line \d+ in save$|in _save_checkpoint$|in save_(model|encoder|clip|gated)$",
     "validation": r"in (validate|evaluate)$",
     "logs and curves": r"in (log|save_and_show)$",
     "a step": r"in (_train_epoch|_inner_training_loop)$",
 }
+WANTED = ("a step", "a save", "validation")
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "a bit flipped": flip_a_bit,
     "the end cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
@@ -73,13 +80,16 @@ def main(argv: list[str]) -> list[str]:
     parser.add_argument("--kills", type=int, default=20, help="SIGKILLs of each system")
     parser.add_argument("--folder", default="./.cache/faults", help="for the runs; emptied first")
     args = parser.parse_args(argv)
+    torch.set_num_threads(1)  # as the runs have it, for those that are forked from here
     lines = ["| system | fault | tried | as it should be | what the run said |", "|---|---|---|---|---|"]
     print("\n".join(lines), flush=True)
     for system in args.systems:
         folder = Path(args.folder).resolve() / system
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for row in examine(SYSTEMS[system](folder, args.kills + 8), args.kills):
+        run = SYSTEMS[system](folder, args.kills + 8)
+        import_module(run.script.removesuffix(".py").replace("/", "."))
+        for row in examine(run, args.kills):
             said = "; ".join(row.seen).replace("|", "/")
             lines.append(f"| {system} | {row.fault} | {row.tried} | {row.fine} | {said} |")
             print(lines[-1], flush=True)
@@ -101,9 +111,10 @@ def examine(run: TinyRun, kills: int) -> Iterator[Row]:
 
 
 def kills_at_random(run: TinyRun, kills: int) -> Row:
-    row, places = Row("SIGKILL"), Counter()
+    """Each at a random moment, or at a random moment of a phase: left to chance alone, none might meet a validation."""
+    row, places, random = Row("SIGKILL"), Counter(), np.random.default_rng()
     for number in range(kills):
-        place = kill_somewhere(run, resume=number > 0)
+        place = kill_somewhere(run, random.choice([*WANTED, ""]), random, resume=number > 0)
         places[place] += 1
         row.add(bool(place))
     row.seen = [f"{count} in {place}" if place else f"{count} too late: give the run more steps"
@@ -111,31 +122,56 @@ def kills_at_random(run: TinyRun, kills: int) -> Row:
     return row
 
 
-def kill_somewhere(run: TinyRun, resume: bool) -> str:
-    """SIGKILL at a random moment of the SPAN after the next step -> what the run was doing, '' if it was over.
+def kill_somewhere(run: TinyRun, wanted: str, random: np.random.Generator, resume: bool) -> str:
+    """SIGKILL at a random moment after the next step -> what the run was doing then, '' if it was over.
 
-    It is asked by SIGUSR1 first, whose answer is written within a millisecond.
+    wanted: what it shall be doing, '' for whatever. It is asked at random moments until that is its answer, and killed
+    within a millisecond of it.
     """
     stack, before = run.folder.with_name("stack.txt"), run.written()
-    arguments = [str(stack), str(ROOT / run.script), *run.arguments(resume)]
-    process = start_script("tests/tell_where.py", arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_a_step(run, process, before)
-    time.sleep(np.random.default_rng().uniform(0, SPAN))
-    if process.poll() is not None:
-        return ""
-    process.send_signal(SIGUSR1)
-    deadline = time.monotonic() + 1
-    while "in <module>" not in (names := stack.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.0005)
+    stack.touch()
+    process = get_context("fork").Process(target=begin, args=(stack, run.script, run.arguments(resume)))
+    process.start()
+    wait_for_a_step(run, process.is_alive, before)
+    place, end = "", time.monotonic() + PATIENCE
+    while process.is_alive():
+        time.sleep(random.uniform(0, SPAN))
+        place = ask(process, stack)
+        if place and (place == wanted or not wanted or time.monotonic() > end):
+            break
     process.kill()
-    process.wait()
-    found = (place for place, pattern in PHASES.items() if re.search(pattern, names, re.MULTILINE))
-    return next(found, "another place")
+    process.join()
+    return place
 
 
-def wait_for_a_step(run: TinyRun, process: subprocess.Popen, before: int) -> None:
+def begin(stack: Path, script: str, arguments: list[str]) -> None:
+    """Be `script`, in a process that has its libraries already: a kill needs no import of torch. SIGUSR1 writes the
+    names of the functions it is in into `stack`, innermost first."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    with stack.open("w") as file:
+        faulthandler.register(SIGUSR1, file, all_threads=False)
+        sys.argv = [str(ROOT / script), *arguments]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def ask(process: BaseProcess, stack: Path) -> str:
+    """-> the phase that a run is in, '' if it is over."""
+    known, end = stack.stat().st_size, time.monotonic() + 1
+    os.kill(process.pid, SIGUSR1)
+    while "in begin" not in (names := stack.read_text()[known:]) and time.monotonic() < end:
+        if not process.is_alive():
+            return ""
+        time.sleep(0.0005)
+    return next(
+        (place for place, pattern in PHASES.items() if re.search(pattern, names, re.MULTILINE)), "another place"
+    )
+
+
+def wait_for_a_step(run: TinyRun, is_alive: Callable[[], bool], before: int) -> None:
     """Until the run's folder shows more than `before`, or the run is over."""
-    while run.written() <= before and process.poll() is None:
+    while run.written() <= before and is_alive():
         time.sleep(0.01)
 
 
@@ -155,7 +191,7 @@ def damaged_state(run: TinyRun) -> Row:
 
 
 def full_disk(run: TinyRun) -> Row:
-    """A limit below the largest file of the state, which Python makes an error like any other; and a real small disk."""
+    """A limit below the largest file of the state, which Python makes an error like any other; a disk that is small."""
     row = Row("disk full")
     sizes = [path.stat().st_size for path in run.newest_state().rglob("*") if path.is_file()]
     limit = partial(setrlimit, RLIMIT_FSIZE, (max(sizes) - 1,) * 2)
@@ -198,7 +234,7 @@ def small_disk(folder: Path, free: int) -> Iterator[None]:
 def read_only(run: TinyRun) -> Row:
     row, before = Row("read-only folder"), run.written()
     process = start_script(run.script, run.arguments(resume=True))
-    wait_for_a_step(run, process, before)
+    wait_for_a_step(run, lambda: process.poll() is None, before)
     if subprocess.run(["chattr", "+i", str(run.folder)], capture_output=True).returncode:
         process.kill()
         process.communicate()
@@ -213,7 +249,7 @@ def read_only(run: TinyRun) -> Row:
 def reader_killed(run: TinyRun) -> Row:
     row, before = Row("reader killed"), run.written()
     process = start_script(run.script, run.arguments(resume=True, readers=1))
-    wait_for_a_step(run, process, before)
+    wait_for_a_step(run, lambda: process.poll() is None, before)
     name = "pt_data_worker"  # as torch calls them
     found = subprocess.run(["pgrep", "-P", str(process.pid), name], capture_output=True, text=True).stdout.split()
     for reader in found:
@@ -226,7 +262,7 @@ def reader_killed(run: TinyRun) -> Row:
 def second_run(run: TinyRun) -> Row:
     row, before = Row("second run in the folder"), run.written()
     first = start_script(run.script, run.arguments(resume=True))
-    wait_for_a_step(run, first, before)
+    wait_for_a_step(run, lambda: first.poll() is None, before)
     first.send_signal(SIGSTOP)  # it stays in the folder for as long as the second needs
     row.add(*one_line_and_whole(run, start_script(run.script, run.arguments(resume=True))))
     first.kill()
