@@ -69,6 +69,10 @@ def test_extreme_shapes_and_names(tmp_path):
         assert open_image(tmp_path / name).size == size
 
 
+def change(data, place):
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
 def bad_files(folder):
     good = save(folder / "good.png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     data = good.read_bytes()
@@ -76,7 +80,9 @@ def bad_files(folder):
     return {
         "truncated.png": (data[: len(data) // 2], "broken"),
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "broken"),
-        "crc.png": (data[:40] + bytes([data[40] ^ 255]) + data[41:], "broken|not an image"),
+        "crc.png": (change(data, 29), "not an image|broken"),  # the checksum of the header
+        "chunk.png": (change(data, 40), "broken|not an image"),  # a chunk's name
+        "bit.png": (change(data, len(data) // 2), "broken"),  # a pixel's: the checksum within is wrong
         "empty.png": (b"", "empty"),
         "text.png": (b"hello", "not an image"),
         "drawing.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
