@@ -64,7 +64,8 @@ class TinyRun:
 def style(folder: Path, faults: int) -> TinyRun:
     draw_styles(folder / "data", images=24)
     flags = (*TINY_RUN, "--epochs", str(10 + faults // 2), "--dropout", "0.2", "--drop_path", "0.1",
-             "--ema_decay", "0.9", "--data_dir", str(folder / "data"), "--cache_dir", str(folder / "cache"))  # fmt: skip
+             "--ema_decay", "0.9", "--data_dir", str(folder / "data"),
+             "--cache_dir", str(folder / "cache"))  # fmt: skip
     return TinyRun("train.py", folder / "run", flags, ("--resume",), "--num_workers")
 
 
@@ -76,7 +77,7 @@ def clip(folder: Path, faults: int) -> TinyRun:
     torch.manual_seed(0)
     write_huggingface(CLIPModel(facts=dict(TINY_CLIP)), folder / "model")
     flags = ("--data_dir", str(folder / "data"), "--model_name", str(folder / "model"), "--batch_size", "4",
-             "--num_epochs", str(6 + faults // 2), "--learning_rate", "1e-3", "--warmup_steps", "2",
+             "--num_epochs", str(6 + 2 * faults), "--learning_rate", "1e-3", "--warmup_steps", "2",
              "--val_split", "0.2", "--log_steps", "1", "--save_steps", "1", "--device", "cpu", "--cache_dir",
              str(folder / "cache"))  # fmt: skip
     return TinyRun("clip/train.py", folder / "run", flags, ("--resume",), "--num_workers")
@@ -97,7 +98,7 @@ def blip2(folder: Path, faults: int) -> TinyRun:
     flags = ("--data.root", str(folder / "data"), "--model.blip2", str(folder / "model"), "--data.cache_dir",
              str(folder / "cache"), "--model.efficientnet.name", "test_efficientnet", "--model.efficientnet.weights",
              "false", "--model.efficientnet.image_size", "32", "--model.prompt_mapper.hidden", "32",
-             "--training.batch_size", "4", "--training.epochs", str(6 + faults // 2), "--training.warmup_steps", "2",
+             "--training.batch_size", "4", "--training.epochs", str(6 + 5 * faults // 4), "--training.warmup_steps", "2",
              "--training.log_steps", "1", "--training.save_steps", "1", "--training.device", "cpu",
              "--training.final_answers", "0", "--training.save_last")  # fmt: skip
     return TinyRun("blip2_gated/train.py", folder / "run", flags, ("--training.resume",), "--data.num_workers")
@@ -118,7 +119,7 @@ def vitp(folder: Path, faults: int) -> TinyRun:
     flags = ("--vision_config", str(folder / "parts" / "vision.json"), "--llm", str(folder / "parts" / "config.json"),
              "--meta_path", str(folder / "data" / "meta.json"), "--eval_meta_path",
              str(folder / "data" / "meta.json"), "--per_device_train_batch_size", "4",
-             "--max_dynamic_patch", "1", "--max_seq_length", "700", "--max_steps", str(20 + 5 * faults),
+             "--max_dynamic_patch", "1", "--max_seq_length", "700", "--max_steps", str(20 + 6 * faults),
              *TRAINER)  # fmt: skip
     resuming = ("--resume_from_checkpoint", "true")
     return TinyRun("vitp/train.py", folder / "run", flags, resuming, "--dataloader_num_workers", True)
@@ -130,7 +131,7 @@ def llava(folder: Path, faults: int) -> TinyRun:
     data = write_conversations(folder / "data")
     flags = ("--model_id", str(write_llava(folder / "model")), "--data", str(data), "--lora_rank", "4", "--lora_alpha",
              "8", "--lora_dropout", "0.1", "--val_split", "0.2", "--show_samples", "1",
-             "--per_device_train_batch_size", "4", "--report_to", "none", "--max_steps", str(20 + 5 * faults),
+             "--per_device_train_batch_size", "4", "--report_to", "none", "--max_steps", str(20 + 6 * faults),
              *TRAINER)  # fmt: skip
     resuming = ("--resume_from_checkpoint", "true")
     return TinyRun("llava/train.py", folder / "run", flags, resuming, "--dataloader_num_workers", True,
