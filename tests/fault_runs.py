@@ -98,7 +98,7 @@ def blip2(folder: Path, faults: int) -> TinyRun:
     flags = ("--data.root", str(folder / "data"), "--model.blip2", str(folder / "model"), "--data.cache_dir",
              str(folder / "cache"), "--model.efficientnet.name", "test_efficientnet", "--model.efficientnet.weights",
              "false", "--model.efficientnet.image_size", "32", "--model.prompt_mapper.hidden", "32",
-             "--training.batch_size", "4", "--training.epochs", str(6 + 5 * faults // 4), "--training.warmup_steps", "2",
+             "--training.batch_size", "4", "--training.epochs", str(6 + faults), "--training.warmup_steps", "2",
              "--training.log_steps", "1", "--training.save_steps", "1", "--training.device", "cpu",
              "--training.final_answers", "0", "--training.save_last")  # fmt: skip
     return TinyRun("blip2_gated/train.py", folder / "run", flags, ("--training.resume",), "--data.num_workers")

@@ -133,3 +133,17 @@ def test_a_reader_that_is_killed_during_a_save_is_not_called_a_full_disk(tmp_pat
             (tmp_path / "partial").mkdir()
             raise RuntimeError(words)
         assert not (tmp_path / "partial").exists()
+
+
+def test_a_checkpoint_that_broke_off_before_its_checksums_is_left_out(tmp_path, capsys):
+    """Another process's random state, or what a power cut took, may be missing."""
+    for number in (1, 2, 3):
+        folder = write_state(tmp_path / f"checkpoint-{number}", number)
+        (folder / "trainer_state.json").write_text('{"global_step": 1}')
+        write_checksums(folder)
+    (tmp_path / "checkpoint-3" / "checksums.json").unlink()
+    assert last_checkpoint(tmp_path).name == "checkpoint-2"
+    assert "checkpoint-3: was not written to its end" in capsys.readouterr().err
+    for number in (1, 2):  # as runs before left them
+        (tmp_path / f"checkpoint-{number}" / "checksums.json").unlink()
+    assert last_checkpoint(tmp_path).name == "checkpoint-3" and capsys.readouterr().err == ""
