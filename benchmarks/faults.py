@@ -4,27 +4,39 @@ must be, bit for bit, those of a run that was left in peace.
     python benchmarks/faults.py --systems style clip blip2 vitp llava [--kills 20] [--folder ./.cache/faults]
 
 One run of each system's tiny model, as the tests train it, goes through everything in turn, resuming after each:
-  SIGKILL            at random moments: in a step, in a save, in validation
+  SIGKILL            at random moments, of steps, saves and validation too; where they fell is read off the stack
   damaged state      a bit flipped, the end cut off, a file deleted in the newest state: the one before is taken
-  disk full          a limit on the size of files, below that of the state: writes fail where they stand
-  read-only folder   chattr +i on the run's folder, which binds root too
+  disk full          a limit on the size of files, below that of the state; a file system with room for half a state
+  read-only folder   chattr +i, which binds root too, on the folder of a run that is under way
   reader killed      SIGKILL for the process that reads data
   second run         a run started into the folder of one that is running
-Prints a Markdown table. Processes are slow to start: a fault takes as long as an import of torch.
+Prints a Markdown table, each row as soon as it is known. Runs to be killed are forked from a process that has imported
+torch; all others start from nothing, and take their time for it.
 """
 
 import argparse
+import faulthandler
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
-from signal import SIGKILL, SIGSTOP
+from signal import SIGKILL, SIGSTOP, SIGUSR1
+
+import numpy as np
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -32,8 +44,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conftest import flip_a_bit, kill_after_a_step, start_script  # noqa: E402
 from fault_runs import SYSTEMS, TinyRun  # noqa: E402
 
-from common.state import what_is_wrong  # noqa: E402
+from common.state import CHECKSUMS, what_is_wrong  # noqa: E402
 
+SPAN, PATIENCE = 0.15, 20  # seconds between two looks at a run, at most; until any moment will do
+PHASES = {  # the first whose function is on the stack
+    "a save": r"common/loop\.py\", line \d+ in save$|in _save_checkpoint$|in save_(model|encoder|clip|gated)$",
+    "validation": r"in (validate|evaluate)$",
+    "logs and curves": r"in (log|save_and_show)$",
+    "a step": r"in (_train_epoch|_inner_training_loop)$",
+}
+WANTED = ("a step", "a save", "validation")
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "a bit flipped": flip_a_bit,
     "the end cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
@@ -60,32 +80,99 @@ def main(argv: list[str]) -> list[str]:
     parser.add_argument("--kills", type=int, default=20, help="SIGKILLs of each system")
     parser.add_argument("--folder", default="./.cache/faults", help="for the runs; emptied first")
     args = parser.parse_args(argv)
+    torch.set_num_threads(1)  # as the runs have it, for those that are forked from here
     lines = ["| system | fault | tried | as it should be | what the run said |", "|---|---|---|---|---|"]
+    print("\n".join(lines), flush=True)
     for system in args.systems:
         folder = Path(args.folder).resolve() / system
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for row in examine(SYSTEMS[system](folder, args.kills + 8), args.kills):
-            said = "; ".join(row.seen).replace(str(folder), "...").replace("|", "/")
+        run = SYSTEMS[system](folder, args.kills + 8)
+        import_module(run.script.removesuffix(".py").replace("/", "."))
+        for row in examine(run, args.kills):
+            said = "; ".join(row.seen).replace("|", "/")
             lines.append(f"| {system} | {row.fault} | {row.tried} | {row.fine} | {said} |")
             print(lines[-1], flush=True)
-    print("\n" + "\n".join(lines))
     return lines
 
 
-def examine(run: TinyRun, kills: int) -> list[Row]:
+def examine(run: TinyRun, kills: int) -> Iterator[Row]:
     """Every fault in turn, then the end of the run and its weights beside those of an undisturbed one."""
-    rows = [Row("SIGKILL")]
-    for number in range(kills):
-        struck = kill_after_a_step(run.script, run.arguments(resume=number > 0), run.written)
-        rows[0].add(struck, "" if struck else "the run was over before: give it more steps")
-    rows += [damaged_state(run), full_disk(run), read_only(run), reader_killed(run), second_run(run)]
+    yield kills_at_random(run, kills)
+    for fault in (damaged_state, full_disk, read_only, reader_killed, second_run):
+        yield fault(run)
     code, error = finish(start_script(run.script, run.arguments(resume=True)))
     weights = Row("weights at the end are equal, bit for bit")
     calm = run.in_peace()
     code_of_calm, _ = finish(start_script(calm.script, calm.arguments(resume=False)))
-    weights.add(code == code_of_calm == 0 and run.weights() == calm.weights(), last_line(error) if code else "")
-    return [*rows, weights]
+    equal = code == code_of_calm == 0 and run.weights() == calm.weights()
+    weights.add(equal, last_words(run, error) if code else "")
+    yield weights
+
+
+def kills_at_random(run: TinyRun, kills: int) -> Row:
+    """Each at a random moment, or at a random moment of a phase: left to chance alone, none might meet a validation."""
+    row, places, random = Row("SIGKILL"), Counter(), np.random.default_rng()
+    for number in range(kills):
+        place = kill_somewhere(run, random.choice([*WANTED, ""]), random, resume=number > 0)
+        places[place] += 1
+        row.add(bool(place))
+    row.seen = [f"{count} in {place}" if place else f"{count} too late: give the run more steps"
+                for place, count in places.most_common()]  # fmt: skip
+    return row
+
+
+def kill_somewhere(run: TinyRun, wanted: str, random: np.random.Generator, resume: bool) -> str:
+    """SIGKILL at a random moment after the next step -> what the run was doing then, '' if it was over.
+
+    wanted: what it shall be doing, '' for whatever. It is asked at random moments until that is its answer, and killed
+    within a millisecond of it.
+    """
+    stack, before = run.folder.with_name("stack.txt"), run.written()
+    stack.touch()
+    process = get_context("fork").Process(target=begin, args=(stack, run.script, run.arguments(resume)))
+    process.start()
+    wait_for_a_step(run, process.is_alive, before)
+    place, end = "", time.monotonic() + PATIENCE
+    while process.is_alive():
+        time.sleep(random.uniform(0, SPAN))
+        place = ask(process, stack)
+        if place and (place == wanted or not wanted or time.monotonic() > end):
+            break
+    process.kill()
+    process.join()
+    return place
+
+
+def begin(stack: Path, script: str, arguments: list[str]) -> None:
+    """Be `script`, in a process that has its libraries already: a kill needs no import of torch. SIGUSR1 writes the
+    names of the functions it is in into `stack`, innermost first."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    with stack.open("w") as file:
+        faulthandler.register(SIGUSR1, file, all_threads=False)
+        sys.argv = [str(ROOT / script), *arguments]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def ask(process: BaseProcess, stack: Path) -> str:
+    """-> the phase that a run is in, '' if it is over."""
+    known, end = stack.stat().st_size, time.monotonic() + 1
+    os.kill(process.pid, SIGUSR1)
+    while "in begin" not in (names := stack.read_text()[known:]) and time.monotonic() < end:
+        if not process.is_alive():
+            return ""
+        time.sleep(0.0005)
+    return next(
+        (place for place, pattern in PHASES.items() if re.search(pattern, names, re.MULTILINE)), "another place"
+    )
+
+
+def wait_for_a_step(run: TinyRun, is_alive: Callable[[], bool], before: int) -> None:
+    """Until the run's folder shows more than `before`, or the run is over."""
+    while run.written() <= before and is_alive():
+        time.sleep(0.01)
 
 
 def damaged_state(run: TinyRun) -> Row:
@@ -94,56 +181,91 @@ def damaged_state(run: TinyRun) -> Row:
     for name, damage in DAMAGE.items():
         newest = run.newest_state()
         damage(max(newest.glob("*"), key=lambda path: path.stat().st_size * path.is_file()))
-        noted = newest.with_name("noted.txt")
+        noted = run.folder.with_name("noted.txt")
         with noted.open("w") as file:
             # Three steps: the state before must be there again for the next damage.
             kill_after_a_step(run.script, run.arguments(resume=True), run.written, steps=3, stderr=file)
         said = [line for line in noted.read_text().splitlines() if "kept as" in line or "left out: /" in line]
-        row.add(bool(said), f"{name}: {last_words(said[0])}" if said else f"{name}: nothing")
+        row.add(bool(said), f"{name}: {last_words(run, said[0])}" if said else f"{name}: nothing")
     return row
 
 
 def full_disk(run: TinyRun) -> Row:
-    """A limit below the largest file of the state; Python turns it into an error like that of a full disk."""
-    row, state = Row("disk full"), run.newest_state()
-    limit = max(path.stat().st_size for path in state.glob("*")) - 1
-    process = start_script(
-        run.script, run.arguments(resume=True), preexec_fn=partial(setrlimit, RLIMIT_FSIZE, (limit, limit))
-    )
-    row.add(*one_line_and_whole(run, process))
+    """A limit below the largest file of the state, which Python makes an error like any other; a disk that is small."""
+    row = Row("disk full")
+    sizes = [path.stat().st_size for path in run.newest_state().rglob("*") if path.is_file()]
+    limit = partial(setrlimit, RLIMIT_FSIZE, (max(sizes) - 1,) * 2)
+    row.add(*one_line_and_whole(run, start_script(run.script, run.arguments(resume=True), preexec_fn=limit)))
+    try:
+        with small_disk(run.folder, sum(sizes) // 2):
+            row.add(*one_line_and_whole(run, start_script(run.script, run.arguments(resume=True))))
+    except PermissionError as error:
+        row.seen.append(str(error))
     return row
 
 
+@contextmanager
+def small_disk(folder: Path, free: int) -> Iterator[None]:
+    """`folder` lies on a file system of its own within, with so many bytes free; whole states move there and back."""
+
+    def half_written(parent: str, names: list[str]) -> list[str]:
+        states = [name for name in names if name == "last.partial" or name.startswith("checkpoint-")]
+        return [name for name in states if not Path(parent, name, CHECKSUMS).is_file()]
+
+    aside = folder.with_name("aside")
+    shutil.copytree(folder, aside, ignore=half_written)
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        shutil.rmtree(aside)
+        raise PermissionError("no file system can be mounted here")
+    try:
+        shutil.copytree(aside, folder, dirs_exist_ok=True)
+        size = f"remount,size={shutil.disk_usage(folder).used + free}"
+        subprocess.run(["mount", "-o", size, str(folder)], check=True)
+        yield
+        shutil.rmtree(aside)
+        shutil.copytree(folder, aside)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    shutil.rmtree(folder)
+    aside.rename(folder)
+
+
 def read_only(run: TinyRun) -> Row:
-    row = Row("read-only folder")
+    row, before = Row("read-only folder"), run.written()
+    process = start_script(run.script, run.arguments(resume=True))
+    wait_for_a_step(run, lambda: process.poll() is None, before)
     if subprocess.run(["chattr", "+i", str(run.folder)], capture_output=True).returncode:
+        process.kill()
+        process.communicate()
         return Row("read-only folder (chattr +i is not to be had here)")
     try:
-        row.add(*one_line_and_whole(run, start_script(run.script, run.arguments(resume=True))))
+        row.add(*one_line_and_whole(run, process))
     finally:
         subprocess.run(["chattr", "-i", str(run.folder)], check=True)
     return row
 
 
 def reader_killed(run: TinyRun) -> Row:
-    row, before = Row("reader killed"), run.written()
+    """Any that there are until the run ends: one that is killed as it goes, its work done, is missed by nobody."""
+    row, before, killed = Row("reader killed"), run.written(), 0
     process = start_script(run.script, run.arguments(resume=True, readers=1))
-    while run.written() <= before and process.poll() is None:
-        time.sleep(0.005)
-    name = "pt_data_worker"  # as torch calls them
-    found = subprocess.run(["pgrep", "-P", str(process.pid), name], capture_output=True, text=True).stdout.split()
-    for reader in found:
-        os.kill(int(reader), SIGKILL)
+    wait_for_a_step(run, lambda: process.poll() is None, before)
+    find = ["pgrep", "-P", str(process.pid), "pt_data_worker"]  # as torch calls them
+    while process.poll() is None:
+        for reader in subprocess.run(find, capture_output=True, text=True).stdout.split():
+            with suppress(ProcessLookupError):
+                os.kill(int(reader), SIGKILL)
+                killed += 1
     fine, said = one_line_and_whole(run, process)
-    row.add(bool(found) and fine, said if found else "no reader was found")
+    row.add(killed > 0 and fine, said if killed else "no reader was found")
     return row
 
 
 def second_run(run: TinyRun) -> Row:
     row, before = Row("second run in the folder"), run.written()
     first = start_script(run.script, run.arguments(resume=True))
-    while run.written() <= before and first.poll() is None:
-        time.sleep(0.005)
+    wait_for_a_step(run, lambda: first.poll() is None, before)
     first.send_signal(SIGSTOP)  # it stays in the folder for as long as the second needs
     row.add(*one_line_and_whole(run, start_script(run.script, run.arguments(resume=True))))
     first.kill()
@@ -154,9 +276,9 @@ def second_run(run: TinyRun) -> Row:
 def one_line_and_whole(run: TinyRun, process: subprocess.Popen) -> tuple[bool, str]:
     """-> whether it ended with one line of explanation and left a state that is whole; the line."""
     code, error = finish(process)
-    line = last_line(error)
     whole = not what_is_wrong(run.newest_state(), run.needed)
-    return code == 1 and ": error: " in line and "Traceback" not in error and whole, last_words(line)
+    one_line = ": error: " in error.strip().splitlines()[-1] if error.strip() else False
+    return code == 1 and one_line and "Traceback" not in error and whole, last_words(run, error)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:
@@ -164,12 +286,10 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
     return process.returncode, error
 
 
-def last_line(text: str) -> str:
-    return text.strip().splitlines()[-1] if text.strip() else ""
-
-
-def last_words(line: str, length: int = 140) -> str:
-    line = line.partition(": error: ")[2] or line
+def last_words(run: TinyRun, error: str, length: int = 140) -> str:
+    """The last line, with the run's folder for short."""
+    line = error.strip().splitlines()[-1] if error.strip() else "nothing"
+    line = (line.partition(": error: ")[2] or line).replace(str(run.folder.parent), "...")
     return line if len(line) <= length else line[:length] + " ..."
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 import torch
 
 from common import lfs
+from common.script import reader_was_killed
 
 FORMAT = 1
 
@@ -58,6 +59,8 @@ def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[
         try:
             torch.save(content, file)
         except RuntimeError as error:  # torch's zip writer turns a full disk into 'unexpected pos'
+            if reader_was_killed(error):
+                raise
             file.flush()
             raise OSError(28, f"the disk may be full: {error}", str(path)) from error
 

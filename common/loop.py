@@ -203,8 +203,7 @@ class Trainer:
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 write_checksums(partial)
-        if self.accelerator.is_main_process:
-            swap_in(partial, self.last)
+                swap_in(partial, self.last)
 
     def resume(self) -> None:
         """Go on from last/, or from the state before where that is not whole."""

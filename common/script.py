@@ -18,13 +18,18 @@ def run_script(main: Callable[[list[str]], object]) -> None:
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: error: {one_line(error)}")
     except RuntimeError as error:
-        if debug or "DataLoader worker" not in str(error):
+        if debug or not reader_was_killed(error):
             raise
-        # torch raises it wherever the main process is at that moment, so no place nearer to the data can catch it
         sys.exit(
             f"{Path(sys.argv[0]).name}: error: a process that reads data was killed, most often for want of memory "
             f"({one_line(error)}); fewer of them need less, and the run can be resumed"
         )
+
+
+def reader_was_killed(error: Exception) -> bool:
+    """Whether a process that reads data died. torch raises that wherever the main process is, in a save as well, so no
+    place nearer to the data can catch it."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
 def one_line(error: Exception) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from common.run import write_json
+from common.script import reader_was_killed
 
 CHECKSUMS = "checksums.json"
 
@@ -54,6 +55,8 @@ def whole_or_nothing(folder: Path, kept: str, shown: Path | None = None) -> Iter
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if reader_was_killed(error):
+            raise
         message = f"could not be written, is the disk full? ({error}); {kept}"
         raise OSError(errno.ENOSPC, message, str(shown or folder)) from None
 
@@ -92,13 +95,20 @@ def whole_state(last: Path, needed: str = "progress.json") -> None:
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint-N that is whole; newer ones that are broken are named on stderr."""
+    """The newest checkpoint-N that is whole; newer ones that are broken are named on stderr.
+
+    One without checksums is whole where none before it has any, as in older runs; otherwise it broke off.
+    """
     numbers = {path.name.removeprefix("checkpoint-"): path for path in Path(output_dir).glob("checkpoint-*")}
-    for number in sorted((one for one in numbers if one.isdigit()), key=int, reverse=True):
-        wrong = what_is_wrong(numbers[number], "trainer_state.json")
+    found = [numbers[number] for number in sorted((one for one in numbers if one.isdigit()), key=int)]
+    while found:
+        newest = found.pop()
+        wrong = what_is_wrong(newest, "trainer_state.json")
+        if not (newest / CHECKSUMS).is_file() and any((one / CHECKSUMS).is_file() for one in found):
+            wrong = "was not written to its end"
         if not wrong:
-            return numbers[number]
-        print(f"left out: {numbers[number]}: {wrong}", file=sys.stderr)
+            return newest
+        print(f"left out: {newest}: {wrong}", file=sys.stderr)
     return None
 
 

@@ -30,18 +30,17 @@ class TinyRun:
     def arguments(self, resume: bool, readers: int = 0) -> list[str]:
         """readers: processes that read data."""
         prefix = "training." if "blip2" in self.script else ""
-        folder, logs = str(self.folder), str(self.folder.with_name(f"{self.folder.name}_logs"))
-        places = [f"--{prefix}checkpoint_dir", folder, f"--{prefix}log_dir", logs]
+        places = [f"--{prefix}checkpoint_dir", str(self.folder), f"--{prefix}log_dir", str(self.folder / "logs")]
         if self.trainer:
-            places = ["--output_dir", folder]
+            places = ["--output_dir", str(self.folder)]
         if self.script.startswith("clip"):
-            places += ["--results_dir", f"{folder}_results"]
+            places += ["--results_dir", str(self.folder / "results")]
         return [*self.common, *places, self.reading, str(readers), *(self.resuming if resume else ())]
 
     def written(self) -> int:
         """Steps that can be gone on from, and a little more."""
         if not self.trainer:
-            return steps_in(self.folder.with_name(f"{self.folder.name}_logs"), self.folder / "last")()
+            return steps_in(self.folder / "logs", self.folder / "last")()
         return max((int(path.parent.name.split("-")[1]) for path in self._checkpoints()), default=0)
 
     def newest_state(self) -> Path:
@@ -64,8 +63,9 @@ class TinyRun:
 
 def style(folder: Path, faults: int) -> TinyRun:
     draw_styles(folder / "data", images=24)
-    flags = (*TINY_RUN, "--epochs", str(4 + faults), "--dropout", "0.2", "--drop_path", "0.1", "--ema_decay", "0.9",
-             "--data_dir", str(folder / "data"), "--cache_dir", str(folder / "cache"))  # fmt: skip
+    flags = (*TINY_RUN, "--epochs", str(10 + faults // 2), "--dropout", "0.2", "--drop_path", "0.1",
+             "--ema_decay", "0.9", "--data_dir", str(folder / "data"),
+             "--cache_dir", str(folder / "cache"))  # fmt: skip
     return TinyRun("train.py", folder / "run", flags, ("--resume",), "--num_workers")
 
 
@@ -73,11 +73,11 @@ def clip(folder: Path, faults: int) -> TinyRun:
     from clip.huggingface import write_huggingface
     from clip.model import CLIPModel
 
-    create_sample_dataset(folder / "data", num_samples=100, size=48)
+    create_sample_dataset(folder / "data", 40, layout="captions", size=48)
     torch.manual_seed(0)
     write_huggingface(CLIPModel(facts=dict(TINY_CLIP)), folder / "model")
     flags = ("--data_dir", str(folder / "data"), "--model_name", str(folder / "model"), "--batch_size", "4",
-             "--num_epochs", str(2 + faults // 2), "--learning_rate", "1e-3", "--warmup_steps", "2",
+             "--num_epochs", str(6 + 2 * faults), "--learning_rate", "1e-3", "--warmup_steps", "2",
              "--val_split", "0.2", "--log_steps", "1", "--save_steps", "1", "--device", "cpu", "--cache_dir",
              str(folder / "cache"))  # fmt: skip
     return TinyRun("clip/train.py", folder / "run", flags, ("--resume",), "--num_workers")
@@ -88,7 +88,7 @@ def blip2(folder: Path, faults: int) -> TinyRun:
 
     from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
 
-    create_sample_dataset(folder / "data", 24, layout="vqa", size=40)
+    create_sample_dataset(folder / "data", 16, layout="vqa", size=40)
     with (folder / "data" / "train.csv").open() as file:
         texts = [f"Question: {row['question']} Answer: {row['answer']}\n" for row in csv.DictReader(file)]
     tokenizer = train_tokenizer(texts, 600)
@@ -98,14 +98,15 @@ def blip2(folder: Path, faults: int) -> TinyRun:
     flags = ("--data.root", str(folder / "data"), "--model.blip2", str(folder / "model"), "--data.cache_dir",
              str(folder / "cache"), "--model.efficientnet.name", "test_efficientnet", "--model.efficientnet.weights",
              "false", "--model.efficientnet.image_size", "32", "--model.prompt_mapper.hidden", "32",
-             "--training.batch_size", "4", "--training.epochs", str(2 + faults // 2), "--training.warmup_steps", "2",
+             "--training.batch_size", "4", "--training.epochs", str(6 + faults), "--training.warmup_steps", "2",
              "--training.log_steps", "1", "--training.save_steps", "1", "--training.device", "cpu",
              "--training.final_answers", "0", "--training.save_last")  # fmt: skip
     return TinyRun("blip2_gated/train.py", folder / "run", flags, ("--training.resume",), "--data.num_workers")
 
 
 TRAINER = ("--use_cpu", "true", "--logging_steps", "1", "--save_steps", "1", "--save_total_limit", "2",
-           "--warmup_steps", "0", "--disable_tqdm", "true")  # fmt: skip
+           "--eval_strategy", "steps", "--eval_steps", "2", "--warmup_steps", "0",
+           "--disable_tqdm", "true")  # fmt: skip
 
 
 def vitp(folder: Path, faults: int) -> TinyRun:
@@ -116,8 +117,9 @@ def vitp(folder: Path, faults: int) -> TinyRun:
     words = [turn["value"] for line in records for turn in json.loads(line)["conversations"]]
     demo.write_parts(folder / "parts", demo.train_tokenizer(words, 500), width=32, layers=2, size=32)
     flags = ("--vision_config", str(folder / "parts" / "vision.json"), "--llm", str(folder / "parts" / "config.json"),
-             "--meta_path", str(folder / "data" / "meta.json"), "--per_device_train_batch_size", "4",
-             "--max_dynamic_patch", "1", "--max_seq_length", "700", "--max_steps", str(20 + 8 * faults),
+             "--meta_path", str(folder / "data" / "meta.json"), "--eval_meta_path",
+             str(folder / "data" / "meta.json"), "--per_device_train_batch_size", "4",
+             "--max_dynamic_patch", "1", "--max_seq_length", "700", "--max_steps", str(20 + 6 * faults),
              *TRAINER)  # fmt: skip
     resuming = ("--resume_from_checkpoint", "true")
     return TinyRun("vitp/train.py", folder / "run", flags, resuming, "--dataloader_num_workers", True)
@@ -128,8 +130,9 @@ def llava(folder: Path, faults: int) -> TinyRun:
 
     data = write_conversations(folder / "data")
     flags = ("--model_id", str(write_llava(folder / "model")), "--data", str(data), "--lora_rank", "4", "--lora_alpha",
-             "8", "--lora_dropout", "0.1", "--val_split", "0", "--per_device_train_batch_size", "4", "--report_to",
-             "none", "--max_steps", str(20 + 8 * faults), *TRAINER)  # fmt: skip
+             "8", "--lora_dropout", "0.1", "--val_split", "0.2", "--show_samples", "1",
+             "--per_device_train_batch_size", "4", "--report_to", "none", "--max_steps", str(20 + 6 * faults),
+             *TRAINER)  # fmt: skip
     resuming = ("--resume_from_checkpoint", "true")
     return TinyRun("llava/train.py", folder / "run", flags, resuming, "--dataloader_num_workers", True,
                    "adapter_model.safetensors")  # fmt: skip

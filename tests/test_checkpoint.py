@@ -40,6 +40,16 @@ def test_full_disk_is_one_line_and_keeps_the_old_file(tmp_path, monkeypatch):
     assert error.value.filename == str(path) and path.read_bytes() == b"old" and not partial.is_symlink()
 
 
+def test_a_reader_that_is_killed_during_a_save_is_not_called_a_full_disk(tmp_path, monkeypatch):
+    def killed(content, file):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        save_model(tmp_path / "a.pth", torch.nn.Linear(3, 2), "linear", {})
+    assert os.listdir(tmp_path) == []
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("touch /tmp/evil-was-here",)

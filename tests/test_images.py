@@ -55,16 +55,22 @@ def test_exif_orientation(tmp_path, orientation):
     assert pixels.shape == (16, 24, 3) and (pixels == upright).all()
 
 
-def test_first_frame_of_an_animation(tmp_path):
+@pytest.mark.parametrize("name", ["a.webp", "a.png"])
+def test_first_frame_of_an_animation(tmp_path, name):
     frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert np.asarray(open_image(tmp_path / "a.webp"))[0, 0].tolist() == [255, 0, 0]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+    assert Image.open(tmp_path / name).n_frames == 2
+    assert np.asarray(open_image(tmp_path / name))[0, 0].tolist() == [255, 0, 0]
 
 
 def test_extreme_shapes_and_names(tmp_path):
-    for name, size in (("一 只 猫.png", (1, 1)), ("x\ny.png", (1, 3000)), ("🐟.png", (3000, 1))):
+    for name, size in (("一 只 猫.png", (1, 1)), ("x\ny.png", (1, 5000)), ("🐟.png", (5000, 1))):
         Image.new("L", size, 9).save(tmp_path / name)
         assert open_image(tmp_path / name).size == size
+
+
+def change(data, place):
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
 def bad_files(folder):
@@ -74,7 +80,9 @@ def bad_files(folder):
     return {
         "truncated.png": (data[: len(data) // 2], "broken"),
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "broken"),
-        "crc.png": (data[:40] + bytes([data[40] ^ 255]) + data[41:], "broken|not an image"),
+        "crc.png": (change(data, 29), "not an image|broken"),  # the checksum of the header
+        "chunk.png": (change(data, 40), "broken|not an image"),  # a chunk's name
+        "bit.png": (change(data, len(data) // 2), "broken"),  # a pixel's: the checksum within is wrong
         "empty.png": (b"", "empty"),
         "text.png": (b"hello", "not an image"),
         "drawing.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),

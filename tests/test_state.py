@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.state import last_checkpoint, swap_in, what_is_wrong, whole_state, write_checksums
+from common.state import last_checkpoint, swap_in, what_is_wrong, whole_or_nothing, whole_state, write_checksums
 
 DAMAGE = {
     "one bit": lambda file: file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]),
@@ -123,3 +123,27 @@ def test_the_newest_whole_checkpoint_is_taken_and_broken_ones_are_named(tmp_path
     ]
     DAMAGE["deleted"](tmp_path / "checkpoint-2" / "model.safetensors")
     assert last_checkpoint(tmp_path) is None
+
+
+def test_a_reader_that_is_killed_during_a_save_is_not_called_a_full_disk(tmp_path):
+    """torch raises it wherever the main process is."""
+    killed = "DataLoader worker (pid 7) is killed by signal: Killed."
+    for words, expected in ((killed, RuntimeError), ("unexpected pos 64 vs 0", OSError)):
+        with pytest.raises(expected, match=words.split()[0]), whole_or_nothing(tmp_path / "partial", "as before"):
+            (tmp_path / "partial").mkdir()
+            raise RuntimeError(words)
+        assert not (tmp_path / "partial").exists()
+
+
+def test_a_checkpoint_that_broke_off_before_its_checksums_is_left_out(tmp_path, capsys):
+    """Another process's random state, or what a power cut took, may be missing."""
+    for number in (1, 2, 3):
+        folder = write_state(tmp_path / f"checkpoint-{number}", number)
+        (folder / "trainer_state.json").write_text('{"global_step": 1}')
+        write_checksums(folder)
+    (tmp_path / "checkpoint-3" / "checksums.json").unlink()
+    assert last_checkpoint(tmp_path).name == "checkpoint-2"
+    assert "checkpoint-3: was not written to its end" in capsys.readouterr().err
+    for number in (1, 2):  # as runs before left them
+        (tmp_path / f"checkpoint-{number}" / "checksums.json").unlink()
+    assert last_checkpoint(tmp_path).name == "checkpoint-3" and capsys.readouterr().err == ""

@@ -272,6 +272,19 @@ def test_a_full_disk_leaves_the_state_before(run_arguments, tmp_path, monkeypatc
     assert train.main([*run_arguments, "--resume"])["epochs"] == 2
 
 
+def test_a_folder_that_becomes_read_only_leaves_the_state_before(run_arguments, tmp_path, monkeypatch):
+    train.main([*run_arguments, "--epochs", "1"])
+
+    def refused(partial, last):
+        raise PermissionError(1, "Operation not permitted", str(last))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("common.loop.swap_in", refused)
+        with pytest.raises(OSError, match="could not be written.*not permitted.*the state before is untouched"):
+            train.main([*run_arguments, "--resume"])
+    assert train.main([*run_arguments, "--resume"])["epochs"] == 2
+
+
 def test_a_kill_between_the_two_renames_of_a_save_is_found(run_arguments, tmp_path):
     train.main([*run_arguments, "--epochs", "1"])
     last = tmp_path / "checkpoints" / "last"
