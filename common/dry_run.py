@@ -22,7 +22,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from common.training_step import TrainingStep, take_step
 
@@ -176,6 +176,10 @@ FILLED = (
 )  # fmt: skip
 OPERATIONS = {  # the attention of CPUs is not in torch's own list
     **flop_registry,
+    # Either gradient costs what the forward pass does; torch's own formula takes grouped weights for whole ones.
+    aten.convolution_backward: lambda gradient, given, weight, *rest, **__: (
+        sum(rest[-1][:2]) * conv_flop_count(given.shape, weight.shape, gradient.shape, rest[4])
+    ),
     aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
         query.shape, key.shape, value.shape
     ),

@@ -56,6 +56,29 @@ def test_a_network_counted_by_hand():
     assert found.operations == products + 2 * 512 * (WIDE * HIDDEN + 2 * HIDDEN + 1)
 
 
+class Convolutions(nn.Module):
+    """(B, 4, 10, 10) -> 8 channels, each then by itself; up again, in two groups."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.ConvTranspose2d(8, 6, 2, 2, groups=2)
+        )
+
+    def forward(self, image):
+        return (self.layers(image).sum(),)
+
+
+def test_grouped_convolutions_counted_by_hand():
+    def batch(samples):
+        return {"image": without_values((samples, 4, 10, 10), torch.float32)}
+
+    step = TrainingStep(lambda precision, checkpointing: Convolutions(), batch, adamw, 2, "convolutions")
+    first, alone, up = 8 * 8 * 8 * (4 * 9), 6 * 6 * 8 * 9, 6 * 6 * 8 * (3 * 4)  # places, channels, what each looks at
+    # Both gradients of each but of the first, whose image is given.
+    assert dry_step(step, "fp32", False, 2).operations == 2 * 2 * (2 * first + 3 * alone + 3 * up)
+
+
 def test_accumulation_keeps_gradients_and_a_moving_average_is_one_more_copy():
     plain = dry_step(network_step(), "fp32", False, 512)
     gathered = dry_step(network_step(accumulation=4), "fp32", False, 512)
