@@ -1,7 +1,9 @@
 """What an evaluation leaves: a report for people, JSON for programs, a line for every sample, two pictures."""
 
+import html
 import json
 import platform
+import re
 from argparse import Namespace
 from datetime import datetime
 from pathlib import Path
@@ -58,7 +60,7 @@ def markdown(summary: dict[str, Any], lines: list[dict]) -> str:
         table(["", "ROC-AUC", "95 %", "rank correlation", "95 %", "pairs", "no score"], score_rows(summary)),
         "![scores](scores.png)\n\n## Descriptions",
         table(["group", *COLUMNS], [
-            [name, *(cell(numbers, key) for key in COLUMNS.values())]
+            [as_words(name), *(cell(numbers, key) for key in COLUMNS.values())]
             for name, numbers in {"all": summary, **summary["groups"]}.items()
         ]),
         "![groups](groups.png)",
@@ -66,16 +68,22 @@ def markdown(summary: dict[str, Any], lines: list[dict]) -> str:
     if summary["traits"]:
         titles = ["trait", "accuracy", "95 %", "said", "always the most common", "samples"]
         parts += ["## Persona traits", table(titles, [
-            [trait, f"{one['accuracy']:.3f}", span(one["interval"]), f"{one['said']:.3f}",
+            [as_words(trait), f"{one['accuracy']:.3f}", span(one["interval"]), f"{one['said']:.3f}",
              f"{one['most_common']:.3f}", str(one["samples"])] for trait, one in summary["traits"].items()
         ])]  # fmt: skip
     examples = [
-        f"- `{line['image']}`\n  - text: {line['text']}\n  - description: {line['description']}\n"
-        f"  - score {line['score']}, expected {two_places(line['expected_score'])}: {line['analysis']}"
+        f"- {as_words(line['image'])}\n  - text: {as_words(line['text'])}\n"
+        f"  - description: {as_words(line['description'])}\n"
+        f"  - score {line['score']}, expected {two_places(line['expected_score'])}: {as_words(line['analysis'])}"
         for line in lines if line["matching"]
     ]  # fmt: skip
     parts += ["## Examples", "\n".join(examples[:3]), f"## How to get these numbers\n\n```json\n{facts}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def as_words(text: str) -> str:
+    """One line that Markdown shows as it is, whatever stands in it: names and texts come from data and models."""
+    return re.sub(r"([\\`*_\[\]()#|!~])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
 def two_places(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """Evaluation: each measure against a slow way, and the whole script on a tiny model."""
 
+import html
 import json
 from itertools import product
 
@@ -15,6 +16,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from llava import evaluate
 from llava.build import build_tokenizer
 from llava.measures import keyword_hits, rank_agreement, recall_at, score_quality
+from llava.report import as_words
 from llava.samples import draw_mismatches, read_samples
 from llava.sentences import SentenceEncoder
 from llava.traits import extract_traits, trait_accuracy
@@ -156,6 +158,15 @@ def test_the_whole_evaluation_at_two_batch_sizes(samples, sentence_encoder, tmp_
     )
     for name in ("scores.png", "groups.png"):
         assert min(Image.open(tmp_path / "a" / name).size) > 150
+
+
+@pytest.mark.parametrize(
+    "text", ["<img src=x onerror=alert(1)>", "![a](http://b/c.png) [d](javascript:e)", "a | b `c` *d*\n\n# e"]
+)
+def test_words_of_data_are_no_markup(text):
+    render = pytest.importorskip("markdown_it").MarkdownIt("commonmark").render
+    words = html.escape(" ".join(text.split()), quote=True).replace("&#x27;", "'")
+    assert render(as_words(text)).replace("&quot;", '"') == f"<p>{words}</p>\n".replace("&quot;", '"')
 
 
 def test_bad_data_is_one_line(samples, tmp_path):
