@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils.operations import convert_to_fp32
 from torch import nn
+from transformers import Trainer, TrainingArguments
 
 Batch = dict[str, torch.Tensor]
 PRECISIONS = ("fp32", "bf16")
@@ -44,6 +45,20 @@ class TrainingStep:
 def adamw(model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of our own loop. Its groups differ in rate and decay alone, which costs nothing."""
     return torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], fused=True)
+
+
+def by_trainer(arguments: TrainingArguments) -> dict[str, Any]:
+    """What Hugging Face's Trainer settles of a step: parts of a TrainingStep."""
+
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        return kind([one for one in model.parameters() if one.requires_grad], **options)
+
+    return {
+        "optimizer": optimizer, "samples": arguments.per_device_train_batch_size, "unit": "samples",
+        "accumulation": arguments.gradient_accumulation_steps, "clip_norm": arguments.max_grad_norm,
+        "checkpointing": bool(arguments.activation_checkpointing), "engines": ("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"),
+    }  # fmt: skip
 
 
 def share_of(batch_size: int, world: int, flag: str) -> int:

@@ -7,9 +7,9 @@ models that cut it into tiles, and as much text as max_length leaves room for, o
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, Trainer
+from transformers import AutoConfig, AutoModelForImageTextToText
 
-from common.training_step import Batch, TrainingStep, without_values
+from common.training_step import Batch, TrainingStep, by_trainer, without_values
 from llava.conversations import Conversation
 from llava.dataset import Collator, Sample
 from llava.lora import choose_what_learns
@@ -58,17 +58,9 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
             made["attention_mask"][1:, -1], made["labels"][1:, -1] = 0, -100
         return made
 
-    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
-        kind, options = Trainer.get_optimizer_cls_and_kwargs(training)
-        return kind([one for one in model.parameters() if one.requires_grad], **options)
-
     length = example["input_ids"].shape[1]
-    return TrainingStep(
-        build, batch, optimizer, training.per_device_train_batch_size,
-        f"{tuning.model_id}, {length - words} + {words} tokens", unit="samples",
-        accumulation=training.gradient_accumulation_steps, clip_norm=training.max_grad_norm,
-        checkpointing=bool(training.activation_checkpointing), engines=("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"),
-    )  # fmt: skip
+    what = f"{tuning.model_id}, {length - words} + {words} tokens"
+    return TrainingStep(build=build, batch=batch, what=what, **by_trainer(training))
 
 
 def _example(processor, words: int) -> Batch:

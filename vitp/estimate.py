@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Trainer
 
-from common.training_step import Batch, TrainingStep, without_values
+from common.training_step import Batch, TrainingStep, by_trainer, without_values
 from vitp.config import DataArguments, ModelArguments, Parser, RunArguments
 from vitp.load import fit_to_images, read_json
 from vitp.lora import choose_trainable
@@ -61,17 +60,9 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         pixels = without_values((samples * tiles, 3, size, size), torch.float32)
         return {"input_ids": ids, "labels": labels, "attention_mask": mask, "pixel_values": pixels}
 
-    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
-        kind, options = Trainer.get_optimizer_cls_and_kwargs(run)
-        return kind([one for one in model.parameters() if one.requires_grad], **options)
-
     source = named.model_name_or_path or f"{Path(named.vision_config).name} and {Path(named.llm).name}"
-    return TrainingStep(
-        build, batch, optimizer, run.per_device_train_batch_size,
-        f"{source}, {tiles} tile(s) of {size} px, {tiles * tokens} + {words} tokens", unit="samples",
-        accumulation=run.gradient_accumulation_steps, clip_norm=run.max_grad_norm,
-        checkpointing=bool(run.activation_checkpointing), engines=("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"),
-    )  # fmt: skip
+    what = f"{source}, {tiles} tile(s) of {size} px, {tiles * tokens} + {words} tokens"
+    return TrainingStep(build=build, batch=batch, what=what, **by_trainer(run))
 
 
 def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructionModel, int]:
