@@ -1,5 +1,6 @@
 """What a step needs, said beforehand: exact for a network counted by hand, near for each system's real step."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -166,6 +167,19 @@ def test_a_real_step_of_each_system(systems, system):
     found = measured(step)
     assert abs(foreseen.peak / found - 1) < 0.1, f"{foreseen} for {found}"
     assert foreseen.activations > 0.3 * foreseen.peak  # else only weights would have been compared
+
+
+def test_tiles_are_those_of_the_meta_file(systems, tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    entry = {"root": "", "annotation": "a.jsonl"}
+    meta = tmp_path / "meta.json"
+    meta.write_text(json.dumps({"a": {**entry, "max_dynamic_patch": 5}, "b": entry}))
+    words = [*systems["vitp"], "--max_dynamic_patch", "2", "--meta_path"]
+    tiles = [
+        step_of("vitp", [*words, str(path)]).batch(1)["pixel_values"].shape[0] for path in (meta, tmp_path / "none")
+    ]
+    assert tiles == [6, 3]  # with the thumbnail
+    assert f"images of 5 tiles, the most of {meta}" in step_of("vitp", [*words, str(meta)]).notes
 
 
 def test_operations_are_those_that_pytorch_counts(systems):

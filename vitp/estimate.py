@@ -1,7 +1,8 @@
 """ViTP's training step, for `python -m common.estimate vitp`: flags -> model, batch, optimizer.
 
-Of a model's folder, and of its parts, configs are read and weights are not. Every sample has one image of
-max_dynamic_patch tiles and the thumbnail, and as much text as max_seq_length leaves room for, or as is asked for.
+Of a model's folder, and of its parts, configs are read and weights are not. Every sample has one image of as many tiles
+as the meta file or max_dynamic_patch allows, and the thumbnail, and as much text as max_seq_length leaves room for, or
+as is asked for.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from common.training_step import Batch, TrainingStep, by_trainer, without_values
+from vitp.annotations import read_meta
 from vitp.config import DataArguments, ModelArguments, Parser, RunArguments
 from vitp.load import fit_to_images, read_json
 from vitp.lora import choose_trainable
@@ -28,7 +30,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     with torch.device("meta"):
         sketch, tokens = _model(named, data)
     size = sketch.config.vision_config.image_size[0]
-    grid = data.max_dynamic_patch if data.dynamic_image_size else 1
+    grid, notes = _most_tiles(data)
     tiles = grid + (data.use_thumbnail and grid > 1)
     room = data.max_seq_length - tiles * tokens
     if room < 1:
@@ -62,7 +64,16 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
 
     source = named.model_name_or_path or f"{Path(named.vision_config).name} and {Path(named.llm).name}"
     what = f"{source}, {tiles} tile(s) of {size} px, {tiles * tokens} + {words} tokens"
-    return TrainingStep(build=build, batch=batch, what=what, **by_trainer(run))
+    return TrainingStep(build=build, batch=batch, what=what, notes=notes, **by_trainer(run))
+
+
+def _most_tiles(data: DataArguments) -> tuple[int, list[str]]:
+    """Of an image, without the thumbnail. What the meta file says goes before the flag, as in training."""
+    flag = data.max_dynamic_patch if data.dynamic_image_size else 1
+    if not data.meta_path or not Path(data.meta_path).is_file():
+        return flag, []
+    grid = max(source.max_tiles or flag for source in read_meta(data.meta_path))
+    return grid, [f"images of {grid} tiles, the most of {data.meta_path}"] if grid != flag else []
 
 
 def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructionModel, int]:
