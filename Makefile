@@ -72,6 +72,7 @@ bench: setup
 	$(PYTHON_ENV) benchmarks/vitp_speed.py masking
 	for part in features expansion search; do $(PYTHON_ENV) benchmarks/retrieval_speed.py $$part || exit 1; done
 	$(PYTHON_ENV) benchmarks/measures_speed.py
+	$(PYTHON_ENV) benchmarks/limits.py
 
 setup:
 	@./setup.sh
