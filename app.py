@@ -40,13 +40,24 @@ def main(argv: list[str], block: bool = True) -> Any:
     if not is_loopback(args.host):
         print(
             f"warning: --host {args.host}: everybody who reaches this machine can use the page and see the images of "
-            "--index or --folder; there is no password", file=sys.stderr,
-        )  # fmt: skip
+            "--index or --folder; there is no password",
+            file=sys.stderr,
+        )
     page.launch(
-        server_name=args.host, server_port=args.port or None, max_file_size=args.max_upload_mb * 2**20, quiet=True,
-        prevent_thread_lock=True, share=False, ssr_mode=False, mcp_server=False, pwa=False, enable_monitoring=False,
-        footer_links=[], theme=gr.themes.Default(**FONTS), css=STYLE,
-    )  # fmt: skip
+        server_name=args.host,
+        server_port=args.port or None,
+        max_file_size=args.max_upload_mb * 2**20,
+        quiet=True,
+        prevent_thread_lock=True,
+        share=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        footer_links=[],
+        theme=gr.themes.Default(**FONTS),
+        css=STYLE,
+    )
     print(f"the page is at {page.local_url}  (Ctrl+C ends it)", flush=True)
     if block:
         page.block_thread()

@@ -229,9 +229,16 @@ class StyleBatches:
     """
 
     def __init__(
-        self, dataset: StyleDataset, batch_size: int, images_per_style: int,
-        remix_share: float = 0.0, grey_prob: float = 0.0, seed: int = 0, rank: int = 0, world: int = 1,
-    ):  # fmt: skip
+        self,
+        dataset: StyleDataset,
+        batch_size: int,
+        images_per_style: int,
+        remix_share: float = 0.0,
+        grey_prob: float = 0.0,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ):
         self.members = [[] for _ in dataset.styles]
         for index, style_id in enumerate(dataset.style_ids):
             self.members[style_id].append(index)

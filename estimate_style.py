@@ -44,10 +44,17 @@ def training_step(argv: list[str], world: int = 1) -> TrainingStep:
         return made
 
     return TrainingStep(
-        build, batch, adamw, share_of(settings.batch_size, world, "--batch_size"),
-        f"{settings.model_name}, {size} px", accumulation=settings.accumulation, clip_norm=settings.clip_norm,
-        average=settings.ema_decay > 0, checkpointing=settings.gradient_checkpointing, notes=notes,
-    )  # fmt: skip
+        build,
+        batch,
+        adamw,
+        share_of(settings.batch_size, world, "--batch_size"),
+        f"{settings.model_name}, {size} px",
+        accumulation=settings.accumulation,
+        clip_norm=settings.clip_norm,
+        average=settings.ema_decay > 0,
+        checkpointing=settings.gradient_checkpointing,
+        notes=notes,
+    )
 
 
 def _target_shapes(settings: Namespace) -> tuple[TargetShapes, list[str]]:

@@ -140,9 +140,13 @@ def main(argv: list[str]) -> dict:
 
     results = evaluate_all(encoder, untrained, dataset, device)
     report = {
-        "weights": str(args.weights), "data_dir": str(args.data_dir), "grey": args.grey,
-        "images": len(samples), "styles": len(dataset.styles), "results": results,
-    }  # fmt: skip
+        "weights": str(args.weights),
+        "data_dir": str(args.data_dir),
+        "grey": args.grey,
+        "images": len(samples),
+        "styles": len(dataset.styles),
+        "results": results,
+    }
     if args.output:
         write_json(Path(args.output), report)
     if args.json:

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from common.checkpoint import write_atomically  # noqa: E402
-from common.device import choose_device  # noqa: E402
-from common.images import open_image  # noqa: E402
-from common.script import run_script  # noqa: E402
-from model import StyleOutput, VisionStyleEncoder  # noqa: E402
-from style_encoder import load_encoder, read_image  # noqa: E402
+from common.checkpoint import write_atomically
+from common.device import choose_device
+from common.images import open_image
+from common.script import run_script
+from model import StyleOutput, VisionStyleEncoder
+from style_encoder import load_encoder, read_image
 
 
 def describe_outputs(output: StyleOutput) -> dict[str, dict]:
@@ -41,10 +41,14 @@ def describe_outputs(output: StyleOutput) -> dict[str, dict]:
 def _facts(tensor: torch.Tensor) -> dict:
     values = tensor.detach().float()
     return {
-        "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch."), "device": str(tensor.device),
-        "min": values.min().item(), "mean": values.mean().item(), "max": values.max().item(),
+        "shape": list(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "device": str(tensor.device),
+        "min": values.min().item(),
+        "mean": values.mean().item(),
+        "max": values.max().item(),
         "norm": values.norm().item(),
-    }  # fmt: skip
+    }
 
 
 def format_report(outputs: dict[str, dict]) -> str:

@@ -65,17 +65,26 @@ class VisionStyleEncoder(nn.Module):
     ):
         super().__init__()
         tower = VisionTower(
-            model_name, pretrained, image_size,
-            drop_path_rate=drop_path_rate, gradient_checkpointing=gradient_checkpointing,
-        )  # fmt: skip
+            model_name,
+            pretrained,
+            image_size,
+            drop_path_rate=drop_path_rate,
+            gradient_checkpointing=gradient_checkpointing,
+        )
         heads = {"resampler": ResamplerHead, "linear": LinearHead}
         if sequence_head not in heads:
             raise ValueError(f"sequence_head '{sequence_head}': expected one of {', '.join(heads)}")
         self.build: dict[str, Any] = {
-            "model_name": model_name, "image_size": tower.image_size, "sequence_length": sequence_length,
-            "embed_width": embed_width, "pooled_width": pooled_width, "predict_mask": predict_mask,
-            "style_width": style_width, "sequence_head": sequence_head, "dropout": dropout,
-        }  # fmt: skip
+            "model_name": model_name,
+            "image_size": tower.image_size,
+            "sequence_length": sequence_length,
+            "embed_width": embed_width,
+            "pooled_width": pooled_width,
+            "predict_mask": predict_mask,
+            "style_width": style_width,
+            "sequence_head": sequence_head,
+            "dropout": dropout,
+        }
         self.tower = tower
         self.sequence_head = None
         if embed_width:
@@ -158,9 +167,12 @@ class StyleHead(nn.Module):
             nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 128)) for width in level_widths
         )
         self.mix = nn.Sequential(
-            nn.GELU(), nn.Dropout(dropout), nn.Linear(128 * (1 + len(self.levels)), 256), nn.GELU(),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(128 * (1 + len(self.levels)), 256),
+            nn.GELU(),
             nn.Linear(256, style_width),
-        )  # fmt: skip
+        )
 
     def forward(self, image: torch.Tensor, levels: list[torch.Tensor]) -> torch.Tensor:
         histogram = colour_histogram(image, PALETTE_BINS)
@@ -218,6 +230,9 @@ class StyleLearner(nn.Module):
 
 def _mlp(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.LayerNorm(width_in), nn.Linear(width_in, width_in), nn.GELU(), nn.Dropout(dropout),
+        nn.LayerNorm(width_in),
+        nn.Linear(width_in, width_in),
+        nn.GELU(),
+        nn.Dropout(dropout),
         nn.Linear(width_in, width_out),
-    )  # fmt: skip
+    )

@@ -114,9 +114,13 @@ class MaskedTokens(NamedTuple):
 
 
 def mask_tokens(
-    tokens: torch.Tensor, ratio: float, mode: str = "zero", generator: torch.Generator | None = None,
-    prob: float = 1.0, mask_token: torch.Tensor | None = None,
-) -> MaskedTokens:  # fmt: skip
+    tokens: torch.Tensor,
+    ratio: float,
+    mode: str = "zero",
+    generator: torch.Generator | None = None,
+    prob: float = 1.0,
+    mask_token: torch.Tensor | None = None,
+) -> MaskedTokens:
     """Hide a random share of tokens (B, N, D), drawn for each sample by itself without replacement.
 
     Of a sample that is drawn (each with probability `prob`) ceil((1 - ratio) N) tokens stay, in their order: ViTP's
@@ -158,10 +162,15 @@ class MergedTokens(NamedTuple):
 
 
 def merge_image_tokens(
-    text_embeds: torch.Tensor, input_ids: torch.Tensor, image_embeds: Sequence[torch.Tensor] | torch.Tensor,
-    image_token_id: int, attention_mask: torch.Tensor | None = None, labels: torch.Tensor | None = None,
-    padding_side: str = "right", ignore_index: int = -100,
-) -> MergedTokens:  # fmt: skip
+    text_embeds: torch.Tensor,
+    input_ids: torch.Tensor,
+    image_embeds: Sequence[torch.Tensor] | torch.Tensor,
+    image_token_id: int,
+    attention_mask: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,
+    padding_side: str = "right",
+    ignore_index: int = -100,
+) -> MergedTokens:
     """Put image embeddings where input_ids (B, T) holds image_token_id.
 
     text_embeds (B, T, D); image_embeds: one (N_i, D) per image, in reading order over the batch, or (images, N, D).

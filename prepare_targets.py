@@ -90,9 +90,13 @@ class HuggingFaceTextEncoder:
 
 
 def prepare_targets(
-    samples: list[Sample], encode: Callable[[list[str]], list[Targets]], prompt: str,
-    overwrite: bool = False, batch_size: int = 64, dtype: torch.dtype = torch.float16,
-) -> int:  # fmt: skip
+    samples: list[Sample],
+    encode: Callable[[list[str]], list[Targets]],
+    prompt: str,
+    overwrite: bool = False,
+    batch_size: int = 64,
+    dtype: torch.dtype = torch.float16,
+) -> int:
     """Write the missing targets -> how many images got some. A text is encoded once, however many share it."""
     todo: dict[str, list[Sample]] = {}
     for sample in samples:

@@ -24,53 +24,79 @@ OURS = "vision-wrapper"
 KINDS = {  # `kind` or `model_type` in config.json, or what else tells
     "style encoder": Kind(
         "Gives images a style vector to compare them by, and where it was trained to, what a text encoder gives for "
-        "the words of their style.", OURS, "image-feature-extraction", ("style", "timm"),
-        'from style_encoder import load_encoder, read_image\n\n'
+        "the words of their style.",
+        OURS,
+        "image-feature-extraction",
+        ("style", "timm"),
+        "from style_encoder import load_encoder, read_image\n\n"
         'encoder, content = load_encoder("{name}", torch.device("cpu"))\n'
         'style = encoder(read_image("a.png", encoder)[None]).style  # (1, S), unit length',
     ),
     "clip": Kind(
-        "Puts images and their words at the same place.", OURS, "zero-shot-image-classification", ("clip", "open_clip"),
+        "Puts images and their words at the same place.",
+        OURS,
+        "zero-shot-image-classification",
+        ("clip", "open_clip"),
         'from clip.model import load_clip\n\nmodel, _ = load_clip("{name}")\n'
         'vectors = model.encode_text(["a red house", "two birds"])  # (2, D), unit length',
     ),
     "blip2_gated": Kind(
         "Answers questions about pictures: a BLIP-2 whose Q-Former is told the style. Holds what was trained; the "
-        "rest comes from the model it was made from, where one is named.", OURS, "visual-question-answering",
+        "rest comes from the model it was made from, where one is named.",
+        OURS,
+        "visual-question-answering",
         ("blip-2", "style"),
         'from blip2_gated.recipe import load_gated\n\nmodel, _ = load_gated("{name}")\n'
         'answers = model.predict_answers(model.prepare(["a.png"]), ["In which style is this picture drawn?"])',
     ),
     "transformers clip": Kind(
-        "Puts images and their words at the same place.", "transformers", "zero-shot-image-classification", ("clip",),
+        "Puts images and their words at the same place.",
+        "transformers",
+        "zero-shot-image-classification",
+        ("clip",),
         'from transformers import CLIPModel, CLIPProcessor\n\nmodel = CLIPModel.from_pretrained("{name}")\n'
         'processor = CLIPProcessor.from_pretrained("{name}")',
     ),
     "vision": Kind(
-        "A vision encoder.", "transformers", "image-feature-extraction", (),
+        "A vision encoder.",
+        "transformers",
+        "image-feature-extraction",
+        (),
         'from transformers import AutoImageProcessor, AutoModel\n\nmodel = AutoModel.from_pretrained("{name}")\n'
         'processor = AutoImageProcessor.from_pretrained("{name}")',
     ),
     "language": Kind(
-        "Looks at images and speaks about them.", "transformers", "image-text-to-text", (),
-        'from transformers import AutoModelForImageTextToText, AutoProcessor\n\n'
+        "Looks at images and speaks about them.",
+        "transformers",
+        "image-text-to-text",
+        (),
+        "from transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
         'model = AutoModelForImageTextToText.from_pretrained("{name}")\n'
         'processor = AutoProcessor.from_pretrained("{name}")',
     ),
     "adapter": Kind(
-        "A LoRA adapter for the model named above.", "peft", "image-text-to-text", ("lora",),
-        'from huggingface_hub import snapshot_download\n\n'
+        "A LoRA adapter for the model named above.",
+        "peft",
+        "image-text-to-text",
+        ("lora",),
+        "from huggingface_hub import snapshot_download\n\n"
         'folder = snapshot_download("{name}")  # then: python llava/inference.py --model_id BASE --adapter <folder>',
     ),
     "timm": Kind(
-        "A vision backbone.", "timm", "image-feature-extraction", (),
+        "A vision backbone.",
+        "timm",
+        "image-feature-extraction",
+        (),
         'import timm\n\nmodel = timm.create_model("hf-hub:{name}", pretrained=True)',
     ),
     "onnx": Kind(
-        "Networks for onnxruntime; preprocessing.json says how a file becomes their input.", "onnx", "", (),
+        "Networks for onnxruntime; preprocessing.json says how a file becomes their input.",
+        "onnx",
+        "",
+        (),
         'from huggingface_hub import snapshot_download\n\nfolder = snapshot_download("{name}")',
     ),
-}  # fmt: skip
+}
 VISION_TYPES = ("internvl_vision", "timm_wrapper", "intern_vit_6b")
 
 
@@ -136,8 +162,13 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="keep the folder that is uploaded, or would be, here")
     parser.add_argument("--license", default="", help="as the Hub calls it: mit, apache-2.0, ...; yours to choose")
     parser.add_argument("--private", action="store_true", help="for you alone, if it is made now")
-    parser.add_argument("--called", action="append", default=[], metavar="PATH=NAME",
-                        help="what others know a path of this machine by; may be given again")  # fmt: skip
+    parser.add_argument(
+        "--called",
+        action="append",
+        default=[],
+        metavar="PATH=NAME",
+        help="what others know a path of this machine by; may be given again",
+    )
     args = parser.parse_args(argv)
     if not args.name and not args.output:
         raise ValueError("give --output FOLDER to look at, or --name OWNER/NAME to upload to, or both")

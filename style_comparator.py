@@ -17,15 +17,15 @@ import torch
 from tqdm import tqdm
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from common.checkpoint import write_atomically  # noqa: E402
-from common.device import choose_device  # noqa: E402
-from common.images import list_images  # noqa: E402
-from common.metrics import csls  # noqa: E402
-from common.script import run_script  # noqa: E402
-from model import VisionStyleEncoder  # noqa: E402
-from style_encoder import load_encoder, read_image  # noqa: E402
+from common.checkpoint import write_atomically
+from common.device import choose_device
+from common.images import list_images
+from common.metrics import csls
+from common.script import run_script
+from model import VisionStyleEncoder
+from style_encoder import load_encoder, read_image
 
 MATRIX_IMAGES = 40  # more images on a side are shown as the mean of each folder
 
@@ -102,8 +102,9 @@ def rank_folder(image: Path, folder: Path, encoder, statistics, device, top: int
     paths = list_images(folder)
     vectors = encode_files([image, *paths], encoder, device)
     scores = compare(vectors[:1].expand(len(paths), -1), vectors[1:], statistics)
-    ranked = sorted(({"image": str(path), **score} for path, score in zip(paths, scores)),
-                    key=lambda row: -row["similarity"])  # fmt: skip
+    ranked = sorted(
+        ({"image": str(path), **score} for path, score in zip(paths, scores)), key=lambda row: -row["similarity"]
+    )
     mean = sum(row["similarity"] for row in ranked) / len(ranked)
     lines = [f"{len(ranked)} images in {folder}, mean style similarity {mean:.4f}; the most alike:"]
     lines += [

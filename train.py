@@ -28,15 +28,7 @@ from common.run import Run, write_json
 from common.sample_data import MANIFEST, create_sample_dataset
 from common.script import refuse_many_left_out, report_left_out, run_script
 from common.settings import read_settings
-from dataset import (
-    Sample,
-    StyleBatches,
-    StyleDataset,
-    TargetShapes,
-    find_samples,
-    read_target_shapes,
-    split_samples,
-)  # fmt: skip
+from dataset import Sample, StyleBatches, StyleDataset, TargetShapes, find_samples, read_target_shapes, split_samples
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleLearner, VisionStyleEncoder
 from style_encoder import save_encoder
@@ -136,19 +128,28 @@ def build_datasets(
 
 
 def build_trainer(
-    settings: Namespace, encoder: VisionStyleEncoder, train_set: StyleDataset,
-    accelerator: Accelerator, run: Run | None,
-) -> Trainer:  # fmt: skip
+    settings: Namespace, encoder: VisionStyleEncoder, train_set: StyleDataset, accelerator: Accelerator, run: Run | None
+) -> Trainer:
     batches = StyleBatches(
-        train_set, settings.batch_size, settings.images_per_style, settings.remix_share,
-        settings.grey_prob, settings.seed, accelerator.process_index, accelerator.num_processes,
-    )  # fmt: skip
+        train_set,
+        settings.batch_size,
+        settings.images_per_style,
+        settings.remix_share,
+        settings.grey_prob,
+        settings.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
     on_cpu = accelerator.device.type == "cpu"
     workers = settings.num_workers if settings.num_workers >= 0 else 0 if on_cpu else min(8, torch.get_num_threads())
     loader = DataLoader(
-        train_set, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
-        pin_memory=not on_cpu, generator=torch.Generator(),
-    )  # fmt: skip
+        train_set,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=not on_cpu,
+        generator=torch.Generator(),
+    )
     weights = {name: value for name, value in vars(settings).items() if name.endswith("_weight")}
     parts = {name.removesuffix("_weight"): value for name, value in weights.items()}
     learner = StyleLearner(encoder, parts, settings.temperature)
@@ -158,9 +159,16 @@ def build_trainer(
     groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone] + others
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     plan = Plan(
-        settings.epochs, settings.learning_rate, settings.min_learning_rate, settings.warmup_steps,
-        settings.clip_norm, settings.accumulation, settings.log_steps, settings.save_steps, settings.max_bad_steps,
-    )  # fmt: skip
+        settings.epochs,
+        settings.learning_rate,
+        settings.min_learning_rate,
+        settings.warmup_steps,
+        settings.clip_norm,
+        settings.accumulation,
+        settings.log_steps,
+        settings.save_steps,
+        settings.max_bad_steps,
+    )
     if settings.compile:
         encoder.compile()  # in place, so names of weights stay; the loss is too dynamic to gain
     last = Path(settings.checkpoint_dir) / "last"
@@ -172,14 +180,22 @@ def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShape
     print(
         f"{len(train_set)} images of {len(train_set.styles)} styles to train on, {len(val_set)} of "
         f"{len(val_set.styles)} to validate; targets: "
-        + (", ".join(filter(None, [
-            f"embed ({shapes.length}, {shapes.embed_width})" if shapes.embed_width else "",
-            f"pooled ({shapes.pooled_width},)" if shapes.pooled_width else "",
-            "mask" if shapes.has_mask else "",
-        ])) or "none, style contrast only")
+        + (
+            ", ".join(
+                filter(
+                    None,
+                    [
+                        f"embed ({shapes.length}, {shapes.embed_width})" if shapes.embed_width else "",
+                        f"pooled ({shapes.pooled_width},)" if shapes.pooled_width else "",
+                        "mask" if shapes.has_mask else "",
+                    ],
+                )
+            )
+            or "none, style contrast only"
+        )
         + f"\n{trainer.steps_per_epoch} steps per epoch, {batches.plain} styles x {batches.images_per_group} images "
         f"and {batches.remixed} invented styles in a batch; logs in {run.log_folder}"
-    )  # fmt: skip
+    )
 
 
 def validate(
@@ -205,16 +221,25 @@ def validate(
 
 
 def save_and_show(
-    epoch: int, values: dict[str, float], style: torch.Tensor | None, trainer: Trainer, val_set: StyleDataset,
-    settings: Namespace, final: bool,
-) -> None:  # fmt: skip
+    epoch: int,
+    values: dict[str, float],
+    style: torch.Tensor | None,
+    trainer: Trainer,
+    val_set: StyleDataset,
+    settings: Namespace,
+    final: bool,
+) -> None:
     """What follows an epoch's validation: logs, model files that are due, pictures, one line."""
     progress, run, encoder = trainer.progress, trainer.run, trainer.best_model.encoder
     run.log(progress.step, {name: value for name, value in values.items() if name.startswith("val/")})
     facts = {
-        "settings": vars(settings), "epoch": epoch + 1, "step": progress.step, "metrics": values,
-        "styles": trainer.loader.dataset.styles, "validation": validation_statistics(style, val_set),
-    }  # fmt: skip
+        "settings": vars(settings),
+        "epoch": epoch + 1,
+        "step": progress.step,
+        "metrics": values,
+        "styles": trainer.loader.dataset.styles,
+        "validation": validation_statistics(style, val_set),
+    }
     folder, better = Path(settings.checkpoint_dir), progress.best_epoch == epoch
     if better:
         save_encoder(folder / "best.pth", encoder, **facts)
@@ -224,8 +249,13 @@ def save_and_show(
     if style is not None:
         grid = neighbour_grid(val_set.store.__getitem__, style, val_set.style_ids)
         run.writer.add_image("nearest neighbours", grid, progress.step, dataformats="HWC")
-    shown = {"loss": "train/loss", "AUC": "val/style_auc", "P@1": "val/style_precision_at_1",
-             "MAP@R": "val/style_map_at_r", "content AUC": "val/content_auc"}  # fmt: skip
+    shown = {
+        "loss": "train/loss",
+        "AUC": "val/style_auc",
+        "P@1": "val/style_precision_at_1",
+        "MAP@R": "val/style_map_at_r",
+        "content AUC": "val/content_auc",
+    }
     line = "  ".join(f"{label} {values[name]:.3f}" for label, name in shown.items() if name in values)
     print(f"epoch {epoch + 1}/{settings.epochs}  {line}{'  best so far' if better else ''}")
     if final:
@@ -253,19 +283,19 @@ def validation_statistics(style: torch.Tensor | None, val_set: StyleDataset, ban
     similarity, same = style[chosen] @ style[chosen].T, labels[chosen][:, None] == labels[chosen][None]
     pairs = torch.ones_like(same).triu(1).bool()
     at = torch.linspace(0, 1, 1001)
-    return {
-        "bank": style[chosen].clone(),
-        "other_style_quantiles": torch.quantile(similarity[pairs & ~same], at),
-    }
+    return {"bank": style[chosen].clone(), "other_style_quantiles": torch.quantile(similarity[pairs & ~same], at)}
 
 
 def finish(trainer: Trainer, val_set: StyleDataset, settings: Namespace, baselines: dict[str, dict]) -> dict[str, Any]:
     """results.json, the projector and the last words of a run."""
     progress, run, folder = trainer.progress, trainer.run, Path(settings.checkpoint_dir)
     results = {
-        "epochs": progress.epoch, "steps": progress.step, "best_epoch": progress.best_epoch + 1,
-        "skipped_steps": progress.left_out, "history": progress.history,
-    }  # fmt: skip
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "best_epoch": progress.best_epoch + 1,
+        "skipped_steps": progress.left_out,
+        "history": progress.history,
+    }
     if len(val_set):
         style, _ = style_vectors(trainer.best_model.encoder, val_set, trainer.accelerator.device)
         results["validation"] = {"style encoder": score(style, val_set, per_style=True), **baselines}

@@ -79,8 +79,9 @@ def write_tables(data: Path, folder: Path, val_questions: int) -> None:
     """The tables with a column of types, the training table in two halves by image; paths relative to `data`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (data / "templates.csv").open(encoding="utf-8", newline="") as file:
-        templates = [(row["type"], re.compile(re.escape(row["template"]).replace(r"\{\}", ".+")))
-                     for row in csv.DictReader(file)]  # fmt: skip
+        templates = [
+            (row["type"], re.compile(re.escape(row["template"]).replace(r"\{\}", ".+"))) for row in csv.DictReader(file)
+        ]
     tables: dict[str, list[list[str]]] = {"half_0": [], "half_1": [], "val": [], "test": []}
     for split in ("train", "val", "test"):
         with (data / f"{split}.csv").open(encoding="utf-8", newline="") as file:
@@ -97,21 +98,57 @@ def write_tables(data: Path, folder: Path, val_questions: int) -> None:
 
 def shared_flags(args: argparse.Namespace, folder: Path, run: Path, seed: int) -> list[str]:
     return [
-        "--data.root", str(folder), "--data.image_root", args.data_dir, "--data.type_column", "type",
-        "--data.val_csv", "val.csv", "--data.cache_dir", str(folder / "cache"), "--training.seed", str(seed),
-        "--training.device", "cpu", "--training.batch_size", "32", "--training.learning_rate", "1e-3",
-        "--training.warmup_steps", "60", "--training.final_answers", "0", "--training.log_steps", "50",
-        "--training.checkpoint_dir", str(run), "--training.log_dir", str(folder / "logs"),
-    ]  # fmt: skip
+        "--data.root",
+        str(folder),
+        "--data.image_root",
+        args.data_dir,
+        "--data.type_column",
+        "type",
+        "--data.val_csv",
+        "val.csv",
+        "--data.cache_dir",
+        str(folder / "cache"),
+        "--training.seed",
+        str(seed),
+        "--training.device",
+        "cpu",
+        "--training.batch_size",
+        "32",
+        "--training.learning_rate",
+        "1e-3",
+        "--training.warmup_steps",
+        "60",
+        "--training.final_answers",
+        "0",
+        "--training.log_steps",
+        "50",
+        "--training.checkpoint_dir",
+        str(run),
+        "--training.log_dir",
+        str(folder / "logs"),
+    ]
 
 
 def train_base(args: argparse.Namespace, folder: Path, base: Path, seed: int) -> None:
     flags = [
-        *shared_flags(args, folder, base, seed), "--data.train_csv", "half_0.csv", "--model.blip2",
-        str(folder / "config.json"), "--model.train", "all", "--model.gating.type", "none", "--loss.style_hit", "0",
-        "--training.epochs", str(args.base_epochs), "--training.beginning_steps",
-        str(args.beginning_steps), "--training.learning_rate", "5e-4",
-    ]  # fmt: skip
+        *shared_flags(args, folder, base, seed),
+        "--data.train_csv",
+        "half_0.csv",
+        "--model.blip2",
+        str(folder / "config.json"),
+        "--model.train",
+        "all",
+        "--model.gating.type",
+        "none",
+        "--loss.style_hit",
+        "0",
+        "--training.epochs",
+        str(args.base_epochs),
+        "--training.beginning_steps",
+        str(args.beginning_steps),
+        "--training.learning_rate",
+        "5e-4",
+    ]
     learn_and_measure(args, base, flags)
     model, _ = load_gated(base / "best.pt")
     model.blip2.save_pretrained(base / "blip2")
@@ -131,11 +168,24 @@ def refuse_blind(base: Path) -> None:
 def train_arm(args: argparse.Namespace, folder: Path, base: Path, arm: str, seed: int) -> None:
     run = folder / f"{arm}_{seed}"
     flags = [
-        *shared_flags(args, folder, run, seed), "--data.train_csv", "half_1.csv", "--model.blip2", str(base / "blip2"),
-        "--model.efficientnet.name", "tf_efficientnet_lite0", "--model.efficientnet.weights",
-        args.efficientnet_weights, "--model.efficientnet.image_size", "128", "--model.prompt_mapper.hidden", "192",
-        "--training.cache_features", "--training.epochs", str(args.epochs), *ARMS[arm],
-    ]  # fmt: skip
+        *shared_flags(args, folder, run, seed),
+        "--data.train_csv",
+        "half_1.csv",
+        "--model.blip2",
+        str(base / "blip2"),
+        "--model.efficientnet.name",
+        "tf_efficientnet_lite0",
+        "--model.efficientnet.weights",
+        args.efficientnet_weights,
+        "--model.efficientnet.image_size",
+        "128",
+        "--model.prompt_mapper.hidden",
+        "192",
+        "--training.cache_features",
+        "--training.epochs",
+        str(args.epochs),
+        *ARMS[arm],
+    ]
     learn_and_measure(args, run, flags)
 
 
@@ -146,22 +196,40 @@ def learn_and_measure(args: argparse.Namespace, run: Path, flags: list[str]) -> 
     with (run / "output.log").open("w") as log, contextlib.redirect_stdout(log):
         results = train.main(flags)
         minutes, cpu_minutes = (time.perf_counter() - start) / 60, (time.process_time() - spent) / 60
-        found = evaluate.main([
-            "--checkpoint", str(run / "best.pt"), "--split", "test", "--num_beams", "1", "--device", "cpu",
-            "--batch_size", "64", "--output_dir", str(run / "test"), "--data.test_csv", "test.csv",
-        ])  # fmt: skip
+        found = evaluate.main(
+            [
+                "--checkpoint",
+                str(run / "best.pt"),
+                "--split",
+                "test",
+                "--num_beams",
+                "1",
+                "--device",
+                "cpu",
+                "--batch_size",
+                "64",
+                "--output_dir",
+                str(run / "test"),
+                "--data.test_csv",
+                "test.csv",
+            ]
+        )
     model, _ = load_gated(run / "best.pt")
     scores = {
         "learning": sum(one.numel() for one in model.parameters() if one.requires_grad),
-        "minutes": minutes, "cpu_minutes": cpu_minutes, "best_epoch": results["best_epoch"],
+        "minutes": minutes,
+        "cpu_minutes": cpu_minutes,
+        "best_epoch": results["best_epoch"],
         "right": {kind: one["vqa_accuracy"] for kind, one in found["by_type"].items()},
         "blind": {kind: one["blind"] for kind, one in found["by_type"].items()},
         "questions": {kind: one["questions"] for kind, one in found["by_type"].items()},
         "main": found["losses"]["main"],
-    }  # fmt: skip
+    }
     write_json(run / "scores.json", scores)
-    print(f"{run.name}: style {about(scores, 'style'):.1f} %, content {about(scores, 'content'):.1f} %, "
-          f"{minutes:.1f} minutes ({cpu_minutes:.1f} of CPU), best epoch {scores['best_epoch']}")  # fmt: skip
+    print(
+        f"{run.name}: style {about(scores, 'style'):.1f} %, content {about(scores, 'content'):.1f} %, "
+        f"{minutes:.1f} minutes ({cpu_minutes:.1f} of CPU), best epoch {scores['best_epoch']}"
+    )
 
 
 def about(scores: dict, what: str, which: str = "right") -> float:
@@ -174,11 +242,15 @@ def about(scores: dict, what: str, which: str = "right") -> float:
 
 def report(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> None:
     """Mean over seeds and, behind it, the lowest and the highest; gains seed by seed over the plain Q-Former."""
-    found = {arm: [json.loads((folder / f"{arm}_{seed}" / "scores.json").read_text()) for seed in seeds]
-             for arm in arms}  # fmt: skip
+    found = {
+        arm: [json.loads((folder / f"{arm}_{seed}" / "scores.json").read_text()) for seed in seeds] for arm in arms
+    }
     kinds = [kind for what in ABOUT.values() for kind in what]
-    print("\n| right answers on test, % | learning, thousand | style questions | content questions | "
-          + " | ".join(kinds) + " |")  # fmt: skip
+    print(
+        "\n| right answers on test, % | learning, thousand | style questions | content questions | "
+        + " | ".join(kinds)
+        + " |"
+    )
     print("|---|" + "---|" * (len(kinds) + 3))
     blind = found["base"][0]
     cells = [

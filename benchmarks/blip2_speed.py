@@ -37,10 +37,18 @@ from blip2_gated.style_words import StyleWords
 from common.device import keep_freed_memory
 
 OPT_2_7B: dict[str, Any] = {  # the library's defaults are the published vision tower and Q-Former
-    "vision_config": {}, "qformer_config": {},
-    "text_config": {"model_type": "opt", "vocab_size": 50304, "hidden_size": 2560, "word_embed_proj_dim": 2560,
-                    "ffn_dim": 10240, "num_hidden_layers": 32, "num_attention_heads": 32},
-}  # fmt: skip
+    "vision_config": {},
+    "qformer_config": {},
+    "text_config": {
+        "model_type": "opt",
+        "vocab_size": 50304,
+        "hidden_size": 2560,
+        "word_embed_proj_dim": 2560,
+        "ffn_dim": 10240,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    },
+}
 QUESTION, ANSWER = "In which style is this picture drawn, and by whom?", "Noto"
 WEIGHTS = {"main": 1.0, "style_hit": 0.1, "consistency": 0.05, "style_head": 0.1}
 
@@ -54,8 +62,9 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=["operations", "step", "epoch"],
-                        choices=("operations", "step", "epoch"))  # fmt: skip
+    parser.add_argument(
+        "--only", nargs="+", default=["operations", "step", "epoch"], choices=("operations", "step", "epoch")
+    )
     parser.add_argument("--way", help="used by this script to start itself")
     args = parser.parse_args()
     args.efficientnet = args.efficientnet or ("tf_efficientnet_lite0" if args.shape == "small" else "efficientnet_b3")
@@ -104,19 +113,26 @@ def count_operations(gating: str) -> None:
         vision = operations(lambda: blip2.vision_model(pixel_values=pixels))
         style = operations(lambda: model.efficientnet.pooled(pixels))
     found = {
-        "vision tower": vision, "EfficientNet-B3": style, "gated Q-Former, mapper": operations(gated_qformer),
-        "plain Q-Former, learning": operations(plain_qformer), f"OPT, {tokens} tokens": operations(language_model),
-    }  # fmt: skip
+        "vision tower": vision,
+        "EfficientNet-B3": style,
+        "gated Q-Former, mapper": operations(gated_qformer),
+        "plain Q-Former, learning": operations(plain_qformer),
+        f"OPT, {tokens} tokens": operations(language_model),
+    }
     total = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    print(f"opt-2.7b shape: {total / 1e9:.2f} billion parameters, {learning / 1e6:.1f} million learn "
-          f"({learning * 4 / 2**20:.0f} MiB in fp32)")  # fmt: skip
+    print(
+        f"opt-2.7b shape: {total / 1e9:.2f} billion parameters, {learning / 1e6:.1f} million learn "
+        f"({learning * 4 / 2**20:.0f} MiB in fp32)"
+    )
     print("\n| part of a step | 10^9 operations a sample |\n|---|---|")
     for name, value in found.items():
         print(f"| {name} | {value / 1e9:.1f} |")
     _, _, gated, plain_cost, language = found.values()
-    print(f"\ngated over plain {(vision + style + gated + language) / (vision + plain_cost + language):.3f}; "
-          f"kept features over pixels {(gated + language) / (vision + style + gated + language):.3f}")  # fmt: skip
+    print(
+        f"\ngated over plain {(vision + style + gated + language) / (vision + plain_cost + language):.3f}; "
+        f"kept features over pixels {(gated + language) / (vision + style + gated + language):.3f}"
+    )
 
 
 def operations(run) -> int:

@@ -63,9 +63,12 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     start = CLIPModel(
-        "small", image_size=args.image_size, image_tower=args.image_tower, image_weights=args.image_weights,
+        "small",
+        image_size=args.image_size,
+        image_tower=args.image_tower,
+        image_weights=args.image_weights,
         text_tower=args.text_tower or None,
-    )  # fmt: skip
+    )
     save_clip(folder / "start.pth", start)
     torch.save(start.network.state_dict(), folder / "start.pt")
     fields = read_settings(config, ["--demo"]).text_fields
@@ -79,13 +82,40 @@ def main() -> None:
 
 def train_ours(args: argparse.Namespace, folder: Path, pairs: list, held: list[int]) -> tuple[dict, float]:
     clock = time.perf_counter()
-    train.main([
-        "--config", str(empty_file(folder)), "--model_name", str(folder / "start.pth"), "--data_dir", args.data_dir,
-        "--val_split", "0.2", "--num_epochs", str(args.epochs), "--batch_size", str(args.batch_size),
-        "--learning_rate", str(args.learning_rate), "--warmup_steps", "20", "--seed", str(args.seed), "--device", "cpu",
-        "--checkpoint_dir", str(folder / "ours"), "--results_dir", str(folder / "ours" / "results"),
-        "--log_dir", str(folder / "logs"), "--cache_dir", str(folder / "cache"), "--save_steps", "100000",
-    ])  # fmt: skip
+    train.main(
+        [
+            "--config",
+            str(empty_file(folder)),
+            "--model_name",
+            str(folder / "start.pth"),
+            "--data_dir",
+            args.data_dir,
+            "--val_split",
+            "0.2",
+            "--num_epochs",
+            str(args.epochs),
+            "--batch_size",
+            str(args.batch_size),
+            "--learning_rate",
+            str(args.learning_rate),
+            "--warmup_steps",
+            "20",
+            "--seed",
+            str(args.seed),
+            "--device",
+            "cpu",
+            "--checkpoint_dir",
+            str(folder / "ours"),
+            "--results_dir",
+            str(folder / "ours" / "results"),
+            "--log_dir",
+            str(folder / "logs"),
+            "--cache_dir",
+            str(folder / "cache"),
+            "--save_steps",
+            "100000",
+        ]
+    )
     minutes = (time.perf_counter() - clock) / 60
     model, _ = load_clip(folder / "start.pth")
     weights = load_file(folder / "ours" / "last" / "model.safetensors")
@@ -104,16 +134,54 @@ def train_peer(
         architecture["text_cfg"] = {**text, "hf_proj_type": "mlp", "context_length": 77}
     (folder / "peer.json").write_text(json.dumps(architecture))
     clock = time.perf_counter()
-    subprocess.run([
-        sys.executable, "-c", PEER, str(folder / "peer.json"), "--model", "peer",
-        "--pretrained", str(folder / "start.pt"),
-        "--train-data", str(folder / "train.csv"), "--dataset-type", "csv", "--epochs", str(args.epochs),
-        "--batch-size", str(args.batch_size), "--lr", str(args.learning_rate), "--wd", "0.05", "--warmup", "20",
-        "--grad-clip-norm", "1", "--seed", str(args.seed), "--device", "cpu", "--precision", "fp32", "--workers", "0",
-        "--image-mean", *map(str, start.facts["mean"]), "--image-std", *map(str, start.facts["std"]),
-        "--logs", str(folder / "peer_logs"), "--name", f"{time.time():.0f}", "--save-frequency", "100000",
-        "--save-most-recent",
-    ], check=True)  # fmt: skip
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            PEER,
+            str(folder / "peer.json"),
+            "--model",
+            "peer",
+            "--pretrained",
+            str(folder / "start.pt"),
+            "--train-data",
+            str(folder / "train.csv"),
+            "--dataset-type",
+            "csv",
+            "--epochs",
+            str(args.epochs),
+            "--batch-size",
+            str(args.batch_size),
+            "--lr",
+            str(args.learning_rate),
+            "--wd",
+            "0.05",
+            "--warmup",
+            "20",
+            "--grad-clip-norm",
+            "1",
+            "--seed",
+            str(args.seed),
+            "--device",
+            "cpu",
+            "--precision",
+            "fp32",
+            "--workers",
+            "0",
+            "--image-mean",
+            *map(str, start.facts["mean"]),
+            "--image-std",
+            *map(str, start.facts["std"]),
+            "--logs",
+            str(folder / "peer_logs"),
+            "--name",
+            f"{time.time():.0f}",
+            "--save-frequency",
+            "100000",
+            "--save-most-recent",
+        ],
+        check=True,
+    )
     minutes = (time.perf_counter() - clock) / 60
     newest = max(folder.glob("peer_logs/*/checkpoints/epoch_*.pt"), key=lambda path: path.stat().st_mtime)
     model, _ = load_clip(folder / "start.pth")
@@ -130,8 +198,9 @@ def evaluate(model: CLIPModel, args: argparse.Namespace, pairs: list, held: list
     rankings = rank_both_ways(*given)
     chance = {
         f"{way}_r{k}": chance_recall(ranking.true_count, ranking.gallery, k)
-        for way, ranking in zip(("i2t", "t2i"), rankings) for k in (1, 5, 10)
-    }  # fmt: skip
+        for way, ranking in zip(("i2t", "t2i"), rankings)
+        for k in (1, 5, 10)
+    }
     return {**retrieval_scores(*given), "chance": {**chance, "rsum": sum(chance.values())}}
 
 

@@ -59,8 +59,10 @@ def main() -> None:
         print(json.dumps(WAYS[args.way](args)))
         return
     write_samples(Path(args.work_dir))
-    print(f"{args.model_name} at {args.image_size} px, batch {args.batch_size}, torch {torch.__version__}, "
-          f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}")  # fmt: skip
+    print(
+        f"{args.model_name} at {args.image_size} px, batch {args.batch_size}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
+    )
     if "step" in args.only:
         compare(args, ["step ours", "step open_clip"], args.rounds, "samples/s")
     if "loader" in args.only:
@@ -79,8 +81,10 @@ def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -
             continue
         (rate, spread), (peak, _) = middle(runs, "rate", 1), middle(runs, "peak")
         extra = f"  loss {runs[0]['loss']:.6f}" if "loss" in runs[0] else ""
-        print(f"{way:18}{rate:9.1f} {unit} {spread}  {rate / (rates[ways[-1]] or rate):6.2f} x  "
-              f"peak {peak:6.0f} MiB{extra}")  # fmt: skip
+        print(
+            f"{way:18}{rate:9.1f} {unit} {spread}  {rate / (rates[ways[-1]] or rate):6.2f} x  "
+            f"peak {peak:6.0f} MiB{extra}"
+        )
 
 
 def write_samples(folder: Path) -> None:
@@ -96,10 +100,24 @@ def write_samples(folder: Path) -> None:
 
 def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer, dict]:
     """clip/train.py's trainer, and one batch of the drawn samples, repeated where the batch is larger than they are."""
-    settings = read_settings(config, [
-        "--demo", "--model_name", args.model_name, "--image_size", str(args.image_size), "--warmup_steps", "0",
-        "--batch_size", "1", "--accum_batches", str(slices), "--patch_dropout", "0",
-    ])  # fmt: skip
+    settings = read_settings(
+        config,
+        [
+            "--demo",
+            "--model_name",
+            args.model_name,
+            "--image_size",
+            str(args.image_size),
+            "--warmup_steps",
+            "0",
+            "--batch_size",
+            "1",
+            "--accum_batches",
+            str(slices),
+            "--patch_dropout",
+            "0",
+        ],
+    )
     keep_freed_memory()
     torch.manual_seed(0)
     model = train.build_model(settings)
@@ -135,10 +153,14 @@ def step_open_clip(args: argparse.Namespace) -> dict:
     ]
     chosen = {id(parameter) for parameter in spared}
     optimizer = torch.optim.AdamW(
-        [{"params": spared, "weight_decay": 0.0},
-         {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.05}],
-        lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-6,
-    )  # fmt: skip
+        [
+            {"params": spared, "weight_decay": 0.0},
+            {"params": [p for _, p in named if id(p) not in chosen], "weight_decay": 0.05},
+        ],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+    )
     loss_of = open_clip.ClipLoss()
 
     def step() -> torch.Tensor:
@@ -232,11 +254,15 @@ def limit_memory() -> float:
 
 
 WAYS = {
-    "step ours": step_ours, "step open_clip": step_open_clip,
-    "cache slices": cached_step(True), "cache at once": cached_step(False),
-    "loader map": loader_way("map"), "loader draft": loader_way("draft"),
-    "loader no draft": loader_way("no draft"), "loader open_clip": loader_way("open_clip"),
-}  # fmt: skip
+    "step ours": step_ours,
+    "step open_clip": step_open_clip,
+    "cache slices": cached_step(True),
+    "cache at once": cached_step(False),
+    "loader map": loader_way("map"),
+    "loader draft": loader_way("draft"),
+    "loader no draft": loader_way("no draft"),
+    "loader open_clip": loader_way("open_clip"),
+}
 
 
 if __name__ == "__main__":

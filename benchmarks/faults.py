@@ -41,10 +41,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from conftest import flip_a_bit, kill_after_a_step, start_script  # noqa: E402
-from fault_runs import SYSTEMS, TinyRun  # noqa: E402
+from conftest import flip_a_bit, kill_after_a_step, start_script
+from fault_runs import SYSTEMS, TinyRun
 
-from common.state import CHECKSUMS, what_is_wrong  # noqa: E402
+from common.state import CHECKSUMS, what_is_wrong
 
 SPAN, PATIENCE = 0.15, 20  # seconds between two looks at a run, at most; until any moment will do
 PHASES = {  # the first whose function is on the stack
@@ -117,8 +117,10 @@ def kills_at_random(run: TinyRun, kills: int) -> Row:
         place = kill_somewhere(run, random.choice([*WANTED, ""]), random, resume=number > 0)
         places[place] += 1
         row.add(bool(place))
-    row.seen = [f"{count} in {place}" if place else f"{count} too late: give the run more steps"
-                for place, count in places.most_common()]  # fmt: skip
+    row.seen = [
+        f"{count} in {place}" if place else f"{count} too late: give the run more steps"
+        for place, count in places.most_common()
+    ]
     return row
 
 

@@ -148,8 +148,13 @@ def ways_to_look(model: CLIPModel, text_vectors: torch.Tensor) -> dict[str, Call
 def train_small_model(folder: Path, scenes: int, epochs: int) -> Path:
     """clip/train.py's demo on more scenes, with more patches -> its best_model.pth."""
     create_sample_dataset(folder / "train", scenes, layout="captions")
-    places = {"data_dir": "train", "cache_dir": "cache", "checkpoint_dir": "model", "results_dir": "results",
-              "log_dir": "logs"}  # fmt: skip
+    places = {
+        "data_dir": "train",
+        "cache_dir": "cache",
+        "checkpoint_dir": "model",
+        "results_dir": "results",
+        "log_dir": "logs",
+    }
     flags = [word for name, place in places.items() for word in (f"--{name}", str(folder / place))]
     clip_train.main(["--demo", "--image_size", "96", "--num_epochs", str(epochs), *flags])
     return folder / "model" / "best_model.pth"

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -56,8 +57,11 @@ def row(what: str, work: float, unit: str, run: Callable[[], object], rounds: in
     """work: operations or bytes of one run."""
     most = {"operations": most_operations, "bytes": most_bytes}[unit](rounds)
     seconds = middle(run, rounds)
-    print(f"| {what} | {seconds:.3f} | {work / seconds / GIGA:.1f} {unit} | {most / GIGA:.1f} | "
-          f"{work / seconds / most:.1%} |", flush=True)  # fmt: skip
+    print(
+        f"| {what} | {seconds:.3f} | {work / seconds / GIGA:.1f} {unit} | {most / GIGA:.1f} | "
+        f"{work / seconds / most:.1%} |",
+        flush=True,
+    )
 
 
 def middle(run: Callable[[], object], rounds: int) -> float:
@@ -91,8 +95,13 @@ def steps(args: argparse.Namespace) -> None:
             model = step.build("fp32", bool(step.checkpointing))
             optimizer, batches = step.optimizer(model), [with_values(step.batch(step.samples))] * step.accumulation
             found = dry_step(step, "fp32", bool(step.checkpointing), step.samples)
-            row(f"{system}, step: {step.what}, {step.samples} {step.unit}", found.operations, "operations",
-                lambda: take_step(model, optimizer, batches, "fp32", step.clip_norm), args.rounds)  # noqa: B023  # fmt: skip
+            row(
+                f"{system}, step: {step.what}, {step.samples} {step.unit}",
+                found.operations,
+                "operations",
+                partial(take_step, model, optimizer, batches, "fp32", step.clip_norm),
+                args.rounds,
+            )
 
 
 def search(args: argparse.Namespace) -> None:
@@ -100,10 +109,20 @@ def search(args: argparse.Namespace) -> None:
     queries = gallery[:1000].copy()
     for name in ("flat", "exact"):
         index = build_index(lambda: iter([gallery]), *gallery.shape, name)
-        row(f"search, {name}: a query of {args.gallery:,} x 768", gallery.nbytes, "bytes",
-            lambda: index.search(queries[:1], 10), args.rounds)  # noqa: B023  # fmt: skip
-        row(f"search, {name}: 1,000 queries at once", 2.0 * len(queries) * gallery.size, "operations",
-            lambda: index.search(queries, 10), args.rounds)  # noqa: B023  # fmt: skip
+        row(
+            f"search, {name}: a query of {args.gallery:,} x 768",
+            gallery.nbytes,
+            "bytes",
+            partial(index.search, queries[:1], 10),
+            args.rounds,
+        )
+        row(
+            f"search, {name}: 1,000 queries at once",
+            2.0 * len(queries) * gallery.size,
+            "operations",
+            partial(index.search, queries, 10),
+            args.rounds,
+        )
 
 
 def tokens(args: argparse.Namespace) -> None:
@@ -120,8 +139,13 @@ def tokens(args: argparse.Namespace) -> None:
         rest = shared.rest(prompter.prompt("What is this?"))
         held = sum(layer.keys.nbytes + layer.values.nbytes for layer in shared.cache.layers)
         held *= 1 + (len(rest) + args.new_tokens / 2) / shared.cache.get_seq_length()  # it grows
-        row(f"tokens of LLaVA: {args.new_tokens} new ones, batch {batch}", args.new_tokens * (weights + held), "bytes",
-            lambda: shared.generate([*range(batch)], [rest] * batch, args.new_tokens), args.rounds)  # noqa: B023  # fmt: skip
+        row(
+            f"tokens of LLaVA: {args.new_tokens} new ones, batch {batch}",
+            args.new_tokens * (weights + held),
+            "bytes",
+            partial(shared.generate, [*range(batch)], [rest] * batch, args.new_tokens),
+            args.rounds,
+        )
 
 
 if __name__ == "__main__":

@@ -74,9 +74,11 @@ def join(args: argparse.Namespace, folder: Path) -> None:
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     backbone = create_backbone(args.image_tower, args.image_weights)
     config = TimmTowerConfig(
-        architecture=args.image_tower, image_size=args.image_size, patch_size=backbone.feature_info[-1]["reduction"],
+        architecture=args.image_tower,
+        image_size=args.image_size,
+        patch_size=backbone.feature_info[-1]["reduction"],
         hidden_size=backbone.num_features,
-    )  # fmt: skip
+    )
     tokenizer.image_token = IMAGE_TOKEN
     model, processor = build_llava(tokenizer, config, language.config, CHATML_TEMPLATE)
     model.model.language_model.load_state_dict(language.model.state_dict())
@@ -94,13 +96,21 @@ def write_data(args: argparse.Namespace) -> None:
     held = set(random.permutation(captions)[: len(captions) // 5].tolist())
     learnt = [row for row in rows if row["caption"] not in held]
     words = [row["caption"] for row in learnt]
-    write_lines(args.work_dir / "train.jsonl", (
-        one for row in learnt for one in conversations(args, row, words, random)
-    ))  # fmt: skip
-    write_lines(args.work_dir / "test.jsonl", (
-        {"image": str((args.data_dir / row["image_path"]).resolve()), "text": row["caption"],
-         "reference": row["caption"]} for row in rows if row["caption"] in held
-    ))  # fmt: skip
+    write_lines(
+        args.work_dir / "train.jsonl", (one for row in learnt for one in conversations(args, row, words, random))
+    )
+    write_lines(
+        args.work_dir / "test.jsonl",
+        (
+            {
+                "image": str((args.data_dir / row["image_path"]).resolve()),
+                "text": row["caption"],
+                "reference": row["caption"],
+            }
+            for row in rows
+            if row["caption"] in held
+        ),
+    )
 
 
 def conversations(args: argparse.Namespace, row: dict, words: list[str], random: np.random.Generator) -> Iterator[dict]:
@@ -111,8 +121,11 @@ def conversations(args: argparse.Namespace, row: dict, words: list[str], random:
     other = others[random.integers(len(others))]
     turns = [(prompts["describe"], caption)]
     turns += [(prompts["yes_no"].replace("{text}", said), answer) for said, answer in ((caption, "Yes"), (other, "No"))]
-    said, verdict = (caption, "Score: 9\nAnalysis: The picture shows this.") if random.random() < 0.5 else \
-        (other, "Score: 2\nAnalysis: The picture shows something else.")  # fmt: skip
+    said, verdict = (
+        (caption, "Score: 9\nAnalysis: The picture shows this.")
+        if random.random() < 0.5
+        else (other, "Score: 2\nAnalysis: The picture shows something else.")
+    )
     turns.append((prompts["score"].replace("{text}", said), verdict))
     for question, answer in turns:
         spoken = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
@@ -122,14 +135,43 @@ def conversations(args: argparse.Namespace, row: dict, words: list[str], random:
 def learn(args: argparse.Namespace, start: Path, adapter: Path) -> None:
     clock = time.perf_counter()
     going_on = ["--resume_from_checkpoint", "true"] if list(adapter.glob("checkpoint-*")) else []
-    train.main([
-        "--model_id", str(start), "--data", str(args.work_dir / "train.jsonl"), "--output_dir", str(adapter),
-        "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "5e-4", "--projector_learning_rate", "1e-3",
-        "--per_device_train_batch_size", "16",
-        "--num_train_epochs", str(args.epochs), "--max_steps", args.max_steps,
-        "--bf16", str(args.bf16), "--use_cpu", str(not torch.cuda.is_available()),
-        "--val_split", "0", "--save_steps", "20", "--save_total_limit", "1", "--seed", str(args.seed), *going_on,
-    ])  # fmt: skip
+    train.main(
+        [
+            "--model_id",
+            str(start),
+            "--data",
+            str(args.work_dir / "train.jsonl"),
+            "--output_dir",
+            str(adapter),
+            "--lora_rank",
+            "16",
+            "--lora_alpha",
+            "32",
+            "--learning_rate",
+            "5e-4",
+            "--projector_learning_rate",
+            "1e-3",
+            "--per_device_train_batch_size",
+            "16",
+            "--num_train_epochs",
+            str(args.epochs),
+            "--max_steps",
+            args.max_steps,
+            "--bf16",
+            str(args.bf16),
+            "--use_cpu",
+            str(not torch.cuda.is_available()),
+            "--val_split",
+            "0",
+            "--save_steps",
+            "20",
+            "--save_total_limit",
+            "1",
+            "--seed",
+            str(args.seed),
+            *going_on,
+        ]
+    )
     write_json(
         args.work_dir / "minutes.json", {"minutes": (time.perf_counter() - clock) / 60, "resumed": bool(going_on)}
     )
@@ -138,23 +180,48 @@ def learn(args: argparse.Namespace, start: Path, adapter: Path) -> None:
 def score(args: argparse.Namespace, start: Path, adapter: str) -> dict:
     folder = args.work_dir / ("after" if adapter else "before")
     if not (folder / "summary.json").is_file():
-        evaluate.main([
-            "--model_id", str(start), "--adapter", adapter, "--data", str(args.work_dir / "test.jsonl"),
-            "--output_dir", str(folder), "--description_tokens", "24", "--analysis_tokens", "24", "--tries", "1",
-            "--batch_size", "16", "--limit", str(args.limit), "--sentence_encoder", args.sentence_encoder,
-        ])  # fmt: skip
+        evaluate.main(
+            [
+                "--model_id",
+                str(start),
+                "--adapter",
+                adapter,
+                "--data",
+                str(args.work_dir / "test.jsonl"),
+                "--output_dir",
+                str(folder),
+                "--description_tokens",
+                "24",
+                "--analysis_tokens",
+                "24",
+                "--tries",
+                "1",
+                "--batch_size",
+                "16",
+                "--limit",
+                str(args.limit),
+                "--sentence_encoder",
+                args.sentence_encoder,
+            ]
+        )
     return json.loads((folder / "summary.json").read_text())
 
 
 def report(found: dict[str, dict], minutes: float) -> None:
-    print(f"\n{found['after']['samples']} held-out pictures, {found['after']['pairs']} pairs, "
-          f"{minutes:.1f} minutes of training (of the last start)\n")  # fmt: skip
+    print(
+        f"\n{found['after']['samples']} held-out pictures, {found['after']['pairs']} pairs, "
+        f"{minutes:.1f} minutes of training (of the last start)\n"
+    )
     print("| | " + " | ".join(f"AUC {name}" for name in SCORES) + " | " + " | ".join(TEXTS) + " | cosine |")
     print("|---|" + "---|" * (len(SCORES) + len(TEXTS) + 1))
     for when, numbers in found.items():
         quality = [numbers[f"{name}_quality"] for name in SCORES]
-        cells = [f"{one['auc']:.3f} ({one['interval'][0]:.3f} .. {one['interval'][1]:.3f})" if one["auc"] is not None
-                 else "no score" for one in quality]  # fmt: skip
+        cells = [
+            f"{one['auc']:.3f} ({one['interval'][0]:.3f} .. {one['interval'][1]:.3f})"
+            if one["auc"] is not None
+            else "no score"
+            for one in quality
+        ]
         cells += [f"{numbers[name]:.1f}" for name in TEXTS]
         cells.append(f"{numbers['cosine']['value']:.3f}" if "cosine" in numbers else "")
         print(f"| {when} | " + " | ".join(cells) + " |")

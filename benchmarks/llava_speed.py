@@ -58,13 +58,17 @@ def main() -> None:
         return
     write_images(args.work_dir, args.images)
     found = in_turns(WAYS, args.rounds)
-    print(f"{args.shape}, {args.images} images, {args.texts} texts each, batch {args.batch_size}, {args.device}, "
-          f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")  # fmt: skip
+    print(
+        f"{args.shape}, {args.images} images, {args.texts} texts each, batch {args.batch_size}, {args.device}, "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
+    )
     slowest, _ = middle(found[WAYS[0]], "pairs")
     for way, runs in found.items():
         (rate, spread), (tokens, _), (peak, _) = (middle(runs, name) for name in ("pairs", "tokens", "peak"))
-        print(f"{way:12}{rate:8.2f} pairs/s {spread} {rate / slowest:6.1f} x  {tokens:8.0f} new tokens/s  "
-              f"peak {peak:7.0f} MiB")  # fmt: skip
+        print(
+            f"{way:12}{rate:8.2f} pairs/s {spread} {rate / slowest:6.1f} x  {tokens:8.0f} new tokens/s  "
+            f"peak {peak:7.0f} MiB"
+        )
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -87,9 +91,13 @@ def build(args: argparse.Namespace) -> LoadedModel:
     with device:  # the weights are made where they are used
         if args.shape == "7b":
             vision = CLIPVisionConfig(
-                hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+                hidden_size=1024,
+                intermediate_size=4096,
+                num_hidden_layers=24,
+                num_attention_heads=16,
+                image_size=336,
                 patch_size=14,
-            )  # fmt: skip
+            )
             language = LlamaConfig(vocab_size=32064, bos_token_id=1, eos_token_id=2, pad_token_id=0)
         else:
             vision, language = small_vision(224, 14, 192, 6), small_language(tokenizer, 256, 6)
@@ -106,9 +114,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     loaded.model.generation_config.eos_token_id = None  # nobody stops early
     paths = [args.work_dir / f"{number}.jpg" for number in range(args.images)]
     pairs = [(path, f"a sheet of coloured noise, number {at}") for path in paths for at in range(args.texts)]
-    asking = Asking(
-        description_tokens=args.description_tokens, analysis_tokens=args.analysis_tokens, tries=1
-    )  # fmt: skip
+    asking = Asking(description_tokens=args.description_tokens, analysis_tokens=args.analysis_tokens, tries=1)
     batch_size = args.batch_size if args.way in ("batched", "generate") else 1
     analyzer = LlavaAnalyzer(loaded=loaded, asking=asking, batch_size=batch_size)
 
@@ -146,8 +152,11 @@ def by_generate(loaded: LoadedModel, prompter: Prompter, asking: Asking, pairs: 
     descriptions = processor.tokenizer.batch_decode(described, skip_special_tokens=True)
     scored = ask(
         [asking.score_question(text, words) for (_, text), words in zip(pairs, descriptions)],
-        asking.analysis_tokens, do_sample=True, temperature=0.3, top_p=0.9,
-    )  # fmt: skip
+        asking.analysis_tokens,
+        do_sample=True,
+        temperature=0.3,
+        top_p=0.9,
+    )
     return sum(map(len, described)) + sum(map(len, scored))
 
 

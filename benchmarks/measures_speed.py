@@ -41,8 +41,10 @@ def main() -> None:
         print(json.dumps(measure(args)))
         return
     found = in_turns(WAYS, args.rounds)
-    print(f"{args.queries} queries, {args.gallery} of {args.classes} classes; {args.pairs} pairs; {WIDTH} wide, "
-          f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
+    print(
+        f"{args.queries} queries, {args.gallery} of {args.classes} classes; {args.pairs} pairs; {WIDTH} wide, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
     for way, runs in found.items():
         (seconds, spread), (peak, _) = middle(runs, "seconds"), middle(runs, "peak")
         values = "  ".join(f"{name} {value:.6f}" for name, value in runs[0]["values"].items())
@@ -132,10 +134,11 @@ def ours_pairs(images: torch.Tensor, texts: torch.Tensor) -> dict[str, float]:
 def open_clip(images: torch.Tensor, texts: torch.Tensor) -> dict[str, float]:
     found = get_clip_metrics(images, texts, torch.tensor(100.0))
     return {
-        "i2t_r1": 100 * float(found["image_to_text_R@1"]), "t2i_r1": 100 * float(found["text_to_image_R@1"]),
+        "i2t_r1": 100 * float(found["image_to_text_R@1"]),
+        "t2i_r1": 100 * float(found["text_to_image_R@1"]),
         "i2t_mean_rank": float(found["image_to_text_mean_rank"]),
         "t2i_mean_rank": float(found["text_to_image_mean_rank"]),
-    }  # fmt: skip
+    }
 
 
 WAYS = {

@@ -81,15 +81,15 @@ def features(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
             num_attention_heads=args.width // 64,
             image_size=args.image_size,
             patch_size=14,
-        )  # fmt: skip
+        )
     ).save_pretrained(folder)
     extractor = Extractor(str(folder), batch_size=args.batch_size, num_workers=args.workers, device=str(args.device))
     ways = {
         "one at a time": lambda: one_at_a_time(folder, paths, args.image_size, args.device),
-        "extract_features.py": lambda: np.concatenate([
-            vectors for _, vectors in extractor.batches(paths, range(len(paths)), quiet=True)
-        ]),
-    }  # fmt: skip
+        "extract_features.py": lambda: np.concatenate(
+            [vectors for _, vectors in extractor.batches(paths, range(len(paths)), quiet=True)]
+        ),
+    }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     vectors = {}
     for _ in range(args.rounds):
@@ -109,10 +109,13 @@ def features(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
 def one_at_a_time(folder: Path, paths: list[Path], size: int, device: torch.device) -> np.ndarray:
     """What such scripts do: bilinear, one image, every hidden state kept, the mean with the class token in it."""
     model = InternVLVisionModel.from_pretrained(folder).eval().to(device)
-    transform = transforms.Compose([
-        transforms.Resize((size, size)), transforms.ToTensor(),
-        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    ])  # fmt: skip
+    transform = transforms.Compose(
+        [
+            transforms.Resize((size, size)),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
     found = []
     for path in paths:
         image = transform(Image.open(path).convert("RGB")).unsqueeze(0).to(device)
@@ -144,8 +147,11 @@ def search(args: argparse.Namespace, scratch: Path) -> list[dict]:
             rows.append(
                 {"index": name, "setting": setting, "recall": recall, "qps": rate, "built_s": built, "bytes": size}
             )
-            print(f"{name:8}{setting:15}recall@{NEAREST} {recall:.4f}{rate:11.1f} queries/s   built in {built:7.1f} s"
-                  f"{size / 2**30:8.2f} GiB", flush=True)  # fmt: skip
+            print(
+                f"{name:8}{setting:15}recall@{NEAREST} {recall:.4f}{rate:11.1f} queries/s   built in {built:7.1f} s"
+                f"{size / 2**30:8.2f} GiB",
+                flush=True,
+            )
             if recall > 0.995:
                 break
         del index
@@ -200,8 +206,10 @@ def expansion(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
     expected = expansion_loop(queries[: args.loop_queries], gallery, places)
     loop = 1000 * (time.perf_counter() - start) / args.loop_queries
     same = float((expected[:, :NEAREST] == found[: args.loop_queries, :NEAREST]).mean())
-    print(f"loop {loop:10.2f} ms a query ({args.loop_queries} of them)\nbatched {batched:7.2f} ms a query "
-          f"({len(queries)})\n{loop / batched:.0f} times; {same:.1%} of the first {NEAREST} places agree")  # fmt: skip
+    print(
+        f"loop {loop:10.2f} ms a query ({args.loop_queries} of them)\nbatched {batched:7.2f} ms a query "
+        f"({len(queries)})\n{loop / batched:.0f} times; {same:.1%} of the first {NEAREST} places agree"
+    )
     return {"loop_ms": loop, "batched_ms": batched, "same": same}
 
 

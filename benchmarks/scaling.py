@@ -24,8 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-RETURN_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_TRIM_THRESHOLD_": "32768", "MALLOC_TOP_PAD_": "0",
-                  "MALLOC_ARENA_MAX": "1", "HF_HUB_OFFLINE": "1"}  # fmt: skip
+RETURN_AT_ONCE = {
+    "MALLOC_MMAP_THRESHOLD_": "32768",
+    "MALLOC_TRIM_THRESHOLD_": "32768",
+    "MALLOC_TOP_PAD_": "0",
+    "MALLOC_ARENA_MAX": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 GIB = 2**30
 SHARED = {"style": (16, 128), "clip": (64, 64), "blip2": (32, 64), "vitp": (8, 64), "llava": (8, 64)}  # batch, pixels
 STYLE = ["--data_dir", "none", "--model_name", "efficientnet_lite0"]
@@ -35,8 +40,19 @@ POINTS = {  # system -> (what is varied, its values, flags), the other points
     "style": [
         *[("batch", value, [*STYLE, "--image_size", "128", "--batch_size", str(value)]) for value in (8, 16, 32)],
         *[("pixels", value, [*STYLE, "--image_size", str(value), "--batch_size", "16"]) for value in (96, 160)],
-        ("architecture", "ViT", ["--data_dir", "none", "--model_name", "vit_tiny_patch16_224", "--batch_size", "16",
-                                 "--gradient_checkpointing"]),
+        (
+            "architecture",
+            "ViT",
+            [
+                "--data_dir",
+                "none",
+                "--model_name",
+                "vit_tiny_patch16_224",
+                "--batch_size",
+                "16",
+                "--gradient_checkpointing",
+            ],
+        ),
     ],
     "clip": [
         *[("batch", value, [*CLIP, "--batch_size", str(value)]) for value in (32, 64, 128)],
@@ -46,27 +62,106 @@ POINTS = {  # system -> (what is varied, its values, flags), the other points
     ],
     "blip2": [
         *[("batch", value, [*BLIP2, "--training.batch_size", str(value)]) for value in (32, 64, 128)],
-        *[("pixels", value, [*BLIP2, "--model.blip2", f"BLIP{value}", "--training.batch_size", "32"])
-          for value in (96, 128)],
+        *[
+            ("pixels", value, [*BLIP2, "--model.blip2", f"BLIP{value}", "--training.batch_size", "32"])
+            for value in (96, 128)
+        ],
         ("gates", "kv", [*BLIP2, "--model.gating.type", "kv", "--training.batch_size", "64"]),
     ],
     "vitp": [
-        *[("batch", value, ["--vision_config", "VISION64", "--llm", "LLM", "--text_tokens", "384",
-                            "--per_device_train_batch_size", str(value)]) for value in (4, 8, 16)],
-        *[("pixels", value, ["--vision_config", f"VISION{value}", "--llm", "LLM", "--text_tokens", "384",
-                             "--per_device_train_batch_size", "8"]) for value in (96, 128)],
-        ("masking", "paper", ["--vision_config", "VISION128", "--llm", "LLM", "--max_seq_length", "1024",
-                              "--TMAug_mode", "paper", "--per_device_train_batch_size", "4"]),
+        *[
+            (
+                "batch",
+                value,
+                [
+                    "--vision_config",
+                    "VISION64",
+                    "--llm",
+                    "LLM",
+                    "--text_tokens",
+                    "384",
+                    "--per_device_train_batch_size",
+                    str(value),
+                ],
+            )
+            for value in (4, 8, 16)
+        ],
+        *[
+            (
+                "pixels",
+                value,
+                [
+                    "--vision_config",
+                    f"VISION{value}",
+                    "--llm",
+                    "LLM",
+                    "--text_tokens",
+                    "384",
+                    "--per_device_train_batch_size",
+                    "8",
+                ],
+            )
+            for value in (96, 128)
+        ],
+        (
+            "masking",
+            "paper",
+            [
+                "--vision_config",
+                "VISION128",
+                "--llm",
+                "LLM",
+                "--max_seq_length",
+                "1024",
+                "--TMAug_mode",
+                "paper",
+                "--per_device_train_batch_size",
+                "4",
+            ],
+        ),
     ],
     "llava": [
-        *[("batch", value, ["--model_id", "LLAVA64", "--text_tokens", "384", "--lora_rank", "16",
-                            "--per_device_train_batch_size", str(value)]) for value in (4, 8, 16)],
-        *[("pixels", value, ["--model_id", f"LLAVA{value}", "--text_tokens", "384", "--lora_rank", "16",
-                             "--per_device_train_batch_size", "8"]) for value in (96, 128)],
-        ("learns", "whole", ["--model_id", "LLAVA64", "--text_tokens", "384", "--lora_rank", "0",
-                             "--per_device_train_batch_size", "8"]),
+        *[
+            (
+                "batch",
+                value,
+                [
+                    "--model_id",
+                    "LLAVA64",
+                    "--text_tokens",
+                    "384",
+                    "--lora_rank",
+                    "16",
+                    "--per_device_train_batch_size",
+                    str(value),
+                ],
+            )
+            for value in (4, 8, 16)
+        ],
+        *[
+            (
+                "pixels",
+                value,
+                [
+                    "--model_id",
+                    f"LLAVA{value}",
+                    "--text_tokens",
+                    "384",
+                    "--lora_rank",
+                    "16",
+                    "--per_device_train_batch_size",
+                    "8",
+                ],
+            )
+            for value in (96, 128)
+        ],
+        (
+            "learns",
+            "whole",
+            ["--model_id", "LLAVA64", "--text_tokens", "384", "--lora_rank", "0", "--per_device_train_batch_size", "8"],
+        ),
     ],
-}  # fmt: skip
+}
 
 
 def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[str, float]:
@@ -107,8 +202,14 @@ def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[s
     del model, optimizer, batches
     found = dry_step(step, precision, bool(step.checkpointing), step.samples)
     foreseen = found.peak + (found.gradients if ddp else 0)  # the buckets, as common/sharding.py has it
-    return {"measured": measured, "foreseen": foreseen, "seconds": statistics.median(seconds),
-            "operations": found.operations, "phase": found.phase, "what": step.what}  # fmt: skip
+    return {
+        "measured": measured,
+        "foreseen": foreseen,
+        "seconds": statistics.median(seconds),
+        "operations": found.operations,
+        "phase": found.phase,
+        "what": step.what,
+    }
 
 
 def _memory(name: str) -> int:
@@ -125,8 +226,10 @@ def points(chosen: list[str], steps: int) -> None:
             print(f"\n{system}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
             rows = [(kind, value, flags, "fp32") for kind, value, flags in POINTS[system]]
             rows.append((*POINTS[system][2][:3], "bf16"))
-            every[system] = [(kind, value, precision, *_one(system, precision, _placed(flags, places), steps))
-                             for kind, value, flags, precision in rows]  # fmt: skip
+            every[system] = [
+                (kind, value, precision, *_one(system, precision, _placed(flags, places), steps))
+                for kind, value, flags, precision in rows
+            ]
             if system == "clip":
                 _one("clip+DDP", "fp32", ["--model_name", "ViT-B/32", "--batch_size", "4"], steps)
     for system, rows in every.items():
@@ -136,8 +239,10 @@ def points(chosen: list[str], steps: int) -> None:
                 batch, pixels = SHARED[system]
                 line += [(pixels, row[3]) for row in rows if row[:3] == ("batch", batch, "fp32")]
             sizes = [value**2 if kind == "pixels" else value for value, _ in line]
-            print(f"{system}, seconds a step: {fitted(sizes, [one['seconds'] for _, one in line], kind)}; "
-                  f"GiB: {fitted(sizes, [one['measured'] / GIB for _, one in line], kind)}")  # fmt: skip
+            print(
+                f"{system}, seconds a step: {fitted(sizes, [one['seconds'] for _, one in line], kind)}; "
+                f"GiB: {fitted(sizes, [one['measured'] / GIB for _, one in line], kind)}"
+            )
 
 
 def fitted(x: list[float], y: list[float], name: str) -> str:
@@ -155,9 +260,11 @@ def _one(system: str, precision: str, flags: list[str], steps: int) -> list[dict
         raise RuntimeError(f"{' '.join(flags)}: {done.stderr[-2000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
     words = " ".join(word for word in flags if not word.startswith("/"))
-    print(f"| {words} | {precision} | {found['foreseen'] / GIB:.3f} | {found['measured'] / GIB:.3f} | "
-          f"{found['foreseen'] / found['measured']:.3f} | {found['seconds']:.2f} | {found['operations'] / 1e9:.0f} |",
-          flush=True)  # fmt: skip
+    print(
+        f"| {words} | {precision} | {found['foreseen'] / GIB:.3f} | {found['measured'] / GIB:.3f} | "
+        f"{found['foreseen'] / found['measured']:.3f} | {found['seconds']:.2f} | {found['operations'] / 1e9:.0f} |",
+        flush=True,
+    )
     return [found]
 
 
@@ -174,21 +281,35 @@ def write_models(folder: Path) -> dict[str, str]:
     from llava.build import build_llava, build_tokenizer, small_language, small_vision
 
     places = {"LLM": folder / "llm.json"}
-    write_json(places["LLM"], LlamaConfig(
-        vocab_size=2000, hidden_size=256, intermediate_size=768, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=8, max_position_embeddings=4096, tie_word_embeddings=True,
-    ).to_dict())  # fmt: skip
+    write_json(
+        places["LLM"],
+        LlamaConfig(
+            vocab_size=2000,
+            hidden_size=256,
+            intermediate_size=768,
+            num_hidden_layers=6,
+            num_attention_heads=8,
+            num_key_value_heads=8,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+        ).to_dict(),
+    )
     for size in (64, 96, 128, 160):
         places[f"VISION{size}"] = folder / f"vision{size}.json"
-        write_json(places[f"VISION{size}"], InternVLVisionConfig(
-            hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=8, image_size=size,
-            patch_size=8,
-        ).to_dict())  # fmt: skip
+        write_json(
+            places[f"VISION{size}"],
+            InternVLVisionConfig(
+                hidden_size=256,
+                intermediate_size=1024,
+                num_hidden_layers=6,
+                num_attention_heads=8,
+                image_size=size,
+                patch_size=8,
+            ).to_dict(),
+        )
         places[f"LLAVA{size}"] = folder / f"llava{size}"
         tokenizer = build_tokenizer(["a picture of a house"], 500)
-        model, processor = build_llava(
-            tokenizer, small_vision(size, 8, 256, 6), small_language(tokenizer, 256, 6)
-        )  # fmt: skip
+        model, processor = build_llava(tokenizer, small_vision(size, 8, 256, 6), small_language(tokenizer, 256, 6))
         model.config.save_pretrained(places[f"LLAVA{size}"])
         processor.save_pretrained(places[f"LLAVA{size}"])
         places[f"BLIP{size}"] = folder / f"blip{size}.json"

@@ -25,19 +25,47 @@ from benchmarks.scaling import ROOT, fitted, write_models
 
 AMOUNTS = (60, 120, 240)
 TIMED = {  # system -> module of train.py, {what is timed: functions, "module:name" or "module:class.name"}
-    "style": ("train", {"reading": ["train:find_samples", "train:read_target_shapes", "train:build_datasets"],
-                        "epoch": ["common.loop:Trainer._train_epoch"], "evaluating": ["train:validate"]}),
-    "clip": ("clip.train", {"reading": ["clip.train:read_pairs", "clip.train:build_datasets"],
-                            "epoch": ["common.loop:Trainer._train_epoch"], "evaluating": ["clip.train:validate"]}),
-    "blip2": ("blip2_gated.train", {
-        "reading": ["blip2_gated.train:read_splits", "blip2_gated.train:prepare_data"],
-        "epoch": ["common.loop:Trainer._train_epoch"], "evaluating": ["blip2_gated.train:validate"]}),
-    "vitp": ("vitp.train", {"reading": ["vitp.train:build_trainer"], "epoch": ["vitp.trainer:InstructionTrainer.train"],
-                            "evaluating": ["vitp.trainer:InstructionTrainer.evaluate"]}),
-    "llava": ("llava.train", {
-        "reading": ["llava.train:find_conversations", "llava.train:make_samples"],
-        "epoch": ["llava.trainer:LlavaTrainer.train"], "evaluating": ["llava.trainer:LlavaTrainer.evaluate"]}),
-}  # fmt: skip
+    "style": (
+        "train",
+        {
+            "reading": ["train:find_samples", "train:read_target_shapes", "train:build_datasets"],
+            "epoch": ["common.loop:Trainer._train_epoch"],
+            "evaluating": ["train:validate"],
+        },
+    ),
+    "clip": (
+        "clip.train",
+        {
+            "reading": ["clip.train:read_pairs", "clip.train:build_datasets"],
+            "epoch": ["common.loop:Trainer._train_epoch"],
+            "evaluating": ["clip.train:validate"],
+        },
+    ),
+    "blip2": (
+        "blip2_gated.train",
+        {
+            "reading": ["blip2_gated.train:read_splits", "blip2_gated.train:prepare_data"],
+            "epoch": ["common.loop:Trainer._train_epoch"],
+            "evaluating": ["blip2_gated.train:validate"],
+        },
+    ),
+    "vitp": (
+        "vitp.train",
+        {
+            "reading": ["vitp.train:build_trainer"],
+            "epoch": ["vitp.trainer:InstructionTrainer.train"],
+            "evaluating": ["vitp.trainer:InstructionTrainer.evaluate"],
+        },
+    ),
+    "llava": (
+        "llava.train",
+        {
+            "reading": ["llava.train:find_conversations", "llava.train:make_samples"],
+            "epoch": ["llava.trainer:LlavaTrainer.train"],
+            "evaluating": ["llava.trainer:LlavaTrainer.evaluate"],
+        },
+    ),
+}
 
 
 def prepare(system: str, amount: int, folder: Path) -> list[str]:
@@ -48,43 +76,137 @@ def prepare(system: str, amount: int, folder: Path) -> list[str]:
     if system in ("vitp", "llava"):
         places = write_models(folder)
         create_sample_dataset(data, amount, 0, "conversations", 64)
-        trainer = ["--output_dir", out, "--use_cpu", "true", "--num_train_epochs", 1, "--save_strategy", "no",
-                   "--per_device_train_batch_size", 4, "--per_device_eval_batch_size", 4, "--disable_tqdm", "true",
-                   "--report_to", "none"]  # fmt: skip
+        trainer = [
+            "--output_dir",
+            out,
+            "--use_cpu",
+            "true",
+            "--num_train_epochs",
+            1,
+            "--save_strategy",
+            "no",
+            "--per_device_train_batch_size",
+            4,
+            "--per_device_eval_batch_size",
+            4,
+            "--disable_tqdm",
+            "true",
+            "--report_to",
+            "none",
+        ]
     ours = ["--checkpoint_dir", out / "checkpoints", "--log_dir", out / "logs", "--cache_dir", out / "cache"]
     if system == "style":
         create_sample_dataset(data, amount)
-        flags = ["--data_dir", data, "--model_name", "efficientnet_lite0", "--pretrained", "false", "--image_size", 64,
-                 "--epochs", 1, "--batch_size", 16, "--val_split", 0.2, "--device", "cpu", *ours]  # fmt: skip
+        flags = [
+            "--data_dir",
+            data,
+            "--model_name",
+            "efficientnet_lite0",
+            "--pretrained",
+            "false",
+            "--image_size",
+            64,
+            "--epochs",
+            1,
+            "--batch_size",
+            16,
+            "--val_split",
+            0.2,
+            "--device",
+            "cpu",
+            *ours,
+        ]
     elif system == "clip":
         create_sample_dataset(data, amount, layout="captions")
-        flags = ["--data_dir", data, "--model_name", "small", "--num_epochs", 1, "--batch_size", 12, "--val_split", 0.2,
-                 "--device", "cpu", "--results_dir", out / "results", *ours]  # fmt: skip
+        flags = [
+            "--data_dir",
+            data,
+            "--model_name",
+            "small",
+            "--num_epochs",
+            1,
+            "--batch_size",
+            12,
+            "--val_split",
+            0.2,
+            "--device",
+            "cpu",
+            "--results_dir",
+            out / "results",
+            *ours,
+        ]
     elif system == "blip2":
         create_sample_dataset(data, amount, layout="vqa")
-        flags = ["--demo", "--data.root", data, "--training.epochs", 1, "--training.batch_size", 16,
-                 "--training.beginning_steps", 0, "--training.final_answers", 0, "--training.device", "cpu",
-                 "--training.checkpoint_dir", out / "checkpoints", "--training.log_dir", out / "logs",
-                 "--data.cache_dir", out / "cache"]  # fmt: skip
+        flags = [
+            "--demo",
+            "--data.root",
+            data,
+            "--training.epochs",
+            1,
+            "--training.batch_size",
+            16,
+            "--training.beginning_steps",
+            0,
+            "--training.final_answers",
+            0,
+            "--training.device",
+            "cpu",
+            "--training.checkpoint_dir",
+            out / "checkpoints",
+            "--training.log_dir",
+            out / "logs",
+            "--data.cache_dir",
+            out / "cache",
+        ]
     elif system == "vitp":
-        flags = ["--vision_config", places["VISION64"], "--llm", places["LLM"], "--meta_path", data / "meta.json",
-                 "--eval_meta_path", data / "meta.json", "--max_dynamic_patch", 1, "--max_seq_length", 512,
-                 "--tokenizer", _tokenizer(folder, data), "--dataloader_num_workers", 0, *trainer]  # fmt: skip
+        flags = [
+            "--vision_config",
+            places["VISION64"],
+            "--llm",
+            places["LLM"],
+            "--meta_path",
+            data / "meta.json",
+            "--eval_meta_path",
+            data / "meta.json",
+            "--max_dynamic_patch",
+            1,
+            "--max_seq_length",
+            512,
+            "--tokenizer",
+            _tokenizer(folder, data),
+            "--dataloader_num_workers",
+            0,
+            *trainer,
+        ]
     else:
         from transformers import AutoConfig, AutoModelForImageTextToText
 
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(places["LLAVA64"]))
         model.save_pretrained(places["LLAVA64"])
-        flags = ["--model_id", places["LLAVA64"], "--data", data / "conversations.jsonl", "--image_dir",
-                 data / "images", "--lora_rank", 8, "--val_split", 0.2, *trainer]  # fmt: skip
+        flags = [
+            "--model_id",
+            places["LLAVA64"],
+            "--data",
+            data / "conversations.jsonl",
+            "--image_dir",
+            data / "images",
+            "--lora_rank",
+            8,
+            "--val_split",
+            0.2,
+            *trainer,
+        ]
     return [str(word) for word in flags]
 
 
 def _tokenizer(folder: Path, data: Path) -> Path:
     from vitp.demo import train_tokenizer
 
-    said = [turn["value"] for line in (data / "conversations.jsonl").read_text().splitlines()
-            for turn in json.loads(line)["conversations"]]  # fmt: skip
+    said = [
+        turn["value"]
+        for line in (data / "conversations.jsonl").read_text().splitlines()
+        for turn in json.loads(line)["conversations"]
+    ]
     train_tokenizer(said, 1000).save_pretrained(folder / "tokenizer")
     return folder / "tokenizer"
 
@@ -152,8 +274,16 @@ def world() -> None:
     for size in (1, 2, 4):
         with tempfile.TemporaryDirectory() as folder:
             flags = [*prepare("clip", 240, Path(folder)), "--num_epochs", "2", "--batch_size", "48", "--log_steps", "1"]
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(size),
-                       str(ROOT / "clip" / "train.py"), *flags]  # fmt: skip
+            command = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nproc_per_node",
+                str(size),
+                str(ROOT / "clip" / "train.py"),
+                *flags,
+            ]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(done.stderr[-2000:])

@@ -23,20 +23,45 @@ from common.run import write_json
 from dataset import find_samples, split_samples
 
 SETTINGS = [
-    "--model_name", "tf_efficientnet_lite0", "--image_size", "128", "--batch_size", "48", "--learning_rate", "1e-3",
-    "--backbone_lr_scale", "0.3", "--warmup_steps", "20", "--device", "cpu",
-]  # fmt: skip
+    "--model_name",
+    "tf_efficientnet_lite0",
+    "--image_size",
+    "128",
+    "--batch_size",
+    "48",
+    "--learning_rate",
+    "1e-3",
+    "--backbone_lr_scale",
+    "0.3",
+    "--warmup_steps",
+    "20",
+    "--device",
+    "cpu",
+]
 
 
 def train_and_evaluate(args: argparse.Namespace, name: str, extra: list[str], only_names: list[str]) -> dict:
     """Train one model -> {'colour': results, 'grey': results, 'minutes': of training}."""
     folder = Path(args.work_dir) / name
     start = time.perf_counter()
-    train.main([
-        *SETTINGS, "--data_dir", args.data_dir, "--pretrained", args.pretrained, "--epochs", str(args.epochs),
-        "--checkpoint_dir", str(folder), "--log_dir", str(Path(args.work_dir) / "logs"),
-        "--cache_dir", str(Path(args.work_dir) / "cache"), *extra,
-    ])  # fmt: skip
+    train.main(
+        [
+            *SETTINGS,
+            "--data_dir",
+            args.data_dir,
+            "--pretrained",
+            args.pretrained,
+            "--epochs",
+            str(args.epochs),
+            "--checkpoint_dir",
+            str(folder),
+            "--log_dir",
+            str(Path(args.work_dir) / "logs"),
+            "--cache_dir",
+            str(Path(args.work_dir) / "cache"),
+            *extra,
+        ]
+    )
     minutes = (time.perf_counter() - start) / 60
     weights = str(folder / f"model_epoch_{args.epochs}.pth")
     found = {"minutes": minutes}

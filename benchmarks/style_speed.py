@@ -40,11 +40,13 @@ class PlainDataset(torch.utils.data.Dataset):
     def __init__(self, samples, size):
         self.samples = samples
         self.styles = sorted({sample.style for sample in samples})
-        self.transform = transforms.Compose([
-            transforms.RandomResizedCrop(size, scale=(0.4, 1), interpolation=transforms.InterpolationMode.BICUBIC),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-        ])  # fmt: skip
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(size, scale=(0.4, 1), interpolation=transforms.InterpolationMode.BICUBIC),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+            ]
+        )
 
     def __len__(self):
         return len(self.samples)
@@ -91,11 +93,29 @@ def main() -> None:
         create_sample_dataset(args.data_dir, num_samples=720)
 
     def trainer(cache: bool) -> train.Trainer:
-        settings = read_settings(config, [
-            "--data_dir", args.data_dir, "--model_name", args.model_name, "--image_size", str(args.image_size),
-            "--batch_size", str(args.batch_size), "--num_workers", str(args.num_workers), "--pretrained", "false",
-            "--cache_images", str(cache).lower(), "--ignore_targets", "embed", "pooled", "mask",
-        ])  # fmt: skip
+        settings = read_settings(
+            config,
+            [
+                "--data_dir",
+                args.data_dir,
+                "--model_name",
+                args.model_name,
+                "--image_size",
+                str(args.image_size),
+                "--batch_size",
+                str(args.batch_size),
+                "--num_workers",
+                str(args.num_workers),
+                "--pretrained",
+                "false",
+                "--cache_images",
+                str(cache).lower(),
+                "--ignore_targets",
+                "embed",
+                "pooled",
+                "mask",
+            ],
+        )
         torch.manual_seed(0)
         samples = find_samples(settings.data_dir, settings.ignore_targets)
         encoder = train.build_encoder(settings, TargetShapes())
@@ -118,8 +138,10 @@ def main() -> None:
         for name, measure in ways.items():
             rates[name].append(measure())
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(f"{args.model_name} at {args.image_size} px, batch {args.batch_size}, {accelerator.device}, "
-          f"{torch.get_num_threads()} threads, {cached.loader.num_workers} workers")  # fmt: skip
+    print(
+        f"{args.model_name} at {args.image_size} px, batch {args.batch_size}, {accelerator.device}, "
+        f"{torch.get_num_threads()} threads, {cached.loader.num_workers} workers"
+    )
     for name, values in rates.items():
         spread = f"{min(values):.1f} .. {max(values):.1f}"
         print(f"{name:14}{medians[name]:8.1f} img/s  ({spread})  {medians[name] / medians['fixed batch']:.3f} of fixed")

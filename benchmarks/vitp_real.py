@@ -90,14 +90,22 @@ def write_data(data: Path, folder: Path, names: list[str] | None) -> None:
     first, *_ = records
     answers = sorted({read_conversation(record).turns[0][1] for record in records[first]})
     chosen = set(np.random.default_rng(0).permutation(answers)[::HELD_OUT].tolist())
-    test = [one | {"conversations": one["conversations"][:2]} for one in records[first]
-            if read_conversation(one).turns[0][1] in chosen]  # fmt: skip
+    test = [
+        one | {"conversations": one["conversations"][:2]}
+        for one in records[first]
+        if read_conversation(one).turns[0][1] in chosen
+    ]
     held = {(meta[first]["root"], one["image"]) for one in test}
     write_source(folder, "test", {first: (meta[first], test)}, data)
-    write_source(folder, "train", {
-        name: (meta[name], [one for one in rows if (meta[name]["root"], one["image"]) not in held])
-        for name, rows in records.items()
-    }, data)  # fmt: skip
+    write_source(
+        folder,
+        "train",
+        {
+            name: (meta[name], [one for one in rows if (meta[name]["root"], one["image"]) not in held])
+            for name, rows in records.items()
+        },
+        data,
+    )
 
 
 def write_source(folder: Path, split: str, sources: dict[str, tuple[dict, list[dict]]], data: Path) -> None:
@@ -105,18 +113,29 @@ def write_source(folder: Path, split: str, sources: dict[str, tuple[dict, list[d
     for name, (entry, rows) in sources.items():
         file = folder / f"{split}_{name}.jsonl"
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        entries[name] = {**entry, "root": str((data / entry["root"]).resolve()), "annotation": file.name,
-                         "length": len(rows), "max_dynamic_patch": 1}  # fmt: skip
+        entries[name] = {
+            **entry,
+            "root": str((data / entry["root"]).resolve()),
+            "annotation": file.name,
+            "length": len(rows),
+            "max_dynamic_patch": 1,
+        }
     write_json(folder / f"{split}.json", entries)
 
 
 def write_start(args: argparse.Namespace, folder: Path) -> None:
     """The model that all arms begin with."""
     vision = InternVLVisionConfig(
-        hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4, image_size=112,
-        patch_size=14, attention_bias=True, layer_scale_init_value=1.0,
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        image_size=112,
+        patch_size=14,
+        attention_bias=True,
+        layer_scale_init_value=1.0,
         initializer_range=256**-0.5,
-    )  # fmt: skip
+    )
     write_json(args.work_dir / "vision.json", vision.to_dict())
     torch.manual_seed(args.seed)
     model, _ = build_model(str(args.work_dir / "vision.json"), args.language_model)
@@ -126,30 +145,70 @@ def write_start(args: argparse.Namespace, folder: Path) -> None:
 
 def learn_and_measure(args: argparse.Namespace, start: Path, arm: str, folder: Path) -> None:
     clock = time.perf_counter()
-    done = train.main([
-        "--model_name_or_path", str(start), "--meta_path", str(args.work_dir / "train.json"),
-        "--eval_meta_path", str(args.work_dir / "test.json"), "--output_dir", str(folder), "--freeze_llm",
-        "--conv_style", str(args.work_dir / "chat.jinja"), "--max_seq_length", "256", "--max_dynamic_patch", "1",
-        "--dataloader_num_workers", "1", "--seed", str(args.seed),
-        "--max_steps", str(args.steps), "--per_device_train_batch_size", str(args.batch_size),
-        "--per_device_eval_batch_size", "16", "--learning_rate", "1e-3", "--warmup_steps", "30",
-        "--drop_path_rate", "0.05", "--save_strategy", "no", "--logging_steps", "5", *ARMS[arm],
-    ])  # fmt: skip
+    done = train.main(
+        [
+            "--model_name_or_path",
+            str(start),
+            "--meta_path",
+            str(args.work_dir / "train.json"),
+            "--eval_meta_path",
+            str(args.work_dir / "test.json"),
+            "--output_dir",
+            str(folder),
+            "--freeze_llm",
+            "--conv_style",
+            str(args.work_dir / "chat.jinja"),
+            "--max_seq_length",
+            "256",
+            "--max_dynamic_patch",
+            "1",
+            "--dataloader_num_workers",
+            "1",
+            "--seed",
+            str(args.seed),
+            "--max_steps",
+            str(args.steps),
+            "--per_device_train_batch_size",
+            str(args.batch_size),
+            "--per_device_eval_batch_size",
+            "16",
+            "--learning_rate",
+            "1e-3",
+            "--warmup_steps",
+            "30",
+            "--drop_path_rate",
+            "0.05",
+            "--save_strategy",
+            "no",
+            "--logging_steps",
+            "5",
+            *ARMS[arm],
+        ]
+    )
     logged = [json.loads(line) for path in sorted(folder.glob("logs/*/log.jsonl")) for line in path.open()]
     losses = [entry["train/loss"] for entry in logged if "train/loss" in entry]
     found = {name: retrieval(args, name, folder) for name in LISTS}
-    write_json(folder / "scores.json", {
-        "first_loss": float(np.mean(losses[:4])), "last_loss": float(np.mean(losses[-4:])),
-        "eval_loss": done["eval_loss"], "steps": done["steps"], **answers(args, folder), **found,
-        "minutes": (time.perf_counter() - clock) / 60,
-    })  # fmt: skip
+    write_json(
+        folder / "scores.json",
+        {
+            "first_loss": float(np.mean(losses[:4])),
+            "last_loss": float(np.mean(losses[-4:])),
+            "eval_loss": done["eval_loss"],
+            "steps": done["steps"],
+            **answers(args, folder),
+            **found,
+            "minutes": (time.perf_counter() - clock) / 60,
+        },
+    )
     (folder / "model.safetensors").unlink()  # half a gigabyte, most of it the language model as it was
 
 
 def retrieval(args: argparse.Namespace, name: str, folder: Path) -> dict:
     lists = args.retrieval_dir / name
-    sides = [("--image_dir", str(args.retrieval_dir), "--image_list", str(lists / f"{side}.txt"))
-             for side in ("query", "gallery")]  # fmt: skip
+    sides = [
+        ("--image_dir", str(args.retrieval_dir), "--image_list", str(lists / f"{side}.txt"))
+        for side in ("query", "gallery")
+    ]
     labels = ["--query_labels", str(lists / "query.tsv"), "--gallery_labels", str(lists / "gallery.tsv")]
     return retrieve(folder, *sides, folder / "vit" / name, labels)
 
@@ -171,9 +230,10 @@ def answers(args: argparse.Namespace, folder: Path) -> dict:
             asked.append(([open_image(Path(source["root"]) / row["image"])], question))
         said += answerer(asked, max_new_tokens=24)
     truth = [read_conversation(row).turns[0][1] for row in rows]
-    write_json(folder / "answers.json", [
-        {"image": row["image"], "truth": right, "answer": answer} for row, right, answer in zip(rows, truth, said)
-    ])  # fmt: skip
+    write_json(
+        folder / "answers.json",
+        [{"image": row["image"], "truth": right, "answer": answer} for row, right, answer in zip(rows, truth, said)],
+    )
     others = truth[SHIFT:] + truth[:SHIFT]
     return {
         "questions": len(rows),
@@ -185,17 +245,23 @@ def answers(args: argparse.Namespace, folder: Path) -> dict:
 def report(args: argparse.Namespace) -> None:
     rows = {arm: json.loads((args.work_dir / f"{arm}_{args.seed}" / "scores.json").read_text()) for arm in args.arms}
     one = next(iter(rows.values()))
-    print(f"\n{one['questions']} held-out pictures; queries {one['by_content']['queries']} by content, "
-          f"{one['by_style']['queries']} by style\n")  # fmt: skip
-    print("| | training loss, first and last steps | held-out loss | ROUGE-L | with others' references | "
-          "content: Top-1 | mAP | style: Top-1 | mAP |")  # fmt: skip
+    print(
+        f"\n{one['questions']} held-out pictures; queries {one['by_content']['queries']} by content, "
+        f"{one['by_style']['queries']} by style\n"
+    )
+    print(
+        "| | training loss, first and last steps | held-out loss | ROUGE-L | with others' references | "
+        "content: Top-1 | mAP | style: Top-1 | mAP |"
+    )
     print("|---|" + "---|" * 8)
     for arm, found in rows.items():
         cells = [
             "" if arm == "untrained" else f"{found['first_loss']:.2f}, {found['last_loss']:.2f}",
-            f"{found['eval_loss']:.3f}", f"{found['rougeL']:.1f}", f"{found['rougeL_of_others']:.1f}",
+            f"{found['eval_loss']:.3f}",
+            f"{found['rougeL']:.1f}",
+            f"{found['rougeL_of_others']:.1f}",
             *(f"{found[name][measure]:.3f}" for name in LISTS for measure in ("Top-1", "mAP")),
-        ]  # fmt: skip
+        ]
         print(f"| {arm} | " + " | ".join(cells) + " |")
 
 

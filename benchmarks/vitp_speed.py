@@ -44,19 +44,45 @@ from vitp.token_masking import build_masking
 
 SHAPES = {
     "small": (
-        {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4,
-         "image_size": 224, "patch_size": 14},
-        LlamaConfig(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
-                    vocab_size=8192, max_position_embeddings=8192),
+        {
+            "hidden_size": 256,
+            "intermediate_size": 1024,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": 224,
+            "patch_size": 14,
+        },
+        LlamaConfig(
+            hidden_size=512,
+            intermediate_size=1408,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            vocab_size=8192,
+            max_position_embeddings=8192,
+        ),
     ),
     "1b": (  # InternViT-300M and Qwen2-0.5B: InternVL2.5-1B
-        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-         "image_size": 448, "patch_size": 14, "attention_bias": True},
-        Qwen2Config(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
-                    num_key_value_heads=2, vocab_size=151_674, max_position_embeddings=32_768,
-                    tie_word_embeddings=True),
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "image_size": 448,
+            "patch_size": 14,
+            "attention_bias": True,
+        },
+        Qwen2Config(
+            hidden_size=896,
+            intermediate_size=4864,
+            num_hidden_layers=24,
+            num_attention_heads=14,
+            num_key_value_heads=2,
+            vocab_size=151_674,
+            max_position_embeddings=32_768,
+            tie_word_embeddings=True,
+        ),
     ),
-}  # fmt: skip
+}
 TEXT_TOKENS, IMAGE_TOKEN = 96, 7
 
 
@@ -99,16 +125,20 @@ def packing(args: argparse.Namespace) -> dict:
         "packed": (cut(range(len(packed)), together), packed.lengths(), packed),
     }
     tokens = sum(lengths)
-    print(f"{len(lengths)} samples of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on "
-          f"average; batches of {args.batch_size}, packed of {together} x {args.max_seq_length}")  # fmt: skip
+    print(
+        f"{len(lengths)} samples of {min(lengths)} to {max(lengths)} tokens, {statistics.mean(lengths):.0f} on "
+        f"average; batches of {args.batch_size}, packed of {together} x {args.max_seq_length}"
+    )
     result = {}
     for name, (batches, sizes, _) in ways.items():
         filled = tokens / sum(len(batch) * max(sizes[one] for one in batch) for batch in batches)
         result[name] = {"filled": filled, "steps": len(batches)}
         print(f"{name:12}{len(batches):5} steps  {filled:6.1%} of places filled")
     if args.rounds:
-        read = {name: [collate([source[one] for one in batch]) for batch in batches]
-                for name, (batches, _, source) in ways.items()}  # fmt: skip
+        read = {
+            name: [collate([source[one] for one in batch]) for batch in batches]
+            for name, (batches, _, source) in ways.items()
+        }
         taken = in_turns(args, {name: lambda few=few: run(model, optimizer, few, args) for name, few in read.items()})
         for name, seconds in taken.items():
             result[name]["tokens_per_second"] = tokens / seconds
@@ -141,13 +171,16 @@ def step(args: argparse.Namespace) -> dict:
     taken = in_turns(args, {"step": lambda: run(model, optimizer, [batch] * args.steps, args)})["step"] / args.steps
     tera = counter.get_total_flops() / taken / 1e12
     memory = (
-        torch.cuda.max_memory_allocated() if args.device.type == "cuda"
+        torch.cuda.max_memory_allocated()
+        if args.device.type == "cuda"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )  # fmt: skip
+    )
     parameters = sum(one.numel() for one in model.parameters())
-    print(f"{parameters / 1e6:.0f} million weights, {args.batch_size} samples of {batch['input_ids'].shape[1]} tokens: "
-          f"{args.batch_size / taken:.2f} samples/s, {tera:.2f} TFLOP/s, {memory / 2**30:.1f} GiB at most"
-          + (f", {tera / args.peak_tflops:.1%} of {args.peak_tflops} TFLOP/s" if args.peak_tflops else ""))  # fmt: skip
+    print(
+        f"{parameters / 1e6:.0f} million weights, {args.batch_size} samples of {batch['input_ids'].shape[1]} tokens: "
+        f"{args.batch_size / taken:.2f} samples/s, {tera:.2f} TFLOP/s, {memory / 2**30:.1f} GiB at most"
+        + (f", {tera / args.peak_tflops:.1%} of {args.peak_tflops} TFLOP/s" if args.peak_tflops else "")
+    )
     return {"samples_per_second": args.batch_size / taken, "tflops": tera, "memory": memory}
 
 
@@ -155,9 +188,12 @@ def build(args: argparse.Namespace, tokenizer=None, end_token_id: int | None = N
     """-> model with random weights in training mode, AdamW over all of them"""
     vision, text = SHAPES[args.shape]
     config = InternVLConfig(
-        vision_config=InternVLVisionConfig(**vision).to_dict(), text_config=text.to_dict(), downsample_ratio=0.5,
-        image_token_id=IMAGE_TOKEN, tie_word_embeddings=text.tie_word_embeddings,
-    )  # fmt: skip
+        vision_config=InternVLVisionConfig(**vision).to_dict(),
+        text_config=text.to_dict(),
+        downsample_ratio=0.5,
+        image_token_id=IMAGE_TOKEN,
+        tie_word_embeddings=text.tie_word_embeddings,
+    )
     model = VisualInstructionModel._from_config(config, attn_implementation="sdpa")
     if tokenizer is not None:
         fit_to_tokenizer(model, tokenizer, end_token_id)
@@ -179,9 +215,11 @@ def random_batch(args: argparse.Namespace, model: VisualInstructionModel) -> dic
     labels[:, : count + TEXT_TOKENS // 2] = -100
     size = model.config.vision_config.image_size[0]
     return {
-        "input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids),
+        "input_ids": ids,
+        "labels": labels,
+        "attention_mask": torch.ones_like(ids),
         "pixel_values": torch.randn(args.batch_size * args.tiles, 3, size, size),
-    }  # fmt: skip
+    }
 
 
 def run(model, optimizer, batches: Iterable[dict[str, torch.Tensor]], args: argparse.Namespace) -> None:

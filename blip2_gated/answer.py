@@ -24,8 +24,9 @@ def answer_samples(
         for start in range(0, count, batch_size):
             indices = chosen[start : start + batch_size]
             samples = [dataset.samples[index] for index in indices]
-            said = model.predict_answers(pictures_of(model, dataset, indices), [one.question for one in samples],
-                                         **options)  # fmt: skip
+            said = model.predict_answers(
+                pictures_of(model, dataset, indices), [one.question for one in samples], **options
+            )
             found += [
                 Answered(one.number, one.image, one.question, one.answer, prediction, one.type, one.style)
                 for one, prediction in zip(samples, said)

@@ -23,21 +23,37 @@ PAD, END, IMAGE = "<pad>", "</s>", "<image>"  # as OPT has them: one token both 
 # fiftieth of what the queries say at the start, dropout drowns it, and a small model learns to do without the image.
 SMALL: dict[str, Any] = {  # minutes on a CPU
     "vision_config": {
-        "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 3,
-        "image_size": 64, "patch_size": 16,
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "image_size": 64,
+        "patch_size": 16,
     },
     "qformer_config": {
-        "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3,
-        "cross_attention_frequency": 2, "initializer_range": 0.07, "hidden_dropout_prob": 0.0,
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "cross_attention_frequency": 2,
+        "initializer_range": 0.07,
+        "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     },
     "text_config": {
-        "model_type": "opt", "vocab_size": 1000, "hidden_size": 192, "word_embed_proj_dim": 192, "ffn_dim": 768,
-        "num_hidden_layers": 3, "num_attention_heads": 3, "max_position_embeddings": 128, "init_std": 0.07,
+        "model_type": "opt",
+        "vocab_size": 1000,
+        "hidden_size": 192,
+        "word_embed_proj_dim": 192,
+        "ffn_dim": 768,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "max_position_embeddings": 128,
+        "init_std": 0.07,
         "dropout": 0.0,
     },
     "num_query_tokens": 8,
-}  # fmt: skip
+}
 SHAPES = {"small": SMALL}
 
 
@@ -62,9 +78,11 @@ def fit_config(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> di
     if len(tokenizer) > text.get("vocab_size", len(tokenizer)):
         raise ValueError(f"a vocabulary of {len(tokenizer)} tokens; BLIP-2's config has room for {text['vocab_size']}")
     own = {
-        "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-    }  # fmt: skip
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     return {**config, "text_config": {**text, **own}, "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE)}
 
 
@@ -110,9 +128,11 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, END, IMAGE], show_progress=False,
+        vocab_size=vocab_size,
+        special_tokens=[PAD, END, IMAGE],
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     backend.train_from_iterator(sorted(set(texts)), trainer)
     return tokenizer_from(backend.to_str())
 

@@ -20,7 +20,7 @@ LEARNING_RATE = 1e-3  # of both, at its peak
 
 def learn_to_see(
     model: Blip2OPTGated, dataset: VqaDataset, steps: int, batch_size: int, seed: int, quiet: bool = True
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     """Step 1 -> loss over words at the beginning and at the end."""
     said: dict[int, list[str]] = {}
     example = {place: index for index, place in enumerate(dataset.places)}  # a sample that shows the image
@@ -35,14 +35,20 @@ def learn_to_see(
     learning = [one for name, one in model.named_parameters() if one.requires_grad and "language_model." not in name]
     model.train()
     return teach_words(
-        see, learning, [" ".join(said[place]) for place in places], steps=steps, batch_size=batch_size, seed=seed,
-        learning_rate=LEARNING_RATE, quiet=quiet,
-    )  # fmt: skip
+        see,
+        learning,
+        [" ".join(said[place]) for place in places],
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        learning_rate=LEARNING_RATE,
+        quiet=quiet,
+    )
 
 
 def learn_to_read(
     model: Blip2OPTGated, dataset: VqaDataset, steps: int, batch_size: int, seed: int, quiet: bool = True
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     """Step 2 -> loss over answers at the beginning and at the end. What sees stands still: nothing can be shifted."""
     generator, device = torch.Generator().manual_seed(seed), model.mean.device
     model.train()

@@ -1,8 +1,15 @@
 """Settings of BLIP2-gated. Edit here or in configs/, or override one on the command line: `--training.batch_size 4`."""
 
 SECTIONS = (
-    "data", "model", "model.efficientnet", "model.gating", "model.prompt_mapper", "model.lora", "training", "loss"
-)  # fmt: skip
+    "data",
+    "model",
+    "model.efficientnet",
+    "model.gating",
+    "model.prompt_mapper",
+    "model.lora",
+    "training",
+    "loss",
+)
 
 # --- data -------------------------------------------------------------------------------------------------------------
 DATA_DATASET_NAME: str = "csv"  # how the tables are read: csv, artquest, or one of yours (DATASETS in dataset.py)

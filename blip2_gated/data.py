@@ -32,9 +32,13 @@ def read_splits(
     elif not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder (--data.root)")
     columns = Columns(
-        settings.data_image_column, settings.data_question_column, settings.data_answer_column,
-        settings.data_style_column, settings.data_type_column, settings.data_style_type,
-    )  # fmt: skip
+        settings.data_image_column,
+        settings.data_question_column,
+        settings.data_answer_column,
+        settings.data_style_column,
+        settings.data_type_column,
+        settings.data_style_type,
+    )
     splits, skipped = {}, {}
     for name in names:
         table = root / getattr(settings, f"data_{name}_csv")
@@ -48,9 +52,12 @@ def image_root(settings: Namespace) -> Path:
 
 
 def prepare_data(
-    settings: Namespace, splits: dict[str, list[Sample]], skipped: dict[str, str], model: Blip2OPTGated,
+    settings: Namespace,
+    splits: dict[str, list[Sample]],
+    skipped: dict[str, str],
+    model: Blip2OPTGated,
     accelerator: Accelerator,
-) -> tuple[dict[str, VqaDataset], dict[str, str]]:  # fmt: skip
+) -> tuple[dict[str, VqaDataset], dict[str, str]]:
     """Decode every image once, leave out questions about broken ones, keep features if asked -> {split: data set}."""
     cache, quiet = Path(settings.data_cache_dir), not accelerator.is_main_process
     stores, total = {}, len(skipped) + sum(map(len, splits.values()))

@@ -69,13 +69,22 @@ def artquest_samples(rows: list[dict[str, str]], columns: Columns) -> list[Sampl
     kinds = {row[columns.type].lower() for row in rows}
     if columns.style_type not in kinds:
         raise ValueError(unknown_name(columns.style_type, sorted(kinds), "--data.style_type"))
-    styles = {row[columns.image]: row[columns.answer].lower() for row in rows
-              if row[columns.type].lower() == columns.style_type}  # fmt: skip
+    styles = {
+        row[columns.image]: row[columns.answer].lower()
+        for row in rows
+        if row[columns.type].lower() == columns.style_type
+    }
     return [
-        Sample(number, row[columns.image], row[columns.question], row[columns.answer],
-               styles.get(row[columns.image], ""), row[columns.type].lower())
+        Sample(
+            number,
+            row[columns.image],
+            row[columns.question],
+            row[columns.answer],
+            styles.get(row[columns.image], ""),
+            row[columns.type].lower(),
+        )
         for number, row in enumerate(rows)
-    ]  # fmt: skip
+    ]
 
 
 DATASETS: dict[str, Callable[[list[dict[str, str]], Columns], list[Sample]]] = {
@@ -137,9 +146,14 @@ class VqaDataset(Dataset):
     """
 
     def __init__(
-        self, samples: list[Sample], pictures: ImageStore | FeatureCache, image_size: int, prompts: PromptEncoder,
-        styles: StyleWords, style_where: str = "answers",
-    ):  # fmt: skip
+        self,
+        samples: list[Sample],
+        pictures: ImageStore | FeatureCache,
+        image_size: int,
+        prompts: PromptEncoder,
+        styles: StyleWords,
+        style_where: str = "answers",
+    ):
         if style_where not in ("answers", "all"):
             raise ValueError(f"--loss.style_where {style_where}: expected answers or all")
         self.samples, self.pictures, self.image_size, self.prompts = samples, pictures, image_size, prompts
@@ -161,9 +175,11 @@ class VqaDataset(Dataset):
         else:
             seen = {"image": squeeze(self.pictures[place], self.image_size)}
         return {
-            **seen, "encoded": self.encoded[index], "style_ids": torch.tensor(self.style_ids[index]),
+            **seen,
+            "encoded": self.encoded[index],
+            "style_ids": torch.tensor(self.style_ids[index]),
             "applies": torch.tensor(self.applies[index]),
-        }  # fmt: skip
+        }
 
     def file_of(self, index: int) -> str:
         """Which image, and which row of the table asks about it."""

@@ -21,9 +21,14 @@ class EfficientNetAdapter(nn.Module):
     """
 
     def __init__(
-        self, name: str, pretrained: bool | str, width: int, mean: tuple[float, ...], std: tuple[float, ...],
+        self,
+        name: str,
+        pretrained: bool | str,
+        width: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
         image_size: int | None = None,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.backbone = create_backbone(name, pretrained)
         config = resolve_model_data_config(self.backbone)

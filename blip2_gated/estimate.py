@@ -60,11 +60,17 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
 
     gates = settings.model_gating_type
     return TrainingStep(
-        build, batch, adamw, share_of(settings.training_batch_size, world, "--training.batch_size"),
+        build,
+        batch,
+        adamw,
+        share_of(settings.training_batch_size, world, "--training.batch_size"),
         f"{settings.model_blip2}, gates {gates}, learns {settings.model_train}, {size} px, {2 * length} tokens of text",
-        unit="questions", accumulation=settings.training_accumulation, clip_norm=settings.training_clip_norm,
-        checkpointing=None, notes=["towers' outputs are kept: neither tower runs"] if cached else [],
-    )  # fmt: skip
+        unit="questions",
+        accumulation=settings.training_accumulation,
+        clip_norm=settings.training_clip_norm,
+        checkpointing=None,
+        notes=["towers' outputs are kept: neither tower runs"] if cached else [],
+    )
 
 
 def _without_weights(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -17,24 +17,31 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from accelerate import Accelerator  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
 
-from blip2_gated import config  # noqa: E402
-from blip2_gated.answer import answer_samples  # noqa: E402
-from blip2_gated.data import prepare_data, read_splits  # noqa: E402
-from blip2_gated.learner import measure_loss  # noqa: E402
-from blip2_gated.measures import Answered, BlindGuess, as_line, measure_answers  # noqa: E402
-from blip2_gated.recipe import load_gated  # noqa: E402
-from blip2_gated.train import learner_of  # noqa: E402
-from common.checkpoint import write_atomically  # noqa: E402
-from common.device import choose_device  # noqa: E402
-from common.run import write_json  # noqa: E402
-from common.script import run_script  # noqa: E402
-from common.settings import read_settings  # noqa: E402
+from blip2_gated import config
+from blip2_gated.answer import answer_samples
+from blip2_gated.data import prepare_data, read_splits
+from blip2_gated.learner import measure_loss
+from blip2_gated.measures import Answered, BlindGuess, as_line, measure_answers
+from blip2_gated.recipe import load_gated
+from blip2_gated.train import learner_of
+from common.checkpoint import write_atomically
+from common.device import choose_device
+from common.run import write_json
+from common.script import run_script
+from common.settings import read_settings
 
-SHOWN = {"exact_match": "exact", "vqa_accuracy": "VQA", "blind": "without looking", "bleu": "BLEU", "rougeL": "ROUGE-L",
-         "style_hit_rate": "names a style", "style_accuracy": "the right one"}  # fmt: skip
+SHOWN = {
+    "exact_match": "exact",
+    "vqa_accuracy": "VQA",
+    "blind": "without looking",
+    "bleu": "BLEU",
+    "rougeL": "ROUGE-L",
+    "style_hit_rate": "names a style",
+    "style_accuracy": "the right one",
+}
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -48,13 +55,22 @@ def main(argv: list[str]) -> dict[str, Any]:
     loader = DataLoader(dataset, args.batch_size, collate_fn=dataset.collate)
     losses = measure_loss(learner_of(settings, model).to(device), loader, device)
     answered = answer_samples(
-        model, dataset, args.limit, args.batch_size, quiet=False, num_beams=args.num_beams,
+        model,
+        dataset,
+        args.limit,
+        args.batch_size,
+        quiet=False,
+        num_beams=args.num_beams,
         max_new_tokens=args.max_new_tokens,
-    )  # fmt: skip
+    )
     report = {
-        "checkpoint": str(args.checkpoint), "data_root": settings.data_root, "split": args.split,
-        "left_out": len(skipped), "losses": losses, **measure_answers(answered, model.styles, blind_guess(settings)),
-    }  # fmt: skip
+        "checkpoint": str(args.checkpoint),
+        "data_root": settings.data_root,
+        "split": args.split,
+        "left_out": len(skipped),
+        "losses": losses,
+        **measure_answers(answered, model.styles, blind_guess(settings)),
+    }
     write_results(args.output_dir, report, answered)
     print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else format_report(report, args.output_dir))
     return report
@@ -63,9 +79,11 @@ def main(argv: list[str]) -> dict[str, Any]:
 def read_arguments(argv: list[str]) -> tuple[Namespace, list[str]]:
     """-> this script's own arguments, the settings among them."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, exit_on_error=False,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
         allow_abbrev=False,
-    )  # fmt: skip
+    )
     parser.add_argument("--checkpoint", required=True, type=Path, help="best.pt, or a file of inference.py --export")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"), help="default: %(default)s")
     parser.add_argument("--limit", type=int, default=0, help="only so many questions, evenly spread; 0 = all")

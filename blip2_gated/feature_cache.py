@@ -42,9 +42,13 @@ class FeatureCache:
 
 
 def keep_features(
-    model: Blip2OPTGated, store: ImageStore, cache_dir: str | Path, device: torch.device, batch_size: int = 32,
+    model: Blip2OPTGated,
+    store: ImageStore,
+    cache_dir: str | Path,
+    device: torch.device,
+    batch_size: int = 32,
     quiet: bool = False,
-) -> FeatureCache:  # fmt: skip
+) -> FeatureCache:
     """The cache of these images, made where it does not exist. ValueError where the vision tower learns."""
     if model.trained == "all":
         raise ValueError("--training.cache_features: with --model.train all the vision tower learns; leave one out")
@@ -59,10 +63,12 @@ def keep_features(
 def cache_key(model: Blip2OPTGated, store: ImageStore) -> str:
     efficientnet = model.efficientnet
     facts = {
-        "version": VERSION, "image_size": model.image_size, "store": STORE_SCALE,
+        "version": VERSION,
+        "image_size": model.image_size,
+        "store": STORE_SCALE,
         "efficientnet": efficientnet.preprocessing if efficientnet else None,
         "weights": _weights_digest(model.blip2.vision_model, efficientnet.backbone if efficientnet else None),
-    }  # fmt: skip
+    }
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12)
     for path in store.paths:
         digest.update(hashlib.blake2b(Path(path).read_bytes(), digest_size=12).digest())

@@ -107,9 +107,14 @@ class GatedCrossAttention(Blip2QFormerMultiHeadAttention):
         self.gate = gate
 
     def forward(
-        self, hidden_states, attention_mask=None, encoder_hidden_states=None, encoder_attention_mask=None,
-        control_tokens=None, **kwargs,
-    ):  # fmt: skip
+        self,
+        hidden_states,
+        attention_mask=None,
+        encoder_hidden_states=None,
+        encoder_attention_mask=None,
+        control_tokens=None,
+        **kwargs,
+    ):
         """hidden_states (B, Q, C), encoder_hidden_states (B, N, V), control_tokens (B, M, D) -> (B, Q, C), None.
 
         Without control tokens the gate is closed: plain cross-attention.

@@ -15,12 +15,12 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
+import torch
 
-from blip2_gated.model import Blip2OPTGated  # noqa: E402
-from blip2_gated.recipe import load_gated, save_full  # noqa: E402
-from common.device import choose_device  # noqa: E402
-from common.script import run_script  # noqa: E402
+from blip2_gated.model import Blip2OPTGated
+from blip2_gated.recipe import load_gated, save_full
+from common.device import choose_device
+from common.script import run_script
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -32,8 +32,9 @@ def main(argv: list[str]) -> dict[str, Any]:
         print(f"{args.export}: every weight, {args.export.stat().st_size / 2**20:.0f} MiB")
         return {"export": str(args.export)}
     image = model.prepare([args.image])
-    answers = model.predict_answers(image.expand(len(args.questions), -1, -1, -1), args.questions,
-                                    num_beams=args.num_beams)  # fmt: skip
+    answers = model.predict_answers(
+        image.expand(len(args.questions), -1, -1, -1), args.questions, num_beams=args.num_beams
+    )
     result = {"image": args.image, "answers": dict(zip(args.questions, answers)), "styles": styles_of(model, image)}
     if args.json:
         print(json.dumps(result, indent=2, ensure_ascii=False))

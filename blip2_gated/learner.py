@@ -41,9 +41,14 @@ class GatedLearner(nn.Module):
         return show_mean(loss), {name: show_mean(value) for name, value in means.items()}
 
     def parts(
-        self, labels: torch.Tensor, style_ids: torch.Tensor, applies: torch.Tensor, patches: torch.Tensor | None = None,
-        pooled: torch.Tensor | None = None, **inputs: torch.Tensor,
-    ) -> Parts:  # fmt: skip
+        self,
+        labels: torch.Tensor,
+        style_ids: torch.Tensor,
+        applies: torch.Tensor,
+        patches: torch.Tensor | None = None,
+        pooled: torch.Tensor | None = None,
+        **inputs: torch.Tensor,
+    ) -> Parts:
         """A batch of VqaDataset -> each part's sum and the number of tokens or samples it is over."""
         features = None if patches is None else Features(patches, pooled)
         output = self.model(features=features, **inputs)

@@ -33,9 +33,13 @@ def main_loss(log_probs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Ten
 
 
 def style_masses(
-    log_probs: torch.Tensor, samples: torch.Tensor, token_ids: torch.Tensor, token_classes: torch.Tensor, batch: int,
+    log_probs: torch.Tensor,
+    samples: torch.Tensor,
+    token_ids: torch.Tensor,
+    token_classes: torch.Tensor,
+    batch: int,
     classes: int,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+) -> tuple[torch.Tensor, torch.Tensor]:
     """log_probs (A, V) of answer positions, samples (A,) -> P(a style is named) (B,), mass of each class (B, C).
 
     The first takes positions as independent; the second sums over them.

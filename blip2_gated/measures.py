@@ -82,9 +82,7 @@ def measure_answers(
     return {"all": _scores(answered, styles, guess), "by_type": by_type}
 
 
-def _scores(
-    answered: Sequence[Answered], styles: StyleWords, guess: Callable[[str], str] | None
-) -> dict[str, float]:  # fmt: skip
+def _scores(answered: Sequence[Answered], styles: StyleWords, guess: Callable[[str], str] | None) -> dict[str, float]:
     def percent(values: Sequence[float | bool]) -> float:
         return 100 * sum(values) / len(values)
 

@@ -52,11 +52,19 @@ class Blip2OPTGated(nn.Module):
     """
 
     def __init__(
-        self, blip2: Blip2ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, styles: StyleWords,
-        efficientnet: dict[str, Any] | None = None, gating: dict[str, Any] | None = None,
-        mapper: dict[str, Any] | None = None, lora: dict[str, Any] | None = None, trained: str = "gates",
-        template: str = TEMPLATE, max_tokens: int = 48, elsewhere: Sequence[str] = (),
-    ):  # fmt: skip
+        self,
+        blip2: Blip2ForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        styles: StyleWords,
+        efficientnet: dict[str, Any] | None = None,
+        gating: dict[str, Any] | None = None,
+        mapper: dict[str, Any] | None = None,
+        lora: dict[str, Any] | None = None,
+        trained: str = "gates",
+        template: str = TEMPLATE,
+        max_tokens: int = 48,
+        elsewhere: Sequence[str] = (),
+    ):
         super().__init__()
         if trained not in TRAINED:
             raise ValueError(f"--model.train {trained}: expected {', '.join(TRAINED)}")
@@ -105,9 +113,14 @@ class Blip2OPTGated(nn.Module):
         self.gates = add_gates(self.blip2.qformer, control_width=expected, **gating)
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, question_ids: torch.Tensor,
-        question_mask: torch.Tensor, image: torch.Tensor | None = None, features: Features | None = None,
-    ) -> GatedOutput:  # fmt: skip
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        question_ids: torch.Tensor,
+        question_mask: torch.Tensor,
+        image: torch.Tensor | None = None,
+        features: Features | None = None,
+    ) -> GatedOutput:
         """image (B, 3, S, S), uint8 0..255 or float 0..1, or `features` of it; texts from PromptEncoder.collate."""
         features = features or self.features(image)
         control = self.control_tokens(features.pooled, question_ids, question_mask)
@@ -179,9 +192,11 @@ class Blip2OPTGated(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, images: torch.Tensor | Sequence[str | Path | Image.Image] | Features, questions: Sequence[str],
+        self,
+        images: torch.Tensor | Sequence[str | Path | Image.Image] | Features,
+        questions: Sequence[str],
         **options: Any,
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         """One text per image and question, up to its first newline; an empty question asks for a caption.
 
         options: those of transformers' generate, num_beams for one.
@@ -200,17 +215,20 @@ class Blip2OPTGated(nn.Module):
         control = self.control_tokens(features.pooled, batch["question_ids"], batch["question_mask"])
         found = self.blip2.language_model.generate(
             inputs_embeds=self._embeds(batch["input_ids"], self.image_tokens(features.patches, control)),
-            attention_mask=batch["attention_mask"], pad_token_id=self.prompts.pad,
+            attention_mask=batch["attention_mask"],
+            pad_token_id=self.prompts.pad,
             eos_token_id=[self.prompts.newline, self.prompts.tokenizer.eos_token_id],
             **{"do_sample": False, "min_new_tokens": 1, "max_new_tokens": 30, **options},
-        )  # fmt: skip
+        )
         self.train(was_training)
         return self.prompts.decode(found)
 
     def predict_answers(
-        self, images: torch.Tensor | Sequence[str | Path | Image.Image] | Features, questions: Sequence[str],
+        self,
+        images: torch.Tensor | Sequence[str | Path | Image.Image] | Features,
+        questions: Sequence[str],
         **options: Any,
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         """Short answers, searched as BLIP-2 does for visual questions: 5 beams, at most 10 tokens, length penalty 0."""
         options = {**VQA_OPTIONS, **options}
         if options["num_beams"] == 1:

@@ -32,9 +32,12 @@ class PromptMapper(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.attention = nn.MultiheadAttention(hidden, heads, dropout, batch_first=True)
         self.mix = nn.Sequential(
-            nn.LayerNorm(hidden), nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Dropout(dropout),
+            nn.LayerNorm(hidden),
+            nn.Linear(hidden, 2 * hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
             nn.Linear(2 * hidden, hidden),
-        )  # fmt: skip
+        )
         self.output = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, control_width))
 
     def forward(self, style: torch.Tensor, question: torch.Tensor, question_mask: torch.Tensor) -> torch.Tensor:

@@ -28,9 +28,13 @@ class PromptEncoder:
     """Texts to tokens for one tokenizer. template: with one {} where the question goes."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, image_token: int, num_query_tokens: int, template: str = TEMPLATE,
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        image_token: int,
+        num_query_tokens: int,
+        template: str = TEMPLATE,
         max_tokens: int = 48,
-    ):  # fmt: skip
+    ):
         if template.count("{}") != 1:
             raise ValueError(f"--data.prompt '{template}': expected {{}} once, where the question goes")
         self.tokenizer, self.max_tokens, self.template = tokenizer, max_tokens, template

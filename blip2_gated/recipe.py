@@ -42,27 +42,36 @@ def make_recipe(settings: Namespace, labels: Iterable[str], texts: list[str], an
         "tokenizer": tokenizer,
         "frozen_dtype": settings.model_frozen_dtype,
         "efficientnet": {
-            "name": settings.model_efficientnet_name, "pretrained": settings.model_efficientnet_weights,
+            "name": settings.model_efficientnet_name,
+            "pretrained": settings.model_efficientnet_weights,
             "image_size": settings.model_efficientnet_image_size or None,
             "output_dim": settings.model_efficientnet_output_dim,
-        } if gated else None,
+        }
+        if gated
+        else None,
         "gating": {
-            "kind": settings.model_gating_type, "per_head": settings.model_gating_per_head,
+            "kind": settings.model_gating_type,
+            "per_head": settings.model_gating_per_head,
             "init_scale": settings.model_gating_init_scale,
         },
         "mapper": {
-            "num_tokens": settings.model_prompt_mapper_num_tokens, "hidden": settings.model_prompt_mapper_hidden,
+            "num_tokens": settings.model_prompt_mapper_num_tokens,
+            "hidden": settings.model_prompt_mapper_hidden,
             "dropout": settings.model_prompt_mapper_dropout,
         },
         "lora": {
-            "rank": settings.model_lora_rank, "alpha": settings.model_lora_alpha, "dropout": settings.model_lora_dropout
-        } if settings.model_lora_enabled else None,
+            "rank": settings.model_lora_rank,
+            "alpha": settings.model_lora_alpha,
+            "dropout": settings.model_lora_dropout,
+        }
+        if settings.model_lora_enabled
+        else None,
         "trained": settings.model_train,
         "template": settings.data_prompt,
         "max_tokens": settings.data_max_tokens,
         "labels": labels,
         "spellings": sorted({answer for answer in answers if len(answer.split()) <= 6}) if labels else [],
-    }  # fmt: skip
+    }
 
 
 def build_gated(recipe: dict[str, Any]) -> Blip2OPTGated:
@@ -78,9 +87,18 @@ def build_gated(recipe: dict[str, Any]) -> Blip2OPTGated:
         elsewhere.append("efficientnet")
     styles = StyleWords(tokenizer, recipe["labels"], recipe["spellings"])
     model = Blip2OPTGated(
-        blip2, tokenizer, styles, efficientnet, recipe["gating"], recipe["mapper"], recipe["lora"],
-        recipe["trained"], recipe["template"], recipe["max_tokens"], elsewhere,
-    )  # fmt: skip
+        blip2,
+        tokenizer,
+        styles,
+        efficientnet,
+        recipe["gating"],
+        recipe["mapper"],
+        recipe["lora"],
+        recipe["trained"],
+        recipe["template"],
+        recipe["max_tokens"],
+        elsewhere,
+    )
     for part in (blip2.qformer, blip2.language_projection):
         part.float()
     blip2.query_tokens.data = blip2.query_tokens.data.float()
@@ -107,10 +125,7 @@ def save_gated(path: str | Path, model: Blip2OPTGated, recipe: dict[str, Any], *
 def save_full(path: str | Path, model: Blip2OPTGated, recipe: dict[str, Any], **facts: Any) -> None:
     """Every weight: a file that needs neither hub nor folders."""
     config = json.loads(model.blip2.config.to_json_string(use_diff=False))
-    whole = {
-        **recipe, "blip2": {"config": config},
-        "tokenizer": model.prompts.tokenizer.backend_tokenizer.to_str(),
-    }  # fmt: skip
+    whole = {**recipe, "blip2": {"config": config}, "tokenizer": model.prompts.tokenizer.backend_tokenizer.to_str()}
     if recipe["efficientnet"]:
         whole["efficientnet"] = {**recipe["efficientnet"], "pretrained": False}
     left_out, model.elsewhere = model.elsewhere, set()

@@ -34,8 +34,12 @@ class StyleWords:
         self.spellings = {label: sorted(spellings[label]) for label in self.labels}
         tokens = {label: self._tokens(tokenizer, spellings[label]) for label in self.labels}
         owners = Counter(token for one in tokens.values() for token in one)
-        pairs = [(token, self.numbers[label]) for label in self.labels for token in sorted(tokens[label])
-                 if owners[token] == 1]  # fmt: skip
+        pairs = [
+            (token, self.numbers[label])
+            for label in self.labels
+            for token in sorted(tokens[label])
+            if owners[token] == 1
+        ]
         # On the CPU wherever a model is being built: they are looked at, also where weights have no values.
         self.token_ids = torch.tensor([token for token, _ in pairs], dtype=torch.int64, device="cpu")
         self.token_classes = torch.tensor([number for _, number in pairs], dtype=torch.int64, device="cpu")

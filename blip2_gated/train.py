@@ -14,29 +14,29 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
-from accelerate import Accelerator  # noqa: E402
-from accelerate.utils import broadcast_object_list, set_seed  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
+from torch.utils.data import DataLoader
 
-from blip2_gated import config  # noqa: E402
-from blip2_gated.answer import answer_samples  # noqa: E402
-from blip2_gated.backbone import is_config  # noqa: E402
-from blip2_gated.beginning import learn_to_read, learn_to_see  # noqa: E402
-from blip2_gated.data import prepare_data, read_splits  # noqa: E402
-from blip2_gated.dataset import Sample, VqaDataset  # noqa: E402
-from blip2_gated.learner import GatedLearner, measure_loss  # noqa: E402
-from blip2_gated.measures import BlindGuess, measure_answers  # noqa: E402
-from blip2_gated.model import TRAINED, Blip2OPTGated  # noqa: E402
-from blip2_gated.recipe import build_gated, load_gated, make_recipe, save_gated, store_frozen  # noqa: E402
-from common.batches import ShuffledBatches  # noqa: E402
-from common.device import make_accelerator  # noqa: E402
-from common.loop import Trainer  # noqa: E402
-from common.plan import Plan  # noqa: E402
-from common.plots import plot_curves  # noqa: E402
-from common.run import Run, write_json  # noqa: E402
-from common.script import run_script  # noqa: E402
-from common.settings import read_settings  # noqa: E402
+from blip2_gated import config
+from blip2_gated.answer import answer_samples
+from blip2_gated.backbone import is_config
+from blip2_gated.beginning import learn_to_read, learn_to_see
+from blip2_gated.data import prepare_data, read_splits
+from blip2_gated.dataset import Sample, VqaDataset
+from blip2_gated.learner import GatedLearner, measure_loss
+from blip2_gated.measures import BlindGuess, measure_answers
+from blip2_gated.model import TRAINED, Blip2OPTGated
+from blip2_gated.recipe import build_gated, load_gated, make_recipe, save_gated, store_frozen
+from common.batches import ShuffledBatches
+from common.device import make_accelerator
+from common.loop import Trainer
+from common.plan import Plan
+from common.plots import plot_curves
+from common.run import Run, write_json
+from common.script import run_script
+from common.settings import read_settings
 
 CURVES = {
     "loss on answers": ["train/main", "val/main"],
@@ -115,9 +115,13 @@ def begin(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_m
     """A model from scratch sees, then reads. Every device does the same, so that nothing has to be sent."""
     for what, learn in (("words of images", learn_to_see), ("answers", learn_to_read)):
         first, last = learn(
-            model, train_set, settings.training_beginning_steps, settings.training_batch_size, settings.training_seed,
+            model,
+            train_set,
+            settings.training_beginning_steps,
+            settings.training_batch_size,
+            settings.training_seed,
             quiet=not is_main,
-        )  # fmt: skip
+        )
         if is_main:
             print(f"beginning: loss over {what} {first:.3f} -> {last:.3f}")
 
@@ -126,17 +130,25 @@ def build_trainer(
     settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, accelerator: Accelerator, run: Run | None
 ) -> Trainer:
     batches = ShuffledBatches(
-        len(train_set), settings.training_batch_size, settings.training_seed,
-        accelerator.process_index, accelerator.num_processes,
-    )  # fmt: skip
+        len(train_set),
+        settings.training_batch_size,
+        settings.training_seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
     on_cpu = accelerator.device.type == "cpu"
     workers = settings.data_num_workers
     if workers < 0:
         workers = 0 if on_cpu else min(8, torch.get_num_threads())
     loader = DataLoader(
-        train_set, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
-        pin_memory=not on_cpu, generator=torch.Generator(), collate_fn=train_set.collate,
-    )  # fmt: skip
+        train_set,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=not on_cpu,
+        generator=torch.Generator(),
+        collate_fn=train_set.collate,
+    )
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [one for one in learning if one.ndim > 1], "weight_decay": settings.training_weight_decay},
@@ -144,10 +156,16 @@ def build_trainer(
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.training_learning_rate, betas=(0.9, 0.98), fused=True)
     plan = Plan(
-        settings.training_epochs, settings.training_learning_rate, settings.training_min_learning_rate,
-        settings.training_warmup_steps, settings.training_clip_norm, settings.training_accumulation,
-        settings.training_log_steps, settings.training_save_steps, settings.training_max_bad_steps,
-    )  # fmt: skip
+        settings.training_epochs,
+        settings.training_learning_rate,
+        settings.training_min_learning_rate,
+        settings.training_warmup_steps,
+        settings.training_clip_norm,
+        settings.training_accumulation,
+        settings.training_log_steps,
+        settings.training_save_steps,
+        settings.training_max_bad_steps,
+    )
     last = Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None
     return Trainer(accelerator, learner_of(settings, model), optimizer, loader, plan, run, last)
 
@@ -184,8 +202,9 @@ def validate(
     values = {f"train/{name}": value for name, value in means.items()}
     values["train/learning_rate"] = max(group["lr"] for group in trainer.optimizer.param_groups)
     if accelerator.is_main_process:
-        loader = DataLoader(val_set, settings.training_batch_size, collate_fn=val_set.collate,
-                            generator=torch.Generator())  # fmt: skip
+        loader = DataLoader(
+            val_set, settings.training_batch_size, collate_fn=val_set.collate, generator=torch.Generator()
+        )
         found = measure_loss(trainer.plain_model, loader, accelerator.device)
         values |= {f"val/{name}": value for name, value in found.items()}
     values = broadcast_object_list([values])[0]
@@ -206,8 +225,13 @@ def save_and_show(
         facts = {"settings": vars(settings), "epoch": epoch + 1, "step": progress.step, "metrics": values}
         save_gated(folder / "best.pt", trainer.plain_model.model, recipe, **facts)
     plot_curves(folder / "training_curves.png", progress.history, CURVES)
-    shown = {"loss": "train/loss", "main": "train/main", "val main": "val/main", "val style hit": "val/style_hit",
-             "val KL": "val/consistency"}  # fmt: skip
+    shown = {
+        "loss": "train/loss",
+        "main": "train/main",
+        "val main": "val/main",
+        "val style hit": "val/style_hit",
+        "val KL": "val/consistency",
+    }
     line = "  ".join(f"{label} {values[name]:.3f}" for label, name in shown.items() if name in values)
     print(f"epoch {epoch + 1}/{settings.training_epochs}  {line}{'  best so far' if better else ''}")
 
@@ -216,17 +240,23 @@ def finish(trainer: Trainer, sets: dict[str, VqaDataset], settings: Namespace) -
     """results.json with what the best model answers, and the last words of a run."""
     progress, folder = trainer.progress, Path(settings.training_checkpoint_dir)
     results = {
-        "epochs": progress.epoch, "steps": progress.step, "skipped_steps": progress.left_out,
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "skipped_steps": progress.left_out,
         "best_epoch": progress.best_epoch + 1,
-        "best": progress.history[progress.best_epoch], "settings": vars(settings), "history": progress.history,
-    }  # fmt: skip
+        "best": progress.history[progress.best_epoch],
+        "settings": vars(settings),
+        "history": progress.history,
+    }
     if settings.training_final_answers:
         model, _ = load_gated(folder / "best.pt", trainer.accelerator.device)
         answered = answer_samples(model, sets["val"], settings.training_final_answers, quiet=False, num_beams=1)
         results["answers"] = measure_answers(answered, model.styles, BlindGuess(sets["train"].samples))
         for kind, scores in {"all": results["answers"]["all"], **results["answers"]["by_type"]}.items():
-            print(f"right answers, {kind:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}, "
-                  f"without looking {scores['blind']:.1f} %")  # fmt: skip
+            print(
+                f"right answers, {kind:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}, "
+                f"without looking {scores['blind']:.1f} %"
+            )
     write_json(folder / "results.json", results)
     trainer.run.writer.close()
     trainer.say_left_out()

@@ -18,8 +18,12 @@ from transformers import AutoConfig, AutoModel
 from common.settings import unknown_name
 
 OPENAI_NAMES = {
-    "ViT-B/32": "ViT-B-32", "ViT-B/16": "ViT-B-16", "ViT-L/14": "ViT-L-14", "RN50": "RN50", "RN101": "RN101",
-}  # fmt: skip
+    "ViT-B/32": "ViT-B-32",
+    "ViT-B/16": "ViT-B-16",
+    "ViT-L/14": "ViT-L-14",
+    "RN50": "RN50",
+    "RN101": "RN101",
+}
 # From scratch on a CPU. Small patches, because drawings are told apart by small things.
 SMALL = {
     "embed_dim": 256,

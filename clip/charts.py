@@ -6,10 +6,10 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")  # no screen needed
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from common.checkpoint import write_atomically  # noqa: E402
-from common.retrieval import RECALL_AT  # noqa: E402
+from common.checkpoint import write_atomically
+from common.retrieval import RECALL_AT
 
 TRUE, FALSE, CHANCE = "#1a73b7", "#d1782f", "#3c4043"
 DIRECTIONS = {"i2t": "image finds text", "t2i": "text finds image"}

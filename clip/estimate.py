@@ -36,13 +36,19 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         return {
             "image": without_values((samples, 3, size, size), torch.uint8),
             "tokens": torch.ones(samples, tokens, dtype=torch.int64),
-            "text_ids": different, "group_ids": different.clone(),
-        }  # fmt: skip
+            "text_ids": different,
+            "group_ids": different.clone(),
+        }
 
     slices = f", {settings.accum_batches} slices" if settings.accum_batches > 1 else ""
     return TrainingStep(
-        build, batch, adamw, share_of(settings.batch_size, world, "--batch_size"),
-        f"{settings.model_name}, {size} px, {tokens} tokens{slices}", unit="pairs",
-        clip_norm=settings.gradient_clip_norm, average=settings.ema_decay > 0,
+        build,
+        batch,
+        adamw,
+        share_of(settings.batch_size, world, "--batch_size"),
+        f"{settings.model_name}, {size} px, {tokens} tokens{slices}",
+        unit="pairs",
+        clip_norm=settings.gradient_clip_norm,
+        average=settings.ema_decay > 0,
         checkpointing=settings.gradient_checkpointing,
-    )  # fmt: skip
+    )

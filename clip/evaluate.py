@@ -17,20 +17,20 @@ from typing import Any, NamedTuple
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
+import torch
 
-from clip.dataset import Pair, PairDataset, find_pairs, split_pairs  # noqa: E402
-from clip.encode import encode_images, encode_pairs  # noqa: E402
-from clip.measures import draw, measure_classes, measure_found_texts, measure_retrieval  # noqa: E402
-from clip.model import CLIPModel, load_clip  # noqa: E402
-from clip.pairs import DEFAULT_TEXT_FIELDS  # noqa: E402
-from clip.report import format_report, write_results  # noqa: E402
-from clip.tables import read_column  # noqa: E402
-from common.augment import square  # noqa: E402
-from common.device import choose_device  # noqa: E402
-from common.image_store import STORE_SCALE, ImageStore  # noqa: E402
-from common.retrieval import rank_both_ways, same_words, similarity_statistics  # noqa: E402
-from common.script import report_left_out, run_script  # noqa: E402
+from clip.dataset import Pair, PairDataset, find_pairs, split_pairs
+from clip.encode import encode_images, encode_pairs
+from clip.measures import draw, measure_classes, measure_found_texts, measure_retrieval
+from clip.model import CLIPModel, load_clip
+from clip.pairs import DEFAULT_TEXT_FIELDS
+from clip.report import format_report, write_results
+from clip.tables import read_column
+from common.augment import square
+from common.device import choose_device
+from common.image_store import STORE_SCALE, ImageStore
+from common.retrieval import rank_both_ways, same_words, similarity_statistics
+from common.script import report_left_out, run_script
 
 CLASSES = {
     "label": lambda pair: pair.label,
@@ -67,15 +67,21 @@ def main(argv: list[str]) -> dict[str, Any]:
     labels, fit_labels = ([class_of[pair.key] for pair in images.pairs] for images in (asked, to_fit))
     fit_vectors = encode_store(model, to_fit.store, device, args.batch_size) if any(fit_labels) else None
     report = {
-        "weights": str(args.weights), "data_dir": str(args.data_dir), "split": args.split,
-        "images": len(dataset), "texts": len(encoded.texts), "different_texts": int(text_ids.max()) + 1,
-        "texts_cut": dataset.cut_texts, "left_out": len(skipped), "note": note_on(args, settings),
+        "weights": str(args.weights),
+        "data_dir": str(args.data_dir),
+        "split": args.split,
+        "images": len(dataset),
+        "texts": len(encoded.texts),
+        "different_texts": int(text_ids.max()) + 1,
+        "texts_cut": dataset.cut_texts,
+        "left_out": len(skipped),
+        "note": note_on(args, settings),
         "retrieval": measure_retrieval(*rankings, encoded.image_of_text),
         "similarity": similarity_statistics(*vectors, text_ids),
         "found_text": measure_found_texts(rankings[0], encoded),
         "classes_from": source,
         **measure_classes(model, encoded.image_vectors, labels, fit_vectors, fit_labels, args.templates, device),
-    }  # fmt: skip
+    }
     write_results(args.output_dir, report, rankings, encoded, [pair.key for pair in asked.pairs], skipped)
     print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else format_report(report, args.output_dir))
     return report
@@ -86,10 +92,16 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="best_model.pth, or folder or name of a Hugging Face CLIP")
     parser.add_argument("--data_dir", type=Path, required=True, help="pairs in any form that train.py reads")
     parser.add_argument("--output_dir", type=Path, default=Path("results/evaluation"), help="default %(default)s")
-    parser.add_argument("--split", help="only this split: train or val as the training of these weights split the "
-                        "folder, or a word of --split_csv")  # fmt: skip
-    parser.add_argument("--split_csv", type=Path, help="table with columns image and split; the linear probe is then "
-                        "fitted to the images of its 'train'")  # fmt: skip
+    parser.add_argument(
+        "--split",
+        help="only this split: train or val as the training of these weights split the "
+        "folder, or a word of --split_csv",
+    )
+    parser.add_argument(
+        "--split_csv",
+        type=Path,
+        help="table with columns image and split; the linear probe is then fitted to the images of its 'train'",
+    )
     parser.add_argument("--classes", choices=CLASSES, default="label", help="what is the class; default %(default)s")
     parser.add_argument("--classes_csv", type=Path, help="table of images and classes, in place of --classes")
     parser.add_argument("--class_column", default="category", help="the classes in it; default %(default)s")

@@ -19,18 +19,18 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
-from tokenizers import Tokenizer as BackendTokenizer  # noqa: E402
-from torch import nn  # noqa: E402
-from transformers import CLIPTokenizer  # noqa: E402
+import torch
+from tokenizers import Tokenizer as BackendTokenizer
+from torch import nn
+from transformers import CLIPTokenizer
 
-from clip.huggingface import write_huggingface, write_vocabulary  # noqa: E402
-from clip.model import CLIPModel, load_clip  # noqa: E402
-from common.checkpoint import write_atomically  # noqa: E402
-from common.onnx_file import in_words, random_images, write_onnx  # noqa: E402
-from common.run import write_json  # noqa: E402
-from common.script import run_script  # noqa: E402
-from common.timm_folder import write_timm_folder  # noqa: E402
+from clip.huggingface import write_huggingface, write_vocabulary
+from clip.model import CLIPModel, load_clip
+from common.checkpoint import write_atomically
+from common.onnx_file import in_words, random_images, write_onnx
+from common.run import write_json
+from common.script import run_script
+from common.timm_folder import write_timm_folder
 
 
 class ImageTower(nn.Module):
@@ -81,24 +81,32 @@ def preprocessing(model: CLIPModel) -> dict[str, Any]:
     size, bias = model.image_size, model.network.logit_bias
     return {
         "image": {
-            "name": "image", "shape": ["batch", 3, size, size], "type": "uint8", "channels": "RGB",
+            "name": "image",
+            "shape": ["batch", 3, size, size],
+            "type": "uint8",
+            "channels": "RGB",
             "resize": [
                 "decode upright (EXIF orientation applied), 8-bit RGB, transparency on white",
                 f"scale the shorter side to {size} pixels, the other in proportion and rounded down, bicubic "
                 "(Pillow's, with antialiasing)",
                 f"cut out the centred {size} x {size} pixels: left = round((width - {size}) / 2), top likewise",
             ],
-            "size": size, "interpolation": "bicubic", "normalised_inside": True,
-            "mean": model.facts["mean"], "std": model.facts["std"],
+            "size": size,
+            "interpolation": "bicubic",
+            "normalised_inside": True,
+            "mean": model.facts["mean"],
+            "std": model.facts["std"],
         },
         "text": {
-            "name": "tokens", "shape": ["batch", model.tokenizer.context_length], "type": "int64",
+            "name": "tokens",
+            "shape": ["batch", model.tokenizer.context_length],
+            "type": "int64",
             "tokenizer": "tokenizer.json",
         },
         "logits": "scale * image_vectors @ text_vectors.T + bias",
         "scale": model.scale.item(),
         "bias": 0.0 if bias is None else bias.item(),
-    }  # fmt: skip
+    }
 
 
 def export_onnx(model: CLIPModel, folder: Path) -> dict[str, float]:
@@ -128,8 +136,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="clip/export.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--weights", required=True, help="a file of train.py, a folder, or a name on the Hub")
     parser.add_argument("--output", required=True, type=Path, help="the folder to write")
-    parser.add_argument("--format", choices=("onnx", "transformers", "timm"), default="onnx",
-                        help="default: %(default)s")  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("onnx", "transformers", "timm"), default="onnx", help="default: %(default)s"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     args = parser.parse_args(argv)
     model, _ = load_clip(args.weights)

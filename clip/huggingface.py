@@ -17,9 +17,12 @@ from clip.model import CLIPModel
 
 # ours -> theirs; {n} is the number of a block, at the same place in both.
 BLOCK = {
-    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
-}  # fmt: skip
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
 VISION = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
@@ -34,8 +37,10 @@ TEXT = {
     "logit_scale": "logit_scale",
 }
 TRANSPOSED = {"visual.proj": "visual_projection.weight", "text_projection": "text_projection.weight"}
-TOWERS = {"visual.transformer.resblocks.": "vision_model.encoder.layers.",
-          "transformer.resblocks.": "text_model.encoder.layers."}  # fmt: skip
+TOWERS = {
+    "visual.transformer.resblocks.": "vision_model.encoder.layers.",
+    "transformer.resblocks.": "text_model.encoder.layers.",
+}
 
 
 def to_transformers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -113,9 +118,11 @@ def write_huggingface(model: CLIPModel, folder: str | Path) -> None:
     theirs.save_pretrained(folder)
     size = model.image_size
     CLIPImageProcessor(
-        size={"shortest_edge": size}, crop_size={"height": size, "width": size},
-        image_mean=model.facts["mean"], image_std=model.facts["std"],
-    ).save_pretrained(folder)  # fmt: skip
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=model.facts["mean"],
+        image_std=model.facts["std"],
+    ).save_pretrained(folder)
     write_vocabulary(Path(folder), model.facts["tokenizer"]["context_length"])
 
 
@@ -129,17 +136,25 @@ def _architecture(config: CLIPConfig) -> dict:
         "embed_dim": config.projection_dim,
         "quick_gelu": vision.hidden_act == "quick_gelu",
         "vision_cfg": {
-            "image_size": vision.image_size, "layers": vision.num_hidden_layers, "width": vision.hidden_size,
-            "head_width": vision.hidden_size // vision.num_attention_heads, "patch_size": vision.patch_size,
-            "mlp_ratio": vision.intermediate_size / vision.hidden_size, "norm_kwargs": {"eps": vision.layer_norm_eps},
+            "image_size": vision.image_size,
+            "layers": vision.num_hidden_layers,
+            "width": vision.hidden_size,
+            "head_width": vision.hidden_size // vision.num_attention_heads,
+            "patch_size": vision.patch_size,
+            "mlp_ratio": vision.intermediate_size / vision.hidden_size,
+            "norm_kwargs": {"eps": vision.layer_norm_eps},
         },
         "text_cfg": {
-            "context_length": text.max_position_embeddings, "vocab_size": text.vocab_size, "width": text.hidden_size,
-            "heads": text.num_attention_heads, "layers": text.num_hidden_layers,
-            "mlp_ratio": text.intermediate_size / text.hidden_size, "norm_kwargs": {"eps": text.layer_norm_eps},
+            "context_length": text.max_position_embeddings,
+            "vocab_size": text.vocab_size,
+            "width": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "layers": text.num_hidden_layers,
+            "mlp_ratio": text.intermediate_size / text.hidden_size,
+            "norm_kwargs": {"eps": text.layer_norm_eps},
             **pooling,
         },
-    }  # fmt: skip
+    }
 
 
 def _config(model: CLIPModel) -> CLIPConfig:
@@ -151,22 +166,32 @@ def _config(model: CLIPModel) -> CLIPConfig:
         raise ValueError("a Hugging Face CLIP has no bias beside its scale; this model was trained with --loss siglip")
     shared = {"hidden_act": "quick_gelu" if architecture.get("quick_gelu") else "gelu"}
     vision_config = CLIPVisionConfig(
-        hidden_size=vision["width"], num_hidden_layers=vision["layers"], image_size=vision["image_size"],
-        num_attention_heads=vision["width"] // vision.get("head_width", 64), patch_size=vision["patch_size"],
-        intermediate_size=round(vision["width"] * vision.get("mlp_ratio", 4)), **shared,
-        layer_norm_eps=(vision.get("norm_kwargs") or {}).get("eps", 1e-5), projection_dim=architecture["embed_dim"],
-    )  # fmt: skip
+        hidden_size=vision["width"],
+        num_hidden_layers=vision["layers"],
+        image_size=vision["image_size"],
+        num_attention_heads=vision["width"] // vision.get("head_width", 64),
+        patch_size=vision["patch_size"],
+        intermediate_size=round(vision["width"] * vision.get("mlp_ratio", 4)),
+        **shared,
+        layer_norm_eps=(vision.get("norm_kwargs") or {}).get("eps", 1e-5),
+        projection_dim=architecture["embed_dim"],
+    )
     end = text["vocab_size"] - 1
     text_config = CLIPTextConfig(
-        hidden_size=text["width"], num_hidden_layers=text["layers"], num_attention_heads=text["heads"],
-        vocab_size=text["vocab_size"], max_position_embeddings=text["context_length"],
-        intermediate_size=round(text["width"] * text.get("mlp_ratio", 4)), **shared,
-        layer_norm_eps=(text.get("norm_kwargs") or {}).get("eps", 1e-5), projection_dim=architecture["embed_dim"],
-        bos_token_id=end - 1, eos_token_id=text.get("eos_id", end), pad_token_id=text.get("eos_id", end),
-    )  # fmt: skip
-    return CLIPConfig(
-        text_config=text_config, vision_config=vision_config, projection_dim=architecture["embed_dim"]
-    )  # fmt: skip
+        hidden_size=text["width"],
+        num_hidden_layers=text["layers"],
+        num_attention_heads=text["heads"],
+        vocab_size=text["vocab_size"],
+        max_position_embeddings=text["context_length"],
+        intermediate_size=round(text["width"] * text.get("mlp_ratio", 4)),
+        **shared,
+        layer_norm_eps=(text.get("norm_kwargs") or {}).get("eps", 1e-5),
+        projection_dim=architecture["embed_dim"],
+        bos_token_id=end - 1,
+        eos_token_id=text.get("eos_id", end),
+        pad_token_id=text.get("eos_id", end),
+    )
+    return CLIPConfig(text_config=text_config, vision_config=vision_config, projection_dim=architecture["embed_dim"])
 
 
 def write_vocabulary(folder: Path, context_length: int) -> None:
@@ -178,9 +203,13 @@ def write_vocabulary(folder: Path, context_length: int) -> None:
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
     facts = {
-        "tokenizer_class": "CLIPTokenizer", "model_max_length": context_length, "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
-    }  # fmt: skip
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": context_length,
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 

@@ -21,22 +21,22 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import torch
+from PIL import Image
+from tqdm import tqdm
 
-from clip.encode import encode_texts  # noqa: E402
-from clip.heatmaps import find_method, heatmap  # noqa: E402
-from clip.model import CLIPModel, load_clip  # noqa: E402
-from clip.pairs import DEFAULT_TEXT_FIELDS  # noqa: E402
-from clip.pictures import overlay, side_by_side  # noqa: E402
-from clip.text_list import read_texts, true_texts  # noqa: E402
-from common.checkpoint import write_lines  # noqa: E402
-from common.contact_sheet import Cell, contact_sheet, save_picture  # noqa: E402
-from common.device import choose_device  # noqa: E402
-from common.image_index import ImageIndex, key_of  # noqa: E402
-from common.images import open_image  # noqa: E402
-from common.script import report_left_out, run_script  # noqa: E402
+from clip.encode import encode_texts
+from clip.heatmaps import find_method, heatmap
+from clip.model import CLIPModel, load_clip
+from clip.pairs import DEFAULT_TEXT_FIELDS
+from clip.pictures import overlay, side_by_side
+from clip.text_list import read_texts, true_texts
+from common.checkpoint import write_lines
+from common.contact_sheet import Cell, contact_sheet, save_picture
+from common.device import choose_device
+from common.image_index import ImageIndex, key_of
+from common.images import open_image
+from common.script import report_left_out, run_script
 
 SHOWN = 24  # images in overview.png, and lines of results on the screen
 
@@ -49,8 +49,9 @@ def rank_texts(similarity: torch.Tensor, scale: float, top_k: int, true: set[int
     """
     probability = (scale * similarity).softmax(0)
     best = similarity.topk(min(top_k, len(similarity))).indices.tolist()
-    row = {"top": [{"text": one, "score": float(similarity[one]), "probability": float(probability[one])}
-                   for one in best]}  # fmt: skip
+    row = {
+        "top": [{"text": one, "score": float(similarity[one]), "probability": float(probability[one])} for one in best]
+    }
     if true:
         mine = torch.zeros(len(similarity), dtype=torch.bool)
         mine[list(true)] = True
@@ -103,9 +104,13 @@ def heatmap_names(paths: list[Path]) -> list[str]:
 
 
 def draw_maps(
-    model: CLIPModel, images: list[Image.Image], vectors: torch.Tensor, shared: torch.Tensor | None, method: str | None,
+    model: CLIPModel,
+    images: list[Image.Image],
+    vectors: torch.Tensor,
+    shared: torch.Tensor | None,
+    method: str | None,
     device: torch.device,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Images and a text vector (B, D) for each -> (B, rows, columns)."""
     pixels = torch.stack([model.preprocess(image) for image in images]).to(device)
     return heatmap(model, pixels, vectors.to(device), method, None if shared is None else shared.to(device)).cpu()
@@ -155,8 +160,10 @@ def report(result: dict, output_dir: Path) -> str:
         lines.append(f"... and {len(rows) - SHOWN} more")
     ranks = [row["true_rank"] for row in rows if "true_rank" in row]
     if ranks:
-        lines.append(f"the best text is the true one for {sum(rank == 1 for rank in ranks)} of {len(ranks)} images "
-                     f"({result['texts']} texts), median rank {sorted(ranks)[len(ranks) // 2]}")  # fmt: skip
+        lines.append(
+            f"the best text is the true one for {sum(rank == 1 for rank in ranks)} of {len(ranks)} images "
+            f"({result['texts']} texts), median rank {sorted(ranks)[len(ranks) // 2]}"
+        )
     for row in result.get("queries", []):
         lines += [row["query"], *(f"{one['score']:7.3f}  {one['image']}" for one in row["found"])]
     return "\n".join([*lines, f"pictures are in {output_dir}"])
@@ -195,8 +202,9 @@ def main(argv: list[str]) -> dict:
     fields = content.get("settings", {}).get("text_fields", DEFAULT_TEXT_FIELDS)
     texts, named, skipped = read_texts(args.metadata, fields) if args.metadata else ([], {}, {})
     key = key_of(model, model.image_size)
-    index = ImageIndex(args.data_root, image_encoder(model, device), key, args.cache_dir, args.batch_size,
-                       quiet=args.json)  # fmt: skip
+    index = ImageIndex(
+        args.data_root, image_encoder(model, device), key, args.cache_dir, args.batch_size, quiet=args.json
+    )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     skipped |= {str(path): why for path, why in index.skipped.items()}
     report_left_out(skipped)

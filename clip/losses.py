@@ -48,9 +48,12 @@ def clip_loss(
 
 
 def siglip_loss(
-    images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor,
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor,
     positives: torch.Tensor | None = None,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Every pair of image and text on its own: do they belong together (Zhai et al. 2023, equation 1)."""
     images, texts = images.float(), texts.float()
     logits = scale * images @ gather_with_gradient(texts).T + bias  # (B, W * B)

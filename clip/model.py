@@ -49,11 +49,20 @@ class CLIPModel(nn.Module):
     """
 
     def __init__(
-        self, model_name: str = "ViT-B/32", pretrained: str | None = None, *, image_size: int | None = None,
-        projection_dim: int | None = None, patch_dropout: float = 0.0, image_tower: str | None = None,
-        image_weights: bool | str = False, text_tower: str | None = None, sigmoid: bool = False,
-        normalisation: str = "auto", facts: dict[str, Any] | None = None,
-    ):  # fmt: skip
+        self,
+        model_name: str = "ViT-B/32",
+        pretrained: str | None = None,
+        *,
+        image_size: int | None = None,
+        projection_dim: int | None = None,
+        patch_dropout: float = 0.0,
+        image_tower: str | None = None,
+        image_weights: bool | str = False,
+        text_tower: str | None = None,
+        sigmoid: bool = False,
+        normalisation: str = "auto",
+        facts: dict[str, Any] | None = None,
+    ):
         super().__init__()
         if facts is None:
             architecture = architecture_of(model_name, image_size, projection_dim, patch_dropout, image_tower)

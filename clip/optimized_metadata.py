@@ -39,16 +39,16 @@ from pathlib import Path, PurePosixPath
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import numpy as np
+from tqdm import tqdm
 
-from clip.persona.looks import find_looks  # noqa: E402
-from clip.persona.person import find_traits  # noqa: E402
-from clip.persona.sentence import count_tokens, write_sentence  # noqa: E402
-from clip.persona.text import clean_name, clean_text  # noqa: E402
-from common import lfs  # noqa: E402
-from common.checkpoint import write_atomically  # noqa: E402
-from common.script import run_script  # noqa: E402
+from clip.persona.looks import find_looks
+from clip.persona.person import find_traits
+from clip.persona.sentence import count_tokens, write_sentence
+from clip.persona.text import clean_name, clean_text
+from common import lfs
+from common.checkpoint import write_atomically
+from common.script import run_script
 
 NAMED_LINES = 100  # broken lines that the report names; more are counted
 
@@ -71,9 +71,13 @@ def _optimise(record: dict, max_tokens: int) -> tuple[dict, bool]:
         clean_text(_as_text(record.get("personality"))),
     )
     line = {
-        "id": _stem(record["file_name"]), "file_name": record["file_name"], "character": character, "title": title,
-        **find_looks(appearance, character), "personality": find_traits(personality, character),
-    }  # fmt: skip
+        "id": _stem(record["file_name"]),
+        "file_name": record["file_name"],
+        "character": character,
+        "title": title,
+        **find_looks(appearance, character),
+        "personality": find_traits(personality, character),
+    }
     text, cut = write_sentence(line, appearance, max_tokens)
     return {**line, "text": text}, cut
 
@@ -176,10 +180,14 @@ def optimise_file(metadata: Path, output: Path, max_tokens: int = 77, max_broken
             for key in ("hair", "eyes", "appearance"):
                 with_key[key] += any(line[key].values())
     return {
-        "metadata": str(metadata), "output": str(output), "written": written, **report,
+        "metadata": str(metadata),
+        "output": str(output),
+        "written": written,
+        **report,
         "share": {**{f"with {key}": count / written for key, count in with_key.items()}, "sentence cut": cut / written},
-        "mean_tokens": tokens / written, "max_tokens": max_tokens,
-    }  # fmt: skip
+        "mean_tokens": tokens / written,
+        "max_tokens": max_tokens,
+    }
 
 
 def _check_paths(metadata: Path, output: Path) -> None:

@@ -4,9 +4,7 @@ import torch
 
 from clip.model import CLIPModel
 
-ABOVE_ALL_BLOCKS = {
-    "proj", "head", "ln_post", "ln_final", "text_projection", "attnpool", "logit_scale", "logit_bias"
-}  # fmt: skip
+ABOVE_ALL_BLOCKS = {"proj", "head", "ln_post", "ln_final", "text_projection", "attnpool", "logit_scale", "logit_bias"}
 
 
 def parameter_groups(model: CLIPModel, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:

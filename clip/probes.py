@@ -80,8 +80,9 @@ def linear_probe(
     if len(set(labels[usable].tolist())) < 2:
         raise ValueError(f"fewer than two classes have {FEWEST} images to fit to")
     if training is None:
-        fit, asked = train_test_split(usable, test_size=_test_size(labels[usable]), random_state=seed,
-                                      stratify=labels[usable])  # fmt: skip
+        fit, asked = train_test_split(
+            usable, test_size=_test_size(labels[usable]), random_state=seed, stratify=labels[usable]
+        )
     else:
         fit, asked = usable[chosen[usable]], usable[~chosen[usable]]
         if not len(asked):
@@ -100,10 +101,14 @@ def linear_probe(
     classes = len(set(labels[fit].tolist()))
     majority = Counter(labels[fit].tolist()).most_common(1)[0][0]
     return {
-        "classes": classes, "images_to_fit": len(fit), "images_asked": len(asked), "left_out_classes": rare,
-        "C": search.best_params_["logisticregression__C"], "top1": _accuracy(right, classes, 1),
+        "classes": classes,
+        "images_to_fit": len(fit),
+        "images_asked": len(asked),
+        "left_out_classes": rare,
+        "C": search.best_params_["logisticregression__C"],
+        "top1": _accuracy(right, classes, 1),
         "largest_class": 100 * float(np.mean(labels[asked] == majority)),
-    }  # fmt: skip
+    }
 
 
 def _test_size(labels: np.ndarray) -> int:

@@ -42,10 +42,15 @@ def describe_queries(rankings: tuple[Ranking, Ranking], encoded: Encoded, names:
         values = zip(*(column.tolist() for column in columns))
         for query, own_answers, (rank, found, found_score, true_score, true_count) in zip(queries, true, values):
             yield {
-                "direction": direction, "query": query, "rank": rank,
-                "found": gallery[found], "found_score": round(found_score, 6),
-                "true": own_answers, "true_score": round(true_score, 6), "true_in_gallery": true_count,
-            }  # fmt: skip
+                "direction": direction,
+                "query": query,
+                "rank": rank,
+                "found": gallery[found],
+                "found_score": round(found_score, 6),
+                "true": own_answers,
+                "true_score": round(true_score, 6),
+                "true_in_gallery": true_count,
+            }
 
 
 def format_report(report: dict[str, Any], folder: Path) -> str:
@@ -63,8 +68,9 @@ def format_report(report: dict[str, Any], folder: Path) -> str:
         lines += [title, *(row(label, numbers[f"{direction}_{name}"]) for label, name in names.items())]
     lines += [row("RSum, 0 to 600", report["retrieval"]["rsum"], indent=0), *similarity_lines(report["similarity"])]
     lines.append(f"{WHAT_BLEU_IS} ({report['found_text']['images']} images)")
-    lines += [row(f"{name.upper()}, 0 to 100", report["found_text"][name])
-              for name in ("bleu", "rouge1", "rouge2", "rougeL")]  # fmt: skip
+    lines += [
+        row(f"{name.upper()}, 0 to 100", report["found_text"][name]) for name in ("bleu", "rouge1", "rouge2", "rougeL")
+    ]
     lines += class_lines("zero-shot classification", report["zero_shot"], report["classes_from"])
     lines += class_lines("linear probe", report["linear_probe"], report["classes_from"])
     return "\n".join([*lines, f"\nevery query, the numbers and two pictures are in {folder}"])

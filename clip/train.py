@@ -14,31 +14,31 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
-from accelerate import Accelerator  # noqa: E402
-from accelerate.utils import broadcast_object_list, set_seed  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
+from torch.utils.data import DataLoader
 
-from clip import config  # noqa: E402
-from clip.architectures import OPENAI_NAMES  # noqa: E402
-from clip.charts import draw_both  # noqa: E402
-from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs  # noqa: E402
-from clip.encode import encode_pairs  # noqa: E402
-from clip.losses import LOSSES  # noqa: E402
-from clip.measures import measure_retrieval  # noqa: E402
-from clip.model import CLIPLearner, CLIPModel, load_clip, save_clip  # noqa: E402
-from clip.optimizer import parameter_groups  # noqa: E402
-from common.augment import Augmentation  # noqa: E402
-from common.batches import ShuffledBatches  # noqa: E402
-from common.device import make_accelerator  # noqa: E402
-from common.image_store import STORE_SCALE, ImageStore  # noqa: E402
-from common.loop import Trainer  # noqa: E402
-from common.plan import Plan  # noqa: E402
-from common.plots import plot_curves  # noqa: E402
-from common.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics  # noqa: E402
-from common.run import Run, write_json  # noqa: E402
-from common.script import refuse_many_left_out, report_left_out, run_script  # noqa: E402
-from common.settings import read_settings  # noqa: E402
+from clip import config
+from clip.architectures import OPENAI_NAMES
+from clip.charts import draw_both
+from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs
+from clip.encode import encode_pairs
+from clip.losses import LOSSES
+from clip.measures import measure_retrieval
+from clip.model import CLIPLearner, CLIPModel, load_clip, save_clip
+from clip.optimizer import parameter_groups
+from common.augment import Augmentation
+from common.batches import ShuffledBatches
+from common.device import make_accelerator
+from common.image_store import STORE_SCALE, ImageStore
+from common.loop import Trainer
+from common.plan import Plan
+from common.plots import plot_curves
+from common.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics
+from common.run import Run, write_json
+from common.script import refuse_many_left_out, report_left_out, run_script
+from common.settings import read_settings
 
 BUILDING = ("pretrained", "image_size", "projection_dim", "image_tower", "text_tower", "normalisation", "patch_dropout")
 CURVES = {
@@ -132,12 +132,17 @@ def build_model(settings: Namespace) -> CLIPModel:
         model.train()
     else:
         model = CLIPModel(
-            settings.model_name, settings.pretrained or None,
-            image_size=settings.image_size or None, projection_dim=settings.projection_dim or None,
-            patch_dropout=settings.patch_dropout, image_tower=settings.image_tower or None,
-            image_weights=settings.image_weights, text_tower=settings.text_tower or None,
-            sigmoid=settings.loss == "siglip", normalisation=settings.normalisation,
-        )  # fmt: skip
+            settings.model_name,
+            settings.pretrained or None,
+            image_size=settings.image_size or None,
+            projection_dim=settings.projection_dim or None,
+            patch_dropout=settings.patch_dropout,
+            image_tower=settings.image_tower or None,
+            image_weights=settings.image_weights,
+            text_tower=settings.text_tower or None,
+            sigmoid=settings.loss == "siglip",
+            normalisation=settings.normalisation,
+        )
     if settings.loss == "siglip" and model.network.logit_bias is None:
         raise ValueError(f"--loss siglip: {settings.model_name} was trained with --loss clip and has no bias; use that")
     if settings.freeze_backbone:
@@ -179,21 +184,36 @@ def build_trainer(
     settings: Namespace, model: CLIPModel, train_set: PairDataset, accelerator: Accelerator, run: Run | None
 ) -> Trainer:
     batches = ShuffledBatches(
-        len(train_set), settings.batch_size * settings.accum_batches, settings.seed,
-        accelerator.process_index, accelerator.num_processes,
-    )  # fmt: skip
+        len(train_set),
+        settings.batch_size * settings.accum_batches,
+        settings.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
     on_cpu = accelerator.device.type == "cpu"
     workers = settings.num_workers if settings.num_workers >= 0 else 0 if on_cpu else min(8, torch.get_num_threads())
     loader = DataLoader(
-        train_set, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0,
-        pin_memory=not on_cpu, generator=torch.Generator(), collate_fn=train_set.collate,
-    )  # fmt: skip
+        train_set,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=not on_cpu,
+        generator=torch.Generator(),
+        collate_fn=train_set.collate,
+    )
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
     plan = Plan(
-        settings.num_epochs, settings.learning_rate, settings.min_learning_rate, settings.warmup_steps,
-        settings.gradient_clip_norm, 1, settings.log_steps, settings.save_steps, settings.max_bad_steps,
-    )  # fmt: skip
+        settings.num_epochs,
+        settings.learning_rate,
+        settings.min_learning_rate,
+        settings.warmup_steps,
+        settings.gradient_clip_norm,
+        1,
+        settings.log_steps,
+        settings.save_steps,
+        settings.max_bad_steps,
+    )
     if settings.compile:
         model.network.visual.compile()  # in place, so names of weights stay; texts change their length too often
     learner = CLIPLearner(model, settings.loss, not settings.plain, settings.accum_batches)
@@ -201,9 +221,7 @@ def build_trainer(
     return Trainer(accelerator, learner, optimizer, loader, plan, run, last, settings.ema_decay)
 
 
-def describe(
-    train_set: PairDataset, val_set: PairDataset, trainer: Trainer, settings: Namespace, run: Run
-) -> None:  # fmt: skip
+def describe(train_set: PairDataset, val_set: PairDataset, trainer: Trainer, settings: Namespace, run: Run) -> None:
     learning = sum(parameter.numel() for parameter in trainer.plain_model.parameters() if parameter.requires_grad)
     texts, cut = train_set.all_texts + val_set.all_texts, train_set.cut_texts + val_set.cut_texts
     limit = trainer.plain_model.model.tokenizer.context_length
@@ -244,12 +262,20 @@ def save_and_show(epoch: int, values: dict[str, float], trainer: Trainer, settin
         facts = {"settings": vars(settings), "epoch": epoch + 1, "step": progress.step, "metrics": values}
         save_clip(Path(settings.checkpoint_dir) / "best_model.pth", trainer.best_model.model, **facts)
     plot_curves(Path(settings.results_dir) / "training_curves.png", progress.history, CURVES)
-    shown = {"loss": "train/loss", "I2T R@1": "val/i2t_r1", "R@5": "val/i2t_r5", "T2I R@1": "val/t2i_r1",
-             "R@5 ": "val/t2i_r5", "RSum": "val/rsum", "gap": "val/similarity_gap"}  # fmt: skip
+    shown = {
+        "loss": "train/loss",
+        "I2T R@1": "val/i2t_r1",
+        "R@5": "val/i2t_r5",
+        "T2I R@1": "val/t2i_r1",
+        "R@5 ": "val/t2i_r5",
+        "RSum": "val/rsum",
+        "gap": "val/similarity_gap",
+    }
     line = "  ".join(
         f"{label} {values[name]:.{3 if label in ('loss', 'gap') else 1}f}"
-        for label, name in shown.items() if name in values
-    )  # fmt: skip
+        for label, name in shown.items()
+        if name in values
+    )
     print(f"epoch {epoch + 1}/{settings.num_epochs}  {line}{'  best so far' if better else ''}")
 
 
@@ -258,10 +284,14 @@ def finish(trainer: Trainer, val_set: PairDataset, settings: Namespace) -> dict[
     progress, folder = trainer.progress, Path(settings.results_dir)
     best = Path(settings.checkpoint_dir) / "best_model.pth"
     results = {
-        "epochs": progress.epoch, "steps": progress.step, "skipped_steps": progress.left_out,
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "skipped_steps": progress.left_out,
         "best_epoch": progress.best_epoch + 1,
-        "best": progress.history[progress.best_epoch], "settings": vars(settings), "history": progress.history,
-    }  # fmt: skip
+        "best": progress.history[progress.best_epoch],
+        "settings": vars(settings),
+        "history": progress.history,
+    }
     if len(val_set):
         model, _ = load_clip(best, trainer.accelerator.device)
         found = encode_pairs(model, val_set, trainer.accelerator.device, quiet=True)

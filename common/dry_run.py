@@ -167,13 +167,21 @@ def _changes_first(func) -> bool:
 
 
 INDEXING = (
-    aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default,
-    aten._unsafe_index.Tensor, aten._unsafe_index_put.default,
-)  # fmt: skip
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+    aten._unsafe_index.Tensor,
+    aten._unsafe_index_put.default,
+)
 FILLED = (
-    aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.new_zeros.default,
-    aten.new_ones.default, aten.new_full.default,
-)  # fmt: skip
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+)
 OPERATIONS = {  # the attention of CPUs is not in torch's own list
     **flop_registry,
     # Either gradient costs what the forward pass does; torch's own formula takes grouped weights for whole ones.
@@ -203,8 +211,9 @@ def dry_step(step: TrainingStep, precision: str, checkpointing: bool, samples: i
         run.register(value, "batch")
     hooks = [
         parameter.register_post_accumulate_grad_hook(lambda one: run.register(one.grad, "gradients"))
-        for parameter in model.parameters() if parameter.requires_grad
-    ]  # fmt: skip
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    ]
     batches = [batch] * min(step.accumulation, 2)  # a third adds nothing
 
     def at(phase: str) -> None:
@@ -229,11 +238,21 @@ def _summary(step: TrainingStep, model: nn.Module, run: DryRun, passes: int) -> 
     later = {phase: total + (0 if phase == "optimizer" else state) for phase, (total, _) in run.peaks.items()}
     phase = max(later, key=later.get)
     return StepMemory(
-        run.alive["learning"], run.alive["frozen"], run.alive["buffers"],
-        sum(one.numel() * one.element_size() for one in learning), state, average, run.alive["batch"], run.most,
-        later[phase] + average, phase, run.peaks[phase][1], sum(one.numel() for one in learning),
-        sum(one.numel() for one in frozen), run.operations * step.accumulation // passes,
-    )  # fmt: skip
+        run.alive["learning"],
+        run.alive["frozen"],
+        run.alive["buffers"],
+        sum(one.numel() * one.element_size() for one in learning),
+        state,
+        average,
+        run.alive["batch"],
+        run.most,
+        later[phase] + average,
+        phase,
+        run.peaks[phase][1],
+        sum(one.numel() for one in learning),
+        sum(one.numel() for one in frozen),
+        run.operations * step.accumulation // passes,
+    )
 
 
 def _replace_tensors(model: nn.Module, run: DryRun) -> None:

@@ -18,16 +18,19 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.dry_run import StepMemory, dry_step  # noqa: E402
-from common.script import run_script  # noqa: E402
-from common.settings import unknown_name  # noqa: E402
-from common.sharding import Share, divide  # noqa: E402
-from common.training_step import PRECISIONS, TrainingStep  # noqa: E402
+from common.dry_run import StepMemory, dry_step
+from common.script import run_script
+from common.settings import unknown_name
+from common.sharding import Share, divide
+from common.training_step import PRECISIONS, TrainingStep
 
 SYSTEMS = {
-    "style": "estimate_style", "clip": "clip.estimate", "vitp": "vitp.estimate", "blip2": "blip2_gated.estimate",
+    "style": "estimate_style",
+    "clip": "clip.estimate",
+    "vitp": "vitp.estimate",
+    "blip2": "blip2_gated.estimate",
     "llava": "llava.estimate",
-}  # fmt: skip
+}
 GIB = 2**30
 MOST_SAMPLES = 2**16  # of a device, beyond which nobody looks
 Way = tuple[str, bool]  # number format, gradient checkpointing
@@ -46,9 +49,11 @@ def main(argv: list[str]) -> dict[Way, StepMemory]:
 def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """-> what the estimate itself is told, the flags of the system"""
     parser = argparse.ArgumentParser(
-        prog="estimate.py", description=__doc__.split("\n\n")[0], allow_abbrev=False,
+        prog="estimate.py",
+        description=__doc__.split("\n\n")[0],
+        allow_abbrev=False,
         epilog="Every other flag is one of the system's train.py, --config and --demo too.",
-    )  # fmt: skip
+    )
     parser.add_argument("system", help=", ".join(SYSTEMS))
     parser.add_argument("--world_size", type=int, default=1, help="devices that share the training")
     parser.add_argument("--text_tokens", type=int, default=0, help="of a text; 0: as long as the settings allow")
@@ -91,14 +96,21 @@ def describe(step: TrainingStep, found: dict[Way, StepMemory], asked: argparse.N
         f"{asked.system}: {step.what}",
         f"{step.samples} {step.unit} in a forward pass of a device, {step.accumulation} of these a step, "
         f"{asked.world_size} device(s); {first.learning_count:,} weights learn, {first.frozen_count:,} stand still",
-        *(f"assumed: {note}" for note in step.notes), "",
+        *(f"assumed: {note}" for note in step.notes),
+        "",
         _row("GiB of one device, undivided", [_name(way) for way in found]),
-    ]  # fmt: skip
+    ]
     kinds = (
-        ("weights that learn", "learning"), ("weights that stand still", "frozen"), ("buffers", "buffers"),
-        ("gradients", "gradients"), ("optimizer's state", "state"), ("moving average", "average"), ("batch", "batch"),
-        ("activations, at their most", "activations"), ("peak of a step", "peak"),
-    )  # fmt: skip
+        ("weights that learn", "learning"),
+        ("weights that stand still", "frozen"),
+        ("buffers", "buffers"),
+        ("gradients", "gradients"),
+        ("optimizer's state", "state"),
+        ("moving average", "average"),
+        ("batch", "batch"),
+        ("activations, at their most", "activations"),
+        ("peak of a step", "peak"),
+    )
     lines += [_row(label, [f"{getattr(one, kind) / GIB:.3f}" for one in found.values()]) for label, kind in kinds]
     lines.append(_row("  reached in", [one.phase for one in found.values()]))
     lines.append(_row("10^12 operations of a step", [f"{one.operations / 1e12:.3f}" for one in found.values()]))
@@ -116,8 +128,12 @@ def describe(step: TrainingStep, found: dict[Way, StepMemory], asked: argparse.N
 
 def _divided(step: TrainingStep, found: dict[Way, StepMemory], world: int) -> list[str]:
     """Each engine's formula, for the ways that the settings ask for."""
-    lines = [_row(f"GiB of each of {world} devices, by formula",
-                  ["weights", "gradients", "state", "rest", "at most", "sent a step"])]  # fmt: skip
+    lines = [
+        _row(
+            f"GiB of each of {world} devices, by formula",
+            ["weights", "gradients", "state", "rest", "at most", "sent a step"],
+        )
+    ]
     for (precision, checked), one in found.items():
         if checked != _checkpointing(step)[0]:
             continue

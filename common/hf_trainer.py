@@ -70,10 +70,12 @@ class SteadyTrainer(Trainer):
         earlier = [entry["skipped_steps"] for entry in self.state.log_history if "skipped_steps" in entry]
         folder = Path(self.args.output_dir)
         return BadSteps(
-            self.model, 1 if self.is_deepspeed_enabled else self.max_bad_steps,
+            self.model,
+            1 if self.is_deepspeed_enabled else self.max_bad_steps,
             folder / "skipped_steps.jsonl" if self.args.should_save else None,
-            "a lower --learning_rate or --bf16 in place of --fp16 usually helps", max(earlier, default=0),
-        )  # fmt: skip
+            "a lower --learning_rate or --bf16 in place of --fp16 usually helps",
+            max(earlier, default=0),
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Without what is no number: JSON has none for it."""

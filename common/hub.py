@@ -18,10 +18,19 @@ from common.run import write_json
 # Weights and what reads them; what a run needs to go on, its logs and its command line stay here.
 WEIGHTS = ("*.safetensors", "*.onnx")
 CONFIGS = (
-    "config.json", "generation_config.json", "adapter_config.json", "trained_on.json", "processor_config.json",
-    "preprocessor_config.json", "video_preprocessor_config.json", "preprocessing.json", "settings.json",
-    "tokenizer_config.json", "special_tokens_map.json", "*.safetensors.index.json",
-)  # fmt: skip
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "trained_on.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "preprocessing.json",
+    "settings.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "*.safetensors.index.json",
+)
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "*.model", "*.jinja")
 INFORMATION = ("settings", "_name_or_path")  # keys that nothing is built from
 PLACE = re.compile(r"(?:^|[\s=:,'\"])(?:~|/[\w.-]+)/[\w.-]|^\.\.?/|^[A-Za-z]:\\")
@@ -52,9 +61,10 @@ def files_to_upload(folder: Path) -> list[str]:
     """Names of a folder's own files that others need; a README is written anew, folders within it are not looked at."""
     wanted = (*WEIGHTS, *CONFIGS, *TOKENIZERS)
     names = sorted(
-        path.name for path in folder.iterdir()
+        path.name
+        for path in folder.iterdir()
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in wanted)
-    )  # fmt: skip
+    )
     if not any(fnmatch(name, pattern) for name in names for pattern in WEIGHTS):
         raise ValueError(f"{folder}: holds no weights ({', '.join(WEIGHTS)}); the folder of a finished run is meant")
     return names

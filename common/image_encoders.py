@@ -118,9 +118,12 @@ class ClipVectors(ImageEncoder):
         visual = self.model.network.visual
         try:
             found = visual.forward_intermediates(
-                self.model.normalise(pixels), indices=[layer], intermediates_only=True, output_extra_tokens=True,
+                self.model.normalise(pixels),
+                indices=[layer],
+                intermediates_only=True,
+                output_extra_tokens=True,
                 normalize_intermediates=layer == -1 and hasattr(visual, "ln_post"),
-            )  # fmt: skip
+            )
         except AssertionError as error:
             raise ValueError(f"--layer {layer}: {error}") from None
         cls = found.get("image_intermediates_prefix")
@@ -196,6 +199,10 @@ def _of_its_own_size(encoder: ImageEncoder, weights: str, image_size: int) -> Im
 
 OPENERS = {"style encoder": _open_style, "clip": _open_clip, "InternViT": _open_internvit, "timm": _open_timm}
 FOLDERS = {  # model_type in config.json: kind; of whole models the ViT is taken
-    "clip": "clip", "internvl_vision": "InternViT", "intern_vit_6b": "InternViT", "internvl": "InternViT",
-    "internvl_chat": "InternViT", "timm_wrapper": "InternViT",
-}  # fmt: skip
+    "clip": "clip",
+    "internvl_vision": "InternViT",
+    "intern_vit_6b": "InternViT",
+    "internvl": "InternViT",
+    "internvl_chat": "InternViT",
+    "timm_wrapper": "InternViT",
+}

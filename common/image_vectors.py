@@ -93,5 +93,8 @@ def _cls_and_mean(tokens: Tokens) -> torch.Tensor:
 
 
 POOLINGS: dict[str, Callable[[Tokens], torch.Tensor]] = {
-    "cls": lambda tokens: tokens.cls.float(), "mean": _mean, "gem": _gem, "cls+mean": _cls_and_mean,
-}  # fmt: skip
+    "cls": lambda tokens: tokens.cls.float(),
+    "mean": _mean,
+    "gem": _gem,
+    "cls+mean": _cls_and_mean,
+}

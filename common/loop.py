@@ -54,9 +54,16 @@ class Trainer:
     """Everything a step touches, so that it can be saved and restored together."""
 
     def __init__(
-        self, accelerator: Accelerator, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
-        loader: DataLoader, plan: Plan, run: Run | None, last: Path | None, ema_decay: float = 0.0,
-    ):  # fmt: skip
+        self,
+        accelerator: Accelerator,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loader: DataLoader,
+        plan: Plan,
+        run: Run | None,
+        last: Path | None,
+        ema_decay: float = 0.0,
+    ):
         """last: folder of the state to resume from; None keeps none."""
         if len(loader.batch_sampler) < plan.accumulation:
             raise ValueError(
@@ -70,10 +77,12 @@ class Trainer:
             self.average = average.to(accelerator.device).requires_grad_(False)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.bad_steps = BadSteps(
-            self.model, plan.max_bad_steps, run.log_folder / "skipped_steps.jsonl" if run else None,
+            self.model,
+            plan.max_bad_steps,
+            run.log_folder / "skipped_steps.jsonl" if run else None,
             (f"{last} holds the state before; " if last else "")
             + "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps",
-        )  # fmt: skip
+        )
         self.progress = Progress()
         self.sums: dict[str, torch.Tensor | float] = {}  # on the device: adding does not wait for it
         self.steps_per_epoch = len(loader.batch_sampler) // plan.accumulation
@@ -103,10 +112,14 @@ class Trainer:
         self.loader.batch_sampler.set_position(progress.epoch, progress.batch)
         seen, clock = 0, time.perf_counter()
         bar = tqdm(
-            desc=f"epoch {progress.epoch + 1}/{plan.epochs}", unit="step", leave=False, dynamic_ncols=True,
-            total=self.steps_per_epoch, initial=progress.batch // plan.accumulation,
+            desc=f"epoch {progress.epoch + 1}/{plan.epochs}",
+            unit="step",
+            leave=False,
+            dynamic_ncols=True,
+            total=self.steps_per_epoch,
+            initial=progress.batch // plan.accumulation,
             disable=not self.accelerator.is_main_process,
-        )  # fmt: skip
+        )
         batches_of_epoch = iter(self.loader)
         # An epoch's last batches are left out where they are too few for a step.
         while len(batches := list(islice(batches_of_epoch, plan.accumulation))) == plan.accumulation:

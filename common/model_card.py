@@ -12,10 +12,27 @@ from typing import Any, NamedTuple
 from huggingface_hub import ModelCardData
 
 SHOWN_SETTINGS = (  # by which a run is told from another; the rest is in the JSON beside
-    "model_name", "image_size", "epochs", "num_epochs", "num_train_epochs", "max_steps", "batch_size", "accum_batches",
-    "accumulation", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
-    "min_learning_rate", "warmup_steps", "weight_decay", "loss", "temperature", "ema_decay", "lora_rank", "seed",
-)  # fmt: skip
+    "model_name",
+    "image_size",
+    "epochs",
+    "num_epochs",
+    "num_train_epochs",
+    "max_steps",
+    "batch_size",
+    "accum_batches",
+    "accumulation",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "min_learning_rate",
+    "warmup_steps",
+    "weight_decay",
+    "loss",
+    "temperature",
+    "ema_decay",
+    "lora_rank",
+    "seed",
+)
 MARK = "<!-- This card was written by push_to_hub.py; what you change in it stays. -->"
 NO_MEASURES = ("seconds", "_second", "runtime", "steps", "epoch", "epochs")  # how names end that say nothing of quality
 
@@ -61,15 +78,23 @@ def facts_of_folder(staged: Path, source: Path) -> Facts:
 def write_card(path: Path, name: str, kind: Kind, facts: Facts, licence: str = "") -> None:
     """name: `owner/name`, or what stands for it in the examples."""
     head = ModelCardData(
-        license=licence or None, library_name=kind.library, pipeline_tag=kind.task or None, tags=list(kind.tags),
-        base_model=facts.base or None, metrics=list(facts.numbers) or None,
-    ).to_yaml()  # fmt: skip
+        license=licence or None,
+        library_name=kind.library,
+        pipeline_tag=kind.task or None,
+        tags=list(kind.tags),
+        base_model=facts.base or None,
+        metrics=list(facts.numbers) or None,
+    ).to_yaml()
     parts = [f"---\n{head}\n---\n\n# {name.rsplit('/', 1)[-1]}\n\n{kind.what}"]
     if facts.numbers:
         rows = [(f"`{measure}`", f"{value:.4g}") for measure, value in facts.numbers.items()]
         at = ", ".join(f"{what} {number}" for what, number in facts.progress.items())
-        parts.append("## Measured\n\nBy the run itself" + (f", after {at}" if at else "") + ":\n\n"
-                     + _table(("measure", "value"), rows))  # fmt: skip
+        parts.append(
+            "## Measured\n\nBy the run itself"
+            + (f", after {at}" if at else "")
+            + ":\n\n"
+            + _table(("measure", "value"), rows)
+        )
     shown = [(f"`{key}`", f"`{value}`") for key, value in facts.settings.items() if _is_shown(key, value)]
     if shown:
         parts.append("## Training\n\n" + _table(("setting", "value"), shown))

@@ -53,9 +53,14 @@ def write_onnx(
     with torch.no_grad():
         traced = torch.export.export(module, (make_input(2),), dynamic_shapes=shapes)
         program = torch.onnx.export(
-            traced, (), dynamo=True, input_names=[input_name], output_names=output_names, dynamic_shapes=shapes,
+            traced,
+            (),
+            dynamo=True,
+            input_names=[input_name],
+            output_names=output_names,
+            dynamic_shapes=shapes,
             verbose=False,
-        )  # fmt: skip
+        )
     graph = program.model.graph
     for part in (program.model, graph, *graph, *graph.initializers.values()):  # holds paths of this machine
         part.metadata_props.clear()
@@ -72,10 +77,9 @@ def write_onnx(
 
 def in_words(differences: dict[str, float]) -> str:
     """What write_onnx found, for people."""
-    return (
-        f"largest difference from PyTorch, as a share of the largest value (at most {TOLERANCE}): "
-        + ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
-    )  # fmt: skip
+    return f"largest difference from PyTorch, as a share of the largest value (at most {TOLERANCE}): " + ", ".join(
+        f"{name} {value:.1e}" for name, value in differences.items()
+    )
 
 
 @torch.no_grad()

@@ -8,10 +8,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 matplotlib.use("Agg")  # no screen needed
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from common.augment import square  # noqa: E402
-from common.checkpoint import write_atomically  # noqa: E402
+from common.augment import square
+from common.checkpoint import write_atomically
 
 
 def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[str, list[str]]) -> None:

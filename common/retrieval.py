@@ -140,10 +140,14 @@ def similarity_statistics(
     images, texts, owners = image_vectors.float(), text_vectors.float(), image_of_text.to(words.device)
     positive = _cosines(images, texts, owners, torch.arange(len(texts), device=words.device))
     if len(images) * len(texts) <= MAX_PAIRS:
-        image, text = (index.flatten() for index in torch.meshgrid(
-            torch.arange(len(images), device=words.device), torch.arange(len(texts), device=words.device),
-            indexing="ij",
-        ))  # fmt: skip
+        image, text = (
+            index.flatten()
+            for index in torch.meshgrid(
+                torch.arange(len(images), device=words.device),
+                torch.arange(len(texts), device=words.device),
+                indexing="ij",
+            )
+        )
     else:
         generator = torch.Generator().manual_seed(0)
         image = torch.randint(len(images), (MAX_PAIRS,), generator=generator).to(words.device)

@@ -28,9 +28,13 @@ class Run:
     """Opens the folders of a run. Only the main process of a distributed run makes one; `None` stands for the rest."""
 
     def __init__(
-        self, checkpoint_dir: str | Path, log_dir: str | Path, settings: dict[str, Any], resume: bool,
+        self,
+        checkpoint_dir: str | Path,
+        log_dir: str | Path,
+        settings: dict[str, Any],
+        resume: bool,
         results_dir: str | Path | None = None,
-    ):  # fmt: skip
+    ):
         """results_dir: a third folder for plots and results, where they do not belong beside the model files."""
         self.folder = Path(checkpoint_dir)
         self.results = Path(results_dir) if results_dir else self.folder

@@ -28,19 +28,33 @@ from common.sample_styles import STYLES
 
 MANIFEST = "sample_data.json"  # lists the files that are ours, so that a second call replaces those and no others
 CHINESE_STYLES = {
-    "flat": "扁平", "ink_outline": "墨线", "watercolour": "水彩", "pointillism": "点彩", "pixel_art": "像素画",
-    "halftone": "半调网点", "pencil_hatching": "彩铅排线", "mosaic": "马赛克", "neon": "霓虹灯", "woodcut": "木刻",
-    "oil_paint": "油画", "stained_glass": "彩色玻璃", "chalk": "粉笔", "paper_cut": "剪纸",
+    "flat": "扁平",
+    "ink_outline": "墨线",
+    "watercolour": "水彩",
+    "pointillism": "点彩",
+    "pixel_art": "像素画",
+    "halftone": "半调网点",
+    "pencil_hatching": "彩铅排线",
+    "mosaic": "马赛克",
+    "neon": "霓虹灯",
+    "woodcut": "木刻",
+    "oil_paint": "油画",
+    "stained_glass": "彩色玻璃",
+    "chalk": "粉笔",
+    "paper_cut": "剪纸",
     "cross_stitch": "十字绣",
-}  # fmt: skip
+}
 PORTRAIT_STYLES = ("flat", "watercolour", "pencil_hatching", "paper_cut", "halftone", "pixel_art")  # faces stay legible
 GIVEN = ("Mira", "Tomas", "Aiko", "Leander", "Suri", "Bram", "Noor", "Elif", "Ruben", "Hana", "Ivo", "Yara")
 FAMILY = ("Vale", "Okoro", "Lindqvist", "Marsh", "Tanaka", "Brook", "Castell", "Weaver", "Ibarra", "Frost", "Quill")
 STORIES = ("Paper Harbour", "The Clockwork Garden", "Tales of the North Wind")
 ENGLISH_REQUESTS = ("Describe this picture.", "What do you see?", "Write a caption for this image.")
 CHINESE_REQUESTS = ("请描述这张图片。", "图片里有什么？", "请为这张图片写一句说明。")
-STYLE_QUESTIONS = ("What is the style of this image?", "In which style is this picture drawn?",
-                   "Which drawing technique was used here?")  # fmt: skip
+STYLE_QUESTIONS = (
+    "What is the style of this image?",
+    "In which style is this picture drawn?",
+    "Which drawing technique was used here?",
+)
 
 
 @dataclass(frozen=True)
@@ -98,8 +112,10 @@ def contact_sheet(path: str | Path, num_scenes: int = 8, seed: int = 0, size: in
 
 
 def _write_styles(folder: "_Folder", num_samples: int, seed: int, size: int) -> None:
-    targets = {style: {kind: _tensor_bytes(tensor) for kind, tensor in hash_text(f"{_words(style)} style").items()}
-               for style in STYLES}  # fmt: skip
+    targets = {
+        style: {kind: _tensor_bytes(tensor) for kind, tensor in hash_text(f"{_words(style)} style").items()}
+        for style in STYLES
+    }
     truth = []
     for index, scene in enumerate(_distinct_scenes(math.ceil(num_samples / len(STYLES)), seed)):
         stem = f"scene_{index:05d}"
@@ -133,11 +149,16 @@ def _write_persona(folder: "_Folder", num_samples: int, seed: int, size: int) ->
         portrait = random_portrait(_random(seed, "portrait", index), name)
         image = f"images/portrait_{index:05d}.png"
         folder.write_image(image, _draw(portrait, _style_of(seed, index, PORTRAIT_STYLES), seed, index, size))
-        rows.append({
-            "file_name": image, "title": STORIES[index % len(STORIES)], "character": portrait.character,
-            "appearance": portrait.appearance, "personality": portrait.personality,
-            "url": f"sample:persona/{seed}/{index}",
-        })  # fmt: skip
+        rows.append(
+            {
+                "file_name": image,
+                "title": STORIES[index % len(STORIES)],
+                "character": portrait.character,
+                "appearance": portrait.appearance,
+                "personality": portrait.personality,
+                "url": f"sample:persona/{seed}/{index}",
+            }
+        )
     folder.write_lines("metadata.jsonl", rows)
 
 
@@ -169,16 +190,31 @@ def _write_conversations(folder: "_Folder", num_samples: int, seed: int, size: i
             turns += [*questions(scene, random), (STYLE_QUESTIONS[1], f"In {_words(style)} style.")]
         turns = [turns[0], *(turns[place] for place in sorted(1 + random.permutation(len(turns) - 1)[:3]))]
         turns[0] = (f"<image>\n{turns[0][0]}", turns[0][1])
-        rows.append({
-            "id": index, "image": PurePosixPath(image).name, "width": size, "height": size,
-            "conversations": [{"from": speaker, "value": text}
-                              for turn in turns for speaker, text in zip(("human", "gpt"), turn)],
-        })  # fmt: skip
+        rows.append(
+            {
+                "id": index,
+                "image": PurePosixPath(image).name,
+                "width": size,
+                "height": size,
+                "conversations": [
+                    {"from": speaker, "value": text} for turn in turns for speaker, text in zip(("human", "gpt"), turn)
+                ],
+            }
+        )
     folder.write_lines("conversations.jsonl", rows)
-    folder.write_json("meta.json", {"sample": {
-        "root": "images/", "annotation": "conversations.jsonl", "data_augment": False, "repeat_time": 1,
-        "length": len(rows), "max_dynamic_patch": 12,
-    }})  # fmt: skip
+    folder.write_json(
+        "meta.json",
+        {
+            "sample": {
+                "root": "images/",
+                "annotation": "conversations.jsonl",
+                "data_augment": False,
+                "repeat_time": 1,
+                "length": len(rows),
+                "max_dynamic_patch": 12,
+            }
+        },
+    )
 
 
 def _write_retrieval(folder: "_Folder", num_samples: int, seed: int, size: int) -> None:
@@ -194,9 +230,13 @@ def _write_retrieval(folder: "_Folder", num_samples: int, seed: int, size: int) 
 
 
 LAYOUTS = {
-    "styles": _write_styles, "captions": _write_captions, "persona": _write_persona, "vqa": _write_vqa,
-    "conversations": _write_conversations, "retrieval": _write_retrieval,
-}  # fmt: skip
+    "styles": _write_styles,
+    "captions": _write_captions,
+    "persona": _write_persona,
+    "vqa": _write_vqa,
+    "conversations": _write_conversations,
+    "retrieval": _write_retrieval,
+}
 
 
 def _draw_scenes(folder: "_Folder", count: int, seed: int, size: int) -> Iterator[tuple[str, Scene, str]]:

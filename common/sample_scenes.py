@@ -14,24 +14,48 @@ import numpy as np
 from common.sample_shapes import COLOURS, KINDS, Part, background_parts, pick, shade
 
 CHINESE = {
-    "red": "红色", "orange": "橙色", "yellow": "黄色", "green": "绿色", "turquoise": "青色", "blue": "蓝色",
-    "purple": "紫色", "pink": "粉色", "brown": "棕色", "left": "左边", "right": "右边", "top": "上方", "bottom": "下方",
-    "centre": "中间", "left of": "左边", "right of": "右边", "above": "上方", "below": "下方",
-}  # fmt: skip
+    "red": "红色",
+    "orange": "橙色",
+    "yellow": "黄色",
+    "green": "绿色",
+    "turquoise": "青色",
+    "blue": "蓝色",
+    "purple": "紫色",
+    "pink": "粉色",
+    "brown": "棕色",
+    "left": "左边",
+    "right": "右边",
+    "top": "上方",
+    "bottom": "下方",
+    "centre": "中间",
+    "left of": "左边",
+    "right of": "右边",
+    "above": "上方",
+    "below": "下方",
+}
 SIZES = {"small": 0.23, "medium": 0.33, "large": 0.45}  # longer side of the box
 NUMBERS = {1: ("a", "一"), 2: ("two", "两"), 3: ("three", "三"), 4: ("four", "四")}
-POSITIONS = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom",
-             "centre": "in the centre"}  # fmt: skip
+POSITIONS = {
+    "left": "on the left",
+    "right": "on the right",
+    "top": "at the top",
+    "bottom": "at the bottom",
+    "centre": "in the centre",
+}
 LEFT, RIGHT = (0.02, 0.02, 0.5, 0.98), (0.5, 0.02, 0.98, 0.98)
 TOP, BOTTOM = (0.02, 0.02, 0.98, 0.5), (0.02, 0.5, 0.98, 0.98)
 HALVES = {"left of": (LEFT, RIGHT), "right of": (RIGHT, LEFT), "above": (TOP, BOTTOM), "below": (BOTTOM, TOP)}
 RELATIONS = tuple(HALVES)
 OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 BACKGROUNDS = {
-    "paper": ("on plain paper", "纸上"), "sky": ("under a pale sky", "天空下"), "meadow": ("on a meadow", "草地上"),
-    "beach": ("on a beach", "沙滩上"), "hills": ("in front of hills", "山丘前"),
-    "stripes": ("in front of a striped wall", "条纹墙前"), "dots": ("in front of a dotted wall", "圆点墙前"),
-}  # fmt: skip
+    "paper": ("on plain paper", "纸上"),
+    "sky": ("under a pale sky", "天空下"),
+    "meadow": ("on a meadow", "草地上"),
+    "beach": ("on a beach", "沙滩上"),
+    "hills": ("in front of hills", "山丘前"),
+    "stripes": ("in front of a striped wall", "条纹墙前"),
+    "dots": ("in front of a dotted wall", "圆点墙前"),
+}
 
 
 @dataclass(frozen=True)

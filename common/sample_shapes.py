@@ -11,12 +11,25 @@ from typing import NamedTuple
 import numpy as np
 
 COLOURS = {
-    "red": (214, 48, 49), "orange": (240, 130, 40), "yellow": (245, 200, 45), "green": (62, 160, 75),
-    "turquoise": (38, 178, 172), "blue": (52, 104, 210), "purple": (135, 75, 175), "pink": (238, 120, 165),
+    "red": (214, 48, 49),
+    "orange": (240, 130, 40),
+    "yellow": (245, 200, 45),
+    "green": (62, 160, 75),
+    "turquoise": (38, 178, 172),
+    "blue": (52, 104, 210),
+    "purple": (135, 75, 175),
+    "pink": (238, 120, 165),
     "brown": (135, 88, 55),
-}  # fmt: skip
-FIXED = {"ink": (45, 40, 48), "white": (250, 248, 242), "cream": (236, 220, 190), "wood": (120, 82, 54),
-         "leaf": (84, 140, 66), "gold": (246, 196, 66), "grey": (150, 152, 160)}  # fmt: skip
+}
+FIXED = {
+    "ink": (45, 40, 48),
+    "white": (250, 248, 242),
+    "cream": (236, 220, 190),
+    "wood": (120, 82, 54),
+    "leaf": (84, 140, 66),
+    "gold": (246, 196, 66),
+    "grey": (150, 152, 160),
+}
 
 
 class Part(NamedTuple):
@@ -167,9 +180,12 @@ def background_parts(background: str, tint: str) -> Iterator[Part]:
         "beach": [box(sea, 0, 0.45, 1, 0.75), oval(sand, -0.6, 0.66, 1.4, 2)],
         "hills": [oval(paler, -0.3, 0.35, 0.7, 1.6), oval(pale, 0.3, 0.5, 1.5, 1.8), oval(grass, -0.6, 0.72, 0.9, 2)],
         "stripes": [box(pale, left, 0, left + 0.1, 1) for left in np.arange(0.05, 1, 0.2)],
-        "dots": [oval(pale, x - 0.04, y - 0.04, x + 0.04, y + 0.04) for row, y in enumerate(np.arange(0.05, 1.1, 0.15))
-                 for x in np.arange(0.05, 1.1, 0.2) + row % 2 * 0.1],
-    }[background]  # fmt: skip
+        "dots": [
+            oval(pale, x - 0.04, y - 0.04, x + 0.04, y + 0.04)
+            for row, y in enumerate(np.arange(0.05, 1.1, 0.15))
+            for x in np.arange(0.05, 1.1, 0.2) + row % 2 * 0.1
+        ],
+    }[background]
     ground = sky if background in ("sky", "meadow", "beach", "hills") else paler
     for colour, points in [box(ground, 0, 0, 1, 1), *shapes]:
         yield Part(points, colour, -1)

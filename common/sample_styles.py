@@ -252,8 +252,11 @@ def draw_oil_paint(canvas: Canvas) -> np.ndarray:
     paint, lift = ImageDraw.Draw(image), ImageDraw.Draw(relief)
     swirl = canvas.noise(4) * 1.5
     everywhere, contours = np.arange(width * width), np.flatnonzero(blur(edges(canvas.ids) * 255, 4) > 12)
-    for length, thickness, count, region in ((0.08, 0.034, 450, everywhere), (0.05, 0.022, 500, everywhere),
-                                             (0.026, 0.015, 1200, contours)):  # fmt: skip
+    for length, thickness, count, region in (
+        (0.08, 0.034, 450, everywhere),
+        (0.05, 0.022, 500, everywhere),
+        (0.026, 0.015, 1200, contours),
+    ):
         places = random.choice(region, count) if len(region) else region
         rows, columns = np.divmod(places, width)
         angles = swirl[rows, columns] + random.normal(0, 0.25, len(places))
@@ -333,8 +336,20 @@ def _in_style(draw: Callable[[Canvas], np.ndarray]) -> Callable[[Drawable, int, 
 STYLES = {
     function.__name__.removeprefix("draw_"): _in_style(function)
     for function in (
-        draw_flat, draw_ink_outline, draw_watercolour, draw_pointillism, draw_pixel_art, draw_halftone,
-        draw_pencil_hatching, draw_mosaic, draw_neon, draw_woodcut, draw_oil_paint, draw_stained_glass, draw_chalk,
-        draw_paper_cut, draw_cross_stitch,
+        draw_flat,
+        draw_ink_outline,
+        draw_watercolour,
+        draw_pointillism,
+        draw_pixel_art,
+        draw_halftone,
+        draw_pencil_hatching,
+        draw_mosaic,
+        draw_neon,
+        draw_woodcut,
+        draw_oil_paint,
+        draw_stained_glass,
+        draw_chalk,
+        draw_paper_cut,
+        draw_cross_stitch,
     )
-}  # fmt: skip
+}

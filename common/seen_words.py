@@ -16,9 +16,16 @@ from tqdm import trange
 
 
 def teach_words(
-    see: Callable[[torch.Tensor], torch.Tensor], learning: Iterable[nn.Parameter], texts: Sequence[str], *,
-    steps: int, batch_size: int = 32, learning_rate: float = 1e-3, seed: int = 0, quiet: bool = False,
-) -> tuple[float, float]:  # fmt: skip
+    see: Callable[[torch.Tensor], torch.Tensor],
+    learning: Iterable[nn.Parameter],
+    texts: Sequence[str],
+    *,
+    steps: int,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    quiet: bool = False,
+) -> tuple[float, float]:
     """Train `learning` in place -> loss at the beginning and at the end (a tenth of the steps each).
 
     see: numbers of images (B,) -> vectors (B, D), with gradient. texts: what is said of each image. The loss is the
@@ -40,9 +47,13 @@ def teach_words(
 
 
 def descend(
-    loss: Callable[[], torch.Tensor], learning: Sequence[nn.Parameter], steps: int, learning_rate: float, what: str,
+    loss: Callable[[], torch.Tensor],
+    learning: Sequence[nn.Parameter],
+    steps: int,
+    learning_rate: float,
+    what: str,
     quiet: bool = False,
-) -> tuple[float, float]:  # fmt: skip
+) -> tuple[float, float]:
     """AdamW over one cycle of rates, a new `loss()` for each step -> its mean over the first and last tenth of them."""
     optimizer = torch.optim.AdamW(learning, learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)

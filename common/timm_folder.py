@@ -13,9 +13,14 @@ from torch import nn
 
 
 def write_timm_folder(
-    folder: str | Path, backbone: nn.Module, image_size: int, mean: Sequence[float], std: Sequence[float],
-    interpolation: str = "bicubic", crop_pct: float = 1.0,
-) -> None:  # fmt: skip
+    folder: str | Path,
+    backbone: nn.Module,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str = "bicubic",
+    crop_pct: float = 1.0,
+) -> None:
     """backbone: of timm.create_model. The rest is the preprocessing that its weights were trained behind.
 
     crop_pct: share of the scaled image's side that is kept.
@@ -23,7 +28,10 @@ def write_timm_folder(
     # safetensors wants plain memory, and training keeps convolutions channels last.
     plain = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
     data = {
-        "input_size": (3, image_size, image_size), "mean": tuple(mean), "std": tuple(std),
-        "interpolation": interpolation, "crop_pct": crop_pct,
-    }  # fmt: skip
+        "input_size": (3, image_size, image_size),
+        "mean": tuple(mean),
+        "std": tuple(std),
+        "interpolation": interpolation,
+        "crop_pct": crop_pct,
+    }
     timm.models.save_for_hf(plain, str(folder), safe_serialization=True, data_config=data)

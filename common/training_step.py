@@ -55,10 +55,14 @@ def by_trainer(arguments: TrainingArguments) -> dict[str, Any]:
         return kind([one for one in model.parameters() if one.requires_grad], **options)
 
     return {
-        "optimizer": optimizer, "samples": arguments.per_device_train_batch_size, "unit": "samples",
-        "accumulation": arguments.gradient_accumulation_steps, "clip_norm": arguments.max_grad_norm,
-        "checkpointing": bool(arguments.activation_checkpointing), "engines": ("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"),
-    }  # fmt: skip
+        "optimizer": optimizer,
+        "samples": arguments.per_device_train_batch_size,
+        "unit": "samples",
+        "accumulation": arguments.gradient_accumulation_steps,
+        "clip_norm": arguments.max_grad_norm,
+        "checkpointing": bool(arguments.activation_checkpointing),
+        "engines": ("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3"),
+    }
 
 
 def share_of(batch_size: int, world: int, flag: str) -> int:
@@ -76,16 +80,23 @@ def without_values(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 def with_values(batch: Batch) -> Batch:
     """The same with random pixels, for a step that is really taken."""
     return {
-        name: value if value.device.type != "meta" else torch.randint(256, value.shape).to(value.dtype)
-        if not value.is_floating_point() else torch.randn(value.shape, dtype=value.dtype)
+        name: value
+        if value.device.type != "meta"
+        else torch.randint(256, value.shape).to(value.dtype)
+        if not value.is_floating_point()
+        else torch.randn(value.shape, dtype=value.dtype)
         for name, value in batch.items()
-    }  # fmt: skip
+    }
 
 
 def take_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], precision: str,
-    clip_norm: float = 1.0, at: Callable[[str], Any] = lambda phase: nullcontext(),
-) -> None:  # fmt: skip
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    precision: str,
+    clip_norm: float = 1.0,
+    at: Callable[[str], Any] = lambda phase: nullcontext(),
+) -> None:
     """As common/loop.py and Hugging Face's Trainer take it. at: told 'forward', 'backward' and 'optimizer'."""
     for batch in batches:
         at("forward")

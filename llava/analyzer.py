@@ -33,9 +33,15 @@ class LlavaAnalyzer:
     """loaded: a model and its processor, in place of model_id and adapter; loading: see load_model."""
 
     def __init__(
-        self, model_id: str = "", adapter: str = "", asking: Asking | None = None, system_prompt: str = "auto",
-        batch_size: int = 8, loaded: LoadedModel | None = None, **loading: Any,
-    ):  # fmt: skip
+        self,
+        model_id: str = "",
+        adapter: str = "",
+        asking: Asking | None = None,
+        system_prompt: str = "auto",
+        batch_size: int = 8,
+        loaded: LoadedModel | None = None,
+        **loading: Any,
+    ):
         if batch_size < 1:
             raise ValueError(f"--batch_size {batch_size}: expected 1 or more")
         self.model, self.processor = loaded or load_model(model_id, adapter, **loading)

@@ -74,11 +74,17 @@ class Pair:
 
     def result(self) -> dict[str, Any]:
         return {
-            "description": self.description, "score": parse_score(self.response),
-            "analysis": parse_analysis(self.response), "expected_score": self.expected_score, "p_yes": self.p_yes,
-            "prompt": self.prompt, "response": self.response, "tries": self.attempts, "tokens": self.tokens,
+            "description": self.description,
+            "score": parse_score(self.response),
+            "analysis": parse_analysis(self.response),
+            "expected_score": self.expected_score,
+            "p_yes": self.p_yes,
+            "prompt": self.prompt,
+            "response": self.response,
+            "tries": self.attempts,
+            "tokens": self.tokens,
             "seconds": round(self.seconds, 4),
-        }  # fmt: skip
+        }
 
 
 def check_text(text: Any, placeholder: str) -> str:

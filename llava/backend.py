@@ -20,9 +20,16 @@ def open_analyzer(settings: Namespace) -> LlavaAnalyzer | ServerAnalyzer:
             settings.server_url, settings.model_id, asking, settings.system_prompt, settings.server_requests
         )
     return LlavaAnalyzer(
-        settings.model_id, settings.adapter, asking, settings.system_prompt, settings.batch_size,
-        device=settings.device, precision=settings.precision, attention=settings.attention, bits=settings.bits,
-    )  # fmt: skip
+        settings.model_id,
+        settings.adapter,
+        asking,
+        settings.system_prompt,
+        settings.batch_size,
+        device=settings.device,
+        precision=settings.precision,
+        attention=settings.attention,
+        bits=settings.bits,
+    )
 
 
 def asking_of(settings: Namespace) -> Asking:

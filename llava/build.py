@@ -40,17 +40,22 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> PreTrainedT
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<pad>", "<s>", "</s>", IMAGE_TOKEN]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=special, show_progress=False,
+        vocab_size=vocabulary,
+        special_tokens=special,
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(  # every text begins with <s>, as Llama's do
         single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
         extra_special_tokens={"image_token": IMAGE_TOKEN},
-    )  # fmt: skip
+    )
 
 
 CHATML_TEMPLATE = (  # as SmolLM2, Qwen and InternVL speak
@@ -69,10 +74,13 @@ def build_processor(
     images = CLIPImageProcessor(size={"height": side, "width": side}, do_center_crop=False)
     class_token = isinstance(vision, CLIPVisionConfig)
     return LlavaProcessor(
-        image_processor=images, tokenizer=tokenizer, patch_size=vision.patch_size,
-        num_additional_image_tokens=int(class_token), chat_template=chat_template,
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=vision.patch_size,
+        num_additional_image_tokens=int(class_token),
+        chat_template=chat_template,
         vision_feature_select_strategy="default" if class_token else "full",
-    )  # fmt: skip
+    )
 
 
 def build_llava(
@@ -84,13 +92,14 @@ def build_llava(
     """Random weights, fp32; those of given parts are then loaded into model.model.vision_tower and language_model."""
     class_token = isinstance(vision, CLIPVisionConfig)
     config = LlavaConfig(
-        vision_config=vision, text_config=language,
+        vision_config=vision,
+        text_config=language,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         vision_feature_layer=-2 if class_token else -1,
         vision_feature_select_strategy="default" if class_token else "full",
         tie_word_embeddings=bool(language.tie_word_embeddings),
-    )  # fmt: skip
+    )
     model = LlavaForConditionalGeneration(config)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.generation_config, name, getattr(tokenizer, name))
@@ -99,16 +108,27 @@ def build_llava(
 
 def small_vision(image_size: int = 64, patch_size: int = 16, width: int = 128, layers: int = 4) -> CLIPVisionConfig:
     return CLIPVisionConfig(
-        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-        num_attention_heads=max(1, width // 32), image_size=image_size, patch_size=patch_size,
-    )  # fmt: skip
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // 32),
+        image_size=image_size,
+        patch_size=patch_size,
+    )
 
 
 def small_language(tokenizer: PreTrainedTokenizerBase, width: int = 128, layers: int = 4) -> LlamaConfig:
     heads = max(1, width // 32)
     return LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         initializer_range=width**-0.5,  # 0.02 is made for widths of thousands; here images would hardly be heard
-    )  # fmt: skip
+    )

@@ -107,16 +107,21 @@ def _conversation(where: str, entry: dict[str, Any], root: Path) -> Conversation
 
 
 def _spoken(one: Any) -> tuple[str, str]:
-    who, said = (one.get("from") or one.get("role"), one.get("value") or one.get("content")) if isinstance(one, dict) \
-        else (None, None)  # fmt: skip
+    who, said = (
+        (one.get("from") or one.get("role"), one.get("value") or one.get("content"))
+        if isinstance(one, dict)
+        else (None, None)
+    )
     if not isinstance(said, str) or (who not in SPEAKERS and who != "system"):
         raise ValueError("a turn without speaker or words; expected {'from': 'human' or 'gpt', 'value': ...}")
     return SPEAKERS.get(who, who), said
 
 
 def _persona(where: str, entry: dict[str, Any], root: Path) -> Conversation:
-    words = {name: " ".join(str(entry.get(name) or "").split())
-             for name in ("character", "title", "appearance", "personality")}  # fmt: skip
+    words = {
+        name: " ".join(str(entry.get(name) or "").split())
+        for name in ("character", "title", "appearance", "personality")
+    }
     words["from_title"] = f" from {words['title']}" if words["title"] else ""
     turns = [Turn(question, answer.format(**words), 0) for name, question, answer in PERSONA_QUESTIONS if words[name]]
     if not turns:

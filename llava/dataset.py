@@ -69,8 +69,9 @@ class Collator:
 def splice_labels(sample: Sample, placeholder: int, runs: list[list[int]]) -> list[int]:
     remaining = iter(runs)
     pairs = zip(sample.ids, sample.labels)
-    return [one for id_, label in pairs
-            for one in ([IGNORED] * len(next(remaining)) if id_ == placeholder else [label])]  # fmt: skip
+    return [
+        one for id_, label in pairs for one in ([IGNORED] * len(next(remaining)) if id_ == placeholder else [label])
+    ]
 
 
 def tokenise(conversation: Conversation, prompter: Prompter, ends: Sequence[str]) -> Sample:
@@ -163,8 +164,9 @@ def _image_sizes(paths: set[Path], quiet: bool) -> dict[Path, tuple[int, int] | 
 
 def split_by_image(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """-> training, validation: about `share` of the images; all conversations about an image are on one side."""
-    keys = [str(sample.conversation.images) if sample.conversation.images else sample.conversation.key
-            for sample in samples]  # fmt: skip
+    keys = [
+        str(sample.conversation.images) if sample.conversation.images else sample.conversation.key for sample in samples
+    ]
     names = sorted(set(keys))
     held = set(np.random.default_rng(seed).permutation(names)[: round(share * len(names))].tolist())
     sides: tuple[list[Sample], list[Sample]] = [], []

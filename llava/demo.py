@@ -119,8 +119,9 @@ def demo_requests(settings: Namespace) -> list[Request]:
     folder = Path(settings.data).parent
     return [
         Request(f"{number} {kind}", str(folder / row["image"]), rows[(number + step) % len(rows)]["text"])
-        for number, row in enumerate(rows) for step, kind in enumerate(("matching", "other"))
-    ]  # fmt: skip
+        for number, row in enumerate(rows)
+        for step, kind in enumerate(("matching", "other"))
+    ]
 
 
 def report_demo(answered: list[dict[str, Any]], data: str) -> None:

@@ -17,9 +17,13 @@ from transformers import LlavaForConditionalGeneration
 
 
 def teach_tower(
-    model: LlavaForConditionalGeneration, pixels: torch.Tensor, captions: list[list[int]], steps: int = 1200,
-    batch: int = 32, learning_rate: float = 2e-3,
-) -> float:  # fmt: skip
+    model: LlavaForConditionalGeneration,
+    pixels: torch.Tensor,
+    captions: list[list[int]],
+    steps: int = 1200,
+    batch: int = 32,
+    learning_rate: float = 2e-3,
+) -> float:
     """Train tower, projector and word embeddings in place on pixels (N, 3, H, W) and the token ids of N captions.
 
     -> the last loss: binary cross-entropy, summed over the tokens that captions have

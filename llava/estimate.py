@@ -45,9 +45,13 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         attention = "sdpa" if tuning.attention == "auto" else tuning.attention
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
         model = choose_what_learns(
-            model, tuning.lora_rank, tuning.lora_alpha, tuning.lora_dropout, tuning.train_vision_tower,
+            model,
+            tuning.lora_rank,
+            tuning.lora_alpha,
+            tuning.lora_dropout,
+            tuning.train_vision_tower,
             tuning.freeze_language_model,
-        )  # fmt: skip
+        )
         if checkpointing:
             model.activation_checkpointing_enable(training.activation_checkpointing_kwargs)
         return model.train()

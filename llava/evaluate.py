@@ -17,19 +17,19 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from common.bootstrap import bootstrap_interval  # noqa: E402
-from common.script import report_left_out, run_script  # noqa: E402
-from common.settings import read_settings  # noqa: E402
-from common.text_scores import text_scores  # noqa: E402
-from llava import config  # noqa: E402
-from llava.backend import open_analyzer  # noqa: E402
-from llava.measures import RECALL_AT, recall_at, score_quality  # noqa: E402
-from llava.report import provenance, write_report  # noqa: E402
-from llava.samples import EvaluationSample, draw_mismatches, read_samples  # noqa: E402
-from llava.sentences import SentenceEncoder  # noqa: E402
-from llava.traits import extract_traits, trait_accuracy  # noqa: E402
+from common.bootstrap import bootstrap_interval
+from common.script import report_left_out, run_script
+from common.settings import read_settings
+from common.text_scores import text_scores
+from llava import config
+from llava.backend import open_analyzer
+from llava.measures import RECALL_AT, recall_at, score_quality
+from llava.report import provenance, write_report
+from llava.samples import EvaluationSample, draw_mismatches, read_samples
+from llava.sentences import SentenceEncoder
+from llava.traits import extract_traits, trait_accuracy
 
 SCORES = ("score", "expected_score", "p_yes")
 
@@ -54,11 +54,13 @@ def main(argv: list[str]) -> dict[str, Any]:
         add_cosines(lines, encoder)
     groups = sorted({line["group"] for line in lines if line["matching"]})
     summary = {
-        "samples": sum(line["matching"] for line in lines), "left_out": len(skipped), "pairs": len(lines),
+        "samples": sum(line["matching"] for line in lines),
+        "left_out": len(skipped),
+        "pairs": len(lines),
         **measure(lines, settings.seed),
         "groups": {name: measure([line for line in lines if line["group"] == name], settings.seed) for name in groups},
         "facts": provenance(settings, analyzer),
-    }  # fmt: skip
+    }
     write_report(Path(settings.output_dir), summary, lines, skipped)
     print(json.dumps(summary, indent=2, ensure_ascii=False) if settings.json else short(summary, settings))
     return summary
@@ -68,8 +70,11 @@ def ask(
     analyzer: Any, samples: list[EvaluationSample], others: list[list[str]]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """-> one line per image and text, in order; {sample that failed: why}. A sample is used whole or not at all."""
-    pairs = [(place, text, not number) for place, (sample, wrong) in enumerate(zip(samples, others))
-             for number, text in enumerate([sample.text, *wrong])]  # fmt: skip
+    pairs = [
+        (place, text, not number)
+        for place, (sample, wrong) in enumerate(zip(samples, others))
+        for number, text in enumerate([sample.text, *wrong])
+    ]
     found = dict(analyzer.analyze_many([(samples[place].image, text) for place, text, _ in pairs]))
     failed = {samples[pairs[at][0]].key: result["error"] for at, result in found.items() if "error" in result}
     lines = []
@@ -92,9 +97,12 @@ def facts_of(sample: EvaluationSample, description: str) -> dict[str, Any]:
         true = extract_traits(" ".join(sample.references))
     recalls = {f"recall_at_{k}": recall_at(description, sample.keywords, k) for k in RECALL_AT}
     return {
-        "references": list(sample.references), "keywords": list(sample.keywords), "traits_true": true,
-        "traits_said": extract_traits(description), **recalls,
-    }  # fmt: skip
+        "references": list(sample.references),
+        "keywords": list(sample.keywords),
+        "traits_true": true,
+        "traits_said": extract_traits(description),
+        **recalls,
+    }
 
 
 def add_cosines(lines: list[dict[str, Any]], encoder: SentenceEncoder) -> None:
@@ -134,14 +142,18 @@ def short(summary: dict[str, Any], settings: Namespace) -> str:
         quality = summary[f"{name}_quality"]
         if quality["auc"] is not None:
             low, high = quality["interval"]
-            shown.append(f"AUC of {name:15}{quality['auc']:.3f} ({low:.3f} .. {high:.3f}), "
-                         f"rank correlation {quality['spearman']:.3f}, {quality['without_score']} without")  # fmt: skip
+            shown.append(
+                f"AUC of {name:15}{quality['auc']:.3f} ({low:.3f} .. {high:.3f}), "
+                f"rank correlation {quality['spearman']:.3f}, {quality['without_score']} without"
+            )
     shown += [f"{name:22}{summary[name]:.1f}" for name in ("bleu", "rouge1", "rouge2", "rougeL") if name in summary]
     for name in (*(f"recall_at_{k}" for k in RECALL_AT), "cosine"):
         if name in summary:
             shown.append(f"{name:22}{summary[name]['value']:.3f}")
-    shown += [f"accuracy, {trait:12}{found['accuracy']:.3f} of {found['samples']}, the most common "
-              f"{found['most_common']:.3f}" for trait, found in summary["traits"].items()]  # fmt: skip
+    shown += [
+        f"accuracy, {trait:12}{found['accuracy']:.3f} of {found['samples']}, the most common {found['most_common']:.3f}"
+        for trait, found in summary["traits"].items()
+    ]
     return "\n".join([*shown, f"\nreport, every sample and pictures are in {settings.output_dir}"])
 
 

@@ -27,10 +27,17 @@ def choose_what_learns(
         # The tower's layers have the same names as the language model's, so the pattern says whose are meant.
         names = language_linears(model)
         pattern = rf".*\b{LANGUAGE}\b.*\.({'|'.join(map(re.escape, names))})"
-        adapted = get_peft_model(model, LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=pattern, modules_to_save=whole,
-            task_type="CAUSAL_LM",
-        ))  # fmt: skip
+        adapted = get_peft_model(
+            model,
+            LoraConfig(
+                r=rank,
+                lora_alpha=alpha,
+                lora_dropout=dropout,
+                target_modules=pattern,
+                modules_to_save=whole,
+                task_type="CAUSAL_LM",
+            ),
+        )
         for parameter in adapted.parameters():
             if parameter.requires_grad:  # Adam's small steps are lost in half formats
                 parameter.data = parameter.data.to(torch.float32)
@@ -49,10 +56,13 @@ def part_of(name: str) -> str:
 
 def language_linears(model: PreTrainedModel) -> list[str]:
     """Last names of the linear layers in the language model: q_proj, down_proj, ...; the head is none of them."""
-    return sorted({
-        name.rsplit(".", 1)[1] for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and LANGUAGE in name.split(".")
-    })  # fmt: skip
+    return sorted(
+        {
+            name.rsplit(".", 1)[1]
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and LANGUAGE in name.split(".")
+        }
+    )
 
 
 def check_parts(model: PreTrainedModel) -> None:

@@ -31,14 +31,20 @@ def score_quality(
         return {**facts, "auc": None, "interval": (None, None), "spearman": None, "spearman_interval": (None, None)}
     count = int(owners.max()) + 1
     (auc,), (spearman,) = rank_agreement(values, match, np.ones((1, len(values))))
-    aucs, ranks = (np.concatenate(column) for column in zip(*(
-        rank_agreement(values, match, times[:, owners]) for times in resampled_clusters(count, len(values), seed)
-    )))  # fmt: skip
+    aucs, ranks = (
+        np.concatenate(column)
+        for column in zip(
+            *(rank_agreement(values, match, times[:, owners]) for times in resampled_clusters(count, len(values), seed))
+        )
+    )
     usable = np.isfinite(aucs)  # both sides were drawn
     return {
-        **facts, "auc": float(auc), "interval": interval_of(aucs[usable], count, 1.0),
-        "spearman": float(spearman), "spearman_interval": interval_of(ranks[usable], count),
-    }  # fmt: skip
+        **facts,
+        "auc": float(auc),
+        "interval": interval_of(aucs[usable], count, 1.0),
+        "spearman": float(spearman),
+        "spearman_interval": interval_of(ranks[usable], count),
+    }
 
 
 def rank_agreement(values: np.ndarray, match: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -65,8 +65,11 @@ def load_processor(model_id: str) -> ProcessorMixin:
             f"{model_id}: its processor cannot be loaded ({first_line(error)}); expected the name or the folder of a "
             "transformers model with processor_config.json and tokenizer files"
         ) from None
-    lacking = [part for part in ("image_processor", "tokenizer", "chat_template", "image_token")
-               if not getattr(processor, part, None)]  # fmt: skip
+    lacking = [
+        part
+        for part in ("image_processor", "tokenizer", "chat_template", "image_token")
+        if not getattr(processor, part, None)
+    ]
     if lacking:  # AutoProcessor falls back to a tokenizer alone
         raise ValueError(
             f"{model_id}: has no complete processor, {' and '.join(lacking)} missing; copy processor_config.json, "
@@ -105,9 +108,12 @@ def choose_quantisation(bits: int, device: torch.device, dtype: torch.dtype) -> 
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["multi_modal_projector", "lm_head"])
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=["multi_modal_projector", "lm_head"],
-    )  # fmt: skip
+    )
 
 
 def load_adapter(model: PreTrainedModel, adapter: str | Path, trainable: bool = False) -> PeftModel:

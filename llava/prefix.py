@@ -38,9 +38,14 @@ class SharedImages:
         }
         self.cache = DynamicCache(config=model.config)
         model(
-            input_ids=ids, attention_mask=self.mask, position_ids=positions(self.mask), past_key_values=self.cache,
-            use_cache=True, logits_to_keep=1, **inputs,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions(self.mask),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **inputs,
+        )
 
     def rest(self, prompt: str) -> list[int]:
         head, rest = self.prompter.split(prompt)
@@ -60,10 +65,18 @@ class SharedImages:
         """
         ids, mask, cache = self._rows(images, rests, max_tokens)
         written = self.model.generate(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=max_tokens, do_sample=False,
-            temperature=None, top_p=None, top_k=None, num_beams=1, pad_token_id=self.pad_id,
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            num_beams=1,
+            pad_token_id=self.pad_id,
             logits_processor=[sampling] if sampling else [],
-        )[:, ids.shape[1] :].tolist()  # fmt: skip
+        )[:, ids.shape[1] :].tolist()
         ends = stop_ids(self.model)
         return [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in written]
 
@@ -72,9 +85,13 @@ class SharedImages:
         """Log-probabilities of the token that follows each prompt -> (R, vocabulary), float32 on the CPU."""
         ids, mask, cache = self._rows(images, rests)
         logits = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions(mask)[:, -ids.shape[1] :], past_key_values=cache,
-            use_cache=True, logits_to_keep=1,
-        ).logits[:, -1]  # (R, vocabulary)  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions(mask)[:, -ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]  # (R, vocabulary)
         return logits.float().log_softmax(-1).cpu()
 
     def _rows(

@@ -15,13 +15,13 @@ import torch
 import transformers
 
 matplotlib.use("Agg")  # no screen needed
-from matplotlib import pyplot as plt  # noqa: E402
-from sklearn.metrics import roc_curve  # noqa: E402
+from matplotlib import pyplot as plt
+from sklearn.metrics import roc_curve
 
-from common.checkpoint import write_atomically, write_lines  # noqa: E402
-from common.run import write_json  # noqa: E402
-from llava.backend import asking_of  # noqa: E402
-from llava.model import fingerprint  # noqa: E402
+from common.checkpoint import write_atomically, write_lines
+from common.run import write_json
+from llava.backend import asking_of
+from llava.model import fingerprint
 
 TITLES = {"score": "score, 1 to 10", "expected_score": "expected score, 1 to 10", "p_yes": "P(Yes)"}
 
@@ -30,13 +30,22 @@ def provenance(settings: Namespace, analyzer: Any) -> dict[str, Any]:
     """What has to be the same for the same numbers."""
     local = getattr(analyzer, "model", None)
     return {
-        "model": settings.model_id, "adapter": settings.adapter or None, "server": settings.server_url or None,
-        "weights": fingerprint(local) if local is not None else None, "data": settings.data, "seed": settings.seed,
-        "settings": vars(settings), "prompts": asking_of(settings).prompts,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "transformers": transformers.__version__, "peft": peft.__version__},
+        "model": settings.model_id,
+        "adapter": settings.adapter or None,
+        "server": settings.server_url or None,
+        "weights": fingerprint(local) if local is not None else None,
+        "data": settings.data,
+        "seed": settings.seed,
+        "settings": vars(settings),
+        "prompts": asking_of(settings).prompts,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        },
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }  # fmt: skip
+    }
 
 
 def write_report(folder: Path, summary: dict[str, Any], lines: list[dict], skipped: dict[str, str]) -> None:
@@ -59,24 +68,41 @@ def markdown(summary: dict[str, Any], lines: list[dict]) -> str:
         "## Scores of matching against other texts",
         table(["", "ROC-AUC", "95 %", "rank correlation", "95 %", "pairs", "no score"], score_rows(summary)),
         "![scores](scores.png)\n\n## Descriptions",
-        table(["group", *COLUMNS], [
-            [as_words(name), *(cell(numbers, key) for key in COLUMNS.values())]
-            for name, numbers in {"all": summary, **summary["groups"]}.items()
-        ]),
+        table(
+            ["group", *COLUMNS],
+            [
+                [as_words(name), *(cell(numbers, key) for key in COLUMNS.values())]
+                for name, numbers in {"all": summary, **summary["groups"]}.items()
+            ],
+        ),
         "![groups](groups.png)",
-    ]  # fmt: skip
+    ]
     if summary["traits"]:
         titles = ["trait", "accuracy", "95 %", "said", "always the most common", "samples"]
-        parts += ["## Persona traits", table(titles, [
-            [as_words(trait), f"{one['accuracy']:.3f}", span(one["interval"]), f"{one['said']:.3f}",
-             f"{one['most_common']:.3f}", str(one["samples"])] for trait, one in summary["traits"].items()
-        ])]  # fmt: skip
+        parts += [
+            "## Persona traits",
+            table(
+                titles,
+                [
+                    [
+                        as_words(trait),
+                        f"{one['accuracy']:.3f}",
+                        span(one["interval"]),
+                        f"{one['said']:.3f}",
+                        f"{one['most_common']:.3f}",
+                        str(one["samples"]),
+                    ]
+                    for trait, one in summary["traits"].items()
+                ],
+            ),
+        ]
     examples = [
         f"- {as_words(line['image'])}\n  - text: {as_words(line['text'])}\n"
         f"  - description: {as_words(line['description'])}\n"
         f"  - score {line['score']}, expected {two_places(line['expected_score'])}: {as_words(line['analysis'])}"
-        for line in lines if line["matching"]
-    ]  # fmt: skip
+        for line in lines
+        if line["matching"]
+    ]
     parts += ["## Examples", "\n".join(examples[:3]), f"## How to get these numbers\n\n```json\n{facts}\n```"]
     return "\n\n".join(parts) + "\n"
 
@@ -98,15 +124,30 @@ def table(titles: list[str], rows: list[list[str]]) -> str:
 def score_rows(summary: dict[str, Any]) -> list[list[str]]:
     found = {title: summary[f"{name}_quality"] for name, title in TITLES.items()}
     return [
-        [title, f"{one['auc']:.3f}", span(one["interval"]), f"{one['spearman']:.3f}", span(one["spearman_interval"]),
-         str(one["pairs"]), str(one["without_score"])] for title, one in found.items() if one["auc"] is not None
-    ]  # fmt: skip
+        [
+            title,
+            f"{one['auc']:.3f}",
+            span(one["interval"]),
+            f"{one['spearman']:.3f}",
+            span(one["spearman_interval"]),
+            str(one["pairs"]),
+            str(one["without_score"]),
+        ]
+        for title, one in found.items()
+        if one["auc"] is not None
+    ]
 
 
 COLUMNS = {
-    "BLEU": "bleu", "ROUGE-1": "rouge1", "ROUGE-2": "rouge2", "ROUGE-L": "rougeL", "Recall@1": "recall_at_1",
-    "Recall@5": "recall_at_5", "Recall@10": "recall_at_10", "cosine": "cosine",
-}  # fmt: skip
+    "BLEU": "bleu",
+    "ROUGE-1": "rouge1",
+    "ROUGE-2": "rouge2",
+    "ROUGE-L": "rougeL",
+    "Recall@1": "recall_at_1",
+    "Recall@5": "recall_at_5",
+    "Recall@10": "recall_at_10",
+    "cosine": "cosine",
+}
 
 
 def cell(numbers: dict[str, Any], name: str) -> str:

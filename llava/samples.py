@@ -55,8 +55,9 @@ def _sample(where: str, row: dict[str, Any], root: Path) -> EvaluationSample:
         raise ValueError("traits: expected names and values")
     group = str(row.get("group") or row.get("title") or "all")
     keywords = tuple(_list(row.get("keywords"), comma=True))
-    return EvaluationSample(str(row.get("id") or where), str(root / str(image)), text, tuple(references), keywords,
-                            traits, group)  # fmt: skip
+    return EvaluationSample(
+        str(row.get("id") or where), str(root / str(image)), text, tuple(references), keywords, traits, group
+    )
 
 
 def _list(value: Any, comma: bool = False) -> list[str]:

@@ -29,8 +29,9 @@ class SentenceEncoder:
         """-> (N, D), unit length"""
         vectors = []
         for start in range(0, len(texts), batch_size):
-            batch = self.tokenizer(texts[start : start + batch_size], padding=True, truncation=True, max_length=256,
-                                   return_tensors="pt").to(self.model.device)  # fmt: skip
+            batch = self.tokenizer(
+                texts[start : start + batch_size], padding=True, truncation=True, max_length=256, return_tensors="pt"
+            ).to(self.model.device)
             states = self.model(**batch).last_hidden_state  # (B, T, D)
             mask = batch["attention_mask"][:, :, None]
             vectors.append(torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1).cpu())

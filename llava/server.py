@@ -36,9 +36,14 @@ class ServerAnalyzer:
     """As LlavaAnalyzer; model_id: the name under which the server has the model."""
 
     def __init__(
-        self, url: str, model_id: str, asking: Asking | None = None, system_prompt: str = "auto", requests: int = 16,
+        self,
+        url: str,
+        model_id: str,
+        asking: Asking | None = None,
+        system_prompt: str = "auto",
+        requests: int = 16,
         timeout: float = 600.0,
-    ):  # fmt: skip
+    ):
         """timeout: seconds for one answer."""
         self.url, self.model_id, self.timeout = url.rstrip("/"), model_id, timeout
         self.asking, self.requests = asking or Asking(), requests
@@ -106,9 +111,10 @@ class ServerAnalyzer:
             if parse_score(pair.response) is not None:
                 break
         pair.tokens = {
-            "description": description_tokens, "prompt": tokens["prompt_tokens"],
+            "description": description_tokens,
+            "prompt": tokens["prompt_tokens"],
             "analysis": tokens["completion_tokens"],
-        }  # fmt: skip
+        }
         pair.expected_score = self._expected_score(url, pair.prompt)
         pair.p_yes = self._next(url, asking.yes_no_question(pair.text)).get(prompts["yes"], 0.0)
         pair.seconds = time.perf_counter() - clock
@@ -144,10 +150,18 @@ class ServerAnalyzer:
         user["content"].insert(0, {"type": "image_url", "image_url": {"url": url}})
         messages = [{"role": "system", "content": self.system}] if self.system else []
         messages += [user] + ([{"role": "assistant", "content": begun}] if begun else [])
-        reply = self._call("chat/completions", {
-            "model": self.model_id, "messages": messages, "max_tokens": max_tokens, "temperature": temperature,
-            "top_p": self.asking.top_p if temperature else 1.0, "seed": seed % 2**31, **more,
-        })  # fmt: skip
+        reply = self._call(
+            "chat/completions",
+            {
+                "model": self.model_id,
+                "messages": messages,
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "top_p": self.asking.top_p if temperature else 1.0,
+                "seed": seed % 2**31,
+                **more,
+            },
+        )
         return reply["choices"][0], reply["usage"]
 
     def _call(self, path: str, content: dict | None = None) -> dict[str, Any]:

@@ -13,10 +13,18 @@ from common.settings import unknown_name
 from llava.config import DEMO_TRAINING, FineTuning
 
 DEFAULTS = {  # where Trainer's own would surprise, or are not LLaVA's (Liu et al. 2023, arXiv 2310.03744, table 9)
-    "output_dir": "checkpoints/llava", "learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_steps": 0.03,
-    "num_train_epochs": 1.0, "logging_steps": 10, "report_to": "tensorboard", "eval_strategy": "epoch",
-    "save_total_limit": 2, "prediction_loss_only": True, "remove_unused_columns": False,
-}  # fmt: skip
+    "output_dir": "checkpoints/llava",
+    "learning_rate": 2e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.03,
+    "num_train_epochs": 1.0,
+    "logging_steps": 10,
+    "report_to": "tensorboard",
+    "eval_strategy": "epoch",
+    "save_total_limit": 2,
+    "prediction_loss_only": True,
+    "remove_unused_columns": False,
+}
 
 
 def read_training_settings(argv: list[str]) -> tuple[FineTuning, TrainingArguments]:

@@ -15,23 +15,23 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
-from transformers import TrainingArguments, set_seed  # noqa: E402
+import torch
+from transformers import TrainingArguments, set_seed
 
-from common.checkpoint import write_lines  # noqa: E402
-from common.device import keep_freed_memory  # noqa: E402
-from common.run import lock_folder, write_json  # noqa: E402
-from common.script import refuse_many_left_out, report_left_out, run_script  # noqa: E402
-from common.state import last_checkpoint, what_is_wrong  # noqa: E402
-from llava.config import FineTuning  # noqa: E402
-from llava.conversations import Conversation, find_conversations  # noqa: E402
-from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image  # noqa: E402
-from llava.demo import prepare_demo  # noqa: E402
-from llava.lora import choose_what_learns  # noqa: E402
-from llava.model import SETTINGS, LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts  # noqa: E402
-from llava.settings import read_training_settings  # noqa: E402
-from llava.tokens import Prompter  # noqa: E402
-from llava.trainer import LlavaTrainer, ShowAnswers  # noqa: E402
+from common.checkpoint import write_lines
+from common.device import keep_freed_memory
+from common.run import lock_folder, write_json
+from common.script import refuse_many_left_out, report_left_out, run_script
+from common.state import last_checkpoint, what_is_wrong
+from llava.config import FineTuning
+from llava.conversations import Conversation, find_conversations
+from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image
+from llava.demo import prepare_demo
+from llava.lora import choose_what_learns
+from llava.model import SETTINGS, LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts
+from llava.settings import read_training_settings
+from llava.tokens import Prompter
+from llava.trainer import LlavaTrainer, ShowAnswers
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -59,9 +59,13 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
     print_ = "" if loaded.model.config.to_dict().get("quantization_config") else fingerprint(loaded.model)
     set_seed(training.seed)
     model = choose_what_learns(
-        loaded.model, tuning.lora_rank, tuning.lora_alpha, tuning.lora_dropout, tuning.train_vision_tower,
+        loaded.model,
+        tuning.lora_rank,
+        tuning.lora_alpha,
+        tuning.lora_dropout,
+        tuning.train_vision_tower,
         tuning.freeze_language_model,
-    )  # fmt: skip
+    )
     trainer = build_trainer(model, prompter, train, val, tuning, training)
     if is_main:
         describe(model, train, val, skipped, tuning, training)
@@ -82,15 +86,23 @@ def open_model(tuning: FineTuning, training: TrainingArguments) -> LoadedModel:
     # Weights that learn stay fp32 under autocast; those that are frozen need not.
     frozen_base = tuning.lora_rank and not tuning.freeze_language_model
     return load_model(
-        tuning.model_id, device=str(device), precision=half if frozen_base else "fp32", attention=tuning.attention,
+        tuning.model_id,
+        device=str(device),
+        precision=half if frozen_base else "fp32",
+        attention=tuning.attention,
         bits=tuning.bits,
-    )  # fmt: skip
+    )
 
 
 def make_samples(
-    conversations: list[Conversation], skipped: dict[str, str], tuning: FineTuning, seed: int, prompter: Prompter,
-    ends: list[str], quiet: bool,
-) -> tuple[list[Sample], list[Sample], dict[str, str]]:  # fmt: skip
+    conversations: list[Conversation],
+    skipped: dict[str, str],
+    tuning: FineTuning,
+    seed: int,
+    prompter: Prompter,
+    ends: list[str],
+    quiet: bool,
+) -> tuple[list[Sample], list[Sample], dict[str, str]]:
     """-> training, validation, {left out: why}"""
     total = len(conversations) + len(skipped)
     samples, unusable = check_conversations(conversations, prompter, ends, tuning.max_length, quiet)
@@ -107,18 +119,27 @@ def make_samples(
 
 
 def build_trainer(
-    model: torch.nn.Module, prompter: Prompter, train: list[Sample], val: list[Sample], tuning: FineTuning,
+    model: torch.nn.Module,
+    prompter: Prompter,
+    train: list[Sample],
+    val: list[Sample],
+    tuning: FineTuning,
     training: TrainingArguments,
-) -> LlavaTrainer:  # fmt: skip
+) -> LlavaTrainer:
     if not val:
         training.eval_strategy = "no"
     shown = ShowAnswers(val[: tuning.show_samples], prompter, Path(training.output_dir) / "runs" / "answers")
     return LlavaTrainer(
-        model, training, data_collator=Collator(prompter.processor), train_dataset=ConversationDataset(train),
-        eval_dataset=ConversationDataset(val) if val else None, processing_class=prompter.processor,
-        projector_learning_rate=tuning.projector_learning_rate, max_bad_steps=tuning.max_bad_steps,
+        model,
+        training,
+        data_collator=Collator(prompter.processor),
+        train_dataset=ConversationDataset(train),
+        eval_dataset=ConversationDataset(val) if val else None,
+        processing_class=prompter.processor,
+        projector_learning_rate=tuning.projector_learning_rate,
+        max_bad_steps=tuning.max_bad_steps,
         callbacks=[shown] if shown.samples else [],
-    )  # fmt: skip
+    )
 
 
 def checkpoint_of(training: TrainingArguments) -> str | None:
@@ -141,9 +162,13 @@ def checkpoint_of(training: TrainingArguments) -> str | None:
 
 
 def describe(
-    model: torch.nn.Module, train: list[Sample], val: list[Sample], skipped: dict[str, str], tuning: FineTuning,
+    model: torch.nn.Module,
+    train: list[Sample],
+    val: list[Sample],
+    skipped: dict[str, str],
+    tuning: FineTuning,
     training: TrainingArguments,
-) -> None:  # fmt: skip
+) -> None:
     """One line about the run, and settings.json and skipped.jsonl in its folder."""
     folder = Path(training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,9 +184,13 @@ def describe(
 
 
 def finish(
-    loaded: LoadedModel, model: torch.nn.Module, print_: str, results: dict[str, Any], tuning: FineTuning,
+    loaded: LoadedModel,
+    model: torch.nn.Module,
+    print_: str,
+    results: dict[str, Any],
+    tuning: FineTuning,
     training: TrainingArguments,
-) -> None:  # fmt: skip
+) -> None:
     """What else a folder needs to be used, and the last words."""
     folder = Path(training.output_dir)
     loaded.processor.save_pretrained(folder)
@@ -170,8 +199,10 @@ def finish(
     if adapter:
         write_adapter_facts(folder, tuning.model_id, print_)
     how = f"--model_id {tuning.model_id} --adapter {folder}" if adapter else f"--model_id {folder}"
-    print(f"\nuse it     python llava/inference.py {'--demo' if tuning.demo else how}\n"
-          f"curves     tensorboard --logdir={folder / 'runs'}")  # fmt: skip
+    print(
+        f"\nuse it     python llava/inference.py {'--demo' if tuning.demo else how}\n"
+        f"curves     tensorboard --logdir={folder / 'runs'}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,16 +12,29 @@ from collections.abc import Sequence
 from common.bootstrap import bootstrap_interval
 
 HAIR_COLOURS = {
-    "black": ("black", "raven"), "brown": ("brown", "chestnut", "brunette"), "blonde": ("blonde", "blond", "golden"),
-    "red": ("red", "ginger", "crimson"), "silver": ("silver", "grey", "gray"), "white": ("white",),
-    "blue": ("blue", "navy"), "pink": ("pink",), "green": ("green", "teal"), "purple": ("purple", "violet", "lavender"),
+    "black": ("black", "raven"),
+    "brown": ("brown", "chestnut", "brunette"),
+    "blonde": ("blonde", "blond", "golden"),
+    "red": ("red", "ginger", "crimson"),
+    "silver": ("silver", "grey", "gray"),
+    "white": ("white",),
+    "blue": ("blue", "navy"),
+    "pink": ("pink",),
+    "green": ("green", "teal"),
+    "purple": ("purple", "violet", "lavender"),
     "orange": ("orange",),
-}  # fmt: skip
+}
 EYE_COLOURS = {
-    "brown": ("brown", "hazel"), "blue": ("blue", "azure"), "green": ("green", "emerald"), "red": ("red", "crimson"),
-    "purple": ("purple", "violet"), "yellow": ("yellow", "golden", "amber"), "grey": ("grey", "gray", "silver"),
-    "pink": ("pink",), "black": ("black", "dark"),
-}  # fmt: skip
+    "brown": ("brown", "hazel"),
+    "blue": ("blue", "azure"),
+    "green": ("green", "emerald"),
+    "red": ("red", "crimson"),
+    "purple": ("purple", "violet"),
+    "yellow": ("yellow", "golden", "amber"),
+    "grey": ("grey", "gray", "silver"),
+    "pink": ("pink",),
+    "black": ("black", "dark"),
+}
 LENGTHS = {"short": ("short", "cropped"), "medium": ("shoulder-length", "medium-length"), "long": ("long", "flowing")}
 TEMPERAMENTS = {
     "cheerful": ("cheerful", "happy", "energetic", "optimistic", "lively", "playful", "smiling"),
@@ -30,14 +43,16 @@ TEMPERAMENTS = {
     "curious": ("curious", "amazed", "inquisitive", "surprised"),
     "proud": ("proud", "arrogant", "haughty", "quick-tempered", "angry", "fierce"),
     "shy": ("shy", "timid", "bashful"),
-}  # fmt: skip
+}
 
 
 def extract_traits(text: str) -> dict[str, str]:
     found = {
-        "hair colour": _of_thing(text, HAIR_COLOURS, "hair"), "hair length": _of_thing(text, LENGTHS, "hair"),
-        "eye colour": _of_thing(text, EYE_COLOURS, "eyes?"), "temperament": _first(text, TEMPERAMENTS),
-    }  # fmt: skip
+        "hair colour": _of_thing(text, HAIR_COLOURS, "hair"),
+        "hair length": _of_thing(text, LENGTHS, "hair"),
+        "eye colour": _of_thing(text, EYE_COLOURS, "eyes?"),
+        "temperament": _first(text, TEMPERAMENTS),
+    }
     return {trait: value for trait, value in found.items() if value}
 
 
@@ -53,10 +68,12 @@ def trait_accuracy(found: Sequence[dict[str, str]], true: Sequence[dict[str, str
         hits = [float(guess == truth) for guess, truth in known]
         values = [truth for _, truth in known]
         measured[trait] = {
-            "accuracy": sum(hits) / len(hits), "interval": bootstrap_interval(hits, top=1.0),
-            "said": sum(guess is not None for guess, _ in known) / len(known), "samples": len(known),
+            "accuracy": sum(hits) / len(hits),
+            "interval": bootstrap_interval(hits, top=1.0),
+            "said": sum(guess is not None for guess, _ in known) / len(known),
+            "samples": len(known),
             "most_common": max(map(values.count, values)) / len(values),
-        }  # fmt: skip
+        }
     return measured
 
 
@@ -74,6 +91,10 @@ def _of_thing(text: str, options: dict[str, tuple[str, ...]], thing: str) -> str
 
 
 def _first(text: str, options: dict[str, tuple[str, ...]]) -> str | None:
-    found = [(match.start(), value) for value, words in options.items() for word in words
-             if (match := re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE))]  # fmt: skip
+    found = [
+        (match.start(), value)
+        for value, words in options.items()
+        for word in words
+        if (match := re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE))
+    ]
     return min(found)[1] if found else None

@@ -19,9 +19,24 @@ torch.set_num_threads(2)
 
 TINY_MODEL = ["--model_name", "test_vit", "--pretrained", "false", "--image_size", "32", "--style_width", "16"]
 TINY_RUN = [
-    *TINY_MODEL, "--epochs", "2", "--batch_size", "8", "--images_per_style", "2", "--val_split", "0.3",
-    "--warmup_steps", "2", "--log_steps", "1", "--save_steps", "1", "--device", "cpu",
-]  # fmt: skip
+    *TINY_MODEL,
+    "--epochs",
+    "2",
+    "--batch_size",
+    "8",
+    "--images_per_style",
+    "2",
+    "--val_split",
+    "0.3",
+    "--warmup_steps",
+    "2",
+    "--log_steps",
+    "1",
+    "--save_steps",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 class Normalised(nn.Module):
@@ -87,9 +102,12 @@ def start_script(script: str, arguments: list[str], **options) -> subprocess.Pop
     """A script of the repository as a process of its own, on one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, str(ROOT / script), *arguments], cwd=ROOT, env=environment,
-        text=True, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-    )  # fmt: skip
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+    )
 
 
 def steps_in(logs: Path, last: Path) -> Callable[[], int]:
@@ -163,9 +181,16 @@ def style_data(tmp_path) -> Path:
 def run_arguments(style_data, tmp_path) -> list[str]:
     """Flags for a training run of seconds, all its folders below tmp_path."""
     return [
-        *TINY_RUN, "--data_dir", str(style_data), "--checkpoint_dir", str(tmp_path / "checkpoints"),
-        "--log_dir", str(tmp_path / "logs"), "--cache_dir", str(tmp_path / "cache"),
-    ]  # fmt: skip
+        *TINY_RUN,
+        "--data_dir",
+        str(style_data),
+        "--checkpoint_dir",
+        str(tmp_path / "checkpoints"),
+        "--log_dir",
+        str(tmp_path / "logs"),
+        "--cache_dir",
+        str(tmp_path / "cache"),
+    ]
 
 
 TINY_CLIP = {
@@ -198,9 +223,21 @@ def trained(tmp_path_factory) -> tuple[str, Path]:
 
     folder = tmp_path_factory.mktemp("trained")
     data = draw_styles(folder / "data")
-    train.main([
-        *TINY_RUN, "--data_dir", str(data), "--checkpoint_dir", str(folder / "checkpoints"),
-        "--log_dir", str(folder / "logs"), "--cache_dir", str(folder / "cache"), "--epochs", "4",
-        "--learning_rate", "3e-3",
-    ])  # fmt: skip
+    train.main(
+        [
+            *TINY_RUN,
+            "--data_dir",
+            str(data),
+            "--checkpoint_dir",
+            str(folder / "checkpoints"),
+            "--log_dir",
+            str(folder / "logs"),
+            "--cache_dir",
+            str(folder / "cache"),
+            "--epochs",
+            "4",
+            "--learning_rate",
+            "3e-3",
+        ]
+    )
     return str(folder / "checkpoints" / "best.pth"), data

@@ -64,18 +64,26 @@ def write_llava_next(folder: Path) -> Path:
     tokenizer = build_tokenizer(WORDS, 500)
     model, _ = build_llava(tokenizer, small_vision(32, 8, 32, 3), small_language(tokenizer, 32, 2))
     config = LlavaNextConfig(
-        vision_config=model.config.vision_config, text_config=model.config.text_config,
-        image_token_index=model.config.image_token_index, image_grid_pinpoints=[[32, 64], [64, 32], [64, 64]],
-        image_seq_length=16, tie_word_embeddings=False,
-    )  # fmt: skip
+        vision_config=model.config.vision_config,
+        text_config=model.config.text_config,
+        image_token_index=model.config.image_token_index,
+        image_grid_pinpoints=[[32, 64], [64, 32], [64, 64]],
+        image_seq_length=16,
+        tie_word_embeddings=False,
+    )
     images = LlavaNextImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32},
+        size={"shortest_edge": 32},
+        crop_size={"height": 32, "width": 32},
         image_grid_pinpoints=config.image_grid_pinpoints,
-    )  # fmt: skip
+    )
     processor = LlavaNextProcessor(
-        images, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        images,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
-    )  # fmt: skip
+    )
     return _write(folder, lively(LlavaNextForConditionalGeneration(config)), processor)
 
 
@@ -83,28 +91,52 @@ def write_internvl(folder: Path) -> Path:
     """ChatML, <img> and </img> around an image's tokens, several tiles an image."""
     plain = build_tokenizer(WORDS, 500)
     plain.backend_tokenizer.post_processor = None
-    names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
-             "video_token": "<video>"}  # fmt: skip
+    names = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=plain.backend_tokenizer, pad_token="<pad>", eos_token="<|im_end|>",
-        extra_special_tokens=names, additional_special_tokens=["<|im_start|>"],
-    )  # fmt: skip
+        tokenizer_object=plain.backend_tokenizer,
+        pad_token="<pad>",
+        eos_token="<|im_end|>",
+        extra_special_tokens=names,
+        additional_special_tokens=["<|im_start|>"],
+    )
     vision = InternVLVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=[56, 56],
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=[56, 56],
         patch_size=[14, 14],
-    )  # fmt: skip
+    )
     language = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id, pad_token_id=0, bos_token_id=None,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
     config = InternVLConfig(
-        vision_config=vision, text_config=language, image_seq_length=4, downsample_ratio=0.5,
+        vision_config=vision,
+        text_config=language,
+        image_seq_length=4,
+        downsample_ratio=0.5,
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
-    )  # fmt: skip
+    )
     processor = InternVLProcessor(
-        GotOcr2ImageProcessor(size={"height": 56, "width": 56}, max_patches=4), tokenizer, InternVLVideoProcessor(),
-        image_seq_length=4, chat_template=CHATML,
-    )  # fmt: skip
+        GotOcr2ImageProcessor(size={"height": 56, "width": 56}, max_patches=4),
+        tokenizer,
+        InternVLVideoProcessor(),
+        image_seq_length=4,
+        chat_template=CHATML,
+    )
     model = lively(InternVLForConditionalGeneration(config))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return _write(folder, model, processor)
@@ -125,11 +157,17 @@ def write_pictures(folder: Path, count: int = 6) -> list[str]:
 def write_conversations(folder: Path, count: int = 12) -> Path:
     """A .jsonl of short conversations about `count` pictures beside it."""
     rows = [
-        {"image": name, "conversations": [
-            {"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": f"a red star {number}"},
-            {"from": "human", "value": "Sure?"}, {"from": "gpt", "value": "Yes" if number % 2 else "No"},
-        ]} for number, name in enumerate(write_pictures(folder, count))
-    ]  # fmt: skip
+        {
+            "image": name,
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhat is this?"},
+                {"from": "gpt", "value": f"a red star {number}"},
+                {"from": "human", "value": "Sure?"},
+                {"from": "gpt", "value": "Yes" if number % 2 else "No"},
+            ],
+        }
+        for number, name in enumerate(write_pictures(folder, count))
+    ]
     path = folder / "conversations.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

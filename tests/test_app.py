@@ -39,13 +39,24 @@ def weights(tmp_path_factory, trained, tiny_clip):
     model = opened("film", False)
     recipe = {
         "efficientnet": {"name": "test_efficientnet", "pretrained": False, "output_dim": 0, "image_size": None},
-        "gating": {"kind": "film", "per_head": False, "init_scale": 1.0}, "lora": None, "trained": "gates",
-        "mapper": {"num_tokens": 3, "hidden": 32, "dropout": 0.1}, "template": model.prompts.template, "max_tokens": 48,
-        "labels": model.styles.labels, "spellings": ["Noto"], "frozen_dtype": "fp32",
-    }  # fmt: skip
+        "gating": {"kind": "film", "per_head": False, "init_scale": 1.0},
+        "lora": None,
+        "trained": "gates",
+        "mapper": {"num_tokens": 3, "hidden": 32, "dropout": 0.1},
+        "template": model.prompts.template,
+        "max_tokens": 48,
+        "labels": model.styles.labels,
+        "spellings": ["Noto"],
+        "frozen_dtype": "fp32",
+    }
     save_full(folder / "gated.pt", model, recipe)
-    return {"style": trained[0], "clip": str(tiny_clip), "folder": str(folder / "images"),
-            "llava": str(folder / "llava"), "blip2": str(folder / "gated.pt")}  # fmt: skip
+    return {
+        "style": trained[0],
+        "clip": str(tiny_clip),
+        "folder": str(folder / "images"),
+        "llava": str(folder / "llava"),
+        "blip2": str(folder / "gated.pt"),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +99,18 @@ def test_words_find_what_clip_finds(models):
 
 
 def test_an_index_is_searched_as_a_folder_is(models, weights, pictures, tmp_path):
-    build_index.main(["--index_dir", str(tmp_path / "index"), "--image_dir", weights["folder"], "--vit_checkpoint",
-                      weights["clip"], "--device", "cpu"])  # fmt: skip
+    build_index.main(
+        [
+            "--index_dir",
+            str(tmp_path / "index"),
+            "--image_dir",
+            weights["folder"],
+            "--vit_checkpoint",
+            weights["clip"],
+            "--device",
+            "cpu",
+        ]
+    )
     indexed = Models(index=str(tmp_path / "index"), device="cpu")
     for ask, question in ((answers.search_by_image, pictures[0]), (answers.search_by_words, "a red star")):
         captions = [[caption for _, caption in ask(one, question, 5)] for one in (indexed, models)]
@@ -126,25 +147,44 @@ def test_too_few_and_too_many_texts(models, pictures, texts, words):
 
 
 def test_the_other_style_is_told(models, pictures):
-    assert answers.what_if(models, pictures[0], QUESTION, pictures[1]) == what_if(models.gated, pictures[0], QUESTION,
-                                                                                  pictures[1])  # fmt: skip
+    assert answers.what_if(models, pictures[0], QUESTION, pictures[1]) == what_if(
+        models.gated, pictures[0], QUESTION, pictures[1]
+    )
     assert answers.what_if(models, pictures[0], QUESTION, None)[1].seen == {}
 
 
-@pytest.mark.parametrize("flags, words", [
-    ([], "give one of"), (["--style", "no.pth"], "no.pth: no such file"), (["--clip", "no.pth"], "no such file"),
-    (["--folder", ".", "--style", "x"], "give --clip"), (["--index", "no"], "no: no such folder"),
-    (["--index", ".", "--clip", "x", "--folder", "."], "leave one out"), (["--styl", "x"], "--styl: no such flag"),
-    (["--port", "x"], "invalid int"), (["--port", "70000"], "65535"),
-    (["--llava_adapter", "x", "--clip", "x"], "alone"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ([], "give one of"),
+        (["--style", "no.pth"], "no.pth: no such file"),
+        (["--clip", "no.pth"], "no such file"),
+        (["--folder", ".", "--style", "x"], "give --clip"),
+        (["--index", "no"], "no: no such folder"),
+        (["--index", ".", "--clip", "x", "--folder", "."], "leave one out"),
+        (["--styl", "x"], "--styl: no such flag"),
+        (["--port", "x"], "invalid int"),
+        (["--port", "70000"], "65535"),
+        (["--llava_adapter", "x", "--clip", "x"], "alone"),
+    ],
+)
 def test_mistakes_at_the_start(flags, words):
     with pytest.raises((ValueError, OSError), match=words):
         app.main(flags, block=False)
 
 
-@pytest.mark.parametrize("host, own", [("127.0.0.1", True), ("::1", True), ("localhost", True), ("127.9.9.9", True),
-                                       ("0.0.0.0", False), ("192.168.1.2", False), ("example.org", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "host, own",
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("127.9.9.9", True),
+        ("0.0.0.0", False),
+        ("192.168.1.2", False),
+        ("example.org", False),
+    ],
+)
 def test_which_hosts_are_this_machine(host, own):
     assert app.is_loopback(host) == own
 

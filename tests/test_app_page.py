@@ -13,9 +13,9 @@ from test_app import EVIL, QUESTION, SECRET, TEXTS, models, pictures, weights  #
 import app
 
 pytest.importorskip("gradio")  # which brings httpx
-import httpx  # noqa: E402
-from gradio_client import Client, handle_file  # noqa: E402
-from gradio_client.exceptions import AppError  # noqa: E402
+import httpx
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 
 TABS = {"Compare styles", "Search", "Match texts", "Describe and score", "What if: style"}
 
@@ -65,9 +65,12 @@ def test_mistakes_are_one_line_and_name_no_folder(client, pictures, tmp_path):  
         ((handle_file(broken), 3), "/search_image", "broken.png: not an image that Pillow can read"),
         ((handle_file(svg), TEXTS), "/match", "a.png: an SVG drawing; draw it as PNG first"),
         ((first, "  "), "/describe", "the text is empty; give the words to be scored against the image"),
-        ((first, "two <image> here"), "/describe",
-         "the text holds &#x27;&lt;image&gt;&#x27;, which stands for an image; take it out"),
-    ):  # fmt: skip
+        (
+            (first, "two <image> here"),
+            "/describe",
+            "the text holds &#x27;&lt;image&gt;&#x27;, which stands for an image; take it out",
+        ),
+    ):
         with pytest.raises(AppError) as error:
             client.predict(*values, api_name=name)
         assert error.value.message == words

@@ -185,8 +185,10 @@ def test_two_processes_decide_alike(tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     for rank in (0, 1):
         found = torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True)

@@ -33,11 +33,16 @@ def table(tmp_path):
     random = np.random.default_rng(0)
     for name in ("a", "b"):
         Image.fromarray(random.integers(0, 255, (50, 40, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    return write_table(tmp_path / "train.csv", [
-        ("a.png", "In which style is this drawn?", "Noto", "noto"), ("b.png", "How many?", "two", "black_cats"),
-        ("c.png", "How many?", "one", "noto"), ("a.png", "", "one", "noto"),
-        ("b.png", "Black cats?", "Black cats", "black_cats"),
-    ])  # fmt: skip
+    return write_table(
+        tmp_path / "train.csv",
+        [
+            ("a.png", "In which style is this drawn?", "Noto", "noto"),
+            ("b.png", "How many?", "two", "black_cats"),
+            ("c.png", "How many?", "one", "noto"),
+            ("a.png", "", "one", "noto"),
+            ("b.png", "Black cats?", "Black cats", "black_cats"),
+        ],
+    )
 
 
 def test_rows_become_samples_and_bad_ones_are_named(table, tmp_path):
@@ -49,10 +54,15 @@ def test_rows_become_samples_and_bad_ones_are_named(table, tmp_path):
 
 def test_artquest_takes_the_school_for_the_style(tmp_path, table):
     names = ("image", "question", "answer", "question_type")
-    path = write_table(tmp_path / "art.csv", [
-        ("a.png", "Who painted this?", "Jan Steen", "artist"), ("a.png", "Of which school?", "Dutch", "school"),
-        ("b.png", "What is its title?", "A Cat", "title"),
-    ], names)  # fmt: skip
+    path = write_table(
+        tmp_path / "art.csv",
+        [
+            ("a.png", "Who painted this?", "Jan Steen", "artist"),
+            ("a.png", "Of which school?", "Dutch", "school"),
+            ("b.png", "What is its title?", "A Cat", "title"),
+        ],
+        names,
+    )
     columns = Columns(style="", type="question_type")
     samples, _ = read_samples(path, tmp_path, "artquest", columns)
     assert [(one.style, one.type) for one in samples] == [("dutch", "artist"), ("dutch", "school"), ("", "title")]
@@ -176,8 +186,20 @@ def test_the_efficientnet_sees_imagenet_statistics_at_its_own_size():
 def test_a_trained_model_evaluates_answers_and_exports(arguments, tmp_path, vqa_data, capsys):  # noqa: F811
     train.main([*arguments, "--model.lora.enabled", "--training.final_answers", "0"])
     best = tmp_path / "checkpoints" / "best.pt"
-    report = evaluate.main(["--checkpoint", str(best), "--split", "test", "--device", "cpu", "--output_dir",
-                            str(tmp_path / "out"), "--num_beams", "2"])  # fmt: skip
+    report = evaluate.main(
+        [
+            "--checkpoint",
+            str(best),
+            "--split",
+            "test",
+            "--device",
+            "cpu",
+            "--output_dir",
+            str(tmp_path / "out"),
+            "--num_beams",
+            "2",
+        ]
+    )
     shown = capsys.readouterr().out
     rows = list(csv.DictReader((vqa_data / "test.csv").open()))
     assert report["all"]["questions"] == len(rows) and "style" in report["by_type"] and "names a style" in shown

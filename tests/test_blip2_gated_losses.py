@@ -142,8 +142,9 @@ def test_losses_of_a_batch_equal_losses_of_its_parts():
     batch = {**batch_of(model), "style_ids": torch.tensor([1, -1]), "applies": torch.tensor([True, False])}
     with torch.no_grad():
         loss, parts = learner(**batch)
-        parted = measure_loss(learner, [{name: value[i : i + 1] for name, value in batch.items()} for i in range(2)],
-                              torch.device("cpu"))  # fmt: skip
+        parted = measure_loss(
+            learner, [{name: value[i : i + 1] for name, value in batch.items()} for i in range(2)], torch.device("cpu")
+        )
     assert set(parts) == set(weights)
     assert parted["loss"] == pytest.approx(float(loss), rel=1e-4)
     for name, value in parts.items():
@@ -154,8 +155,12 @@ def test_answers_are_measured(styles):
     def answered(prediction, answer, kind):
         return Answered(0, "a.png", "?", answer, prediction, kind, "noto")
 
-    said = [answered("noto", "Noto", "style"), answered("a cat.", "cat", "other"), answered("flat", "Noto", "style"),
-            answered("Fluent flat", "Noto", "style")]  # fmt: skip
+    said = [
+        answered("noto", "Noto", "style"),
+        answered("a cat.", "cat", "other"),
+        answered("flat", "Noto", "style"),
+        answered("Fluent flat", "Noto", "style"),
+    ]
     found = measure_answers(said, styles)
     style, other = found["by_type"]["style"], found["by_type"]["other"]
     assert style["exact_match"] == pytest.approx(100 / 3) and style["style_hit_rate"] == pytest.approx(200 / 3)
@@ -168,8 +173,14 @@ def test_answers_are_measured(styles):
 
 
 def test_answering_without_looking_is_the_baseline(styles):
-    asked = [("How many cats are there?", "2"), ("How many cats are there?", "3"), ("How many cats are there?", "3"),
-             ("How many dogs are there?", "2"), ("How many suns are there?", "2"), ("What is it?", "noto")]  # fmt: skip
+    asked = [
+        ("How many cats are there?", "2"),
+        ("How many cats are there?", "3"),
+        ("How many cats are there?", "3"),
+        ("How many dogs are there?", "2"),
+        ("How many suns are there?", "2"),
+        ("What is it?", "noto"),
+    ]
     guess = BlindGuess(Sample(0, "a.png", question, answer, "", "") for question, answer in asked)
     assert guess("How many cats are there?") == "3"  # the same question
     assert guess("How many birds are there?") == "2" and guess("How is it?") == "2"  # the longest beginning it shares

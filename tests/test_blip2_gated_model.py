@@ -13,14 +13,33 @@ from blip2_gated.style_words import StyleWords
 
 TEXTS = ["Question: In which style is this drawn? Answer: Noto\n", "Question: How many? Answer: two black cats\n"]
 CONFIG = {
-    "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-                      "image_size": 32, "patch_size": 8},
-    "qformer_config": {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 96,
-                       "cross_attention_frequency": 2},
-    "text_config": {"model_type": "opt", "vocab_size": 600, "hidden_size": 64, "word_embed_proj_dim": 64,
-                    "ffn_dim": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64},
+    "vision_config": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    },
+    "qformer_config": {
+        "hidden_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "cross_attention_frequency": 2,
+    },
+    "text_config": {
+        "model_type": "opt",
+        "vocab_size": 600,
+        "hidden_size": 64,
+        "word_embed_proj_dim": 64,
+        "ffn_dim": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    },
     "num_query_tokens": 5,
-}  # fmt: skip
+}
 KINDS = [(kind, per_head) for kind in GATES for per_head in (False, True)]
 MAPPER = {"num_tokens": 3, "hidden": 32, "dropout": 0.1}
 
@@ -38,8 +57,10 @@ def build(kind="film", per_head=False, trained="gates", lora=None, seed=0):
 
 
 def batch_of(model, answers=("Noto", "two black cats"), seed=1):
-    encoded = [model.prompts.encode(question, answer) for question, answer in
-               zip(("In which style is this drawn?", "How many?"), answers)]  # fmt: skip
+    encoded = [
+        model.prompts.encode(question, answer)
+        for question, answer in zip(("In which style is this drawn?", "How many?"), answers)
+    ]
     image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     return {"image": image, **model.prompts.collate(encoded)}
 
@@ -56,9 +77,10 @@ def test_step_0_is_plain_blip2_bit_for_bit(kind, per_head, lora):
     with torch.no_grad():
         ours = run(model, batch).logits
         theirs = plain(
-            pixel_values=model.normalise(batch["image"]), input_ids=batch["input_ids"],
+            pixel_values=model.normalise(batch["image"]),
+            input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-        ).logits  # fmt: skip
+        ).logits
     assert torch.equal(ours, theirs)
 
 
@@ -231,10 +253,16 @@ def test_generating_equals_transformers():
     image = batch_of(model)["image"][:1]
     rows = model.prompts.collate([model.prompts.encode("How many?")], left=True)
     expected = plain.generate(
-        pixel_values=model.normalise(image), input_ids=rows["input_ids"], attention_mask=rows["attention_mask"],
-        num_beams=2, max_new_tokens=6, do_sample=False, min_new_tokens=1, pad_token_id=model.prompts.pad,
+        pixel_values=model.normalise(image),
+        input_ids=rows["input_ids"],
+        attention_mask=rows["attention_mask"],
+        num_beams=2,
+        max_new_tokens=6,
+        do_sample=False,
+        min_new_tokens=1,
+        pad_token_id=model.prompts.pad,
         eos_token_id=[model.prompts.newline, model.prompts.tokenizer.eos_token_id],
-    )  # fmt: skip
+    )
     expected = model.prompts.decode(expected[:, rows["input_ids"].shape[1] :])
     assert model.generate(image, ["How many?"], num_beams=2, max_new_tokens=6) == expected
 

@@ -46,14 +46,41 @@ def tiny_blip2(tmp_path_factory, vqa_data):
 @pytest.fixture
 def arguments(tmp_path, vqa_data, tiny_blip2):
     return [
-        "--data.root", str(vqa_data), "--model.blip2", str(tiny_blip2), "--data.cache_dir", str(tmp_path / "cache"),
-        "--model.efficientnet.name", "test_efficientnet", "--model.efficientnet.weights", "false",
-        "--model.efficientnet.image_size", "32", "--model.prompt_mapper.hidden", "32",
-        "--training.batch_size", "8", "--training.epochs", "2", "--training.learning_rate", "1e-3",
-        "--training.warmup_steps", "2", "--training.log_steps", "1", "--training.save_steps", "1",
-        "--training.device", "cpu", "--training.checkpoint_dir", str(tmp_path / "checkpoints"),
-        "--training.log_dir", str(tmp_path / "logs"), "--training.final_answers", "4",
-    ]  # fmt: skip
+        "--data.root",
+        str(vqa_data),
+        "--model.blip2",
+        str(tiny_blip2),
+        "--data.cache_dir",
+        str(tmp_path / "cache"),
+        "--model.efficientnet.name",
+        "test_efficientnet",
+        "--model.efficientnet.weights",
+        "false",
+        "--model.efficientnet.image_size",
+        "32",
+        "--model.prompt_mapper.hidden",
+        "32",
+        "--training.batch_size",
+        "8",
+        "--training.epochs",
+        "2",
+        "--training.learning_rate",
+        "1e-3",
+        "--training.warmup_steps",
+        "2",
+        "--training.log_steps",
+        "1",
+        "--training.save_steps",
+        "1",
+        "--training.device",
+        "cpu",
+        "--training.checkpoint_dir",
+        str(tmp_path / "checkpoints"),
+        "--training.log_dir",
+        str(tmp_path / "logs"),
+        "--training.final_answers",
+        "4",
+    ]
 
 
 def assert_same_weights(one, other):
@@ -69,9 +96,11 @@ def test_a_run_leaves_what_it_promises(arguments, tmp_path, tiny_blip2, capsys):
     assert written["history"] == results["history"] and written["settings"]["training_batch_size"] == 8
     assert written["best"]["val/main"] == min(entry["val/main"] for entry in results["history"])
     assert min(Image.open(folder / "training_curves.png").size) > 200
-    assert sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != ".lock") == [
-        "best.pt", "results.json", "run.json", "settings.json", "training_curves.png"
-    ] and not (folder / "last").exists()  # fmt: skip
+    assert (
+        sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != ".lock")
+        == ["best.pt", "results.json", "run.json", "settings.json", "training_curves.png"]
+        and not (folder / "last").exists()
+    )
     content = torch.load(folder / "best.pt", weights_only=True)
     names = set(content["model_state_dict"])
     assert not [name for name in names if "vision_model" in name or "language_model" in name]
@@ -112,10 +141,21 @@ def test_only_what_learns_changes(arguments, tmp_path, monkeypatch):
 
 
 def test_training_learns(arguments):
-    history = train.main([
-        *arguments, "--model.train", "all", "--training.epochs", "6", "--training.learning_rate", "3e-3",
-        "--training.save_steps", "99", "--training.final_answers", "0",
-    ])["history"]  # fmt: skip
+    history = train.main(
+        [
+            *arguments,
+            "--model.train",
+            "all",
+            "--training.epochs",
+            "6",
+            "--training.learning_rate",
+            "3e-3",
+            "--training.save_steps",
+            "99",
+            "--training.final_answers",
+            "0",
+        ]
+    )["history"]
     assert history[-1]["train/main"] < 0.7 * history[0]["train/main"]
 
 
@@ -156,9 +196,14 @@ def test_options_train(arguments, tmp_path, options):
 def run_script(arguments, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "blip2_gated" / "train.py"), *arguments], cwd=ROOT, env=environment,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+        [sys.executable, str(ROOT / "blip2_gated" / "train.py"), *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def steps_logged(logs):
@@ -175,10 +220,28 @@ def one_thread():
 
 
 def test_killed_and_resumed_ends_with_the_same_weights(arguments, tmp_path, one_thread):
-    arguments = [*arguments, "--training.epochs", "3", "--training.accumulation", "2", "--training.batch_size", "4",
-                 "--training.save_last", "--training.final_answers", "0", "--model.lora.enabled"]  # fmt: skip
-    train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "whole"), "--training.log_dir",
-                str(tmp_path / "other")])  # fmt: skip
+    arguments = [
+        *arguments,
+        "--training.epochs",
+        "3",
+        "--training.accumulation",
+        "2",
+        "--training.batch_size",
+        "4",
+        "--training.save_last",
+        "--training.final_answers",
+        "0",
+        "--model.lora.enabled",
+    ]
+    train.main(
+        [
+            *arguments,
+            "--training.checkpoint_dir",
+            str(tmp_path / "whole"),
+            "--training.log_dir",
+            str(tmp_path / "other"),
+        ]
+    )
     process = run_script(arguments)
     while steps_logged(tmp_path / "logs") < 4 and process.poll() is None:
         time.sleep(0.005)
@@ -197,14 +260,36 @@ def test_a_bad_step_is_left_out_and_names_its_files(arguments, second_step_is_ba
 
 
 def test_two_processes_train_like_one(arguments, tmp_path):
-    arguments = [*arguments, "--training.epochs", "1", "--training.save_last", "--training.final_answers", "0",
-                 "--model.prompt_mapper.dropout", "0"]  # fmt: skip
+    arguments = [
+        *arguments,
+        "--training.epochs",
+        "1",
+        "--training.save_last",
+        "--training.final_answers",
+        "0",
+        "--model.prompt_mapper.dropout",
+        "0",
+    ]
     train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "one")])
     process = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631",
-         str(ROOT / "blip2_gated" / "train.py"), *arguments, "--training.checkpoint_dir", str(tmp_path / "two")],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--master_port",
+            "29631",
+            str(ROOT / "blip2_gated" / "train.py"),
+            *arguments,
+            "--training.checkpoint_dir",
+            str(tmp_path / "two"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 0, process.stderr[-2000:]
     one, two = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("one", "two"))
     for name in one:
@@ -247,5 +332,7 @@ def test_default_yaml_says_what_config_says():
     assert sum(not line.endswith(":") and ": " in line for line in text.splitlines()[1:]) == len(written) - 1
     artquest = read_settings(config, ["--config", "artquest", "--training.batch_size", "4"])
     assert (artquest.data_dataset_name, artquest.data_type_column, artquest.training_batch_size) == (
-        "artquest", "question_type", 4
-    )  # fmt: skip
+        "artquest",
+        "question_type",
+        4,
+    )

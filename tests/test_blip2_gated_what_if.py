@@ -40,8 +40,9 @@ def test_only_the_style_is_anothers():
     mixed = Features(both[0].patches, both[1].pooled)
     for found, features in ((as_it_is, both[0]), (told, mixed)):
         assert [found.answer] == model.predict_answers(features, [QUESTION], num_beams=1)
-        assert found.seen == pytest.approx(dict(zip(model.styles.labels, model.style_logits(features.pooled)[0]
-                                                    .softmax(-1).tolist())))  # fmt: skip
+        assert found.seen == pytest.approx(
+            dict(zip(model.styles.labels, model.style_logits(features.pooled)[0].softmax(-1).tolist()))
+        )
     assert as_it_is.seen != told.seen and as_it_is.named != told.named
     itself, again = what_if(model, picture(1), QUESTION, picture(1), num_beams=1)
     assert itself == again == as_it_is

@@ -119,16 +119,20 @@ READERS = {  # name of the file: what is in it, who reads it
     "records.jsonl": (JSONL, convert_all),
     "questions.csv": (TABLE, lambda path: read_questions(path, path.parent, "csv", Columns())),
     "settings.yaml": (SETTINGS, lambda path: read_settings(config, ["--config", str(path)])),
-    "training.json": (b'{"lora_rank": 7, "learning_rate": 0.5}',
-                      lambda path: read_training_settings(["--config", str(path)])),
+    "training.json": (
+        b'{"lora_rank": 7, "learning_rate": 0.5}',
+        lambda path: read_training_settings(["--config", str(path)]),
+    ),
     "a_embed.pt": (torch_file(torch.randn(3, 4)), lambda path: load_target(path, "embed")),
-    "model.pth": (torch_file({"format": 1, "kind": "x", "model_state_dict": {"a": torch.ones(2)}}),
-                  lambda path: load_model_file(path, "x")),
+    "model.pth": (
+        torch_file({"format": 1, "kind": "x", "model_state_dict": {"a": torch.ones(2)}}),
+        lambda path: load_model_file(path, "x"),
+    ),
     "legacy.pt": (pickled({"a": torch.ones(2)}), read_tensors),
     "image.png": (png(), open_image),
     "image.jpg": (jpeg(), open_image),
     "size.jpg": (jpeg(), image_size),
-}  # fmt: skip
+}
 
 
 def mutate(content: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
@@ -235,8 +239,9 @@ def test_tables_and_conversations_may_lie_beside_their_images(tmp_path):
         "image,question,answer,style\n" + "".join(f"{one},What?,A star,\n" for one in names)
     )
     for samples, skipped in (
-        find_conversations(data / "data.jsonl"), read_questions(data / "table.csv", data, "csv", Columns()),
-    ):  # fmt: skip
+        find_conversations(data / "data.jsonl"),
+        read_questions(data / "table.csv", data, "csv", Columns()),
+    ):
         assert len(samples) == 3 and "gone.png" in " ".join(skipped.values())
 
 

@@ -71,9 +71,12 @@ def test_wrong_files_are_named(tmp_path):
     whole = (tmp_path / "other.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     for name, words in {
-        "junk.pth": "cannot be read", "cut.pth": "cannot be read", "none.pth": "no such file",
-        "list.pth": "no checkpoint of this project", "other.pth": "is a 'another kind' checkpoint",
-    }.items():  # fmt: skip
+        "junk.pth": "cannot be read",
+        "cut.pth": "cannot be read",
+        "none.pth": "no such file",
+        "list.pth": "no checkpoint of this project",
+        "other.pth": "is a 'another kind' checkpoint",
+    }.items():
         with pytest.raises((ValueError, FileNotFoundError), match=f"{name}: .*{words}"):
             load_model_file(tmp_path / name, "style encoder")
 

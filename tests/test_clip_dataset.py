@@ -71,9 +71,13 @@ def test_two_folders(tmp_path):
 
 
 PERSONA = {
-    "file_name": "images/a.png", "title": "Story", "character": "Mira", "appearance": "Red hair.", "personality": "",
+    "file_name": "images/a.png",
+    "title": "Story",
+    "character": "Mira",
+    "appearance": "Red hair.",
+    "personality": "",
     "url": "u",
-}  # fmt: skip
+}
 
 
 def test_metadata_lines(tmp_path):
@@ -125,11 +129,18 @@ def make_shard(path, members):
 
 
 def test_webdataset_shards_are_read_in_place(tmp_path):
-    make_shard(tmp_path / "0.tar", {
-        "000.png": png("red"), "000.txt": b"a red card",
-        "sub/000.png": png(), "sub/000.json": json.dumps(PERSONA).encode(),
-        "001.txt": b"no image", "../escape.png": png(), "../escape.txt": b"nothing is unpacked",
-    })  # fmt: skip
+    make_shard(
+        tmp_path / "0.tar",
+        {
+            "000.png": png("red"),
+            "000.txt": b"a red card",
+            "sub/000.png": png(),
+            "sub/000.json": json.dumps(PERSONA).encode(),
+            "001.txt": b"no image",
+            "../escape.png": png(),
+            "../escape.txt": b"nothing is unpacked",
+        },
+    )
     make_shard(
         tmp_path / "1.tar", {"000.png": png("green"), "000.txt": b"a green card", "002.png": b"junk", "002.txt": b"x"}
     )

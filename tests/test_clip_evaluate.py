@@ -18,9 +18,13 @@ from clip.tables import read_column
 from common.image_store import ImageStore
 
 COLOURS = {
-    "red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0), "black": (0, 0, 0),
+    "red": (255, 0, 0),
+    "green": (0, 160, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "black": (0, 0, 0),
     "white": (255, 255, 255),
-}  # fmt: skip
+}
 CPU = torch.device("cpu")
 
 
@@ -66,10 +70,13 @@ def data(tmp_path):
     for colour, value in COLOURS.items():
         for number in range(5):
             Image.new("RGB", (20, 24), value).save(folder / "images" / f"{colour}{number}.png")
-            entries.append({
-                "image_path": f"images/{colour}{number}.png", "category": colour,
-                "caption": [f"a {colour} picture without anything on it", f"All is {colour}."],
-            })  # fmt: skip
+            entries.append(
+                {
+                    "image_path": f"images/{colour}{number}.png",
+                    "category": colour,
+                    "caption": [f"a {colour} picture without anything on it", f"All is {colour}."],
+                }
+            )
     (folder / "data.json").write_text(json.dumps(entries))
     return folder
 
@@ -93,13 +100,26 @@ def test_all_known(run, data, tmp_path, capsys):
     assert numbers["t2i_mean_rank"] == {"value": 1, "chance": pytest.approx(31 / 6)}  # 5 of 30 images
     assert report["similarity"]["similarity_gap"] == 1
     assert (report["images"], report["texts"], report["different_texts"]) == (30, 60, 12)
-    assert all(report["found_text"][name]["value"] > 99.9 > report["found_text"][name]["chance"]
-               for name in ("bleu", "rouge1", "rouge2", "rougeL"))  # fmt: skip
+    assert all(
+        report["found_text"][name]["value"] > 99.9 > report["found_text"][name]["chance"]
+        for name in ("bleu", "rouge1", "rouge2", "rougeL")
+    )
     assert report["zero_shot"]["top1"]["value"] == 100 and report["zero_shot"]["classes"] == 6
     assert report["linear_probe"]["top1"]["value"] == 100 and report["linear_probe"]["images_asked"] == 9
     printed = capsys.readouterr().out
-    for words in ("R@1, %", "median rank", "RSum", "true pairs", "text found first by each image", "BLEU", "ROUGEL",
-                  "zero-shot", "linear probe", "chance", "95 % interval"):  # fmt: skip
+    for words in (
+        "R@1, %",
+        "median rank",
+        "RSum",
+        "true pairs",
+        "text found first by each image",
+        "BLEU",
+        "ROUGEL",
+        "zero-shot",
+        "linear probe",
+        "chance",
+        "95 % interval",
+    ):
         assert words in printed
     out = tmp_path / "out"
     assert json.loads((out / "evaluation.json").read_text()) == report
@@ -110,10 +130,15 @@ def test_all_known(run, data, tmp_path, capsys):
     lines = [json.loads(line) for line in (out / "per_query.jsonl").read_text().splitlines()]
     assert [line["direction"] for line in lines] == ["i2t"] * 30 + ["t2i"] * 60
     assert lines[0] == {
-        "direction": "i2t", "query": "images/red0.png", "rank": 1, "found": "a red picture without anything on it",
-        "found_score": 1, "true_score": 1, "true_in_gallery": 10,
+        "direction": "i2t",
+        "query": "images/red0.png",
+        "rank": 1,
+        "found": "a red picture without anything on it",
+        "found_score": 1,
+        "true_score": 1,
+        "true_in_gallery": 10,
         "true": ["a red picture without anything on it", "All is red."],
-    }  # fmt: skip
+    }
     assert lines[31]["query"] == "All is red." and lines[31]["true"] == ["images/red0.png"]
 
 
@@ -161,8 +186,9 @@ def table(path, rows):
 
 
 def test_splits_and_classes_of_tables(run, tmp_path):
-    rows = [(f"{colour}{number}.png", colour[0], "train" if number else "test")
-            for colour in COLOURS for number in range(5)]  # fmt: skip
+    rows = [
+        (f"{colour}{number}.png", colour[0], "train" if number else "test") for colour in COLOURS for number in range(5)
+    ]
     csv = table(tmp_path / "index.csv", [("image", "initial", "split"), *rows[:-1]])
     report = run("--split_csv", csv, "--split", "test", "--classes_csv", csv, "--class_column", "initial")
     assert report["images"] == 6 and report["texts"] == 12 and report["split"] == "test"
@@ -173,16 +199,19 @@ def test_splits_and_classes_of_tables(run, tmp_path):
     assert run("--limit", "7")["retrieval"] == run("--limit", "7")["retrieval"]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--split", "val"], "--split val: without --split_csv"),
-    (["--split_csv", "{csv}"], "--split_csv: name one of its splits with --split"),
-    (["--split_csv", "{csv}", "--split", "dev"], "--split dev: not in .*knows test, train"),
-    (["--classes_csv", "{csv}", "--class_column", "kinds"], "unknown column 'kinds'; did you mean kind?"),
-    (["--classes_csv", "nowhere.csv"], r"nowhere.csv: no such file \(--classes_csv\)"),
-    (["--templates", "a photo"], "--templates 'a photo': expected {}"),
-    (["--batch_size", "0"], "--batch_size: expected 1 or more"),
-    (["--data_dir", "nowhere"], "nowhere: no such folder"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--split", "val"], "--split val: without --split_csv"),
+        (["--split_csv", "{csv}"], "--split_csv: name one of its splits with --split"),
+        (["--split_csv", "{csv}", "--split", "dev"], "--split dev: not in .*knows test, train"),
+        (["--classes_csv", "{csv}", "--class_column", "kinds"], "unknown column 'kinds'; did you mean kind?"),
+        (["--classes_csv", "nowhere.csv"], r"nowhere.csv: no such file \(--classes_csv\)"),
+        (["--templates", "a photo"], "--templates 'a photo': expected {}"),
+        (["--batch_size", "0"], "--batch_size: expected 1 or more"),
+        (["--data_dir", "nowhere"], "nowhere: no such folder"),
+    ],
+)
 def test_mistakes_are_named(run, tmp_path, arguments, message):
     csv = table(tmp_path / "t.csv", [("image", "split", "kind"), ("red0.png", "test", "a"), ("red1.png", "train", "a")])
     with pytest.raises((ValueError, OSError), match=message):
@@ -211,9 +240,10 @@ def test_images_of_a_table_by_the_end_of_their_path(tmp_path, data):
 def model():
     torch.manual_seed(0)
     architecture = {
-        "embed_dim": 24, "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-    }  # fmt: skip
+    }
     tokenizer = {"kind": "clip", "context_length": 32}
     return CLIPModel(facts={"architecture": architecture, "sigmoid": False, "tokenizer": tokenizer})
 
@@ -314,12 +344,28 @@ def test_val_is_what_training_validated_on(model, tmp_path):
     create_sample_dataset(tmp_path / "data", num_samples=40, size=40)
     sorted((tmp_path / "data" / "images").iterdir())[3].write_bytes(b"broken")
     save_clip(tmp_path / "tiny.pth", model)
-    folders = [word for name in ("checkpoint", "results", "log", "cache")
-               for word in (f"--{name}_dir", str(tmp_path / name))]  # fmt: skip
-    train.main([
-        "--data_dir", str(tmp_path / "data"), "--model_name", str(tmp_path / "tiny.pth"), "--num_epochs", "1",
-        "--batch_size", "8", "--val_split", "0.4", "--max_skipped", "0.2", "--device", "cpu", *folders,
-    ])  # fmt: skip
+    folders = [
+        word for name in ("checkpoint", "results", "log", "cache") for word in (f"--{name}_dir", str(tmp_path / name))
+    ]
+    train.main(
+        [
+            "--data_dir",
+            str(tmp_path / "data"),
+            "--model_name",
+            str(tmp_path / "tiny.pth"),
+            "--num_epochs",
+            "1",
+            "--batch_size",
+            "8",
+            "--val_split",
+            "0.4",
+            "--max_skipped",
+            "0.2",
+            "--device",
+            "cpu",
+            *folders,
+        ]
+    )
     weights = str(tmp_path / "checkpoint" / "best_model.pth")
     arguments = ["--weights", weights, "--data_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
     report = evaluate.main([*arguments, "--split", "val", "--device", "cpu"])
@@ -335,10 +381,22 @@ def test_val_is_what_training_validated_on(model, tmp_path):
 def test_an_untrained_model_on_real_data_scores_chance(model, real_data, tmp_path, index):
     save_clip(tmp_path / "untrained.pth", model)
     folder = real_data / "captions"
-    report = evaluate.main([
-        "--weights", str(tmp_path / "untrained.pth"), "--data_dir", str(folder / index), "--limit", "300",
-        "--classes_csv", str(folder / "index.csv"), "--output_dir", str(tmp_path / "out"), "--device", "cpu",
-    ])  # fmt: skip
+    report = evaluate.main(
+        [
+            "--weights",
+            str(tmp_path / "untrained.pth"),
+            "--data_dir",
+            str(folder / index),
+            "--limit",
+            "300",
+            "--classes_csv",
+            str(folder / "index.csv"),
+            "--output_dir",
+            str(tmp_path / "out"),
+            "--device",
+            "cpu",
+        ]
+    )
     assert report["images"] == 300 > report["different_texts"]
     for name, number in report["retrieval"].items():
         if "rank" not in name:

@@ -20,8 +20,11 @@ def tiny_clip(vision=None, **more) -> CLIPModel:
     """A CLIP of a few thousand weights; the text tower only has to be there."""
     vision = vision or {"image_size": 24, "patch_size": 8, "layers": 3, "width": 16, "head_width": 8}
     text = {"context_length": 8, "vocab_size": 50, "width": 8, "heads": 1, "layers": 1}
-    facts = {"architecture": {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text, **more}, "sigmoid": False,
-             "tokenizer": {"kind": "clip", "context_length": 8}}  # fmt: skip
+    facts = {
+        "architecture": {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text, **more},
+        "sigmoid": False,
+        "tokenizer": {"kind": "clip", "context_length": 8},
+    }
     torch.manual_seed(0)
     model = CLIPModel(facts=facts)
     for name, value in model.network.visual.named_parameters():
@@ -137,8 +140,9 @@ class Slow:
             for head in range(block.attn.num_heads):
                 for row in range(count):
                     for column in range(count):
-                        slope = self.slope(number, "weights", (head, row, column),
-                                           lambda tokens: self.vector(tokens[0]) @ self.text)  # fmt: skip
+                        slope = self.slope(
+                            number, "weights", (head, row, column), lambda tokens: self.vector(tokens[0]) @ self.text
+                        )
                         step[row, column] += (slope * weights[number][head, row, column]).clamp(min=0)
             relevance = relevance + step / block.attn.num_heads @ relevance
         return relevance[0, 1:]
@@ -172,8 +176,7 @@ def test_maps_are_those_of_the_papers(method, quick_gelu):
 @pytest.mark.parametrize("patch, size", [(32, 224), (14, 56), (16, 80)])  # 7x7, 4x4, 5x5 patches
 @pytest.mark.parametrize("quick_gelu", [False, True])
 def test_attention_computed_again_gives_the_same_vector(patch, size, quick_gelu):
-    vision = {"image_size": size, "patch_size": patch, "layers": 2, "width": 32, "head_width": 16,
-              "ls_init_value": 0.3}  # fmt: skip
+    vision = {"image_size": size, "patch_size": patch, "layers": 2, "width": 32, "head_width": 16, "ls_init_value": 0.3}
     model = tiny_clip(vision, quick_gelu=quick_gelu)
     model.set_grad_checkpointing()
     image, text = ask(model, count=2)
@@ -192,12 +195,20 @@ def test_attention_computed_again_gives_the_same_vector(patch, size, quick_gelu)
 TOWERS = {
     "vit": {"image_size": 48, "patch_size": 8, "layers": 3, "width": 16, "head_width": 8},
     "resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16},
-    "timm_efficientnet": {"image_size": 64, "timm_model_name": "test_efficientnet", "timm_pool": "",
-                          "timm_proj": "linear"},
-    "timm_channels_last": {"image_size": 64, "timm_model_name": "swin_tiny_patch4_window7_224", "timm_pool": "",
-                           "timm_proj": "linear"},
+    "timm_efficientnet": {
+        "image_size": 64,
+        "timm_model_name": "test_efficientnet",
+        "timm_pool": "",
+        "timm_proj": "linear",
+    },
+    "timm_channels_last": {
+        "image_size": 64,
+        "timm_model_name": "swin_tiny_patch4_window7_224",
+        "timm_pool": "",
+        "timm_proj": "linear",
+    },
     "timm_vit": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear"},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module", params=[name for name in TOWERS if name != "timm_channels_last"])
@@ -251,10 +262,12 @@ def test_convolution_maps_against_loops():
     with torch.no_grad():
         features = visual.trunk.forward_features(model.normalise(image))[0]  # (C, rows, columns)
         places = features.flatten(1).T
-        expected = torch.stack([
-            F.normalize(visual.head(visual.trunk.forward_head(place[None, :, None, None])), dim=1)[0] @ text[0]
-            for place in places
-        ])  # fmt: skip
+        expected = torch.stack(
+            [
+                F.normalize(visual.head(visual.trunk.forward_head(place[None, :, None, None])), dim=1)[0] @ text[0]
+                for place in places
+            ]
+        )
         torch.testing.assert_close(heatmap(model, image, text, "dense").flatten(), scaled(expected), atol=1e-5, rtol=0)
 
         def cosine(values):
@@ -297,8 +310,14 @@ def test_resnet_dense_map_against_loops():
 
 
 def colour_clip(grid: int, patch: int) -> CLIPModel:
-    vision = {"image_size": grid * patch, "patch_size": patch, "layers": 2, "width": 8, "head_width": 4,
-              "no_ln_pre": True}  # fmt: skip
+    vision = {
+        "image_size": grid * patch,
+        "patch_size": patch,
+        "layers": 2,
+        "width": 8,
+        "head_width": 4,
+        "no_ln_pre": True,
+    }
     model = tiny_clip(vision)
     visual = model.network.visual
     model.mean.fill_(0.5)
@@ -329,8 +348,9 @@ def colour_clip(grid: int, patch: int) -> CLIPModel:
 def test_maps_peak_where_the_text_is_true(method, grid, patch):
     model = colour_clip(grid, patch)
     image = torch.full((6, 3, grid * patch, grid * patch), 128, dtype=torch.uint8)
-    places = torch.stack([torch.randperm(grid * grid, generator=torch.Generator().manual_seed(one))[:2]
-                          for one in range(6)])  # fmt: skip
+    places = torch.stack(
+        [torch.randperm(grid * grid, generator=torch.Generator().manual_seed(one))[:2] for one in range(6)]
+    )
     for one, pair in enumerate(places):
         for colour, place in zip(((255, 0, 0), (0, 0, 255)), pair):
             row, column = (int(part) * patch for part in divmod(int(place), grid))
@@ -354,8 +374,9 @@ def test_wrong_input_is_refused_by_name():
         heatmap(model, image[..., :16], text)
     with pytest.raises(ValueError, match="text vectors"):
         heatmap(model, image, text[:1])
-    pooled = tiny_clip({"image_size": 24, "patch_size": 8, "layers": 1, "width": 16, "head_width": 8,
-                        "pool_type": "avg"})  # fmt: skip
+    pooled = tiny_clip(
+        {"image_size": 24, "patch_size": 8, "layers": 1, "width": 16, "head_width": 8, "pool_type": "avg"}
+    )
     with pytest.raises(ValueError, match="class token"):
         heatmap(pooled, image, text)
 

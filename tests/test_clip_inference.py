@@ -40,8 +40,19 @@ def samples(tmp_path):
 
 
 def arguments(samples, weights, tmp_path, *more):
-    return ["--data_root", str(samples / "images"), "--model", str(weights), "--output_dir", str(tmp_path / "out"),
-            "--device", "cpu", "--batch_size", "3", *map(str, more)]  # fmt: skip
+    return [
+        "--data_root",
+        str(samples / "images"),
+        "--model",
+        str(weights),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--batch_size",
+        "3",
+        *map(str, more),
+    ]
 
 
 def vectors_of(weights, samples, texts):
@@ -105,10 +116,15 @@ def test_other_maps_and_a_second_call(samples, weights, tmp_path):
 
 def test_broken_images_and_lines_are_named(samples, weights, tmp_path, capsys):
     (samples / "images" / "zz.png").write_text("version https://git-lfs.github.com/spec/v1\n")
-    metadata = write_lines(tmp_path / "optimized_metadata.jsonl", [
-        {"file_name": "images/scene_00000.png", "text": "a star"}, {"file_name": "b.png", "text": "a star"},
-        {"file_name": "c.png", "text": ""}, {"file_name": "d.png", "text": "a moon " * 40},
-    ])  # fmt: skip
+    metadata = write_lines(
+        tmp_path / "optimized_metadata.jsonl",
+        [
+            {"file_name": "images/scene_00000.png", "text": "a star"},
+            {"file_name": "b.png", "text": "a star"},
+            {"file_name": "c.png", "text": ""},
+            {"file_name": "d.png", "text": "a moon " * 40},
+        ],
+    )
     with metadata.open("a") as file:
         file.write("not JSON\n")
     result = main(arguments(samples, weights, tmp_path, "--metadata", metadata))
@@ -193,7 +209,21 @@ def test_mistakes_are_said_in_one_line(samples, weights, tmp_path):
 
 def test_real_photographs(real_data, weights, tmp_path):
     folder = real_data / "captions"
-    result = main(["--data_root", str(folder / "images"), "--model", str(weights), "--device", "cpu", "--json",
-                   "--metadata", str(folder / "data.json"), "--output_dir", str(tmp_path / "out"),
-                   "--cache_dir", str(tmp_path / "cache")])  # fmt: skip
+    result = main(
+        [
+            "--data_root",
+            str(folder / "images"),
+            "--model",
+            str(weights),
+            "--device",
+            "cpu",
+            "--json",
+            "--metadata",
+            str(folder / "data.json"),
+            "--output_dir",
+            str(tmp_path / "out"),
+            "--cache_dir",
+            str(tmp_path / "cache"),
+        ]
+    )
     assert len(result["images"]) > 50 and all("true_rank" in row for row in result["images"])

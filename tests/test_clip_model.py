@@ -99,13 +99,27 @@ def test_preprocessing_is_inside_and_is_open_clips():
 def transformers_clip(act="quick_gelu", eos=19):
     torch.manual_seed(3)
     text = CLIPTextConfig(
-        vocab_size=20, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=9, hidden_act=act, bos_token_id=18, eos_token_id=eos, pad_token_id=eos,
-    )  # fmt: skip
+        vocab_size=20,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=9,
+        hidden_act=act,
+        bos_token_id=18,
+        eos_token_id=eos,
+        pad_token_id=eos,
+    )
     vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=96, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8,
-        hidden_act=act, layer_norm_eps=1e-6,
-    )  # fmt: skip
+        hidden_size=32,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        hidden_act=act,
+        layer_norm_eps=1e-6,
+    )
     model = TransformersCLIP(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).eval()
     for parameter in model.parameters():  # the library's own start leaves much near zero
         torch.nn.init.normal_(parameter, std=0.2)

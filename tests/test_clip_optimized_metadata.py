@@ -24,16 +24,19 @@ from common.sample_portraits import EXPRESSIONS, random_portrait
 
 # Everything a sentence says; what is not listed must not be found. Keys: "hair colour", "eyes style", "clothing", ...
 LOOKS = [
-    ("She has long silver hair and blue eyes.",
-     {"hair colour": ["silver"], "hair length": ["long"], "eyes colour": ["blue"]}),
-    ("She has blue eyes and long silver hair.",
-     {"hair colour": ["silver"], "hair length": ["long"], "eyes colour": ["blue"]}),
+    (
+        "She has long silver hair and blue eyes.",
+        {"hair colour": ["silver"], "hair length": ["long"], "eyes colour": ["blue"]},
+    ),
+    (
+        "She has blue eyes and long silver hair.",
+        {"hair colour": ["silver"], "hair length": ["long"], "eyes colour": ["blue"]},
+    ),
     ("A bored girl with tangled hair.", {"sex": ["girl"], "hair style": ["tangled"]}),
     ("She takes a tired ride and stares at scared, shared cards.", {}),
     ("Her hair is light brown.", {"hair colour": ["light brown"]}),
     ("He has silver-white hair.", {"hair colour": ["silver-white"]}),
-    ("She has reddish-brown hair and sky blue eyes.",
-     {"hair colour": ["reddish-brown"], "eyes colour": ["sky blue"]}),
+    ("She has reddish-brown hair and sky blue eyes.", {"hair colour": ["reddish-brown"], "eyes colour": ["sky blue"]}),
     ("He has no wings, horns or tail.", {}),
     ("She has no wings but a long tail.", {"features": ["long tail"]}),
     ("He is usually seen without glasses.", {}),
@@ -61,46 +64,61 @@ LOOKS = [
     ("She has one green eye and one gold eye.", {"eyes colour": ["green", "gold"]}),
     ("His left eye is blue while his right eye is red.", {"eyes colour": ["blue", "red"]}),
     ("Hair: Black. Eyes: Light green.", {"hair colour": ["black"], "eyes colour": ["light green"]}),
-    ("Green eyes, brown hair, fair skin.",
-     {"eyes colour": ["green"], "hair colour": ["brown"], "skin": ["fair"]}),
-    ("Her eyes are blue, her hair is black and her dress is white.",
-     {"eyes colour": ["blue"], "hair colour": ["black"], "clothing": ["white dress"]}),
-    ("He has blue-grey eyes and an ash-blond bowl cut.",
-     {"eyes colour": ["blue-grey"], "hair colour": ["ash-blond"], "hair style": ["bowl cut"]}),
+    ("Green eyes, brown hair, fair skin.", {"eyes colour": ["green"], "hair colour": ["brown"], "skin": ["fair"]}),
+    (
+        "Her eyes are blue, her hair is black and her dress is white.",
+        {"eyes colour": ["blue"], "hair colour": ["black"], "clothing": ["white dress"]},
+    ),
+    (
+        "He has blue-grey eyes and an ash-blond bowl cut.",
+        {"eyes colour": ["blue-grey"], "hair colour": ["ash-blond"], "hair style": ["bowl cut"]},
+    ),
     ("She wears a red hair ribbon.", {"accessories": ["red hair ribbon"]}),
-    ("She ties her brown hair in a high ponytail with a blue ribbon.",
-     {"hair colour": ["brown"], "hair style": ["high ponytail"], "accessories": ["blue ribbon"]}),
+    (
+        "She ties her brown hair in a high ponytail with a blue ribbon.",
+        {"hair colour": ["brown"], "hair style": ["high ponytail"], "accessories": ["blue ribbon"]},
+    ),
     ("He has black hair with white streaks.", {"hair colour": ["black"], "hair style": ["white streaks"]}),
     ("Her black hair falls down to her waist.", {"hair colour": ["black"], "hair length": ["waist-length"]}),
     ("A blonde woman in her thirties.", {"hair colour": ["blonde"], "sex": ["woman"]}),
     ("Unlike her sister, who has blonde hair, she has black hair.", {"hair colour": ["black"]}),
     ("Her twin brother wears glasses, but she has a monocle.", {"accessories": ["monocle"]}),
-    ("He has darker skin than most people and dark green eyes.",
-     {"skin": ["darker"], "eyes colour": ["dark green"]}),
-    ("A tall, muscular man with dark skin and a scar on his cheek.",
-     {"sex": ["man"], "build": ["tall", "muscular"], "skin": ["dark"], "features": ["scar"]}),
+    ("He has darker skin than most people and dark green eyes.", {"skin": ["darker"], "eyes colour": ["dark green"]}),
+    (
+        "A tall, muscular man with dark skin and a scar on his cheek.",
+        {"sex": ["man"], "build": ["tall", "muscular"], "skin": ["dark"], "features": ["scar"]},
+    ),
     ("She is short for her age and has short hair.", {"build": ["short"], "hair length": ["short"]}),
     ("He is short-tempered and wears tall boots.", {"clothing": ["tall boots"]}),
     ("She is of average height with a slender figure.", {"build": ["average height", "slender"]}),
     ("He is a 16-year-old boy.", {"age": ["16-year-old"], "sex": ["boy"]}),
     ("He is often mistaken for a girl.", {}),
-    ("She looks like a normal teenage girl with shoulder-length orange hair.",
-     {"age": ["teenage"], "sex": ["girl"], "hair colour": ["orange"], "hair length": ["shoulder-length"]}),
-    ("She wears a black and white striped shirt, a long red skirt and white boots.",
-     {"clothing": ["black and white striped shirt", "long red skirt", "white boots"]}),
+    (
+        "She looks like a normal teenage girl with shoulder-length orange hair.",
+        {"age": ["teenage"], "sex": ["girl"], "hair colour": ["orange"], "hair length": ["shoulder-length"]},
+    ),
+    (
+        "She wears a black and white striped shirt, a long red skirt and white boots.",
+        {"clothing": ["black and white striped shirt", "long red skirt", "white boots"]},
+    ),
     ("She has long hair, blue and white dress.", {"hair length": ["long"], "clothing": ["blue and white dress"]}),
     ("She dresses in black.", {}),
     ("She wears a jacket. The jacket is black.", {"clothing": ["black jacket"]}),
-    ("She has red-rimmed glasses and light-blue hair.",
-     {"accessories": ["red-rimmed glasses"], "hair colour": ["light-blue"]}),
+    (
+        "She has red-rimmed glasses and light-blue hair.",
+        {"accessories": ["red-rimmed glasses"], "hair colour": ["light-blue"]},
+    ),
     ("His left eye is gone, and he wears a black eyepatch.", {"accessories": ["black eyepatch"]}),
     ("She has cat ears and a fluffy white tail.", {"features": ["cat ears", "fluffy white tail"]}),
     ("He carries a sword and shield.", {"weapons": ["sword", "shield"]}),
     ("He shows a broad smile.", {"expression": ["broad smile"]}),
-    ("She wears a [[School Uniform|school uniform]], {{Color|red}} a '''blue''' tie<ref>ch. 3</ref>.[citation needed]",
-     {"clothing": ["school uniform"], "accessories": ["blue tie"]}),
+    (
+        "She wears a [[School Uniform|school uniform]], {{Color|red}} a '''blue''' tie<ref>ch. 3</ref>."
+        "[citation needed]",
+        {"clothing": ["school uniform"], "accessories": ["blue tie"]},
+    ),
     ("米拉（ミラ）の髪。She has black hair。", {"hair colour": ["black"]}),
-]  # fmt: skip
+]
 
 TRAITS = [
     ("Cheerful and open, makes friends wherever the road leads.", ["cheerful", "open"]),
@@ -144,26 +162,34 @@ def test_traits(text, expected):
 # --- markup ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("Red hair.[7][12] Blue eyes.[a]", "Red hair. Blue eyes."),
-    ("Red hair,[note 3] blue eyes[citation needed] [who?].[1, 2][3–5][nb 2][Ch. 4]", "Red hair, blue eyes."),
-    ("[[Hair]] and [[Eye colour|eyes]] [[File:a.png|thumb|of [[Mira]]]]", "Hair and eyes."),
-    ("'''Red''' ''hair''<br/>Blue<!-- no --> eyes{{Quote|a {{b}} c}}", "Red hair Blue eyes."),
-    ("Red<ref name=x>not [[this]]</ref> hair<ref name=\"y\"/>.", "Red hair."),
-    ("== Looks ==\n* Red hair\n* Blue eyes\r\n\n# Tall", "Looks. Red hair. Blue eyes. Tall."),
-    ("Red&nbsp;hair &amp; a [https://a.b/c link] https://d.e/f ends", "Red hair & a link ends."),
-    ("{| class=x\n|-\n| a || b\n|}Red hair", "Red hair."),
-    ("A “quoted” word’s ending\u200b and \ud83d a half pair", "A \"quoted\" word's ending and a half pair."),
-    ("[black] stays", "[black] stays."), ("", ""), (" \n ", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Red hair.[7][12] Blue eyes.[a]", "Red hair. Blue eyes."),
+        ("Red hair,[note 3] blue eyes[citation needed] [who?].[1, 2][3–5][nb 2][Ch. 4]", "Red hair, blue eyes."),
+        ("[[Hair]] and [[Eye colour|eyes]] [[File:a.png|thumb|of [[Mira]]]]", "Hair and eyes."),
+        ("'''Red''' ''hair''<br/>Blue<!-- no --> eyes{{Quote|a {{b}} c}}", "Red hair Blue eyes."),
+        ('Red<ref name=x>not [[this]]</ref> hair<ref name="y"/>.', "Red hair."),
+        ("== Looks ==\n* Red hair\n* Blue eyes\r\n\n# Tall", "Looks. Red hair. Blue eyes. Tall."),
+        ("Red&nbsp;hair &amp; a [https://a.b/c link] https://d.e/f ends", "Red hair & a link ends."),
+        ("{| class=x\n|-\n| a || b\n|}Red hair", "Red hair."),
+        ("A “quoted” word’s ending\u200b and \ud83d a half pair", 'A "quoted" word\'s ending and a half pair.'),
+        ("[black] stays", "[black] stays."),
+        ("", ""),
+        (" \n ", ""),
+    ],
+)
 def test_markup_goes_and_words_stay(text, expected):
     assert clean_text(text) == expected
 
 
 def test_names_keep_their_signs():
     assert [clean_name(name) for name in ("<Infinite> #Compass", "Re:Zero", "[[Mira|米拉]] [1]", "K-On!!")] == [
-        "<Infinite> #Compass", "Re:Zero", "米拉", "K-On!!"
-    ]  # fmt: skip
+        "<Infinite> #Compass",
+        "Re:Zero",
+        "米拉",
+        "K-On!!",
+    ]
 
 
 def test_a_name_is_no_colour_and_no_trait():
@@ -174,26 +200,39 @@ def test_a_name_is_no_colour_and_no_trait():
 # --- the sentence ---------------------------------------------------------------------------------------------------
 
 RECORD = {
-    "file_name": "images/mira_01.png", "character": "Mira '''Vale'''[1]", "title": "Paper Harbour", "url": "x",
+    "file_name": "images/mira_01.png",
+    "character": "Mira '''Vale'''[1]",
+    "title": "Paper Harbour",
+    "url": "x",
     "appearance": "Mira is a tall young woman with long, wavy black hair in a high ponytail and green eyes. She wears "
-                  "a red dress and an orange hat, has horns, and shows a broad smile.",
+    "a red dress and an orange hat, has horns, and shows a broad smile.",
     "personality": "Cheerful, but never rude.",
-}  # fmt: skip
+}
 
 
 def test_a_line_as_a_whole():
     assert optimise_record(RECORD) == {
-        "id": "mira_01", "file_name": "images/mira_01.png", "character": "Mira Vale", "title": "Paper Harbour",
+        "id": "mira_01",
+        "file_name": "images/mira_01.png",
+        "character": "Mira Vale",
+        "title": "Paper Harbour",
         "hair": {"colour": ["black"], "length": ["long"], "style": ["wavy", "high ponytail"]},
         "eyes": {"colour": ["green"], "style": []},
         "appearance": {
-            "sex": ["woman"], "age": ["young"], "build": ["tall"], "skin": [], "clothing": ["red dress"],
-            "accessories": ["orange hat"], "features": ["horns"], "weapons": [], "expression": ["broad smile"],
+            "sex": ["woman"],
+            "age": ["young"],
+            "build": ["tall"],
+            "skin": [],
+            "clothing": ["red dress"],
+            "accessories": ["orange hat"],
+            "features": ["horns"],
+            "weapons": [],
+            "expression": ["broad smile"],
         },
         "personality": ["cheerful"],
         "text": "Mira Vale from Paper Harbour, a young tall woman, with long wavy black hair, a high ponytail, green "
-                "eyes, horns and a broad smile, wearing a red dress and an orange hat; cheerful.",
-    }  # fmt: skip
+        "eyes, horns and a broad smile, wearing a red dress and an orange hat; cheerful.",
+    }
 
 
 @pytest.mark.parametrize("max_tokens", range(8, 60, 3))
@@ -209,10 +248,16 @@ def test_a_sentence_is_cut_between_phrases(max_tokens):
         assert "a high ponytail" in text
 
 
-@pytest.mark.parametrize(("name", "unit"), [
-    ("Mira " * 200, "Mira "), ("米拉·韦尔" * 40, ""), ("x" * 400, "x" * 400), ("🦊" * 200, "🦊" * 200),
-    ("<start_of_text>" * 90, "<start_of_text>" * 90),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("Mira " * 200, "Mira "),
+        ("米拉·韦尔" * 40, ""),
+        ("x" * 400, "x" * 400),
+        ("🦊" * 200, "🦊" * 200),
+        ("<start_of_text>" * 90, "<start_of_text>" * 90),
+    ],
+)
 def test_no_name_is_too_long_and_no_word_is_cut(name, unit):
     text = optimise_record({"file_name": "a.png", "character": name, "appearance": "Red hair."})["text"]
     assert slow_count(text) <= 77 and name.startswith(text)
@@ -254,11 +299,60 @@ def test_the_tokenizer_does_not_grow_without_bound(monkeypatch):
 
 TOKENIZER = SimpleTokenizer()
 PARTS = [
-    "hair", "eyes", "black", "light", "-", "brown", "and", ",", ".", "no", "without", "her", "sister", "who", "is",
-    "has", "wears", "a", "dress", "red", "kind", "shy", "girl", "long", "not", "but", "tall", "skin", "[7]", "tail",
-    "with", "of", "ponytail", "(", ")", ";", "later", "white", "smile", "16-year-old", "it", "米", "'s", "{{", "<br>",
-    "waist", "reaches", "the", "hat", "very", "kindness", "he", "years old",
-]  # fmt: skip
+    "hair",
+    "eyes",
+    "black",
+    "light",
+    "-",
+    "brown",
+    "and",
+    ",",
+    ".",
+    "no",
+    "without",
+    "her",
+    "sister",
+    "who",
+    "is",
+    "has",
+    "wears",
+    "a",
+    "dress",
+    "red",
+    "kind",
+    "shy",
+    "girl",
+    "long",
+    "not",
+    "but",
+    "tall",
+    "skin",
+    "[7]",
+    "tail",
+    "with",
+    "of",
+    "ponytail",
+    "(",
+    ")",
+    ";",
+    "later",
+    "white",
+    "smile",
+    "16-year-old",
+    "it",
+    "米",
+    "'s",
+    "{{",
+    "<br>",
+    "waist",
+    "reaches",
+    "the",
+    "hat",
+    "very",
+    "kindness",
+    "he",
+    "years old",
+]
 
 
 def slow_count(text):
@@ -317,8 +411,15 @@ def test_nonsense_is_read_too(part):
 
 def scores(pairs):
     """(found, true) dicts of lists -> precision, recall over all values."""
-    found, true = ({(index, key, value) for index, pair in enumerate(pairs) for key, values in pair[side].items()
-                    for value in values} for side in (0, 1))  # fmt: skip
+    found, true = (
+        {
+            (index, key, value)
+            for index, pair in enumerate(pairs)
+            for key, values in pair[side].items()
+            for value in values
+        }
+        for side in (0, 1)
+    )
     return len(found & true) / len(found), len(found & true) / len(true)
 
 
@@ -329,17 +430,31 @@ def flat_line(line):
 
 def test_drawn_characters_are_read_as_they_were_drawn(tmp_path):
     create_sample_dataset(tmp_path, 60, seed=3, layout="persona", size=16)
-    traits = {"smiling": ["cheerful", "open"], "serious": ["calm", "reserved"], "sad": ["gentle", "melancholy"],
-              "surprised": ["curious"], "angry": ["proud", "quick-tempered"]}  # fmt: skip
+    traits = {
+        "smiling": ["cheerful", "open"],
+        "serious": ["calm", "reserved"],
+        "sad": ["gentle", "melancholy"],
+        "surprised": ["curious"],
+        "angry": ["proud", "quick-tempered"],
+    }
     pairs = []
     for index, row in enumerate((tmp_path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()):
         line = optimise_record(json.loads(row))
         drawn = random_portrait(sample_data._random(3, "portrait", index), line["character"])
-        pairs.append((flat_line(line), {
-            "hair colour": [drawn.hair], "hair length": [drawn.length], "eyes colour": [drawn.eyes],
-            "clothing": [f"{drawn.outfit} outfit"], "accessories": [f"{drawn.accessory_colour} {drawn.accessory}"],
-            "expression": [EXPRESSIONS[drawn.expression][0].split(" ", 1)[1]], "traits": traits[drawn.expression],
-        }))  # fmt: skip
+        pairs.append(
+            (
+                flat_line(line),
+                {
+                    "hair colour": [drawn.hair],
+                    "hair length": [drawn.length],
+                    "eyes colour": [drawn.eyes],
+                    "clothing": [f"{drawn.outfit} outfit"],
+                    "accessories": [f"{drawn.accessory_colour} {drawn.accessory}"],
+                    "expression": [EXPRESSIONS[drawn.expression][0].split(" ", 1)[1]],
+                    "traits": traits[drawn.expression],
+                },
+            )
+        )
     assert min(scores(pairs)) >= 0.99
 
 
@@ -450,8 +565,16 @@ def test_ids_are_distinct_and_do_not_depend_on_the_order(tmp_path):
 
 
 def test_broken_lines_are_skipped_counted_and_named(tmp_path, capsys):
-    bad = [b"{not json", b"[1, 2]", b'{"character": "A"}', b'{"file_name": ""}', b'{"file_name": "\xff.png"}',
-           b'{"file_name": "\\ud83d.png"}', b"[" * 100_000, b'{"file_name": 7}']  # fmt: skip
+    bad = [
+        b"{not json",
+        b"[1, 2]",
+        b'{"character": "A"}',
+        b'{"file_name": ""}',
+        b'{"file_name": "\xff.png"}',
+        b'{"file_name": "\\ud83d.png"}',
+        b"[" * 100_000,
+        b'{"file_name": 7}',
+    ]
     source = write_lines(tmp_path / "in.jsonl", [*bad, *(record(f"{i}.png") for i in range(8))])
     output = tmp_path / "out.jsonl"
     with pytest.raises(
@@ -511,10 +634,15 @@ def test_a_failure_leaves_the_old_output(tmp_path, monkeypatch):
     assert output.read_text() == "old" and sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
-    (b"", "holds no line"), (b"\n\r\n", "holds no line"), ('{"file_name": "a"}'.encode("utf-16"), "UTF-16"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
+        (b"", "holds no line"),
+        (b"\n\r\n", "holds no line"),
+        ('{"file_name": "a"}'.encode("utf-16"), "UTF-16"),
+    ],
+)
 def test_files_that_are_no_metadata(tmp_path, content, message):
     (tmp_path / "in").write_bytes(content)
     with pytest.raises(ValueError, match=message):

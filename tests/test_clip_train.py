@@ -21,13 +21,35 @@ from clip.model import CLIPModel, load_clip
 def clip_arguments(tmp_path, tiny_clip):
     create_sample_dataset(tmp_path / "data", num_samples=40, size=48)
     return [
-        "--data_dir", str(tmp_path / "data"), "--model_name", str(tiny_clip), "--batch_size", "8",
-        "--num_epochs", "2",
-        "--learning_rate", "1e-3", "--warmup_steps", "2", "--val_split", "0.25",
-        "--log_steps", "1", "--save_steps", "1",
-        "--device", "cpu", "--checkpoint_dir", str(tmp_path / "model-checkpoint"), "--log_dir", str(tmp_path / "logs"),
-        "--results_dir", str(tmp_path / "results"), "--cache_dir", str(tmp_path / "cache"),
-    ]  # fmt: skip
+        "--data_dir",
+        str(tmp_path / "data"),
+        "--model_name",
+        str(tiny_clip),
+        "--batch_size",
+        "8",
+        "--num_epochs",
+        "2",
+        "--learning_rate",
+        "1e-3",
+        "--warmup_steps",
+        "2",
+        "--val_split",
+        "0.25",
+        "--log_steps",
+        "1",
+        "--save_steps",
+        "1",
+        "--device",
+        "cpu",
+        "--checkpoint_dir",
+        str(tmp_path / "model-checkpoint"),
+        "--log_dir",
+        str(tmp_path / "logs"),
+        "--results_dir",
+        str(tmp_path / "results"),
+        "--cache_dir",
+        str(tmp_path / "cache"),
+    ]
 
 
 def assert_same_weights(one, other):
@@ -97,8 +119,19 @@ def test_half_precision_trains(clip_arguments, tmp_path):
 
 
 def test_sigmoid_loss_and_parts_of_a_small_model(clip_arguments, tmp_path):
-    arguments = [*clip_arguments, "--model_name", "small", "--image_size", "32", "--image_tower", "test_vit",
-                 "--loss", "siglip", "--num_epochs", "1"]  # fmt: skip
+    arguments = [
+        *clip_arguments,
+        "--model_name",
+        "small",
+        "--image_size",
+        "32",
+        "--image_tower",
+        "test_vit",
+        "--loss",
+        "siglip",
+        "--num_epochs",
+        "1",
+    ]
     train.main(arguments)
     model, content = load_clip(tmp_path / "model-checkpoint" / "best_model.pth")
     assert model.network.logit_bias is not None and content["settings"]["loss"] == "siglip"
@@ -135,10 +168,24 @@ def test_two_processes_train_like_one(clip_arguments, tmp_path):
     arguments = [*clip_arguments, "--num_epochs", "1"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "one")])
     process = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613",
-         str(ROOT / "clip" / "train.py"), *arguments, "--checkpoint_dir", str(tmp_path / "two")],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--master_port",
+            "29613",
+            str(ROOT / "clip" / "train.py"),
+            *arguments,
+            "--checkpoint_dir",
+            str(tmp_path / "two"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 0, process.stderr[-2000:]
     assert "Warning" not in process.stderr
     one, two = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("one", "two"))

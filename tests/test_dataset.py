@@ -16,7 +16,7 @@ from dataset import (
     load_target,
     read_target_shapes,
     split_samples,
-)  # fmt: skip
+)
 
 
 def make_dataset(folder, augmentation=None, size=32):
@@ -33,8 +33,10 @@ def test_only_the_ending_img_is_taken_off(tmp_path):
     torch.save(torch.zeros(2, 3), folder / "a_img_embed.pt")
     samples = find_samples(tmp_path)
     assert [(sample.style, sample.name) for sample in samples] == [
-        ("风格 一", "a_img"), ("风格 一", "b_embed"), ("风格 一", "c")
-    ]  # fmt: skip
+        ("风格 一", "a_img"),
+        ("风格 一", "b_embed"),
+        ("风格 一", "c"),
+    ]
     assert list(samples[0].targets) == ["embed"] and samples[1].targets == {}
 
 
@@ -58,11 +60,20 @@ def test_one_name_with_two_images_is_refused(style_data):
         find_samples(style_data)
 
 
-@pytest.mark.parametrize("kind, shape, found", [
-    ("embed", (5, 3), (5, 3)), ("embed", (1, 5, 3), (5, 3)), ("embed", (1, 1, 3), (1, 3)), ("embed", (1, 3), (1, 3)),
-    ("pooled", (7,), (7,)), ("pooled", (1, 7), (7,)), ("pooled", (1,), (1,)),
-    ("mask", (1, 6), (6,)), ("mask", (6,), (6,)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, shape, found",
+    [
+        ("embed", (5, 3), (5, 3)),
+        ("embed", (1, 5, 3), (5, 3)),
+        ("embed", (1, 1, 3), (1, 3)),
+        ("embed", (1, 3), (1, 3)),
+        ("pooled", (7,), (7,)),
+        ("pooled", (1, 7), (7,)),
+        ("pooled", (1,), (1,)),
+        ("mask", (1, 6), (6,)),
+        ("mask", (6,), (6,)),
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64])
 def test_targets_of_all_shapes_and_types(tmp_path, kind, shape, found, dtype):
     torch.save(torch.ones(shape, dtype=dtype), tmp_path / "t.pt")
@@ -70,15 +81,18 @@ def test_targets_of_all_shapes_and_types(tmp_path, kind, shape, found, dtype):
     assert target.shape == found and target.dtype == (torch.int64 if kind == "mask" else torch.float32)
 
 
-@pytest.mark.parametrize("kind, content, words", [
-    ("embed", torch.zeros(2, 5, 3), r"shape \(2, 5, 3\); expected \(L, D\)"),
-    ("embed", torch.zeros(5), r"shape \(5,\)"),
-    ("pooled", torch.zeros(2, 5), r"shape \(2, 5\)"),
-    ("pooled", torch.zeros(0), r"shape \(0,\)"),
-    ("pooled", torch.tensor([1.0, float("nan")]), "nan"),
-    ("mask", torch.tensor([0.0, 0.5]), "only 0 and 1"),
-    ("embed", {"a": torch.zeros(1)}, "holds a dict"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, content, words",
+    [
+        ("embed", torch.zeros(2, 5, 3), r"shape \(2, 5, 3\); expected \(L, D\)"),
+        ("embed", torch.zeros(5), r"shape \(5,\)"),
+        ("pooled", torch.zeros(2, 5), r"shape \(2, 5\)"),
+        ("pooled", torch.zeros(0), r"shape \(0,\)"),
+        ("pooled", torch.tensor([1.0, float("nan")]), "nan"),
+        ("mask", torch.tensor([0.0, 0.5]), "only 0 and 1"),
+        ("embed", {"a": torch.zeros(1)}, "holds a dict"),
+    ],
+)
 def test_ambiguous_targets_are_refused_by_name(tmp_path, kind, content, words):
     torch.save(content, tmp_path / "bad.pt")
     with pytest.raises(ValueError, match=f"bad.pt: .*{words}"):

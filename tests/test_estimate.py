@@ -128,11 +128,27 @@ def systems(tmp_path, parts):  # noqa: F811
         "style": ["--data_dir", str(tmp_path / "none"), *TINY_MODEL, "--image_size", "160", "--batch_size", "64"],
         "clip": ["--model_name", "small", "--batch_size", "16"],
         "blip2": ["--demo", "--training.batch_size", "8"],
-        "vitp": ["--vision_config", str(built / "vision.json"), "--llm", str(built / "config.json"),
-                 "--max_seq_length", "300", "--per_device_train_batch_size", "8"],
-        "llava": ["--model_id", str(write_llava(tmp_path / "llava")), "--max_length", "300", "--lora_rank", "4",
-                  "--per_device_train_batch_size", "8"],
-    }  # fmt: skip
+        "vitp": [
+            "--vision_config",
+            str(built / "vision.json"),
+            "--llm",
+            str(built / "config.json"),
+            "--max_seq_length",
+            "300",
+            "--per_device_train_batch_size",
+            "8",
+        ],
+        "llava": [
+            "--model_id",
+            str(write_llava(tmp_path / "llava")),
+            "--max_length",
+            "300",
+            "--lora_rank",
+            "4",
+            "--per_device_train_batch_size",
+            "8",
+        ],
+    }
 
 
 def step_of(system, words):
@@ -146,10 +162,15 @@ def measured(step, checkpointing=False):
     optimizer, batch = step.optimizer(model), with_values(step.batch(step.samples))
     batches = [batch] * min(step.accumulation, 2)
     take_step(model, optimizer, batches, "fp32", step.clip_norm)
-    held = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in [
-        *model.parameters(), *model.buffers(), *batch.values(),
-        *(value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)),
-    ]}  # fmt: skip
+    held = {
+        one.untyped_storage().data_ptr(): one.untyped_storage().nbytes()
+        for one in [
+            *model.parameters(),
+            *model.buffers(),
+            *batch.values(),
+            *(value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)),
+        ]
+    }
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         take_step(model, optimizer, batches, "fp32", step.clip_norm)
     moves = [one for one in profile.profiler.kineto_results.events() if one.name() == "[memory]"]
@@ -220,8 +241,14 @@ def test_the_table(systems, capsys):
     found = estimate.main(["style", *systems["style"], *words])
     shown = capsys.readouterr().out
     assert set(found) == {(one, way) for one in ("fp32", "bf16") for way in (False, True)}
-    for label in ("weights that learn", "activations, at their most", "peak of a step", "seconds at 40% of 0.1 TFLOPS",
-                  "images that fit into 0.5 GiB", "DDP, fp32"):  # fmt: skip
+    for label in (
+        "weights that learn",
+        "activations, at their most",
+        "peak of a step",
+        "seconds at 40% of 0.1 TFLOPS",
+        "images that fit into 0.5 GiB",
+        "DDP, fp32",
+    ):
         assert label in shown
     assert "32 images in a forward pass of a device" in shown and "ZeRO" not in shown  # our own loop knows DDP alone
     line = next(one for one in shown.splitlines() if one.startswith("images that fit"))

@@ -23,9 +23,14 @@ def weights(tmp_path_factory):
     """A network with convolutions and every head, its BatchNorm statistics not those of the start."""
     torch.manual_seed(0)
     encoder = VisionStyleEncoder(
-        "test_efficientnet", image_size=48, sequence_length=5, embed_width=12, pooled_width=10, predict_mask=True,
+        "test_efficientnet",
+        image_size=48,
+        sequence_length=5,
+        embed_width=12,
+        pooled_width=10,
+        predict_mask=True,
         style_width=16,
-    )  # fmt: skip
+    )
     encoder.train()(torch.randint(256, (8, 3, 48, 48), dtype=torch.uint8))
     path = tmp_path_factory.mktemp("export") / "encoder.pth"
     save_encoder(path, encoder)

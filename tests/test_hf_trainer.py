@@ -43,15 +43,31 @@ def name_of(item):
 
 def make(folder, poisoned, accumulation=1, limit=5, model=None, **more):
     arguments = TrainingArguments(
-        str(folder), per_device_train_batch_size=BATCH, gradient_accumulation_steps=accumulation, learning_rate=0.01,
-        weight_decay=0.1, max_grad_norm=1.0, num_train_epochs=2, logging_steps=1, save_steps=1, use_cpu=True,
-        train_sampling_strategy="sequential", dataloader_pin_memory=False, report_to="none", disable_tqdm=True,
-        remove_unused_columns=False, **more,
-    )  # fmt: skip
+        str(folder),
+        per_device_train_batch_size=BATCH,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=0.01,
+        weight_decay=0.1,
+        max_grad_norm=1.0,
+        num_train_epochs=2,
+        logging_steps=1,
+        save_steps=1,
+        use_cpu=True,
+        train_sampling_strategy="sequential",
+        dataloader_pin_memory=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        **more,
+    )
     return SteadyTrainer(
-        model or Learner(), arguments, train_dataset=Numbers(poisoned), data_collator=collate, file_of=name_of,
+        model or Learner(),
+        arguments,
+        train_dataset=Numbers(poisoned),
+        data_collator=collate,
+        file_of=name_of,
         max_bad_steps=limit,
-    )  # fmt: skip
+    )
 
 
 def by_hand(poisoned, accumulation):

@@ -29,9 +29,12 @@ def test_batches_of_like_length():
 
 def test_steps_are_those_of_transformers():
     lengths = list(range(1, 22))
-    steps = [[order[start : start + 4] for start in range(0, 21, 4)] for order in (
-        list(LengthGroupedSampler(lengths, together=4, seed=0)),
-        get_length_grouped_indices(lengths, 4, generator=torch.Generator().manual_seed(0)),
-    )]  # fmt: skip
+    steps = [
+        [order[start : start + 4] for start in range(0, 21, 4)]
+        for order in (
+            list(LengthGroupedSampler(lengths, together=4, seed=0)),
+            get_length_grouped_indices(lengths, 4, generator=torch.Generator().manual_seed(0)),
+        )
+    ]
     assert sorted(steps[0]) == sorted(steps[1]) and steps[0] != steps[1]
     assert steps[0][0] == steps[1][0] and steps[0][-1] == steps[1][-1]  # the longest first, the short one last

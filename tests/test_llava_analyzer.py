@@ -79,8 +79,9 @@ def test_images_are_encoded_once(tiny, monkeypatch):
     seen = []
     tower = tiny.model.model.vision_tower
     real = type(tower).forward
-    monkeypatch.setattr(type(tower), "forward", lambda self, pixels, **more: seen.append(len(pixels)) or real(
-        self, pixels, **more))  # fmt: skip
+    monkeypatch.setattr(
+        type(tower), "forward", lambda self, pixels, **more: seen.append(len(pixels)) or real(self, pixels, **more)
+    )
     image = picture(0)
     pairs = [(image, text) for text in ("a", "b", "c", "d", "e")] + [(picture(1), "a")]
     results = list(LlavaAnalyzer(loaded=tiny, asking=SHORT, batch_size=2).analyze_many(pairs, quiet=True))
@@ -117,13 +118,33 @@ def test_expected_score_tells_1_from_the_1_of_10():
     assert expected_score(found) == pytest.approx(0.15 + 0.8 + 4.5)
 
 
-@pytest.mark.parametrize(("answer", "score"), [
-    ("Score: 8\nAnalysis: good", 8), ("Score: 10", 10), ("score: 1", 1), ("**Score:** 7/10. Fine", 7), ("9", 9),
-    ("Score: [6]\nAnalysis: x", 6), ("评分：8分\n分析：好", 8), ("10/10 a match", 10), ("Rating: 3 out of 10", 3),
-    ("The picture shows two cats. Score: 4", 4), ("Score: 100", None), ("Score: 0", None), ("Score: 11", None),
-    ("Score: -3", None), ("Score: 7.5", None), ("Score: [1-10]\nAnalysis", None), ("Score: 1 to 10", None),
-    ("Score: 3/5", None), ("There are 8 cats", None), ("8 cats are here", None), ("", None), ("Score: high", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ("Score: 8\nAnalysis: good", 8),
+        ("Score: 10", 10),
+        ("score: 1", 1),
+        ("**Score:** 7/10. Fine", 7),
+        ("9", 9),
+        ("Score: [6]\nAnalysis: x", 6),
+        ("评分：8分\n分析：好", 8),
+        ("10/10 a match", 10),
+        ("Rating: 3 out of 10", 3),
+        ("The picture shows two cats. Score: 4", 4),
+        ("Score: 100", None),
+        ("Score: 0", None),
+        ("Score: 11", None),
+        ("Score: -3", None),
+        ("Score: 7.5", None),
+        ("Score: [1-10]\nAnalysis", None),
+        ("Score: 1 to 10", None),
+        ("Score: 3/5", None),
+        ("There are 8 cats", None),
+        ("8 cats are here", None),
+        ("", None),
+        ("Score: high", None),
+    ],
+)
 def test_scores_are_read_strictly(answer, score):
     assert parse_score(answer) == score
 
@@ -187,8 +208,14 @@ def test_the_description_is_fed_on_request(tiny):
 
 def test_bad_pairs_are_named_and_the_batch_goes_on(tiny, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    pairs = [(picture(0), "good"), (tmp_path / "absent.png", "x"), (tmp_path / "broken.png", "x"), (picture(0), "  "),
-             (picture(1), "with <image> in it"), (picture(1), None)]  # fmt: skip
+    pairs = [
+        (picture(0), "good"),
+        (tmp_path / "absent.png", "x"),
+        (tmp_path / "broken.png", "x"),
+        (picture(0), "  "),
+        (picture(1), "with <image> in it"),
+        (picture(1), None),
+    ]
     found = by_position(LlavaAnalyzer(loaded=tiny, asking=SHORT).analyze_many(pairs, quiet=True))
     assert "error" not in found[0]
     for result, words in zip(found[1:], ["no such file", "not an image", "empty", "<image>", "empty"]):
@@ -217,10 +244,19 @@ def test_wrong_folders_and_formats_are_one_line(folders, tmp_path):
 
 
 def run(folders, *arguments):
-    return inference.main([
-        "--model_id", str(folders["llava"]), "--device", "cpu", "--description_tokens", "4", "--analysis_tokens", "4",
-        *arguments,
-    ])  # fmt: skip
+    return inference.main(
+        [
+            "--model_id",
+            str(folders["llava"]),
+            "--device",
+            "cpu",
+            "--description_tokens",
+            "4",
+            "--analysis_tokens",
+            "4",
+            *arguments,
+        ]
+    )
 
 
 def test_one_image_and_the_test_cases(folders, tmp_path, capsys, monkeypatch):

@@ -32,8 +32,9 @@ def world(tmp_path_factory):
     """-> its folder, rows of test.jsonl, rows of train.jsonl"""
     folder = tmp_path_factory.mktemp("llava_world")
     write_demo_data(folder, 12)
-    return folder, *([json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-                     for name in ("test", "train"))  # fmt: skip
+    return folder, *(
+        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()] for name in ("test", "train")
+    )
 
 
 def test_unseen_scenes_are_unseen(world):
@@ -64,11 +65,18 @@ def test_answers_are_true(world):
 def test_the_demo_says_how_well_it_does(world, capsys):
     folder, rows, _ = world
     answered = [
-        {"key": f"{number} {kind}", "image": row["image"], "text": row["text"] if good else "x",
-         "description": row["text"].upper(), "score": 9 if good else 2, "expected_score": 5.0,
-         "p_yes": 0.1 if good else 0.2}
-        for number, row in enumerate(rows) for kind, good in (("matching", True), ("other", False))
-    ]  # fmt: skip
+        {
+            "key": f"{number} {kind}",
+            "image": row["image"],
+            "text": row["text"] if good else "x",
+            "description": row["text"].upper(),
+            "score": 9 if good else 2,
+            "expected_score": 5.0,
+            "p_yes": 0.1 if good else 0.2,
+        }
+        for number, row in enumerate(rows)
+        for kind, good in (("matching", True), ("other", False))
+    ]
     report_demo(
         [*answered, {"key": "9 other", "image": "x", "text": "x", "error": "no such file"}], folder / "test.jsonl"
     )

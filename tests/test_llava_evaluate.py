@@ -27,8 +27,11 @@ def test_auc_is_the_share_of_right_pairs():
     scores = random.integers(1, 11, 60).tolist()
     matching = (random.random(60) < 0.4).tolist()
     found = score_quality([*scores, None], [*matching, True])
-    pairs = [(good > bad) + 0.5 * (good == bad)
-             for (good, yes), (bad, no) in product(zip(scores, matching), repeat=2) if yes and not no]  # fmt: skip
+    pairs = [
+        (good > bad) + 0.5 * (good == bad)
+        for (good, yes), (bad, no) in product(zip(scores, matching), repeat=2)
+        if yes and not no
+    ]
     assert found["auc"] == pytest.approx(np.mean(pairs)) and found["without_score"] == 1 and found["pairs"] == 60
     assert found["spearman"] == pytest.approx(spearmanr(scores, matching).statistic)
     rows = random.integers(60, size=60)
@@ -56,8 +59,10 @@ def test_intervals_come_from_images_not_pairs():
     once = score_quality(scores, match, owner)
     copied = score_quality(np.tile(scores, 5), np.tile(match, 5), np.tile(owner, 5))
     wrong = score_quality(np.tile(scores, 5), np.tile(match, 5))
-    width = {name: np.subtract(*one["interval"][::-1]) for name, one in
-             {"once": once, "copied": copied, "wrong": wrong}.items()}  # fmt: skip
+    width = {
+        name: np.subtract(*one["interval"][::-1])
+        for name, one in {"once": once, "copied": copied, "wrong": wrong}.items()
+    }
     assert width["copied"] == pytest.approx(width["once"]) and width["wrong"] < 0.7 * width["once"]
 
 
@@ -125,17 +130,39 @@ def test_sentence_vectors_ignore_padding(sentence_encoder):
 def samples(tmp_path_factory):
     folder = tmp_path_factory.mktemp("samples")
     write_pictures(folder, 5)
-    rows = [{"image": f"{n}.png", "text": f"a red star {n}", "reference": [f"a star {n}", "a beach"],
-             "keywords": ["star", "beach"], "group": "even" if n % 2 == 0 else "odd",
-             "traits": {"eye colour": "blue"}} for n in range(5)]  # fmt: skip
+    rows = [
+        {
+            "image": f"{n}.png",
+            "text": f"a red star {n}",
+            "reference": [f"a star {n}", "a beach"],
+            "keywords": ["star", "beach"],
+            "group": "even" if n % 2 == 0 else "odd",
+            "traits": {"eye colour": "blue"},
+        }
+        for n in range(5)
+    ]
     (folder / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"image": "absent.png"}]))
     return folder / "s.jsonl"
 
 
 def test_the_whole_evaluation_at_two_batch_sizes(samples, sentence_encoder, tmp_path, capsys):
     folder = write_llava(tmp_path / "model")
-    given = ["--model_id", str(folder), "--device", "cpu", "--data", str(samples), "--description_tokens", "6",
-             "--analysis_tokens", "6", "--sentence_encoder", str(sentence_encoder), "--mismatches", "2"]  # fmt: skip
+    given = [
+        "--model_id",
+        str(folder),
+        "--device",
+        "cpu",
+        "--data",
+        str(samples),
+        "--description_tokens",
+        "6",
+        "--analysis_tokens",
+        "6",
+        "--sentence_encoder",
+        str(sentence_encoder),
+        "--mismatches",
+        "2",
+    ]
     found = evaluate.main([*given, "--output_dir", str(tmp_path / "a"), "--batch_size", "1"])
     shown = capsys.readouterr()
     assert "AUC of expected_score" in shown.out and "absent.png" in shown.err
@@ -170,9 +197,12 @@ def test_words_of_data_are_no_markup(text):
 
 
 def test_bad_data_is_one_line(samples, tmp_path):
-    for given, words in (([], "--data"), (["--data", "none.jsonl"], "no such file"),
-                         (["--data", str(samples), "--sentence_encoder", str(tmp_path)], "sentence_encoder"),
-                         (["--data", str(samples), "--mismatches", "9"], "mismatches")):  # fmt: skip
+    for given, words in (
+        ([], "--data"),
+        (["--data", "none.jsonl"], "no such file"),
+        (["--data", str(samples), "--sentence_encoder", str(tmp_path)], "sentence_encoder"),
+        (["--data", str(samples), "--mismatches", "9"], "mismatches"),
+    ):
         with pytest.raises((ValueError, OSError), match=words) as caught:
             evaluate.main(given)
         assert len(str(caught.value).splitlines()) == 1

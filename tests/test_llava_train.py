@@ -40,11 +40,39 @@ def folders(tmp_path_factory):
 def arguments(folders, tmp_path):
     data = write_conversations(tmp_path / "data")
     return [
-        "--model_id", str(folders["llava"]), "--data", str(data), "--output_dir", str(tmp_path / "run"),
-        "--lora_rank", "4", "--lora_alpha", "8", "--lora_dropout", "0", "--val_split", "0.2", "--max_steps", "4",
-        "--per_device_train_batch_size", "4", "--logging_steps", "1", "--save_steps", "1", "--learning_rate", "0.01",
-        "--use_cpu", "true", "--warmup_steps", "0", "--disable_tqdm", "true", "--report_to", "none",
-    ]  # fmt: skip
+        "--model_id",
+        str(folders["llava"]),
+        "--data",
+        str(data),
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--lora_rank",
+        "4",
+        "--lora_alpha",
+        "8",
+        "--lora_dropout",
+        "0",
+        "--val_split",
+        "0.2",
+        "--max_steps",
+        "4",
+        "--per_device_train_batch_size",
+        "4",
+        "--logging_steps",
+        "1",
+        "--save_steps",
+        "1",
+        "--learning_rate",
+        "0.01",
+        "--use_cpu",
+        "true",
+        "--warmup_steps",
+        "0",
+        "--disable_tqdm",
+        "true",
+        "--report_to",
+        "none",
+    ]
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -101,8 +129,10 @@ def test_turns_that_do_not_fit_are_left_out(folders, tmp_path):
     longest = len(whole[0].ids) + 15
     fitted, skipped = check_conversations(conversations, *given, longest - 1, quiet=True)
     assert not skipped and all(len(one.ids) + 15 < longest and len(one.conversation.turns) == 1 for one in fitted)
-    assert all(len(check_conversations([one], *given, longest, quiet=True)[0][0].ids) == longest - 15
-               for one in conversations[:1])  # fmt: skip
+    assert all(
+        len(check_conversations([one], *given, longest, quiet=True)[0][0].ids) == longest - 15
+        for one in conversations[:1]
+    )
     none, skipped = check_conversations(conversations, *given, 30, quiet=True)
     assert none == [] and "max_length" in next(iter(skipped.values()))
 
@@ -110,18 +140,26 @@ def test_turns_that_do_not_fit_are_left_out(folders, tmp_path):
 def test_three_forms_of_data(tmp_path):
     write_pictures(tmp_path, 2)
     turns = [{"from": "human", "value": "What?\n<image>"}, {"from": "gpt", "value": "This."}]
-    (tmp_path / "llava.json").write_text(json.dumps([
-        {"id": 1, "image": "0.png", "conversations": turns},
-        {"id": 2, "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]},
-        {"id": 3, "image": "absent.png", "conversations": turns},
-        {"id": 4, "image": "0.png", "conversations": turns[:1]},
-        {"id": 5, "image": ["0.png", "1.png"], "conversations": turns}, "nonsense",
-    ]))  # fmt: skip
+    (tmp_path / "llava.json").write_text(
+        json.dumps(
+            [
+                {"id": 1, "image": "0.png", "conversations": turns},
+                {"id": 2, "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]},
+                {"id": 3, "image": "absent.png", "conversations": turns},
+                {"id": 4, "image": "0.png", "conversations": turns[:1]},
+                {"id": 5, "image": ["0.png", "1.png"], "conversations": turns},
+                "nonsense",
+            ]
+        )
+    )
     found, skipped = find_conversations(tmp_path / "llava.json")
     assert [len(one.images) for one in found] == [1, 0] and found[0].turns[0] == ("What?", "This.", 1)
     assert len(skipped) == 4 and "absent.png" in skipped[f"{tmp_path / 'llava.json'} entry 2"]
-    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "What?"},
-                {"role": "assistant", "content": "This."}]  # fmt: skip
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "What?"},
+        {"role": "assistant", "content": "This."},
+    ]
     (tmp_path / "chat.jsonl").write_text(json.dumps({"image": "1.png", "messages": messages}) + "\n{broken\n")
     found, skipped = find_conversations(tmp_path / "chat.jsonl")
     assert found[0].turns == (("What?", "This.", 1),) and len(skipped) == 1
@@ -178,8 +216,9 @@ def test_what_learns_and_nothing_else(folders, name):
 
 
 def test_a_run_an_adapter_and_its_merging(arguments, folders, tmp_path, capsys):
-    results = train.main([*arguments, "--report_to", "tensorboard", "--max_steps", "8", "--eval_strategy", "steps",
-                          "--eval_steps", "8"])  # fmt: skip
+    results = train.main(
+        [*arguments, "--report_to", "tensorboard", "--max_steps", "8", "--eval_strategy", "steps", "--eval_steps", "8"]
+    )
     losses = [entry["loss"] for entry in results["train"] if "loss" in entry]
     assert len(losses) == 8 and losses[-1] < 0.9 * losses[0] and np.isfinite(results["eval_loss"])
     run, base = tmp_path / "run", str(folders["llava"])
@@ -191,10 +230,25 @@ def test_a_run_an_adapter_and_its_merging(arguments, folders, tmp_path, capsys):
     assert len(saved) == 1 and not torch.equal(next(iter(saved.values())), before)
     events = EventAccumulator(str(run / "runs" / "answers"), size_guidance={"tensors": 0, "images": 0}).Reload()
     assert events.Tags()["images"] and any("validation/0" in tag for tag in events.Tags()["tensors"])
-    merged = load_model(str(merge_lora.main([
-        "--model_id", base, "--adapter", str(run), "--output_dir", str(tmp_path / "merged"), "--precision", "fp32",
-        "--device", "cpu",
-    ])), device="cpu")  # fmt: skip
+    merged = load_model(
+        str(
+            merge_lora.main(
+                [
+                    "--model_id",
+                    base,
+                    "--adapter",
+                    str(run),
+                    "--output_dir",
+                    str(tmp_path / "merged"),
+                    "--precision",
+                    "fp32",
+                    "--device",
+                    "cpu",
+                ]
+            )
+        ),
+        device="cpu",
+    )
     inputs = adapted.processor(images=[picture(1)], text=["<image> a star"], return_tensors="pt")
     with torch.no_grad():
         ours, plain = (one.model(**inputs).logits for one in (adapted, merged))
@@ -258,14 +312,28 @@ def assert_equal(one, other, **tolerance):
 def start(arguments, *launcher):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     script = str(ROOT / "llava" / "train.py")
-    return subprocess.Popen([sys.executable, *launcher, script, *arguments], env=environment, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, *launcher, script, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("order", ["random", "group_by_length"])
 def test_killed_and_resumed_gives_the_same_weights(arguments, tmp_path, order):
-    more = [*arguments, "--lora_dropout", "0.1", "--max_steps", "12", "--eval_strategy", "no",
-            "--train_sampling_strategy", order]  # fmt: skip
+    more = [
+        *arguments,
+        "--lora_dropout",
+        "0.1",
+        "--max_steps",
+        "12",
+        "--eval_strategy",
+        "no",
+        "--train_sampling_strategy",
+        order,
+    ]
     train.main([*more, "--output_dir", str(tmp_path / "whole")])
     running = start(more)
     deadline = time.time() + 300
@@ -294,19 +362,27 @@ def test_two_processes_train_like_one(arguments, tmp_path):
     train.main([*more, "--output_dir", str(tmp_path / "one")])
     done = start(
         [*more, "--per_device_train_batch_size", "2", "--ddp_backend", "gloo"],
-        "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(29500 + os.getpid() % 400),
-    )  # fmt: skip
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(29500 + os.getpid() % 400),
+    )
     assert done.wait(600) == 0, done.stdout.read()
     assert_equal(weights(tmp_path / "one"), weights(tmp_path / "run"), atol=2e-4, rtol=1e-3)
 
 
 def test_mistakes_are_one_line(arguments, tmp_path):
     wrong = {
-        "did you mean --learning_rate": ["--learning_rat", "1"], "--data": ["--data", ""],
+        "did you mean --learning_rate": ["--learning_rat", "1"],
+        "--data": ["--data", ""],
         "no such file": ["--data", "x.json"],
-        "holds no whole checkpoint": ["--resume_from_checkpoint", "true"], "bitsandbytes": ["--bits", "4"],
-        "val_split": ["--val_split", "1.5"], "no such folder": ["--resume_from_checkpoint", "nowhere"],
-    }  # fmt: skip
+        "holds no whole checkpoint": ["--resume_from_checkpoint", "true"],
+        "bitsandbytes": ["--bits", "4"],
+        "val_split": ["--val_split", "1.5"],
+        "no such folder": ["--resume_from_checkpoint", "nowhere"],
+    }
     for words, given in wrong.items():
         with pytest.raises((ValueError, OSError), match=words) as caught:
             train.main([*arguments, *given])
@@ -326,7 +402,18 @@ def test_the_projector_has_a_learning_rate_of_its_own(arguments, tmp_path, monke
     monkeypatch.setattr(
         train.LlavaTrainer, "create_optimizer", lambda self, *given: made.append(real(self, *given)) or made[-1]
     )
-    train.main([*arguments, "--max_steps", "1", "--projector_learning_rate", "0.002", "--lr_scheduler_type", "constant",
-                "--train_sampling_strategy", "group_by_length"])  # fmt: skip
+    train.main(
+        [
+            *arguments,
+            "--max_steps",
+            "1",
+            "--projector_learning_rate",
+            "0.002",
+            "--lr_scheduler_type",
+            "constant",
+            "--train_sampling_strategy",
+            "group_by_length",
+        ]
+    )
     rates = {round(group["lr"], 6): len(group["params"]) for group in made[0].param_groups if group["params"]}
     assert set(rates) == {0.01, 0.002}

@@ -101,8 +101,10 @@ def make_batch():
         "embed": torch.randn(8, 5, 6, generator=generator),
         "mask": torch.tensor([[1, 1, 0, 0, 0]] * 3 + [[1] * 5] * 5),
         "pooled": torch.randn(8, 4, generator=generator),
-        "has_embed": has, "has_mask": has, "has_pooled": ~has,
-    }  # fmt: skip
+        "has_embed": has,
+        "has_mask": has,
+        "has_pooled": ~has,
+    }
 
 
 def make_learner():

@@ -41,9 +41,7 @@ def slow(vectors, labels):
                 hits += 1
                 summed += hits / position
         precision.append(summed / relevant)
-    return {
-        "auc": wins / total, "precision_at_1": sum(first) / len(first), "map_at_r": sum(precision) / len(precision)
-    }  # fmt: skip
+    return {"auc": wins / total, "precision_at_1": sum(first) / len(first), "map_at_r": sum(precision) / len(precision)}
 
 
 def test_against_slow_loops(data):

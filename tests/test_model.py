@@ -138,10 +138,15 @@ def test_two_steps_lower_the_loss_and_reach_every_weight():
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
     everywhere = torch.ones(4, dtype=torch.bool)
     batch = {
-        "image": images(32, 4), "style_ids": torch.tensor([0, 0, 1, 1]), "embed": torch.randn(4, 7, 12),
-        "mask": torch.ones(4, 7, dtype=torch.int64), "pooled": torch.randn(4, 10),
-        "has_embed": everywhere, "has_mask": everywhere, "has_pooled": everywhere,
-    }  # fmt: skip
+        "image": images(32, 4),
+        "style_ids": torch.tensor([0, 0, 1, 1]),
+        "embed": torch.randn(4, 7, 12),
+        "mask": torch.ones(4, 7, dtype=torch.int64),
+        "pooled": torch.randn(4, 10),
+        "has_embed": everywhere,
+        "has_mask": everywhere,
+        "has_pooled": everywhere,
+    }
     losses = []
     for _ in range(3):
         loss, parts = learner(**batch)

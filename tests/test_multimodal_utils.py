@@ -27,16 +27,23 @@ def double(*shape):
 def llava():
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    return LlavaForConditionalGeneration(LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=32,
-            patch_size=8,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=128, hidden_size=24, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
-        ),
-        image_token_index=IMAGE, image_seq_length=16,
-    )).eval()  # fmt: skip
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                image_size=32,
+                patch_size=8,
+            ),
+            text_config=LlamaConfig(
+                vocab_size=128, hidden_size=24, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+            ),
+            image_token_index=IMAGE,
+            image_seq_length=16,
+        )
+    ).eval()
 
 
 def test_the_snippet_of_the_guide():
@@ -128,15 +135,24 @@ def test_pixel_shuffle_and_projector_are_internvls():
 
     config = InternVLConfig(
         vision_config=InternVLVisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=56,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=56,
             patch_size=14,
         ),
         text_config=Qwen2Config(
-            vocab_size=32, hidden_size=24, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            vocab_size=32,
+            hidden_size=24,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
             num_key_value_heads=2,
         ),
-        image_token_id=5, image_seq_length=4,
-    )  # fmt: skip
+        image_token_id=5,
+        image_seq_length=4,
+    )
     theirs = InternVLForConditionalGeneration(config).model.eval()
     wide, grid = torch.randn(2, 4, 8, 16), torch.randn(2, 4, 4, 16)
     for factor in (2, 4):
@@ -167,15 +183,22 @@ def test_pixel_shuffle_by_a_slow_loop_on_a_wide_grid():
     assert torch.autograd.gradcheck(pixel_shuffle, double(1, 2, 4, 2))
 
 
-@pytest.mark.parametrize("shape, arguments, words", [
-    ((1, 729, 2), {}, "a 27 x 27 grid cannot be shuffled by 2; the nearest that can has 26 or 28 rows and 26 or 28"),
-    ((1, 1, 4, 2), {}, "a 1 x 4 grid cannot be shuffled by 2; the nearest that can has 2 rows and 4 columns"),
-    ((1, 10, 2), {}, r"patches \(1, 10, 2\): 10 do not fill a 3 x 3 grid; take off prefix tokens"),
-    ((1, 16, 2), {"grid": (2, 4)}, r"patches \(1, 16, 2\): 16 do not fill a 2 x 4 grid"),
-    ((1, 16), {}, r"patches \(1, 16\): expected \(B, N, V\)"),
-    ((1, 4, 4, 2), {"grid": (4, 4)}, r"patches \(1, 4, 4, 2\): expected \(B, N, V\), with grid"),
-    ((1, 16, 2), {"factor": 0.5}, "downsample_ratio 0.5 is factor 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape, arguments, words",
+    [
+        (
+            (1, 729, 2),
+            {},
+            "a 27 x 27 grid cannot be shuffled by 2; the nearest that can has 26 or 28 rows and 26 or 28",
+        ),
+        ((1, 1, 4, 2), {}, "a 1 x 4 grid cannot be shuffled by 2; the nearest that can has 2 rows and 4 columns"),
+        ((1, 10, 2), {}, r"patches \(1, 10, 2\): 10 do not fill a 3 x 3 grid; take off prefix tokens"),
+        ((1, 16, 2), {"grid": (2, 4)}, r"patches \(1, 16, 2\): 16 do not fill a 2 x 4 grid"),
+        ((1, 16), {}, r"patches \(1, 16\): expected \(B, N, V\)"),
+        ((1, 4, 4, 2), {"grid": (4, 4)}, r"patches \(1, 4, 4, 2\): expected \(B, N, V\), with grid"),
+        ((1, 16, 2), {"factor": 0.5}, "downsample_ratio 0.5 is factor 2"),
+    ],
+)
 def test_pixel_shuffle_refuses(shape, arguments, words):
     with pytest.raises(ValueError, match=words):
         pixel_shuffle(torch.zeros(shape), **arguments)
@@ -258,13 +281,20 @@ def test_masking_is_repeatable_per_generator():
     assert torch.equal(modes[0].kept, modes[1].kept)
 
 
-@pytest.mark.parametrize("arguments, words", [
-    ({"ratio": 1.0}, r"ratio 1.0 must lie in \[0, 1\)"), ({"ratio": 0.5, "prob": 2}, "prob 2"),
-    ({"ratio": 0.5, "mode": "blur"}, "mode 'blur': expected one of zero, drop, token"),
-    ({"ratio": 0.5, "mode": "token"}, r"mask_token \(2,\) belongs to mode 'token'"),
-    ({"ratio": 0.5, "mask_token": torch.zeros(2)}, "mode is 'zero'"),
-    ({"ratio": 0.5, "mode": "token", "mask_token": torch.zeros(4, 2)}, r"mask_token \(4, 2\): expected \(2,\), as tok"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"ratio": 1.0}, r"ratio 1.0 must lie in \[0, 1\)"),
+        ({"ratio": 0.5, "prob": 2}, "prob 2"),
+        ({"ratio": 0.5, "mode": "blur"}, "mode 'blur': expected one of zero, drop, token"),
+        ({"ratio": 0.5, "mode": "token"}, r"mask_token \(2,\) belongs to mode 'token'"),
+        ({"ratio": 0.5, "mask_token": torch.zeros(2)}, "mode is 'zero'"),
+        (
+            {"ratio": 0.5, "mode": "token", "mask_token": torch.zeros(4, 2)},
+            r"mask_token \(4, 2\): expected \(2,\), as tok",
+        ),
+    ],
+)
 def test_masking_refuses(arguments, words):
     with pytest.raises(ValueError, match=words):
         mask_tokens(torch.zeros(1, 4, 2), **arguments)
@@ -382,20 +412,27 @@ def test_merging_passes_gradients_to_text_and_images():
     assert torch.equal(text.grad.any(2), (mask == 1) & (ids != IMAGE)) and first.grad.all() and second.grad.all()
 
 
-@pytest.mark.parametrize("images, arguments, words", [
-    (torch.zeros(3, 2, 3), {}, "2 placeholders of id 99 for 3 images of 6 tokens together; expected one per image"),
-    (torch.zeros(1, 3, 3), {}, "2 placeholders of id 99 for 1 images of 3 tokens together"),
-    (torch.zeros(2, 2, 3), {"attention_mask": torch.tensor([[1, 1, 0, 0]])}, "1 placeholders of id 99 for 2 images"),
-    (torch.zeros(2, 2, 5), {}, r"image_embeds holds \(2, 5\): expected a list of \(N, 3\), N > 0, one per image"),
-    (torch.zeros(2, 3), {}, r"image_embeds holds \(3,\): expected a list of \(N, 3\)"),
-    ([torch.zeros(2, 3), torch.zeros(0, 3)], {}, r"image_embeds holds \(0, 3\)"),
-    (torch.zeros(2, 2, 3), {"labels": torch.zeros(1, 3)}, r"labels \(1, 3\): expected \(1, 4\), as text_embeds"),
-    (torch.zeros(2, 2, 3), {"input_ids": torch.zeros(4)}, r"input_ids \(4,\): expected \(1, 4\)"),
-    (torch.zeros(2, 2, 3), {"text_embeds": torch.zeros(4, 3)}, r"embed \(4, 3\): expected \(B, L, D\)"),
-    (torch.zeros(2, 2, 3), {"attention_mask": torch.ones(1, 5)}, r"mask \(1, 5\): expected \(1, 4\)"),
-    (torch.zeros(2, 2, 3), {"attention_mask": torch.full((1, 4), -1e9)}, "expected 0 and 1 only"),
-    (torch.zeros(2, 2, 3), {"padding_side": "up"}, "padding_side 'up': expected left or right"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "images, arguments, words",
+    [
+        (torch.zeros(3, 2, 3), {}, "2 placeholders of id 99 for 3 images of 6 tokens together; expected one per image"),
+        (torch.zeros(1, 3, 3), {}, "2 placeholders of id 99 for 1 images of 3 tokens together"),
+        (
+            torch.zeros(2, 2, 3),
+            {"attention_mask": torch.tensor([[1, 1, 0, 0]])},
+            "1 placeholders of id 99 for 2 images",
+        ),
+        (torch.zeros(2, 2, 5), {}, r"image_embeds holds \(2, 5\): expected a list of \(N, 3\), N > 0, one per image"),
+        (torch.zeros(2, 3), {}, r"image_embeds holds \(3,\): expected a list of \(N, 3\)"),
+        ([torch.zeros(2, 3), torch.zeros(0, 3)], {}, r"image_embeds holds \(0, 3\)"),
+        (torch.zeros(2, 2, 3), {"labels": torch.zeros(1, 3)}, r"labels \(1, 3\): expected \(1, 4\), as text_embeds"),
+        (torch.zeros(2, 2, 3), {"input_ids": torch.zeros(4)}, r"input_ids \(4,\): expected \(1, 4\)"),
+        (torch.zeros(2, 2, 3), {"text_embeds": torch.zeros(4, 3)}, r"embed \(4, 3\): expected \(B, L, D\)"),
+        (torch.zeros(2, 2, 3), {"attention_mask": torch.ones(1, 5)}, r"mask \(1, 5\): expected \(1, 4\)"),
+        (torch.zeros(2, 2, 3), {"attention_mask": torch.full((1, 4), -1e9)}, "expected 0 and 1 only"),
+        (torch.zeros(2, 2, 3), {"padding_side": "up"}, "padding_side 'up': expected left or right"),
+    ],
+)
 def test_merging_refuses_what_does_not_fit(images, arguments, words):
     given = {"text_embeds": torch.zeros(1, 4, 3), "input_ids": torch.tensor([[1, IMAGE, IMAGE, 2]]), **arguments}
     with pytest.raises(ValueError, match=words):

@@ -33,8 +33,11 @@ class StubApi:
         return f"https://huggingface.co/{name}"
 
     def upload_folder(self, repo_id, folder_path, commit_message):
-        files = {path.relative_to(folder_path).as_posix(): path.read_bytes()
-                 for path in sorted(hub.Path(folder_path).rglob("*")) if path.is_file()}  # fmt: skip
+        files = {
+            path.relative_to(folder_path).as_posix(): path.read_bytes()
+            for path in sorted(hub.Path(folder_path).rglob("*"))
+            if path.is_file()
+        }
         self.calls.append({"name": repo_id, "files": files})
 
 
@@ -152,19 +155,38 @@ def test_clips_that_transformers_does_not_have(tmp_path):
 def test_blip2_gated_names_what_it_was_made_from(tiny_blip2, tmp_path, uploads):  # noqa: F811
     from blip2_gated import config
 
-    settings = read_settings(config, [
-        "--model.blip2", str(tiny_blip2), "--model.efficientnet.name", "test_efficientnet",
-        "--model.efficientnet.weights", "false", "--model.efficientnet.image_size", "32",
-        "--model.prompt_mapper.hidden", "32",
-    ])  # fmt: skip
+    settings = read_settings(
+        config,
+        [
+            "--model.blip2",
+            str(tiny_blip2),
+            "--model.efficientnet.name",
+            "test_efficientnet",
+            "--model.efficientnet.weights",
+            "false",
+            "--model.efficientnet.image_size",
+            "32",
+            "--model.prompt_mapper.hidden",
+            "32",
+        ],
+    )
     recipe = make_recipe(settings, ["oil", "ink"], ["Question: a Answer: oil\n"], ["oil"])
     torch.manual_seed(0)
     save_gated(tmp_path / "best.pt", build_gated(recipe), recipe, settings=vars(settings), metrics={"val/main": 1.5})
     with pytest.raises(ValueError, match=f"build: blip2: source is {tiny_blip2}, a place .* --called {tiny_blip2}="):
         push_to_hub.main([str(tmp_path / "best.pt"), "--name", "me/gated"])
     assert uploads == []
-    push_to_hub.main([str(tmp_path / "best.pt"), "--name", "me/gated", "--called", f"{tiny_blip2}=some/opt",
-                      "--output", str(tmp_path / "hub")])  # fmt: skip
+    push_to_hub.main(
+        [
+            str(tmp_path / "best.pt"),
+            "--name",
+            "me/gated",
+            "--called",
+            f"{tiny_blip2}=some/opt",
+            "--output",
+            str(tmp_path / "hub"),
+        ]
+    )
     files = uploads[-1]["files"]
     assert list(files) == ["README.md", "config.json", "model.safetensors"]
     assert_names_no_place(files, tiny_blip2, tmp_path)
@@ -188,8 +210,18 @@ def trainers_folder(tiny_clip, tmp_path):
         (folder / file.name).write_bytes(file.read_bytes())
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "_name_or_path": "/home/me/models/start"}))
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "trainer_state.json",
-                 "run.json", "skipped.jsonl", "checkpoint-8/model.safetensors", "README.md", ".lock"):  # fmt: skip
+    for name in (
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "training_args.bin",
+        "trainer_state.json",
+        "run.json",
+        "skipped.jsonl",
+        "checkpoint-8/model.safetensors",
+        "README.md",
+        ".lock",
+    ):
         (folder / name).write_text("{}")
     training = {"learning_rate": 1e-4, "output_dir": str(folder), "max_steps": -1}
     settings = {"fine_tuning": {"data": "/home/me/data.json", "system_prompt": "auto"}, "training": training}
@@ -223,12 +255,14 @@ def test_the_folder_that_is_kept_loads(trainers_folder, tmp_path):
 
 @pytest.mark.parametrize(
     "file, config, library, task",
-    [("model.safetensors", {"model_type": "internvl"}, "transformers", "image-text-to-text"),
-     ("model.safetensors", {"model_type": "llava"}, "transformers", "image-text-to-text"),
-     ("model.safetensors", {"model_type": "internvl_vision"}, "transformers", "image-feature-extraction"),
-     ("model.safetensors", {"architecture": "test_vit"}, "timm", "image-feature-extraction"),
-     ("text.onnx", None, "onnx", None)],
-)  # fmt: skip
+    [
+        ("model.safetensors", {"model_type": "internvl"}, "transformers", "image-text-to-text"),
+        ("model.safetensors", {"model_type": "llava"}, "transformers", "image-text-to-text"),
+        ("model.safetensors", {"model_type": "internvl_vision"}, "transformers", "image-feature-extraction"),
+        ("model.safetensors", {"architecture": "test_vit"}, "timm", "image-feature-extraction"),
+        ("text.onnx", None, "onnx", None),
+    ],
+)
 def test_every_kind_of_folder_is_told_apart(file, config, library, task, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / file).write_bytes(b"weights")
@@ -257,10 +291,21 @@ def test_an_adapter_must_say_whose_it_is(tmp_path, uploads):
 
 @pytest.mark.parametrize(
     "text, place",
-    [("/home/me/a", True), ("~/a", True), ("../a", True), ("C:\\models", True), ("timm:/home/me/a.pth", True),
-     ("Salesforce/blip2-opt-2.7b", False), ("image/png", False), ("https://a.org/b/c", False), ("/", False),
-     ("a / b", False), ("{% if a %} /a/b {% endif %}", False), ("</s>", False)],
-)  # fmt: skip
+    [
+        ("/home/me/a", True),
+        ("~/a", True),
+        ("../a", True),
+        ("C:\\models", True),
+        ("timm:/home/me/a.pth", True),
+        ("Salesforce/blip2-opt-2.7b", False),
+        ("image/png", False),
+        ("https://a.org/b/c", False),
+        ("/", False),
+        ("a / b", False),
+        ("{% if a %} /a/b {% endif %}", False),
+        ("</s>", False),
+    ],
+)
 def test_what_a_place_is(text, place):
     assert is_place(text) == place
 
@@ -320,8 +365,10 @@ def test_mistakes_are_one_line(tmp_path, trained, monkeypatch):
 def test_only_what_is_mere_information_loses_its_path():
     content = {"build": {"size": 3, "parts": ["a/b"]}, "settings": {"data_dir": "/x/y/data"}, "shape": (1, 2)}
     assert without_places(content, {}, "best.pth") == {
-        "build": {"size": 3, "parts": ["a/b"]}, "settings": {"data_dir": "data"}, "shape": [1, 2]
-    }  # fmt: skip
+        "build": {"size": 3, "parts": ["a/b"]},
+        "settings": {"data_dir": "data"},
+        "shape": [1, 2],
+    }
 
 
 def test_weights_of_pickle_stay_here(tmp_path):

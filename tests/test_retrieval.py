@@ -43,8 +43,10 @@ def tied(images=20, width=3, seed=1):
 
 def slow_ranks(images, texts, owners, text_ids):
     """By the definition: one more than the false answers that score no less than the best true one."""
-    true = [[any(owners[k] == i and text_ids[k] == text_ids[j] for k in range(len(texts))) for j in range(len(texts))]
-            for i in range(len(images))]  # fmt: skip
+    true = [
+        [any(owners[k] == i and text_ids[k] == text_ids[j] for k in range(len(texts))) for j in range(len(texts))]
+        for i in range(len(images))
+    ]
     score = [[float(image.double() @ text.double()) for text in texts] for image in images]
 
     def rank(scores, answers):
@@ -74,9 +76,18 @@ def test_scores_by_hand():
     """Ranks 1, 2, 6 of images and 1, 1, 3, 11 of texts."""
     scores = rank_scores(torch.tensor([1, 2, 6]), torch.tensor([1, 1, 3, 11]))
     expected = {
-        "i2t_r1": 100 / 3, "i2t_r5": 200 / 3, "i2t_r10": 100, "i2t_mean_rank": 3, "i2t_median_rank": 2,
-        "t2i_r1": 50, "t2i_r5": 75, "t2i_r10": 75, "t2i_mean_rank": 4, "t2i_median_rank": 2, "rsum": 400,
-    }  # fmt: skip
+        "i2t_r1": 100 / 3,
+        "i2t_r5": 200 / 3,
+        "i2t_r10": 100,
+        "i2t_mean_rank": 3,
+        "i2t_median_rank": 2,
+        "t2i_r1": 50,
+        "t2i_r5": 75,
+        "t2i_r10": 75,
+        "t2i_mean_rank": 4,
+        "t2i_median_rank": 2,
+        "rsum": 400,
+    }
     assert scores.keys() == expected.keys()
     assert all(math.isclose(scores[name], expected[name]) for name in expected)
 
@@ -191,8 +202,12 @@ def test_similarities_against_the_double_loop(limit, monkeypatch):
     found = similarity_statistics(*data, bins=20)
     own = [float(images[owners[j]] @ texts[j]) for j in range(len(texts))]
     words = [{int(text_ids[j]) for j in range(len(texts)) if owners[j] == i} for i in range(len(images))]
-    false = [float(images[i] @ texts[j]) for i in range(len(images)) for j in range(len(texts))
-             if int(text_ids[j]) not in words[i]]  # fmt: skip
+    false = [
+        float(images[i] @ texts[j])
+        for i in range(len(images))
+        for j in range(len(texts))
+        if int(text_ids[j]) not in words[i]
+    ]
     assert math.isclose(found["positive_similarity"], np.mean(own), abs_tol=1e-6)
     assert found["positive_histogram"] == np.histogram(own, found["histogram_edges"])[0].tolist()
     if limit == 500:
@@ -210,14 +225,17 @@ def test_where_nothing_is_false():
     assert scores["rsum"] == 600 and "negative_similarity" not in scores and "similarity_gap" not in scores
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda i, t, o: (i * torch.nan, t, o), "image vectors: 4 of 4 are not finite"),
-    (lambda i, t, o: (i, 30 * t, o), "text vectors: length 30"),
-    (lambda i, t, o: (i, t[:, :2], o), r"expected \(N, D\) and \(M, D\)"),
-    (lambda i, t, o: (i, t, o[:3]), "image_of_text: 3 numbers for 4 texts"),
-    (lambda i, t, o: (i, t, o.clamp(max=2)), "every image of 0..3 to have a text"),
-    (lambda i, t, o: (i, t, o + 1), "every image of 0..3 to have a text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda i, t, o: (i * torch.nan, t, o), "image vectors: 4 of 4 are not finite"),
+        (lambda i, t, o: (i, 30 * t, o), "text vectors: length 30"),
+        (lambda i, t, o: (i, t[:, :2], o), r"expected \(N, D\) and \(M, D\)"),
+        (lambda i, t, o: (i, t, o[:3]), "image_of_text: 3 numbers for 4 texts"),
+        (lambda i, t, o: (i, t, o.clamp(max=2)), "every image of 0..3 to have a text"),
+        (lambda i, t, o: (i, t, o + 1), "every image of 0..3 to have a text"),
+    ],
+)
 def test_what_has_no_meaning_is_refused(spoil, message):
     with pytest.raises(ValueError, match=message):
         retrieval_scores(*spoil(torch.eye(4), torch.eye(4), torch.arange(4)))

@@ -12,9 +12,14 @@ def learn(steps: int = 60) -> tuple[nn.Module, tuple[float, float]]:
     torch.manual_seed(0)
     images, network = torch.randn(4, 6), nn.Linear(6, 5)
     return network, teach_words(
-        lambda rows: network(images[rows]), network.parameters(), TEXTS, steps=steps, batch_size=8, quiet=True,
+        lambda rows: network(images[rows]),
+        network.parameters(),
+        TEXTS,
+        steps=steps,
+        batch_size=8,
+        quiet=True,
         learning_rate=0.05,
-    )  # fmt: skip
+    )
 
 
 def test_words_are_learnt_and_the_seed_decides_all():
@@ -28,8 +33,14 @@ def test_the_loss_is_that_of_independent_words():
     """Before anything is learnt: with a head that says p, the sum over words of the binary cross-entropy."""
     torch.manual_seed(0)
     network = nn.Linear(2, 3)
-    first, _ = teach_words(lambda rows: network(torch.ones(len(rows), 2)), network.parameters(), ["yes no"] * 3,
-                           steps=1, batch_size=2, quiet=True)  # fmt: skip
+    first, _ = teach_words(
+        lambda rows: network(torch.ones(len(rows), 2)),
+        network.parameters(),
+        ["yes no"] * 3,
+        steps=1,
+        batch_size=2,
+        quiet=True,
+    )
     torch.manual_seed(0)
     fresh = nn.Linear(2, 3)
     head = nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 2))

@@ -60,9 +60,13 @@ def test_inspector_reports_every_output(trained, tmp_path, capsys):
     report = inspect_image.main([picture(data, 2, 0), "--weights", weights, "--save_maps", str(tmp_path / "maps.png")])
     shapes = {name: facts["shape"] for name, facts in report["outputs"].items()}
     assert shapes == {
-        "embed": [1, 5, 12], "pooled embed": [1, 10], "attention mask": [1, 5], "style": [1, 16],
-        "patches": [1, 4, 64], "backbone pooled": [1, 64],
-    }  # fmt: skip
+        "embed": [1, 5, 12],
+        "pooled embed": [1, 10],
+        "attention mask": [1, 5],
+        "style": [1, 16],
+        "patches": [1, 4, 64],
+        "backbone pooled": [1, 64],
+    }
     assert report["outputs"]["style"]["norm"] == pytest.approx(1, abs=1e-5)
     assert report["outputs"]["attention mask"]["dtype"] == "int64"
     shown = capsys.readouterr().out
@@ -118,8 +122,11 @@ def test_colour_histogram_by_a_slow_loop():
 
 def test_gram_matrices_by_a_slow_loop():
     level = torch.randn(1, 3, 2, 2)
-    gram = [sum(level[0, i, y, x] * level[0, j, y, x] for y in range(2) for x in range(2)) / 4
-            for i in range(3) for j in range(i, 3)]  # fmt: skip
+    gram = [
+        sum(level[0, i, y, x] * level[0, j, y, x] for y in range(2) for x in range(2)) / 4
+        for i in range(3)
+        for j in range(i, 3)
+    ]
     expected = torch.nn.functional.normalize(torch.stack(gram), dim=0)
     torch.testing.assert_close(evaluate_style.gram_vectors([level])[0], expected)
     assert evaluate_style.gram_vectors([torch.randn(2, 100, 3, 3)]).shape == (2, 64 * 65 // 2)
@@ -151,8 +158,13 @@ def test_targets_from_hashed_words(tmp_path):
     assert embeds[0].shape == (16, 64) and torch.equal(embeds[0], embeds[1])
     assert not torch.equal(embeds[0], embeds[3]) and not torch.equal(embeds[3], embeds[5])
     assert [int(load_target(s.targets["mask"], "mask").sum()) for s in samples] == [5, 5, 5, 5, 5, 5, 5, 5, 5][:3] + [
-        5, 5, 5, 5, 5, 5,
-    ]  # fmt: skip
+        5,
+        5,
+        5,
+        5,
+        5,
+        5,
+    ]
 
 
 def test_targets_resume_and_are_never_mixed(tmp_path):
@@ -180,7 +192,7 @@ def text_encoders(tmp_path_factory):
         PreTrainedTokenizerFast,
         T5Config,
         T5EncoderModel,
-    )  # fmt: skip
+    )
 
     words = {word: number for number, word in enumerate(["<pad>", "<unk>", "style", "0", "1", "2", "ink", "</s>"])}
     plain = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
@@ -191,13 +203,20 @@ def text_encoders(tmp_path_factory):
     small = {"vocab_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
     made = {
-        "clip": CLIPTextModelWithProjection(CLIPTextConfig(
-            **small, intermediate_size=16, projection_dim=10, max_position_embeddings=12,
-            eos_token_id=7, pad_token_id=0, bos_token_id=6,
-        )),
+        "clip": CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                **small,
+                intermediate_size=16,
+                projection_dim=10,
+                max_position_embeddings=12,
+                eos_token_id=7,
+                pad_token_id=0,
+                bos_token_id=6,
+            )
+        ),
         "t5": T5EncoderModel(T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2)),
         "bert": BertModel(BertConfig(**small, intermediate_size=16)),
-    }  # fmt: skip
+    }
     folder = tmp_path_factory.mktemp("encoders")
     for name, model in made.items():
         model.save_pretrained(folder / name)

@@ -35,13 +35,22 @@ def test_a_run_leaves_what_it_promises(run_arguments, tmp_path, capsys):
     results = train.main([*run_arguments, "--save_epochs", "1"])
     folder = tmp_path / "checkpoints"
     assert {path.name for path in folder.iterdir()} >= {
-        "best.pth", "model_epoch_1.pth", "model_epoch_2.pth", "last", "settings.json", "run.json", "results.json",
+        "best.pth",
+        "model_epoch_1.pth",
+        "model_epoch_2.pth",
+        "last",
+        "settings.json",
+        "run.json",
+        "results.json",
         "training_curves.png",
-    }  # fmt: skip
+    }
     assert json.loads((folder / "results.json").read_text())["history"] == results["history"]
     assert set(results["validation"]) == {
-        "style encoder", "colour histogram", "backbone before training", "Gram matrices"
-    }  # fmt: skip
+        "style encoder",
+        "colour histogram",
+        "backbone before training",
+        "Gram matrices",
+    }
     assert json.loads((folder / "settings.json").read_text())["epochs"] == 2
     logs = next((tmp_path / "logs").iterdir())
     entries = [json.loads(line) for line in (logs / "log.jsonl").read_text().splitlines()]
@@ -155,14 +164,17 @@ def failure(arguments):
     return process.returncode, error.strip().splitlines()[-1], error
 
 
-@pytest.mark.parametrize("change, words", [
-    (["--data_dir", "/no/such"], "/no/such: no such folder"),
-    (["--model_name", "vit_tinny_patch16_224"], "did you mean vit_tiny_patch16_224"),
-    (["--batch_sise", "3"], "did you mean --batch_size"),
-    (["--device", "cuda:9"], "--device cuda:9"),
-    (["--precision", "fp8"], "expected auto, fp32, bf16, fp16"),
-    (["--resume"], "no state to resume from"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (["--data_dir", "/no/such"], "/no/such: no such folder"),
+        (["--model_name", "vit_tinny_patch16_224"], "did you mean vit_tiny_patch16_224"),
+        (["--batch_sise", "3"], "did you mean --batch_size"),
+        (["--device", "cuda:9"], "--device cuda:9"),
+        (["--precision", "fp8"], "expected auto, fp32, bf16, fp16"),
+        (["--resume"], "no state to resume from"),
+    ],
+)
 def test_mistakes_end_in_one_line(run_arguments, change, words):
     code, line, error = failure([*run_arguments, *change])
     assert code == 1 and words in line and line.startswith("train.py: error: ") and "Traceback" not in error
@@ -304,14 +316,39 @@ def test_learning_rate_warms_up_and_falls_to_its_end():
 
 def test_two_processes_train_like_one(run_arguments, tmp_path):
     """torchrun with two gloo processes ends with the weights of one, dropout and augmentation aside."""
-    arguments = [*run_arguments, "--dropout", "0", "--epochs", "1", "--images_per_style", "2", "--batch_size", "12",
-                 "--remix_share", "0.5"]  # fmt: skip
+    arguments = [
+        *run_arguments,
+        "--dropout",
+        "0",
+        "--epochs",
+        "1",
+        "--images_per_style",
+        "2",
+        "--batch_size",
+        "12",
+        "--remix_share",
+        "0.5",
+    ]
     assert start_script("train.py", [*arguments, "--checkpoint_dir", str(tmp_path / "one")]).wait() == 0
     process = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",
-         str(ROOT / "train.py"), *arguments, "--checkpoint_dir", str(tmp_path / "two")],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--master_port",
+            "29611",
+            str(ROOT / "train.py"),
+            *arguments,
+            "--checkpoint_dir",
+            str(tmp_path / "two"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 0, process.stderr[-2000:]
     one, two = (weights(tmp_path / folder / "model_epoch_1.pth") for folder in ("one", "two"))
     for name in one:

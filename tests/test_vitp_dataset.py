@@ -100,8 +100,14 @@ def test_several_sources(tmp_path, template):
 
 def test_bad_lines_are_named_and_left_out(tmp_path, template):
     good = [{"conversations": turns("q", f"answer {index}")} for index in range(60)]
-    records = [*good[:30], '{"conversations": [', *good[30:], "", '{"image": 3, "conversations": []}', "\udcff".encode(
-        "utf-8", "surrogateescape").decode("latin-1")]  # fmt: skip
+    records = [
+        *good[:30],
+        '{"conversations": [',
+        *good[30:],
+        "",
+        '{"image": 3, "conversations": []}',
+        "\udcff".encode("utf-8", "surrogateescape").decode("latin-1"),
+    ]
     log = tmp_path / "skipped.jsonl"
     data = load(write(tmp_path, records), template, skipped=Skipped(log))
     assert len(data) == 60 and data.where(0).endswith("data.jsonl:1") and data.where(30).endswith("data.jsonl:32")

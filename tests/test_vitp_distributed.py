@@ -67,8 +67,15 @@ def test_zero(parts, tmp_path, stage, monkeypatch):  # noqa: F811
     pytest.importorskip("deepspeed")
     common = {"TMAug_prob": 0, "drop_path_rate": 0, "learning_rate": 1e-3}
     main(flags(parts, tmp_path / "one", **common))
-    two = flags(parts, tmp_path / "two", **common, per_device_train_batch_size=2, save_steps=2,
-                deepspeed=f"zero_stage{stage}.json", ddp_backend="gloo")  # fmt: skip
+    two = flags(
+        parts,
+        tmp_path / "two",
+        **common,
+        per_device_train_batch_size=2,
+        save_steps=2,
+        deepspeed=f"zero_stage{stage}.json",
+        ddp_backend="gloo",
+    )
     for more in ([], ["--resume_from_checkpoint", str(tmp_path / "two" / "checkpoint-2")]):
         done = torchrun(2, [*two, *more])
         assert done.returncode == 0, done.stderr[-3000:]

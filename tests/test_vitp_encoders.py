@@ -64,8 +64,9 @@ def test_internvit_is_transformers_own(tmp_path, pixels, form, layer):
         torch.testing.assert_close(found.patches, expected[:, 1:])
         torch.testing.assert_close(found.cls, expected[:, 0])
         torch.testing.assert_close(
-            encoder(pixels, layer=layer), F.normalize(expected[:, 1:].mean(1), dim=1)  # 'auto': it has no own vector
-        )  # fmt: skip
+            encoder(pixels, layer=layer),
+            F.normalize(expected[:, 1:].mean(1), dim=1),  # 'auto': it has no own vector
+        )
 
 
 def test_a_final_norm_belongs_to_the_last_layer(tmp_path, pixels):
@@ -104,8 +105,14 @@ def test_internvit_weights_that_do_not_fit(tmp_path):
 
 def test_a_whole_model_is_taken_for_its_vit(tmp_path, pixels):
     """A folder of a training run, without extracting anything first; with a timm backbone too."""
-    language = {"model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 48,
-                "num_hidden_layers": 1, "num_attention_heads": 2}  # fmt: skip
+    language = {
+        "model_type": "llama",
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     (tmp_path / "llm.json").write_text(json.dumps(language))
     (tmp_path / "vit.json").write_text(json.dumps(small_vit().config.to_dict()))
     for vision, size in ((str(tmp_path / "vit.json"), 56), ("test_vit", 160)):

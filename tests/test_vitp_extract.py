@@ -45,8 +45,11 @@ def test_folder_for_transformers(saved, tmp_path, capsys):
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_internvits_names_and_back(saved, tmp_path, suffix):
     """InternVL -> transformers -> InternVL gives the very tensors of the beginning."""
-    internvl = {name.removeprefix("vision_model."): value for name, value in internvl_folder(tmp_path / "own").items()
-                if name.startswith("vision_model.")}  # fmt: skip
+    internvl = {
+        name.removeprefix("vision_model."): value
+        for name, value in internvl_folder(tmp_path / "own").items()
+        if name.startswith("vision_model.")
+    }
     output = tmp_path / f"out/vit{suffix}"
     main([str(tmp_path / "own"), str(output)])
     read = load_file if suffix == ".safetensors" else torch.load
@@ -97,8 +100,10 @@ def test_every_kind_of_checkpoint(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match="shard-1.safetensors: no such file, but .*index.json lists it"):
         read_vit(tmp_path / "sharded")
 
-    older = {name.replace("model.language_model.", "language_model.model.").removeprefix("model."): value
-             for name, value in weights.items()}  # fmt: skip
+    older = {
+        name.replace("model.language_model.", "language_model.model.").removeprefix("model."): value
+        for name, value in weights.items()
+    }
     assert same(
         read_vit(made("older", lambda target: save_file(older, target / "model.safetensors"))).weights, expected
     )

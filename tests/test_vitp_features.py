@@ -36,10 +36,23 @@ def folder(tmp_path):
 
 
 def extract(folder, output, *more):
-    return extract_features.main([
-        "--image_dir", str(folder), "--output", str(output), "--vit_checkpoint", VIT, "--image_size", "32",
-        "--batch_size", "4", "--device", "cpu", *more,
-    ])  # fmt: skip
+    return extract_features.main(
+        [
+            "--image_dir",
+            str(folder),
+            "--output",
+            str(output),
+            "--vit_checkpoint",
+            VIT,
+            "--image_size",
+            "32",
+            "--batch_size",
+            "4",
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
 
 
 def one_at_a_time(paths):
@@ -92,9 +105,22 @@ def test_more_processes_than_shards(folder, tmp_path):
 
 
 def test_two_processes_make_one_file(folder, tmp_path):
-    command = [sys.executable, str(ROOT / "vitp/retrieval/extract_features.py"), "--image_dir", str(folder), "--output",
-               str(tmp_path / "f.npz"), "--vit_checkpoint", VIT, "--image_size", "32", "--shard_size", "3",
-               "--device", "cpu"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "vitp/retrieval/extract_features.py"),
+        "--image_dir",
+        str(folder),
+        "--output",
+        str(tmp_path / "f.npz"),
+        "--vit_checkpoint",
+        VIT,
+        "--image_size",
+        "32",
+        "--shard_size",
+        "3",
+        "--device",
+        "cpu",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
     running = [
         subprocess.Popen(command, env={**environment, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
@@ -108,9 +134,24 @@ def test_two_processes_make_one_file(folder, tmp_path):
 
 def test_a_killed_run_goes_on(folder, tmp_path):
     extract(folder, tmp_path / "whole", "--shard_size", "2")
-    command = [sys.executable, str(ROOT / "vitp/retrieval/extract_features.py"), "--image_dir", str(folder), "--output",
-               str(tmp_path / "f"), "--vit_checkpoint", VIT, "--image_size", "32", "--shard_size", "2", "--batch_size",
-               "1", "--device", "cpu"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "vitp/retrieval/extract_features.py"),
+        "--image_dir",
+        str(folder),
+        "--output",
+        str(tmp_path / "f"),
+        "--vit_checkpoint",
+        VIT,
+        "--image_size",
+        "32",
+        "--shard_size",
+        "2",
+        "--batch_size",
+        "1",
+        "--device",
+        "cpu",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(list((tmp_path / "f").glob("shard-*.json"))) < 2 and running.poll() is None:
@@ -130,9 +171,10 @@ def test_a_killed_run_goes_on(folder, tmp_path):
 def test_going_on_with_something_else_is_refused(folder, tmp_path):
     extract(folder, tmp_path / "f")
     for more, what in (
-        (["--pooling", "cls"], "pooling own, not cls"), (["--flip"], "flip False, not True"),
+        (["--pooling", "cls"], "pooling own, not cls"),
+        (["--flip"], "flip False, not True"),
         (["--shard_size", "5"], "shard_size 8192, not 5"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=f"f: holds vectors made otherwise .{what}.; delete it or choose another"):
             extract(folder, tmp_path / "f", *more)
     list_images(folder)[4].rename(folder / "another.png")
@@ -218,12 +260,17 @@ def test_features_of_another_program(tmp_path):
         read_features(tmp_path / "nowhere.npz")
 
 
-@pytest.mark.parametrize("more, message", [
-    (["--rank", "2", "--world_size", "2"], "--rank 2: expected 0 to 1"),
-    (["--shard_size", "0"], "--shard_size 0"), (["--tiles", "0"], "--tiles 0"),
-    (["--batch_size", "0"], "--batch_size 0"), (["--image_list", "none.txt"], "none.txt: no such file"),
-    (["--pooling", "mean", "--layer", "-99"], "--layer -99"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--rank", "2", "--world_size", "2"], "--rank 2: expected 0 to 1"),
+        (["--shard_size", "0"], "--shard_size 0"),
+        (["--tiles", "0"], "--tiles 0"),
+        (["--batch_size", "0"], "--batch_size 0"),
+        (["--image_list", "none.txt"], "none.txt: no such file"),
+        (["--pooling", "mean", "--layer", "-99"], "--layer -99"),
+    ],
+)
 def test_mistakes(folder, tmp_path, more, message):
     with pytest.raises((ValueError, OSError), match=message):
         extract(folder, tmp_path / "f.npz", *more)

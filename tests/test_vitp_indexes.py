@@ -48,9 +48,10 @@ def test_looking_everywhere_is_exact(vectors, queries):
     np.testing.assert_array_equal(index.search(queries, 9)[1], sorted_places(vectors, queries, 9))
 
 
-@pytest.mark.parametrize("name, search, least", [
-    ("ivf", "nprobe=5", 0.7), ("hnsw", "", 0.95), ("ivfpq", "nprobe=10", 0.2), ("IVF4,SQfp16", "nprobe=4", 0.95),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, search, least",
+    [("ivf", "nprobe=5", 0.7), ("hnsw", "", 0.95), ("ivfpq", "nprobe=10", 0.2), ("IVF4,SQfp16", "nprobe=4", 0.95)],
+)
 def test_approximate_indexes_find_most(vectors, queries, name, search, least):
     places = build_index(blocks(vectors), 400, 16, name, search).search(queries, 10)[1]
     expected = sorted_places(vectors, queries, 10)

@@ -10,10 +10,13 @@ from vitp.conversation import read_conversation
 from vitp.json2jsonl import PROMPTS, main, read_records
 
 LLAVA = [
-    {"id": "a", "image": "a.png",
-     "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "x"}]},
+    {
+        "id": "a",
+        "image": "a.png",
+        "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "x"}],
+    },
     {"id": "b", "conversations": [{"from": "human", "value": "Text?"}, {"from": "gpt", "value": "y"}], "model": "z"},
-]  # fmt: skip
+]
 
 
 def run(tmp_path, content, *flags):
@@ -41,11 +44,13 @@ def test_llava(tmp_path):
         [{"image_path": "a.png", "caption": "一只猫"}, {"image_path": "b.png", "caption": " a dog "}],
         [{"file_name": "a.png", "text": "一只猫"}, {"image": "b.png", "captions": ["a dog", "another"]}],
         {"a.png": "一只猫", "b.png": "a dog"},
-        {"images": [{"id": 7, "file_name": "b.png"}, {"id": 3, "file_name": "a.png"}],
-         "annotations": [{"image_id": 3, "caption": "一只猫"}, {"image_id": 7, "caption": "a dog"}]},
+        {
+            "images": [{"id": 7, "file_name": "b.png"}, {"id": 3, "file_name": "a.png"}],
+            "annotations": [{"image_id": 3, "caption": "一只猫"}, {"image_id": 7, "caption": "a dog"}],
+        },
     ],
     ids=["image_path", "other names", "table", "COCO"],
-)  # fmt: skip
+)
 def test_captions(tmp_path, content):
     found = [read_conversation(record) for record in run(tmp_path, content)]
     assert [one.images for one in found] == [("a.png",), ("b.png",)]
@@ -62,8 +67,16 @@ def test_sizes_and_meta_file(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "images" / "a.png")
     (tmp_path / "images" / "broken.png").write_text("no image")
     captions = {"a.png": "x", "gone.png": "y", "broken.png": "z"}
-    records = run(tmp_path, captions, "--root", str(tmp_path / "images"), "--meta", str(tmp_path / "meta.json"),
-                  "--allowed_share", "0.7")  # fmt: skip
+    records = run(
+        tmp_path,
+        captions,
+        "--root",
+        str(tmp_path / "images"),
+        "--meta",
+        str(tmp_path / "meta.json"),
+        "--allowed_share",
+        "0.7",
+    )
     assert len(records) == 1 and (records[0]["width"], records[0]["height"]) == (30, 20)
     (source,) = read_meta(tmp_path / "meta.json")
     assert source.length == 1 and source.max_tiles == 12 and source.root == tmp_path / "images"

@@ -24,9 +24,14 @@ from vitp.token_masking import build_masking
 CONTEXT_ID, VOCABULARY = 60, 64
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 TEXT = {
-    "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
 
 
 def tiny_model(text=Qwen2Config, seed=0, **vision) -> VisualInstructionModel:
@@ -34,9 +39,12 @@ def tiny_model(text=Qwen2Config, seed=0, **vision) -> VisualInstructionModel:
     torch.manual_seed(seed)
     settings = {**VISION, "image_size": 28, "patch_size": 7, "attention_bias": True, **vision}
     config = VisualInstructionConfig(
-        vision_config=InternVLVisionConfig(**settings), text_config=text(**TEXT), image_token_id=CONTEXT_ID,
-        image_seq_length=4, tie_word_embeddings=False,
-    )  # fmt: skip
+        vision_config=InternVLVisionConfig(**settings),
+        text_config=text(**TEXT),
+        image_token_id=CONTEXT_ID,
+        image_seq_length=4,
+        tie_word_embeddings=False,
+    )
     model = VisualInstructionModel(config)
     for parameter in model.parameters():  # nothing at zero or one: every tensor has to show in the output
         parameter.data.add_(0.05 * torch.randn_like(parameter))
@@ -92,23 +100,46 @@ def internvl_folder(folder, internlm2=False, tied=False, seed=0) -> dict:
         "vision_model.embeddings.patch_embedding.weight": random(hidden, 3, 7, 7),
         "vision_model.embeddings.patch_embedding.bias": random(hidden),
         "vision_model.embeddings.position_embedding": random(1, 17, hidden),
-        "mlp1.0.weight": random(4 * hidden), "mlp1.0.bias": random(4 * hidden),
-        "mlp1.1.weight": random(width, 4 * hidden), "mlp1.1.bias": random(width),
-        "mlp1.3.weight": random(width, width), "mlp1.3.bias": random(width),
-    }  # fmt: skip
+        "mlp1.0.weight": random(4 * hidden),
+        "mlp1.0.bias": random(4 * hidden),
+        "mlp1.1.weight": random(width, 4 * hidden),
+        "mlp1.1.bias": random(width),
+        "mlp1.3.weight": random(width, width),
+        "mlp1.3.bias": random(width),
+    }
     for layer in range(3):
         shapes = {
-            "attn.qkv.weight": (3 * hidden, hidden), "attn.qkv.bias": (3 * hidden,), "ls1": (hidden,), "ls2": (hidden,),
-            "attn.proj.weight": (hidden, hidden), "attn.proj.bias": (hidden,), "mlp.fc1.weight": (mlp, hidden),
-            "mlp.fc1.bias": (mlp,), "mlp.fc2.weight": (hidden, mlp), "mlp.fc2.bias": (hidden,),
-            "norm1.weight": (hidden,), "norm1.bias": (hidden,), "norm2.weight": (hidden,), "norm2.bias": (hidden,),
-        }  # fmt: skip
+            "attn.qkv.weight": (3 * hidden, hidden),
+            "attn.qkv.bias": (3 * hidden,),
+            "ls1": (hidden,),
+            "ls2": (hidden,),
+            "attn.proj.weight": (hidden, hidden),
+            "attn.proj.bias": (hidden,),
+            "mlp.fc1.weight": (mlp, hidden),
+            "mlp.fc1.bias": (mlp,),
+            "mlp.fc2.weight": (hidden, mlp),
+            "mlp.fc2.bias": (hidden,),
+            "norm1.weight": (hidden,),
+            "norm1.bias": (hidden,),
+            "norm2.weight": (hidden,),
+            "norm2.bias": (hidden,),
+        }
         for name, shape in shapes.items():
             weights[f"vision_model.encoder.layers.{layer}.{name}"] = random(*shape)
-    said = {**TEXT, "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rope_theta": 1e6,
-            "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16", "_name_or_path": "./pretrained/x", "moe_config": None,
-            "use_bfloat16": True, "attn_implementation": "flash_attention_2", "tie_word_embeddings": tied,
-            "rope_scaling": {"factor": 2.0, "rope_type": "dynamic", "type": "dynamic"}}  # fmt: skip
+    said = {
+        **TEXT,
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "rope_theta": 1e6,
+        "rms_norm_eps": 1e-6,
+        "torch_dtype": "bfloat16",
+        "_name_or_path": "./pretrained/x",
+        "moe_config": None,
+        "use_bfloat16": True,
+        "attn_implementation": "flash_attention_2",
+        "tie_word_embeddings": tied,
+        "rope_scaling": {"factor": 2.0, "rope_type": "dynamic", "type": "dynamic"},
+    }
     language = Qwen2ForCausalLM(Qwen2Config(**TEXT)) if not internlm2 else LlamaForCausalLM(LlamaConfig(**TEXT))
     for name, value in language.state_dict().items():
         weights[f"language_model.{name}"] = random(*value.shape)
@@ -117,13 +148,34 @@ def internvl_folder(folder, internlm2=False, tied=False, seed=0) -> dict:
     if internlm2:
         said |= {"architectures": ["InternLM2ForCausalLM"], "model_type": "internlm2", "bias": False}
     folder.mkdir(parents=True, exist_ok=True)
-    vision = {"architectures": ["InternVisionModel"], "model_type": "intern_vit_6b", "drop_path_rate": 0.1,
-              "hidden_size": 32, "image_size": 28, "patch_size": 7, "num_attention_heads": 4, "layer_norm_eps": 1e-6,
-              "initializer_range": 1e-10, "use_flash_attn": True, "norm_type": "layer_norm", "qkv_bias": True,
-              "qk_normalization": False, "num_hidden_layers": 3, "intermediate_size": 48}  # fmt: skip
-    config = {"architectures": ["InternVLChatModel"], "model_type": "internvl_chat", "ps_version": "v2",
-              "downsample_ratio": 0.5, "select_layer": -1, "force_image_size": 28, "llm_config": said,
-              "vision_config": vision, "template": "internvl2_5"}  # fmt: skip
+    vision = {
+        "architectures": ["InternVisionModel"],
+        "model_type": "intern_vit_6b",
+        "drop_path_rate": 0.1,
+        "hidden_size": 32,
+        "image_size": 28,
+        "patch_size": 7,
+        "num_attention_heads": 4,
+        "layer_norm_eps": 1e-6,
+        "initializer_range": 1e-10,
+        "use_flash_attn": True,
+        "norm_type": "layer_norm",
+        "qkv_bias": True,
+        "qk_normalization": False,
+        "num_hidden_layers": 3,
+        "intermediate_size": 48,
+    }
+    config = {
+        "architectures": ["InternVLChatModel"],
+        "model_type": "internvl_chat",
+        "ps_version": "v2",
+        "downsample_ratio": 0.5,
+        "select_layer": -1,
+        "force_image_size": 28,
+        "llm_config": said,
+        "vision_config": vision,
+        "template": "internvl2_5",
+    }
     (folder / "config.json").write_text(json.dumps(config))
     save_file(as_internlm2(weights) if internlm2 else weights, folder / "model.safetensors")
     return weights
@@ -137,11 +189,13 @@ RENAMED = {
         for layer in range(2)
         for llama, internlm in {
             "mlp.gate_proj.weight": "feed_forward.w1.weight",
-            "mlp.up_proj.weight": "feed_forward.w3.weight", "mlp.down_proj.weight": "feed_forward.w2.weight",
-            "input_layernorm.weight": "attention_norm.weight", "post_attention_layernorm.weight": "ffn_norm.weight",
+            "mlp.up_proj.weight": "feed_forward.w3.weight",
+            "mlp.down_proj.weight": "feed_forward.w2.weight",
+            "input_layernorm.weight": "attention_norm.weight",
+            "post_attention_layernorm.weight": "ffn_norm.weight",
         }.items()
     },
-}  # fmt: skip
+}
 
 
 def as_internlm2(weights) -> dict:
@@ -289,8 +343,11 @@ def test_a_packed_sample_does_not_see_its_neighbours():
     pixels = batch["pixel_values"].clone()
     pixels[1:] = 0
     assert torch.equal(model(**{**only_first, "input_ids": changed, "pixel_values": pixels}).loss, before)
-    open_to_all = {**only_first, "sample_ids": torch.zeros_like(batch["sample_ids"]),
-                   "labels": batch["labels"].masked_fill(first, -100)}  # fmt: skip
+    open_to_all = {
+        **only_first,
+        "sample_ids": torch.zeros_like(batch["sample_ids"]),
+        "labels": batch["labels"].masked_fill(first, -100),
+    }
     closed = {**batch, "labels": batch["labels"].masked_fill(first, -100)}
     assert not torch.allclose(model(**open_to_all).loss, model(**closed).loss)
 

@@ -32,8 +32,10 @@ def test_timm_backbones(tmp_path, llm, name):
     model, statistics = build_model(name, llm, size, drop_path_rate=0.1)
     assert fit_to_images(model, size) == tokens and len(statistics["image_mean"]) == 3
     model.config.image_token_id = CONTEXT_ID
-    batch = {"input_ids": torch.tensor([[1, 2] + [CONTEXT_ID] * 2 * tokens + [3, 4]]),
-             "pixel_values": torch.randn(2, 3, size, size)}  # fmt: skip
+    batch = {
+        "input_ids": torch.tensor([[1, 2] + [CONTEXT_ID] * 2 * tokens + [3, 4]]),
+        "pixel_values": torch.randn(2, 3, size, size),
+    }
     model.train()(
         **batch, labels=batch["input_ids"].masked_fill(batch["input_ids"] == CONTEXT_ID, -100)
     ).loss.backward()
@@ -106,11 +108,21 @@ def test_gguf(tmp_path):
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_vocab_size(64)
-    names = {"embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
-             "input_layernorm": "attn_norm",
-             "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-             "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-             "mlp.down_proj": "ffn_down", "post_attention_layernorm": "ffn_norm", "layers": "blk"}  # fmt: skip
+    names = {
+        "embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+        "lm_head": "output",
+        "input_layernorm": "attn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "post_attention_layernorm": "ffn_norm",
+        "layers": "blk",
+    }
     for name, value in theirs.state_dict().items():
         heads = {"q": 4, "k": 2}.get(name.split("self_attn.")[-1][0]) if "_proj" in name else None
         if heads and "self_attn" in name:  # GGUF interleaves the two halves of a rotary pair

@@ -189,11 +189,18 @@ def test_chains_are_found_by_diffusion_alone():
     assert (spread < 40).mean() > (plain < 40).mean()
 
 
-@pytest.mark.parametrize("after", [
-    Postprocessing(), Postprocessing(pca_whiten=4), Postprocessing(dba=3), Postprocessing(alpha_qe=3),
-    Postprocessing(rerank="k_reciprocal", k1=6), Postprocessing(rerank="diffusion"),
-    Postprocessing(pca_whiten=0, dba=2, alpha_qe=2, rerank="k_reciprocal", rerank_depth=20),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "after",
+    [
+        Postprocessing(),
+        Postprocessing(pca_whiten=4),
+        Postprocessing(dba=3),
+        Postprocessing(alpha_qe=3),
+        Postprocessing(rerank="k_reciprocal", k1=6),
+        Postprocessing(rerank="diffusion"),
+        Postprocessing(pca_whiten=0, dba=2, alpha_qe=2, rerank="k_reciprocal", rerank_depth=20),
+    ],
+)
 def test_rankings_hold_every_image_once(gallery, queries, after):
     ranker = Ranker(lambda: iter([3 * gallery[:31], gallery[31:]]), *gallery.shape, after)
     places = ranker(5 * queries, 60)  # lengths do not matter

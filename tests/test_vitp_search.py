@@ -155,10 +155,18 @@ def test_text_finds_images(folder, tmp_path):
     torch.manual_seed(0)
     model = CLIPModel("small", image_size=32)
     save_clip(tmp_path / "clip.pth", model)
-    build_index.main([
-        "--index_dir", str(tmp_path / "index"), "--image_dir", str(folder), "--vit_checkpoint",
-        str(tmp_path / "clip.pth"), "--device", "cpu",
-    ])  # fmt: skip
+    build_index.main(
+        [
+            "--index_dir",
+            str(tmp_path / "index"),
+            "--image_dir",
+            str(folder),
+            "--vit_checkpoint",
+            str(tmp_path / "clip.pth"),
+            "--device",
+            "cpu",
+        ]
+    )
     (found,) = found_by(tmp_path / "index", text=["--text", "a frog"])
     paths = list_images(folder)
     with torch.no_grad():
@@ -177,10 +185,20 @@ def test_contact_sheet(folder, tmp_path, capsys):
     place = tmp_path / "index"
     index(folder, place)
     queries = [folder / "class_0" / "000.png", folder / "class_1" / "001.png"]
-    search.main([
-        "--index_dir", str(place), "--image", *map(str, queries), "--top_k", "12", "--sheet",
-        str(tmp_path / "new" / "s.png"), "--device", "cpu",
-    ])  # fmt: skip
+    search.main(
+        [
+            "--index_dir",
+            str(place),
+            "--image",
+            *map(str, queries),
+            "--top_k",
+            "12",
+            "--sheet",
+            str(tmp_path / "new" / "s.png"),
+            "--device",
+            "cpu",
+        ]
+    )
     sheet = Image.open(tmp_path / "new" / "s.png").convert("RGB")
     heading, row = 42, 232
     assert sheet.size == (12 + 11 * 172, 12 + 2 * (heading + 2 * row))  # ten beside the query, two in a second row
@@ -244,10 +262,20 @@ def features(folder, tmp_path):
     draw(tmp_path / "queries", range(100, 112))
     shutil.copytree(tmp_path / "queries" / "class_0", tmp_path / "queries" / "unheard_of")
     for name, images in (("query", tmp_path / "queries"), ("gallery", folder)):
-        extract_features.main([
-            "--image_dir", str(images), "--output", str(tmp_path / f"{name}.npz"), "--vit_checkpoint", VIT,
-            "--image_size", "32", "--device", "cpu",
-        ])  # fmt: skip
+        extract_features.main(
+            [
+                "--image_dir",
+                str(images),
+                "--output",
+                str(tmp_path / f"{name}.npz"),
+                "--vit_checkpoint",
+                VIT,
+                "--image_size",
+                "32",
+                "--device",
+                "cpu",
+            ]
+        )
     return ["--query_features", str(tmp_path / "query.npz"), "--gallery_features", str(tmp_path / "gallery.npz")]
 
 
@@ -257,8 +285,13 @@ def test_lines_and_json(features, tmp_path, capsys):
         [*features, "--top_k", "1", "3", "5", "--output", str(tmp_path / "out" / "r.json")]
     )
     said = capsys.readouterr().out.splitlines()
-    assert said[:5] == ["加载查询集特征...", "加载候选集特征...", "查询集: (15, 64), 候选集: (24, 64)",
-                        "构建 FAISS 索引...", "执行检索..."]  # fmt: skip
+    assert said[:5] == [
+        "加载查询集特征...",
+        "加载候选集特征...",
+        "查询集: (15, 64), 候选集: (24, 64)",
+        "构建 FAISS 索引...",
+        "执行检索...",
+    ]
     for k, line in zip((1, 3, 5), said[5:8]):
         hits = round(report[f"Top-{k}"] * 15)
         assert line == f"Top-{k} 准确率: {hits / 15:.4f} ({hits}/15)"
@@ -268,11 +301,18 @@ def test_lines_and_json(features, tmp_path, capsys):
     assert "3 of 15 queries have no image of their class in the gallery" in "\n".join(said)
 
 
-@pytest.mark.parametrize("more", [
-    ["--index", "exact"], ["--index", "hnsw"], ["--index", "IVF2,Flat", "--search", "nprobe=2"], ["--pca_whiten", "4"],
-    ["--dba", "2", "--alpha_qe", "2"], ["--rerank", "k_reciprocal", "--k1", "5", "--k2", "2"],
-    ["--rerank", "diffusion"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--index", "exact"],
+        ["--index", "hnsw"],
+        ["--index", "IVF2,Flat", "--search", "nprobe=2"],
+        ["--pca_whiten", "4"],
+        ["--dba", "2", "--alpha_qe", "2"],
+        ["--rerank", "k_reciprocal", "--k1", "5", "--k2", "2"],
+        ["--rerank", "diffusion"],
+    ],
+)
 def test_every_way_of_ranking_runs(features, more):
     assert evaluate_retrieval.main([*features, *more])["answerable"]["Top-5"] > 0.6
 
@@ -281,18 +321,38 @@ def test_queries_that_are_the_gallery(features, folder, tmp_path):
     """Leave one out: without the rule every Top-1 would be right, whatever the classes."""
     names = [path.relative_to(folder) for path in list_images(folder)]
     (tmp_path / "labels.csv").write_text("".join(f"{name},{int(name.stem) // 12}\n" for name in names))  # not the hue
-    alone = evaluate_retrieval.main([
-        "--query_features", features[3], "--gallery_features", features[3], "--query_labels",
-        str(tmp_path / "labels.csv"), "--gallery_labels", str(tmp_path / "labels.csv"),
-    ])  # fmt: skip
+    alone = evaluate_retrieval.main(
+        [
+            "--query_features",
+            features[3],
+            "--gallery_features",
+            features[3],
+            "--query_labels",
+            str(tmp_path / "labels.csv"),
+            "--gallery_labels",
+            str(tmp_path / "labels.csv"),
+        ]
+    )
     assert alone["copies_left_out"] == 24 and alone["chance"]["Top-1"] == pytest.approx(11 / 23)
     assert alone["Top-1"] < 0.9
 
 
 def test_copies_under_other_names_are_left_out(features, folder, tmp_path):
     shutil.copy(folder / "class_1" / "001.png", tmp_path / "queries" / "class_2" / "copy.png")  # labelled wrongly too
-    extract_features.main(["--image_dir", str(tmp_path / "queries"), "--output", features[1], "--vit_checkpoint", VIT,
-                           "--image_size", "32", "--device", "cpu"])  # fmt: skip
+    extract_features.main(
+        [
+            "--image_dir",
+            str(tmp_path / "queries"),
+            "--output",
+            features[1],
+            "--vit_checkpoint",
+            VIT,
+            "--image_size",
+            "32",
+            "--device",
+            "cpu",
+        ]
+    )
     report = evaluate_retrieval.main(features)
     assert report["copies_left_out"] == 1 and report["copies_found_by"] == "path and bytes"
 
@@ -302,9 +362,22 @@ def test_features_that_do_not_belong_together(features, folder, tmp_path):
         (["--flip"], "made with flip True, not False than"),
         (["--vit_checkpoint", "test_vit2:random"], "by other weights"),
         (["--pooling", "cls+mean"], "vectors of width 128, but 64"),
-    ):  # fmt: skip
-        extract_features.main(["--image_dir", str(folder), "--output", str(tmp_path / "other.npz"), "--image_size",
-                               "32", "--device", "cpu", "--vit_checkpoint", VIT, *more])  # fmt: skip
+    ):
+        extract_features.main(
+            [
+                "--image_dir",
+                str(folder),
+                "--output",
+                str(tmp_path / "other.npz"),
+                "--image_size",
+                "32",
+                "--device",
+                "cpu",
+                "--vit_checkpoint",
+                VIT,
+                *more,
+            ]
+        )
         with pytest.raises(ValueError, match=message):
             evaluate_retrieval.main(["--query_features", str(tmp_path / "other.npz"), *features[2:]])
     with pytest.raises(ValueError, match="--top_k 0: expected at least 1"):

@@ -17,8 +17,13 @@ def start(tmp_path):
     (tmp_path / "meta.json").write_text("{}")
 
     def run(script, *words, shell="sh", **settings):
-        given = {"MODEL": tmp_path / "model", "DATA_PATH": tmp_path / "meta.json", "OUTPUT_DIR": tmp_path / "out",
-                 "DRY_RUN": 1, **settings}  # fmt: skip
+        given = {
+            "MODEL": tmp_path / "model",
+            "DATA_PATH": tmp_path / "meta.json",
+            "OUTPUT_DIR": tmp_path / "out",
+            "DRY_RUN": 1,
+            **settings,
+        }
         environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
         environment |= {name: str(value) for name, value in given.items()}
         command = [shell, str(ROOT / "vitp" / "shell" / script), *words]

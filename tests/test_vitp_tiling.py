@@ -39,15 +39,17 @@ def test_against_every_grid(width, height, limit, least):
     best = None
     for area in sorted({i * j for i, j in grids}):
         for i, j in grids:
-            if i * j == area and abs(width / height - i / j) == nearest and (
-                best is None or width * height > 0.5 * 448 * 448 * area
-            ):  # fmt: skip
+            if (
+                i * j == area
+                and abs(width / height - i / j) == nearest
+                and (best is None or width * height > 0.5 * 448 * 448 * area)
+            ):
                 best = (i, j)
     found = choose_grid(width, height, 448, least, limit)
     assert found == best
     assert abs(Fraction(width, height) - Fraction(*found)) <= min(
         abs(Fraction(width, height) - Fraction(i, j)) for i, j in grids
-    ) + Fraction(1, 10**9)  # fmt: skip
+    ) + Fraction(1, 10**9)
 
 
 def test_tiles_are_the_image_row_by_row():

@@ -41,12 +41,23 @@ def parts(tmp_path_factory):
 
 def flags(parts, output, **more) -> list[str]:
     settings = {
-        "vision_config": parts / "parts" / "vision.json", "llm": parts / "parts" / "config.json",
-        "meta_path": parts / "data" / "meta.json", "output_dir": output, "max_steps": 4, "use_cpu": True,
-        "per_device_train_batch_size": 4, "dataloader_num_workers": 0, "logging_steps": 1, "save_steps": 100,
-        "learning_rate": 1e-3, "warmup_steps": 0, "max_dynamic_patch": 1, "max_seq_length": 700, "disable_tqdm": True,
+        "vision_config": parts / "parts" / "vision.json",
+        "llm": parts / "parts" / "config.json",
+        "meta_path": parts / "data" / "meta.json",
+        "output_dir": output,
+        "max_steps": 4,
+        "use_cpu": True,
+        "per_device_train_batch_size": 4,
+        "dataloader_num_workers": 0,
+        "logging_steps": 1,
+        "save_steps": 100,
+        "learning_rate": 1e-3,
+        "warmup_steps": 0,
+        "max_dynamic_patch": 1,
+        "max_seq_length": 700,
+        "disable_tqdm": True,
         **more,
-    }  # fmt: skip
+    }
     return [word for name, value in settings.items() if value is not None for word in (f"--{name}", str(value))]
 
 
@@ -212,8 +223,14 @@ def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
 def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return subprocess.run([*command, str(ROOT / "vitp" / "train.py"), *arguments], cwd="/", env=environment,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    return subprocess.run(
+        [*command, str(ROOT / "vitp" / "train.py"), *arguments],
+        cwd="/",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.mark.parametrize("packing", [False, True], ids=["plain", "packed"])
@@ -233,8 +250,18 @@ def test_two_processes_equal_one(parts, tmp_path, packing):
 
 
 def test_ranks_mask_differently_and_each_saves_its_state(parts, tmp_path):
-    done = torchrun(2, flags(parts, tmp_path, max_steps=2, save_steps=2, per_device_train_batch_size=2,
-                             ddp_backend="gloo", TMAug_mode="paper"))  # fmt: skip
+    done = torchrun(
+        2,
+        flags(
+            parts,
+            tmp_path,
+            max_steps=2,
+            save_steps=2,
+            per_device_train_batch_size=2,
+            ddp_backend="gloo",
+            TMAug_mode="paper",
+        ),
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     states = [torch.load(tmp_path / "checkpoint-2" / f"token_masking_{rank}.pt") for rank in (0, 1)]
     assert not torch.equal(*states)
@@ -295,9 +322,21 @@ def test_internvls_own_folder_is_trained(parts, tmp_path):
 
 def test_checkpointing_and_evaluation_flags(parts, tmp_path):
     main(flags(parts, tmp_path / "plain", max_steps=2))
-    done = main([*flags(parts, tmp_path / "checked", max_steps=2, eval_strategy="steps", eval_steps=1, save_steps=1,
-                        eval_meta_path=parts / "data" / "meta.json", load_best_model_at_end=True),
-                 "--activation_checkpointing"])  # fmt: skip
+    done = main(
+        [
+            *flags(
+                parts,
+                tmp_path / "checked",
+                max_steps=2,
+                eval_strategy="steps",
+                eval_steps=1,
+                save_steps=1,
+                eval_meta_path=parts / "data" / "meta.json",
+                load_best_model_at_end=True,
+            ),
+            "--activation_checkpointing",
+        ]
+    )
     assert "eval_loss" in done
     plain, checked = weights(tmp_path / "plain"), weights(tmp_path / "checked" / "checkpoint-2")
     assert all(torch.allclose(plain[name], checked[name], atol=1e-5) for name in plain)

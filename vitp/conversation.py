@@ -141,8 +141,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str = "internvl
     video = "<|video_pad|>" if "<|video_pad|>" in known else "<video>"
     wanted = [START, END, CONTEXT, video] + (["<|im_start|>", "<|im_end|>"] if style == "internvl2_5" else [])
     tokenizer.add_special_tokens(
-        {"extra_special_tokens": [token for token in wanted if token not in known]},
-        replace_extra_special_tokens=False,
+        {"extra_special_tokens": [token for token in wanted if token not in known]}, replace_extra_special_tokens=False
     )
     names = {"start_image_token": START, "end_image_token": END, "context_image_token": CONTEXT, "video_token": video}
     tokenizer._set_model_specific_special_tokens(names)

@@ -32,10 +32,20 @@ FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
 UNTRAINED = FOLDER / "untrained"  # the model as it begins
 DRAWINGS, SIZE = {"train": 10000, "test": 100, "retrieval": 900}, 64
 SETTINGS = {
-    "max_steps": 2000, "per_device_train_batch_size": 32, "learning_rate": "1e-3", "adam_beta2": 0.98,
-    "warmup_steps": 100, "max_dynamic_patch": 1, "max_seq_length": 512, "dataloader_num_workers": 1,
-    "save_steps": 500, "save_total_limit": 1, "logging_steps": 50, "drop_path_rate": 0, "weight_decay": 0.05,
-}  # fmt: skip
+    "max_steps": 2000,
+    "per_device_train_batch_size": 32,
+    "learning_rate": "1e-3",
+    "adam_beta2": 0.98,
+    "warmup_steps": 100,
+    "max_dynamic_patch": 1,
+    "max_seq_length": 512,
+    "dataloader_num_workers": 1,
+    "save_steps": 500,
+    "save_total_limit": 1,
+    "logging_steps": 50,
+    "drop_path_rate": 0,
+    "weight_decay": 0.05,
+}
 QUESTIONS = {  # kind of question -> its words
     "description": "Describe this picture.",
     "kind": "What is drawn here?",
@@ -53,10 +63,18 @@ def prepare() -> list[str]:
     # Each question is a conversation by itself: in one, later answers could be read off the description, and most of
     # what is learnt would be reading.
     lines = [
-        json.dumps({"image": drawing["name"], "conversations": [
-            {"from": "human", "value": f"<image>\n{QUESTIONS[kind]}"}, {"from": "gpt", "value": _truth(kind, drawing)},
-        ]}) for drawing in _drawings("train") for kind in QUESTIONS
-    ]  # fmt: skip
+        json.dumps(
+            {
+                "image": drawing["name"],
+                "conversations": [
+                    {"from": "human", "value": f"<image>\n{QUESTIONS[kind]}"},
+                    {"from": "gpt", "value": _truth(kind, drawing)},
+                ],
+            }
+        )
+        for drawing in _drawings("train")
+        for kind in QUESTIONS
+    ]
     (FOLDER / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_json(FOLDER / "train.json", {"drawings": {"root": "train", "annotation": "train.jsonl"}})
     tokenizer = train_tokenizer(_texts())
@@ -81,10 +99,17 @@ def draw(folder: Path, count: int, seed: int) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         STYLES["flat"](scene, SIZE, random).save(folder / name)
         thing = scene.objects[0]
-        facts = [thing.size, thing.colour, thing.kind, POSITIONS[scene.position],
-                 BACKGROUNDS[scene.background][0]]  # fmt: skip
-        truth.append({"name": name, "caption": scene.caption, "kind": thing.kind, "colour": thing.colour,
-                      "position": scene.position, "facts": facts})  # fmt: skip
+        facts = [thing.size, thing.colour, thing.kind, POSITIONS[scene.position], BACKGROUNDS[scene.background][0]]
+        truth.append(
+            {
+                "name": name,
+                "caption": scene.caption,
+                "kind": thing.kind,
+                "colour": thing.colour,
+                "position": scene.position,
+                "facts": facts,
+            }
+        )
     write_json(folder / "scenes.json", truth)
 
 
@@ -105,8 +130,14 @@ def examine(folder: str, batch_size: int = 50) -> dict:
         images = [([open_image(FOLDER / "test" / drawing["name"])], QUESTIONS[kind]) for kind, drawing in batch]
         for (kind, drawing), answer in zip(batch, answerer(images, max_new_tokens=40)):
             right[kind].append((_share_right(kind, drawing, answer), _share_right(kind, drawing, _truth(kind, usual))))
-            shown.append({"image": drawing["name"], "question": QUESTIONS[kind], "truth": _truth(kind, drawing),
-                          "answer": answer})  # fmt: skip
+            shown.append(
+                {
+                    "image": drawing["name"],
+                    "question": QUESTIONS[kind],
+                    "truth": _truth(kind, drawing),
+                    "answer": answer,
+                }
+            )
     every = [pair for pairs in right.values() for pair in pairs]
     result = _means(every) | {"questions": {kind: _means(pairs) for kind, pairs in right.items()}}
     write_json(Path(folder) / "answers.json", {**result, "answers": shown})

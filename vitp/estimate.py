@@ -47,9 +47,13 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         model.config.image_token_id = IMAGE
         model.masking = build_masking(named.TMAug_mode, named.TMAug_prob, named.TMAug_ratio, seed=run.seed)
         trained = choose_trainable(
-            model, named.freeze_llm, named.freeze_mlp, named.freeze_backbone, named.use_llm_lora,
+            model,
+            named.freeze_llm,
+            named.freeze_mlp,
+            named.freeze_backbone,
+            named.use_llm_lora,
             named.use_backbone_lora,
-        )  # fmt: skip
+        )
         if checkpointing:
             trained.activation_checkpointing_enable(run.activation_checkpointing_kwargs)
         return trained.train()

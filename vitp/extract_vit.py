@@ -17,19 +17,19 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import timm  # noqa: E402
-import torch  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from transformers import AutoModel, GotOcr2ImageProcessor  # noqa: E402
-from transformers.utils import logging  # noqa: E402
+import timm
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModel, GotOcr2ImageProcessor
+from transformers.utils import logging
 
-from common.checkpoint import write_atomically  # noqa: E402
-from common.run import write_json  # noqa: E402
-from common.script import run_script  # noqa: E402
-from common.timm_folder import write_timm_folder  # noqa: E402
-from vitp.internvl_keys import Weights, vit_from_transformers, vit_to_timm  # noqa: E402
-from vitp.model import TIMM  # noqa: E402
-from vitp.vit import Vit, internvit_settings, read_vit  # noqa: E402
+from common.checkpoint import write_atomically
+from common.run import write_json
+from common.script import run_script
+from common.timm_folder import write_timm_folder
+from vitp.internvl_keys import Weights, vit_from_transformers, vit_to_timm
+from vitp.model import TIMM
+from vitp.vit import Vit, internvit_settings, read_vit
 
 FORMATS = ("internvit", "hf", "timm")
 FILES = (".pth", ".pt", ".bin", ".safetensors")
@@ -119,12 +119,18 @@ def main(argv: list[str]) -> dict:
         vit = vit._replace(weights={name: value.to(dtype) for name, value in vit.weights.items()})
     _write(output, kind, vit)
     result = {
-        "checkpoint": str(checkpoint), "output": str(output), "format": kind, "tensors": len(vit.weights),
-        "parameters": sum(value.numel() for value in vit.weights.values()), "tensors_left": vit.left,
+        "checkpoint": str(checkpoint),
+        "output": str(output),
+        "format": kind,
+        "tensors": len(vit.weights),
+        "parameters": sum(value.numel() for value in vit.weights.values()),
+        "tensors_left": vit.left,
         "dtype": str(next(iter(vit.weights.values())).dtype).removeprefix("torch."),
-    }  # fmt: skip
-    text = (f"{output}: {result['parameters']:,} parameters in {result['tensors']} tensors, {result['dtype']}; "
-            f"{vit.left} tensors of the projector and language model left behind")  # fmt: skip
+    }
+    text = (
+        f"{output}: {result['parameters']:,} parameters in {result['tensors']} tensors, {result['dtype']}; "
+        f"{vit.left} tensors of the projector and language model left behind"
+    )
     print(json.dumps(result) if args.json else text)
     return result
 

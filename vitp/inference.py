@@ -12,18 +12,18 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from transformers.utils import logging  # noqa: E402
+import torch
+from PIL import Image
+from transformers.utils import logging
 
-from common.device import choose_device  # noqa: E402
-from common.images import open_image  # noqa: E402
-from common.script import run_script  # noqa: E402
-from vitp.conversation import IMAGE, ChatTemplate, Conversation, Tokens, expand_images, prepare_tokenizer  # noqa: E402
-from vitp.load import fit_to_images, fit_to_tokenizer, load_model, read_json  # noqa: E402
-from vitp.model import VisualInstructionModel  # noqa: E402
-from vitp.processing import read_image_settings, read_tokenizer  # noqa: E402
-from vitp.tiling import Tiling  # noqa: E402
+from common.device import choose_device
+from common.images import open_image
+from common.script import run_script
+from vitp.conversation import IMAGE, ChatTemplate, Conversation, Tokens, expand_images, prepare_tokenizer
+from vitp.load import fit_to_images, fit_to_tokenizer, load_model, read_json
+from vitp.model import VisualInstructionModel
+from vitp.processing import read_image_settings, read_tokenizer
+from vitp.tiling import Tiling
 
 
 class Answerer:

@@ -18,15 +18,15 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from tqdm import tqdm  # noqa: E402
+from tqdm import tqdm
 
-from common.checkpoint import write_atomically  # noqa: E402
-from common.json_text import parse_json  # noqa: E402
-from common.run import write_json  # noqa: E402
-from common.script import run_script  # noqa: E402
-from vitp.annotations import Skipped  # noqa: E402
-from vitp.conversation import IMAGE, read_conversation  # noqa: E402
-from vitp.dataset import image_size  # noqa: E402
+from common.checkpoint import write_atomically
+from common.json_text import parse_json
+from common.run import write_json
+from common.script import run_script
+from vitp.annotations import Skipped
+from vitp.conversation import IMAGE, read_conversation
+from vitp.dataset import image_size
 
 IMAGE_KEYS, CAPTION_KEYS = ("image", "image_path", "file_name", "images"), ("caption", "captions", "text")
 PROMPTS = ("Describe this image.", "What do you see?", "Write a caption for this image.")
@@ -118,8 +118,14 @@ def main(argv: list[str]) -> dict:
     with write_atomically(args.output) as file:
         file.writelines((json.dumps(record, ensure_ascii=False) + "\n").encode() for record in records)
     if args.meta:
-        entry = {"root": str(args.root), "annotation": args.output, "data_augment": False, "repeat_time": 1,
-                 "length": len(records), "max_dynamic_patch": args.max_dynamic_patch}  # fmt: skip
+        entry = {
+            "root": str(args.root),
+            "annotation": args.output,
+            "data_augment": False,
+            "repeat_time": 1,
+            "length": len(records),
+            "max_dynamic_patch": args.max_dynamic_patch,
+        }
         write_json(args.meta, {Path(args.output).stem: entry})
     for where, reason in skipped.seen.items():
         print(f"left out: {where}: {reason}", file=sys.stderr)

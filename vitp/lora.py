@@ -7,9 +7,13 @@ from vitp.model import VisualInstructionModel
 
 
 def choose_trainable(
-    model: VisualInstructionModel, freeze_llm: bool, freeze_mlp: bool, freeze_backbone: bool,
-    llm_lora: int = 0, backbone_lora: int = 0,
-) -> nn.Module:  # fmt: skip
+    model: VisualInstructionModel,
+    freeze_llm: bool,
+    freeze_mlp: bool,
+    freeze_backbone: bool,
+    llm_lora: int = 0,
+    backbone_lora: int = 0,
+) -> nn.Module:
     """-> the model, or a PeftModel around it whose checkpoints hold the additions and every part that learns whole."""
     parts = {
         "language_model": (freeze_llm, llm_lora),

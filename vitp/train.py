@@ -20,31 +20,31 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch  # noqa: E402
-from peft import PeftModel  # noqa: E402
-from torch import nn  # noqa: E402
-from transformers import PreTrainedTokenizerBase, set_seed  # noqa: E402
-from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config  # noqa: E402
-from transformers.utils import is_flash_attn_2_available, logging  # noqa: E402
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+from transformers.utils import is_flash_attn_2_available, logging
 
-from common.device import keep_freed_memory  # noqa: E402
-from common.run import Run, write_json  # noqa: E402
-from common.script import run_script  # noqa: E402
-from common.state import last_checkpoint, what_is_wrong  # noqa: E402
-from vitp import demo  # noqa: E402
-from vitp.annotations import Skipped, read_meta  # noqa: E402
-from vitp.batching import Collator, PackedDataset  # noqa: E402
-from vitp.config import DataArguments, ModelArguments, Parser, RunArguments  # noqa: E402
-from vitp.conversation import ChatTemplate, prepare_tokenizer  # noqa: E402
-from vitp.dataset import InstructionDataset  # noqa: E402
-from vitp.load import fit_to_images, fit_to_tokenizer, load_model  # noqa: E402
-from vitp.lora import choose_trainable, merged  # noqa: E402
-from vitp.model import VIT, VisualInstructionModel, set_drop_path  # noqa: E402
-from vitp.parts import build_model  # noqa: E402
-from vitp.processing import build_processor, read_image_settings, read_tokenizer  # noqa: E402
-from vitp.tiling import Tiling  # noqa: E402
-from vitp.token_masking import TokenMasking, build_masking  # noqa: E402
-from vitp.trainer import InstructionTrainer, RunLog  # noqa: E402
+from common.device import keep_freed_memory
+from common.run import Run, write_json
+from common.script import run_script
+from common.state import last_checkpoint, what_is_wrong
+from vitp import demo
+from vitp.annotations import Skipped, read_meta
+from vitp.batching import Collator, PackedDataset
+from vitp.config import DataArguments, ModelArguments, Parser, RunArguments
+from vitp.conversation import ChatTemplate, prepare_tokenizer
+from vitp.dataset import InstructionDataset
+from vitp.load import fit_to_images, fit_to_tokenizer, load_model
+from vitp.lora import choose_trainable, merged
+from vitp.model import VIT, VisualInstructionModel, set_drop_path
+from vitp.parts import build_model
+from vitp.processing import build_processor, read_image_settings, read_tokenizer
+from vitp.tiling import Tiling
+from vitp.token_masking import TokenMasking, build_masking
+from vitp.trainer import InstructionTrainer, RunLog
 
 
 @dataclass
@@ -63,8 +63,12 @@ class Parts:
 def main(argv: list[str]) -> dict:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    parser = Parser((ModelArguments, DataArguments, RunArguments), prog="train.py", allow_abbrev=False,
-                    description=__doc__.split("\n\n")[0])  # fmt: skip
+    parser = Parser(
+        (ModelArguments, DataArguments, RunArguments),
+        prog="train.py",
+        allow_abbrev=False,
+        description=__doc__.split("\n\n")[0],
+    )
     given = parser.parse(argv)
     if not given[1].demo:
         return train(*given)
@@ -87,14 +91,20 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         config = parts.model.config
         run.ddp_find_unused_parameters = config.vision_feature_layer != -1 or config.vision_config.model_type != VIT
     masking = build_masking(
-        model_arguments.TMAug_mode, model_arguments.TMAug_prob, model_arguments.TMAug_ratio,
+        model_arguments.TMAug_mode,
+        model_arguments.TMAug_prob,
+        model_arguments.TMAug_ratio,
         seed=run.seed + 7919 * run.process_index,
-    )  # fmt: skip
+    )
     parts.model.masking = masking
     trained = choose_trainable(
-        parts.model, model_arguments.freeze_llm, model_arguments.freeze_mlp, model_arguments.freeze_backbone,
-        model_arguments.use_llm_lora, model_arguments.use_backbone_lora,
-    )  # fmt: skip
+        parts.model,
+        model_arguments.freeze_llm,
+        model_arguments.freeze_mlp,
+        model_arguments.freeze_backbone,
+        model_arguments.use_llm_lora,
+        model_arguments.use_backbone_lora,
+    )
     folder, log = _open_run(model_arguments, data, run, checkpoint is not None)
     trainer = build_trainer(trained, parts, data, run, masking, folder)
     trainer.add_callback(RunLog(log))

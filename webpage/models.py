@@ -79,8 +79,12 @@ class Models:
     @cached_property
     def analyzer(self):
         """llava.analyzer.LlavaAnalyzer."""
-        asked = {"model_id": self.llava, "adapter": self.llava_adapter, "language": self.llava_language,
-                 "device": self.device}  # fmt: skip
+        asked = {
+            "model_id": self.llava,
+            "adapter": self.llava_adapter,
+            "language": self.llava_language,
+            "device": self.device,
+        }
         return open_analyzer(read_settings(llava_config, [f"--{name}={value}" for name, value in asked.items()]))
 
     @cached_property

@@ -93,8 +93,14 @@ def fill_describe(models: Models) -> None:
         found = answers.describe(models, image, text)
         score = "none given" if found["score"] is None else f"{found['score']} of 10"
         expected = "" if found["expected_score"] is None else f"{found['expected_score']:.2f}"
-        return [found["description"], score, expected, f"{found['p_yes']:.3f}", found["analysis"] or "",
-                f"{found['seconds']:.1f}"]  # fmt: skip
+        return [
+            found["description"],
+            score,
+            expected,
+            f"{found['p_yes']:.3f}",
+            found["analysis"] or "",
+            f"{found['seconds']:.1f}",
+        ]
 
     with gr.Row():
         with gr.Column():
@@ -147,9 +153,14 @@ def _map(label: str, height: int) -> gr.Image:
 def _ask(triggers: Any, function: Callable, inputs: list, outputs: Any, api_name: str) -> None:
     """When a button is pressed, a line is entered or a choice is made: one question at a time, as on one device."""
     gr.on(
-        triggers, _with_errors(function), inputs, outputs, api_name=api_name, concurrency_limit=1,
+        triggers,
+        _with_errors(function),
+        inputs,
+        outputs,
+        api_name=api_name,
+        concurrency_limit=1,
         concurrency_id="models",
-    )  # fmt: skip
+    )
 
 
 def _with_errors(function: Callable) -> Callable:

@@ -72,9 +72,15 @@ STOPS = """
 """
 
 FUNCTION_WORDS = {
-    "negator": NEGATORS, "stop": STOPS, "break": BREAKS, "verb": VERBS, "link verb": LINK_VERBS, "link": LINKS,
-    "temporal": TEMPORAL, "adverb": ADVERBS,
-}  # fmt: skip
+    "negator": NEGATORS,
+    "stop": STOPS,
+    "break": BREAKS,
+    "verb": VERBS,
+    "link verb": LINK_VERBS,
+    "link": LINKS,
+    "temporal": TEMPORAL,
+    "adverb": ADVERBS,
+}
 
 # Small sets that rules ask for by name.
 JOINTS = listed("and, or, but, yet, /") + [","]

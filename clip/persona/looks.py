@@ -29,8 +29,11 @@ LOOKS = {
     "eyes": ("colour", "style"),
     "appearance": ("sex", "age", "build", "skin", "clothing", "accessories", "features", "weapons", "expression"),
 }
-HEADS = {"hair": {"colour", "shade", "length", "hair style"}, "eyes": {"colour", "shade", "eye style"},
-         "skin": {"colour", "shade", "skin word"}}  # fmt: skip
+HEADS = {
+    "hair": {"colour", "shade", "length", "hair style"},
+    "eyes": {"colour", "shade", "eye style"},
+    "skin": {"colour", "shade", "skin word"},
+}
 KEYS = {
     "clothing": "clothing",
     "accessories": "accessories",
@@ -40,8 +43,17 @@ KEYS = {
     "generic": "clothing",
 }  # kind of a thing -> key of LOOKS
 SUBSUMED = {*KEYS.values(), "expression"}  # "hat" is the "red hat" again, but "blue" is not "light blue"
-NOT_THE_THING = {("staff", "member"), ("staff", "members"), ("club", "member"), ("club", "members"), ("ring", "of"),
-                 ("top", "of"), ("tops", "of"), ("crown", "of"), ("shades", "of")}  # fmt: skip
+NOT_THE_THING = {
+    ("staff", "member"),
+    ("staff", "members"),
+    ("club", "member"),
+    ("club", "members"),
+    ("ring", "of"),
+    ("top", "of"),
+    ("tops", "of"),
+    ("crown", "of"),
+    ("shades", "of"),
+}
 
 Found = dict[str, dict[str, list[str]]]
 

@@ -11,15 +11,7 @@ from collections.abc import Iterator
 
 from clip.persona.denial import read_sentences
 from clip.persona.function_words import BE, INTENSIFIERS, OF_WHAT, VAGUE_BUILDS
-from clip.persona.rows import (
-    NOUNS,
-    Sentence,
-    at,
-    is_filler,
-    is_said_of_character,
-    starts_noun,
-    without_last,
-)
+from clip.persona.rows import NOUNS, Sentence, at, is_filler, is_said_of_character, starts_noun, without_last
 from clip.persona.text import PAUSES
 from clip.persona.words import TRAIT_NOUNS
 

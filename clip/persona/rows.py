@@ -15,8 +15,23 @@ from clip.persona.words import SHADES_ALONE
 Sentence = list[Lexeme]
 
 THINGS = {"clothing", "accessories", "features", "weapons"}
-NOUNS = {"hair", "eyes", "skin", "hair noun", "hair part", "pupil", "body", "person", "clothing", "accessories",
-         "features", "body part", "weapons", "expression", "kin"}  # fmt: skip
+NOUNS = {
+    "hair",
+    "eyes",
+    "skin",
+    "hair noun",
+    "hair part",
+    "pupil",
+    "body",
+    "person",
+    "clothing",
+    "accessories",
+    "features",
+    "body part",
+    "weapons",
+    "expression",
+    "kin",
+}
 
 
 def at(sentence: Sentence, place: int) -> Lexeme:

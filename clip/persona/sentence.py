@@ -83,8 +83,13 @@ def _items(line: dict) -> Iterator[tuple[str, str]]:
             yield "with", _with_article(style)
     for skin in looks["skin"][:1]:
         yield "with", f"{skin} skin"
-    for kind, key in (("with", "features"), ("with", "expression"), ("wearing", "clothing"),
-                      ("wearing", "accessories"), ("carrying", "weapons")):  # fmt: skip
+    for kind, key in (
+        ("with", "features"),
+        ("with", "expression"),
+        ("wearing", "clothing"),
+        ("wearing", "accessories"),
+        ("carrying", "weapons"),
+    ):
         for thing in looks[key]:
             yield kind, _with_article(thing)
     for trait in line["personality"]:

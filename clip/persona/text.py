@@ -18,25 +18,52 @@ from clip.persona.words import WORD_LISTS
 
 TAGS = "a|abbr|b|big|blockquote|br|center|code|dd|del|div|dl|dt|em|font|gallery|h[1-6]|hr|i|img|li|nowiki|ol|p|poem|pre"
 TAGS += "|rb|ref|rp|rt|ruby|s|small|span|strike|strong|sub|sup|tabber|table|tbody|td|th|tr|tt|u|ul"
-MARKUP = [(re.compile(pattern, re.IGNORECASE | re.DOTALL), new) for pattern, new in (
-    (r"<!--(?:(?!<!--|-->).)*-->", " "),
-    (r"<ref\b[^>]*/>|<(ref|gallery)\b[^>]*>(?:(?!<ref\b|<gallery\b|</ref|</gallery).)*</\1\s*>", " "),
-    (rf"</?(?:{TAGS})\b[^<>]*>", " "),
-    (r"\[\[(?:file|image|category|media)\s*:(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", " "),
-    (r"\[\[(?:[^\[\]|]*\|)*([^\[\]|]*)\]\]", r"\1"),
-    (r"\[(?:https?:)?//\S+\s*([^\]]*)\]", r"\1"),
-    (r"(?:https?://|www\.)[^\s\])>]+", " "),
-    (r"\[\s*(?:\d+(?:\s*[,:–-]\s*\d+)*|[a-z]|[a-z][a-z ]*needed|edit|source|sic|who|when|where|which|why|how|"
-     r"(?:(?:foot)?notes?|nb|n|fn|refs?|cit(?:e|ation)|ch(?:apter|\.)?|ep(?:isode|\.)?|vol(?:ume|\.)?|p{1,2}(?:age|\.)?)"
-     r"[\s.:]*[\divxlc, –-]*)\s*\??\s*\]", " "),
-    (r"\{\|(?:(?!\{\||\|\}).)*\|\}", " "),
-    (r"'{2,}|\{\{|\}\}|\[\[|\]\]|__[A-Z]+__", ""),
-    (r"={2,}", "\n"),
-)]  # fmt: skip
+MARKUP = [
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), new)
+    for pattern, new in (
+        (r"<!--(?:(?!<!--|-->).)*-->", " "),
+        (r"<ref\b[^>]*/>|<(ref|gallery)\b[^>]*>(?:(?!<ref\b|<gallery\b|</ref|</gallery).)*</\1\s*>", " "),
+        (rf"</?(?:{TAGS})\b[^<>]*>", " "),
+        (r"\[\[(?:file|image|category|media)\s*:(?:[^\[\]]|\[\[[^\[\]]*\]\])*\]\]", " "),
+        (r"\[\[(?:[^\[\]|]*\|)*([^\[\]|]*)\]\]", r"\1"),
+        (r"\[(?:https?:)?//\S+\s*([^\]]*)\]", r"\1"),
+        (r"(?:https?://|www\.)[^\s\])>]+", " "),
+        (
+            r"\[\s*(?:\d+(?:\s*[,:–-]\s*\d+)*|[a-z]|[a-z][a-z ]*needed|edit|source|sic|who|when|where|which|why|how|"
+            r"(?:(?:foot)?notes?|nb|n|fn|refs?|cit(?:e|ation)|ch(?:apter|\.)?|ep(?:isode|\.)?|vol(?:ume|\.)?|p{1,2}(?:age|\.)?)"
+            r"[\s.:]*[\divxlc, –-]*)\s*\??\s*\]",
+            " ",
+        ),
+        (r"\{\|(?:(?!\{\||\|\}).)*\|\}", " "),
+        (r"'{2,}|\{\{|\}\}|\[\[|\]\]|__[A-Z]+__", ""),
+        (r"={2,}", "\n"),
+    )
+]
 TEMPLATE = re.compile(r"\{\{[^{}]*\}\}")
-PLAIN = str.maketrans({"‘": "'", "’": "'", "ʼ": "'", "“": '"', "”": '"', "„": '"', "\u00a0": " ", "\u202f": " ",
-                       "‑": "-", "‐": "-", "\u00ad": None, "\u200b": None, "\u200c": None, "\u200d": None,
-                       "\u2060": None, "\ufeff": None, "↑": " ", "†": " ", "‡": " ", "\ufffd": None})  # fmt: skip
+PLAIN = str.maketrans(
+    {
+        "‘": "'",
+        "’": "'",
+        "ʼ": "'",
+        "“": '"',
+        "”": '"',
+        "„": '"',
+        "\u00a0": " ",
+        "\u202f": " ",
+        "‑": "-",
+        "‐": "-",
+        "\u00ad": None,
+        "\u200b": None,
+        "\u200c": None,
+        "\u200d": None,
+        "\u2060": None,
+        "\ufeff": None,
+        "↑": " ",
+        "†": " ",
+        "‡": " ",
+        "\ufffd": None,
+    }
+)
 NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -160,9 +187,11 @@ def _read_words(sentence: str) -> Iterator[Lexeme]:
 def _between(tokens: list, place: int) -> bool:
     """Is this the hyphen of a compound?"""
     return (
-        tokens[place][0] == "-" and 0 < place < len(tokens) - 1
-        and tokens[place - 1][2] == tokens[place][1] and tokens[place][2] == tokens[place + 1][1]
-    )  # fmt: skip
+        tokens[place][0] == "-"
+        and 0 < place < len(tokens) - 1
+        and tokens[place - 1][2] == tokens[place][1]
+        and tokens[place][2] == tokens[place + 1][1]
+    )
 
 
 def _longest(tokens: list, kept: list[int], place: int, joined: list[bool]) -> tuple[int, frozenset[str]]:

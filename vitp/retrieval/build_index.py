@@ -13,10 +13,10 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from common.script import report_left_out, run_script  # noqa: E402
-from vitp.retrieval.collection import Collection  # noqa: E402
-from vitp.retrieval.extraction import WAYS, add_encoder_flags, extractor_of  # noqa: E402
-from vitp.retrieval.indexes import NAMES  # noqa: E402
+from common.script import report_left_out, run_script
+from vitp.retrieval.collection import Collection
+from vitp.retrieval.extraction import WAYS, add_encoder_flags, extractor_of
+from vitp.retrieval.indexes import NAMES
 
 
 def main(argv: list[str]) -> dict[str, int]:

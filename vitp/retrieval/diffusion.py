@@ -18,9 +18,14 @@ class Diffusion:
     enters the graph by."""
 
     def __init__(
-        self, scores: np.ndarray, places: np.ndarray, gamma: float = 3.0, alpha: float = 0.99, query_k: int = 10,
+        self,
+        scores: np.ndarray,
+        places: np.ndarray,
+        gamma: float = 3.0,
+        alpha: float = 0.99,
+        query_k: int = 10,
         steps: int = 100,
-    ):  # fmt: skip
+    ):
         """scores, places (N, k): each gallery vector's nearest others; the paper has k = 50."""
         count = len(places)
         self.gamma, self.alpha, self.query_k, self.steps = gamma, alpha, query_k, steps

@@ -16,16 +16,16 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from common.device import choose_device  # noqa: E402
-from common.run import write_json  # noqa: E402
-from common.script import run_script  # noqa: E402
-from vitp.retrieval.feature_files import Features, read_features  # noqa: E402
-from vitp.retrieval.indexes import NAMES  # noqa: E402
-from vitp.retrieval.labels import read_labels  # noqa: E402
-from vitp.retrieval.measures import Images, Truth, query_values, summarise  # noqa: E402
-from vitp.retrieval.ranking import RERANKERS, Postprocessing, Ranker  # noqa: E402
+from common.device import choose_device
+from common.run import write_json
+from common.script import run_script
+from vitp.retrieval.feature_files import Features, read_features
+from vitp.retrieval.indexes import NAMES
+from vitp.retrieval.labels import read_labels
+from vitp.retrieval.measures import Images, Truth, query_values, summarise
+from vitp.retrieval.ranking import RERANKERS, Postprocessing, Ranker
 
 QUERY_ROWS = 1024  # queries ranked at once, if their lists together are no longer than
 LIST_PLACES = 2**23
@@ -52,12 +52,18 @@ def main(argv: list[str]) -> dict:
     depth = max(args.depth, max(args.top_k), int(truth.true_count.max()))
     values = measure(queries, ranker, truth, depth, args.top_k)
     report = summarise(values, truth, len(gallery)) | {
-        "queries": len(queries), "gallery": len(gallery), "depth": min(depth, len(gallery)), "index": args.index,
+        "queries": len(queries),
+        "gallery": len(gallery),
+        "depth": min(depth, len(gallery)),
+        "index": args.index,
         "queries_without_class_in_gallery": int((truth.true_count == 0).sum()),
-        "copies_left_out": int(truth.copies.sum()), "copies_found_by": how_copies_are_found(queries, gallery),
-        "postprocessing": ranker.steps, "query_features": str(args.query_features),
-        "gallery_features": str(args.gallery_features), "made_by": gallery.facts,
-    }  # fmt: skip
+        "copies_left_out": int(truth.copies.sum()),
+        "copies_found_by": how_copies_are_found(queries, gallery),
+        "postprocessing": ranker.steps,
+        "query_features": str(args.query_features),
+        "gallery_features": str(args.gallery_features),
+        "made_by": gallery.facts,
+    }
     print(format_report(report, values, args.top_k))
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -65,9 +71,7 @@ def main(argv: list[str]) -> dict:
     return report
 
 
-def measure(
-    queries: Features, ranker: Ranker, truth: Truth, depth: int, top_k: list[int]
-) -> dict[str, np.ndarray]:  # fmt: skip
+def measure(queries: Features, ranker: Ranker, truth: Truth, depth: int, top_k: list[int]) -> dict[str, np.ndarray]:
     """-> a value (Q,) of each query for each measure."""
     parts, first = [], 0
     for block in queries.blocks(max(1, min(QUERY_ROWS, LIST_PLACES // depth))):
@@ -131,9 +135,16 @@ def check_alike(queries: Features, gallery: Features, args: argparse.Namespace) 
 
 def postprocessing_of(args: argparse.Namespace) -> Postprocessing:
     return Postprocessing(
-        args.pca_whiten, args.dba, args.alpha_qe, args.alpha, args.rerank, args.rerank_depth, args.k1, args.k2,
+        args.pca_whiten,
+        args.dba,
+        args.alpha_qe,
+        args.alpha,
+        args.rerank,
+        args.rerank_depth,
+        args.k1,
+        args.k2,
         args.weight,
-    )  # fmt: skip
+    )
 
 
 def read_arguments(argv: list[str]) -> argparse.Namespace:
@@ -147,8 +158,13 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--index", default="flat", help=f"{', '.join(NAMES)}, or a FAISS factory string")
     parser.add_argument("--search", default="", help="of an approximate index: nprobe=32, efSearch=128")
     parser.add_argument("--depth", type=int, default=10_000, help="how much of the gallery is ranked, for mAP")
-    parser.add_argument("--pca_whiten", type=int, default=-1, metavar="N", help="PCA-whitening fitted on the gallery, "
-                        "to N directions; 0: all")  # fmt: skip
+    parser.add_argument(
+        "--pca_whiten",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="PCA-whitening fitted on the gallery, to N directions; 0: all",
+    )
     parser.add_argument("--dba", type=int, default=0, metavar="K", help="gallery vectors joined by their K nearest")
     parser.add_argument("--alpha_qe", type=int, default=0, metavar="K", help="query vectors joined by their K nearest")
     parser.add_argument("--alpha", type=float, default=3.0, help="of both: weight is cosine^alpha; 0: plain mean")

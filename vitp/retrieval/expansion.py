@@ -15,9 +15,13 @@ ROWS = 1024  # vectors expanded at once
 
 
 def expand(
-    vectors: np.ndarray, gallery: np.ndarray, scores: np.ndarray, places: np.ndarray, alpha: float = 3.0,
+    vectors: np.ndarray,
+    gallery: np.ndarray,
+    scores: np.ndarray,
+    places: np.ndarray,
+    alpha: float = 3.0,
     device: torch.device | str = "cpu",
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """vectors (M, D), gallery (N, D); scores, places (M, k) of each one's neighbours, -1 = none -> (M, D), unit."""
     weights = np.where(places >= 0, np.maximum(scores, 0) ** alpha, 0).astype(np.float32)  # (M, k)
     expanded = []

@@ -22,12 +22,12 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from common.checkpoint import write_atomically  # noqa: E402
-from common.images import list_images  # noqa: E402
-from common.run import write_json  # noqa: E402
-from common.script import report_left_out, run_script  # noqa: E402
-from vitp.retrieval.extraction import add_encoder_flags, extractor_of  # noqa: E402
-from vitp.retrieval.feature_files import Features, read_folder, shard_numbers, write_npz, write_shard  # noqa: E402
+from common.checkpoint import write_atomically
+from common.images import list_images
+from common.run import write_json
+from common.script import report_left_out, run_script
+from vitp.retrieval.extraction import add_encoder_flags, extractor_of
+from vitp.retrieval.feature_files import Features, read_folder, shard_numbers, write_npz, write_shard
 
 
 def main(argv: list[str]) -> Features | None:
@@ -42,10 +42,13 @@ def main(argv: list[str]) -> Features | None:
     one_file = args.output.suffix == ".npz"
     folder = args.output.with_name(f"{args.output.name}.parts") if one_file else args.output
     facts = extractor.facts | {
-        "image_dir": str(args.image_dir), "images": len(paths), "list": digest_of(paths, args.image_dir),
-        "shard_size": args.shard_size, "shards": shards,
+        "image_dir": str(args.image_dir),
+        "images": len(paths),
+        "list": digest_of(paths, args.image_dir),
+        "shard_size": args.shard_size,
+        "shards": shards,
         "dtype": "float32" if one_file else "float16",
-    }  # fmt: skip
+    }
     agree_on_facts(folder, facts)
     done = set(shard_numbers(folder))
     mine = [number for number in range(args.rank, shards, args.world_size) if number not in done]

@@ -29,9 +29,18 @@ class Extractor:
     """An encoder and the way its vectors are made; `facts` tell apart whatever gives other vectors."""
 
     def __init__(
-        self, weights: str, pooling: str = "auto", layer: int = -1, flip: bool = False, tiles: int = 1,
-        image_size: int = 0, batch_size: int = 32, num_workers: int = -1, precision: str = "auto", device: str = "auto",
-    ):  # fmt: skip
+        self,
+        weights: str,
+        pooling: str = "auto",
+        layer: int = -1,
+        flip: bool = False,
+        tiles: int = 1,
+        image_size: int = 0,
+        batch_size: int = 32,
+        num_workers: int = -1,
+        precision: str = "auto",
+        device: str = "auto",
+    ):
         for name, value in (("tiles", tiles), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"--{name} {value}: expected at least 1")
@@ -45,9 +54,14 @@ class Extractor:
         self.pooling, self.layer, self.flip, self.tiles = self.encoder.pooling(pooling), layer, flip, tiles
         self.batch_size, self.workers = batch_size, default_workers(self.device) if num_workers < 0 else num_workers
         self.facts: dict[str, Any] = {
-            "weights": weights, "key": key_of(self.encoder), "pooling": self.pooling, "layer": layer, "flip": flip,
-            "tiles": tiles, "image_size": self.encoder.image_size,
-        }  # fmt: skip
+            "weights": weights,
+            "key": key_of(self.encoder),
+            "pooling": self.pooling,
+            "layer": layer,
+            "flip": flip,
+            "tiles": tiles,
+            "image_size": self.encoder.image_size,
+        }
 
     def batches(
         self, paths: Sequence[Path], positions: Sequence[int], quiet: bool = False
@@ -109,11 +123,19 @@ class Extractor:
 
 
 def add_encoder_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    parser.add_argument("--vit_checkpoint", required=required, help="weights that extract_vit.py wrote, a style "
-                        "encoder's or CLIP's file, a Hugging Face folder of an InternViT or CLIP, or a timm model: "
-                        "NAME, NAME:FILE, NAME:random")  # fmt: skip
-    parser.add_argument("--pooling", choices=["auto", "own", *POOLINGS], default="auto",
-                        help="auto: the network's own vector, or the mean of patches where it has none")  # fmt: skip
+    parser.add_argument(
+        "--vit_checkpoint",
+        required=required,
+        help="weights that extract_vit.py wrote, a style "
+        "encoder's or CLIP's file, a Hugging Face folder of an InternViT or CLIP, or a timm model: "
+        "NAME, NAME:FILE, NAME:random",
+    )
+    parser.add_argument(
+        "--pooling",
+        choices=["auto", "own", *POOLINGS],
+        default="auto",
+        help="auto: the network's own vector, or the mean of patches where it has none",
+    )
     parser.add_argument("--layer", type=int, default=-1, help="-1: the last block, -2: the one before, ...")
     parser.add_argument("--flip", action="store_true", help="mean of the vectors of the image and its mirror image")
     parser.add_argument("--tiles", type=int, default=1, help="cut into at most so many squares; mean of their vectors")
@@ -127,9 +149,17 @@ def add_encoder_flags(parser: argparse.ArgumentParser, required: bool = True) ->
 def extractor_of(args: argparse.Namespace) -> Extractor:
     """From the flags of add_encoder_flags."""
     return Extractor(
-        args.vit_checkpoint, args.pooling, args.layer, args.flip, args.tiles, args.image_size, args.batch_size,
-        args.num_workers, args.precision, args.device,
-    )  # fmt: skip
+        args.vit_checkpoint,
+        args.pooling,
+        args.layer,
+        args.flip,
+        args.tiles,
+        args.image_size,
+        args.batch_size,
+        args.num_workers,
+        args.precision,
+        args.device,
+    )
 
 
 def own_device(name: str) -> torch.device:

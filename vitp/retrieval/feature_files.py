@@ -94,10 +94,12 @@ def write_npz(path: Path, features: Features) -> None:
     """The one-file form: what np.load opens with `features` and `image_paths`, and more."""
     with write_atomically(path) as file:
         np.savez(
-            file, features=features.all(), image_paths=np.array(features.paths, dtype=np.str_),
+            file,
+            features=features.all(),
+            image_paths=np.array(features.paths, dtype=np.str_),
             digests=np.array(features.digests, dtype=np.str_),
             facts=np.array(json.dumps(features.facts, ensure_ascii=False)),
-        )  # fmt: skip
+        )
 
 
 def read_features(path: str | Path) -> Features:

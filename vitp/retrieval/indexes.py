@@ -42,8 +42,10 @@ class ExactIndex:
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         asked = torch.from_numpy(np.ascontiguousarray(queries, np.float32)).to(self.device, self.dtype)
-        best = [(torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64))
-                for part in asked.split(QUERY_ROWS)]  # fmt: skip
+        best = [
+            (torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64))
+            for part in asked.split(QUERY_ROWS)
+        ]
         best = [(scores.to(self.device), places.to(self.device)) for scores, places in best]
         start = 0
         for block in self.blocks():
@@ -77,8 +79,15 @@ class GpuIndex:
         return self.index.search(queries, k)
 
 
-def build_index(blocks: Blocks, count: int, width: int, name: str = "flat", search: str = "",
-                device: torch.device | str = "cpu", quiet: bool = True) -> Index:  # fmt: skip
+def build_index(
+    blocks: Blocks,
+    count: int,
+    width: int,
+    name: str = "flat",
+    search: str = "",
+    device: torch.device | str = "cpu",
+    quiet: bool = True,
+) -> Index:
     """An index over `count` unit vectors of `width`. search: parameters such as 'nprobe=32' or 'efSearch=128'."""
     device = torch.device(device)
     if name == "exact" or name == "flat" and device.type != "cpu":  # as exact, and needs no kernels of FAISS

@@ -24,8 +24,10 @@ def read_labels(features: Features, table: Path | None = None) -> list[str]:
                 raise ValueError(f"{path}: lies in no class folder below {root or '.'}; give a table of classes")
         return labels
     known = read_table(table)
-    found = [known.get(os.path.normpath(name), known.get(os.path.normpath(path)))
-             for name, path in zip(relative, features.paths)]  # fmt: skip
+    found = [
+        known.get(os.path.normpath(name), known.get(os.path.normpath(path)))
+        for name, path in zip(relative, features.paths)
+    ]
     missing = [path for path, label in zip(relative, found) if label is None]
     if missing:
         raise ValueError(f"{table}: no class for {len(missing)} of {len(found)} images, the first: {missing[0]}")

@@ -87,8 +87,9 @@ def summarise(values: dict[str, np.ndarray], truth: Truth, gallery: int) -> dict
     counts, gallery = torch.from_numpy(truth.true_count), gallery - int(truth.copies.min())
     chance = {
         name: chance_recall(counts, gallery, int(name.removeprefix("Top-"))) / 100
-        for name in values if name.startswith("Top-")
-    }  # fmt: skip
+        for name in values
+        if name.startswith("Top-")
+    }
     return {
         **whole,
         "answerable": some,

@@ -40,9 +40,15 @@ class Ranker:
     """
 
     def __init__(
-        self, blocks: Blocks, count: int, width: int, after: Postprocessing = Postprocessing(), index: str = "flat",
-        search: str = "", device: torch.device | str = "cpu",
-    ):  # fmt: skip
+        self,
+        blocks: Blocks,
+        count: int,
+        width: int,
+        after: Postprocessing = Postprocessing(),
+        index: str = "flat",
+        search: str = "",
+        device: torch.device | str = "cpu",
+    ):
         self.after, self.device, self.count = after, device, count
         self.steps: list[str] = []
         self.prepare = unit

@@ -40,9 +40,13 @@ class ImageFiles(Dataset):
     """
 
     def __init__(
-        self, paths: Sequence[Path], positions: Sequence[int], preprocess: Callable[[Image.Image], torch.Tensor],
-        image_size: int, tiles: int = 1,
-    ):  # fmt: skip
+        self,
+        paths: Sequence[Path],
+        positions: Sequence[int],
+        preprocess: Callable[[Image.Image], torch.Tensor],
+        image_size: int,
+        tiles: int = 1,
+    ):
         self.paths, self.positions, self.preprocess = paths, positions, preprocess
         self.image_size, self.tiles = image_size, tiles
 

@@ -18,9 +18,14 @@ class Reciprocal:
     weight: lambda, the share of the original distance."""
 
     def __init__(
-        self, gallery: np.ndarray, scores: np.ndarray, places: np.ndarray, k1: int = 20, k2: int = 6,
+        self,
+        gallery: np.ndarray,
+        scores: np.ndarray,
+        places: np.ndarray,
+        k1: int = 20,
+        k2: int = 6,
         weight: float = 0.3,
-    ):  # fmt: skip
+    ):
         """gallery (N, D), unit; scores, places (N, >= k1): each vector's nearest others, best first."""
         if places.shape[1] < k1:
             raise ValueError(f"k1 {k1}: the gallery has {places.shape[1]} neighbours for each image; choose a lower k1")
@@ -81,10 +86,12 @@ def _weights(members: csr_matrix, vectors: np.ndarray, gallery: np.ndarray) -> c
     for start in range(0, members.shape[0], 16 * ROWS):
         part = members[start : start + 16 * ROWS]
         row = np.repeat(np.arange(start, start + part.shape[0]), np.diff(part.indptr))
-        cosine = np.concatenate([
-            np.einsum("nd,nd->n", vectors[row[at : at + 65_536]], gallery[part.indices[at : at + 65_536]])
-            for at in range(0, max(len(row), 1), 65_536)
-        ])  # fmt: skip
+        cosine = np.concatenate(
+            [
+                np.einsum("nd,nd->n", vectors[row[at : at + 65_536]], gallery[part.indices[at : at + 65_536]])
+                for at in range(0, max(len(row), 1), 65_536)
+            ]
+        )
         part.data = np.exp(cosine - 1).astype(np.float32)
         parts.append(part)
     return vstack(parts, format="csr")

@@ -14,13 +14,13 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from common.script import run_script  # noqa: E402
-from vitp.retrieval.collection import Collection  # noqa: E402
-from vitp.retrieval.contact_sheet import draw_results  # noqa: E402
-from vitp.retrieval.extraction import WAYS, Extractor  # noqa: E402
+from common.script import run_script
+from vitp.retrieval.collection import Collection
+from vitp.retrieval.contact_sheet import draw_results
+from vitp.retrieval.extraction import WAYS, Extractor
 
 
 def main(argv: list[str]) -> list[dict]:
