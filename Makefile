@@ -35,11 +35,14 @@ demo-clip: setup
 VITP_DEMO := data/vitp_demo/retrieval
 demo-vitp: setup
 	$(PYTHON_ENV) vitp/train.py --demo
+	$(PYTHON_ENV) retrieval/compare_encoders.py --query_dir $(VITP_DEMO)/query --gallery_dir $(VITP_DEMO)/gallery \
+		--output_dir results/vitp_demo --encoders untrained=data/vitp_demo/untrained trained=checkpoints/vitp_demo
+	$(PYTHON_ENV) vitp/extract_vit.py checkpoints/vitp_demo checkpoints/vitp_demo/vit/trained.pth
 	$(PYTHON_ENV) vitp/inference.py data/vitp_demo/test/gallery/fish/00000.png "Describe this picture." \
 		--model_name_or_path checkpoints/vitp_demo
-	$(PYTHON_ENV) vitp/retrieval/build_index.py --index_dir features/demo_index --image_dir $(VITP_DEMO)/gallery \
+	$(PYTHON_ENV) retrieval/build_index.py --index_dir features/demo_index --image_dir $(VITP_DEMO)/gallery \
 		--vit_checkpoint checkpoints/vitp_demo/vit/trained.pth
-	$(PYTHON_ENV) vitp/retrieval/search.py --index_dir features/demo_index --sheet results/vitp_demo.png \
+	$(PYTHON_ENV) retrieval/search.py --index_dir features/demo_index --sheet results/vitp_demo.png \
 		--image $$(ls $(VITP_DEMO)/query/*/00001.png | head -n 4)
 
 BLIP2_DEMO := --checkpoint checkpoints/blip2_gated_demo/best.pt

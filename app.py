@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 
-from common.script import run_script
+from common.cli.errors import run_script
 
 PORT = 7860
 
@@ -77,7 +77,7 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--style", default="", help="a style encoder's .pth: compare styles")
     parser.add_argument("--clip", default="", help="best_model.pth, or a Hugging Face CLIP: match texts, heat maps")
-    parser.add_argument("--index", default="", help="what vitp/retrieval/build_index.py made: search it")
+    parser.add_argument("--index", default="", help="what retrieval/build_index.py made: search it")
     parser.add_argument("--index_weights", default="", help="where its weights are, if not where the index found them")
     parser.add_argument("--folder", default="", help="images to search with --clip; vectors are kept in .image_index")
     parser.add_argument("--llava", default="", help="folder or name of an image-text model: describe and score")

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from common.augment import Augmentation, View, square
-from common.checkpoint import read_tensors
-from common.image_store import ImageStore
-from common.images import IMAGE_SUFFIXES
+from common.images.cache import ImageStore
+from common.images.io import IMAGE_SUFFIXES
+from common.images.transforms import Augmentation, View, square
+from common.models.checkpoint_file import read_tensors
 
 TARGETS = ("embed", "pooled", "mask")
 
@@ -219,9 +219,9 @@ class StyleDataset(Dataset):
 class StyleBatches:
     """A batch sampler: P groups of K images of one style, and the same contents in each where names are shared.
 
-    `remix_share` of the groups are redrawn, each into an invented style of its own (common/augment.py); the others
-    are of different styles. `grey_prob` of the batches lose their colours, so that strokes must tell the styles apart;
-    never a part of a batch, which would teach that colours do not matter.
+    `remix_share` of the groups are redrawn, each into an invented style of its own (common/images/transforms.py); the
+    others are of different styles. `grey_prob` of the batches lose their colours, so that strokes must tell the styles
+    apart; never a part of a batch, which would teach that colours do not matter.
 
     One epoch shows every image as it is at least once; styles with fewer images are shown again, so that a batch holds
     as many styles as it can. The list of an epoch's batches is a pure function of (seed, epoch), so training can go on

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.device import choose_device
-from common.image_store import STORE_SCALE, ImageStore
-from common.metrics import retrieval_metrics
-from common.run import write_json
-from common.script import run_script
+from common.cli.errors import run_script
+from common.images.cache import STORE_SCALE, ImageStore
+from common.metrics.embedding import retrieval_metrics
+from common.text.files import write_json
+from common.training.device import choose_device
 from dataset import StyleDataset, TargetShapes, find_samples
 from model import VisionStyleEncoder, colour_histogram
 from style_encoder import build_untrained, load_encoder

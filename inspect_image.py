@@ -17,10 +17,10 @@ import torch.nn.functional as F
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from common.checkpoint import write_atomically
-from common.device import choose_device
-from common.images import open_image
-from common.script import run_script
+from common.cli.errors import run_script
+from common.images.io import open_image
+from common.text.files import write_atomically
+from common.training.device import choose_device
 from model import StyleOutput, VisionStyleEncoder
 from style_encoder import load_encoder, read_image
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import SupConLoss
 
-from common.distributed import gather_with_gradient, mean_over_devices
+from common.training.distributed import gather_with_gradient, mean_over_devices
 
 
 def sequence_losses(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.vision import VisionFeatures, VisionTower
+from common.models.backbone import VisionFeatures, VisionTower
 from losses import mask_loss, sequence_losses, style_contrast, vector_losses
 
 PALETTE_BINS = 8  # per colour channel, of the style head's histogram

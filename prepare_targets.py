@@ -18,11 +18,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from common.checkpoint import write_atomically
-from common.device import choose_device
-from common.hash_text import hash_text
-from common.run import write_json
-from common.script import run_script
+from common.cli.errors import run_script
+from common.samples.hash_text_encoder import hash_text
+from common.text.files import write_atomically, write_json
+from common.training.device import choose_device
 from dataset import TARGETS, Sample, find_samples
 
 RECORD = "targets.json"  # in data_dir: which encoder made the files, so that two are never mixed

@@ -19,11 +19,11 @@ from tqdm import tqdm
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from common.checkpoint import write_atomically
-from common.device import choose_device
-from common.images import list_images
-from common.metrics import csls
-from common.script import run_script
+from common.cli.errors import run_script
+from common.images.io import list_images
+from common.metrics.embedding import csls
+from common.text.files import write_atomically
+from common.training.device import choose_device
 from model import VisionStyleEncoder
 from style_encoder import load_encoder, read_image
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.augment import square
-from common.checkpoint import save_model
-from common.image_store import STORE_SCALE, fit_shorter_side
-from common.images import open_image
-from common.model_folder import load_model
+from common.images.cache import STORE_SCALE, fit_shorter_side
+from common.images.io import open_image
+from common.images.transforms import square
+from common.models.checkpoint_file import save_model
+from common.models.model_folder import load_model
 from model import VisionStyleEncoder
 
 KIND = "style encoder"
@@ -26,7 +26,7 @@ def save_encoder(path: str | Path, encoder: VisionStyleEncoder, **facts: Any) ->
 
 
 def load_encoder(path: str | Path, device: torch.device) -> tuple[VisionStyleEncoder, dict[str, Any]]:
-    """A file of save_encoder, a folder that push_to_hub.py wrote, or a name on the Hub -> encoder in eval mode on
+    """A file of save_encoder, a folder that tools/push_to_hub.py wrote, or a name on the Hub -> encoder in eval mode on
     `device`, and everything else that the file holds."""
     content = load_model(path, KIND)
     encoder = VisionStyleEncoder(**content["build"])

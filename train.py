@@ -18,16 +18,17 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 import config
-from common.augment import Augmentation
-from common.device import make_accelerator
-from common.image_store import STORE_SCALE, ImageStore
-from common.loop import Trainer
-from common.plan import Plan
-from common.plots import neighbour_grid, plot_curves, write_projector
-from common.run import Run, write_json
-from common.sample_data import MANIFEST, create_sample_dataset
-from common.script import refuse_many_left_out, report_left_out, run_script
-from common.settings import read_settings
+from common.cli.errors import refuse_many_left_out, report_left_out, run_script
+from common.cli.settings import read_settings
+from common.images.cache import STORE_SCALE, ImageStore
+from common.images.transforms import Augmentation
+from common.samples.layouts import MANIFEST, create_sample_dataset
+from common.text.files import write_json
+from common.training.device import make_accelerator
+from common.training.plots import neighbour_grid, plot_curves, write_projector
+from common.training.run import Run
+from common.training.schedule import Plan
+from common.training.trainer import Trainer
 from dataset import Sample, StyleBatches, StyleDataset, TargetShapes, find_samples, read_target_shapes, split_samples
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleLearner, VisionStyleEncoder

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from blip2_gated import evaluate, train
 from blip2_gated.backbone import SMALL
-from blip2_gated.recipe import load_gated
-from common.run import write_json
+from blip2_gated.checkpoint import load_gated
+from common.text.files import write_json
 
 CONFIG = {**SMALL, "vision_config": {**SMALL["vision_config"], "image_size": 96, "patch_size": 16}}
 ARMS = {

@@ -28,13 +28,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.turns import in_turns, middle, peak_memory
 from blip2_gated.backbone import SHAPES, build_blip2, fit_config, train_tokenizer
+from blip2_gated.checkpoint import store_frozen
 from blip2_gated.dataset import Sample, VqaDataset
 from blip2_gated.feature_cache import keep_features
-from blip2_gated.learner import GatedLearner
 from blip2_gated.model import Blip2OPTGated
-from blip2_gated.recipe import store_frozen
-from blip2_gated.style_words import StyleWords
-from common.device import keep_freed_memory
+from blip2_gated.style_vocabulary import StyleWords
+from blip2_gated.training_model import GatedLearner
+from common.training.device import keep_freed_memory
 
 OPT_2_7B: dict[str, Any] = {  # the library's defaults are the published vision tower and Q-Former
     "vision_config": {},

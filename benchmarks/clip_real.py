@@ -22,14 +22,15 @@ import torch
 from safetensors.torch import load_file
 
 from clip import config, train
+from clip.checkpoint import load_clip, save_clip
 from clip.dataset import PairDataset, find_pairs, split_pairs
-from clip.encode import encode_pairs
-from clip.model import CLIPModel, load_clip, save_clip
-from clip.weights import load_weights
-from common.image_store import STORE_SCALE, ImageStore
-from common.retrieval import chance_recall, rank_both_ways, retrieval_scores, same_words
-from common.run import write_json
-from common.settings import read_settings
+from clip.embed import encode_pairs
+from clip.model import CLIPModel
+from clip.pretrained_weights import load_weights
+from common.cli.settings import read_settings
+from common.images.cache import STORE_SCALE, ImageStore
+from common.metrics.retrieval import chance_recall, rank_both_ways, retrieval_scores, same_words
+from common.text.files import write_json
 
 SHOWN = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum", "i2t_median_rank", "t2i_median_rank")
 PEER = """

@@ -3,7 +3,7 @@
     python benchmarks/clip_speed.py [--model_name small --image_size 64 --batch_size 64] [--only step loader cache]
 
 Every way runs in a process of its own, so that peak memory is its own; the ways take turns and the median over the
-rounds counts. Both sides keep freed memory (common/device.py).
+rounds counts. Both sides keep freed memory (common/training/device.py).
   step     one optimizer step on a batch in memory, images and captions of the drawn samples, same start, fp32.
            ours: clip/train.py's own trainer. open_clip: its network, ClipLoss, tokenizer and optimizer as
            open_clip_train puts them together; images normalised floats, texts 77 tokens, as its loader gives them.
@@ -33,12 +33,12 @@ from benchmarks.turns import in_turns, middle, peak_memory
 from clip import config, train
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs
 from clip.model import CLIPModel
-from common.augment import Augmentation, View
-from common.device import keep_freed_memory
-from common.image_store import STORE_SCALE, ImageStore, fit_shorter_side
-from common.images import list_images, open_image
-from common.sample_data import MANIFEST
-from common.settings import read_settings
+from common.cli.settings import read_settings
+from common.images.cache import STORE_SCALE, ImageStore, fit_shorter_side
+from common.images.io import list_images, open_image
+from common.images.transforms import Augmentation, View
+from common.samples.layouts import MANIFEST
+from common.training.device import keep_freed_memory
 
 LARGE_JPEG = 1024  # pixels of a side, about what a camera or a download gives
 

@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from clip.export import ImageTower
-from clip.model import load_clip
-from common.image_encoders import kind_of
-from common.onnx_file import open_session, random_images, write_onnx
-from export import PlainOutputs
+from clip.checkpoint import load_clip
+from common.models.onnx_export import open_session, random_images, write_onnx
+from retrieval.encoders import kind_of
 from style_encoder import load_encoder
+from tools.export_clip import ImageTower
+from tools.export_style import PlainOutputs
 
 
 def read_module(weights: str) -> tuple[torch.nn.Module, list[str], int, str]:

@@ -44,7 +44,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conftest import flip_a_bit, kill_after_a_step, start_script
 from fault_runs import SYSTEMS, TinyRun
 
-from common.state import CHECKSUMS, what_is_wrong
+from common.training.resume_state import CHECKSUMS, what_is_wrong
 
 SPAN, PATIENCE = 0.15, 20  # seconds between two looks at a run, at most; until any moment will do
 PHASES = {  # the first whose function is on the stack

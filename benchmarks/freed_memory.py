@@ -1,4 +1,4 @@
-"""Does it pay on a CPU to keep freed memory, as common/device.py does?
+"""Does it pay on a CPU to keep freed memory, as common/training/device.py does?
 
     python benchmarks/freed_memory.py [--rounds 3]
 
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks.turns import in_turns, middle, peak_memory
-from common.device import keep_freed_memory
+from common.training.device import keep_freed_memory
 from model import StyleLearner, VisionStyleEncoder
 
 STEPS, BATCH, SIZE = 12, 48, 128

@@ -32,14 +32,15 @@ from tqdm import tqdm
 
 from clip import train as clip_train
 from clip.attention_maps import attend, finish_block, min_max, to_grid
+from clip.checkpoint import load_clip
 from clip.heatmaps import enlarge, heatmap, methods_of
-from clip.model import CLIPModel, load_clip
-from common.device import choose_device
-from common.images import open_image
-from common.run import write_json
-from common.sample_data import create_sample_dataset
-from common.sample_scenes import Scene, SceneObject
-from common.script import run_script
+from clip.model import CLIPModel
+from common.cli.errors import run_script
+from common.images.io import open_image
+from common.samples.layouts import create_sample_dataset
+from common.samples.scenes import Scene, SceneObject
+from common.text.files import write_json
+from common.training.device import choose_device
 
 SEED = 77_000  # far from the seeds that people train with
 STEPS = 12  # of deletion and insertion

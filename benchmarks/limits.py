@@ -4,7 +4,7 @@
 
 limits   operations a second of the best fp32 matrix product; bytes a second of adding up an array that no cache holds
 steps    a training step of each system at the largest batch of benchmarks/scaling.py: operations, counted by
-         common/dry_run.py, over the first limit
+         tools/estimate/dry_run.py, over the first limit
 search   exact search of a gallery: one query after the other reads all of it (bytes), many at once compute (operations)
 tokens   LLaVA, new tokens of a batch: each reads the language model's weights and the batch's keys and values (bytes)
 
@@ -28,14 +28,14 @@ import torch
 from benchmarks.llava_speed import build as build_llava
 from benchmarks.llava_speed import write_images
 from benchmarks.scaling import POINTS, write_models
-from common.device import keep_freed_memory
-from common.dry_run import dry_step
-from common.estimate import read_arguments, read_step
-from common.images import open_image
-from common.training_step import take_step, with_values
-from llava.prefix import SharedImages
+from common.images.io import open_image
+from common.training.device import keep_freed_memory
+from common.vectors.faiss_index import build_index
+from llava.prefix_cache import SharedImages
 from llava.tokens import Prompter
-from vitp.retrieval.indexes import build_index
+from tools.estimate.dry_run import dry_step
+from tools.estimate.estimate import read_arguments, read_step
+from tools.estimate.training_step import take_step, with_values
 
 GIGA = 1e9
 

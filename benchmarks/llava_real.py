@@ -24,9 +24,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common.checkpoint import write_lines
-from common.run import write_json
-from common.vision import create_backbone
+from common.models.backbone import create_backbone
+from common.text.files import write_json, write_lines
 from llava import evaluate, train
 from llava.build import CHATML_TEMPLATE, IMAGE_TOKEN, build_llava
 from llava.config import PROMPTS

@@ -26,13 +26,13 @@ from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from benchmarks.turns import in_turns, middle, peak_memory
-from common.device import keep_freed_memory
-from common.images import open_image
+from common.images.io import open_image
+from common.training.device import keep_freed_memory
 from llava.analyzer import LlavaAnalyzer
-from llava.asking import Asking
 from llava.build import build_llava, build_tokenizer, small_language, small_vision
 from llava.config import PROMPTS
 from llava.model import LoadedModel, choose_attention, choose_dtype, load_model
+from llava.scoring_config import Asking
 from llava.tokens import Prompter
 
 WAYS = ("one by one", "generate", "batch 1", "batched")

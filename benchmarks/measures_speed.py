@@ -2,9 +2,9 @@
 
     python benchmarks/measures_speed.py [--gallery 50000 --queries 2000 --classes 500 --pairs 8000]
 
-classes   a query asks for those of its class: vitp/retrieval's search and measures, beside pytorch-metric-learning's
+classes   a query asks for those of its class: retrieval's search and measures, beside pytorch-metric-learning's
           AccuracyCalculator (P@1, MAP@R) and scikit-learn's average_precision_score, one query at a time (mAP)
-pairs     images ask for their text and texts for their image: common/retrieval.py beside open_clip's own
+pairs     images ask for their text and texts for their image: common/metrics/retrieval.py beside open_clip's own
           get_clip_metrics (recall@1 both ways, mean rank), which sorts the whole matrix
 
 Every way sees the same vectors, runs in a process of its own, so that peak memory is its own, and prints the numbers
@@ -26,11 +26,11 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.metrics import average_precision_score
 
 from benchmarks.turns import in_turns, middle, peak_memory
-from common.retrieval import rank_both_ways, rank_scores
-from vitp.retrieval.evaluate_retrieval import measure as measure_lists
-from vitp.retrieval.feature_files import Features
-from vitp.retrieval.measures import Images, Truth
-from vitp.retrieval.ranking import Ranker
+from common.metrics.retrieval import rank_both_ways, rank_scores
+from common.vectors.shards import Features
+from retrieval.evaluate_retrieval import measure as measure_lists
+from retrieval.metrics import Images, Truth
+from retrieval.ranking import Ranker
 
 WIDTH = 256
 

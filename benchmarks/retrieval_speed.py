@@ -29,13 +29,13 @@ from PIL import Image
 from torchvision import transforms
 from transformers import InternVLVisionConfig, InternVLVisionModel
 
-from common.device import choose_device, keep_freed_memory
-from common.faiss_library import load_faiss
-from common.script import run_script
-from vitp.retrieval.expansion import expand
-from vitp.retrieval.extraction import Extractor
-from vitp.retrieval.indexes import ExactIndex, build_index, set_search
-from vitp.retrieval.whitening import unit
+from common.cli.errors import run_script
+from common.training.device import choose_device, keep_freed_memory
+from common.vectors.faiss_index import ExactIndex, build_index, set_search
+from common.vectors.faiss_library import load_faiss
+from common.vectors.shards import unit
+from retrieval.encoders import open_extractor
+from retrieval.query_expansion import expand
 
 ROWS = 65_536
 SWEEPS = {  # search parameters of an index, from quick to thorough
@@ -83,7 +83,9 @@ def features(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
             patch_size=14,
         )
     ).save_pretrained(folder)
-    extractor = Extractor(str(folder), batch_size=args.batch_size, num_workers=args.workers, device=str(args.device))
+    extractor = open_extractor(
+        str(folder), batch_size=args.batch_size, num_workers=args.workers, device=str(args.device)
+    )
     ways = {
         "one at a time": lambda: one_at_a_time(folder, paths, args.image_size, args.device),
         "extract_features.py": lambda: np.concatenate(

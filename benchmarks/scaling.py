@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py [--systems clip vitp]      (amount of data, processes: benchmarks/scaling_data.py)
 
-Each point is a process of its own: the step of common/estimate.py, really taken on the CPU. Memory is the most that the
-kernel ever had to hold for it (VmHWM) above what it held after a step of two samples whose model is gone again, with
+Each point is a process of its own: the step of tools/estimate/estimate.py, really taken on the CPU. Memory is the most
+that the kernel ever held for it (VmHWM) above what it held after a step of two samples whose model is gone again, with
 glibc told to hand back every block of 32 KB at once, so that no freed memory is counted. Seconds are those of one core,
 the median of further steps.
 """
@@ -168,9 +168,9 @@ def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[s
     """In this process -> bytes measured and foreseen, seconds of a step, operations."""
     import torch
 
-    from common.dry_run import dry_step
-    from common.estimate import read_arguments, read_step
-    from common.training_step import take_step, with_values
+    from tools.estimate.dry_run import dry_step
+    from tools.estimate.estimate import read_arguments, read_step
+    from tools.estimate.training_step import take_step, with_values
 
     system, _, ddp = system.partition("+")
     step = read_step(*read_arguments([system, *flags]))
@@ -201,7 +201,7 @@ def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[s
     measured = _memory("VmHWM") - before
     del model, optimizer, batches
     found = dry_step(step, precision, bool(step.checkpointing), step.samples)
-    foreseen = found.peak + (found.gradients if ddp else 0)  # the buckets, as common/sharding.py has it
+    foreseen = found.peak + (found.gradients if ddp else 0)  # the buckets, as tools/estimate/sharding.py has it
     return {
         "measured": measured,
         "foreseen": foreseen,
@@ -277,7 +277,7 @@ def write_models(folder: Path) -> dict[str, str]:
     from transformers import InternVLVisionConfig, LlamaConfig
 
     from blip2_gated.backbone import SMALL
-    from common.run import write_json
+    from common.text.files import write_json
     from llava.build import build_llava, build_tokenizer, small_language, small_vision
 
     places = {"LLM": folder / "llm.json"}

@@ -29,7 +29,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
         "train",
         {
             "reading": ["train:find_samples", "train:read_target_shapes", "train:build_datasets"],
-            "epoch": ["common.loop:Trainer._train_epoch"],
+            "epoch": ["common.training.trainer:Trainer._train_epoch"],
             "evaluating": ["train:validate"],
         },
     ),
@@ -37,7 +37,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
         "clip.train",
         {
             "reading": ["clip.train:read_pairs", "clip.train:build_datasets"],
-            "epoch": ["common.loop:Trainer._train_epoch"],
+            "epoch": ["common.training.trainer:Trainer._train_epoch"],
             "evaluating": ["clip.train:validate"],
         },
     ),
@@ -45,7 +45,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
         "blip2_gated.train",
         {
             "reading": ["blip2_gated.train:read_splits", "blip2_gated.train:prepare_data"],
-            "epoch": ["common.loop:Trainer._train_epoch"],
+            "epoch": ["common.training.trainer:Trainer._train_epoch"],
             "evaluating": ["blip2_gated.train:validate"],
         },
     ),
@@ -70,7 +70,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
 
 def prepare(system: str, amount: int, folder: Path) -> list[str]:
     """Draw the samples -> flags of train.py."""
-    from common.sample_data import create_sample_dataset
+    from common.samples.layouts import create_sample_dataset
 
     data, out, places = folder / "data", folder / "out", {}
     if system in ("vitp", "llava"):

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import evaluate_style
 import train
-from common.run import write_json
+from common.text.files import write_json
 from dataset import find_samples, split_samples
 
 SETTINGS = [

@@ -26,9 +26,9 @@ from torchvision import transforms
 
 import config
 import train
-from common.images import open_image
-from common.sample_data import MANIFEST, create_sample_dataset
-from common.settings import read_settings
+from common.cli.settings import read_settings
+from common.images.io import open_image
+from common.samples.layouts import MANIFEST, create_sample_dataset
 from dataset import TargetShapes, find_samples
 
 SAMPLE_DIR = config.DEMO["DATA_DIR"]

@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from transformers import InternVLVisionConfig
 
-from common.images import open_image
-from common.run import write_json
-from common.text_scores import text_scores
+from common.images.io import open_image
+from common.metrics.text import text_scores
+from common.text.files import write_json
+from retrieval.compare_encoders import retrieve
 from vitp import train
+from vitp.compose import build_model
 from vitp.conversation import read_conversation
-from vitp.demo import retrieve
 from vitp.inference import Answerer
-from vitp.parts import build_model
 from vitp.processing import read_tokenizer
 
 HELD_OUT = 7  # one first answer in so many

@@ -29,17 +29,17 @@ from transformers import InternVLVisionConfig, LlamaConfig, Qwen2Config
 from transformers.models.internvl.modeling_internvl import InternVLConfig
 from transformers.utils import logging
 
-from common.device import choose_device, keep_freed_memory
-from common.length_groups import LengthGroupedSampler
-from common.script import run_script
-from vitp.annotations import read_meta
+from common.cli.errors import run_script
+from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
+from common.training.device import choose_device, keep_freed_memory
+from common.training.length_sampler import LengthGroupedSampler
 from vitp.batching import Collator, PackedDataset
+from vitp.checkpoint import fit_to_tokenizer
 from vitp.conversation import ChatTemplate, prepare_tokenizer
 from vitp.dataset import InstructionDataset
-from vitp.load import fit_to_tokenizer
+from vitp.meta import read_meta
 from vitp.model import VisualInstructionModel
 from vitp.processing import read_tokenizer
-from vitp.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
 from vitp.token_masking import build_masking
 
 SHAPES = {

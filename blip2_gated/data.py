@@ -13,9 +13,9 @@ from blip2_gated import config
 from blip2_gated.dataset import Columns, Sample, VqaDataset, image_paths, read_samples
 from blip2_gated.feature_cache import keep_features
 from blip2_gated.model import Blip2OPTGated
-from common.image_store import STORE_SCALE, ImageStore
-from common.sample_data import create_sample_dataset
-from common.script import refuse_many_left_out, report_left_out
+from common.cli.errors import refuse_many_left_out, report_left_out
+from common.images.cache import STORE_SCALE, ImageStore
+from common.samples.layouts import create_sample_dataset
 
 SAMPLE_IMAGES = {True: 1000, False: 100}  # drawn for the demo, and where the default folder is not there
 

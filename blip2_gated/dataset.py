@@ -19,10 +19,10 @@ from torch.utils.data import Dataset
 from blip2_gated.feature_cache import FeatureCache
 from blip2_gated.model import squeeze
 from blip2_gated.prompts import PromptEncoder
-from blip2_gated.style_words import StyleWords, in_words
-from common.augment import View
-from common.image_store import ImageStore
-from common.settings import unknown_name
+from blip2_gated.style_vocabulary import StyleWords, in_words
+from common.cli.settings import unknown_name
+from common.images.cache import ImageStore
+from common.images.transforms import View
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from common.vision import create_backbone
+from common.models.backbone import create_backbone
 
 INTERPOLATIONS = {"bilinear": "bilinear", "bicubic": "bicubic"}
 

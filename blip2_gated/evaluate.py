@@ -21,17 +21,16 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from blip2_gated import config
-from blip2_gated.answer import answer_samples
+from blip2_gated.checkpoint import load_gated
 from blip2_gated.data import prepare_data, read_splits
-from blip2_gated.learner import measure_loss
-from blip2_gated.measures import Answered, BlindGuess, as_line, measure_answers
-from blip2_gated.recipe import load_gated
+from blip2_gated.generate_answers import answer_samples
+from blip2_gated.metrics import Answered, BlindGuess, as_line, measure_answers
 from blip2_gated.train import learner_of
-from common.checkpoint import write_atomically
-from common.device import choose_device
-from common.run import write_json
-from common.script import run_script
-from common.settings import read_settings
+from blip2_gated.training_model import measure_loss
+from common.cli.errors import run_script
+from common.cli.settings import read_settings
+from common.text.files import write_atomically, write_json
+from common.training.device import choose_device
 
 SHOWN = {
     "exact_match": "exact",

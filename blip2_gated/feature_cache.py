@@ -17,8 +17,8 @@ from torch import nn
 from tqdm import tqdm
 
 from blip2_gated.model import Blip2OPTGated, Features, squeeze
-from common.checkpoint import write_atomically
-from common.image_store import STORE_SCALE, ImageStore
+from common.images.cache import STORE_SCALE, ImageStore
+from common.text.files import write_atomically
 
 VERSION = 1
 

@@ -17,10 +17,10 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import torch
 
+from blip2_gated.checkpoint import load_gated, save_full
 from blip2_gated.model import Blip2OPTGated
-from blip2_gated.recipe import load_gated, save_full
-from common.device import choose_device
-from common.script import run_script
+from common.cli.errors import run_script
+from common.training.device import choose_device
 
 
 def main(argv: list[str]) -> dict[str, Any]:

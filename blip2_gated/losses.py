@@ -13,7 +13,7 @@ All are sums over what they apply to, divided by counts over all devices.
 import torch
 import torch.nn.functional as F
 
-from common.distributed import mean_over_devices
+from common.training.distributed import mean_over_devices
 
 
 def answer_rows(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -23,9 +23,9 @@ from blip2_gated.gates import Gate, add_gates
 from blip2_gated.lora import add_lora, lora_layers, lora_parameters
 from blip2_gated.prompt_mapper import PromptMapper
 from blip2_gated.prompts import TEMPLATE, PromptEncoder
-from blip2_gated.style_words import StyleWords
-from common.image_store import STORE_SCALE, fit_shorter_side
-from common.images import open_image
+from blip2_gated.style_vocabulary import StyleWords
+from common.images.cache import STORE_SCALE, fit_shorter_side
+from common.images.io import open_image
 
 TRAINED = ("gates", "qformer", "all")  # what of BLIP-2 learns besides what is added: nothing, its Q-Former, everything
 VQA_OPTIONS = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": 0.0}  # of BLIP-2's own evaluation

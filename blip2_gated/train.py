@@ -20,23 +20,24 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 from blip2_gated import config
-from blip2_gated.answer import answer_samples
 from blip2_gated.backbone import is_config
-from blip2_gated.beginning import learn_to_read, learn_to_see
+from blip2_gated.checkpoint import build_gated, load_gated, make_recipe, save_gated, store_frozen
 from blip2_gated.data import prepare_data, read_splits
 from blip2_gated.dataset import Sample, VqaDataset
-from blip2_gated.learner import GatedLearner, measure_loss
-from blip2_gated.measures import BlindGuess, measure_answers
+from blip2_gated.generate_answers import answer_samples
+from blip2_gated.metrics import BlindGuess, measure_answers
 from blip2_gated.model import TRAINED, Blip2OPTGated
-from blip2_gated.recipe import build_gated, load_gated, make_recipe, save_gated, store_frozen
-from common.batches import ShuffledBatches
-from common.device import make_accelerator
-from common.loop import Trainer
-from common.plan import Plan
-from common.plots import plot_curves
-from common.run import Run, write_json
-from common.script import run_script
-from common.settings import read_settings
+from blip2_gated.training_model import GatedLearner, measure_loss
+from blip2_gated.warm_start import learn_to_read, learn_to_see
+from common.cli.errors import run_script
+from common.cli.settings import read_settings
+from common.text.files import write_json
+from common.training.device import make_accelerator
+from common.training.plots import plot_curves
+from common.training.run import Run
+from common.training.samplers import ShuffledBatches
+from common.training.schedule import Plan
+from common.training.trainer import Trainer
 
 CURVES = {
     "loss on answers": ["train/main", "val/main"],

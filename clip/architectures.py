@@ -15,7 +15,7 @@ from open_clip.hf_model import HFTextEncoder
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from common.settings import unknown_name
+from common.cli.settings import unknown_name
 
 OPENAI_NAMES = {
     "ViT-B/32": "ViT-B-32",

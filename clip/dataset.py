@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from clip.pairs import Pair, find_pairs
 from clip.tokenizer import ClipTokenizer, HuggingFaceTokenizer, pad
-from common import sample_data
-from common.augment import Augmentation, View, square
-from common.image_store import ImageStore
+from common.images.cache import ImageStore
+from common.images.transforms import Augmentation, View, square
+from common.samples import layouts
 
 __all__ = ["Pair", "PairDataset", "create_sample_dataset", "find_pairs", "split_pairs"]
 DIRECTIONS = re.compile(
@@ -28,9 +28,9 @@ DIRECTIONS = re.compile(
 
 def create_sample_dataset(
     root: str | Path, num_samples: int = 100, seed: int = 0, size: int = 128
-) -> sample_data.SampleDataset:
+) -> layouts.SampleDataset:
     """Drawn scenes with captions: data.json, images/, captions/ below `root`; nothing is downloaded."""
-    return sample_data.create_sample_dataset(root, num_samples, seed, layout="captions", size=size)
+    return layouts.create_sample_dataset(root, num_samples, seed, layout="captions", size=size)
 
 
 def split_pairs(pairs: list[Pair], share: float, seed: int = 0) -> tuple[list[int], list[int]]:

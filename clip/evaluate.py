@@ -19,18 +19,19 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import torch
 
+from clip.checkpoint import load_clip
+from clip.csv_labels import read_column
 from clip.dataset import Pair, PairDataset, find_pairs, split_pairs
-from clip.encode import encode_images, encode_pairs
-from clip.measures import draw, measure_classes, measure_found_texts, measure_retrieval
-from clip.model import CLIPModel, load_clip
+from clip.embed import encode_images, encode_pairs
+from clip.metrics import draw, measure_classes, measure_found_texts, measure_retrieval
+from clip.model import CLIPModel
 from clip.pairs import DEFAULT_TEXT_FIELDS
 from clip.report import format_report, write_results
-from clip.tables import read_column
-from common.augment import square
-from common.device import choose_device
-from common.image_store import STORE_SCALE, ImageStore
-from common.retrieval import rank_both_ways, same_words, similarity_statistics
-from common.script import report_left_out, run_script
+from common.cli.errors import report_left_out, run_script
+from common.images.cache import STORE_SCALE, ImageStore
+from common.images.transforms import square
+from common.metrics.retrieval import rank_both_ways, same_words, similarity_statistics
+from common.training.device import choose_device
 
 CLASSES = {
     "label": lambda pair: pair.label,

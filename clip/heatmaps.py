@@ -2,7 +2,7 @@
 
 image (B, 3, S, S), text vectors (B, D) -> one of the methods -> (B, rows, columns) in [0, 1], one value a patch
 
-Image i is asked for text i. The methods stand in clip/attention_maps.py and clip/convolution_maps.py; they read the
+Image i is asked for text i. The methods stand in clip/attention_maps.py and clip/cnn_heatmaps.py; they read the
 model and change nothing in it. A map is scaled so that its lowest place is 0 and its highest 1, as in all the papers:
 it says where, not how much, which is the cosine's part.
 """
@@ -17,8 +17,8 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from clip.attention_maps import chefer, grad_eclip, legrad, min_max, surgery
-from clip.convolution_maps import dense, gradcam, is_timm_transformer
-from clip.encode import at_rest
+from clip.cnn_heatmaps import dense, gradcam, is_timm_transformer
+from clip.embed import at_rest
 from clip.model import CLIPModel
 
 TRANSFORMER_METHODS = {"grad_eclip": grad_eclip, "legrad": legrad, "surgery": surgery, "chefer": chefer}

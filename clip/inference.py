@@ -25,18 +25,19 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from clip.encode import encode_texts
+from clip.candidate_texts import read_texts, true_texts
+from clip.checkpoint import load_clip
+from clip.embed import encode_texts
+from clip.heatmap_overlay import overlay, side_by_side
 from clip.heatmaps import find_method, heatmap
-from clip.model import CLIPModel, load_clip
+from clip.model import CLIPModel
 from clip.pairs import DEFAULT_TEXT_FIELDS
-from clip.pictures import overlay, side_by_side
-from clip.text_list import read_texts, true_texts
-from common.checkpoint import write_lines
-from common.contact_sheet import Cell, contact_sheet, save_picture
-from common.device import choose_device
-from common.image_index import ImageIndex, key_of
-from common.images import open_image
-from common.script import report_left_out, run_script
+from common.cli.errors import report_left_out, run_script
+from common.images.contact_sheet import Cell, contact_sheet, save_picture
+from common.images.io import open_image
+from common.text.files import write_lines
+from common.training.device import choose_device
+from common.vectors.image_index import ImageIndex, key_of
 
 SHOWN = 24  # images in overview.png, and lines of results on the screen
 

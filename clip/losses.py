@@ -9,7 +9,7 @@ not, so `positives` says which pairs go together; with none given, image i belon
 import torch
 import torch.nn.functional as F
 
-from common.distributed import gather_with_gradient, rank, show_mean
+from common.training.distributed import gather_with_gradient, rank, show_mean
 
 LOSSES = ("clip", "siglip")  # names for --loss; CLIPLearner.forward calls what each stands for
 

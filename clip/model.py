@@ -20,18 +20,13 @@ from open_clip.transformer import text_global_pool
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_model_data_config
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel
 
 from clip.architectures import architecture_of, build_network, with_text_tower
-from clip.losses import clip_loss, positive_pairs, siglip_loss
+from clip.pretrained_weights import load_pretrained, load_weights
 from clip.tokenizer import ClipTokenizer, HuggingFaceTokenizer, pad, read_tokenizer, tokenizer_from
-from clip.weights import load_pretrained, load_weights
-from common.checkpoint import save_model
-from common.model_folder import is_model_folder, load_model
-from common.vision import create_backbone
+from common.models.backbone import create_backbone
 
-KIND = "clip"
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5: the temperature never falls below 0.01
 STATISTICS = {  # mean and standard deviation of each channel, for pixels in [0, 1]
     "clip": (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
@@ -193,58 +188,6 @@ class CLIPModel(nn.Module):
     def load_checkpoint(self, path: str | Path) -> None:
         """Weights of this architecture: a file of ours, of open_clip or of OpenAI (also its TorchScript archives)."""
         load_weights(self.network, Path(path))
-
-
-class CLIPLearner(nn.Module):
-    """What is trained: model(image, tokens, text_ids, group_ids) -> loss, parts.
-
-    slices > 1 is the gradient cache (Gao et al. 2021): the loss sees the whole batch while activations of one slice at
-    a time are in memory. Each slice is one checkpoint, so the backward pass computes it again, with the same random
-    state, and its gradients add up to those of the batch at once.
-    """
-
-    def __init__(self, model: CLIPModel, loss: str = "clip", multi_positive: bool = True, slices: int = 1):
-        super().__init__()
-        self.model, self.loss, self.multi_positive, self.slices = model, loss, multi_positive, slices
-
-    def forward(
-        self, image: torch.Tensor, tokens: torch.Tensor, text_ids: torch.Tensor, group_ids: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """image (B, 3, S, S), tokens (B, T); text_ids (B,) equal = the same words, group_ids (B,) equal and not -1 =
-        the same character."""
-        network = self.model.network
-        with torch.no_grad():
-            network.logit_scale.clamp_(0, math.log(MAX_SCALE))
-        images, texts = self._encode(self.model.encode_image, image), self._encode(self.model.encode_text, tokens)
-        positives = positive_pairs(text_ids, group_ids) if self.multi_positive else None
-        if self.loss == "siglip":
-            loss = siglip_loss(images, texts, self.model.scale, network.logit_bias, positives)
-        else:
-            loss = clip_loss(images, texts, self.model.scale, positives)
-        return loss, {"scale": self.model.scale.detach(), "positive_cosine": (images * texts).sum(1).mean().detach()}
-
-    def _encode(self, encode, values: torch.Tensor) -> torch.Tensor:
-        if self.slices == 1 or not torch.is_grad_enabled():
-            return encode(values)
-        return torch.cat([checkpoint(encode, part, use_reentrant=False) for part in values.chunk(self.slices)])
-
-
-def save_clip(path: str | Path, model: CLIPModel, **facts: Any) -> None:
-    """One file that `load_clip` rebuilds the model from alone."""
-    save_model(path, model, KIND, {"facts": model.facts}, **facts)
-
-
-def load_clip(path: str | Path, device: torch.device | str = "cpu") -> tuple[CLIPModel, dict[str, Any]]:
-    """A file of save_clip; or a folder or name on the Hub, of push_to_hub.py or of a Hugging Face CLIP -> model in
-    eval mode, the file's facts."""
-    from clip.huggingface import read_huggingface  # which needs CLIPModel
-
-    if not Path(path).is_file() and not is_model_folder(path):
-        return read_huggingface(path).to(device).eval(), {}
-    content = load_model(path, KIND)
-    model = CLIPModel(**content["build"])
-    model.load_state_dict(content.pop("model_state_dict"))
-    return model.to(device).eval(), content
 
 
 def _projection_of(visual: nn.Module) -> Iterable[nn.Parameter]:

@@ -42,13 +42,12 @@ if not __package__:  # started as a file: imports begin at the repository root
 import numpy as np
 from tqdm import tqdm
 
-from clip.persona.looks import find_looks
+from clip.persona.appearance import find_looks
 from clip.persona.person import find_traits
 from clip.persona.sentence import count_tokens, write_sentence
 from clip.persona.text import clean_name, clean_text
-from common import lfs
-from common.checkpoint import write_atomically
-from common.script import run_script
+from common.cli.errors import run_script
+from common.text.files import LFS_HINT, LFS_START, write_atomically
 
 NAMED_LINES = 100  # broken lines that the report names; more are counted
 
@@ -199,8 +198,8 @@ def _check_paths(metadata: Path, output: Path) -> None:
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise ValueError(f"{output}: {'is a folder' if output.is_dir() else 'its folder is not there'} (--output)")
     start = metadata.open("rb").read(64)
-    if start.startswith(lfs.START):
-        raise ValueError(f"{metadata}: {lfs.HINT}")
+    if start.startswith(LFS_START):
+        raise ValueError(f"{metadata}: {LFS_HINT}")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(f"{metadata}: is UTF-16; save it as UTF-8")
 

@@ -8,7 +8,7 @@ ABOVE_ALL_BLOCKS = {"proj", "head", "ln_post", "ln_final", "text_projection", "a
 
 
 def parameter_groups(model: CLIPModel, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
-    """Groups for AdamW; 'scale' is the share of the learning rate (common/loop.py).
+    """Groups for AdamW; 'scale' is the share of the learning rate (common/training/trainer.py).
 
     No decay for biases, norms, temperature and position tables (Radford et al. 2021, section 2.5). layer_decay < 1:
     each layer learns that much slower than the one above it (Clark et al. 2020, ELECTRA), which keeps what pretrained

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import lfs
-from common.images import IMAGE_SUFFIXES, path_below
-from common.json_text import parse_json
-from common.tar_images import TarMember, read_shard
+from common.images.io import IMAGE_SUFFIXES, path_below
+from common.images.webdataset import TarMember, read_shard
+from common.text.files import refuse_lfs_pointer
+from common.text.json_text import parse_json
 
 INDEX_NAMES = ("data.json", "optimized_metadata.jsonl", "metadata.jsonl")
 IMAGE_KEYS = ("image_path", "file_name", "image", "filepath")
@@ -119,8 +119,7 @@ def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]
 
 
 def read_index(path: Path) -> Iterator[tuple[str, Any]]:
-    if lfs.is_pointer(path):
-        raise ValueError(f"{path}: {lfs.HINT}")
+    refuse_lfs_pointer(path)
     if path.suffix == ".json":
         try:
             content = parse_json(path.read_bytes())

@@ -19,11 +19,11 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_sp
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from clip.encode import encode_texts
+from clip.embed import encode_texts
 from clip.model import CLIPModel
-from common.bootstrap import bootstrap_interval
-from common.retrieval import TIE
-from common.text_scores import has_chinese
+from common.metrics.bootstrap import bootstrap_interval
+from common.metrics.retrieval import TIE
+from common.metrics.text import has_chinese
 
 ENGLISH_TEMPLATES = tuple(template("{}") for template in open_clip.SIMPLE_IMAGENET_TEMPLATES)  # CLIP's best seven
 CHINESE_TEMPLATES = ("{}", "{}的图片。", "一张{}的照片。", "一幅{}的画。")

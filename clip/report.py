@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clip.charts import DIRECTIONS, draw_retrieval, draw_similarity
-from clip.encode import Encoded
-from common.checkpoint import write_lines
-from common.retrieval import RECALL_AT, Ranking
-from common.run import write_json
+from clip.embed import Encoded
+from clip.plots import DIRECTIONS, draw_retrieval, draw_similarity
+from common.metrics.retrieval import RECALL_AT, Ranking
+from common.text.files import write_json, write_lines
 
 WHAT_BLEU_IS = "text found first by each image, against its own"
 

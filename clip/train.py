@@ -21,24 +21,27 @@ from torch.utils.data import DataLoader
 
 from clip import config
 from clip.architectures import OPENAI_NAMES
-from clip.charts import draw_both
+from clip.checkpoint import load_clip, save_clip
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs
-from clip.encode import encode_pairs
+from clip.embed import encode_pairs
 from clip.losses import LOSSES
-from clip.measures import measure_retrieval
-from clip.model import CLIPLearner, CLIPModel, load_clip, save_clip
+from clip.metrics import measure_retrieval
+from clip.model import CLIPModel
 from clip.optimizer import parameter_groups
-from common.augment import Augmentation
-from common.batches import ShuffledBatches
-from common.device import make_accelerator
-from common.image_store import STORE_SCALE, ImageStore
-from common.loop import Trainer
-from common.plan import Plan
-from common.plots import plot_curves
-from common.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics
-from common.run import Run, write_json
-from common.script import refuse_many_left_out, report_left_out, run_script
-from common.settings import read_settings
+from clip.plots import draw_both
+from clip.training_model import CLIPLearner
+from common.cli.errors import refuse_many_left_out, report_left_out, run_script
+from common.cli.settings import read_settings
+from common.images.cache import STORE_SCALE, ImageStore
+from common.images.transforms import Augmentation
+from common.metrics.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics
+from common.text.files import write_json
+from common.training.device import make_accelerator
+from common.training.plots import plot_curves
+from common.training.run import Run
+from common.training.samplers import ShuffledBatches
+from common.training.schedule import Plan
+from common.training.trainer import Trainer
 
 BUILDING = ("pretrained", "image_size", "projection_dim", "image_tower", "text_tower", "normalisation", "patch_dropout")
 CURVES = {

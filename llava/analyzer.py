@@ -17,13 +17,20 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from common.images import open_image
-from common.script import one_line
-from llava.answers import SCORES, continuations, expected_score, needed_prefixes, option_probabilities, parse_score
-from llava.asking import Asking, Pair, check_text, group_by_image
+from common.cli.errors import one_line
+from common.images.io import open_image
 from llava.model import LoadedModel, load_model, trained_system_prompt
-from llava.prefix import SharedImages
+from llava.prefix_cache import SharedImages
 from llava.sampling import SeededSampling
+from llava.score_parsing import (
+    SCORES,
+    continuations,
+    expected_score,
+    needed_prefixes,
+    option_probabilities,
+    parse_score,
+)
+from llava.scoring_config import Asking, Pair, check_text, group_by_image
 from llava.tokens import Prompter
 
 Row = tuple[int, Pair]  # number of the image in its batch, the text about it

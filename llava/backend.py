@@ -3,11 +3,11 @@
 from argparse import Namespace
 from dataclasses import fields
 
-from common.settings import unknown_name
+from common.cli.settings import unknown_name
 from llava.analyzer import LlavaAnalyzer
-from llava.asking import Asking
 from llava.config import PROMPTS
 from llava.sampling import seed_of
+from llava.scoring_config import Asking
 from llava.server import ServerAnalyzer
 
 

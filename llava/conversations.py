@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import lfs
-from common.json_text import parse_json
+from common.text.files import refuse_lfs_pointer
+from common.text.json_text import parse_json
 
 MARK = "<image>"  # where these files say that an image stands
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -62,8 +62,7 @@ def find_conversations(data: str | Path, image_dir: str | Path = "") -> tuple[li
 
 def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """(where, JSON object or what is wrong with it) ..."""
-    if lfs.is_pointer(path):
-        raise ValueError(f"{path}: {lfs.HINT}")
+    refuse_lfs_pointer(path)
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     if path.suffix == ".json":
         try:

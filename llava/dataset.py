@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import ProcessorMixin
 
-from common.images import open_image
+from common.images.io import open_image
 from llava.conversations import Conversation
 from llava.tokens import Prompter, encode_images, message, pad, placeholder_id, splice
 

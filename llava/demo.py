@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.checkpoint import write_lines
-from common.images import open_image
-from common.sample_scenes import Scene, single_scene
-from common.sample_shapes import KINDS
-from common.sample_styles import STYLES
+from common.images.io import open_image
+from common.samples.scenes import Scene, single_scene
+from common.samples.shapes import KINDS
+from common.samples.styles import STYLES
+from common.text.files import write_lines
 from llava.build import build_llava, build_tokenizer, small_language, small_vision
 from llava.config import DEMO, DEMO_TRAINING, PROMPTS
 from llava.demo_tower import teach_tower
-from llava.measures import recall_at, score_quality
-from llava.tables import Request, read_rows
+from llava.metrics import recall_at, score_quality
+from llava.request_io import Request, read_rows
 
 TEST_SHARE = 0.04  # of the scenes
 SHOWN_TESTS = 48  # unseen scenes that inference --demo looks at

@@ -19,16 +19,16 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import numpy as np
 
-from common.bootstrap import bootstrap_interval
-from common.script import report_left_out, run_script
-from common.settings import read_settings
-from common.text_scores import text_scores
+from common.cli.errors import report_left_out, run_script
+from common.cli.settings import read_settings
+from common.metrics.bootstrap import bootstrap_interval
+from common.metrics.text import text_scores
 from llava import config
 from llava.backend import open_analyzer
-from llava.measures import RECALL_AT, recall_at, score_quality
+from llava.eval_dataset import EvaluationSample, draw_mismatches, read_samples
+from llava.metrics import RECALL_AT, recall_at, score_quality
 from llava.report import provenance, write_report
-from llava.samples import EvaluationSample, draw_mismatches, read_samples
-from llava.sentences import SentenceEncoder
+from llava.sentence_encoder import SentenceEncoder
 from llava.traits import extract_traits, trait_accuracy
 
 SCORES = ("score", "expected_score", "p_yes")

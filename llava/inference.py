@@ -15,13 +15,13 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.run import ROOT
-from common.script import report_left_out, run_script
-from common.settings import read_settings
+from common.cli.errors import report_left_out, run_script
+from common.cli.settings import read_settings
+from common.training.run import ROOT
 from llava import config
 from llava.backend import asked_as, open_analyzer
 from llava.demo import demo_requests, report_demo
-from llava.tables import Request, Results, read_requests
+from llava.request_io import Request, Results, read_requests
 
 
 def main(argv: list[str]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.script import run_script
+from common.cli.errors import run_script
 from llava.model import NUMBER_FORMATS, SETTINGS, load_model
 
 

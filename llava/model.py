@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import is_flash_attn_2_available
 
-from common.device import choose_device
-from common.run import write_json
+from common.text.files import write_json
+from common.training.device import choose_device
 from llava import timm_tower  # noqa: F401  transformers learns its name
 
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

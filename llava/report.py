@@ -18,8 +18,7 @@ matplotlib.use("Agg")  # no screen needed
 from matplotlib import pyplot as plt
 from sklearn.metrics import roc_curve
 
-from common.checkpoint import write_atomically, write_lines
-from common.run import write_json
+from common.text.files import write_atomically, write_json, write_lines
 from llava.backend import asking_of
 from llava.model import fingerprint
 

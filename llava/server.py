@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from common.images import open_image
-from common.script import one_line
-from llava.answers import SCORES, expected_score, parse_score
-from llava.asking import Asking, Pair, check_text, group_by_image
+from common.cli.errors import one_line
+from common.images.io import open_image
+from llava.score_parsing import SCORES, expected_score, parse_score
+from llava.scoring_config import Asking, Pair, check_text, group_by_image
 from llava.tokens import message
 
 TOP_LOGPROBS = 20

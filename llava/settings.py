@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
-from common.json_text import parse_json
-from common.settings import unknown_name
+from common.cli.settings import unknown_name
+from common.text.json_text import parse_json
 from llava.config import DEMO_TRAINING, FineTuning
 
 DEFAULTS = {  # where Trainer's own would surprise, or are not LLaVA's (Liu et al. 2023, arXiv 2310.03744, table 9)

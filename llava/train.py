@@ -18,11 +18,11 @@ if not __package__:  # started as a file: imports begin at the repository root
 import torch
 from transformers import TrainingArguments, set_seed
 
-from common.checkpoint import write_lines
-from common.device import keep_freed_memory
-from common.run import lock_folder, write_json
-from common.script import refuse_many_left_out, report_left_out, run_script
-from common.state import last_checkpoint, what_is_wrong
+from common.cli.errors import refuse_many_left_out, report_left_out, run_script
+from common.text.files import write_json, write_lines
+from common.training.device import keep_freed_memory
+from common.training.resume_state import last_checkpoint, what_is_wrong
+from common.training.run import lock_folder
 from llava.config import FineTuning
 from llava.conversations import Conversation, find_conversations
 from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image

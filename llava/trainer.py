@@ -11,12 +11,12 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 
-from common.hf_trainer import SteadyTrainer
-from common.images import open_image
-from common.length_groups import LengthGroupedSampler
+from common.images.io import open_image
+from common.training.hf_trainer import SteadyTrainer
+from common.training.length_sampler import LengthGroupedSampler
 from llava.dataset import ConversationDataset, Sample
 from llava.lora import PROJECTOR, part_of
-from llava.prefix import SharedImages
+from llava.prefix_cache import SharedImages
 from llava.tokens import Prompter
 
 

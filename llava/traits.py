@@ -9,7 +9,7 @@ eyes'), or behind them ('her hair is long and silver').
 import re
 from collections.abc import Sequence
 
-from common.bootstrap import bootstrap_interval
+from common.metrics.bootstrap import bootstrap_interval
 
 HAIR_COLOURS = {
     "black": ("black", "raven"),

@@ -151,18 +151,18 @@ def kill_and_resume(
 @pytest.fixture
 def second_step_is_bad(monkeypatch):
     """Every run's second optimizer step is found to have a loss that is not finite."""
-    import common.bad_steps
-    import common.hf_trainer
-    import common.loop
+    import common.training.hf_trainer
+    import common.training.nonfinite
+    import common.training.trainer
 
-    real, seen = common.bad_steps.found_bad, []
+    real, seen = common.training.nonfinite.found_bad, []
 
     def found(loss, norm):
         seen.append(loss)
         return "the loss" if len(seen) == 2 else real(loss, norm)
 
-    monkeypatch.setattr(common.loop, "found_bad", found)
-    monkeypatch.setattr(common.hf_trainer, "found_bad", found)
+    monkeypatch.setattr(common.training.trainer, "found_bad", found)
+    monkeypatch.setattr(common.training.hf_trainer, "found_bad", found)
 
 
 def flip_a_bit(path: Path) -> None:

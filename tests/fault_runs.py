@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from conftest import TINY_CLIP, TINY_RUN, draw_styles, steps_in
 
-from common.sample_data import create_sample_dataset
+from common.samples.layouts import create_sample_dataset
 
 
 @dataclass(frozen=True)

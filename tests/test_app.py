@@ -14,11 +14,11 @@ from test_blip2_gated_what_if import opened
 from torchvision.transforms.functional import pil_to_tensor
 
 import app
-from blip2_gated.recipe import save_full
-from blip2_gated.what_if import what_if
-from common.images import list_images, open_image
+from blip2_gated.checkpoint import save_full
+from blip2_gated.counterfactual import what_if
+from common.images.io import list_images, open_image
+from retrieval import build_index
 from style_comparator import main as compare_styles
-from vitp.retrieval import build_index
 from webpage import answers
 from webpage.models import Models
 

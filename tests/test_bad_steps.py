@@ -14,9 +14,9 @@ from conftest import ROOT, Normalised
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.batches import ShuffledBatches
-from common.loop import Trainer
-from common.plan import Plan, set_learning_rate
+from common.training.samplers import ShuffledBatches
+from common.training.schedule import Plan, set_learning_rate
+from common.training.trainer import Trainer
 
 COUNT, WIDTH = 24, 5
 

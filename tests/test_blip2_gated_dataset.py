@@ -12,12 +12,12 @@ from test_blip2_gated_train import arguments, tiny_blip2, vqa_data  # noqa: F401
 
 from blip2_gated import evaluate, inference, train
 from blip2_gated.backbone import read_blip2
-from blip2_gated.beginning import learn_to_read, learn_to_see
+from blip2_gated.checkpoint import load_gated
 from blip2_gated.dataset import DATASETS, Columns, Sample, VqaDataset, read_samples
 from blip2_gated.feature_cache import FeatureCache, keep_features
 from blip2_gated.prompts import IGNORED, PromptEncoder
-from blip2_gated.recipe import load_gated
-from common.image_store import ImageStore
+from blip2_gated.warm_start import learn_to_read, learn_to_see
+from common.images.cache import ImageStore
 
 COLUMNS = Columns()
 

@@ -7,7 +7,6 @@ import torch
 
 from blip2_gated.backbone import train_tokenizer
 from blip2_gated.dataset import Sample
-from blip2_gated.learner import GatedLearner, measure_loss
 from blip2_gated.losses import (
     answer_rows,
     consistency_loss,
@@ -17,8 +16,9 @@ from blip2_gated.losses import (
     style_hit_loss,
     style_masses,
 )
-from blip2_gated.measures import Answered, BlindGuess, measure_answers, normalise_answer, vqa_accuracy
-from blip2_gated.style_words import StyleWords
+from blip2_gated.metrics import Answered, BlindGuess, measure_answers, normalise_answer, vqa_accuracy
+from blip2_gated.style_vocabulary import StyleWords
+from blip2_gated.training_model import GatedLearner, measure_loss
 
 TEXTS = [f" {word}" for word in ("Fluent flat", "Fluent 3D", "Noto", "Cubism", "Realism", "study of hands", "flatly")]
 

@@ -9,7 +9,7 @@ from transformers import Blip2ForConditionalGeneration
 from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
 from blip2_gated.gates import GATES
 from blip2_gated.model import Blip2OPTGated, Features
-from blip2_gated.style_words import StyleWords
+from blip2_gated.style_vocabulary import StyleWords
 
 TEXTS = ["Question: In which style is this drawn? Answer: Noto\n", "Question: How many? Answer: two black cats\n"]
 CONFIG = {

@@ -18,9 +18,9 @@ from test_blip2_gated_model import CONFIG
 
 from blip2_gated import config, train
 from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
-from blip2_gated.recipe import load_gated
-from common.sample_data import create_sample_dataset
-from common.settings import read_settings
+from blip2_gated.checkpoint import load_gated
+from common.cli.settings import read_settings
+from common.samples.layouts import create_sample_dataset
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ import torch
 from llava_tiny import picture
 from test_blip2_gated_model import KINDS, build
 
+from blip2_gated.counterfactual import name_probabilities, what_if
 from blip2_gated.model import Features
-from blip2_gated.what_if import name_probabilities, what_if
 
 QUESTION = "In which style is this drawn?"
 

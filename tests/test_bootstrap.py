@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from common.bootstrap import bootstrap_interval, bootstrap_means
+from common.metrics.bootstrap import bootstrap_interval, bootstrap_means
 
 
 def test_bootstrap_against_scipy():

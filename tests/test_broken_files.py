@@ -20,20 +20,20 @@ from PIL import Image
 import config
 from blip2_gated.dataset import Columns
 from blip2_gated.dataset import read_samples as read_questions
+from clip.candidate_texts import read_texts
 from clip.pairs import find_pairs
-from clip.text_list import read_texts
-from common.checkpoint import load_model_file, read_tensors
-from common.images import open_image, path_below
-from common.script import one_line
-from common.settings import read_settings
+from common.cli.errors import one_line
+from common.cli.settings import read_settings
+from common.images.io import open_image, path_below
+from common.models.checkpoint_file import load_model_file, read_tensors
 from dataset import load_target
 from llava.conversations import find_conversations
-from llava.samples import read_samples
+from llava.eval_dataset import read_samples
+from llava.request_io import read_requests
 from llava.settings import read_training_settings
-from llava.tables import read_requests
-from vitp.annotations import index_lines, read_meta
 from vitp.dataset import image_size
 from vitp.json2jsonl import read_records, to_conversation
+from vitp.meta import index_lines, read_meta
 
 OFTEN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 

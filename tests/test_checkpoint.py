@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from common.checkpoint import load_model_file, read_tensors, save_model, write_atomically
+from common.models.checkpoint_file import load_model_file, read_tensors, save_model
+from common.text.files import write_atomically
 
 
 def test_round_trip_is_exact(tmp_path):

@@ -12,9 +12,9 @@ from PIL import Image
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs
 from clip.pairs import texts_of
 from clip.tokenizer import ClipTokenizer
-from common.augment import Augmentation, View
-from common.batches import ShuffledBatches
-from common.image_store import ImageStore
+from common.images.cache import ImageStore
+from common.images.transforms import Augmentation, View
+from common.training.samplers import ShuffledBatches
 
 
 def picture(path, colour="red", size=(20, 16)):

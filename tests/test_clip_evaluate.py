@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 from clip import evaluate
-from clip.charts import draw_both
+from clip.checkpoint import save_clip
+from clip.csv_labels import read_column
 from clip.dataset import PairDataset, find_pairs
-from clip.encode import encode_images, encode_pairs, encode_texts
-from clip.model import CLIPModel, save_clip
+from clip.embed import encode_images, encode_pairs, encode_texts
+from clip.model import CLIPModel
+from clip.plots import draw_both
 from clip.probes import class_vectors, linear_probe, zero_shot
-from clip.tables import read_column
-from common.image_store import ImageStore
+from common.images.cache import ImageStore
 
 COLOURS = {
     "red": (255, 0, 0),

@@ -12,8 +12,9 @@ from PIL import Image
 from tokenizers import Tokenizer
 from transformers import CLIPModel as TransformersCLIP
 
-from clip import export
-from clip.model import CLIPModel, load_clip, save_clip
+from clip.checkpoint import load_clip, save_clip
+from clip.model import CLIPModel
+from tools import export_clip
 
 TEXTS = ["a red house", "Two cats, asleep; under a tree!", "", "夕阳下的海 ☀", "word " * 100, "it's 3 o'clock"]
 
@@ -31,7 +32,9 @@ def weights(tmp_path_factory):
 def exported(weights):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    return weights.parent / "onnx", export.main(["--weights", str(weights), "--output", str(weights.parent / "onnx")])
+    return weights.parent / "onnx", export_clip.main(
+        ["--weights", str(weights), "--output", str(weights.parent / "onnx")]
+    )
 
 
 def run(file, given, values):
@@ -118,7 +121,7 @@ def test_a_text_tower_of_hugging_face(tmp_path):
     BertModel(config).save_pretrained(folder)
     model = CLIPModel("small", image_size=32, text_tower=str(folder)).eval()
     save_clip(tmp_path / "clip.pth", model)
-    export.main(["--weights", str(tmp_path / "clip.pth"), "--output", str(tmp_path / "onnx")])
+    export_clip.main(["--weights", str(tmp_path / "clip.pth"), "--output", str(tmp_path / "onnx")])
     texts = ["红色的房子", "两只猫在树下睡觉"]
     tokenizer = Tokenizer.from_file(str(tmp_path / "onnx" / "tokenizer.json"))
     tokens = np.array([one.ids for one in tokenizer.encode_batch(texts)], dtype=np.int64)
@@ -132,7 +135,7 @@ def test_timm_opens_the_image_tower(tower, tmp_path):
     torch.manual_seed(1)
     model = CLIPModel("small", image_tower=tower, image_size=64).eval()
     save_clip(tmp_path / "clip.pth", model)
-    export.main(["--weights", str(tmp_path / "clip.pth"), "--output", str(tmp_path / "timm"), "--format", "timm"])
+    export_clip.main(["--weights", str(tmp_path / "clip.pth"), "--output", str(tmp_path / "timm"), "--format", "timm"])
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
     image = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -142,11 +145,11 @@ def test_timm_opens_the_image_tower(tower, tmp_path):
 
 
 def test_transformers_folder_and_what_has_no_such_form(weights, tiny_clip, tmp_path):
-    export.main(["--weights", str(tiny_clip), "--output", str(tmp_path / "hf"), "--format", "transformers"])
+    export_clip.main(["--weights", str(tiny_clip), "--output", str(tmp_path / "hf"), "--format", "transformers"])
     one, other = TransformersCLIP.from_pretrained(tmp_path / "hf"), TransformersCLIP.from_pretrained(tiny_clip)
     for name, tensor in other.state_dict().items():
         assert torch.equal(one.state_dict()[name], tensor)
     with pytest.raises(ValueError, match="has no bias"):
-        export.main(["--weights", str(weights), "--output", str(tmp_path / "a"), "--format", "transformers"])
+        export_clip.main(["--weights", str(weights), "--output", str(tmp_path / "a"), "--format", "transformers"])
     with pytest.raises(ValueError, match="image tower is open_clip's, not timm's"):
-        export.main(["--weights", str(weights), "--output", str(tmp_path / "b"), "--format", "timm"])
+        export_clip.main(["--weights", str(weights), "--output", str(tmp_path / "b"), "--format", "timm"])

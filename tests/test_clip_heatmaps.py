@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from clip.attention_maps import attend, finish_block, project, tokens_before
+from clip.heatmap_overlay import overlay, side_by_side
 from clip.heatmaps import enlarge, heatmap, methods_of
 from clip.model import CLIPModel
-from clip.pictures import overlay, side_by_side
-from common.contact_sheet import Cell, contact_sheet, font_for, wrap
+from common.images.contact_sheet import Cell, contact_sheet, font_for, wrap
 
 TRANSFORMER = ("grad_eclip", "legrad", "surgery", "chefer")
 

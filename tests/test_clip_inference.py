@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from clip.candidate_texts import read_texts, true_texts
+from clip.checkpoint import load_clip, save_clip
 from clip.inference import heatmap_names, main, rank_texts
-from clip.model import CLIPModel, load_clip, save_clip
-from clip.text_list import read_texts, true_texts
-from common.sample_data import create_sample_dataset
+from clip.model import CLIPModel
+from common.samples.layouts import create_sample_dataset
 
 
 def write_lines(path, rows):

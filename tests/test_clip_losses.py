@@ -11,7 +11,8 @@ from open_clip.loss import SigLipLoss
 from torch.nn.parallel import DistributedDataParallel
 
 from clip.losses import clip_loss, positive_pairs, siglip_loss
-from clip.model import CLIPLearner, CLIPModel
+from clip.model import CLIPModel
+from clip.training_model import CLIPLearner
 
 
 def vectors(count=6, width=5, seed=0):

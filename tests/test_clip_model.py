@@ -20,8 +20,9 @@ from transformers import (
 )
 from transformers import CLIPModel as TransformersCLIP
 
+from clip.checkpoint import load_clip, save_clip
 from clip.huggingface import read_huggingface, to_open_clip_names, to_transformers_names, write_huggingface
-from clip.model import CLIPModel, load_clip, save_clip
+from clip.model import CLIPModel
 from clip.optimizer import layer_scales, parameter_groups
 
 TEXTS = ["a red house", "two cats sleep under a tree in the garden", "夕阳下的海"]

@@ -14,13 +14,13 @@ from open_clip.tokenizer import SimpleTokenizer
 from clip import optimized_metadata
 from clip.optimized_metadata import main, optimise_record
 from clip.persona import sentence as persona_sentence
-from clip.persona.looks import find_looks
+from clip.persona.appearance import find_looks
+from clip.persona.lexicon import TRAIT_NOUNS
 from clip.persona.person import find_traits
 from clip.persona.text import clean_name, clean_text
-from clip.persona.words import TRAIT_NOUNS
-from common import sample_data
-from common.sample_data import create_sample_dataset
-from common.sample_portraits import EXPRESSIONS, random_portrait
+from common.samples import layouts
+from common.samples.layouts import create_sample_dataset
+from common.samples.portraits import EXPRESSIONS, random_portrait
 
 # Everything a sentence says; what is not listed must not be found. Keys: "hair colour", "eyes style", "clothing", ...
 LOOKS = [
@@ -440,7 +440,7 @@ def test_drawn_characters_are_read_as_they_were_drawn(tmp_path):
     pairs = []
     for index, row in enumerate((tmp_path / "metadata.jsonl").read_text(encoding="utf-8").splitlines()):
         line = optimise_record(json.loads(row))
-        drawn = random_portrait(sample_data._random(3, "portrait", index), line["character"])
+        drawn = random_portrait(layouts._random(3, "portrait", index), line["character"])
         pairs.append(
             (
                 flat_line(line),

@@ -13,8 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clip import config, train
+from clip.checkpoint import load_clip
 from clip.dataset import create_sample_dataset
-from clip.model import CLIPModel, load_clip
+from clip.model import CLIPModel
 
 
 @pytest.fixture

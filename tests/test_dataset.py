@@ -6,8 +6,8 @@ import torch
 from conftest import draw_styles
 from PIL import Image
 
-from common.augment import Augmentation, View, redraw, square
-from common.image_store import ImageStore
+from common.images.cache import ImageStore
+from common.images.transforms import Augmentation, View, redraw, square
 from dataset import (
     StyleBatches,
     StyleDataset,

@@ -11,10 +11,10 @@ from test_vitp_train import parts  # noqa: F401  a fixture
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import estimate
-from common.dry_run import DryRun, dry_step
-from common.sharding import divide, ring
-from common.training_step import TrainingStep, adamw, take_step, with_values, without_values
+from tools.estimate import estimate
+from tools.estimate.dry_run import DryRun, dry_step
+from tools.estimate.sharding import divide, ring
+from tools.estimate.training_step import TrainingStep, adamw, take_step, with_values, without_values
 
 WIDE, HIDDEN = 40, 300
 

@@ -11,9 +11,9 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-import export
 from model import VisionStyleEncoder
 from style_encoder import load_encoder, read_image, save_encoder
+from tools import export_style
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def weights(tmp_path_factory):
 def exported(weights):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    result = export.main(["--weights", str(weights), "--output", str(weights.parent / "onnx")])
+    result = export_style.main(["--weights", str(weights), "--output", str(weights.parent / "onnx")])
     return weights.parent / "onnx", result
 
 
@@ -72,7 +72,7 @@ def test_the_file_says_how_it_was_checked_and_nothing_of_this_machine(exported):
     assert facts["differences"] == result["differences"] and set(facts["differences"]) == set(facts["outputs"])
     assert 0 < max(facts["differences"].values()) < 1e-4
     written = (folder / "style_encoder.onnx").read_bytes()
-    for place in (export.__file__, torch.__file__, str(folder)):
+    for place in (export_style.__file__, torch.__file__, str(folder)):
         assert place.rsplit("/", 1)[0].encode() not in written
 
 
@@ -100,16 +100,16 @@ def test_the_pages_example_needs_no_code_of_ours(weights, exported, size, tmp_pa
 
 def test_a_file_that_differs_is_not_written(weights, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr("common.onnx_file.TOLERANCE", 0.0)
+    monkeypatch.setattr("common.models.onnx_export.TOLERANCE", 0.0)
     with pytest.raises(ValueError, match="not written, it would differ from PyTorch"):
-        export.main(["--weights", str(weights), "--output", str(tmp_path / "out")])
+        export_style.main(["--weights", str(weights), "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
 def test_without_the_packages_one_line_says_what_to_install(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("common.onnx_file.find_spec", lambda name: None)
+    monkeypatch.setattr("common.models.onnx_export.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install -r requirements-export.txt"):
-        export.main(["--weights", str(weights), "--output", str(tmp_path / "out")])
+        export_style.main(["--weights", str(weights), "--output", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize("name, size", [("test_efficientnet", 48), ("test_vit", 48), ("test_vit", None)])
@@ -117,7 +117,9 @@ def test_timm_opens_the_backbone(name, size, tmp_path):
     torch.manual_seed(1)
     encoder = VisionStyleEncoder(name, image_size=size, style_width=8).eval()
     save_encoder(tmp_path / "encoder.pth", encoder)
-    export.main(["--weights", str(tmp_path / "encoder.pth"), "--output", str(tmp_path / "timm"), "--format", "timm"])
+    export_style.main(
+        ["--weights", str(tmp_path / "encoder.pth"), "--output", str(tmp_path / "timm"), "--format", "timm"]
+    )
     assert sorted(path.name for path in (tmp_path / "timm").iterdir()) == ["config.json", "model.safetensors"]
     assert str(tmp_path) not in (tmp_path / "timm" / "config.json").read_text()
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()

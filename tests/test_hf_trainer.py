@@ -9,8 +9,8 @@ from conftest import Normalised
 from torch import nn
 from transformers import TrainingArguments
 
-from common.hf_trainer import SteadyTrainer
-from common.state import last_checkpoint, what_is_wrong
+from common.training.hf_trainer import SteadyTrainer
+from common.training.resume_state import last_checkpoint, what_is_wrong
 
 COUNT, WIDTH, BATCH = 24, 5, 4
 ROWS = torch.randn(COUNT, WIDTH, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from common.image_index import CACHE, ImageIndex, key_of
+from common.vectors.image_index import CACHE, ImageIndex, key_of
 
 
 class Encoder:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.image_store import ImageStore
+from common.images.cache import ImageStore
 
 
 @pytest.fixture

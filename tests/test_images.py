@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import images
-from common.images import list_images, open_image
+from common.images import io as image_io
+from common.images.io import list_images, open_image
 
 
 def save(path, array, mode=None, **options):
@@ -106,7 +106,7 @@ def test_bad_files_are_named(tmp_path):
 
 
 def test_decompression_bomb_is_refused_before_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(image_io, "MAX_PIXELS", 100)
     Image.new("1", (20, 20)).save(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match=r"bomb.png: 20x20 pixels, more than the 100 allowed"):
         open_image(tmp_path / "bomb.png")

@@ -10,12 +10,12 @@ from llava_tiny import picture, write_internvl, write_llava, write_llava_next, w
 
 from llava import config, inference
 from llava.analyzer import LlavaAnalyzer
-from llava.answers import expected_score, option_probabilities, parse_analysis, parse_score
-from llava.asking import Asking
 from llava.config import PROMPTS, VICUNA_SYSTEM
 from llava.model import LoadedModel, choose_attention, choose_dtype, load_model
-from llava.prefix import SharedImages
+from llava.prefix_cache import SharedImages
 from llava.sampling import SeededSampling, keep_top
+from llava.score_parsing import expected_score, option_probabilities, parse_analysis, parse_score
+from llava.scoring_config import Asking
 from llava.tokens import Prompter
 
 SHORT = Asking(description_tokens=8, analysis_tokens=8, tries=2)

@@ -15,10 +15,10 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from llava import evaluate
 from llava.build import build_tokenizer
-from llava.measures import keyword_hits, rank_agreement, recall_at, score_quality
+from llava.eval_dataset import draw_mismatches, read_samples
+from llava.metrics import keyword_hits, rank_agreement, recall_at, score_quality
 from llava.report import as_words
-from llava.samples import draw_mismatches, read_samples
-from llava.sentences import SentenceEncoder
+from llava.sentence_encoder import SentenceEncoder
 from llava.traits import extract_traits, trait_accuracy
 
 

@@ -12,7 +12,7 @@ from llava_tiny import picture
 from PIL import Image
 
 from llava import inference
-from llava.asking import Asking
+from llava.scoring_config import Asking
 from llava.server import ServerAnalyzer
 
 

@@ -18,12 +18,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from llava import merge_lora, train
 from llava.analyzer import LlavaAnalyzer
-from llava.asking import Asking
 from llava.config import VICUNA_SYSTEM
 from llava.conversations import find_conversations
 from llava.dataset import Collator, ConversationDataset, check_conversations, split_by_image, tokenise
 from llava.lora import choose_what_learns
 from llava.model import load_model, stop_words
+from llava.scoring_config import Asking
 from llava.settings import read_training_settings
 from llava.tokens import Prompter
 

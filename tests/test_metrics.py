@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import metrics
-from common.metrics import csls, pair_auc, retrieval_metrics
+from common.metrics import embedding
+from common.metrics.embedding import csls, pair_auc, retrieval_metrics
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_sampled_auc_is_close(data, monkeypatch):
     vectors, labels = data
     unit = F.normalize(vectors, dim=1).repeat(10, 1)
     exact = pair_auc(unit, labels.repeat(10))
-    monkeypatch.setattr(metrics, "MAX_PAIRS", 50_000)
+    monkeypatch.setattr(embedding, "MAX_PAIRS", 50_000)
     assert abs(pair_auc(unit, labels.repeat(10)) - exact) < 0.02
 
 

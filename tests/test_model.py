@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.vision import VisionTower
+from common.models.backbone import VisionTower
 from model import StyleLearner, VisionStyleEncoder
 
 BACKBONES = {

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.plots import neighbour_grid, plot_curves
+from common.training.plots import neighbour_grid, plot_curves
 
 
 def test_curves_are_drawn_for_whatever_the_history_holds(tmp_path):

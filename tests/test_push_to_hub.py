@@ -9,16 +9,17 @@ import yaml
 from test_blip2_gated_train import tiny_blip2, vqa_data  # noqa: F401
 from transformers import CLIPModel as TransformersCLIP
 
-import push_to_hub
-from blip2_gated.recipe import build_gated, load_gated, make_recipe, save_gated
-from clip.model import CLIPModel, load_clip, save_clip
-from common import hub
-from common.checkpoint import load_model_file
-from common.hub import files_to_upload, is_place, without_places
-from common.image_encoders import open_encoder
-from common.model_folder import is_hub_name, load_model
-from common.settings import read_settings
+from blip2_gated.checkpoint import build_gated, load_gated, make_recipe, save_gated
+from clip.checkpoint import load_clip, save_clip
+from clip.model import CLIPModel
+from common.cli.settings import read_settings
+from common.models import hub
+from common.models.checkpoint_file import load_model_file
+from common.models.hub import files_to_upload, is_place, without_places
+from common.models.model_folder import is_hub_name, load_model
+from retrieval.encoders import open_encoder
 from style_encoder import load_encoder
+from tools import push_to_hub
 
 CPU = torch.device("cpu")
 
@@ -329,7 +330,7 @@ def test_a_name_of_the_hub_is_fetched(trained, tmp_path, monkeypatch):
         asked.append((name, allow_patterns))
         return str(tmp_path / "hub")
 
-    monkeypatch.setattr("common.model_folder.snapshot_download", fetch)
+    monkeypatch.setattr("common.models.model_folder.snapshot_download", fetch)
     encoder, content = load_encoder("me/style", CPU)
     assert asked == [("me/style", ["config.json", "model.safetensors", "facts.safetensors"])]
     assert same(dict(encoder.state_dict()), dict(load_encoder(trained[0], CPU)[0].state_dict()))

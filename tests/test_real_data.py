@@ -5,7 +5,7 @@ from conftest import TINY_RUN
 
 import style_comparator
 import train
-from common.image_store import ImageStore
+from common.images.cache import ImageStore
 from dataset import find_samples, split_samples
 from evaluate_style import score
 from model import colour_histogram

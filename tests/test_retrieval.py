@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import coverage_error, top_k_accuracy_score
 
-from common import retrieval
-from common.retrieval import (
+from common.metrics import retrieval
+from common.metrics.retrieval import (
     chance_ranks,
     chance_recall,
     rank_both_ways,

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from common.hash_text import hash_text
-from common.sample_data import CHINESE_STYLES, LAYOUTS, PORTRAIT_STYLES, contact_sheet, create_sample_dataset
-from common.sample_portraits import EYES, HAIR, random_portrait
-from common.sample_scenes import BACKGROUNDS, CHINESE, NUMBERS, RELATIONS, questions, random_scene, single_scene
-from common.sample_shapes import COLOURS, KINDS
-from common.sample_styles import STYLES, Canvas
+from common.samples.hash_text_encoder import hash_text
+from common.samples.layouts import CHINESE_STYLES, LAYOUTS, PORTRAIT_STYLES, contact_sheet, create_sample_dataset
+from common.samples.portraits import EYES, HAIR, random_portrait
+from common.samples.scenes import BACKGROUNDS, CHINESE, NUMBERS, RELATIONS, questions, random_scene, single_scene
+from common.samples.shapes import COLOURS, KINDS
+from common.samples.styles import STYLES, Canvas
 
 SIZE = 32  # pixels a side, where only the files matter
 

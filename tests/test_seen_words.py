@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from common.seen_words import teach_words
+from common.samples.word_pretraining import teach_words
 
 TEXTS = ["A red thing.", "a blue thing", "red, blue", "a thing"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.settings import read_settings
+from common.cli.settings import read_settings
 
 SOURCE = """
 NAME: str = "a"  # what it is called

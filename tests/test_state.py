@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from common.state import last_checkpoint, swap_in, what_is_wrong, whole_or_nothing, whole_state, write_checksums
+from common.training.resume_state import (
+    last_checkpoint,
+    swap_in,
+    what_is_wrong,
+    whole_or_nothing,
+    whole_state,
+    write_checksums,
+)
 
 DAMAGE = {
     "one bit": lambda file: file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]),

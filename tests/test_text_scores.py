@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from rouge_score.tokenize import tokenize
 
-from common.text_scores import WordTokenizer, has_chinese, text_scores
+from common.metrics.text import WordTokenizer, has_chinese, text_scores
 
 
 def test_equal_and_unrelated_texts():

@@ -15,7 +15,7 @@ from PIL import Image
 import config
 import model
 import train
-from common.plan import Plan, set_learning_rate
+from common.training.schedule import Plan, set_learning_rate
 from style_encoder import load_encoder
 
 DROPOUT = ["--dropout", "0.2", "--drop_path", "0.1", "--ema_decay", "0.9"]
@@ -291,7 +291,7 @@ def test_a_folder_that_becomes_read_only_leaves_the_state_before(run_arguments, 
         raise PermissionError(1, "Operation not permitted", str(last))
 
     with monkeypatch.context() as patch:
-        patch.setattr("common.loop.swap_in", refused)
+        patch.setattr("common.training.trainer.swap_in", refused)
         with pytest.raises(OSError, match="could not be written.*not permitted.*the state before is untouched"):
             train.main([*run_arguments, "--resume"])
     assert train.main([*run_arguments, "--resume"])["epochs"] == 2

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vitp.annotations import Skipped, read_meta
+from common.images.tiling import Tiling
 from vitp.batching import Collator, PackedDataset
 from vitp.conversation import IGNORED, INTERNVL_SYSTEM, ChatTemplate, prepare_tokenizer
 from vitp.dataset import InstructionDataset
 from vitp.demo import train_tokenizer
-from vitp.tiling import Tiling
+from vitp.meta import Skipped, read_meta
 
 TILING = Tiling(28, tokens=4, max_tiles=6)
 

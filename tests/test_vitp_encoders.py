@@ -9,14 +9,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import InternVLVisionConfig, InternVLVisionModel
 
+from clip.checkpoint import save_clip
 from clip.huggingface import write_huggingface
-from clip.model import CLIPModel, save_clip
-from common.image_encoders import open_encoder
-from common.image_vectors import POOLINGS, Tokens
+from clip.model import CLIPModel
+from common.models.pooling import POOLINGS
+from common.models.timm_tokens import Tokens
 from model import VisionStyleEncoder
+from retrieval.encoders import open_encoder
 from style_encoder import save_encoder
-from vitp.internvl_keys import vit_from_transformers
-from vitp.parts import build_model
+from vitp.compose import build_model
+from vitp.key_mapping import vit_from_transformers
 
 
 @pytest.fixture

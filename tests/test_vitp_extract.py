@@ -10,8 +10,8 @@ from test_vitp_model import internvl_folder, tiny_model
 from transformers import AutoImageProcessor, AutoModel, InternVLVisionModel
 
 from vitp.extract_vit import main
-from vitp.internvl_keys import vit_from_transformers, vit_to_transformers
-from vitp.vit import load_vit, read_vit
+from vitp.key_mapping import vit_from_transformers, vit_to_transformers
+from vitp.vision_encoder import load_vit, read_vit
 
 PIXELS = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
 
@@ -201,7 +201,7 @@ def test_a_timm_encoder_keeps_its_own_names(tmp_path):
     from test_vitp_model import TEXT
     from transformers import Qwen2Config
 
-    from vitp.parts import build_model
+    from vitp.compose import build_model
 
     Qwen2Config(**TEXT).save_pretrained(tmp_path / "llm")
     model, _ = build_model("test_vit", str(tmp_path / "llm"), 64)

@@ -14,13 +14,12 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from common.image_encoders import open_encoder
-from common.images import list_images, open_image
-from vitp.retrieval import extract_features
-from vitp.retrieval.extraction import Extractor
-from vitp.retrieval.feature_files import Features, read_features
-from vitp.retrieval.reading import ImageFiles, collate, read_batches
-from vitp.tiling import cut_tiles
+from common.images.io import list_images, open_image
+from common.images.tiling import cut_tiles
+from common.vectors.image_loader import ImageFiles, collate, read_batches
+from common.vectors.shards import Features, read_features
+from retrieval import extract_features
+from retrieval.encoders import open_encoder, open_extractor
 
 VIT = "test_vit:random"
 
@@ -107,7 +106,7 @@ def test_more_processes_than_shards(folder, tmp_path):
 def test_two_processes_make_one_file(folder, tmp_path):
     command = [
         sys.executable,
-        str(ROOT / "vitp/retrieval/extract_features.py"),
+        str(ROOT / "retrieval/extract_features.py"),
         "--image_dir",
         str(folder),
         "--output",
@@ -136,7 +135,7 @@ def test_a_killed_run_goes_on(folder, tmp_path):
     extract(folder, tmp_path / "whole", "--shard_size", "2")
     command = [
         sys.executable,
-        str(ROOT / "vitp/retrieval/extract_features.py"),
+        str(ROOT / "retrieval/extract_features.py"),
         "--image_dir",
         str(folder),
         "--output",
@@ -213,7 +212,7 @@ def test_a_list_gives_the_order(folder, tmp_path):
 def test_tiles_are_averaged(folder, tmp_path):
     path = tmp_path / "wide.png"
     Image.effect_noise((400, 200), 90).convert("RGB").save(path)
-    extractor = Extractor(VIT, tiles=4, image_size=32, device="cpu")
+    extractor = open_extractor(VIT, tiles=4, image_size=32, device="cpu")
     encoder = extractor.encoder
     tiles = cut_tiles(open_image(path), 32, max_tiles=4)
     assert len(tiles) == 3  # two and the thumbnail

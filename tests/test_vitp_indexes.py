@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from vitp.retrieval import indexes
-from vitp.retrieval.indexes import ExactIndex, GpuIndex, build_index, factory
-from vitp.retrieval.whitening import unit
+from common.vectors import faiss_index
+from common.vectors.faiss_index import ExactIndex, GpuIndex, build_index, factory
+from common.vectors.shards import unit
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_exact_search_is_a_sort(vectors, queries, name, k):
 
 
 def test_exact_search_in_small_pieces(vectors, queries, monkeypatch):
-    monkeypatch.setattr(indexes, "QUERY_ROWS", 3)
+    monkeypatch.setattr(faiss_index, "QUERY_ROWS", 3)
     scores, places = ExactIndex(blocks(vectors), torch.device("cpu")).search(queries, 9)
     np.testing.assert_array_equal(places, sorted_places(vectors, queries, 9))
     halves = ExactIndex(lambda: (block.astype(np.float16) for block in blocks(vectors)()))

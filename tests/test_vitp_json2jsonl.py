@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from vitp.annotations import read_meta
 from vitp.conversation import read_conversation
 from vitp.json2jsonl import PROMPTS, main, read_records
+from vitp.meta import read_meta
 
 LLAVA = [
     {

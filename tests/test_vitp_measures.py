@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from vitp.retrieval.feature_files import Features
-from vitp.retrieval.labels import read_labels
-from vitp.retrieval.measures import Images, Truth, query_values, summarise
+from common.vectors.shards import Features
+from retrieval.labels import read_labels
+from retrieval.metrics import Images, Truth, query_values, summarise
 
 
 def images(labels, digests=None, paths=None, side="q"):

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from vitp.load import fit_to_images, load_model
+from vitp.checkpoint import fit_to_images, load_model
 from vitp.model import VisualInstructionConfig, VisualInstructionModel, set_drop_path
 from vitp.token_masking import build_masking
 

@@ -7,8 +7,8 @@ import torch
 from test_vitp_model import CONTEXT_ID, TEXT, internvl_folder, tiny_model
 from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config
 
-from vitp.load import fit_to_images, load_model
-from vitp.parts import build_model
+from vitp.checkpoint import fit_to_images, load_model
+from vitp.compose import build_model
 
 
 @pytest.fixture

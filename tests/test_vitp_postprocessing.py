@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from vitp.retrieval.diffusion import Diffusion, conjugate_gradients
-from vitp.retrieval.expansion import augment_gallery, expand, neighbours_of
-from vitp.retrieval.indexes import build_index
-from vitp.retrieval.ranking import Postprocessing, Ranker
-from vitp.retrieval.reciprocal import Reciprocal
-from vitp.retrieval.whitening import fit_whitening, unit
+from common.vectors.faiss_index import build_index
+from common.vectors.shards import unit
+from retrieval.diffusion import Diffusion, conjugate_gradients
+from retrieval.k_reciprocal import Reciprocal
+from retrieval.query_expansion import augment_gallery, expand, neighbours_of
+from retrieval.ranking import Postprocessing, Ranker
+from retrieval.whitening import fit_whitening
 
 
 def clusters(count=60, width=8, kinds=6, seed=0, noise=0.6):

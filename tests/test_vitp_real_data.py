@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.images import open_image
-from vitp.retrieval import evaluate_retrieval
+from common.images.io import open_image
+from retrieval import evaluate_retrieval
 
 
 @pytest.mark.parametrize("task, published", [("by_content", 0.60), ("by_style", 0.34)])

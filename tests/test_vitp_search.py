@@ -9,11 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from clip.model import CLIPModel, save_clip
-from common.images import list_images, open_image
-from vitp.retrieval import build_index, collection, evaluate_retrieval, extract_features, search
-from vitp.retrieval.collection import Collection
-from vitp.retrieval.extraction import Extractor
+from clip.checkpoint import save_clip
+from clip.model import CLIPModel
+from common.images.io import list_images, open_image
+from common.vectors import vector_store
+from common.vectors.extractor import Extractor
+from common.vectors.vector_store import Collection
+from retrieval import build_index, evaluate_retrieval, extract_features, search
+from retrieval.encoders import open_extractor
 
 VIT = "test_vit:random"
 
@@ -48,7 +51,7 @@ def found_by(place, *queries, k=24, text=()):
 
 @cache
 def reference():
-    return Extractor(VIT, "mean", image_size=32, device="cpu")
+    return open_extractor(VIT, pooling="mean", image_size=32, device="cpu")
 
 
 def expected_by(folder, query):
@@ -60,7 +63,7 @@ def expected_by(folder, query):
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw", "IVF2,Flat"])
 def test_images_come_and_go(folder, tmp_path, kind, monkeypatch):
     """After every change an index that was kept up to date finds what one made from nothing does."""
-    monkeypatch.setattr(collection, "SHARD_SIZE", 7)
+    monkeypatch.setattr(vector_store, "SHARD_SIZE", 7)
     place, query = tmp_path / "index", folder / "class_1" / "001.png"
     assert index(folder, place, "--kind", kind) == {"added": 24, "removed": 0, "images": 24}
     if "ivf" in kind.lower():  # every cluster is looked into: exact
@@ -105,7 +108,7 @@ def test_what_is_deleted_and_comes_back_is_not_encoded_again(folder, tmp_path, m
 
 
 def test_many_deleted_images_hide_nothing(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(collection, "MOST_REMOVED", 0.9)  # no new shards
+    monkeypatch.setattr(vector_store, "MOST_REMOVED", 0.9)  # no new shards
     place, query = tmp_path / "index", folder / "class_3" / "003.png"
     index(folder, place)
     for path in sorted((folder / "class_3").iterdir())[1:]:
@@ -115,7 +118,7 @@ def test_many_deleted_images_hide_nothing(folder, tmp_path, monkeypatch):
 
 
 def test_an_update_that_was_stopped(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(collection, "SHARD_SIZE", 5)
+    monkeypatch.setattr(vector_store, "SHARD_SIZE", 5)
     place, real = tmp_path / "index", Extractor.vectors
     calls = []
 

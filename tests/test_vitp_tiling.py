@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitp.tiling import IMAGENET_MEAN, IMAGENET_STD, choose_grid, count_tiles, cut_tiles, to_pixel_values
+from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, choose_grid, count_tiles, cut_tiles, to_pixel_values
 
 GOLDEN = [  # sizes, (grid, tiles) at most 6, (grid, tiles) at most 12; 256 tokens a tile
     ([(448, 448), (512, 512)], ((1, 1), 1), ((1, 1), 1)),

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from test_vitp_model import internvl_folder
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from common.sample_data import create_sample_dataset
+from common.samples.layouts import create_sample_dataset
+from retrieval import compare_encoders
 from vitp import demo, inference
 from vitp.conversation import prepare_tokenizer
 from vitp.inference import Answerer
@@ -280,7 +281,7 @@ def test_lora(parts, tmp_path, ranks, held):
     """The checkpoint holds the additions and all that learns whole; the output folder is a model with them added."""
     from peft import PeftModel
 
-    from vitp.load import load_model
+    from vitp.checkpoint import load_model
 
     main(flags(parts, tmp_path / "start", max_steps=1, learning_rate=0, weight_decay=0))
     command = flags(parts, tmp_path / "lora", save_steps=2, learning_rate=1e-2, **ranks)
@@ -362,7 +363,10 @@ def test_demo(tmp_path, monkeypatch, capsys):
 
     assert result["accuracy"] == pytest.approx(sum(map(right, answers)) / len(answers))
     assert "unseen drawings" in capsys.readouterr().out
-    untrained, trained = (result["retrieval"][name] for name in ("untrained", "trained"))
+    sides = [f"--{side}_dir={demo.FOLDER / 'retrieval' / side}" for side in ("query", "gallery")]
+    encoders = ["--encoders", f"untrained={demo.UNTRAINED}", f"trained={demo.OUTPUT}"]
+    scores = compare_encoders.main([*sides, "--output_dir", str(tmp_path / "scores"), *encoders])
+    untrained, trained = (scores[name] for name in ("untrained", "trained"))
     assert untrained["queries"] == trained["queries"] == 32 and untrained["gallery"] == 64
     before, after = weights(demo.UNTRAINED), weights(tmp_path / demo.OUTPUT)
     assert before.keys() == after.keys() and not same(before, after)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from common.state import last_checkpoint
+from common.training.resume_state import last_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
-from common.settings import unknown_name
+from common.cli.settings import unknown_name
 
 SHIPPED = Path(__file__).parent / "configs"
 

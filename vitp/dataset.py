@@ -15,11 +15,11 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from common.images import open_image
-from common.json_text import parse_json
-from vitp.annotations import Skipped, Source, index_lines, repeat
+from common.images.io import open_image
+from common.images.tiling import Tiling
+from common.text.json_text import parse_json
 from vitp.conversation import IGNORED, ChatTemplate, Conversation, Tokens, expand_images, read_conversation
-from vitp.tiling import Tiling
+from vitp.meta import Skipped, Source, index_lines, repeat
 
 Sample = dict[str, torch.Tensor | str]
 

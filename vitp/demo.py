@@ -1,15 +1,13 @@
-"""What `train.py --demo` trains, on what, how well it then answers, and what its vision encoder has gained.
+"""What `train.py --demo` trains, on what, and how well it then answers.
 
 drawings of single things -> questions, tokenizer, two small config.json, flags for train.py -> answers about unseen
-drawings against the truth; vision encoder before and after -> other unseen drawings, found by kind
+drawings against the truth; retrieval/compare_encoders.py then compares the vision encoder before and after
 """
 
-import contextlib
-import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +16,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import InternVLVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
-from common.images import open_image
-from common.run import write_json
-from common.sample_scenes import BACKGROUNDS, POSITIONS, single_scene
-from common.sample_shapes import KINDS
-from common.sample_styles import STYLES
-from vitp import extract_vit
+from common.images.io import open_image
+from common.samples.scenes import BACKGROUNDS, POSITIONS, single_scene
+from common.samples.shapes import KINDS
+from common.samples.styles import STYLES
+from common.text.files import write_json
 from vitp.conversation import INTERNVL_SYSTEM
 from vitp.inference import Answerer
-from vitp.retrieval import evaluate_retrieval, extract_features
 
 FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
 UNTRAINED = FOLDER / "untrained"  # the model as it begins
@@ -147,42 +143,6 @@ def examine(folder: str, batch_size: int = 50) -> dict:
     for one in shown[: len(QUESTIONS)]:
         print(f"  {one['image']}: {one['question']} -> {one['answer']} (truth: {one['truth']})")
     return result
-
-
-def compare_encoders(folder: str) -> dict:
-    """Retrieval by the encoders of UNTRAINED and `folder` -> {"retrieval": {"untrained" | "trained": measures}}."""
-    images = [("--image_dir", str(FOLDER / "retrieval" / side)) for side in ("query", "gallery")]
-    found = {
-        name: retrieve(where, *images, Path(folder) / "vit" / name)
-        for name, where in (("untrained", UNTRAINED), ("trained", folder))
-    }
-    queries = found["trained"]["queries"]
-    print(f"retrieval by the vision encoder alone, {queries} unseen drawings ask for others of their kind:")
-    print(f"  {'':12}" + "".join(f"{name:>12}" for name in ("Top-1", "Top-5", "mAP", "MAP@R")))
-    for name, one in found.items():
-        print(f"  {name:12}" + "".join(f"{one[measure]:12.3f}" for measure in ("Top-1", "Top-5", "mAP", "MAP@R")))
-    print(f"  {'chance':12}" + "".join(f"{found['trained']['chance'][name]:12.3f}" for name in ("Top-1", "Top-5")))
-    write_json(Path(folder) / "retrieval.json", found)
-    return {"retrieval": found}
-
-
-def retrieve(
-    checkpoint: str | Path, query: Sequence[str], gallery: Sequence[str], output: Path, labels: Sequence[str] = ()
-) -> dict:
-    """The encoder of `checkpoint`, written to <output>.pth, asks the gallery -> what evaluate_retrieval.py finds.
-
-    query, gallery: flags of extract_features.py that name the images; labels: those of evaluate_retrieval.py that name
-    their classes, otherwise their folders.
-    """
-    weights, features = output.with_name(f"{output.name}.pth"), []
-    with contextlib.redirect_stdout(io.StringIO()):
-        extract_vit.main([str(checkpoint), str(weights)])
-        for side, images in (("query", query), ("gallery", gallery)):
-            file = output.with_name(f"{output.name}_{side}.npz")
-            file.unlink(missing_ok=True)  # of an earlier run, by other weights
-            extract_features.main([*images, "--output", str(file), "--vit_checkpoint", str(weights)])
-            features += [f"--{side}_features", str(file)]
-        return evaluate_retrieval.main([*features, *labels, "--top_k", "1", "5"])
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:

@@ -23,13 +23,12 @@ from safetensors.torch import save_file
 from transformers import AutoModel, GotOcr2ImageProcessor
 from transformers.utils import logging
 
-from common.checkpoint import write_atomically
-from common.run import write_json
-from common.script import run_script
-from common.timm_folder import write_timm_folder
-from vitp.internvl_keys import Weights, vit_from_transformers, vit_to_timm
+from common.cli.errors import run_script
+from common.models.timm_folder import write_timm_folder
+from common.text.files import write_atomically, write_json
+from vitp.key_mapping import Weights, vit_from_transformers, vit_to_timm
 from vitp.model import TIMM
-from vitp.vit import Vit, internvit_settings, read_vit
+from vitp.vision_encoder import Vit, internvit_settings, read_vit
 
 FORMATS = ("internvit", "hf", "timm")
 FILES = (".pth", ".pt", ".bin", ".safetensors")

@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 from transformers.utils import logging
 
-from common.device import choose_device
-from common.images import open_image
-from common.script import run_script
+from common.cli.errors import run_script
+from common.images.io import open_image
+from common.images.tiling import Tiling
+from common.training.device import choose_device
+from vitp.checkpoint import fit_to_images, fit_to_tokenizer, load_model, read_json
 from vitp.conversation import IMAGE, ChatTemplate, Conversation, Tokens, expand_images, prepare_tokenizer
-from vitp.load import fit_to_images, fit_to_tokenizer, load_model, read_json
 from vitp.model import VisualInstructionModel
 from vitp.processing import read_image_settings, read_tokenizer
-from vitp.tiling import Tiling
 
 
 class Answerer:

@@ -20,13 +20,12 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 from tqdm import tqdm
 
-from common.checkpoint import write_atomically
-from common.json_text import parse_json
-from common.run import write_json
-from common.script import run_script
-from vitp.annotations import Skipped
+from common.cli.errors import run_script
+from common.text.files import write_atomically, write_json
+from common.text.json_text import parse_json
 from vitp.conversation import IMAGE, read_conversation
 from vitp.dataset import image_size
+from vitp.meta import Skipped
 
 IMAGE_KEYS, CAPTION_KEYS = ("image", "image_path", "file_name", "images"), ("caption", "captions", "text")
 PROMPTS = ("Describe this image.", "What do you see?", "Write a caption for this image.")

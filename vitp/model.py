@@ -16,7 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.internvl.modeling_internvl import InternVLCausalLMOutputWithPast
 
-from common.image_vectors import split_tokens
+from common.models.timm_tokens import split_tokens
 from multimodal_utils import pixel_shuffle
 from vitp.packing import packed_attention_mask, sequence_bounds
 from vitp.token_masking import TokenMasking

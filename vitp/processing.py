@@ -13,8 +13,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from vitp.load import read_json
-from vitp.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
+from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
+from vitp.checkpoint import read_json
 
 FILES = ("processor_config.json", "preprocessor_config.json")
 

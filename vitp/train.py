@@ -6,8 +6,8 @@
     python vitp/train.py --vision_config vit_small_patch14_dinov2 --llm Qwen2.5-0.5B --meta_path ... --output_dir ...
     torchrun --nproc_per_node 8 vitp/train.py ...      resume: the same command and --resume_from_checkpoint true
 
-flags -> model (vitp.load, vitp.parts), data (vitp.dataset) -> Trainer -> output_dir: a folder for transformers, with
-checkpoint-N/ to go on from, settings.json, run.json, skipped.jsonl and logs/.
+flags -> model (vitp.checkpoint, vitp.compose), data (vitp.dataset) -> Trainer -> output_dir: a folder for transformers,
+with checkpoint-N/ to go on from, settings.json, run.json, skipped.jsonl and logs/.
 """
 
 import json
@@ -27,22 +27,23 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.utils import is_flash_attn_2_available, logging
 
-from common.device import keep_freed_memory
-from common.run import Run, write_json
-from common.script import run_script
-from common.state import last_checkpoint, what_is_wrong
+from common.cli.errors import run_script
+from common.images.tiling import Tiling
+from common.text.files import write_json
+from common.training.device import keep_freed_memory
+from common.training.resume_state import last_checkpoint, what_is_wrong
+from common.training.run import Run
 from vitp import demo
-from vitp.annotations import Skipped, read_meta
 from vitp.batching import Collator, PackedDataset
+from vitp.checkpoint import fit_to_images, fit_to_tokenizer, load_model
+from vitp.compose import build_model
 from vitp.config import DataArguments, ModelArguments, Parser, RunArguments
 from vitp.conversation import ChatTemplate, prepare_tokenizer
 from vitp.dataset import InstructionDataset
-from vitp.load import fit_to_images, fit_to_tokenizer, load_model
 from vitp.lora import choose_trainable, merged
+from vitp.meta import Skipped, read_meta
 from vitp.model import VIT, VisualInstructionModel, set_drop_path
-from vitp.parts import build_model
 from vitp.processing import build_processor, read_image_settings, read_tokenizer
-from vitp.tiling import Tiling
 from vitp.token_masking import TokenMasking, build_masking
 from vitp.trainer import InstructionTrainer, RunLog
 
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> dict:
     set_seed(run.seed)  # as train() begins
     build(*given).model.save_pretrained(demo.UNTRAINED)
     result = train(*given)
-    return result | demo.examine(run.output_dir) | demo.compare_encoders(run.output_dir)
+    return result | demo.examine(run.output_dir)
 
 
 def train(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> dict:

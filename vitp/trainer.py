@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from common.checkpoint import read_tensors, write_atomically
-from common.hf_trainer import SteadyTrainer
-from common.length_groups import LengthGroupedSampler
-from common.run import Run
+from common.models.checkpoint_file import read_tensors
+from common.text.files import write_atomically
+from common.training.hf_trainer import SteadyTrainer
+from common.training.length_sampler import LengthGroupedSampler
+from common.training.run import Run
 from vitp.dataset import Sample
 from vitp.token_masking import TokenMasking
 

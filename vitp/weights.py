@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from common import lfs
-from common.checkpoint import read_tensors
+from common.models.checkpoint_file import read_tensors
+from common.text.files import LFS_HINT, is_lfs_pointer
 
 WHOLE = (
     "model.safetensors.index.json",
@@ -85,5 +85,5 @@ def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except SafetensorError as error:
-        reason = lfs.HINT if lfs.is_pointer(file) else f"broken ({error})"
+        reason = LFS_HINT if is_lfs_pointer(file) else f"broken ({error})"
         raise ValueError(f"{file}: {reason}") from None

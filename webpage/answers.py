@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from blip2_gated.what_if import Told
-from blip2_gated.what_if import what_if as told_twice
-from clip.encode import encode_texts
+from blip2_gated.counterfactual import Told
+from blip2_gated.counterfactual import what_if as told_twice
+from clip.embed import encode_texts
+from clip.heatmap_overlay import overlay
 from clip.inference import draw_maps, image_encoder, rank_texts
-from clip.pictures import overlay
-from common.images import open_image
+from common.images.io import open_image
 from inspect_image import style_sensitivity
 from style_comparator import compare_images
 from style_encoder import read_image

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from blip2_gated.checkpoint import load_gated
 from blip2_gated.model import Blip2OPTGated
-from blip2_gated.recipe import load_gated
-from clip.model import CLIPModel, load_clip
-from common.device import choose_device
-from common.settings import read_settings
+from clip.checkpoint import load_clip
+from clip.model import CLIPModel
+from common.cli.settings import read_settings
+from common.training.device import choose_device
 from llava import config as llava_config
 from llava.backend import open_analyzer
 from model import VisionStyleEncoder

@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 
-from common.script import one_line
+from common.cli.errors import one_line
 from webpage import answers
 from webpage.models import Models
 
@@ -140,7 +140,7 @@ def fill_what_if(models: Models) -> None:
 
 def _picture(label: str) -> gr.Image:
     picture = gr.Image(type="filepath", sources=["upload", "clipboard"], label=label, height=280, buttons=[])
-    # gradio's own would decode the file here, whatever its size; common.images opens it, and says what is wrong with it
+    # gradio's own would decode the file here, whatever its size; common.images.io opens it, and names what is wrong
     picture.preprocess = lambda sent: sent.path if sent else None
     return picture
 

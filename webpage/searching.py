@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from clip.encode import encode_texts
+from clip.embed import encode_texts
 from clip.inference import image_encoder
 from clip.model import CLIPModel
-from common.image_index import ImageIndex, key_of
-from common.images import open_image
-from vitp.retrieval.search import encode, open_index
+from common.images.io import open_image
+from common.vectors.image_index import ImageIndex, key_of
+from retrieval.search import encode, open_index
 
 Found = list[tuple[Path, float]]  # images with their cosines, the most alike first
 

@@ -9,11 +9,11 @@ hat", "shy people", "the night is quiet"). Words like "kind" and "cold", which s
 
 from collections.abc import Iterator
 
-from clip.persona.denial import read_sentences
 from clip.persona.function_words import BE, INTENSIFIERS, OF_WHAT, VAGUE_BUILDS
-from clip.persona.rows import NOUNS, Sentence, at, is_filler, is_said_of_character, starts_noun, without_last
+from clip.persona.lexicon import TRAIT_NOUNS
+from clip.persona.negation import read_sentences
+from clip.persona.noun_phrases import NOUNS, Sentence, at, is_filler, is_said_of_character, starts_noun, without_last
 from clip.persona.text import PAUSES
-from clip.persona.words import TRAIT_NOUNS
 
 BESIDE = {"age", "build", "colour", "shade", "trait", "blonde", "describing", "skin word"}  # "tall, pale young man"
 

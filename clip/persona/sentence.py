@@ -13,8 +13,8 @@ from functools import cache
 from open_clip.tokenizer import SimpleTokenizer
 
 from clip.persona.function_words import listed
+from clip.persona.lexicon import BALDS
 from clip.persona.text import LEXICON
-from clip.persona.words import BALDS
 
 UNCOUNTABLE = listed("""
     armor, armour, clothing, attire, garb, stubble, makeup, make-up, fur, hair, lipstick, eyeliner, eyeshadow,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clip.persona.function_words import LIKENESS, NOT_NEGATORS, listed
-from clip.persona.words import WORD_LISTS
+from clip.persona.lexicon import WORD_LISTS
 
 # --- markup ---------------------------------------------------------------------------------------------------------
 

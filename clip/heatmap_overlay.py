@@ -1,0 +1,36 @@
+"""Heat maps as pictures to look at.
+
+image (PIL), map (S, S) in [0, 1], lines of text -> the image beside the image under its map, the text below
+"""
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image
+
+from clip.heatmaps import enlarge
+from common.images.contact_sheet import GAP, LINE, wrap, write_lines
+from common.images.transforms import square
+
+SIDE = 320  # pixels of one picture
+COLOURS = matplotlib.colormaps["inferno"]  # perceptually uniform: twice the heat looks twice as hot, in grey too
+
+
+def overlay(image: Image.Image, heat: torch.Tensor, side: int = SIDE) -> Image.Image:
+    """The centred square of an image under its map (rows, columns) in [0, 1]: cold places dim, hot ones in colour."""
+    pixels = square(np.asarray(image), side).astype(np.float32)
+    strength = enlarge(heat[None].float().cpu(), side)[0].numpy()[..., None]  # (side, side, 1)
+    colour = COLOURS(strength[..., 0])[..., :3] * 255
+    share = 0.35 + 0.3 * strength
+    return Image.fromarray((pixels * (1 - share) + colour * share).astype(np.uint8))
+
+
+def side_by_side(image: Image.Image, heat: torch.Tensor, text: str, facts: str) -> Image.Image:
+    """What the model saw, the same under the map, the text in as many lines as it needs, the numbers in a last one."""
+    width = 2 * SIDE + 3 * GAP
+    lines = wrap(text, width - 2 * GAP)
+    sheet = Image.new("RGB", (width, SIDE + 3 * GAP + LINE * (len(lines) + 1) + 4), "white")
+    sheet.paste(Image.fromarray(square(np.asarray(image), SIDE)), (GAP, GAP))
+    sheet.paste(overlay(image, heat), (2 * GAP + SIDE, GAP))
+    write_lines(sheet, lines, facts, GAP, SIDE + 2 * GAP)
+    return sheet

@@ -1,0 +1,156 @@
+"""Any timm backbone as one kind of tower.
+
+image (B, 3, H, W) -> patches (B, N, V), pooled (B, V), levels: feature maps (B, C, h, w) from shallow to deep
+
+The timm model is asked for what it is (prefix tokens, channel order, its own pooling, its own normalisation);
+nothing is guessed from its name.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from common.cli.settings import unknown_name
+from common.models.checkpoint_file import load_every_tensor
+
+
+class VisionFeatures(NamedTuple):
+    patches: torch.Tensor  # (B, N, V), row by row from the top left
+    pooled: torch.Tensor  # (B, V), pooled as the backbone itself does before its classifier
+    levels: list[torch.Tensor]  # (B, C_i, h_i, w_i), some intermediate maps, shallow to deep
+    grid: tuple[int, int]  # rows, columns of the patches
+
+
+class VisionTower(nn.Module):
+    """A timm backbone without its classifier. Normalises inside, so no caller can do it wrongly.
+
+    pretrained: True (timm's weights, downloaded once), False, or a file of weights for this architecture.
+    image_size: pixels of the square input; None keeps the backbone's own.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        pretrained: bool | str = False,
+        image_size: int | None = None,
+        num_levels: int = 4,
+        drop_path_rate: float = 0.0,
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        # Convolutions are a third faster so, on CPUs and on tensor cores; for transformers it changes nothing.
+        self.backbone = create_backbone(model_name, pretrained, image_size, drop_path_rate).to(
+            memory_format=torch.channels_last
+        )
+        if gradient_checkpointing:
+            self.backbone.set_grad_checkpointing(True)
+        config = resolve_model_data_config(self.backbone)
+        self.image_size: int = image_size or config["input_size"][-1]
+        self.interpolation: str = config["interpolation"]
+        self.num_prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0) or 0
+        self.channels_last: bool = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+        self.frozen = False
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+
+        stages = len(self.backbone.feature_info)
+        self.level_indices = sorted({round((i + 1) * stages / num_levels) - 1 for i in range(num_levels)})
+        with torch.no_grad():  # one look at a blank image tells every width
+            self.eval()
+            try:
+                features = self(torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8))
+            except (AssertionError, RuntimeError) as error:
+                raise ValueError(f"{model_name}: cannot take {self.image_size}-pixel images ({error})") from error
+            self.train()
+        self.patch_width, self.pooled_width = features.patches.shape[-1], features.pooled.shape[-1]
+        self.level_widths = [level.shape[1] for level in features.levels]
+
+    def forward(self, image: torch.Tensor) -> VisionFeatures:
+        """image (B, 3, H, W): uint8 0..255, or float 0..1."""
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(f"image {tuple(image.shape)}: expected (B, 3, H, W)")
+        unit = image / 255 if image.dtype == torch.uint8 else image
+        normalised = ((unit - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            final, levels = self.backbone.forward_intermediates(
+                normalised, indices=self.level_indices, output_fmt="NCHW"
+            )
+            pooled = self.backbone.forward_head(final, pre_logits=True)
+        if final.ndim == 3:  # (B, prefix + N, V)
+            patches = final[:, self.num_prefix_tokens :]
+            grid = levels[-1].shape[-2:]
+        else:
+            final = final if self.channels_last else final.permute(0, 2, 3, 1)
+            grid = final.shape[1:3]
+            patches = final.flatten(1, 2)
+        return VisionFeatures(patches, pooled, levels, tuple(grid))
+
+    def freeze(self, frozen: bool) -> None:
+        """Frozen: no gradient, and BatchNorm statistics and drop path stand still."""
+        self.frozen = frozen
+        self.backbone.train(self.training and not frozen)
+
+    def train(self, mode: bool = True) -> "VisionTower":
+        super().train(mode)
+        self.backbone.train(mode and not getattr(self, "frozen", False))
+        return self
+
+
+def create_backbone(
+    model_name: str, pretrained: bool | str = False, image_size: int | None = None, drop_path_rate: float = 0.0
+) -> nn.Module:
+    """A timm model without its classifier. pretrained: True (timm's weights), False, or a file for this architecture;
+    image_size: pixels, where the model can be told."""
+    architecture = model_name.split(".")[0]
+    if not timm.is_model(architecture):
+        raise ValueError(unknown_name(model_name, timm.list_models(), "timm model"))
+    arguments = {"num_classes": 0, "drop_path_rate": drop_path_rate} if drop_path_rate else {"num_classes": 0}
+    try:
+        backbone = timm.create_model(model_name, pretrained=pretrained is True, **arguments)
+    except (OSError, RuntimeError) as error:
+        if pretrained is not True:
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{model_name}: its weights could not be had ({reason}); "
+            "connect to the internet once, or name a local file of them, or train without"
+        ) from error
+    if not hasattr(backbone, "forward_intermediates"):
+        raise ValueError(f"{model_name}: timm offers no intermediate features for it; choose another backbone")
+    if isinstance(pretrained, str):
+        _load_local_weights(backbone, Path(pretrained))
+    if image_size and hasattr(backbone, "set_input_size"):  # position tables are resampled here
+        try:
+            backbone.set_input_size(img_size=image_size)
+        except (AssertionError, ValueError) as error:
+            raise ValueError(f"{model_name}: cannot take {image_size}-pixel images ({error})") from error
+    return backbone
+
+
+def _load_local_weights(backbone: nn.Module, path: Path) -> None:
+    """Strict but for the classifier, which num_classes=0 leaves out."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of weights")
+    try:
+        weights = timm.models.load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # each format raises its own kind
+        raise ValueError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from error
+    if "_conv_stem.weight" in weights:
+        weights = _from_efficientnet_pytorch(weights, backbone)
+    classifier = backbone.pretrained_cfg.get("classifier") or ()
+    prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
+    weights = {name: value for name, value in weights.items() if not (prefixes and name.startswith(prefixes))}
+    load_every_tensor(backbone, weights, path, backbone.pretrained_cfg["architecture"])
+
+
+def _from_efficientnet_pytorch(weights: dict, backbone: nn.Module) -> dict:
+    """The names of the efficientnet-pytorch family -> timm's. Both list the same tensors in the same order."""
+    ours = list(backbone.state_dict())
+    theirs = [name for name in weights if not name.startswith("_fc.")]
+    if len(ours) != len(theirs):
+        return weights
+    return {name: weights[other] for name, other in zip(ours, theirs)}

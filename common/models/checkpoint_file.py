@@ -1,0 +1,92 @@
+"""What a run leaves to be used: one file that rebuilds its model alone.
+
+model -> {kind, build, preprocessing, model_state_dict, settings, step, metrics, ...} -> file.pth
+
+Plain types and tensors only, so it loads with weights_only=True: opening somebody's checkpoint runs no code of theirs.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.cli.errors import reader_was_killed
+from common.text.files import refuse_lfs_pointer, write_atomically
+
+FORMAT = 1
+
+
+def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[str, Any], **facts: Any) -> None:
+    """Write weights and everything needed to use them. `build` are the arguments of the model's class."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    content = {"format": FORMAT, "kind": kind, "build": build, **facts, "model_state_dict": weights}
+    with write_atomically(path) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's zip writer turns a full disk into 'unexpected pos'
+            if reader_was_killed(error):
+                raise
+            file.flush()
+            raise OSError(28, f"the disk may be full: {error}", str(path)) from error
+
+
+def load_model_file(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a file of save_model and check that it is of this `kind`."""
+    content = read_model_file(path)
+    check_kind(path, content, kind)
+    return content
+
+
+def read_model_file(path: str | Path) -> dict[str, Any]:
+    """Read a file of save_model, of whatever kind."""
+    content = read_tensors(path)
+    if not isinstance(content, dict) or "model_state_dict" not in content or "kind" not in content:
+        raise ValueError(f"{path}: holds no checkpoint of this project; expected one that train.py wrote")
+    return content
+
+
+def check_kind(path: str | Path, content: dict[str, Any], kind: str) -> None:
+    """ValueError where `content` is another kind of model, or of a later format than this code knows."""
+    if content["kind"] != kind:
+        raise ValueError(f"{path}: is a '{content['kind']}' checkpoint; a '{kind}' one is needed here")
+    if content["format"] > FORMAT:
+        raise ValueError(f"{path}: written by a newer version (format {content['format']}); update this repository")
+
+
+def load_every_tensor(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: str | Path, what: str) -> None:
+    """Every tensor of the module comes from `weights` and none is left over; else nothing is loaded, and the error says
+    which file is not weights of `what`."""
+    expected = module.state_dict()
+    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
+    wrong += [name for name in weights if name not in expected]
+    if wrong:
+        raise ValueError(
+            f"{path}: not weights of {what}; {len(wrong)} tensors are missing, unknown or of another shape, the first: "
+            + ", ".join(wrong[:3])
+        )
+    module.load_state_dict(weights)
+
+
+def read_tensors(path: str | Path) -> Any:
+    """torch.load that never runs code from the file, with errors that name it."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    refuse_lfs_pointer(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported operand" not in str(error):  # it was read, and asks for a class or function to be called
+            raise ValueError(
+                f"{path}: refused, it holds Python objects beside tensors, and loading those could run code; "
+                "save plain tensors with torch.save(tensor, path)"
+            ) from None
+        # torch's own words advise to load it without the check.
+        raise ValueError(f"{path}: cannot be read as a PyTorch file; it is broken, or of another kind") from None
+    except Exception as error:  # the unpickler meets broken bytes with whatever they lead to
+        raise ValueError(f"{path}: cannot be read as a PyTorch file ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,107 @@
+"""A network as an ONNX file, which runs without PyTorch, and the proof that it computes the same.
+
+module (B, ...) -> graph with a free batch size -> file.onnx -> onnxruntime, compared with torch for several batches
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import Dim
+
+from common.text.files import write_atomically
+
+REQUIREMENTS = "requirements-export.txt"
+TOLERANCE = 1e-4  # largest allowed difference from torch, as a share of an output's largest value
+BATCHES = (1, 2, 5)  # images or texts
+LIMIT = 2**31  # bytes that one ONNX file can hold
+
+
+def random_images(size: int) -> Callable[[int], torch.Tensor]:
+    """-> make_input of write_onnx: batch -> (batch, 3, size, size) uint8, the same each time."""
+
+    def images(batch: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(batch)
+        return torch.randint(256, (batch, 3, size, size), generator=generator, dtype=torch.uint8)
+
+    return images
+
+
+def check_onnx_is_here() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"ONNX needs {', '.join(missing)}: pip install -r {REQUIREMENTS}")
+
+
+def write_onnx(
+    path: Path, module: nn.Module, make_input: Callable[[int], torch.Tensor], input_name: str, output_names: list[str]
+) -> dict[str, float]:
+    """Write `module` (one input, a tuple of outputs) and compare the file with it -> the largest difference of each
+    output, as a share of its largest value. Above TOLERANCE, a ValueError, and no file.
+
+    make_input(batch) -> an input of that many rows.
+    """
+    check_onnx_is_here()
+    module = module.eval()
+    if sum(weight.nbytes for weight in module.state_dict().values()) >= LIMIT:
+        raise ValueError(f"{path}: an ONNX file holds 2 GiB at most, and these weights are larger")
+    shapes = ({0: Dim("batch")},)
+    # Traced here rather than by torch.onnx: that one goes on with a fixed batch size where a free one fails.
+    with torch.no_grad():
+        traced = torch.export.export(module, (make_input(2),), dynamic_shapes=shapes)
+        program = torch.onnx.export(
+            traced,
+            (),
+            dynamo=True,
+            input_names=[input_name],
+            output_names=output_names,
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    graph = program.model.graph
+    for part in (program.model, graph, *graph, *graph.initializers.values()):  # holds paths of this machine
+        part.metadata_props.clear()
+    serialised = program.model_proto.SerializeToString()
+    differences = compare(serialised, module, make_input, input_name, output_names)
+    wrong = {name: value for name, value in differences.items() if not value <= TOLERANCE}
+    if wrong:
+        raise ValueError(f"{path}: not written, it would differ from PyTorch by {wrong} (at most {TOLERANCE})")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as file:
+        file.write(serialised)
+    return differences
+
+
+def in_words(differences: dict[str, float]) -> str:
+    """What write_onnx found, for people."""
+    return f"largest difference from PyTorch, as a share of the largest value (at most {TOLERANCE}): " + ", ".join(
+        f"{name} {value:.1e}" for name, value in differences.items()
+    )
+
+
+@torch.no_grad()
+def compare(
+    onnx: bytes | str, module: nn.Module, make_input: Callable[[int], torch.Tensor], input_name: str, names: list[str]
+) -> dict[str, float]:
+    """-> for each output, the largest |onnxruntime - torch| over BATCHES, divided by the largest |torch|."""
+    session = open_session(onnx)
+    largest = dict.fromkeys(names, 0.0)
+    for batch in BATCHES:
+        given = make_input(batch)
+        for name, found, wanted in zip(names, session.run(names, {input_name: given.numpy()}), module(given)):
+            wanted = wanted.double().numpy()
+            largest[name] = max(largest[name], float(np.abs(found - wanted).max() / np.abs(wanted).max()))
+    return largest
+
+
+def open_session(onnx: bytes | str, threads: int = 0):
+    """An onnxruntime session on the CPU; threads 0: as many as there are cores."""
+    import onnxruntime  # optional, and slow to import
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,84 @@
+"""How does one vector come of all that a network knows of an image?
+
+pixels (B, 3, S, S) uint8 -> patches (B, N, V), class token (B, V) of a block -> pooled -> (B, D), unit length
+                          -> the network's own vector (B, D), where it was trained to give one
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from common.models.timm_tokens import Tokens
+
+GEM_POWER = 3.0
+
+
+class ImageEncoder(nn.Module):
+    """A network and the pixels it wants; each kind of network is a subclass with the parts that raise here.
+
+    preprocess: image (PIL) -> (3, S, S) uint8, apart from the network, so that loader processes need not hold it.
+    """
+
+    own = ""  # what the network's own vector is; '' = it has none
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    image_size: int  # pixels, S
+
+    def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
+        """pixels (B, 3, S, S) uint8; layer -1 = what the network ends with, -2 = one block before, ..."""
+        raise NotImplementedError
+
+    def own_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+        """-> (B, D), what the network was trained to compare by."""
+        raise NotImplementedError
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        """-> (M, D), unit length, in the space of own_vectors."""
+        raise ValueError("these weights know no words; searching by text needs those of a CLIP")
+
+    def pooling(self, name: str = "auto") -> str:
+        """'auto' -> 'own', or 'mean' where the network has no vector of its own."""
+        if name == "auto":
+            return "own" if self.own else "mean"
+        if name == "own" and not self.own:
+            raise ValueError(f"--pooling own: this network has no vector of its own; choose {', '.join(POOLINGS)}")
+        return name
+
+    def forward(self, pixels: torch.Tensor, pooling: str = "auto", layer: int = -1, flip: bool = False) -> torch.Tensor:
+        """pixels (B, 3, S, S) uint8 -> (B, D) float32, unit length. flip: the mean with the mirrored image's vector."""
+        name = self.pooling(pooling)
+        if flip:
+            return F.normalize(self(pixels, name, layer) + self(pixels.flip(-1), name, layer), dim=1)
+        if name == "own":
+            if layer != -1:
+                raise ValueError(f"--layer {layer}: the network's own vector is of its end; choose another --pooling")
+            return F.normalize(self.own_vectors(pixels).float(), dim=1)
+        tokens = self.tokens(pixels, layer)
+        if "cls" in name and tokens.cls is None:
+            raise ValueError(f"--pooling {name}: this network has no class token; choose mean or gem")
+        return F.normalize(POOLINGS[name](tokens), dim=1)
+
+
+def _mean(tokens: Tokens) -> torch.Tensor:
+    return tokens.patches.float().mean(1)
+
+
+def _gem(tokens: Tokens) -> torch.Tensor:
+    """Generalised mean (Radenovic et al. 2019, equation 3): between mean (power 1) and maximum. What is negative
+    counts as nothing, as behind the rectifier that it was made for."""
+    return tokens.patches.float().clamp(min=1e-6).pow(GEM_POWER).mean(1).pow(1 / GEM_POWER)
+
+
+def _cls_and_mean(tokens: Tokens) -> torch.Tensor:
+    """Both at unit length, so that neither drowns the other."""
+    return torch.cat([F.normalize(tokens.cls.float(), dim=1), F.normalize(_mean(tokens), dim=1)], 1)
+
+
+POOLINGS: dict[str, Callable[[Tokens], torch.Tensor]] = {
+    "cls": lambda tokens: tokens.cls.float(),
+    "mean": _mean,
+    "gem": _gem,
+    "cls+mean": _cls_and_mean,
+}

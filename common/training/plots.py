@@ -1,0 +1,75 @@
+"""Pictures of a run: curves, nearest neighbours, the embedding projector."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+matplotlib.use("Agg")  # no screen needed
+from matplotlib import pyplot as plt
+
+from common.images.transforms import square
+from common.text.files import write_atomically
+
+
+def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[str, list[str]]) -> None:
+    """One panel per title over epochs; each history entry holds 'epoch' and some of the panel's names ('train/loss').
+
+    A panel whose names are not there is left out; a title that ends in '[0, 1]' or '[0, 100]' fixes the panel's range.
+    """
+    present = {name for entry in history for name in entry}
+    panels = {title: [name for name in names if name in present] for title, names in panels.items()}
+    panels = {title: names for title, names in panels.items() if names}
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), layout="constrained", squeeze=False)
+    for axis, (title, names) in zip(axes[0], panels.items()):
+        for name in names:
+            points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
+            label = name.split("/")[1].removeprefix("style_").removeprefix("content_").replace("_", " ")
+            axis.plot(*zip(*points), marker="o", markersize=3, label=label if len(names) > 1 else None)
+        title, _, limits = title.partition(" [0, ")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        if limits:
+            axis.set_ylim(0, 1.02 * float(limits.rstrip("]")))
+        if len(names) > 1:
+            axis.legend(fontsize=8)
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    plt.close(figure)
+
+
+def neighbour_grid(
+    pictures, vectors: torch.Tensor, labels: list[int], rows: int = 8, columns: int = 7, side: int = 72
+) -> np.ndarray:
+    """First column: one query per class. The others: its nearest, framed green for the same class, red for another.
+
+    pictures(index) -> (H, W, 3) uint8; vectors (N, D) unit length -> (height, width, 3) uint8.
+    """
+    labels = torch.as_tensor(labels)
+    queries = [int((labels == label).nonzero()[0]) for label in labels.unique()][:rows]
+    similarity = vectors[queries] @ vectors.T  # (Q, N)
+    similarity[torch.arange(len(queries)), queries] = -torch.inf
+    nearest = similarity.topk(min(columns - 1, len(labels) - 1)).indices.tolist()
+    frame, green, red = 3, (46, 160, 67), (207, 34, 46)
+    sheet = np.full((len(queries) * (side + 2 * frame), columns * (side + 2 * frame), 3), 255, np.uint8)
+    for row, (query, found) in enumerate(zip(queries, nearest)):
+        for column, index in enumerate([query, *found]):
+            top, left = row * (side + 2 * frame), column * (side + 2 * frame)
+            colour = (255, 255, 255) if column == 0 else green if labels[index] == labels[query] else red
+            sheet[top : top + side + 2 * frame, left : left + side + 2 * frame] = colour
+            sheet[top + frame : top + frame + side, left + frame : left + frame + side] = square(pictures(index), side)
+    return sheet
+
+
+def write_projector(
+    writer: SummaryWriter, vectors: torch.Tensor, pictures, labels: list[str], step: int, limit: int = 1000
+) -> None:
+    """TensorBoard's embedding projector with labels and thumbnails of up to `limit` images."""
+    chosen = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:limit].tolist()
+    thumbnails = np.stack([square(pictures(index), 32) for index in chosen])  # (N, 32, 32, 3)
+    images = torch.from_numpy(thumbnails).permute(0, 3, 1, 2).float() / 255
+    writer.add_embedding(vectors[chosen], [labels[index] for index in chosen], images, step, tag="style")

@@ -1,0 +1,39 @@
+"""Which samples make a batch: a pure function of (seed, epoch), so that training can go on from any batch."""
+
+import numpy as np
+
+from common.images.transforms import View
+
+
+class ShuffledBatches:
+    """Batch sampler: every sample once an epoch in a new order, whole batches only, each shared by `world` devices.
+
+    A batch is the same set of samples on any number of devices. What does not fill a last batch waits for another
+    epoch, whose order is another.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int = 0, rank: int = 0, world: int = 1):
+        if batch_size < 1 or batch_size % world:
+            raise ValueError(f"a batch of {batch_size} samples cannot be shared equally by {world} device(s)")
+        if count < batch_size:
+            raise ValueError(
+                f"{count} samples to train on are fewer than one batch of {batch_size}; use more data or a smaller "
+                "--batch_size"
+            )
+        self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
+        self.epoch = self.start = 0
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """The next iteration gives epoch `epoch` from its batch number `start` on."""
+        self.epoch, self.start = epoch, start
+
+    def __iter__(self):
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        for number in range(self.start, self.count // self.batch_size):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            # Neighbours stay together: slice k of a gathered batch is what device k had.
+            share = self.batch_size // self.world
+            yield [View(self.epoch, int(index)) for index in batch[self.rank * share : (self.rank + 1) * share]]
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size - self.start

@@ -1,0 +1,54 @@
+"""CLIP's training step, for `python tools/estimate/estimate.py clip`: settings -> model, batch, optimizer.
+
+No weights are read.
+"""
+
+from argparse import Namespace
+
+import torch
+
+from clip import config
+from clip.train import build_model, check, is_whole_model
+from clip.training_model import CLIPLearner
+from common.cli.settings import read_settings
+from tools.estimate.training_step import Batch, TrainingStep, adamw, share_of, without_values
+
+
+def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
+    """argv: flags of clip/train.py. text_tokens: of the longest text of a batch; 0: the most there can be."""
+    settings = read_settings(config, argv, __doc__)
+    check(settings)
+    if is_whole_model(settings.model_name):
+        raise ValueError(f"--model_name {settings.model_name}: holds weights; name the architecture that it is of")
+    settings = Namespace(**{**vars(settings), "pretrained": "", "image_weights": False})
+    with torch.device("meta"):
+        model = build_model(settings)
+    size, context = model.image_size, model.tokenizer.context_length
+    tokens = min(text_tokens or context, context)
+
+    def build(precision: str, checkpointing: bool) -> CLIPLearner:
+        model = build_model(Namespace(**{**vars(settings), "gradient_checkpointing": checkpointing}))
+        return CLIPLearner(model, settings.loss, not settings.plain, settings.accum_batches).train()
+
+    def batch(samples: int) -> Batch:
+        samples *= settings.accum_batches
+        different = torch.arange(samples)
+        return {
+            "image": without_values((samples, 3, size, size), torch.uint8),
+            "tokens": torch.ones(samples, tokens, dtype=torch.int64),
+            "text_ids": different,
+            "group_ids": different.clone(),
+        }
+
+    slices = f", {settings.accum_batches} slices" if settings.accum_batches > 1 else ""
+    return TrainingStep(
+        build,
+        batch,
+        adamw,
+        share_of(settings.batch_size, world, "--batch_size"),
+        f"{settings.model_name}, {size} px, {tokens} tokens{slices}",
+        unit="pairs",
+        clip_norm=settings.gradient_clip_norm,
+        average=settings.ema_decay > 0,
+        checkpointing=settings.gradient_checkpointing,
+    )

@@ -1,0 +1,85 @@
+"""LLaVA's fine-tuning step, for `python tools/estimate/estimate.py llava`: flags -> model, batch, optimizer.
+
+Config and processor are read, weights are not. Every sample has one image of 1024 x 768 pixels, which matters for
+models that cut it into tiles, and as much text as max_length leaves room for, or as is asked for.
+"""
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from llava.conversations import Conversation
+from llava.dataset import Collator, Sample
+from llava.lora import choose_what_learns
+from llava.model import NUMBER_FORMATS, first_line, load_processor
+from llava.settings import read_training_settings
+from llava.tokens import placeholder_id
+from tools.estimate.training_step import Batch, TrainingStep, by_trainer, without_values
+
+PHOTO = (1024, 768)  # pixels
+
+
+def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
+    """argv: flags of llava/train.py. text_tokens: of a sample beside its image; 0: what fits."""
+    tuning, training = read_training_settings([*argv, "--use_cpu", "true"])
+    if tuning.bits != 16:
+        raise ValueError(
+            f"--bits {tuning.bits}: an estimate is of 16; quantised weights take bits / 8 bytes each and more"
+        )
+    processor = load_processor(tuning.model_id)
+    try:
+        config = AutoConfig.from_pretrained(tuning.model_id)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{tuning.model_id}: no config to be had ({first_line(error)})") from None
+    example = _example(processor, 0)
+    room = tuning.max_length - example["input_ids"].shape[1]
+    if room < 1:
+        raise ValueError(f"--max_length {tuning.max_length}: an image's tokens leave no room for words")
+    words = min(text_tokens or room, room)
+    example = _example(processor, words)
+
+    def build(precision: str, checkpointing: bool) -> nn.Module:
+        frozen_base = tuning.lora_rank and not tuning.freeze_language_model
+        dtype = NUMBER_FORMATS[precision if frozen_base else "fp32"]
+        attention = "sdpa" if tuning.attention == "auto" else tuning.attention
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
+        model = choose_what_learns(
+            model,
+            tuning.lora_rank,
+            tuning.lora_alpha,
+            tuning.lora_dropout,
+            tuning.train_vision_tower,
+            tuning.freeze_language_model,
+        )
+        if checkpointing:
+            model.activation_checkpointing_enable(training.activation_checkpointing_kwargs)
+        return model.train()
+
+    def batch(samples: int) -> Batch:
+        made = {name: _repeat(value, samples) for name, value in example.items()}
+        if words > 1:  # samples of one length are rare, and padding asks for a mask
+            made["attention_mask"][1:, -1], made["labels"][1:, -1] = 0, -100
+        return made
+
+    length = example["input_ids"].shape[1]
+    what = f"{tuning.model_id}, {length - words} + {words} tokens"
+    return TrainingStep(build=build, batch=batch, what=what, **by_trainer(training))
+
+
+def _example(processor, words: int) -> Batch:
+    """A batch of one sample: an image, then words, of which all are learnt."""
+    word = processor.tokenizer.convert_tokens_to_ids(processor.tokenizer.tokenize("a"))[0]
+    sample = Sample(
+        Conversation("estimate", [], []), [placeholder_id(processor), *[word] * words], [-100, *[word] * words]
+    )
+    return Collator(processor)([(sample, [Image.new("RGB", PHOTO)])])
+
+
+def _repeat(value: torch.Tensor, samples: int) -> torch.Tensor:
+    shape = (samples * value.shape[0], *value.shape[1:])
+    return (
+        without_values(shape, value.dtype)
+        if value.is_floating_point()
+        else value.repeat(samples, *[1] * (value.ndim - 1))
+    )

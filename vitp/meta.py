@@ -1,0 +1,109 @@
+"""Which samples are there?
+
+meta.json {name: {root, annotation, repeat_time, max_dynamic_patch, data_augment}} -> Source
+JSONL file -> where its lines begin; the lines themselves are read when they are needed
+
+A line, an image or a sample that cannot be used is left out and named, and the run stops when 5 % are such.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.text.json_text import parse_json
+from vitp.conversation import read_conversation
+
+BAD_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of the meta file."""
+
+    name: str
+    root: Path
+    annotation: Path
+    repeat_time: float = 1  # below 1: so much of the file, from its start
+    max_tiles: int | None = None  # in place of --max_dynamic_patch
+    data_augment: bool = False
+    length: int | None = None  # samples that the file is said to hold
+
+
+class Skipped:
+    """Names what is left out, in a file that every worker may write to; and stops when it is too much."""
+
+    def __init__(self, path: str | Path | None, allowed_share: float = BAD_SHARE):
+        self.path, self.allowed_share, self.seen = path and Path(path), allowed_share, {}
+
+    def add(self, where: str, reason: object, total: int) -> None:
+        """total: of how many. A single one is always allowed."""
+        if where in self.seen:
+            return
+        self.seen[where] = " ".join(str(reason).split())
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"sample": where, "reason": self.seen[where]}, ensure_ascii=False) + "\n")
+        if len(self.seen) > max(1, self.allowed_share * total):
+            raise ValueError(
+                f"{len(self.seen)} of {total} samples cannot be used, more than {self.allowed_share:.0%}; "
+                f"the last: {where}: {self.seen[where]}"
+            )
+
+
+def read_meta(path: str | Path) -> list[Source]:
+    """Paths in it hold as they are, or from the meta file's own folder."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (--meta_path)")
+    try:
+        entries = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not isinstance(entries, dict) or not entries:
+        raise ValueError(f'{path}: expected {{"name": {{"root": ..., "annotation": ...}}}}')
+    return [_source(path, name, entry) for name, entry in entries.items()]
+
+
+def index_lines(source: Source) -> tuple[list[tuple[int, int]], dict[str, str]]:
+    """-> (number from 1, start in bytes) of each line that holds a conversation; {"file:number": what is wrong} of
+    each that does not."""
+    lines, bad, start = [], {}, 0
+    with source.annotation.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                if line.strip():
+                    read_conversation(parse_json(line))
+                    lines.append((number, start))
+            except ValueError as error:
+                bad[f"{source.annotation}:{number}"] = str(error)
+            start += len(line)
+    return lines, bad
+
+
+def repeat(lines: list, source: Source) -> list:
+    """As often as repeat_time says; of a fraction, so much from the start."""
+    if source.repeat_time < 1:
+        return lines[: max(1, int(len(lines) * source.repeat_time))]
+    return lines * int(source.repeat_time)
+
+
+def _source(meta: Path, name: str, entry: dict) -> Source:
+    if not isinstance(entry, dict) or "annotation" not in entry:
+        raise ValueError(f"{meta}: '{name}' names no annotation")
+    paths = {}
+    for key in ("root", "annotation"):
+        given = Path(entry.get(key, ""))
+        paths[key] = given if given.exists() else meta.parent / given
+        if not paths[key].exists():
+            raise FileNotFoundError(f"{given}: no such {key} of '{name}' ({meta}), nor below {meta.parent}")
+    times, tiles = entry.get("repeat_time", 1), entry.get("max_dynamic_patch")
+    if not (isinstance(times, int | float) and times > 0 and (tiles is None or isinstance(tiles, int) and tiles > 0)):
+        raise ValueError(f"{meta}: '{name}': repeat_time {times} and max_dynamic_patch {tiles} must be above 0")
+    return Source(
+        name,
+        **paths,
+        repeat_time=times,
+        max_tiles=tiles,
+        data_augment=bool(entry.get("data_augment")),
+        length=entry.get("length"),
+    )
