@@ -61,7 +61,7 @@ RESUME: bool = False  # go on from CHECKPOINT_DIR/last, with the same weights as
 SAVE_EPOCHS: int = 10  # epochs between model_epoch_N.pth files; the last epoch is always written
 SAVE_STEPS: int = 200  # optimizer steps between writes of last/, besides one at the end of each epoch
 LOG_STEPS: int = 10  # optimizer steps between log entries
-MAX_BAD_STEPS: int = 5  # in a row, their loss or gradient not finite, that end the run; fewer are left out
+MAX_NONFINITE_STEPS: int = 5  # in a row, their loss or gradient not finite, that end the run; fewer are left out
 PATIENCE: int = 0  # epochs without a better validation score after which training stops; 0 = never
 
 # `python train.py --demo`: drawn sample data and a small network, minutes on two CPU cores, no download.

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from common.images.cache import ImageStore
+from common.images.cache import ImageCache
 from common.images.io import IMAGE_SUFFIXES
-from common.images.transforms import Augmentation, View, square
+from common.images.transforms import Augmentation, SampleKey, square
 from common.models.checkpoint_file import read_tensors
 
 TARGETS = ("embed", "pooled", "mask")
@@ -157,13 +157,13 @@ def read_target_shapes(samples: list[Sample], threads: int = 4) -> TargetShapes:
 
 
 class StyleDataset(Dataset):
-    """dataset[index] -> the sample as it is; dataset[View(...)] -> a random view of it, a pure function of the key,
+    """dataset[index] -> the sample as it is; dataset[SampleKey(...)] -> a random view of it, a pure function of the key,
     so loader workers hold no random state."""
 
     def __init__(
         self,
         samples: list[Sample],
-        store: ImageStore,
+        store: ImageCache,
         image_size: int,
         shapes: TargetShapes,
         augmentation: Augmentation | None = None,
@@ -180,8 +180,8 @@ class StyleDataset(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: int | View) -> dict[str, torch.Tensor]:
-        view = key if isinstance(key, View) else None
+    def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
+        view = key if isinstance(key, SampleKey) else None
         index = view.index if view else key
         pixels, style_id = self.store[index], self.style_ids[index]  # (H, W, 3)
         if view and self.augmentation:
@@ -216,7 +216,7 @@ class StyleDataset(Dataset):
         return item
 
 
-class StyleBatches:
+class PKBatchSampler:
     """A batch sampler: P groups of K images of one style, and the same contents in each where names are shared.
 
     `remix_share` of the groups are redrawn, each into an invented style of its own (common/images/transforms.py); the
@@ -270,7 +270,7 @@ class StyleBatches:
     def __len__(self) -> int:
         return self.batches_per_epoch - self.start
 
-    def epoch_batches(self, epoch: int) -> list[list[View]]:
+    def epoch_batches(self, epoch: int) -> list[list[SampleKey]]:
         random = np.random.default_rng([self.seed, epoch])
         draws = {name: random.random() for name in dict.fromkeys(self.names)}  # one order of contents for all styles
         groups = [self._groups(sorted(members, key=lambda i: draws[self.names[i]])) for members in self.members]
@@ -281,11 +281,11 @@ class StyleBatches:
             batch, grey = [], random.random() < self.grey_prob
             for style in order[: self.plain]:
                 group = left[style].pop(0) if left[style] else groups[style][random.integers(len(groups[style]))]
-                batch += [View(epoch, index, 0, grey) for index in group]
+                batch += [SampleKey(epoch, index, 0, grey) for index in group]
             for _ in range(self.remixed):
                 style, invented = random.integers(len(groups)), int(random.integers(1, 2**31))
                 group = groups[style][len(batches) % len(groups[style])]
-                batch += [View(epoch, index, invented, grey) for index in group]
+                batch += [SampleKey(epoch, index, invented, grey) for index in group]
             batches.append(batch)
         return batches
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.cli.errors import run_script
-from common.images.cache import STORE_SCALE, ImageStore
+from common.images.cache import CACHE_SCALE, ImageCache
 from common.metrics.embedding import retrieval_metrics
 from common.text.files import write_json
 from common.training.device import choose_device
@@ -130,7 +130,7 @@ def main(argv: list[str]) -> dict:
             raise ValueError(f"{flag}: no {', '.join(sorted(missing))} in {args.data_dir}")
         samples = [sample for sample in samples if not wanted or getattr(sample, attribute) in wanted]
     size = encoder.tower.image_size
-    store = ImageStore([sample.image for sample in samples], round(STORE_SCALE * size), cache_dir=None)
+    store = ImageCache([sample.image for sample in samples], round(CACHE_SCALE * size), cache_dir=None)
     for reason in store.skipped.values():
         print(f"left out: {reason}", file=sys.stderr)
     good = [position for position in range(len(samples)) if position not in store.skipped]

@@ -1,6 +1,6 @@
 """What the libraries lack: losses over targets that may be absent or padded, equal on any number of devices.
 
-Every mean is sum / count with the count taken over all devices (`mean_over_devices`), so that gradients averaged by
+Every mean is sum / count with the count taken over all devices (`global_mean`), so that gradients averaged by
 DDP are those of one device seeing the whole batch.
 """
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import SupConLoss
 
-from common.training.distributed import gather_with_gradient, mean_over_devices
+from common.training.distributed import gather_with_gradient, global_mean
 
 
 def sequence_losses(
@@ -32,7 +32,7 @@ def vector_losses(
 def mask_loss(logits: torch.Tensor, mask: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy of mask logits (B, L) over the samples whose mask is present (B,)."""
     entropy = F.binary_cross_entropy_with_logits(logits.float(), mask.float(), reduction="none").mean(1)
-    return mean_over_devices((entropy * present.float()).sum(), present.float().sum())
+    return global_mean((entropy * present.float()).sum(), present.float().sum())
 
 
 def style_contrast(
@@ -54,4 +54,4 @@ def _weighted_losses(predicted, target, weight) -> tuple[torch.Tensor, torch.Ten
     squared = ((predicted - target) ** 2).mean(-1)
     cosine = 1 - F.cosine_similarity(predicted, target, dim=-1)
     count = weight.sum()
-    return mean_over_devices((squared * weight).sum(), count), mean_over_devices((cosine * weight).sum(), count)
+    return global_mean((squared * weight).sum(), count), global_mean((cosine * weight).sum(), count)

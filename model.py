@@ -202,7 +202,7 @@ def _statistics(level: torch.Tensor) -> torch.Tensor:
     return torch.cat([level.mean((2, 3)), deviation], 1)
 
 
-class StyleLearner(nn.Module):
+class StyleTrainingModel(nn.Module):
     """The encoder with its loss: model(**batch) -> (loss, parts), which is all that the training loop asks for."""
 
     def __init__(self, encoder: VisionStyleEncoder, weights: dict[str, float], temperature: float = 0.1):
@@ -225,7 +225,7 @@ class StyleLearner(nn.Module):
             parts["mask"] = mask_loss(output.mask_logits, targets["mask"], targets["has_mask"])
         parts["style"], lone = style_contrast(output.style, style_ids, self.temperature)
         loss = sum(self.weights[name] * part for name, part in parts.items())
-        return loss, {**parts, "lone_anchors": lone}
+        return loss, {**parts, "anchors_without_positives": lone}
 
 
 def _mlp(width_in: int, width_out: int, dropout: float) -> nn.Sequential:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.images.cache import STORE_SCALE, fit_shorter_side
+from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.io import open_image
 from common.images.transforms import square
 from common.models.checkpoint_file import save_model
@@ -50,5 +50,5 @@ def build_untrained(content: dict[str, Any], device: torch.device) -> tuple[Visi
 def read_image(path: str | Path, encoder: VisionStyleEncoder) -> torch.Tensor:
     """A file -> (3, S, S) uint8, the centred square that the encoder was validated on."""
     size = encoder.tower.image_size
-    pixels = square(np.asarray(fit_shorter_side(open_image(path), round(STORE_SCALE * size))), size)
+    pixels = square(np.asarray(fit_shorter_side(open_image(path), round(CACHE_SCALE * size))), size)
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()

@@ -18,20 +18,20 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 import config
-from common.cli.errors import refuse_many_left_out, report_left_out, run_script
+from common.cli.errors import check_skip_rate, report_skipped, run_script
 from common.cli.settings import read_settings
-from common.images.cache import STORE_SCALE, ImageStore
+from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
 from common.samples.layouts import MANIFEST, create_sample_dataset
 from common.text.files import write_json
 from common.training.device import make_accelerator
 from common.training.plots import neighbour_grid, plot_curves, write_projector
 from common.training.run import Run
-from common.training.schedule import Plan
+from common.training.schedule import TrainSchedule
 from common.training.trainer import Trainer
-from dataset import Sample, StyleBatches, StyleDataset, TargetShapes, find_samples, read_target_shapes, split_samples
+from dataset import PKBatchSampler, Sample, StyleDataset, TargetShapes, find_samples, read_target_shapes, split_samples
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
-from model import StyleLearner, VisionStyleEncoder
+from model import StyleTrainingModel, VisionStyleEncoder
 from style_encoder import save_encoder
 
 
@@ -103,7 +103,7 @@ def build_datasets(
     paths = [sample.image for sample in samples]
     cache_dir = settings.cache_dir if settings.cache_images else None
     with accelerator.main_process_first():  # the others find the store that the first has written
-        store = ImageStore(paths, round(STORE_SCALE * image_size), cache_dir, quiet=not accelerator.is_main_process)
+        store = ImageCache(paths, round(CACHE_SCALE * image_size), cache_dir, quiet=not accelerator.is_main_process)
     broken = {str(paths[position]): reason for position, reason in store.skipped.items()}
     skipped = dict(broken)
     good = [position for position in range(len(samples)) if position not in store.skipped]
@@ -113,8 +113,8 @@ def build_datasets(
             skipped[str(Path(settings.data_dir) / style)] = f"style '{style}' has {len(members)} image; 2 are needed"
             good = [position for position in good if position not in members]
     if accelerator.is_main_process:
-        report_left_out(skipped)
-    refuse_many_left_out(broken, len(samples), settings.max_skipped, settings.data_dir)
+        report_skipped(skipped)
+    check_skip_rate(broken, len(samples), settings.max_skipped, settings.data_dir)
     good_samples = [samples[position] for position in good]
     train, val = split_samples(good_samples, settings.val_split, settings.val_styles, settings.seed)
     if not train:
@@ -131,7 +131,7 @@ def build_datasets(
 def build_trainer(
     settings: Namespace, encoder: VisionStyleEncoder, train_set: StyleDataset, accelerator: Accelerator, run: Run | None
 ) -> Trainer:
-    batches = StyleBatches(
+    batches = PKBatchSampler(
         train_set,
         settings.batch_size,
         settings.images_per_style,
@@ -153,13 +153,13 @@ def build_trainer(
     )
     weights = {name: value for name, value in vars(settings).items() if name.endswith("_weight")}
     parts = {name.removesuffix("_weight"): value for name, value in weights.items()}
-    learner = StyleLearner(encoder, parts, settings.temperature)
+    learner = StyleTrainingModel(encoder, parts, settings.temperature)
     backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
     heads = [module for name, module in encoder.named_children() if name != "tower"]
     others = timm.optim.param_groups_weight_decay(torch.nn.ModuleList(heads), settings.weight_decay)
     groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone] + others
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    plan = Plan(
+    plan = TrainSchedule(
         settings.epochs,
         settings.learning_rate,
         settings.min_learning_rate,
@@ -168,7 +168,7 @@ def build_trainer(
         settings.accumulation,
         settings.log_steps,
         settings.save_steps,
-        settings.max_bad_steps,
+        settings.max_nonfinite_steps,
     )
     if settings.compile:
         encoder.compile()  # in place, so names of weights stay; the loss is too dynamic to gain
@@ -266,7 +266,11 @@ def save_and_show(
 def curves(history: list[dict[str, float]]) -> dict[str, list[str]]:
     """Panels of training_curves.png."""
     names = list(dict.fromkeys(name for entry in history for name in entry))
-    parts = [name for name in names if name.startswith("train/") and name not in ("train/loss", "train/lone_anchors")]
+    parts = [
+        name
+        for name in names
+        if name.startswith("train/") and name not in ("train/loss", "train/anchors_without_positives")
+    ]
     return {
         "training loss": ["train/loss"],
         "its parts, unweighted": parts if len(parts) > 1 else [],  # one part is the same curve once more
@@ -305,7 +309,7 @@ def finish(trainer: Trainer, val_set: StyleDataset, settings: Namespace, baselin
         print(f"\nvalidation, {len(val_set)} images, the last epoch's model:\n{format_table(results['validation'])}\n")
     write_json(folder / "results.json", results)
     run.writer.close()
-    trainer.say_left_out()
+    trainer.report_skipped_steps()
     print(
         f"model      {folder / 'best.pth'} (epoch {progress.best_epoch + 1})\n"
         f"curves     {folder / 'training_curves.png'}\n"

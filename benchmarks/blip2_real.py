@@ -68,7 +68,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--base_epochs", type=int, default=12)
-    parser.add_argument("--beginning_steps", type=int, default=400, help="of the base, to see and to read")
+    parser.add_argument("--warm_start_steps", type=int, default=400, help="of the base, to see and to read")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--val_questions", type=int, default=600, help="of the validation table, evenly spread")
     parser.add_argument("--work_dir", default="./.cache/blip2_real")
@@ -118,7 +118,7 @@ def shared_flags(args: argparse.Namespace, folder: Path, run: Path, seed: int) -
         "1e-3",
         "--training.warmup_steps",
         "60",
-        "--training.final_answers",
+        "--training.eval_samples",
         "0",
         "--training.log_steps",
         "50",
@@ -144,8 +144,8 @@ def train_base(args: argparse.Namespace, folder: Path, base: Path, seed: int) ->
         "0",
         "--training.epochs",
         str(args.base_epochs),
-        "--training.beginning_steps",
-        str(args.beginning_steps),
+        "--training.warm_start_steps",
+        str(args.warm_start_steps),
         "--training.learning_rate",
         "5e-4",
     ]

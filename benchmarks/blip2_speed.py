@@ -32,9 +32,9 @@ from blip2_gated.checkpoint import store_frozen
 from blip2_gated.dataset import Sample, VqaDataset
 from blip2_gated.feature_cache import keep_features
 from blip2_gated.model import Blip2OPTGated
-from blip2_gated.style_vocabulary import StyleWords
-from blip2_gated.training_model import GatedLearner
-from common.training.device import keep_freed_memory
+from blip2_gated.style_vocabulary import StyleVocabulary
+from blip2_gated.training_model import GatedTrainingModel
+from common.training.device import disable_malloc_trim
 
 OPT_2_7B: dict[str, Any] = {  # the library's defaults are the published vision tower and Q-Former
     "vision_config": {},
@@ -161,7 +161,7 @@ def build(
     tokenizer = train_tokenizer([f"Question: {QUESTION} Answer: {ANSWER}\n"] * 3, vocabulary)
     config = fit_config(config, tokenizer)
     config["text_config"]["vocab_size"] = vocabulary  # the published size, whatever this tokenizer uses of it
-    styles = StyleWords(tokenizer, ["noto"], [ANSWER])
+    styles = StyleVocabulary(tokenizer, ["noto"], [ANSWER])
     style = {"name": efficientnet, "pretrained": False} if gating else None
     gates = {"kind": gating, "per_head": False, "init_scale": 1.0}
     mapper = {"num_tokens": 8, "hidden": 512, "dropout": 0.1}
@@ -170,7 +170,7 @@ def build(
 
 
 class Pictures:
-    """Noise in place of an ImageStore: only sizes matter."""
+    """Noise in place of an ImageCache: only sizes matter."""
 
     def __init__(self, count: int, size: int, folder: Path):
         random = np.random.default_rng(0)
@@ -185,7 +185,7 @@ class Pictures:
 
 def timed(args: argparse.Namespace) -> dict[str, float]:
     """Seconds a step of training, from the samples to the optimizer, and the peak of memory in MiB."""
-    keep_freed_memory()
+    disable_malloc_trim()
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = SHAPES["small"] if args.shape == "small" else OPT_2_7B
@@ -199,7 +199,7 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
         if args.way == "kept features":
             pictures = keep_features(model, pictures, folder, device, args.batch_size, quiet=True)
         dataset = VqaDataset(samples, pictures, model.image_size, model.prompts, model.styles)
-        learner = GatedLearner(model, WEIGHTS).to(device)
+        learner = GatedTrainingModel(model, WEIGHTS).to(device)
         optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], 1e-4, fused=True)
 
         def step(number: int) -> None:

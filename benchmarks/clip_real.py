@@ -28,7 +28,7 @@ from clip.embed import encode_pairs
 from clip.model import CLIPModel
 from clip.pretrained_weights import load_weights
 from common.cli.settings import read_settings
-from common.images.cache import STORE_SCALE, ImageStore
+from common.images.cache import CACHE_SCALE, ImageCache
 from common.metrics.retrieval import chance_recall, rank_both_ways, retrieval_scores, same_words
 from common.text.files import write_json
 
@@ -192,7 +192,7 @@ def train_peer(
 
 def evaluate(model: CLIPModel, args: argparse.Namespace, pairs: list, held: list[int]) -> dict:
     chosen = [pairs[index] for index in held]
-    store = ImageStore([pair.image for pair in chosen], round(STORE_SCALE * model.image_size), None, quiet=True)
+    store = ImageCache([pair.image for pair in chosen], round(CACHE_SCALE * model.image_size), None, quiet=True)
     vectors = encode_pairs(model, PairDataset(chosen, store, model.image_size, model.tokenizer), "cpu", quiet=True)
     words = same_words(vectors.texts)
     given = (vectors.image_vectors, vectors.text_vectors, vectors.image_of_text, words)

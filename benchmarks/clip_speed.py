@@ -34,11 +34,11 @@ from clip import config, train
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs
 from clip.model import CLIPModel
 from common.cli.settings import read_settings
-from common.images.cache import STORE_SCALE, ImageStore, fit_shorter_side
+from common.images.cache import CACHE_SCALE, ImageCache, fit_shorter_side
 from common.images.io import list_images, open_image
-from common.images.transforms import Augmentation, View
+from common.images.transforms import Augmentation, SampleKey
 from common.samples.layouts import MANIFEST
-from common.training.device import keep_freed_memory
+from common.training.device import disable_malloc_trim
 
 LARGE_JPEG = 1024  # pixels of a side, about what a camera or a download gives
 
@@ -118,11 +118,11 @@ def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer
             "0",
         ],
     )
-    keep_freed_memory()
+    disable_malloc_trim()
     torch.manual_seed(0)
     model = train.build_model(settings)
     pairs, _ = find_pairs(Path(args.work_dir) / "pairs")
-    store = ImageStore([pair.image for pair in pairs], round(STORE_SCALE * args.image_size), None, quiet=True)
+    store = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * args.image_size), None, quiet=True)
     data = PairDataset(pairs, store, args.image_size, model.tokenizer)
     trainer = train.build_trainer(settings, model, data, Accelerator(cpu=not torch.cuda.is_available()), None)
     count = args.large_batch if args.way.startswith("cache") else args.batch_size
@@ -207,9 +207,9 @@ def cached_step(slices: bool):
 def loader_way(kind: str):
     def way(args: argparse.Namespace) -> dict:
         jpegs, size = list_images(Path(args.work_dir) / "jpegs"), args.image_size
-        scaled, augmentation = round(STORE_SCALE * size), Augmentation()
+        scaled, augmentation = round(CACHE_SCALE * size), Augmentation()
         transform = open_clip.image_transform(size, is_train=True)
-        store = ImageStore(jpegs, scaled, Path(args.work_dir) / "cache", quiet=True) if kind == "map" else None
+        store = ImageCache(jpegs, scaled, Path(args.work_dir) / "cache", quiet=True) if kind == "map" else None
         at_least = scaled if kind == "draft" else 0
 
         def read(index: int) -> torch.Tensor:
@@ -219,7 +219,7 @@ def loader_way(kind: str):
                 pixels = store[index]
             else:
                 pixels = np.asarray(fit_shorter_side(open_image(jpegs[index], at_least=at_least), scaled))
-            return torch.tensor(augmentation(pixels, size, View(0, index))).permute(2, 0, 1)
+            return torch.tensor(augmentation(pixels, size, SampleKey(0, index))).permute(2, 0, 1)
 
         loader = DataLoader(Calls(read, 4 * len(jpegs), len(jpegs)), args.batch_size)
         start = time.perf_counter()

@@ -44,7 +44,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conftest import flip_a_bit, kill_after_a_step, start_script
 from fault_runs import SYSTEMS, TinyRun
 
-from common.training.resume_state import CHECKSUMS, what_is_wrong
+from common.training.resume_state import CHECKSUMS, validate_state
 
 SPAN, PATIENCE = 0.15, 20  # seconds between two looks at a run, at most; until any moment will do
 PHASES = {  # the first whose function is on the stack
@@ -278,7 +278,7 @@ def second_run(run: TinyRun) -> Row:
 def one_line_and_whole(run: TinyRun, process: subprocess.Popen) -> tuple[bool, str]:
     """-> whether it ended with one line of explanation and left a state that is whole; the line."""
     code, error = finish(process)
-    whole = not what_is_wrong(run.newest_state(), run.needed)
+    whole = not validate_state(run.newest_state(), run.needed)
     one_line = ": error: " in error.strip().splitlines()[-1] if error.strip() else False
     return code == 1 and one_line and "Traceback" not in error and whole, last_words(run, error)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/freed_memory.py [--rounds 3]
 
-Each round trains the same steps in two fresh processes, with glibc's defaults and with keep_freed_memory().
+Each round trains the same steps in two fresh processes, with glibc's defaults and with disable_malloc_trim().
 """
 
 import argparse
@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from benchmarks.turns import in_turns, middle, peak_memory
-from common.training.device import keep_freed_memory
-from model import StyleLearner, VisionStyleEncoder
+from common.training.device import disable_malloc_trim
+from model import StyleTrainingModel, VisionStyleEncoder
 
 STEPS, BATCH, SIZE = 12, 48, 128
 
@@ -26,9 +26,9 @@ STEPS, BATCH, SIZE = 12, 48, 128
 def measure(keep: bool) -> dict[str, float]:
     """Train a few steps on one batch in memory -> images per second, kernel seconds, peak memory in MB."""
     if keep:
-        keep_freed_memory()
+        disable_malloc_trim()
     torch.manual_seed(0)
-    learner = StyleLearner(VisionStyleEncoder("tf_efficientnet_lite0", image_size=SIZE), {"style": 1.0})
+    learner = StyleTrainingModel(VisionStyleEncoder("tf_efficientnet_lite0", image_size=SIZE), {"style": 1.0})
     optimizer = torch.optim.AdamW(learner.parameters(), fused=True)
     image = torch.randint(256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8)
     style_ids = torch.arange(BATCH // 4).repeat_interleave(4)

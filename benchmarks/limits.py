@@ -29,10 +29,10 @@ from benchmarks.llava_speed import build as build_llava
 from benchmarks.llava_speed import write_images
 from benchmarks.scaling import POINTS, write_models
 from common.images.io import open_image
-from common.training.device import keep_freed_memory
+from common.training.device import disable_malloc_trim
 from common.vectors.faiss_index import build_index
-from llava.prefix_cache import SharedImages
-from llava.tokens import Prompter
+from llava.prefix_cache import ImagePrefixCache
+from llava.tokens import ChatFormatter
 from tools.estimate.dry_run import dry_step
 from tools.estimate.estimate import read_arguments, read_step
 from tools.estimate.training_step import take_step, with_values
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--gallery", type=int, default=200_000, help="search: vectors of 768 numbers")
     parser.add_argument("--new_tokens", type=int, default=48, help="tokens: of each row")
     args = parser.parse_args()
-    keep_freed_memory()
+    disable_malloc_trim()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, fp32\n")
     print("| what | seconds | 10^9 a second | the limit | share |\n|---|---|---|---|---|", flush=True)
     for rows in (steps, search, tokens):
@@ -128,14 +128,14 @@ def search(args: argparse.Namespace) -> None:
 def tokens(args: argparse.Namespace) -> None:
     loaded = build_llava(argparse.Namespace(device="cpu", shape="small"))
     loaded.model.generation_config.eos_token_id = None  # nobody stops early
-    prompter = Prompter(loaded.processor, "")
+    prompter = ChatFormatter(loaded.processor, "")
     weights = sum(one.nbytes for one in loaded.model.model.language_model.parameters())
     weights += loaded.model.lm_head.weight.nbytes
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), 16)
         images = [open_image(path) for path in sorted(Path(folder).iterdir())]
     for batch in (1, 16):
-        shared = SharedImages(loaded.model, prompter, images[:batch])
+        shared = ImagePrefixCache(loaded.model, prompter, images[:batch])
         rest = shared.rest(prompter.prompt("What is this?"))
         held = sum(layer.keys.nbytes + layer.values.nbytes for layer in shared.cache.layers)
         held *= 1 + (len(rest) + args.new_tokens / 2) / shared.cache.get_seq_length()  # it grows

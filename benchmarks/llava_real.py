@@ -25,7 +25,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.models.backbone import create_backbone
-from common.text.files import write_json, write_lines
+from common.text.files import write_json, write_jsonl
 from llava import evaluate, train
 from llava.build import CHATML_TEMPLATE, IMAGE_TOKEN, build_llava
 from llava.config import PROMPTS
@@ -95,10 +95,10 @@ def write_data(args: argparse.Namespace) -> None:
     held = set(random.permutation(captions)[: len(captions) // 5].tolist())
     learnt = [row for row in rows if row["caption"] not in held]
     words = [row["caption"] for row in learnt]
-    write_lines(
+    write_jsonl(
         args.work_dir / "train.jsonl", (one for row in learnt for one in conversations(args, row, words, random))
     )
-    write_lines(
+    write_jsonl(
         args.work_dir / "test.jsonl",
         (
             {

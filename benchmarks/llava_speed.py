@@ -27,13 +27,13 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from benchmarks.turns import in_turns, middle, peak_memory
 from common.images.io import open_image
-from common.training.device import keep_freed_memory
+from common.training.device import disable_malloc_trim
 from llava.analyzer import LlavaAnalyzer
 from llava.build import build_llava, build_tokenizer, small_language, small_vision
 from llava.config import PROMPTS
 from llava.model import LoadedModel, choose_attention, choose_dtype, load_model
-from llava.scoring_config import Asking
-from llava.tokens import Prompter
+from llava.scoring_config import ScoringConfig
+from llava.tokens import ChatFormatter
 
 WAYS = ("one by one", "generate", "batch 1", "batched")
 
@@ -109,12 +109,12 @@ def build(args: argparse.Namespace) -> LoadedModel:
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    keep_freed_memory()
+    disable_malloc_trim()
     loaded = build(args)
     loaded.model.generation_config.eos_token_id = None  # nobody stops early
     paths = [args.work_dir / f"{number}.jpg" for number in range(args.images)]
     pairs = [(path, f"a sheet of coloured noise, number {at}") for path in paths for at in range(args.texts)]
-    asking = Asking(description_tokens=args.description_tokens, analysis_tokens=args.analysis_tokens, tries=1)
+    asking = ScoringConfig(description_tokens=args.description_tokens, analysis_tokens=args.analysis_tokens, tries=1)
     batch_size = args.batch_size if args.way in ("batched", "generate") else 1
     analyzer = LlavaAnalyzer(loaded=loaded, asking=asking, batch_size=batch_size)
 
@@ -135,7 +135,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def by_generate(loaded: LoadedModel, prompter: Prompter, asking: Asking, pairs: list[tuple[Path, str]]) -> int:
+def by_generate(
+    loaded: LoadedModel, prompter: ChatFormatter, asking: ScoringConfig, pairs: list[tuple[Path, str]]
+) -> int:
     """-> new tokens"""
     model, processor = loaded
     processor.tokenizer.padding_side = "left"

@@ -29,7 +29,7 @@ from benchmarks.turns import in_turns, middle, peak_memory
 from common.metrics.retrieval import rank_both_ways, rank_scores
 from common.vectors.shards import Features
 from retrieval.evaluate_retrieval import measure as measure_lists
-from retrieval.metrics import Images, Truth
+from retrieval.metrics import GroundTruth, Images
 from retrieval.ranking import Ranker
 
 WIDTH = 256
@@ -95,7 +95,7 @@ def ours_data(args: argparse.Namespace) -> tuple[Features, Features, list[str], 
 
 
 def ours(queries: Features, gallery: Features, labels, gallery_labels, depth: int) -> dict[str, np.ndarray]:
-    truth = Truth(
+    truth = GroundTruth(
         Images(labels, queries.digests, queries.paths), Images(gallery_labels, gallery.digests, gallery.paths)
     )
     ranker = Ranker(gallery.blocks, len(gallery), gallery.width)

@@ -30,7 +30,7 @@ from torchvision import transforms
 from transformers import InternVLVisionConfig, InternVLVisionModel
 
 from common.cli.errors import run_script
-from common.training.device import choose_device, keep_freed_memory
+from common.training.device import choose_device, disable_malloc_trim
 from common.vectors.faiss_index import ExactIndex, build_index, set_search
 from common.vectors.faiss_library import load_faiss
 from common.vectors.shards import unit
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> dict:
     args = read_arguments(argv)
     args.device = choose_device(args.device)
     if args.device.type == "cpu":
-        keep_freed_memory()
+        disable_malloc_trim()
     print(f"{args.device}, {torch.get_num_threads()} threads, {vars(args)}")
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         result = {"features": features, "search": search, "expansion": expansion}[args.part](args, Path(scratch))

@@ -32,7 +32,7 @@ from retrieval.compare_encoders import retrieve
 from vitp import train
 from vitp.compose import build_model
 from vitp.conversation import read_conversation
-from vitp.inference import Answerer
+from vitp.inference import VQAPredictor
 from vitp.processing import read_tokenizer
 
 HELD_OUT = 7  # one first answer in so many
@@ -220,7 +220,7 @@ def answers(args: argparse.Namespace, folder: Path) -> dict:
     rows = [json.loads(line) for line in (args.work_dir / source["annotation"]).open(encoding="utf-8")]
     rows = rows[: args.limit or None]
     answerer, said = (
-        Answerer(str(folder), torch.device("cpu"), max_tiles=1, conv_style=str(args.work_dir / "chat.jinja")),
+        VQAPredictor(str(folder), torch.device("cpu"), max_tiles=1, conv_style=str(args.work_dir / "chat.jinja")),
         [],
     )
     for first in range(0, len(rows), 16):

@@ -31,7 +31,7 @@ from transformers.utils import logging
 
 from common.cli.errors import run_script
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
-from common.training.device import choose_device, keep_freed_memory
+from common.training.device import choose_device, disable_malloc_trim
 from common.training.length_sampler import LengthGroupedSampler
 from vitp.batching import Collator, PackedDataset
 from vitp.checkpoint import fit_to_tokenizer
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> dict:
     args = read_arguments(argv)
     args.device = choose_device(args.device)
     if args.device.type == "cpu":
-        keep_freed_memory()
+        disable_malloc_trim()
     logging.set_verbosity_error()
     torch.manual_seed(0)
     print(f"{args.device}, {torch.get_num_threads()} threads, {vars(args)}")

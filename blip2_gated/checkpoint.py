@@ -16,7 +16,7 @@ import torch
 from blip2_gated.backbone import build_blip2, fit_config, is_config, read_blip2, read_config, tokenizer_from
 from blip2_gated.backbone import train_tokenizer as learn_tokenizer
 from blip2_gated.model import Blip2OPTGated
-from blip2_gated.style_vocabulary import StyleWords
+from blip2_gated.style_vocabulary import StyleVocabulary
 from common.models.checkpoint_file import save_model
 from common.models.model_folder import load_model
 
@@ -85,7 +85,7 @@ def build_gated(recipe: dict[str, Any]) -> Blip2OPTGated:
     efficientnet = dict(recipe["efficientnet"]) if recipe["efficientnet"] else None
     if efficientnet and efficientnet["pretrained"]:
         elsewhere.append("efficientnet")
-    styles = StyleWords(tokenizer, recipe["labels"], recipe["spellings"])
+    styles = StyleVocabulary(tokenizer, recipe["labels"], recipe["spellings"])
     model = Blip2OPTGated(
         blip2,
         tokenizer,

@@ -58,7 +58,7 @@ TRAINING_LEARNING_RATE: float = 1e-4  # at its peak
 TRAINING_MIN_LEARNING_RATE: float = 1e-6  # where the cosine ends
 TRAINING_WARMUP_STEPS: int = 200  # optimizer steps of linear warmup
 TRAINING_WEIGHT_DECAY: float = 0.05
-TRAINING_BEGINNING_STEPS: int = 300  # from scratch: steps in which it learns to see, and as many in which to read
+TRAINING_WARM_START_STEPS: int = 300  # from scratch: steps in which it learns to see, and as many in which to read
 TRAINING_CLIP_NORM: float = 1.0  # largest norm of the whole gradient; 0 = no limit
 TRAINING_PRECISION: str = "auto"  # fp32, bf16 or fp16 (AMP); auto: bf16 on a GPU that has it, else fp32
 TRAINING_CACHE_FEATURES: bool = False  # compute both frozen towers' outputs once, keep them in data.cache_dir
@@ -70,8 +70,10 @@ TRAINING_SAVE_LAST: bool = False  # keep last/ too, from which --training.resume
 TRAINING_RESUME: bool = False  # go on from last/, with the same weights as if never stopped
 TRAINING_SAVE_STEPS: int = 200  # optimizer steps between writes of last/, besides one at the end of each epoch
 TRAINING_LOG_STEPS: int = 10  # optimizer steps between log entries
-TRAINING_MAX_BAD_STEPS: int = 5  # in a row, their loss or gradient not finite, that end the run; fewer are left out
-TRAINING_FINAL_ANSWERS: int = 500  # validation questions that the best model answers at the end; 0 = none
+TRAINING_MAX_NONFINITE_STEPS: int = (
+    5  # in a row, their loss or gradient not finite, that end the run; fewer are left out
+)
+TRAINING_EVAL_SAMPLES: int = 500  # validation questions that the best model answers at the end; 0 = none
 
 # --- loss -------------------------------------------------------------------------------------------------------------
 LOSS_MAIN: float = 1.0  # weight of the language model's loss on answer and newline

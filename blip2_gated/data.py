@@ -13,8 +13,8 @@ from blip2_gated import config
 from blip2_gated.dataset import Columns, Sample, VqaDataset, image_paths, read_samples
 from blip2_gated.feature_cache import keep_features
 from blip2_gated.model import Blip2OPTGated
-from common.cli.errors import refuse_many_left_out, report_left_out
-from common.images.cache import STORE_SCALE, ImageStore
+from common.cli.errors import check_skip_rate, report_skipped
+from common.images.cache import CACHE_SCALE, ImageCache
 from common.samples.layouts import create_sample_dataset
 
 SAMPLE_IMAGES = {True: 1000, False: 100}  # drawn for the demo, and where the default folder is not there
@@ -64,7 +64,7 @@ def prepare_data(
     skipped, splits = dict(skipped), dict(splits)
     for name, samples in splits.items():
         paths = image_paths(samples, image_root(settings))
-        store = ImageStore(paths, round(STORE_SCALE * model.image_size), cache / "images", quiet=quiet)
+        store = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache / "images", quiet=quiet)
         broken = {paths[place]: reason for place, reason in store.skipped.items()}
         splits[name] = []
         for one in samples:
@@ -75,8 +75,8 @@ def prepare_data(
                 splits[name].append(one)
         stores[name] = store.subset([place for place in range(len(paths)) if place not in store.skipped])
     if not quiet:
-        report_left_out(skipped)
-    refuse_many_left_out(skipped, total, settings.data_max_skipped, settings.data_root)
+        report_skipped(skipped)
+    check_skip_rate(skipped, total, settings.data_max_skipped, settings.data_root)
     if settings.training_cache_features:
         model.to(accelerator.device)
         stores = {

@@ -19,10 +19,10 @@ from torch.utils.data import Dataset
 from blip2_gated.feature_cache import FeatureCache
 from blip2_gated.model import squeeze
 from blip2_gated.prompts import PromptEncoder
-from blip2_gated.style_vocabulary import StyleWords, in_words
+from blip2_gated.style_vocabulary import StyleVocabulary, in_words
 from common.cli.settings import unknown_name
-from common.images.cache import ImageStore
-from common.images.transforms import View
+from common.images.cache import ImageCache
+from common.images.transforms import SampleKey
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def image_paths(samples: list[Sample], image_root: str | Path) -> list[Path]:
 
 
 class VqaDataset(Dataset):
-    """dataset[index] or dataset[View(...)] -> one sample; `collate` pads a batch. `cut`: texts that were too long.
+    """dataset[index] or dataset[SampleKey(...)] -> one sample; `collate` pads a batch. `cut`: texts that were too long.
 
     pictures: the images of image_paths(samples) in that order, as pixels or as features.
     """
@@ -148,10 +148,10 @@ class VqaDataset(Dataset):
     def __init__(
         self,
         samples: list[Sample],
-        pictures: ImageStore | FeatureCache,
+        pictures: ImageCache | FeatureCache,
         image_size: int,
         prompts: PromptEncoder,
-        styles: StyleWords,
+        styles: StyleVocabulary,
         style_where: str = "answers",
     ):
         if style_where not in ("answers", "all"):
@@ -167,8 +167,8 @@ class VqaDataset(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: int | View) -> dict[str, Any]:
-        index = key.index if isinstance(key, View) else key
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        index = key.index if isinstance(key, SampleKey) else key
         place = self.places[index]
         if isinstance(self.pictures, FeatureCache):
             seen = dict(zip(("patches", "pooled"), self.pictures[place]))

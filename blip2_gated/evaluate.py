@@ -24,7 +24,7 @@ from blip2_gated import config
 from blip2_gated.checkpoint import load_gated
 from blip2_gated.data import prepare_data, read_splits
 from blip2_gated.generate_answers import answer_samples
-from blip2_gated.metrics import Answered, BlindGuess, as_line, measure_answers
+from blip2_gated.metrics import Answered, QuestionOnlyBaseline, as_line, measure_answers
 from blip2_gated.train import learner_of
 from blip2_gated.training_model import measure_loss
 from common.cli.errors import run_script
@@ -110,12 +110,12 @@ def data_settings(trained: dict[str, Any], rest: list[str]) -> Namespace:
     return settings
 
 
-def blind_guess(settings: Namespace) -> BlindGuess | None:
+def blind_guess(settings: Namespace) -> QuestionOnlyBaseline | None:
     """Of the training table; None where that is not there."""
     if not (Path(settings.data_root) / settings.data_train_csv).is_file():
         return None
     splits, _ = read_splits(settings, ["train"])
-    return BlindGuess(splits["train"])
+    return QuestionOnlyBaseline(splits["train"])
 
 
 def write_results(folder: Path, report: dict[str, Any], answered: list[Answered]) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from blip2_gated.model import Blip2OPTGated, Features, squeeze
-from common.images.cache import STORE_SCALE, ImageStore
+from common.images.cache import CACHE_SCALE, ImageCache
 from common.text.files import write_atomically
 
 VERSION = 1
@@ -43,7 +43,7 @@ class FeatureCache:
 
 def keep_features(
     model: Blip2OPTGated,
-    store: ImageStore,
+    store: ImageCache,
     cache_dir: str | Path,
     device: torch.device,
     batch_size: int = 32,
@@ -60,12 +60,12 @@ def keep_features(
     return FeatureCache(index)
 
 
-def cache_key(model: Blip2OPTGated, store: ImageStore) -> str:
+def cache_key(model: Blip2OPTGated, store: ImageCache) -> str:
     efficientnet = model.efficientnet
     facts = {
         "version": VERSION,
         "image_size": model.image_size,
-        "store": STORE_SCALE,
+        "store": CACHE_SCALE,
         "efficientnet": efficientnet.preprocessing if efficientnet else None,
         "weights": _weights_digest(model.blip2.vision_model, efficientnet.backbone if efficientnet else None),
     }
@@ -77,7 +77,7 @@ def cache_key(model: Blip2OPTGated, store: ImageStore) -> str:
 
 @torch.no_grad()
 def _fill(
-    model: Blip2OPTGated, store: ImageStore, index: Path, device: torch.device, batch_size: int, quiet: bool
+    model: Blip2OPTGated, store: ImageCache, index: Path, device: torch.device, batch_size: int, quiet: bool
 ) -> None:
     was_training, count = model.training, len(store.paths)
     model.eval()

@@ -13,7 +13,7 @@ All are sums over what they apply to, divided by counts over all devices.
 import torch
 import torch.nn.functional as F
 
-from common.training.distributed import mean_over_devices
+from common.training.distributed import global_mean
 
 
 def answer_rows(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -83,4 +83,4 @@ def style_head_loss(style_logits: torch.Tensor, style_ids: torch.Tensor) -> tupl
 
 def mean(part: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """(sum, count) of this device -> the mean over all devices, 0 where nothing applies."""
-    return mean_over_devices(*part)
+    return global_mean(*part)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from blip2_gated.dataset import Sample
-from blip2_gated.style_vocabulary import StyleWords
+from blip2_gated.style_vocabulary import StyleVocabulary
 from common.metrics.text import text_scores
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -50,7 +50,7 @@ def vqa_accuracy(prediction: str, references: Sequence[str]) -> float:
     return sum(min((sum(agree) - one) / 3, 1.0) for one in agree) / len(agree)
 
 
-class BlindGuess:
+class QuestionOnlyBaseline:
     """guess(question) -> what is best said without looking: the commonest answer in training to the same question, or,
     where nobody asked it, to those that begin with the most of its words. samples: of the training set, at least one.
     """
@@ -70,7 +70,7 @@ class BlindGuess:
 
 
 def measure_answers(
-    answered: Sequence[Answered], styles: StyleWords, guess: Callable[[str], str] | None = None
+    answered: Sequence[Answered], styles: StyleVocabulary, guess: Callable[[str], str] | None = None
 ) -> dict[str, Any]:
     """-> {"all": scores, "by_type": {type: scores}}, everything in percent.
 
@@ -82,7 +82,9 @@ def measure_answers(
     return {"all": _scores(answered, styles, guess), "by_type": by_type}
 
 
-def _scores(answered: Sequence[Answered], styles: StyleWords, guess: Callable[[str], str] | None) -> dict[str, float]:
+def _scores(
+    answered: Sequence[Answered], styles: StyleVocabulary, guess: Callable[[str], str] | None
+) -> dict[str, float]:
     def percent(values: Sequence[float | bool]) -> float:
         return 100 * sum(values) / len(values)
 

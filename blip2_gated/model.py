@@ -23,8 +23,8 @@ from blip2_gated.gates import Gate, add_gates
 from blip2_gated.lora import add_lora, lora_layers, lora_parameters
 from blip2_gated.prompt_mapper import PromptMapper
 from blip2_gated.prompts import TEMPLATE, PromptEncoder
-from blip2_gated.style_vocabulary import StyleWords
-from common.images.cache import STORE_SCALE, fit_shorter_side
+from blip2_gated.style_vocabulary import StyleVocabulary
+from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.io import open_image
 
 TRAINED = ("gates", "qformer", "all")  # what of BLIP-2 learns besides what is added: nothing, its Q-Former, everything
@@ -55,7 +55,7 @@ class Blip2OPTGated(nn.Module):
         self,
         blip2: Blip2ForConditionalGeneration,
         tokenizer: PreTrainedTokenizerBase,
-        styles: StyleWords,
+        styles: StyleVocabulary,
         efficientnet: dict[str, Any] | None = None,
         gating: dict[str, Any] | None = None,
         mapper: dict[str, Any] | None = None,
@@ -187,7 +187,7 @@ class Blip2OPTGated(nn.Module):
         if torch.is_tensor(images):
             return images.to(self.mean.device)
         opened = [image.convert("RGB") if isinstance(image, Image.Image) else open_image(image) for image in images]
-        kept = [np.asarray(fit_shorter_side(image, round(STORE_SCALE * self.image_size))) for image in opened]
+        kept = [np.asarray(fit_shorter_side(image, round(CACHE_SCALE * self.image_size))) for image in opened]
         return torch.stack([squeeze(pixels, self.image_size) for pixels in kept]).to(self.mean.device)
 
     @torch.no_grad()

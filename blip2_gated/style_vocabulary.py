@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 MIN_CHARACTERS = 3
 
 
-class StyleWords:
+class StyleVocabulary:
     """Classes of style in a fixed order, `token_ids` (U,) with the class of each in `token_classes` (U,); `spellings`
     of each label are its words, and as answers write them."""
 

@@ -25,9 +25,9 @@ from blip2_gated.checkpoint import build_gated, load_gated, make_recipe, save_ga
 from blip2_gated.data import prepare_data, read_splits
 from blip2_gated.dataset import Sample, VqaDataset
 from blip2_gated.generate_answers import answer_samples
-from blip2_gated.metrics import BlindGuess, measure_answers
+from blip2_gated.metrics import QuestionOnlyBaseline, measure_answers
 from blip2_gated.model import TRAINED, Blip2OPTGated
-from blip2_gated.training_model import GatedLearner, measure_loss
+from blip2_gated.training_model import GatedTrainingModel, measure_loss
 from blip2_gated.warm_start import learn_to_read, learn_to_see
 from common.cli.errors import run_script
 from common.cli.settings import read_settings
@@ -35,8 +35,8 @@ from common.text.files import write_json
 from common.training.device import make_accelerator
 from common.training.plots import plot_curves
 from common.training.run import Run
-from common.training.samplers import ShuffledBatches
-from common.training.schedule import Plan
+from common.training.samplers import DeterministicBatchSampler
+from common.training.schedule import TrainSchedule
 from common.training.trainer import Trainer
 
 CURVES = {
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
         run = Run(settings.training_checkpoint_dir, settings.training_log_dir, vars(settings), settings.training_resume)
         run.write_skipped(skipped)
-    if settings.training_beginning_steps and is_config(settings.model_blip2) and not settings.training_resume:
+    if settings.training_warm_start_steps and is_config(settings.model_blip2) and not settings.training_resume:
         begin(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
     trainer = build_trainer(settings, model, sets["train"], accelerator, run)
     if settings.training_resume:
@@ -118,7 +118,7 @@ def begin(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_m
         first, last = learn(
             model,
             train_set,
-            settings.training_beginning_steps,
+            settings.training_warm_start_steps,
             settings.training_batch_size,
             settings.training_seed,
             quiet=not is_main,
@@ -130,7 +130,7 @@ def begin(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_m
 def build_trainer(
     settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, accelerator: Accelerator, run: Run | None
 ) -> Trainer:
-    batches = ShuffledBatches(
+    batches = DeterministicBatchSampler(
         len(train_set),
         settings.training_batch_size,
         settings.training_seed,
@@ -156,7 +156,7 @@ def build_trainer(
         {"params": [one for one in learning if one.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.training_learning_rate, betas=(0.9, 0.98), fused=True)
-    plan = Plan(
+    plan = TrainSchedule(
         settings.training_epochs,
         settings.training_learning_rate,
         settings.training_min_learning_rate,
@@ -165,15 +165,15 @@ def build_trainer(
         settings.training_accumulation,
         settings.training_log_steps,
         settings.training_save_steps,
-        settings.training_max_bad_steps,
+        settings.training_max_nonfinite_steps,
     )
     last = Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None
     return Trainer(accelerator, learner_of(settings, model), optimizer, loader, plan, run, last)
 
 
-def learner_of(settings: Namespace, model: Blip2OPTGated) -> GatedLearner:
+def learner_of(settings: Namespace, model: Blip2OPTGated) -> GatedTrainingModel:
     weights = {name: getattr(settings, f"loss_{name}") for name in ("main", "style_hit", "consistency", "style_head")}
-    return GatedLearner(model, weights, settings.loss_detach_image)
+    return GatedTrainingModel(model, weights, settings.loss_detach_image)
 
 
 def describe(sets: dict[str, VqaDataset], trainer: Trainer, run: Run) -> None:
@@ -249,10 +249,10 @@ def finish(trainer: Trainer, sets: dict[str, VqaDataset], settings: Namespace) -
         "settings": vars(settings),
         "history": progress.history,
     }
-    if settings.training_final_answers:
+    if settings.training_eval_samples:
         model, _ = load_gated(folder / "best.pt", trainer.accelerator.device)
-        answered = answer_samples(model, sets["val"], settings.training_final_answers, quiet=False, num_beams=1)
-        results["answers"] = measure_answers(answered, model.styles, BlindGuess(sets["train"].samples))
+        answered = answer_samples(model, sets["val"], settings.training_eval_samples, quiet=False, num_beams=1)
+        results["answers"] = measure_answers(answered, model.styles, QuestionOnlyBaseline(sets["train"].samples))
         for kind, scores in {"all": results["answers"]["all"], **results["answers"]["by_type"]}.items():
             print(
                 f"right answers, {kind:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}, "
@@ -260,7 +260,7 @@ def finish(trainer: Trainer, sets: dict[str, VqaDataset], settings: Namespace) -
             )
     write_json(folder / "results.json", results)
     trainer.run.writer.close()
-    trainer.say_left_out()
+    trainer.report_skipped_steps()
     print(
         f"\nmodel      {folder / 'best.pt'} (epoch {progress.best_epoch + 1})\n"
         f"curves     {folder / 'training_curves.png'}\n"

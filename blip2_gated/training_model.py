@@ -16,12 +16,12 @@ from blip2_gated.losses import (
     style_masses,
 )
 from blip2_gated.model import Blip2OPTGated, Features
-from common.training.distributed import show_mean
+from common.training.distributed import replicated_mean
 
 Parts = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
-class GatedLearner(nn.Module):
+class GatedTrainingModel(nn.Module):
     """weights: of main, style_hit, consistency, style_head. detach_image: see losses.consistency_loss."""
 
     def __init__(self, model: Blip2OPTGated, weights: dict[str, float], detach_image: bool = True):
@@ -38,7 +38,7 @@ class GatedLearner(nn.Module):
     def forward(self, **batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         means = {name: mean(part) for name, part in self.parts(**batch).items()}
         loss = sum(self.weights[name] * value for name, value in means.items())
-        return show_mean(loss), {name: show_mean(value) for name, value in means.items()}
+        return replicated_mean(loss), {name: replicated_mean(value) for name, value in means.items()}
 
     def parts(
         self,
@@ -72,7 +72,9 @@ class GatedLearner(nn.Module):
 
 
 @torch.no_grad()
-def measure_loss(learner: GatedLearner, loader: torch.utils.data.DataLoader, device: torch.device) -> dict[str, float]:
+def measure_loss(
+    learner: GatedTrainingModel, loader: torch.utils.data.DataLoader, device: torch.device
+) -> dict[str, float]:
     """Each part's mean over a whole data set, and their weighted sum as 'loss'; nothing is shared between devices."""
     sums: dict[str, list[torch.Tensor]] = {}
     was_training = learner.training

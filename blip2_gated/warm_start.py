@@ -13,7 +13,7 @@ import torch
 from blip2_gated.dataset import VqaDataset
 from blip2_gated.losses import answer_rows, main_loss
 from blip2_gated.model import Blip2OPTGated
-from common.samples.word_pretraining import descend, teach_words
+from common.samples.word_pretraining import descend, pretrain_on_words
 
 LEARNING_RATE = 1e-3  # of both, at its peak
 
@@ -34,7 +34,7 @@ def learn_to_see(
 
     learning = [one for name, one in model.named_parameters() if one.requires_grad and "language_model." not in name]
     model.train()
-    return teach_words(
+    return pretrain_on_words(
         see,
         learning,
         [" ".join(said[place]) for place in places],

@@ -56,7 +56,7 @@ LOG_DIR: str = "./logs"  # one folder per run: TensorBoard and log.jsonl
 RESUME: bool = False  # go on from CHECKPOINT_DIR/last, with the same weights as if never stopped
 SAVE_STEPS: int = 200  # optimizer steps between writes of last/, besides one at the end of each epoch
 LOG_STEPS: int = 10  # optimizer steps between log entries
-MAX_BAD_STEPS: int = 5  # in a row, their loss or gradient not finite, that end the run; fewer are left out
+MAX_NONFINITE_STEPS: int = 5  # in a row, their loss or gradient not finite, that end the run; fewer are left out
 
 # `python clip/train.py --demo`: drawn scenes and a small network, minutes on two CPU cores, no download.
 DEMO = {

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from clip.pairs import Pair, find_pairs
 from clip.tokenizer import ClipTokenizer, HuggingFaceTokenizer, pad
-from common.images.cache import ImageStore
-from common.images.transforms import Augmentation, View, square
+from common.images.cache import ImageCache
+from common.images.transforms import Augmentation, SampleKey, square
 from common.samples import layouts
 
 __all__ = ["Pair", "PairDataset", "create_sample_dataset", "find_pairs", "split_pairs"]
@@ -54,7 +54,7 @@ def split_pairs(pairs: list[Pair], share: float, seed: int = 0) -> tuple[list[in
 
 
 class PairDataset(Dataset):
-    """dataset[index] -> the image whole with its first text; dataset[View(...)] -> a random view of it with one of its
+    """dataset[index] -> the image whole with its first text; dataset[SampleKey(...)] -> a random view of it with one of its
     texts, a pure function of the key, so loader workers hold no random state.
 
     `cut_texts` of `all_texts` texts are longer than the tokenizer's context and lose their end.
@@ -63,7 +63,7 @@ class PairDataset(Dataset):
     def __init__(
         self,
         pairs: list[Pair],
-        store: ImageStore,
+        store: ImageCache,
         image_size: int,
         tokenizer: ClipTokenizer | HuggingFaceTokenizer,
         augmentation: Augmentation | None = None,
@@ -82,8 +82,8 @@ class PairDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: int | View) -> dict[str, torch.Tensor]:
-        view = key if isinstance(key, View) else None
+    def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
+        view = key if isinstance(key, SampleKey) else None
         index = view.index if view else key
         texts = self.pairs[index].texts
         text = texts[0]

@@ -27,8 +27,8 @@ from clip.metrics import draw, measure_classes, measure_found_texts, measure_ret
 from clip.model import CLIPModel
 from clip.pairs import DEFAULT_TEXT_FIELDS
 from clip.report import format_report, write_results
-from common.cli.errors import report_left_out, run_script
-from common.images.cache import STORE_SCALE, ImageStore
+from common.cli.errors import report_skipped, run_script
+from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import square
 from common.metrics.retrieval import rank_both_ways, same_words, similarity_statistics
 from common.training.device import choose_device
@@ -45,7 +45,7 @@ class Images(NamedTuple):
     """Pairs whose image can be read, and their pixels in the same order."""
 
     pairs: list[Pair]
-    store: ImageStore
+    store: ImageCache
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     source, class_of = read_classes(args, pairs)
     asked, to_fit, broken = choose_images(args, settings, pairs, model.image_size)
     skipped |= broken
-    report_left_out(skipped)
+    report_skipped(skipped)
 
     dataset = PairDataset(*asked, model.image_size, model.tokenizer)
     encoded = encode_pairs(model, dataset, device, args.batch_size)
@@ -164,7 +164,7 @@ def choose_images(
 
 def readable(pairs: list[Pair], size: int) -> tuple[Images, dict[str, str]]:
     """Those whose image can be decoded, for a model of `size` pixels, {the others: why}."""
-    store = ImageStore([pair.image for pair in pairs], round(STORE_SCALE * size), cache_dir=None, quiet=not pairs)
+    store = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * size), cache_dir=None, quiet=not pairs)
     broken = {str(pairs[position].image): reason for position, reason in store.skipped.items()}
     return subset(Images(pairs, store), [at for at in range(len(pairs)) if at not in store.skipped]), broken
 
@@ -173,7 +173,7 @@ def subset(images: Images, chosen: list[int]) -> Images:
     return Images([images.pairs[position] for position in chosen], images.store.subset(chosen))
 
 
-def encode_store(model: CLIPModel, store: ImageStore, device: torch.device, batch_size: int) -> torch.Tensor:
+def encode_store(model: CLIPModel, store: ImageCache, device: torch.device, batch_size: int) -> torch.Tensor:
     """Every image, whole -> (N, D)."""
 
     def read(index: int) -> torch.Tensor:

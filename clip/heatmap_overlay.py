@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from clip.heatmaps import enlarge
-from common.images.contact_sheet import GAP, LINE, wrap, write_lines
+from common.images.contact_sheet import GAP, LINE, draw_text, wrap
 from common.images.transforms import square
 
 SIDE = 320  # pixels of one picture
@@ -32,5 +32,5 @@ def side_by_side(image: Image.Image, heat: torch.Tensor, text: str, facts: str) 
     sheet = Image.new("RGB", (width, SIDE + 3 * GAP + LINE * (len(lines) + 1) + 4), "white")
     sheet.paste(Image.fromarray(square(np.asarray(image), SIDE)), (GAP, GAP))
     sheet.paste(overlay(image, heat), (2 * GAP + SIDE, GAP))
-    write_lines(sheet, lines, facts, GAP, SIDE + 2 * GAP)
+    draw_text(sheet, lines, facts, GAP, SIDE + 2 * GAP)
     return sheet

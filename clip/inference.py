@@ -32,10 +32,10 @@ from clip.heatmap_overlay import overlay, side_by_side
 from clip.heatmaps import find_method, heatmap
 from clip.model import CLIPModel
 from clip.pairs import DEFAULT_TEXT_FIELDS
-from common.cli.errors import report_left_out, run_script
+from common.cli.errors import report_skipped, run_script
 from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.images.io import open_image
-from common.text.files import write_lines
+from common.text.files import write_jsonl
 from common.training.device import choose_device
 from common.vectors.image_index import ImageIndex, key_of
 
@@ -89,7 +89,7 @@ def explain_folder(
             if len(cells) < SHOWN:
                 cells.append(Cell([overlay(image, heat)], top[0]["text"], facts + _rank(row)))
     save_picture(args.output_dir / "overview.png", contact_sheet({"": cells}))
-    write_lines(args.output_dir / "results.jsonl", rows)
+    write_jsonl(args.output_dir / "results.jsonl", rows)
     return rows
 
 
@@ -208,8 +208,8 @@ def main(argv: list[str]) -> dict:
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     skipped |= {str(path): why for path, why in index.skipped.items()}
-    report_left_out(skipped)
-    write_lines(args.output_dir / "skipped.jsonl", [{"file": path, "reason": why} for path, why in skipped.items()])
+    report_skipped(skipped)
+    write_jsonl(args.output_dir / "skipped.jsonl", [{"file": path, "reason": why} for path, why in skipped.items()])
     cut = model.tokenizer.encode([*texts, *(args.query or [])])[1]
     result = {"texts": len(texts), "cut_texts": cut, "skipped": skipped}
     if texts:

@@ -9,9 +9,9 @@ not, so `positives` says which pairs go together; with none given, image i belon
 import torch
 import torch.nn.functional as F
 
-from common.training.distributed import gather_with_gradient, rank, show_mean
+from common.training.distributed import gather_with_gradient, rank, replicated_mean
 
-LOSSES = ("clip", "siglip")  # names for --loss; CLIPLearner.forward calls what each stands for
+LOSSES = ("clip", "siglip")  # names for --loss; CLIPTrainingModel.forward calls what each stands for
 
 
 def positive_pairs(*ids: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,7 @@ def clip_loss(
         target = rank() * count + torch.arange(count, device=images.device)
     else:
         target = positives / positives.sum(1, keepdim=True)
-    return show_mean((F.cross_entropy(logits_per_image, target) + F.cross_entropy(logits_per_text, target)) / 2)
+    return replicated_mean((F.cross_entropy(logits_per_image, target) + F.cross_entropy(logits_per_text, target)) / 2)
 
 
 def siglip_loss(
@@ -61,4 +61,4 @@ def siglip_loss(
         count = len(images)
         own = rank() * count + torch.arange(count, device=images.device)
         positives = F.one_hot(own, logits.shape[1]).bool()
-    return show_mean(-F.logsigmoid(torch.where(positives, logits, -logits)).sum(1).mean())
+    return replicated_mean(-F.logsigmoid(torch.where(positives, logits, -logits)).sum(1).mean())

@@ -7,7 +7,7 @@ from typing import Any
 from clip.embed import Encoded
 from clip.plots import DIRECTIONS, draw_retrieval, draw_similarity
 from common.metrics.retrieval import RECALL_AT, Ranking
-from common.text.files import write_json, write_lines
+from common.text.files import write_json, write_jsonl
 
 WHAT_BLEU_IS = "text found first by each image, against its own"
 
@@ -23,10 +23,10 @@ def write_results(
     """evaluation.json, per_query.jsonl, retrieval.png, similarity.png; skipped.jsonl. names (N): of the images."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "evaluation.json", report)
-    write_lines(folder / "per_query.jsonl", describe_queries(rankings, encoded, names))
+    write_jsonl(folder / "per_query.jsonl", describe_queries(rankings, encoded, names))
     draw_retrieval(folder / "retrieval.png", report["retrieval"])
     draw_similarity(folder / "similarity.png", report["similarity"])
-    write_lines(folder / "skipped.jsonl", ({"file": name, "reason": reason} for name, reason in skipped.items()))
+    write_jsonl(folder / "skipped.jsonl", ({"file": name, "reason": reason} for name, reason in skipped.items()))
 
 
 def describe_queries(rankings: tuple[Ranking, Ranking], encoded: Encoded, names: list[str]) -> Iterator[dict[str, Any]]:

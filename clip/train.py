@@ -29,18 +29,18 @@ from clip.metrics import measure_retrieval
 from clip.model import CLIPModel
 from clip.optimizer import parameter_groups
 from clip.plots import draw_both
-from clip.training_model import CLIPLearner
-from common.cli.errors import refuse_many_left_out, report_left_out, run_script
+from clip.training_model import CLIPTrainingModel
+from common.cli.errors import check_skip_rate, report_skipped, run_script
 from common.cli.settings import read_settings
-from common.images.cache import STORE_SCALE, ImageStore
+from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
 from common.metrics.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics
 from common.text.files import write_json
 from common.training.device import make_accelerator
 from common.training.plots import plot_curves
 from common.training.run import Run
-from common.training.samplers import ShuffledBatches
-from common.training.schedule import Plan
+from common.training.samplers import DeterministicBatchSampler
+from common.training.schedule import TrainSchedule
 from common.training.trainer import Trainer
 
 BUILDING = ("pretrained", "image_size", "projection_dim", "image_tower", "text_tower", "normalisation", "patch_dropout")
@@ -165,12 +165,12 @@ def build_datasets(
     paths = [pair.image for pair in pairs]
     cache_dir = settings.cache_dir if settings.cache_images else None
     with accelerator.main_process_first():  # the others find the store that the first has written
-        store = ImageStore(paths, round(STORE_SCALE * model.image_size), cache_dir, quiet=not is_main)
+        store = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache_dir, quiet=not is_main)
     total = len(pairs) + len(skipped)
     skipped = skipped | {str(paths[position]): reason for position, reason in store.skipped.items()}
     if is_main:
-        report_left_out(skipped)
-    refuse_many_left_out(skipped, total, settings.max_skipped, settings.data_dir)
+        report_skipped(skipped)
+    check_skip_rate(skipped, total, settings.max_skipped, settings.data_dir)
     good = [position for position in range(len(pairs)) if position not in store.skipped]
     train, val = split_pairs([pairs[position] for position in good], settings.val_split, settings.seed)
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
@@ -186,7 +186,7 @@ def build_datasets(
 def build_trainer(
     settings: Namespace, model: CLIPModel, train_set: PairDataset, accelerator: Accelerator, run: Run | None
 ) -> Trainer:
-    batches = ShuffledBatches(
+    batches = DeterministicBatchSampler(
         len(train_set),
         settings.batch_size * settings.accum_batches,
         settings.seed,
@@ -206,7 +206,7 @@ def build_trainer(
     )
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
-    plan = Plan(
+    plan = TrainSchedule(
         settings.num_epochs,
         settings.learning_rate,
         settings.min_learning_rate,
@@ -215,11 +215,11 @@ def build_trainer(
         1,
         settings.log_steps,
         settings.save_steps,
-        settings.max_bad_steps,
+        settings.max_nonfinite_steps,
     )
     if settings.compile:
         model.network.visual.compile()  # in place, so names of weights stay; texts change their length too often
-    learner = CLIPLearner(model, settings.loss, not settings.plain, settings.accum_batches)
+    learner = CLIPTrainingModel(model, settings.loss, not settings.plain, settings.accum_batches)
     last = Path(settings.checkpoint_dir) / "last"
     return Trainer(accelerator, learner, optimizer, loader, plan, run, last, settings.ema_decay)
 
@@ -303,7 +303,7 @@ def finish(trainer: Trainer, val_set: PairDataset, settings: Namespace) -> dict[
         draw_both(folder / "model_metrics.png", results["retrieval"], similarity_statistics(*given))
     write_json(folder / "training_results.json", results)
     trainer.run.writer.close()
-    trainer.say_left_out()
+    trainer.report_skipped_steps()
     print(
         f"\nmodel      {best} (epoch {progress.best_epoch + 1})\n"
         f"pictures   {folder / 'training_curves.png'}, {folder / 'model_metrics.png'}\n"

@@ -10,7 +10,7 @@ from clip.losses import clip_loss, positive_pairs, siglip_loss
 from clip.model import MAX_SCALE, CLIPModel
 
 
-class CLIPLearner(nn.Module):
+class CLIPTrainingModel(nn.Module):
     """What is trained: model(image, tokens, text_ids, group_ids) -> loss, parts.
 
     slices > 1 is the gradient cache (Gao et al. 2021): the loss sees the whole batch while activations of one slice at

@@ -4,7 +4,7 @@
     LlavaAnalyzer("llava-hf/llava-1.5-7b-hf").analyze_image("a.png", "a cat on a chair")
     -> {"description", "score": 1..10 or None, "analysis", "expected_score", "p_yes", "prompt", "tokens", "seconds"}
 
-pairs (image, text) -> groups of one image -> batches of images, each read once (SharedImages)
+pairs (image, text) -> groups of one image -> batches of images, each read once (ImagePrefixCache)
   -> stage 1: a description of each image -> stage 2: a score of each text, and probabilities
 """
 
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from common.cli.errors import one_line
 from common.images.io import open_image
 from llava.model import LoadedModel, load_model, trained_system_prompt
-from llava.prefix_cache import SharedImages
+from llava.prefix_cache import ImagePrefixCache
 from llava.sampling import SeededSampling
 from llava.score_parsing import (
     SCORES,
@@ -30,8 +30,8 @@ from llava.score_parsing import (
     option_probabilities,
     parse_score,
 )
-from llava.scoring_config import Asking, Pair, check_text, group_by_image
-from llava.tokens import Prompter
+from llava.scoring_config import Pair, ScoringConfig, check_text, group_by_image
+from llava.tokens import ChatFormatter
 
 Row = tuple[int, Pair]  # number of the image in its batch, the text about it
 
@@ -43,7 +43,7 @@ class LlavaAnalyzer:
         self,
         model_id: str = "",
         adapter: str = "",
-        asking: Asking | None = None,
+        asking: ScoringConfig | None = None,
         system_prompt: str = "auto",
         batch_size: int = 8,
         loaded: LoadedModel | None = None,
@@ -52,10 +52,10 @@ class LlavaAnalyzer:
         if batch_size < 1:
             raise ValueError(f"--batch_size {batch_size}: expected 1 or more")
         self.model, self.processor = loaded or load_model(model_id, adapter, **loading)
-        self.asking, self.batch_size = asking or Asking(), batch_size
+        self.asking, self.batch_size = asking or ScoringConfig(), batch_size
         if system_prompt == "auto" and not loaded:
             system_prompt = trained_system_prompt(adapter or model_id)
-        self.prompter = Prompter(self.processor, system_prompt)
+        self.prompter = ChatFormatter(self.processor, system_prompt)
 
     def analyze_image(self, image: str | Path | Image.Image, text: str) -> dict[str, Any]:
         """One image and one text. ValueError or OSError where either cannot be used."""
@@ -95,7 +95,7 @@ class LlavaAnalyzer:
                     yield position, {"error": one_line(error)}
         if not rows:
             return
-        shared = SharedImages(self.model, self.prompter, images)
+        shared = ImagePrefixCache(self.model, self.prompter, images)
         self._describe(shared, rows)
         for _, pair in rows:
             pair.prompt = self.prompter.prompt(self.asking.score_question(pair.text, pair.description))
@@ -110,7 +110,7 @@ class LlavaAnalyzer:
             pair.seconds = seconds
             yield pair.position, pair.result()
 
-    def _describe(self, shared: SharedImages, rows: list[Row]) -> None:
+    def _describe(self, shared: ImagePrefixCache, rows: list[Row]) -> None:
         """Stage 1: one description an image, whatever number of texts it is asked about."""
         asking = self.asking
         prompt = self.prompter.prompt(asking.prompts["describe"])
@@ -122,7 +122,7 @@ class LlavaAnalyzer:
                 if image == number:
                     pair.description, pair.tokens["description"] = self._words(ids), len(ids)
 
-    def _score(self, shared: SharedImages, rows: list[Row], rests: dict[int, list[int]]) -> None:
+    def _score(self, shared: ImagePrefixCache, rows: list[Row], rests: dict[int, list[int]]) -> None:
         """Stage 2: ask for a score; those whose answer holds none are asked again, with other luck."""
         waiting = rows
         for attempt in range(self.asking.score_tries):
@@ -136,7 +136,7 @@ class LlavaAnalyzer:
             if not waiting:
                 break
 
-    def _measure(self, shared: SharedImages, rows: list[Row]) -> None:
+    def _measure(self, shared: ImagePrefixCache, rows: list[Row]) -> None:
         """Expected score, and VQAScore: P(Yes) of the yes/no question (Lin et al. 2024, arXiv 2404.01291)."""
         prompts = self.asking.prompts
         begun = [self.prompter.begin(pair.prompt, prompts["score_begins"]) for _, pair in rows]
@@ -147,7 +147,7 @@ class LlavaAnalyzer:
             pair.expected_score, pair.p_yes = expected_score(row), float(p_yes)
 
     def _option_probabilities(
-        self, shared: SharedImages, rows: list[Row], begun: list[str], options: list[str]
+        self, shared: ImagePrefixCache, rows: list[Row], begun: list[str], options: list[str]
     ) -> list[torch.Tensor]:
         """Prompts with begun answers -> for each the probabilities (options,) of the ways to go on."""
         ways = [continuations(text, options, shared.rest) for text in begun]

@@ -7,7 +7,7 @@ from common.cli.settings import unknown_name
 from llava.analyzer import LlavaAnalyzer
 from llava.config import PROMPTS
 from llava.sampling import seed_of
-from llava.scoring_config import Asking
+from llava.scoring_config import ScoringConfig
 from llava.server import ServerAnalyzer
 
 
@@ -32,14 +32,14 @@ def open_analyzer(settings: Namespace) -> LlavaAnalyzer | ServerAnalyzer:
     )
 
 
-def asking_of(settings: Namespace) -> Asking:
+def asking_of(settings: Namespace) -> ScoringConfig:
     if settings.language not in PROMPTS:
         raise ValueError(unknown_name(settings.language, list(PROMPTS), "--language"))
-    named = {one.name for one in fields(Asking)} - {"prompts"}
-    return Asking(PROMPTS[settings.language], **{name: getattr(settings, name) for name in named})
+    named = {one.name for one in fields(ScoringConfig)} - {"prompts"}
+    return ScoringConfig(PROMPTS[settings.language], **{name: getattr(settings, name) for name in named})
 
 
-def asked_as(settings: Namespace) -> str:
+def settings_hash(settings: Namespace) -> str:
     """A short word that differs wherever answers may differ: by model, adapter, prompts or generation settings."""
     facts = (settings.model_id, settings.adapter, settings.bits, settings.system_prompt, settings.server_url)
     return f"{seed_of(*facts, sorted(vars(asking_of(settings)).items(), key=str)):014x}"

@@ -112,7 +112,7 @@ class FineTuning:
     freeze_language_model: bool = field(default=False, metadata={"help": "only the projector learns (first stage)"})
     attention: str = field(default="auto", metadata={"help": "flash_attention_2, sdpa, eager or auto"})
     system_prompt: str = field(default="auto", metadata={"help": "as in inference"})
-    max_bad_steps: int = field(
+    max_nonfinite_steps: int = field(
         default=5, metadata={"help": "in a row, their loss or gradient not finite, that end the run"}
     )
     show_samples: int = field(default=4, metadata={"help": "validation answers written to TensorBoard each time"})

@@ -19,7 +19,7 @@ from transformers import ProcessorMixin
 
 from common.images.io import open_image
 from llava.conversations import Conversation
-from llava.tokens import Prompter, encode_images, message, pad, placeholder_id, splice
+from llava.tokens import ChatFormatter, encode_images, message, pad, placeholder_id, splice
 
 IGNORED = -100
 
@@ -74,7 +74,7 @@ def splice_labels(sample: Sample, placeholder: int, runs: list[list[int]]) -> li
     ]
 
 
-def tokenise(conversation: Conversation, prompter: Prompter, ends: Sequence[str]) -> Sample:
+def tokenise(conversation: Conversation, prompter: ChatFormatter, ends: Sequence[str]) -> Sample:
     """ends: texts of the tokens that end an answer, the usual one first.
 
     Where the template writes none behind an answer, as LLaVA 1.5's, it is put there: a model that never sees an end
@@ -112,7 +112,11 @@ def _ended(segment: str, ends: Sequence[str]) -> tuple[str, str]:
 
 
 def check_conversations(
-    conversations: Sequence[Conversation], prompter: Prompter, ends: Sequence[str], max_length: int, quiet: bool = False
+    conversations: Sequence[Conversation],
+    prompter: ChatFormatter,
+    ends: Sequence[str],
+    max_length: int,
+    quiet: bool = False,
 ) -> tuple[list[Sample], dict[str, str]]:
     """Decode every image once, count tokens -> samples of at most max_length tokens, {what was left out: why}.
 
@@ -136,7 +140,7 @@ def check_conversations(
     return samples, skipped
 
 
-def _fitting(conversation: Conversation, prompter: Prompter, ends: Sequence[str], room: int) -> Sample:
+def _fitting(conversation: Conversation, prompter: ChatFormatter, ends: Sequence[str], room: int) -> Sample:
     for kept in range(len(conversation.turns), 0, -1):
         turns = conversation.turns[:kept]
         if sum(turn.images for turn in turns) < len(conversation.images):

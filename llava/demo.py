@@ -16,7 +16,7 @@ from common.images.io import open_image
 from common.samples.scenes import Scene, single_scene
 from common.samples.shapes import KINDS
 from common.samples.styles import STYLES
-from common.text.files import write_lines
+from common.text.files import write_jsonl
 from llava.build import build_llava, build_tokenizer, small_language, small_vision
 from llava.config import DEMO, DEMO_TRAINING, PROMPTS
 from llava.demo_tower import teach_tower
@@ -44,8 +44,8 @@ def write_demo_data(folder: Path, num_scenes: int, seed: int = 0) -> None:
     scenes = draw_scenes(folder, num_scenes, random)
     held = max(2, round(TEST_SHARE * len(scenes)))
     train, test = scenes[held:], scenes[:held]
-    write_lines(folder / "train.jsonl", (one for scene in train for one in conversations(scene, train, random)))
-    write_lines(folder / "test.jsonl", ({**scene, "reference": scene["text"]} for scene in test))
+    write_jsonl(folder / "train.jsonl", (one for scene in train for one in conversations(scene, train, random)))
+    write_jsonl(folder / "test.jsonl", ({**scene, "reference": scene["text"]} for scene in test))
 
 
 def draw_scenes(folder: Path, count: int, random: np.random.Generator) -> list[dict[str, Any]]:

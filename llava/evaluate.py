@@ -19,7 +19,7 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import numpy as np
 
-from common.cli.errors import report_left_out, run_script
+from common.cli.errors import report_skipped, run_script
 from common.cli.settings import read_settings
 from common.metrics.bootstrap import bootstrap_interval
 from common.metrics.text import text_scores
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     analyzer = open_analyzer(settings)
     lines, failed = ask(analyzer, samples, others)
     skipped |= failed
-    report_left_out(skipped)
+    report_skipped(skipped)
     if not lines:
         raise ValueError(f"{settings.data}: not one sample could be asked about; {next(iter(skipped.values()))}")
     if encoder:

@@ -15,11 +15,11 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.cli.errors import report_left_out, run_script
+from common.cli.errors import report_skipped, run_script
 from common.cli.settings import read_settings
 from common.training.run import ROOT
 from llava import config
-from llava.backend import asked_as, open_analyzer
+from llava.backend import open_analyzer, settings_hash
 from llava.demo import demo_requests, report_demo
 from llava.request_io import Request, Results, read_requests
 
@@ -27,7 +27,7 @@ from llava.request_io import Request, Results, read_requests
 def main(argv: list[str]) -> list[dict[str, Any]]:
     settings = read_settings(config, argv, __doc__)
     requests = choose_requests(settings)
-    results = Results(settings.output, asked_as(settings)) if settings.output else None
+    results = Results(settings.output, settings_hash(settings)) if settings.output else None
     asked = [request for request in requests if not (results and results.has(request))]
     if len(asked) < len(requests):
         print(f"{len(requests) - len(asked)} of {len(requests)} answers are in {settings.output}", file=sys.stderr)
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> list[dict[str, Any]]:
     if len(answered) == 1 and "error" in answered[0]:
         raise ValueError(answered[0]["error"])
     failed = {f"pair {line['key']}": line["error"] for line in answered if "error" in line}
-    report_left_out(failed)
+    report_skipped(failed)
     show(answered, settings)
     if failed and len(failed) == len(requests):
         raise ValueError(f"not one of {len(requests)} pairs could be used; the first: {next(iter(failed.values()))}")

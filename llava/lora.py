@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 PROJECTOR, VISION, LANGUAGE = "multi_modal_projector", "vision_tower", "language_model"
 
 
-def choose_what_learns(
+def set_trainable(
     model: PreTrainedModel, rank: int, alpha: int, dropout: float, train_vision_tower: bool, freeze_language_model: bool
 ) -> nn.Module:
     """rank 0: no LoRA, the language model learns whole, unless frozen. The projector always learns."""

@@ -16,14 +16,14 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from llava.sampling import SeededSampling
-from llava.tokens import Prompter, encode_images, pad, placeholder_id, splice
+from llava.tokens import ChatFormatter, encode_images, pad, placeholder_id, splice
 
 
-class SharedImages:
+class ImagePrefixCache:
     """I RGB images, read once. A prompt is given by what stands behind its image: rest(prompt)."""
 
     @torch.inference_mode()
-    def __init__(self, model: PreTrainedModel, prompter: Prompter, images: list[Image.Image]):
+    def __init__(self, model: PreTrainedModel, prompter: ChatFormatter, images: list[Image.Image]):
         processor, self.prompter, self.model = prompter.processor, prompter, model
         tokenizer = processor.tokenizer
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -104,13 +104,13 @@ class SharedImages:
         cache, room = DynamicCache(config=self.model.config), ids.shape[1] + new_tokens
         # Layers of a sliding window forget, and stay what they are.
         cache.layers = [
-            RoomyLayer(layer, index, room) if type(layer) is DynamicLayer else rows_of(layer, index)
+            PreallocatedCacheLayer(layer, index, room) if type(layer) is DynamicLayer else rows_of(layer, index)
             for layer in self.cache.layers
         ]
         return ids, torch.cat([self.mask[index], mask], 1), cache
 
 
-class RoomyLayer(DynamicLayer):
+class PreallocatedCacheLayer(DynamicLayer):
     """Keys and values (R, heads, T, D) of the given rows of a layer, with room for the next `tokens`. The library's own
     layer copies all that it holds for each new token: in a batch that is more work than attention itself."""
 

@@ -18,7 +18,7 @@ matplotlib.use("Agg")  # no screen needed
 from matplotlib import pyplot as plt
 from sklearn.metrics import roc_curve
 
-from common.text.files import write_atomically, write_json, write_lines
+from common.text.files import write_atomically, write_json, write_jsonl
 from llava.backend import asking_of
 from llava.model import fingerprint
 
@@ -50,8 +50,8 @@ def provenance(settings: Namespace, analyzer: Any) -> dict[str, Any]:
 def write_report(folder: Path, summary: dict[str, Any], lines: list[dict], skipped: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "summary.json", summary)
-    write_lines(folder / "per_sample.jsonl", lines)
-    write_lines(folder / "skipped.jsonl", ({"file": name, "reason": why} for name, why in skipped.items()))
+    write_jsonl(folder / "per_sample.jsonl", lines)
+    write_jsonl(folder / "skipped.jsonl", ({"file": name, "reason": why} for name, why in skipped.items()))
     draw_scores(folder / "scores.png", lines)
     draw_groups(folder / "groups.png", summary)
     with write_atomically(folder / "report.md") as file:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.text.files import write_lines
+from common.text.files import write_jsonl
 from common.text.json_text import parse_json
 
 
@@ -56,18 +56,18 @@ def read_requests(path: str | Path) -> list[Request]:
 class Results:
     """The results file of a run; what an earlier run with the same settings has written is kept.
 
-    asked_as: a word for the settings, so that answers to different questions never meet in one file.
+    settings_hash: a word for the settings, so that answers to different questions never meet in one file.
     """
 
-    def __init__(self, path: str | Path, asked_as: str):
-        self.path, self.asked_as = Path(path), asked_as
+    def __init__(self, path: str | Path, settings_hash: str):
+        self.path, self.settings_hash = Path(path), settings_hash
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [_parsed(line) for line in self.path.read_text("utf-8").splitlines()] if self.path.is_file() else []
-        if any(line.get("asked_as") not in (None, asked_as) for line in lines):
+        if any(line.get("settings_hash") not in (None, settings_hash) for line in lines):
             raise ValueError(f"{path}: holds results of other settings or another model; give --output another name")
         # Half a line, cut by a kill, and what failed: a file that was missing may be there now.
         self.kept = {line["key"]: line for line in lines if "error" not in line}
-        write_lines(self.path, self.kept.values())
+        write_jsonl(self.path, self.kept.values())
 
     def has(self, request: Request) -> bool:
         line = self.kept.get(request.key)
@@ -75,7 +75,7 @@ class Results:
 
     def add(self, request: Request, result: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            line = {**request._asdict(), **result, "asked_as": self.asked_as}
+            line = {**request._asdict(), **result, "settings_hash": self.settings_hash}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -16,7 +16,7 @@ from llava.score_parsing import parse_analysis, parse_score
 
 
 @dataclass(frozen=True)
-class Asking:
+class ScoringConfig:
     """How to ask; the defaults are those of config.py."""
 
     prompts: dict[str, str] = field(default_factory=lambda: PROMPTS["en"])

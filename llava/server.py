@@ -26,7 +26,7 @@ from tqdm import tqdm
 from common.cli.errors import one_line
 from common.images.io import open_image
 from llava.score_parsing import SCORES, expected_score, parse_score
-from llava.scoring_config import Asking, Pair, check_text, group_by_image
+from llava.scoring_config import Pair, ScoringConfig, check_text, group_by_image
 from llava.tokens import message
 
 TOP_LOGPROBS = 20
@@ -39,14 +39,14 @@ class ServerAnalyzer:
         self,
         url: str,
         model_id: str,
-        asking: Asking | None = None,
+        asking: ScoringConfig | None = None,
         system_prompt: str = "auto",
         requests: int = 16,
         timeout: float = 600.0,
     ):
         """timeout: seconds for one answer."""
         self.url, self.model_id, self.timeout = url.rstrip("/"), model_id, timeout
-        self.asking, self.requests = asking or Asking(), requests
+        self.asking, self.requests = asking or ScoringConfig(), requests
         self.system = "" if system_prompt == "auto" else system_prompt  # the server's chat template may have its own
         served = [one["id"] for one in self._call("models")["data"]]
         if model_id not in served:

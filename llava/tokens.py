@@ -59,7 +59,7 @@ def pad(rows: list[list[int]], value: int, left: bool) -> tuple[torch.Tensor, to
     return ids, mask
 
 
-class Prompter:
+class ChatFormatter:
     """Chat prompts of one model. system_prompt: see SYSTEM_PROMPT in config.py."""
 
     def __init__(self, processor: ProcessorMixin, system_prompt: str = "auto"):

@@ -18,20 +18,20 @@ if not __package__:  # started as a file: imports begin at the repository root
 import torch
 from transformers import TrainingArguments, set_seed
 
-from common.cli.errors import refuse_many_left_out, report_left_out, run_script
-from common.text.files import write_json, write_lines
-from common.training.device import keep_freed_memory
-from common.training.resume_state import last_checkpoint, what_is_wrong
+from common.cli.errors import check_skip_rate, report_skipped, run_script
+from common.text.files import write_json, write_jsonl
+from common.training.device import disable_malloc_trim
+from common.training.resume_state import latest_valid_checkpoint, validate_state
 from common.training.run import lock_folder
 from llava.config import FineTuning
 from llava.conversations import Conversation, find_conversations
 from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image
 from llava.demo import prepare_demo
-from llava.lora import choose_what_learns
+from llava.lora import set_trainable
 from llava.model import SETTINGS, LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts
 from llava.settings import read_training_settings
-from llava.tokens import Prompter
-from llava.trainer import LlavaTrainer, ShowAnswers
+from llava.tokens import ChatFormatter
+from llava.trainer import LlavaTrainer, LogPredictionsCallback
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -54,11 +54,11 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
     found = find_conversations(tuning.data, tuning.image_dir)  # its mistakes are said before a large model is loaded
     set_seed(training.seed)
     loaded = open_model(tuning, training)
-    prompter = Prompter(loaded.processor, tuning.system_prompt)
+    prompter = ChatFormatter(loaded.processor, tuning.system_prompt)
     train, val, skipped = make_samples(*found, tuning, training.seed, prompter, stop_words(loaded), quiet=not is_main)
     print_ = "" if loaded.model.config.to_dict().get("quantization_config") else fingerprint(loaded.model)
     set_seed(training.seed)
-    model = choose_what_learns(
+    model = set_trainable(
         loaded.model,
         tuning.lora_rank,
         tuning.lora_alpha,
@@ -81,7 +81,7 @@ def open_model(tuning: FineTuning, training: TrainingArguments) -> LoadedModel:
     """On a CPU in fp32; on a GPU as the number format of training says, the base of LoRA in half of it."""
     device = training.device
     if device.type == "cpu":
-        keep_freed_memory()
+        disable_malloc_trim()
     half = "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
     # Weights that learn stay fp32 under autocast; those that are frozen need not.
     frozen_base = tuning.lora_rank and not tuning.freeze_language_model
@@ -99,7 +99,7 @@ def make_samples(
     skipped: dict[str, str],
     tuning: FineTuning,
     seed: int,
-    prompter: Prompter,
+    prompter: ChatFormatter,
     ends: list[str],
     quiet: bool,
 ) -> tuple[list[Sample], list[Sample], dict[str, str]]:
@@ -108,8 +108,8 @@ def make_samples(
     samples, unusable = check_conversations(conversations, prompter, ends, tuning.max_length, quiet)
     skipped = skipped | unusable
     if not quiet:
-        report_left_out(skipped)
-    refuse_many_left_out(skipped, total, tuning.max_skipped, tuning.data)
+        report_skipped(skipped)
+    check_skip_rate(skipped, total, tuning.max_skipped, tuning.data)
     if not 0 <= tuning.val_split < 1:
         raise ValueError(f"--val_split {tuning.val_split}: expected a share from 0 up to but not 1")
     train, val = split_by_image(samples, tuning.val_split, seed)
@@ -120,7 +120,7 @@ def make_samples(
 
 def build_trainer(
     model: torch.nn.Module,
-    prompter: Prompter,
+    prompter: ChatFormatter,
     train: list[Sample],
     val: list[Sample],
     tuning: FineTuning,
@@ -128,7 +128,7 @@ def build_trainer(
 ) -> LlavaTrainer:
     if not val:
         training.eval_strategy = "no"
-    shown = ShowAnswers(val[: tuning.show_samples], prompter, Path(training.output_dir) / "runs" / "answers")
+    shown = LogPredictionsCallback(val[: tuning.show_samples], prompter, Path(training.output_dir) / "runs" / "answers")
     return LlavaTrainer(
         model,
         training,
@@ -137,7 +137,7 @@ def build_trainer(
         eval_dataset=ConversationDataset(val) if val else None,
         processing_class=prompter.processor,
         projector_learning_rate=tuning.projector_learning_rate,
-        max_bad_steps=tuning.max_bad_steps,
+        max_nonfinite_steps=tuning.max_nonfinite_steps,
         callbacks=[shown] if shown.samples else [],
     )
 
@@ -150,10 +150,10 @@ def checkpoint_of(training: TrainingArguments) -> str | None:
     if str(asked).lower() != "true":
         if not Path(asked).is_dir():
             raise FileNotFoundError(f"{asked}: no such folder (--resume_from_checkpoint)")
-        if wrong := what_is_wrong(Path(asked), "trainer_state.json"):
+        if wrong := validate_state(Path(asked), "trainer_state.json"):
             raise ValueError(f"{asked}: no whole checkpoint, {wrong} (--resume_from_checkpoint)")
         return str(asked)
-    last = last_checkpoint(training.output_dir)
+    last = latest_valid_checkpoint(training.output_dir)
     if last is None:
         raise FileNotFoundError(
             f"{training.output_dir}: holds no whole checkpoint to go on from; leave --resume_from_checkpoint"
@@ -173,7 +173,7 @@ def describe(
     folder = Path(training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS, {"fine_tuning": vars(tuning), "training": training.to_sanitized_dict()})
-    write_lines(folder / "skipped.jsonl", ({"file": name, "reason": why} for name, why in skipped.items()))
+    write_jsonl(folder / "skipped.jsonl", ({"file": name, "reason": why} for name, why in skipped.items()))
     everything = sum(parameter.numel() for parameter in model.parameters())
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     answers = sum(label >= 0 for sample in train for label in sample.labels)

@@ -12,15 +12,15 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback
 
 from common.images.io import open_image
-from common.training.hf_trainer import SteadyTrainer
+from common.training.hf_trainer import FaultTolerantTrainer
 from common.training.length_sampler import LengthGroupedSampler
 from llava.dataset import ConversationDataset, Sample
 from llava.lora import PROJECTOR, part_of
-from llava.prefix_cache import SharedImages
-from llava.tokens import Prompter
+from llava.prefix_cache import ImagePrefixCache
+from llava.tokens import ChatFormatter
 
 
-class LlavaTrainer(SteadyTrainer):
+class LlavaTrainer(FaultTolerantTrainer):
     """projector_learning_rate: 0 for that of the rest."""
 
     def __init__(self, *arguments, projector_learning_rate: float = 0.0, **options):
@@ -57,10 +57,10 @@ class LlavaTrainer(SteadyTrainer):
         return LengthGroupedSampler([len(sample.ids) for sample in dataset.samples], together, self.args.seed)
 
 
-class ShowAnswers(TrainerCallback):
+class LogPredictionsCallback(TrainerCallback):
     """After each validation: what the model answers to the first questions about some validation images."""
 
-    def __init__(self, samples: list[Sample], prompter: Prompter, folder: Path, max_tokens: int = 64):
+    def __init__(self, samples: list[Sample], prompter: ChatFormatter, folder: Path, max_tokens: int = 64):
         self.samples = [one for one in samples if len(one.conversation.images) == one.conversation.turns[0].images == 1]
         self.prompter, self.folder, self.max_tokens = prompter, folder, max_tokens
 
@@ -74,7 +74,7 @@ class ShowAnswers(TrainerCallback):
         half = torch.float16 if args.fp16 else torch.bfloat16
         # What learns is fp32 beside a base in half: outside of training's autocast the two would not fit together.
         with torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
-            shared = SharedImages(model, self.prompter, images)
+            shared = ImagePrefixCache(model, self.prompter, images)
             rests = [shared.rest(self.prompter.prompt(turn.question)) for turn in turns]
             answers = shared.generate(list(range(len(images))), rests, self.max_tokens)
         model.train(was_training)

@@ -13,10 +13,10 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.cli.errors import report_left_out, run_script
-from common.vectors.extractor import WAYS
+from common.cli.errors import report_skipped, run_script
+from common.vectors.extractor import ENCODING_OPTIONS
 from common.vectors.faiss_index import NAMES
-from common.vectors.vector_store import Collection
+from common.vectors.vector_store import VectorStore
 from retrieval.encoders import add_encoder_flags, extractor_of
 
 
@@ -25,26 +25,26 @@ def main(argv: list[str]) -> dict[str, int]:
     parser = make_parser()
     args = parser.parse_args(argv)
     if (args.index_dir / "facts.json").is_file():
-        collection = Collection(args.index_dir)
+        collection = VectorStore(args.index_dir)
         remember(args, collection, parser)
         extractor = extractor_of(args)
     else:
         if not args.image_dir or not args.vit_checkpoint:
             raise ValueError(f"{args.index_dir}: a new index needs --image_dir and --vit_checkpoint")
         extractor = extractor_of(args)
-        collection = Collection.create(args.index_dir, args.image_dir, args.kind or "flat", extractor.facts)
+        collection = VectorStore.create(args.index_dir, args.image_dir, args.kind or "flat", extractor.facts)
     changes = collection.update(extractor)
-    report_left_out(collection.skipped)
+    report_skipped(collection.skipped)
     print(f"{args.index_dir}: {changes['images']} images, {changes['added']} added, {changes['removed']} removed")
     return changes
 
 
-def remember(args: argparse.Namespace, collection: Collection, parser: argparse.ArgumentParser) -> None:
+def remember(args: argparse.Namespace, collection: VectorStore, parser: argparse.ArgumentParser) -> None:
     """Settings of an index are those it was made with; what is given otherwise is a mistake."""
     facts = collection.facts
     if args.image_dir and args.image_dir.resolve() != collection.image_dir:
         raise ValueError(f"{args.index_dir}: is the index of {collection.image_dir}, not of {args.image_dir}")
-    for name in ("kind", *WAYS):
+    for name in ("kind", *ENCODING_OPTIONS):
         given = getattr(args, name)
         if given not in (parser.get_default(name), facts[name]):
             raise ValueError(f"{args.index_dir}: is of {name} {facts[name]}, not {given}; make a new index")

@@ -15,7 +15,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
 from clip.checkpoint import load_clip
-from common.images.cache import STORE_SCALE, fit_shorter_side
+from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.transforms import square
 from common.models.backbone import create_backbone
 from common.models.checkpoint_file import read_tensors
@@ -27,22 +27,24 @@ from style_encoder import load_encoder
 
 
 def open_encoder(weights: str | Path, device: torch.device | str = "cpu", image_size: int = 0) -> ImageEncoder:
-    """In eval mode on `device`. weights: a file or folder of a kind in OPENERS, or a timm model: `NAME` with timm's
+    """In eval mode on `device`. weights: a file or folder of a kind in ENCODER_LOADERS, or a timm model: `NAME` with timm's
     weights, `NAME:FILE` with those of a file, `NAME:random`. image_size: pixels; 0 is the network's own."""
-    encoder = OPENERS[kind_of(weights)](str(weights), image_size)
+    encoder = ENCODER_LOADERS[kind_of(weights)](str(weights), image_size)
     return encoder.to(device).eval()
 
 
 def kind_of(weights: str | Path) -> str:
-    """A key of OPENERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
+    """A key of ENCODER_LOADERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
     path = Path(weights)
     if path.is_dir():
         return _kind_of_folder(path)
     if path.is_file():
         content = {} if path.suffix == ".safetensors" else read_tensors(path)
         kind = content.get("kind", "InternViT") if isinstance(content, dict) else type(content).__name__
-        if kind not in OPENERS:
-            raise ValueError(f"{path}: weights of kind '{kind}' make no image vectors; expected {', '.join(OPENERS)}")
+        if kind not in ENCODER_LOADERS:
+            raise ValueError(
+                f"{path}: weights of kind '{kind}' make no image vectors; expected {', '.join(ENCODER_LOADERS)}"
+            )
         return kind
     name = str(weights).partition(":")[0]
     if "/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors"):
@@ -55,7 +57,7 @@ def _kind_of_folder(path: Path) -> str:
     if not config.is_file():
         raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
     content = json.loads(config.read_text(encoding="utf-8"))
-    if content.get("kind") in OPENERS:  # of tools/push_to_hub.py
+    if content.get("kind") in ENCODER_LOADERS:  # of tools/push_to_hub.py
         return content["kind"]
     kind = content.get("model_type")
     if kind not in FOLDERS:
@@ -81,7 +83,7 @@ class TimmVectors(ImageEncoder):
     def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
         return backbone_tokens(self.backbone, normalise(pixels, self.mean, self.std), layer)
 
-    def own_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+    def native_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.backbone(normalise(pixels, self.mean, self.std))
 
 
@@ -100,7 +102,7 @@ class StyleVectors(ImageEncoder):
         tower = self.encoder.tower
         return backbone_tokens(tower.backbone, normalise(pixels, tower.mean, tower.std), layer)
 
-    def own_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+    def native_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.encoder(pixels).style
 
 
@@ -130,7 +132,7 @@ class ClipVectors(ImageEncoder):
         cls = found.get("image_intermediates_prefix")
         return Tokens(found["image_intermediates"][0].flatten(2).mT, cls[0][:, 0] if cls else None)
 
-    def own_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+    def native_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.model.encode_image(pixels)
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
@@ -144,7 +146,7 @@ class CentredSquare:
         self.size = size
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        pixels = square(np.asarray(fit_shorter_side(image, round(STORE_SCALE * self.size))), self.size)
+        pixels = square(np.asarray(fit_shorter_side(image, round(CACHE_SCALE * self.size))), self.size)
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 
@@ -177,7 +179,7 @@ def _of_its_own_size(encoder: ImageEncoder, weights: str, image_size: int) -> Im
     return encoder
 
 
-OPENERS = {"style encoder": _open_style, "clip": _open_clip, "InternViT": _open_internvit, "timm": _open_timm}
+ENCODER_LOADERS = {"style encoder": _open_style, "clip": _open_clip, "InternViT": _open_internvit, "timm": _open_timm}
 FOLDERS = {  # model_type in config.json: kind; of whole models the ViT is taken
     "clip": "clip",
     "internvl_vision": "InternViT",

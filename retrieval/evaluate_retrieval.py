@@ -24,7 +24,7 @@ from common.training.device import choose_device
 from common.vectors.faiss_index import NAMES
 from common.vectors.shards import Features, read_features
 from retrieval.labels import read_labels
-from retrieval.metrics import Images, Truth, query_values, summarise
+from retrieval.metrics import GroundTruth, Images, query_values, summarise
 from retrieval.ranking import RERANKERS, Postprocessing, Ranker
 
 QUERY_ROWS = 1024  # queries ranked at once, if their lists together are no longer than
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> dict:
     print("加载候选集特征...")
     gallery = read_features(args.gallery_features)
     check_alike(queries, gallery, args)
-    truth = Truth(
+    truth = GroundTruth(
         Images(read_labels(queries, args.query_labels), *identities(queries)),
         Images(read_labels(gallery, args.gallery_labels), *identities(gallery)),
     )
@@ -71,7 +71,9 @@ def main(argv: list[str]) -> dict:
     return report
 
 
-def measure(queries: Features, ranker: Ranker, truth: Truth, depth: int, top_k: list[int]) -> dict[str, np.ndarray]:
+def measure(
+    queries: Features, ranker: Ranker, truth: GroundTruth, depth: int, top_k: list[int]
+) -> dict[str, np.ndarray]:
     """-> a value (Q,) of each query for each measure."""
     parts, first = [], 0
     for block in queries.blocks(max(1, min(QUERY_ROWS, LIST_PLACES // depth))):

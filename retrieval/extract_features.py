@@ -22,7 +22,7 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.cli.errors import report_left_out, run_script
+from common.cli.errors import report_skipped, run_script
 from common.images.io import list_images
 from common.text.files import write_atomically, write_json
 from common.vectors.shards import Features, read_folder, shard_numbers, write_npz, write_shard
@@ -92,7 +92,7 @@ def report(features: Features, skipped_file: Path, args: argparse.Namespace) -> 
         with write_atomically(skipped_file) as file:
             for path, reason in features.skipped.items():
                 file.write((json.dumps({"file": path, "reason": reason}, ensure_ascii=False) + "\n").encode())
-        report_left_out(features.skipped)
+        report_skipped(features.skipped)
     print(f"特征已保存到 {args.output}")
     print(f"特征形状: ({len(features)}, {features.width})")
 

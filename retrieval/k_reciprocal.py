@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix, identity, vstack
 ROWS = 256  # queries, or gallery vectors, at once
 
 
-class Reciprocal:
+class KReciprocal:
     """k1: neighbours that must be mutual; k2: neighbours whose encodings are averaged, the vector itself among them;
     weight: lambda, the share of the original distance."""
 

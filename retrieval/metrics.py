@@ -22,7 +22,7 @@ class Images(NamedTuple):
     paths: Sequence[str]  # absolute
 
 
-class Truth:
+class GroundTruth:
     """Which gallery image is right, wrong, or left out for which query.
 
     Left out, as what is labelled junk in revisitop (Radenovic et al. 2018): a file of the query's path or bytes is
@@ -79,7 +79,7 @@ def query_values(relevant: np.ndarray, true_count: np.ndarray, top_k: Sequence[i
     return values
 
 
-def summarise(values: dict[str, np.ndarray], truth: Truth, gallery: int) -> dict:
+def summarise(values: dict[str, np.ndarray], truth: GroundTruth, gallery: int) -> dict:
     """Means over all queries, over those whose class is in the gallery, 95 % intervals of the former, and chance."""
     answerable = truth.true_count > 0
     whole = {name: float(value.mean()) for name, value in values.items()}

@@ -12,7 +12,7 @@ import torch
 from common.vectors.faiss_index import Blocks, build_index
 from common.vectors.shards import unit
 from retrieval.diffusion import Diffusion
-from retrieval.k_reciprocal import Reciprocal
+from retrieval.k_reciprocal import KReciprocal
 from retrieval.query_expansion import augment_gallery, expand, neighbours_of
 from retrieval.whitening import fit_whitening
 
@@ -92,7 +92,7 @@ class Ranker:
         if after.rerank == "k_reciprocal":
             scores, places = neighbours_of(self.gallery, self.index, max(after.k1, after.k2))
             self.steps.append(f"k-reciprocal re-ranking: k1 {after.k1}, k2 {after.k2}, lambda {after.weight:g}")
-            return Reciprocal(self.gallery, scores, places, after.k1, after.k2, after.weight)
+            return KReciprocal(self.gallery, scores, places, after.k1, after.k2, after.weight)
         diffusion = Diffusion(*neighbours_of(self.gallery, self.index, GRAPH_NEIGHBOURS))
         self.steps.append(f"diffusion over {GRAPH_NEIGHBOURS} neighbours")
         return lambda queries, scores, places: -diffusion(scores, places)

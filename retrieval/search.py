@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from common.cli.errors import run_script
-from common.vectors.extractor import WAYS, Extractor
-from common.vectors.vector_store import Collection
+from common.vectors.extractor import ENCODING_OPTIONS, Extractor
+from common.vectors.vector_store import VectorStore
 from retrieval.encoders import open_extractor
 from retrieval.result_sheet import draw_results
 
@@ -40,12 +40,12 @@ def main(argv: list[str]) -> list[dict]:
     return results
 
 
-def open_index(index_dir: Path, weights: str = "", device: str = "auto") -> tuple[Collection, Extractor]:
+def open_index(index_dir: Path, weights: str = "", device: str = "auto") -> tuple[VectorStore, Extractor]:
     """An index and what its vectors were made with. weights: where they are now, if not where the index found them."""
-    collection = Collection(index_dir)
+    collection = VectorStore(index_dir)
     facts = collection.facts
     weights = weights or facts["weights"]
-    extractor = open_extractor(weights, **{way: facts[way] for way in WAYS}, device=device)
+    extractor = open_extractor(weights, **{way: facts[way] for way in ENCODING_OPTIONS}, device=device)
     if extractor.facts["key"] != facts["key"]:
         raise ValueError(f"{weights}: not the weights that {index_dir} was made with")
     return collection, extractor

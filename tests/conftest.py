@@ -155,14 +155,14 @@ def second_step_is_bad(monkeypatch):
     import common.training.nonfinite
     import common.training.trainer
 
-    real, seen = common.training.nonfinite.found_bad, []
+    real, seen = common.training.nonfinite.nonfinite_part, []
 
     def found(loss, norm):
         seen.append(loss)
         return "the loss" if len(seen) == 2 else real(loss, norm)
 
-    monkeypatch.setattr(common.training.trainer, "found_bad", found)
-    monkeypatch.setattr(common.training.hf_trainer, "found_bad", found)
+    monkeypatch.setattr(common.training.trainer, "nonfinite_part", found)
+    monkeypatch.setattr(common.training.hf_trainer, "nonfinite_part", found)
 
 
 def flip_a_bit(path: Path) -> None:

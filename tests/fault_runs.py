@@ -154,7 +154,7 @@ def blip2(folder: Path, faults: int) -> TinyRun:
         "1",
         "--training.device",
         "cpu",
-        "--training.final_answers",
+        "--training.eval_samples",
         "0",
         "--training.save_last",
     )

@@ -17,7 +17,7 @@ from blip2_gated.dataset import DATASETS, Columns, Sample, VqaDataset, read_samp
 from blip2_gated.feature_cache import FeatureCache, keep_features
 from blip2_gated.prompts import IGNORED, PromptEncoder
 from blip2_gated.warm_start import learn_to_read, learn_to_see
-from common.images.cache import ImageStore
+from common.images.cache import ImageCache
 
 COLUMNS = Columns()
 
@@ -117,7 +117,7 @@ def test_what_is_ignored_does_not_reach_the_loss():
 def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
     model, _ = build("film")
     samples, _ = read_samples(table, tmp_path, "csv", COLUMNS)
-    store = ImageStore([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
+    store = ImageCache([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
     dataset = VqaDataset(samples, store, 32, model.prompts, model.styles)
     assert dataset.applies == [True, False, True] and dataset.style_ids == [1, 0, 0]
     assert VqaDataset(samples, store, 32, model.prompts, model.styles, "all").applies == [True, True, True]
@@ -129,7 +129,7 @@ def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
 def test_from_scratch_it_sees_first_and_then_reads(table, tmp_path):
     """Each step teaches its own part, leaves the other bit-equal, and is the same for the same seed."""
     samples, _ = read_samples(table, tmp_path, "csv", COLUMNS)
-    store = ImageStore([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
+    store = ImageCache([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
     ends = []
     for _ in range(2):
         model, plain = build("film", trained="all")
@@ -149,7 +149,7 @@ def test_from_scratch_it_sees_first_and_then_reads(table, tmp_path):
 
 def test_kept_features_are_the_towers_and_know_when_they_are_stale(tmp_path, table):
     model, _ = build("film")
-    store = ImageStore([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
+    store = ImageCache([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
     cache = keep_features(model, store, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert isinstance(cache, FeatureCache) and len(cache) == 2
     images = torch.stack([model.prepare([tmp_path / "b.png"])[0]])
@@ -184,7 +184,7 @@ def test_the_efficientnet_sees_imagenet_statistics_at_its_own_size():
 
 
 def test_a_trained_model_evaluates_answers_and_exports(arguments, tmp_path, vqa_data, capsys):  # noqa: F811
-    train.main([*arguments, "--model.lora.enabled", "--training.final_answers", "0"])
+    train.main([*arguments, "--model.lora.enabled", "--training.eval_samples", "0"])
     best = tmp_path / "checkpoints" / "best.pt"
     report = evaluate.main(
         [
@@ -226,7 +226,7 @@ def test_a_trained_model_evaluates_answers_and_exports(arguments, tmp_path, vqa_
 
 
 def test_weights_for_another_blip2_are_refused(arguments, tmp_path, tiny_blip2):  # noqa: F811
-    train.main([*arguments, "--training.epochs", "1", "--training.final_answers", "0"])
+    train.main([*arguments, "--training.epochs", "1", "--training.eval_samples", "0"])
     other, tokenizer = read_blip2(str(tiny_blip2))
     with torch.no_grad():
         other.language_model.get_input_embeddings().weight.mul_(1.5)

@@ -16,9 +16,9 @@ from blip2_gated.losses import (
     style_hit_loss,
     style_masses,
 )
-from blip2_gated.metrics import Answered, BlindGuess, measure_answers, normalise_answer, vqa_accuracy
-from blip2_gated.style_vocabulary import StyleWords
-from blip2_gated.training_model import GatedLearner, measure_loss
+from blip2_gated.metrics import Answered, QuestionOnlyBaseline, measure_answers, normalise_answer, vqa_accuracy
+from blip2_gated.style_vocabulary import StyleVocabulary
+from blip2_gated.training_model import GatedTrainingModel, measure_loss
 
 TEXTS = [f" {word}" for word in ("Fluent flat", "Fluent 3D", "Noto", "Cubism", "Realism", "study of hands", "flatly")]
 
@@ -30,7 +30,9 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def styles(tokenizer):
-    return StyleWords(tokenizer, ["fluent_flat", "fluent_3d", "noto"], ["Fluent flat", "Fluent 3D", "Noto", "a cat"])
+    return StyleVocabulary(
+        tokenizer, ["fluent_flat", "fluent_3d", "noto"], ["Fluent flat", "Fluent 3D", "Noto", "a cat"]
+    )
 
 
 def test_shared_and_short_pieces_name_no_style(tokenizer, styles):
@@ -40,16 +42,18 @@ def test_shared_and_short_pieces_name_no_style(tokenizer, styles):
     assert {word.strip().lower() for word in words} >= {"flat", "noto"}
     assert not any("fluent" in word.lower() for word in words)
     assert {styles.labels[number] for number in styles.token_classes} == set(styles.labels)
-    of = StyleWords(tokenizer, ["study_of_hands", "study_of_realism"])
+    of = StyleVocabulary(tokenizer, ["study_of_hands", "study_of_realism"])
     assert {"study", "of"}.isdisjoint(tokenizer.decode([token]).strip() for token in of.token_ids)
-    assert StyleWords(tokenizer, ["noto", "noto_of"]).without == ["noto", "noto_of"]
+    assert StyleVocabulary(tokenizer, ["noto", "noto_of"]).without == ["noto", "noto_of"]
 
 
 def test_styles_are_found_as_whole_words(styles):
     assert styles.named_in("It is Fluent Flat.") == ["fluent_flat"] and styles.named_in("flatly notorious") == []
     assert styles.named_in("Noto or fluent 3D") == ["noto", "fluent_3d"]
-    assert StyleWords(train_tokenizer(["a"], 300), ["flat", "fluent_flat"]).named_in("fluent flat") == ["fluent_flat"]
-    assert StyleWords(train_tokenizer(["a"], 300), []).named_in("noto") == []
+    assert StyleVocabulary(train_tokenizer(["a"], 300), ["flat", "fluent_flat"]).named_in("fluent flat") == [
+        "fluent_flat"
+    ]
+    assert StyleVocabulary(train_tokenizer(["a"], 300), []).named_in("noto") == []
 
 
 def test_main_loss_is_the_librarys(tokenizer):
@@ -138,7 +142,7 @@ def test_losses_of_a_batch_equal_losses_of_its_parts():
 
     model, _ = build("film")
     weights = {"main": 1.0, "style_hit": 0.5, "consistency": 0.5, "style_head": 0.5}
-    learner = GatedLearner(model, weights).eval()
+    learner = GatedTrainingModel(model, weights).eval()
     batch = {**batch_of(model), "style_ids": torch.tensor([1, -1]), "applies": torch.tensor([True, False])}
     with torch.no_grad():
         loss, parts = learner(**batch)
@@ -181,7 +185,7 @@ def test_answering_without_looking_is_the_baseline(styles):
         ("How many suns are there?", "2"),
         ("What is it?", "noto"),
     ]
-    guess = BlindGuess(Sample(0, "a.png", question, answer, "", "") for question, answer in asked)
+    guess = QuestionOnlyBaseline(Sample(0, "a.png", question, answer, "", "") for question, answer in asked)
     assert guess("How many cats are there?") == "3"  # the same question
     assert guess("How many birds are there?") == "2" and guess("How is it?") == "2"  # the longest beginning it shares
     assert guess("What?") == "2" and guess("What is that?") == "noto"

@@ -9,7 +9,7 @@ from transformers import Blip2ForConditionalGeneration
 from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
 from blip2_gated.gates import GATES
 from blip2_gated.model import Blip2OPTGated, Features
-from blip2_gated.style_vocabulary import StyleWords
+from blip2_gated.style_vocabulary import StyleVocabulary
 
 TEXTS = ["Question: In which style is this drawn? Answer: Noto\n", "Question: How many? Answer: two black cats\n"]
 CONFIG = {
@@ -49,7 +49,7 @@ def build(kind="film", per_head=False, trained="gates", lora=None, seed=0):
     tokenizer = train_tokenizer(TEXTS, 600)
     blip2 = build_blip2(fit_config(CONFIG, tokenizer))
     plain = copy.deepcopy(blip2).eval()
-    styles = StyleWords(tokenizer, ["noto", "black_cats"], ["Noto"])
+    styles = StyleVocabulary(tokenizer, ["noto", "black_cats"], ["Noto"])
     efficientnet = {"name": "test_efficientnet", "pretrained": False} if kind else None
     gating = {"kind": kind, "per_head": per_head, "init_scale": 1.0}
     model = Blip2OPTGated(blip2, tokenizer, styles, efficientnet, gating, MAPPER, lora, trained)

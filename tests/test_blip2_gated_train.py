@@ -78,7 +78,7 @@ def arguments(tmp_path, vqa_data, tiny_blip2):
         str(tmp_path / "checkpoints"),
         "--training.log_dir",
         str(tmp_path / "logs"),
-        "--training.final_answers",
+        "--training.eval_samples",
         "4",
     ]
 
@@ -132,7 +132,7 @@ def test_only_what_learns_changes(arguments, tmp_path, monkeypatch):
         return build(settings, model, *rest)
 
     monkeypatch.setattr(train, "build_trainer", build_and_keep)
-    train.main([*arguments, "--model.lora.enabled", "--training.epochs", "6", "--training.final_answers", "0"])
+    train.main([*arguments, "--model.lora.enabled", "--training.epochs", "6", "--training.eval_samples", "0"])
     model, before = states[0]
     after = whole(model)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
@@ -152,7 +152,7 @@ def test_training_learns(arguments):
             "3e-3",
             "--training.save_steps",
             "99",
-            "--training.final_answers",
+            "--training.eval_samples",
             "0",
         ]
     )["history"]
@@ -160,7 +160,7 @@ def test_training_learns(arguments):
 
 
 def test_kept_features_train_like_pixels(arguments, tmp_path):
-    arguments = [*arguments, "--training.final_answers", "0"]
+    arguments = [*arguments, "--training.eval_samples", "0"]
     plain = train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "plain")])["history"]
     kept = train.main([*arguments, "--training.cache_features"])["history"]
     for one, other in zip(plain, kept):  # features are kept in fp16
@@ -179,7 +179,7 @@ def test_kept_features_train_like_pixels(arguments, tmp_path):
             "small",
             "--model.train",
             "all",
-            "--training.beginning_steps",
+            "--training.warm_start_steps",
             "2",
             "--data.style_column",
             "",
@@ -187,7 +187,7 @@ def test_kept_features_train_like_pixels(arguments, tmp_path):
     ],
 )
 def test_options_train(arguments, tmp_path, options):
-    results = train.main([*arguments, "--training.epochs", "1", "--training.final_answers", "0", *options])
+    results = train.main([*arguments, "--training.epochs", "1", "--training.eval_samples", "0", *options])
     assert np.isfinite(results["history"][0]["val/main"])
     model, content = load_gated(tmp_path / "checkpoints" / "best.pt")
     assert content["epoch"] == 1 and model.trained == content["settings"]["model_train"]
@@ -229,7 +229,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(arguments, tmp_path, one_
         "--training.batch_size",
         "4",
         "--training.save_last",
-        "--training.final_answers",
+        "--training.eval_samples",
         "0",
         "--model.lora.enabled",
     ]
@@ -253,7 +253,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(arguments, tmp_path, one_
 
 
 def test_a_bad_step_is_left_out_and_names_its_files(arguments, second_step_is_bad, capsys):
-    results = train.main([*arguments, "--training.epochs", "1", "--training.final_answers", "0"])
+    results = train.main([*arguments, "--training.epochs", "1", "--training.eval_samples", "0"])
     assert results["skipped_steps"] == 1
     shown = capsys.readouterr().err
     assert "left out: step 2, the loss is not finite; its files: images/" in shown and "(row " in shown
@@ -265,7 +265,7 @@ def test_two_processes_train_like_one(arguments, tmp_path):
         "--training.epochs",
         "1",
         "--training.save_last",
-        "--training.final_answers",
+        "--training.eval_samples",
         "0",
         "--model.prompt_mapper.dropout",
         "0",

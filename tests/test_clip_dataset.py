@@ -12,9 +12,9 @@ from PIL import Image
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs
 from clip.pairs import texts_of
 from clip.tokenizer import ClipTokenizer
-from common.images.cache import ImageStore
-from common.images.transforms import Augmentation, View
-from common.training.samplers import ShuffledBatches
+from common.images.cache import ImageCache
+from common.images.transforms import Augmentation, SampleKey
+from common.training.samplers import DeterministicBatchSampler
 
 
 def picture(path, colour="red", size=(20, 16)):
@@ -23,7 +23,7 @@ def picture(path, colour="red", size=(20, 16)):
     return path
 
 
-def write_lines(path, entries):
+def write_jsonl(path, entries):
     path.write_text("\n".join(one if isinstance(one, str) else json.dumps(one) for one in entries), encoding="utf-8")
 
 
@@ -84,13 +84,13 @@ def test_metadata_lines(tmp_path):
     picture(tmp_path / "images" / "a.png")
     picture(tmp_path / "images" / "b.png")
     second = {**PERSONA, "file_name": "images/b.png", "personality": "Kind."}
-    write_lines(tmp_path / "metadata.jsonl", [PERSONA, "", "{broken", second, '["list"]'])
+    write_jsonl(tmp_path / "metadata.jsonl", [PERSONA, "", "{broken", second, '["list"]'])
     pairs, skipped = find_pairs(tmp_path)
     assert [pair.texts for pair in pairs] == [("Mira. Red hair", "Mira"), ("Mira. Red hair", "Mira. Kind")]
     assert {pair.name for pair in pairs} == {"Mira"} and pairs[0].title == "Story"
     assert [where.split()[-1] for where in skipped] == ["3", "5"]
     assert find_pairs(tmp_path, ["title+character", "appearance"])[0][0].texts == ("Story. Mira", "Red hair")
-    write_lines(tmp_path / "optimized_metadata.jsonl", [{**PERSONA, "text": "a girl with red hair"}])
+    write_jsonl(tmp_path / "optimized_metadata.jsonl", [{**PERSONA, "text": "a girl with red hair"}])
     assert find_pairs(tmp_path)[0][0].texts == ("a girl with red hair",)  # the cleaned file comes first
     with pytest.raises(ValueError, match="not one usable pair.*no text"):
         find_pairs(tmp_path / "metadata.jsonl", ["nothing"])
@@ -154,7 +154,7 @@ def test_webdataset_shards_are_read_in_place(tmp_path):
     ]
     assert list(skipped.values()) == ["no image in this sample"] and not (tmp_path.parent / "escape.png").exists()
     for cache in (None, tmp_path / "cache"):
-        store = ImageStore([pair.image for pair in pairs], 16, cache, quiet=True)
+        store = ImageCache([pair.image for pair in pairs], 16, cache, quiet=True)
         assert list(store.skipped) == [4] and "1.tar/002.png" in store.skipped[4]
         assert store[0][0, 0].tolist() == [255, 0, 0] and store[3][0, 0].tolist() == [0, 128, 0]
     (tmp_path / "2.tar").write_bytes(b"not a tar at all" * 100)
@@ -183,7 +183,7 @@ def pairs(tmp_path):
 
 
 def dataset(pairs, augmentation=None):
-    store = ImageStore([pair.image for pair in pairs], 12, None, quiet=True)
+    store = ImageCache([pair.image for pair in pairs], 12, None, quiet=True)
     return PairDataset(pairs, store, 8, ClipTokenizer(), augmentation)
 
 
@@ -201,13 +201,13 @@ def test_a_sample(pairs):
 
 def test_a_text_is_drawn_each_epoch_and_the_key_decides(pairs):
     data = dataset(pairs, Augmentation(0.5, 0.5, seed=3))
-    drawn = [[int(data[View(epoch, index)]["text_ids"]) for index in range(12)] for epoch in range(20)]
-    assert drawn == [[int(data[View(epoch, index)]["text_ids"]) for index in range(12)] for epoch in range(20)]
+    drawn = [[int(data[SampleKey(epoch, index)]["text_ids"]) for index in range(12)] for epoch in range(20)]
+    assert drawn == [[int(data[SampleKey(epoch, index)]["text_ids"]) for index in range(12)] for epoch in range(20)]
     share = np.mean(
         [data.text_ids[f"card {index // 2}"] == drawn[epoch][index] for epoch in range(20) for index in range(12)]
     )
     assert 0.35 < share < 0.65
-    views = [data[View(epoch, 5)]["image"] for epoch in (1, 1, 2)]
+    views = [data[SampleKey(epoch, 5)]["image"] for epoch in (1, 1, 2)]
     assert torch.equal(views[0], views[1])
 
 
@@ -218,7 +218,7 @@ def test_pictures_of_sides_are_not_mirrored(tmp_path):
     for text, mirrored in (("light on the left", 0), ("a light", 20), ("左边有光", 0), ("some leftovers", 20)):
         (tmp_path / "data.json").write_text(json.dumps([{"image_path": "a.png", "caption": text}]))
         data = dataset(find_pairs(tmp_path)[0], Augmentation(1.0, 1.0, seed=0))
-        right = sum(int(data[View(epoch, 0)]["image"][0, 4, 7]) > 128 for epoch in range(20))
+        right = sum(int(data[SampleKey(epoch, 0)]["image"][0, 4, 7]) > 128 for epoch in range(20))
         assert right == mirrored, text
 
 
@@ -233,7 +233,7 @@ def test_split_keeps_characters_and_equal_captions_together(pairs):
 
 
 def test_batches_are_a_function_of_the_epoch():
-    batches = ShuffledBatches(10, 4, seed=1)
+    batches = DeterministicBatchSampler(10, 4, seed=1)
     first = [[view.index for view in batch] for batch in batches]
     assert len(batches) == len(first) == 2 and len({index for batch in first for index in batch}) == 8
     batches.set_position(1)
@@ -241,13 +241,13 @@ def test_batches_are_a_function_of_the_epoch():
     assert [[view.index for view in batch] for batch in second] != first and second[0][0].epoch == 1
     batches.set_position(1, 1)
     assert list(batches) == second[1:] and len(batches) == 1
-    shares = [ShuffledBatches(10, 4, seed=1, rank=rank, world=2) for rank in (0, 1)]
-    for whole, *parts in zip(ShuffledBatches(10, 4, seed=1), *shares):
+    shares = [DeterministicBatchSampler(10, 4, seed=1, rank=rank, world=2) for rank in (0, 1)]
+    for whole, *parts in zip(DeterministicBatchSampler(10, 4, seed=1), *shares):
         assert parts[0] + parts[1] == whole
     with pytest.raises(ValueError, match="fewer than one batch"):
-        ShuffledBatches(3, 4)
+        DeterministicBatchSampler(3, 4)
     with pytest.raises(ValueError, match="shared equally by 3"):
-        ShuffledBatches(30, 4, world=3)
+        DeterministicBatchSampler(30, 4, world=3)
 
 
 def test_sample_data_has_the_layout_of_the_documents(tmp_path):
@@ -264,6 +264,6 @@ def test_real_captions_and_personas(real_data):
     assert len(pairs) == 564 and not skipped
     people, skipped = find_pairs(real_data / "persona")
     assert len(people) == 222 and not skipped and all(pair.name and pair.texts for pair in people)
-    store = ImageStore([pair.image for pair in people], 48, None, quiet=True)
+    store = ImageCache([pair.image for pair in people], 48, None, quiet=True)
     data = PairDataset(people, store, 32, ClipTokenizer())
     assert 0 < data.cut_texts < data.all_texts  # these descriptions are long; the share is reported

@@ -16,7 +16,7 @@ from clip.embed import encode_images, encode_pairs, encode_texts
 from clip.model import CLIPModel
 from clip.plots import draw_both
 from clip.probes import class_vectors, linear_probe, zero_shot
-from common.images.cache import ImageStore
+from common.images.cache import ImageCache
 
 COLOURS = {
     "red": (255, 0, 0),
@@ -251,7 +251,7 @@ def model():
 
 def test_batches_and_threads_change_nothing(model, data):
     pairs, _ = find_pairs(data)
-    store = ImageStore([pair.image for pair in pairs], 48, cache_dir=None, quiet=True)
+    store = ImageCache([pair.image for pair in pairs], 48, cache_dir=None, quiet=True)
     dataset = PairDataset(pairs, store, 32, model.tokenizer)
     model.train()
     found = encode_pairs(model, dataset, CPU, batch_size=7, quiet=True)

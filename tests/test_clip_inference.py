@@ -15,7 +15,7 @@ from clip.model import CLIPModel
 from common.samples.layouts import create_sample_dataset
 
 
-def write_lines(path, rows):
+def write_jsonl(path, rows):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -117,7 +117,7 @@ def test_other_maps_and_a_second_call(samples, weights, tmp_path):
 
 def test_broken_images_and_lines_are_named(samples, weights, tmp_path, capsys):
     (samples / "images" / "zz.png").write_text("version https://git-lfs.github.com/spec/v1\n")
-    metadata = write_lines(
+    metadata = write_jsonl(
         tmp_path / "optimized_metadata.jsonl",
         [
             {"file_name": "images/scene_00000.png", "text": "a star"},
@@ -145,7 +145,7 @@ def test_texts_of_every_metadata_format(tmp_path):
         {"file_name": "a/2.png", "text": "Bob. short"},
         {"file_name": "./a/3.png", "text": "Bob. short"},
     ]
-    texts, named, skipped = read_texts(write_lines(tmp_path / "metadata.jsonl", lines))
+    texts, named, skipped = read_texts(write_jsonl(tmp_path / "metadata.jsonl", lines))
     assert texts == ["Ada. tall", "Ada. kind", "Bob. short"] and not skipped
     assert named == {"a/1.png": {0, 1}, "a/2.png": {2}, "a/3.png": {2}}
     assert read_texts(tmp_path / "metadata.jsonl", ["appearance"])[0] == ["tall", "Bob. short"]

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clip.losses import clip_loss, positive_pairs, siglip_loss
 from clip.model import CLIPModel
-from clip.training_model import CLIPLearner
+from clip.training_model import CLIPTrainingModel
 
 
 def vectors(count=6, width=5, seed=0):
@@ -86,7 +86,7 @@ SMALL = {
 
 def learner(loss="clip", **more):
     torch.manual_seed(0)
-    return CLIPLearner(CLIPModel(facts={**SMALL, "sigmoid": loss == "siglip"}), loss, **more)
+    return CLIPTrainingModel(CLIPModel(facts={**SMALL, "sigmoid": loss == "siglip"}), loss, **more)
 
 
 def batch():

@@ -498,7 +498,7 @@ def test_real_descriptions_as_a_reader_has_them(real_data):
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def write_lines(path, lines, start=b"", end=b"\n"):
+def write_jsonl(path, lines, start=b"", end=b"\n"):
     raw = [line if isinstance(line, bytes) else json.dumps(line, ensure_ascii=False).encode() for line in lines]
     path.write_bytes(start + b"".join(line + end for line in raw))
     return path
@@ -513,7 +513,7 @@ def record(name, **fields):
 
 
 def test_without_flags_in_the_folder_of_the_metadata(tmp_path, monkeypatch, capsys):
-    write_lines(tmp_path / "metadata.jsonl", [RECORD, {"file_name": "b.png"}])
+    write_jsonl(tmp_path / "metadata.jsonl", [RECORD, {"file_name": "b.png"}])
     monkeypatch.chdir(tmp_path)
     report = main([])
     lines = read_lines(tmp_path / "optimized_metadata.jsonl")
@@ -527,7 +527,7 @@ def test_without_flags_in_the_folder_of_the_metadata(tmp_path, monkeypatch, caps
 
 
 def test_json_is_all_that_json_prints(tmp_path, capsys):
-    source = write_lines(tmp_path / "in.jsonl", [RECORD] * 3)
+    source = write_jsonl(tmp_path / "in.jsonl", [RECORD] * 3)
     report = main(["--metadata", str(source), "--output", str(tmp_path / "out.jsonl"), "--json", "--max_tokens", "20"])
     assert json.loads(capsys.readouterr().out) == report
     assert report["share"]["sentence cut"] == 1 and report["max_tokens"] == 20
@@ -536,8 +536,8 @@ def test_json_is_all_that_json_prints(tmp_path, capsys):
 
 def test_windows_files_and_chinese_names(tmp_path):
     rows = [record("images\\米拉.png", character="米拉", title="纸港"), record("images/b.png")]
-    plain = write_lines(tmp_path / "plain.jsonl", rows)
-    windows = write_lines(
+    plain = write_jsonl(tmp_path / "plain.jsonl", rows)
+    windows = write_jsonl(
         tmp_path / "windows.jsonl", [rows[0], b"", b"  ", rows[1]], start=b"\xef\xbb\xbf", end=b"\r\n"
     )
     reports = [main(["--metadata", str(path), "--output", f"{path}.out"]) for path in (plain, windows)]
@@ -554,8 +554,8 @@ def test_windows_files_and_chinese_names(tmp_path):
 
 def test_ids_are_distinct_and_do_not_depend_on_the_order(tmp_path):
     names = ["a/x.png", "b/x.png", "a/y.png", "a/y.jpg", "z.png", "z.png.jpg", "q.png", "q.png"]
-    write_lines(tmp_path / "one.jsonl", [record(name) for name in names])
-    write_lines(tmp_path / "two.jsonl", [record(name) for name in reversed(names)])
+    write_jsonl(tmp_path / "one.jsonl", [record(name) for name in names])
+    write_jsonl(tmp_path / "two.jsonl", [record(name) for name in reversed(names)])
     ids = {}
     for name in ("one", "two"):
         main(["--metadata", str(tmp_path / f"{name}.jsonl"), "--output", str(tmp_path / f"{name}.out")])
@@ -575,7 +575,7 @@ def test_broken_lines_are_skipped_counted_and_named(tmp_path, capsys):
         b"[" * 100_000,
         b'{"file_name": 7}',
     ]
-    source = write_lines(tmp_path / "in.jsonl", [*bad, *(record(f"{i}.png") for i in range(8))])
+    source = write_jsonl(tmp_path / "in.jsonl", [*bad, *(record(f"{i}.png") for i in range(8))])
     output = tmp_path / "out.jsonl"
     with pytest.raises(
         ValueError, match=r"in\.jsonl: 8 of 16 lines are broken, the first is line 1: not JSON.*--max_broken"
@@ -596,15 +596,15 @@ def test_broken_lines_are_skipped_counted_and_named(tmp_path, capsys):
 def test_five_percent_is_the_limit(tmp_path):
     rows = [b"x", *(record(f"{i}.png") for i in range(19))]
     assert (
-        main(["--metadata", str(write_lines(tmp_path / "a", rows)), "--output", str(tmp_path / "out")])["skipped"] == 1
+        main(["--metadata", str(write_jsonl(tmp_path / "a", rows)), "--output", str(tmp_path / "out")])["skipped"] == 1
     )
     with pytest.raises(ValueError, match="1 of 19"):
-        main(["--metadata", str(write_lines(tmp_path / "b", rows[:-1])), "--output", str(tmp_path / "out")])
+        main(["--metadata", str(write_jsonl(tmp_path / "b", rows[:-1])), "--output", str(tmp_path / "out")])
     with pytest.raises(ValueError, match="1 of 1"):
         main(
             [
                 "--metadata",
-                str(write_lines(tmp_path / "c", [b"x"])),
+                str(write_jsonl(tmp_path / "c", [b"x"])),
                 "--output",
                 str(tmp_path / "o"),
                 "--max_broken",
@@ -614,13 +614,13 @@ def test_five_percent_is_the_limit(tmp_path):
 
 
 def test_many_broken_lines_do_not_fill_the_report(tmp_path):
-    source = write_lines(tmp_path / "in", [record("a.png"), *[b"x"] * 300])
+    source = write_jsonl(tmp_path / "in", [record("a.png"), *[b"x"] * 300])
     report = main(["--metadata", str(source), "--output", str(tmp_path / "out"), "--max_broken", "1"])
     assert report["skipped"] == 300 and len(report["broken"]) == 100
 
 
 def test_a_failure_leaves_the_old_output(tmp_path, monkeypatch):
-    source, output = write_lines(tmp_path / "in", [record("a.png"), record("b.png")]), tmp_path / "out"
+    source, output = write_jsonl(tmp_path / "in", [record("a.png"), record("b.png")]), tmp_path / "out"
     output.write_text("old")
     real = optimized_metadata.count_tokens
 
@@ -651,7 +651,7 @@ def test_files_that_are_no_metadata(tmp_path, content, message):
 
 
 def test_paths_that_cannot_be(tmp_path):
-    source = write_lines(tmp_path / "in", [record("a.png")])
+    source = write_jsonl(tmp_path / "in", [record("a.png")])
     (tmp_path / "link").symlink_to(source)
     os.link(source, tmp_path / "hard")
     for same in ("in", "link", "hard"):
@@ -673,7 +673,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     """Ten times the lines, of 4 kB each: the same peak but for some bytes a line."""
 
     def peak(lines):
-        source = write_lines(tmp_path / "in", [record(f"{i}.png", url="x" * 4000) for i in range(lines)])
+        source = write_jsonl(tmp_path / "in", [record(f"{i}.png", url="x" * 4000) for i in range(lines)])
         tracemalloc.start()
         main(["--metadata", str(source), "--output", str(tmp_path / "out")])
         _, most = tracemalloc.get_traced_memory()

@@ -6,10 +6,10 @@ import torch
 from conftest import draw_styles
 from PIL import Image
 
-from common.images.cache import ImageStore
-from common.images.transforms import Augmentation, View, redraw, square
+from common.images.cache import ImageCache
+from common.images.transforms import Augmentation, SampleKey, redraw, square
 from dataset import (
-    StyleBatches,
+    PKBatchSampler,
     StyleDataset,
     TargetShapes,
     find_samples,
@@ -21,7 +21,7 @@ from dataset import (
 
 def make_dataset(folder, augmentation=None, size=32):
     samples = find_samples(folder)
-    store = ImageStore([sample.image for sample in samples], 48, None, quiet=True)
+    store = ImageCache([sample.image for sample in samples], 48, None, quiet=True)
     return StyleDataset(samples, store, size, read_target_shapes(samples), augmentation)
 
 
@@ -144,7 +144,7 @@ def test_split_leaves_small_styles_something_to_train_on(tmp_path):
 
 def test_batches_hold_p_styles_of_k_images_with_the_same_contents(style_data):
     dataset = make_dataset(style_data)
-    batches = StyleBatches(dataset, 12, 4).epoch_batches(0)
+    batches = PKBatchSampler(dataset, 12, 4).epoch_batches(0)
     assert len(batches) == 2
     for batch in batches:
         styles = [dataset.style_ids[view.index] for view in batch]
@@ -159,7 +159,7 @@ def test_small_styles_are_shown_again(tmp_path):
     for item in range(2, 12):
         (folder / "style_1" / f"item{item}_img.png").unlink()
     dataset = make_dataset(folder)
-    batches = StyleBatches(dataset, 6, 2).epoch_batches(3)
+    batches = PKBatchSampler(dataset, 6, 2).epoch_batches(3)
     assert {view.index for batch in batches for view in batch} == set(range(len(dataset)))
     for batch in batches:
         assert np.bincount([dataset.style_ids[view.index] for view in batch]).tolist() == [2, 2, 2]
@@ -167,7 +167,7 @@ def test_small_styles_are_shown_again(tmp_path):
 
 def test_invented_styles_are_classes_of_their_own(style_data):
     dataset = make_dataset(style_data, Augmentation())
-    sampler = StyleBatches(dataset, 12, 2, remix_share=0.5, grey_prob=0.5)
+    sampler = PKBatchSampler(dataset, 12, 2, remix_share=0.5, grey_prob=0.5)
     assert (sampler.plain, sampler.remixed, sampler.images_per_group) == (3, 3, 2)
     greys = set()
     for batch in sampler.epoch_batches(0) + sampler.epoch_batches(1):
@@ -185,7 +185,7 @@ def test_invented_styles_are_classes_of_their_own(style_data):
 
 def test_order_is_a_pure_function_of_seed_and_epoch(style_data):
     dataset = make_dataset(style_data)
-    one, two = (StyleBatches(dataset, 6, 2, 0.3, 0.2, seed=5) for _ in range(2))
+    one, two = (PKBatchSampler(dataset, 6, 2, 0.3, 0.2, seed=5) for _ in range(2))
     assert one.epoch_batches(4) == two.epoch_batches(4) != one.epoch_batches(5)
     one.set_position(4, 2)
     assert list(one) == two.epoch_batches(4)[2:] and len(one) == len(list(one))
@@ -193,34 +193,34 @@ def test_order_is_a_pure_function_of_seed_and_epoch(style_data):
 
 def test_devices_share_every_batch(style_data):
     dataset = make_dataset(style_data)
-    whole = StyleBatches(dataset, 12, 4).epoch_batches(1)
-    parts = [StyleBatches(dataset, 12, 4, rank=rank, world=2) for rank in range(2)]
+    whole = PKBatchSampler(dataset, 12, 4).epoch_batches(1)
+    parts = [PKBatchSampler(dataset, 12, 4, rank=rank, world=2) for rank in range(2)]
     for part in parts:
         part.set_position(1)
     for batch, first, second in zip(whole, *parts):
         assert sorted(first + second) == sorted(batch) and len(first) == len(second) == 6
     with pytest.raises(ValueError, match="a batch of 12 images cannot be shared equally by 5 devices"):
-        StyleBatches(dataset, 12, 4, world=5)
+        PKBatchSampler(dataset, 12, 4, world=5)
 
 
 def test_too_little_for_a_contrast_is_an_error(style_data, tmp_path):
     with pytest.raises(ValueError, match="a batch needs at least 2 styles of at least 2 images"):
-        StyleBatches(make_dataset(style_data), 4, 4)
+        PKBatchSampler(make_dataset(style_data), 4, 4)
     alone = make_dataset(draw_styles(tmp_path / "one", styles=1, targets=False))
     with pytest.raises(ValueError, match=r"1 style\(s\): a batch needs at least 2"):
-        StyleBatches(alone, 8, 4)
-    assert StyleBatches(alone, 8, 2, remix_share=0.5).remixed == 3  # one style and invented ones do
+        PKBatchSampler(alone, 8, 4)
+    assert PKBatchSampler(alone, 8, 2, remix_share=0.5).remixed == 3  # one style and invented ones do
 
 
 def test_views_are_pure_functions_of_their_key(style_data):
     dataset = make_dataset(style_data, Augmentation(seed=3))
-    for view in (View(0, 5), View(0, 5, 77), View(0, 5, 0, True)):
+    for view in (SampleKey(0, 5), SampleKey(0, 5, 77), SampleKey(0, 5, 0, True)):
         assert torch.equal(dataset[view]["image"], dataset[view]["image"])
-    pictures = [dataset[View(epoch, 5, remix)]["image"] for epoch, remix in ((0, 0), (1, 0), (0, 9), (0, 10))]
+    pictures = [dataset[SampleKey(epoch, 5, remix)]["image"] for epoch, remix in ((0, 0), (1, 0), (0, 9), (0, 10))]
     for i, one in enumerate(pictures):
         assert all(not torch.equal(one, other) for other in pictures[:i])
     torch.manual_seed(1)
-    assert torch.equal(dataset[View(1, 5)]["image"], pictures[1])  # no global random state
+    assert torch.equal(dataset[SampleKey(1, 5)]["image"], pictures[1])  # no global random state
 
 
 def test_one_invented_style_is_one_change_whatever_the_grain():

@@ -9,8 +9,8 @@ from conftest import Normalised
 from torch import nn
 from transformers import TrainingArguments
 
-from common.training.hf_trainer import SteadyTrainer
-from common.training.resume_state import last_checkpoint, what_is_wrong
+from common.training.hf_trainer import FaultTolerantTrainer
+from common.training.resume_state import latest_valid_checkpoint, validate_state
 
 COUNT, WIDTH, BATCH = 24, 5, 4
 ROWS = torch.randn(COUNT, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -60,13 +60,13 @@ def make(folder, poisoned, accumulation=1, limit=5, model=None, **more):
         remove_unused_columns=False,
         **more,
     )
-    return SteadyTrainer(
+    return FaultTolerantTrainer(
         model or Learner(),
         arguments,
         train_dataset=Numbers(poisoned),
         data_collator=collate,
         file_of=name_of,
-        max_bad_steps=limit,
+        max_nonfinite_steps=limit,
     )
 
 
@@ -99,7 +99,7 @@ def test_weights_are_those_of_a_run_without_the_step(tmp_path, accumulation, inf
     for name, value in model.state_dict().items():
         torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
     lines = [json.loads(line) for line in (tmp_path / "skipped_steps.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == bad and len(bad) == trainer.bad_steps.total == 2
+    assert [line["step"] for line in lines] == bad and len(bad) == trainer.nonfinite_guard.total == 2
     assert all("row_9.png" in line["files"] and len(line["files"]) == BATCH * accumulation for line in lines)
     history = trainer.state.log_history
     assert history[-1]["skipped_steps"] == 2 and "train_loss" in history[-1] and "NaN" not in json.dumps(history)
@@ -115,7 +115,7 @@ def test_too_many_in_a_row_end_the_run_with_names(tmp_path):
         trainer.train()
     words = str(caught.value)
     assert "the loss is not finite at step 4, the last of 3 such steps in a row; its files: row_12.png, row_13" in words
-    assert "\n" not in words and last_checkpoint(tmp_path).name == "checkpoint-1"
+    assert "\n" not in words and latest_valid_checkpoint(tmp_path).name == "checkpoint-1"
 
 
 def test_a_resumed_run_goes_on_counting_from_the_newest_whole_checkpoint(tmp_path, capsys):
@@ -127,12 +127,12 @@ def test_a_resumed_run_goes_on_counting_from_the_newest_whole_checkpoint(tmp_pat
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-        assert what_is_wrong(path.parent, "trainer_state.json") == f"{name} is not as it was written"
-    found = last_checkpoint(tmp_path / "run")
+        assert validate_state(path.parent, "trainer_state.json") == f"{name} is not as it was written"
+    found = latest_valid_checkpoint(tmp_path / "run")
     assert found.name == "checkpoint-8"  # of the step that was left out, the 9th, none was written
     assert "checkpoint-12: model.safetensors is not as it was written" in capsys.readouterr().err
     resumed = make(tmp_path / "run", [9])
     resumed.train(resume_from_checkpoint=str(found))
-    assert resumed.bad_steps.total == 2
+    assert resumed.nonfinite_guard.total == 2
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.images.cache import ImageStore
+from common.images.cache import ImageCache
 
 
 @pytest.fixture
@@ -21,40 +21,40 @@ def paths(tmp_path):
 
 
 def test_kept_equals_decoded(paths, tmp_path):
-    kept = ImageStore(paths, 32, tmp_path / "cache", quiet=True)
-    fresh = ImageStore(paths, 32, None, quiet=True)
+    kept = ImageCache(paths, 32, tmp_path / "cache", quiet=True)
+    fresh = ImageCache(paths, 32, None, quiet=True)
     assert set(kept.skipped) == set(fresh.skipped) == {2} and "2.png" in kept.skipped[2]
     for index in (0, 1, 3, 4, 5):
         assert min(kept[index].shape[:2]) == 32
         np.testing.assert_array_equal(kept[index], fresh[index])
-    again = ImageStore(paths, 32, tmp_path / "cache", quiet=True)
+    again = ImageCache(paths, 32, tmp_path / "cache", quiet=True)
     np.testing.assert_array_equal(again[5], kept[5])
     assert again.skipped == kept.skipped and len(list((tmp_path / "cache").glob("*.bin"))) == 1
 
 
 def test_subset_renumbers(paths, tmp_path):
-    store = ImageStore(paths, 32, tmp_path / "cache", quiet=True)
+    store = ImageCache(paths, 32, tmp_path / "cache", quiet=True)
     part = store.subset([5, 0])
     np.testing.assert_array_equal(part[0], store[5])
     np.testing.assert_array_equal(part[1], store[0])
 
 
 def test_changed_file_and_size_make_a_new_store(paths, tmp_path):
-    first = ImageStore(paths, 32, tmp_path / "cache", quiet=True)[0].copy()
+    first = ImageCache(paths, 32, tmp_path / "cache", quiet=True)[0].copy()
     Image.new("RGB", (64, 64), "red").save(paths[0])
     os.utime(paths[0], ns=(1, 1))
-    changed = ImageStore(paths, 32, tmp_path / "cache", quiet=True)
+    changed = ImageCache(paths, 32, tmp_path / "cache", quiet=True)
     assert not np.array_equal(changed[0], first) and changed[0][0, 0].tolist() == [255, 0, 0]
-    assert ImageStore(paths, 16, tmp_path / "cache", quiet=True)[0].shape == (16, 16, 3)
+    assert ImageCache(paths, 16, tmp_path / "cache", quiet=True)[0].shape == (16, 16, 3)
 
 
 def test_small_images_are_not_enlarged(tmp_path):
     Image.new("RGB", (5, 9)).save(tmp_path / "a.png")
-    assert ImageStore([tmp_path / "a.png"], 32, None, quiet=True)[0].shape == (9, 5, 3)
+    assert ImageCache([tmp_path / "a.png"], 32, None, quiet=True)[0].shape == (9, 5, 3)
 
 
 def test_half_written_store_is_made_anew(paths, tmp_path):
-    whole = ImageStore(paths, 32, tmp_path / "cache", quiet=True)[1].copy()
+    whole = ImageCache(paths, 32, tmp_path / "cache", quiet=True)[1].copy()
     next((tmp_path / "cache").glob("*.json")).unlink()  # the index is written last: a kill leaves pixels without it
     next((tmp_path / "cache").glob("*.bin")).write_bytes(b"junk")
-    np.testing.assert_array_equal(ImageStore(paths, 32, tmp_path / "cache", quiet=True)[1], whole)
+    np.testing.assert_array_equal(ImageCache(paths, 32, tmp_path / "cache", quiet=True)[1], whole)

@@ -12,13 +12,13 @@ from llava import config, inference
 from llava.analyzer import LlavaAnalyzer
 from llava.config import PROMPTS, VICUNA_SYSTEM
 from llava.model import LoadedModel, choose_attention, choose_dtype, load_model
-from llava.prefix_cache import SharedImages
+from llava.prefix_cache import ImagePrefixCache
 from llava.sampling import SeededSampling, keep_top
 from llava.score_parsing import expected_score, option_probabilities, parse_analysis, parse_score
-from llava.scoring_config import Asking
-from llava.tokens import Prompter
+from llava.scoring_config import ScoringConfig
+from llava.tokens import ChatFormatter
 
-SHORT = Asking(description_tokens=8, analysis_tokens=8, tries=2)
+SHORT = ScoringConfig(description_tokens=8, analysis_tokens=8, tries=2)
 WRITERS = {"llava": write_llava, "llava_next": write_llava_next, "internvl": write_internvl, "timm": write_timm_llava}
 
 
@@ -58,13 +58,13 @@ def test_a_batch_equals_its_images_alone(folders, name):
 def test_the_shared_prefix_gives_what_the_processor_and_generate_give(folders, name):
     """The reference: everything through the processor's own call, no cache from elsewhere."""
     model, processor = load_model(str(folders[name]), device="cpu")
-    prompter, image = Prompter(processor), picture(3, (90, 40))
+    prompter, image = ChatFormatter(processor), picture(3, (90, 40))
     prompt = prompter.prompt("What is this?")
     inputs = processor(images=[image], text=[prompt], return_tensors="pt")
     with torch.no_grad():
         written = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         logits = model(**inputs).logits[:, -1].log_softmax(-1)
-    shared = SharedImages(model, prompter, [picture(4), image])
+    shared = ImagePrefixCache(model, prompter, [picture(4), image])
     ids = [*shared.head[:-1], *shared.rest(prompt)]
     expected = [one for one in inputs["input_ids"][0].tolist() if one in set(ids)]
     assert [one for one in expected if one not in processor.tokenizer.all_special_ids] == [
@@ -158,12 +158,12 @@ def test_analysis_is_what_follows_the_score():
 
 def test_a_score_is_asked_for_again_and_never_invented(tiny, monkeypatch):
     """The prompt itself says '1' and '10': nothing of it may be read as a score."""
-    analyzer = LlavaAnalyzer(loaded=tiny, asking=Asking(description_tokens=2, analysis_tokens=4, tries=3))
+    analyzer = LlavaAnalyzer(loaded=tiny, asking=ScoringConfig(description_tokens=2, analysis_tokens=4, tries=3))
     answers = iter(["I cannot say", "Score: 12", "Score: 6\nAnalysis: so"])
     real = LlavaAnalyzer._words
     monkeypatch.setattr(LlavaAnalyzer, "_words", lambda self, ids: next(answers) if len(ids) != 2 else real(self, ids))
     monkeypatch.setattr(
-        SharedImages, "generate", lambda self, images, rests, most, sampling=None: [[5] * most] * len(rests)
+        ImagePrefixCache, "generate", lambda self, images, rests, most, sampling=None: [[5] * most] * len(rests)
     )
     found = analyzer.analyze_image(picture(0), "a star")
     assert (found["score"], found["tries"], found["analysis"]) == (6, 3, "so")
@@ -188,16 +188,20 @@ def test_seeded_sampling_draws_from_the_softmax():
 
 
 def test_prompts_follow_the_chat_template(folders, tiny):
-    prompter = Prompter(tiny.processor)
+    prompter = ChatFormatter(tiny.processor)
     assert prompter.prompt("Why?") == f"{VICUNA_SYSTEM} USER: <image>\nWhy? ASSISTANT:"
     assert prompter.begin("p", "Yes") == "p Yes"
-    chatml = Prompter(load_model(str(folders["internvl"]), device="cpu").processor)
+    chatml = ChatFormatter(load_model(str(folders["internvl"]), device="cpu").processor)
     assert chatml.prompt("Why?") == "<|im_start|>user\n<IMG_CONTEXT>\nWhy?<|im_end|>\n<|im_start|>assistant\n"
-    assert chatml.begin("p", "Yes") == "pYes" and Prompter(tiny.processor, "Be brief.").prompt("x")[:9] == "Be brief."
+    assert (
+        chatml.begin("p", "Yes") == "pYes" and ChatFormatter(tiny.processor, "Be brief.").prompt("x")[:9] == "Be brief."
+    )
 
 
 def test_the_description_is_fed_on_request(tiny):
-    fed = LlavaAnalyzer(loaded=tiny, asking=Asking(feed_description=True, description_tokens=6, analysis_tokens=4))
+    fed = LlavaAnalyzer(
+        loaded=tiny, asking=ScoringConfig(feed_description=True, description_tokens=6, analysis_tokens=4)
+    )
     found = fed.analyze_image(picture(2), "a {description} in braces")
     assert (
         f"found: {found['description']}\n" in found["prompt"] and "Text: a {description} in braces" in found["prompt"]

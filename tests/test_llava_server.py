@@ -12,7 +12,7 @@ from llava_tiny import picture
 from PIL import Image
 
 from llava import inference
-from llava.scoring_config import Asking
+from llava.scoring_config import ScoringConfig
 from llava.server import ServerAnalyzer
 
 
@@ -84,7 +84,7 @@ def test_the_same_interface(server):
 
 
 def test_many_with_some_bad_ones(server, tmp_path):
-    analyzer = ServerAnalyzer(server, "tiny", Asking(tries=1), requests=3)
+    analyzer = ServerAnalyzer(server, "tiny", ScoringConfig(tries=1), requests=3)
     image = picture(0)
     pairs = [(image, "a"), (image, ""), (tmp_path / "absent.png", "b"), (picture(1), "explode"), (image, "c")]
     found = dict(analyzer.analyze_many(pairs, quiet=True))

@@ -21,11 +21,11 @@ from llava.analyzer import LlavaAnalyzer
 from llava.config import VICUNA_SYSTEM
 from llava.conversations import find_conversations
 from llava.dataset import Collator, ConversationDataset, check_conversations, split_by_image, tokenise
-from llava.lora import choose_what_learns
+from llava.lora import set_trainable
 from llava.model import load_model, stop_words
-from llava.scoring_config import Asking
+from llava.scoring_config import ScoringConfig
 from llava.settings import read_training_settings
-from llava.tokens import Prompter
+from llava.tokens import ChatFormatter
 
 WRITERS = {"llava": write_llava, "llava_next": write_llava_next, "internvl": write_internvl}
 
@@ -78,7 +78,7 @@ def arguments(folders, tmp_path):
 @pytest.mark.parametrize("name", WRITERS)
 def test_labels_are_the_answers_alone(folders, name, tmp_path):
     loaded = load_model(str(folders[name]), device="cpu")
-    prompter, ends = Prompter(loaded.processor), stop_words(loaded)
+    prompter, ends = ChatFormatter(loaded.processor), stop_words(loaded)
     conversations, _ = find_conversations(write_conversations(tmp_path, 3))
     samples, skipped = check_conversations(conversations, prompter, ends, 2048, quiet=True)
     assert skipped == {}
@@ -99,7 +99,7 @@ def test_labels_are_the_answers_alone(folders, name, tmp_path):
 def test_labels_give_the_loss_of_a_slow_loop(folders, tmp_path):
     model, processor = load_model(str(folders["llava"]), device="cpu")
     conversations, _ = find_conversations(write_conversations(tmp_path, 2))
-    samples, _ = check_conversations(conversations, Prompter(processor), ["</s>"], 2048, quiet=True)
+    samples, _ = check_conversations(conversations, ChatFormatter(processor), ["</s>"], 2048, quiet=True)
     batch = Collator(processor)([ConversationDataset(samples)[place] for place in range(2)])
     with torch.no_grad():
         out = model(**batch)
@@ -117,14 +117,14 @@ def test_an_end_is_put_where_the_template_writes_none(folders, tmp_path):
     processor = load_model(str(folders["llava"]), device="cpu").processor
     processor.chat_template = processor.chat_template.replace("{{ eos_token }}", "{{ ' ' }}")
     conversation = find_conversations(write_conversations(tmp_path, 1))[0][0]
-    sample = tokenise(conversation, Prompter(processor), ["</s>"])
+    sample = tokenise(conversation, ChatFormatter(processor), ["</s>"])
     assert processor.tokenizer.decode([one for one in sample.labels if one >= 0]) == " a red star 0</s> No</s>"
 
 
 def test_turns_that_do_not_fit_are_left_out(folders, tmp_path):
     loaded = load_model(str(folders["llava"]), device="cpu")
     conversations, _ = find_conversations(write_conversations(tmp_path, 2))
-    given = (Prompter(loaded.processor), ["</s>"])
+    given = (ChatFormatter(loaded.processor), ["</s>"])
     whole, _ = check_conversations(conversations, *given, 2048, quiet=True)
     longest = len(whole[0].ids) + 15
     fitted, skipped = check_conversations(conversations, *given, longest - 1, quiet=True)
@@ -189,7 +189,7 @@ def test_real_data_can_be_read(real_data):
 def test_the_split_keeps_an_image_on_one_side(folders, tmp_path):
     loaded = load_model(str(folders["llava"]), device="cpu")
     conversations, _ = find_conversations(write_conversations(tmp_path, 6))
-    samples, _ = check_conversations(conversations * 2, Prompter(loaded.processor), ["</s>"], 2048, quiet=True)
+    samples, _ = check_conversations(conversations * 2, ChatFormatter(loaded.processor), ["</s>"], 2048, quiet=True)
     train_side, val_side = split_by_image(samples, 0.34, seed=1)
     images = [{sample.conversation.images for sample in side} for side in (train_side, val_side)]
     assert len(val_side) == 4 and not images[0] & images[1] and len(images[0] | images[1]) == 6
@@ -200,7 +200,7 @@ def test_what_learns_and_nothing_else(folders, name):
     def learning(**given):
         model = load_model(str(folders[name]), device="cpu").model
         chosen = {"rank": 4, "alpha": 8, "dropout": 0.0, "train_vision_tower": False, "freeze_language_model": False}
-        model = choose_what_learns(model, **{**chosen, **given})
+        model = set_trainable(model, **{**chosen, **given})
         return {one for one, parameter in model.named_parameters() if parameter.requires_grad}
 
     lora = learning()
@@ -266,7 +266,7 @@ def test_a_base_in_half_format_learns_and_answers(arguments, folders, tmp_path):
     assert all(np.isfinite(entry["loss"]) for entry in results["train"] if "loss" in entry)
     assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
     adapted = load_model(str(folders["llava"]), str(tmp_path / "run"), device="cpu", precision="bf16")
-    found = LlavaAnalyzer(loaded=adapted, asking=Asking(description_tokens=3, analysis_tokens=3)).analyze_image(
+    found = LlavaAnalyzer(loaded=adapted, asking=ScoringConfig(description_tokens=3, analysis_tokens=3)).analyze_image(
         picture(0), "a star"
     )
     assert 1 <= found["expected_score"] <= 10

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from losses import mask_loss, sequence_losses, style_contrast, vector_losses
-from model import StyleLearner, VisionStyleEncoder
+from model import StyleTrainingModel, VisionStyleEncoder
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def make_learner():
         "test_vit", image_size=32, sequence_length=5, embed_width=6, pooled_width=4, predict_mask=True, style_width=8
     )
     parts = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
-    return StyleLearner(encoder, dict.fromkeys(parts, 1.0))
+    return StyleTrainingModel(encoder, dict.fromkeys(parts, 1.0))
 
 
 def device_gradients(rank, world, folder):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.models.backbone import VisionTower
-from model import StyleLearner, VisionStyleEncoder
+from model import StyleTrainingModel, VisionStyleEncoder
 
 BACKBONES = {
     "vit_tiny_patch16_224": 32,
@@ -134,7 +134,7 @@ def test_build_makes_the_same_model_again():
 def test_two_steps_lower_the_loss_and_reach_every_weight():
     torch.manual_seed(0)
     weights = dict.fromkeys(("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style"), 1.0)
-    learner = StyleLearner(encoder(), weights)
+    learner = StyleTrainingModel(encoder(), weights)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
     everywhere = torch.ones(4, dtype=torch.bool)
     batch = {
@@ -154,7 +154,7 @@ def test_two_steps_lower_the_loss_and_reach_every_weight():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[0] > losses[1] > losses[2] and set(parts) == {*weights, "lone_anchors"}
+    assert losses[0] > losses[1] > losses[2] and set(parts) == {*weights, "anchors_without_positives"}
     assert [name for name, p in learner.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 

@@ -82,7 +82,7 @@ def test_a_style_encoder_comes_back_to_the_bit(trained, tmp_path, uploads):
     with torch.no_grad():
         wanted = load_encoder(weights, CPU)[0](image).style
         assert torch.equal(load_encoder(tmp_path / "hub", CPU)[0](image).style, wanted)
-        assert torch.equal(open_encoder(tmp_path / "hub").own_vectors(image), wanted)
+        assert torch.equal(open_encoder(tmp_path / "hub").native_vectors(image), wanted)
 
 
 def test_what_is_uploaded(trained, tmp_path, uploads):

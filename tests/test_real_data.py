@@ -5,7 +5,7 @@ from conftest import TINY_RUN
 
 import style_comparator
 import train
-from common.images.cache import ImageStore
+from common.images.cache import ImageCache
 from dataset import find_samples, split_samples
 from evaluate_style import score
 from model import colour_histogram
@@ -13,7 +13,7 @@ from model import colour_histogram
 
 def test_every_real_image_is_read_and_split_by_content(real_data):
     samples = find_samples(real_data / "styles")
-    store = ImageStore([sample.image for sample in samples], 48, None, quiet=True)
+    store = ImageCache([sample.image for sample in samples], 48, None, quiet=True)
     assert len(samples) == 1800 and store.skipped == {}
     train_indices, val_indices = split_samples(samples, 0.1)
     names = [{samples[index].name for index in indices} for indices in (train_indices, val_indices)]
@@ -53,7 +53,7 @@ def test_a_histogram_finds_what_the_data_says_it_finds(real_data):
     from train import StyleDataset, TargetShapes
 
     samples = find_samples(real_data / "styles")
-    store = ImageStore([sample.image for sample in samples], 128, None, quiet=True)
+    store = ImageCache([sample.image for sample in samples], 128, None, quiet=True)
     dataset = StyleDataset(samples, store, 128, TargetShapes())
     vectors = torch.cat([colour_histogram(dataset[index]["image"][None]) for index in range(len(dataset))])
     found = score(vectors, dataset)["style"]

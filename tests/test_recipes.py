@@ -54,7 +54,7 @@ def test_several_gpus_clip(clip_arguments, tmp_path):  # noqa: F811
 
 
 def test_several_gpus_blip2(blip2_arguments, tmp_path):  # noqa: F811
-    words = [*blip2_arguments, "--training.epochs", "1", "--training.save_last", "--training.final_answers", "0"]
+    words = [*blip2_arguments, "--training.epochs", "1", "--training.save_last", "--training.eval_samples", "0"]
     finished(start([*accelerate("8gpu", "--num_processes", 2), "blip2_gated/train.py", *words]))
     assert processes(tmp_path / "checkpoints" / "last") == 2
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from common.samples.word_pretraining import teach_words
+from common.samples.word_pretraining import pretrain_on_words
 
 TEXTS = ["A red thing.", "a blue thing", "red, blue", "a thing"]
 
@@ -11,7 +11,7 @@ TEXTS = ["A red thing.", "a blue thing", "red, blue", "a thing"]
 def learn(steps: int = 60) -> tuple[nn.Module, tuple[float, float]]:
     torch.manual_seed(0)
     images, network = torch.randn(4, 6), nn.Linear(6, 5)
-    return network, teach_words(
+    return network, pretrain_on_words(
         lambda rows: network(images[rows]),
         network.parameters(),
         TEXTS,
@@ -33,7 +33,7 @@ def test_the_loss_is_that_of_independent_words():
     """Before anything is learnt: with a head that says p, the sum over words of the binary cross-entropy."""
     torch.manual_seed(0)
     network = nn.Linear(2, 3)
-    first, _ = teach_words(
+    first, _ = pretrain_on_words(
         lambda rows: network(torch.ones(len(rows), 2)),
         network.parameters(),
         ["yes no"] * 3,

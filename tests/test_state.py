@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from common.training.resume_state import (
-    last_checkpoint,
-    swap_in,
-    what_is_wrong,
-    whole_or_nothing,
-    whole_state,
+    atomic_save,
+    ensure_valid_state,
+    latest_valid_checkpoint,
+    promote_state,
+    validate_state,
     write_checksums,
 )
 
@@ -33,7 +33,7 @@ def write_state(folder: Path, step: int) -> Path:
 
 
 def save(last: Path, step: int) -> None:
-    swap_in(write_state(last.with_name("last.partial"), step), last)
+    promote_state(write_state(last.with_name("last.partial"), step), last)
 
 
 def step_of(folder: Path) -> int:
@@ -46,13 +46,13 @@ def test_damage_is_noticed_and_the_state_before_is_taken(tmp_path, name, damage,
     last = tmp_path / "last"
     save(last, 1)
     save(last, 2)
-    whole_state(last)
+    ensure_valid_state(last)
     assert step_of(last) == 2 and capsys.readouterr().err == ""
     DAMAGE[damage](last / name)
-    wrong = what_is_wrong(last, "progress.json")
+    wrong = validate_state(last, "progress.json")
     assert name.split("/")[-1] in wrong
-    whole_state(last)
-    assert step_of(last) == 1 and what_is_wrong(last, "progress.json") == ""
+    ensure_valid_state(last)
+    assert step_of(last) == 1 and validate_state(last, "progress.json") == ""
     shown = capsys.readouterr().err
     assert f"{last}: {wrong}; kept as {last}.broken" in shown and (tmp_path / "last.broken").is_dir()
     save(last, 2)
@@ -63,22 +63,22 @@ def test_damage_is_noticed_and_the_state_before_is_taken(tmp_path, name, damage,
 def test_without_a_whole_state_before_it_says_so(tmp_path, damage):
     last = tmp_path / "last"
     with pytest.raises(FileNotFoundError, match="no state to resume from"):
-        whole_state(last)
+        ensure_valid_state(last)
     save(last, 1)
     DAMAGE[damage](last / "model.safetensors")
     with pytest.raises(ValueError, match="model.safetensors is .*no whole state before it"):
-        whole_state(last)
+        ensure_valid_state(last)
     save(last, 2)  # the broken one is now the one before
     DAMAGE[damage](last / "model.safetensors")
     with pytest.raises(ValueError, match="model.safetensors is .*no whole state before it"):
-        whole_state(last)
+        ensure_valid_state(last)
 
 
 def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path):
     last = tmp_path / "last"
     save(last, 1)
     last.rename(tmp_path / "last.older")
-    whole_state(last)
+    ensure_valid_state(last)
     assert step_of(last) == 1
 
 
@@ -92,8 +92,8 @@ def test_a_kill_while_states_change_places_and_then_damage(tmp_path, moment, cap
         DAMAGE["one bit"](tmp_path / "last.older" / "model.safetensors")
     else:
         DAMAGE["one bit"](last / "model.safetensors")
-    whole_state(last)
-    assert step_of(last) == 2 and what_is_wrong(last, "progress.json") == ""
+    ensure_valid_state(last)
+    assert step_of(last) == 2 and validate_state(last, "progress.json") == ""
 
 
 def test_a_state_that_is_half_written_is_never_taken(tmp_path):
@@ -102,41 +102,41 @@ def test_a_state_that_is_half_written_is_never_taken(tmp_path):
     (write_state(tmp_path / "last.partial", 2) / "checksums.json").unlink()
     DAMAGE["one bit"](last / "model.safetensors")
     with pytest.raises(ValueError, match="no whole state before it"):
-        whole_state(last)
+        ensure_valid_state(last)
 
 
 def test_damaged_checksums_and_states_of_older_runs(tmp_path):
     last = write_state(tmp_path / "last", 1)
     for content in (b"\xff\x00", b"[1]", b"{", b'{"progress.json": 3}', b'{"../../etc/passwd": "0"}'):
         (last / "checksums.json").write_bytes(content)
-        assert what_is_wrong(last, "progress.json")
+        assert validate_state(last, "progress.json")
     (last / "checksums.json").unlink()  # as runs before left them
-    assert what_is_wrong(last, "progress.json") == ""
+    assert validate_state(last, "progress.json") == ""
     (last / "progress.json").write_text('{"st')
-    assert what_is_wrong(last, "progress.json").startswith("cannot be read")
+    assert validate_state(last, "progress.json").startswith("cannot be read")
 
 
 def test_the_newest_whole_checkpoint_is_taken_and_broken_ones_are_named(tmp_path, capsys):
     for number in (2, 9, 10):
         shutil.copytree(write_state(tmp_path / "made", number), tmp_path / f"checkpoint-{number}")
         shutil.rmtree(tmp_path / "made")
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10" and capsys.readouterr().err == ""
+    assert latest_valid_checkpoint(tmp_path) == tmp_path / "checkpoint-10" and capsys.readouterr().err == ""
     DAMAGE["one bit"](tmp_path / "checkpoint-10" / "model.safetensors")
     DAMAGE["truncated"](tmp_path / "checkpoint-9" / "model.safetensors")
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert latest_valid_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
     shown = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1:] for line in shown] == [
         [str(tmp_path / f"checkpoint-{number}"), "model.safetensors is not as it was written"] for number in (10, 9)
     ]
     DAMAGE["deleted"](tmp_path / "checkpoint-2" / "model.safetensors")
-    assert last_checkpoint(tmp_path) is None
+    assert latest_valid_checkpoint(tmp_path) is None
 
 
 def test_a_reader_that_is_killed_during_a_save_is_not_called_a_full_disk(tmp_path):
     """torch raises it wherever the main process is."""
     killed = "DataLoader worker (pid 7) is killed by signal: Killed."
     for words, expected in ((killed, RuntimeError), ("unexpected pos 64 vs 0", OSError)):
-        with pytest.raises(expected, match=words.split()[0]), whole_or_nothing(tmp_path / "partial", "as before"):
+        with pytest.raises(expected, match=words.split()[0]), atomic_save(tmp_path / "partial", "as before"):
             (tmp_path / "partial").mkdir()
             raise RuntimeError(words)
         assert not (tmp_path / "partial").exists()
@@ -149,8 +149,8 @@ def test_a_checkpoint_that_broke_off_before_its_checksums_is_left_out(tmp_path, 
         (folder / "trainer_state.json").write_text('{"global_step": 1}')
         write_checksums(folder)
     (tmp_path / "checkpoint-3" / "checksums.json").unlink()
-    assert last_checkpoint(tmp_path).name == "checkpoint-2"
+    assert latest_valid_checkpoint(tmp_path).name == "checkpoint-2"
     assert "checkpoint-3: was not written to its end" in capsys.readouterr().err
     for number in (1, 2):  # as runs before left them
         (tmp_path / f"checkpoint-{number}" / "checksums.json").unlink()
-    assert last_checkpoint(tmp_path).name == "checkpoint-3" and capsys.readouterr().err == ""
+    assert latest_valid_checkpoint(tmp_path).name == "checkpoint-3" and capsys.readouterr().err == ""

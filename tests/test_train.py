@@ -15,7 +15,7 @@ from PIL import Image
 import config
 import model
 import train
-from common.training.schedule import Plan, set_learning_rate
+from common.training.schedule import TrainSchedule, set_learning_rate
 from style_encoder import load_encoder
 
 DROPOUT = ["--dropout", "0.2", "--drop_path", "0.1", "--ema_decay", "0.9"]
@@ -56,7 +56,7 @@ def test_a_run_leaves_what_it_promises(run_arguments, tmp_path, capsys):
     entries = [json.loads(line) for line in (logs / "log.jsonl").read_text().splitlines()]
     losses = [entry["train/loss"] for entry in entries if "train/loss" in entry]
     assert len(losses) == results["steps"] and list(logs.glob("events.out.tfevents*"))
-    parts = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style", "lone_anchors")
+    parts = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style", "anchors_without_positives")
     assert all(f"train/{part}" in entries[0] for part in parts)
     encoder, content = load_encoder(folder / "best.pth", torch.device("cpu"))
     assert content["styles"] == ["style_0", "style_1", "style_2"] and content["validation"]["bank"].shape[1] == 16
@@ -291,7 +291,7 @@ def test_a_folder_that_becomes_read_only_leaves_the_state_before(run_arguments, 
         raise PermissionError(1, "Operation not permitted", str(last))
 
     with monkeypatch.context() as patch:
-        patch.setattr("common.training.trainer.swap_in", refused)
+        patch.setattr("common.training.trainer.promote_state", refused)
         with pytest.raises(OSError, match="could not be written.*not permitted.*the state before is untouched"):
             train.main([*run_arguments, "--resume"])
     assert train.main([*run_arguments, "--resume"])["epochs"] == 2
@@ -307,7 +307,7 @@ def test_a_kill_between_the_two_renames_of_a_save_is_found(run_arguments, tmp_pa
 
 def test_learning_rate_warms_up_and_falls_to_its_end():
     optimizer = torch.optim.SGD([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)], "scale": 0.1}], lr=1.0)
-    plan = Plan(epochs=10, learning_rate=2.0, min_learning_rate=0.5, warmup_steps=4)
+    plan = TrainSchedule(epochs=10, learning_rate=2.0, min_learning_rate=0.5, warmup_steps=4)
     rates = [set_learning_rate(optimizer, step, 10, plan) for step in range(100)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0] and rates[4] == 2.0 and rates[99] < 0.502
     assert all(one >= two for one, two in zip(rates[4:], rates[5:]))

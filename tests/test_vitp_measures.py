@@ -7,7 +7,7 @@ import pytest
 
 from common.vectors.shards import Features
 from retrieval.labels import read_labels
-from retrieval.metrics import Images, Truth, query_values, summarise
+from retrieval.metrics import GroundTruth, Images, query_values, summarise
 
 
 def images(labels, digests=None, paths=None, side="q"):
@@ -34,7 +34,7 @@ def test_against_loops(depth):
     random = np.random.default_rng(0)
     query_labels, gallery_labels = random.choice(list("abcde"), 20), random.choice(list("abcd"), 30)
     ranked = np.stack([random.permutation(30) for _ in range(20)])
-    truth = Truth(images(query_labels), images(gallery_labels, side="g"))
+    truth = GroundTruth(images(query_labels), images(gallery_labels, side="g"))
     found = query_values(truth.relevant(ranked[:, :depth], depth), truth.true_count, [1, 3, 5])
     for query in range(20):
         right = {place for place in range(30) if gallery_labels[place] == query_labels[query]}
@@ -48,7 +48,7 @@ def test_an_image_is_not_its_own_answer():
     """Queries 0 and 1 are in the gallery by path; query 2 is there twice by its bytes, once under another label."""
     queries = images("aab", digests=["1", "2", "3"], paths=["/x", "/y", "/z"])
     gallery = images("aabcb", digests=["", "2", "3", "3", "9"], paths=["/x", "/y", "/other", "/third", "/fourth"])
-    truth = Truth(queries, gallery)
+    truth = GroundTruth(queries, gallery)
     assert truth.copies.tolist() == [1, 1, 2] and truth.true_count.tolist() == [1, 1, 1]
     ranked = np.array([[0, 1, 2, 3, 4], [1, 2, 0, 3, 4], [3, 2, 0, 4, 1]])
     relevant = truth.relevant(ranked, 3)
@@ -58,13 +58,13 @@ def test_an_image_is_not_its_own_answer():
 
 
 def test_images_without_digests_are_told_apart_by_path():
-    truth = Truth(images("ab", digests=["", ""]), images("ab", digests=["", ""], side="g"))
+    truth = GroundTruth(images("ab", digests=["", ""]), images("ab", digests=["", ""], side="g"))
     assert truth.copies.tolist() == [0, 0] and truth.true_count.tolist() == [1, 1]
 
 
 def test_both_denominators():
     """Class c is not in the gallery: it counts as a miss, or not at all."""
-    truth = Truth(images("abcc"), images("ab", side="g"))
+    truth = GroundTruth(images("abcc"), images("ab", side="g"))
     values = query_values(truth.relevant(np.array([[0, 1]] * 4), 2), truth.true_count, [1])
     report = summarise(values, truth, 2)
     assert report["Top-1"] == 0.25 and report["answerable"]["Top-1"] == 0.5 and report["coverage"] == 0.5
@@ -75,20 +75,20 @@ def test_both_denominators():
 
 
 def test_no_query_can_be_answered():
-    truth = Truth(images("cc"), images("ab", side="g"))
+    truth = GroundTruth(images("cc"), images("ab", side="g"))
     report = summarise(query_values(truth.relevant(np.array([[0, 1]] * 2), 2), truth.true_count, [1]), truth, 2)
     assert report["coverage"] == 0 and report["answerable"]["mAP"] is None and report["Top-1"] == 0
 
 
 def test_places_that_were_not_found_are_wrong():
-    truth = Truth(images("a"), images("aba", side="g"))  # -1 is not the last image
+    truth = GroundTruth(images("a"), images("aba", side="g"))  # -1 is not the last image
     assert truth.relevant(np.array([[1, 0, -1]]), 3).tolist() == [[False, True, False]]
 
 
 def test_a_collapsed_model_scores_chance():
     """All cosines equal: the gallery's own order, classes one after the other as on a disk, answers everybody."""
     labels = [f"{n // 10}" for n in range(200)]
-    truth = Truth(images(labels), images(labels, side="g"))
+    truth = GroundTruth(images(labels), images(labels, side="g"))
     values = query_values(truth.relevant(np.tile(np.arange(200), (200, 1)), 200), truth.true_count, [1, 5])
     report = summarise(values, truth, 200)
     assert report["Top-1"] == pytest.approx(0.05) == report["chance"]["Top-1"] and report["MAP@R"] < 0.06

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from common.vectors.faiss_index import build_index
 from common.vectors.shards import unit
 from retrieval.diffusion import Diffusion, conjugate_gradients
-from retrieval.k_reciprocal import Reciprocal
+from retrieval.k_reciprocal import KReciprocal
 from retrieval.query_expansion import augment_gallery, expand, neighbours_of
 from retrieval.ranking import Postprocessing, Ranker
 from retrieval.whitening import fit_whitening
@@ -128,7 +128,7 @@ def slow_reciprocal(query, gallery, k1, k2, weight):
 
 @pytest.mark.parametrize("k1, k2", [(20, 6), (7, 3), (4, 1)])
 def test_reciprocal_against_sets(gallery, queries, k1, k2):
-    reranker = Reciprocal(gallery, *neighbours_of(gallery, exact(gallery), max(k1, k2)), k1, k2, 0.3)
+    reranker = KReciprocal(gallery, *neighbours_of(gallery, exact(gallery), max(k1, k2)), k1, k2, 0.3)
     scores, places = exact(gallery).search(queries, 60)
     found = reranker(queries, scores, places)
     for query, row, order in zip(queries, found, places):
@@ -142,7 +142,7 @@ def test_reciprocal_against_sets(gallery, queries, k1, k2):
 
 def test_reciprocal_needs_neighbours(gallery):
     with pytest.raises(ValueError, match="k1 20: the gallery has 9 neighbours"):
-        Reciprocal(gallery[:10], *neighbours_of(gallery[:10], exact(gallery[:10]), 20))
+        KReciprocal(gallery[:10], *neighbours_of(gallery[:10], exact(gallery[:10]), 20))
 
 
 def test_diffusion_against_the_dense_solution(gallery, queries):

@@ -14,7 +14,7 @@ from clip.model import CLIPModel
 from common.images.io import list_images, open_image
 from common.vectors import vector_store
 from common.vectors.extractor import Extractor
-from common.vectors.vector_store import Collection
+from common.vectors.vector_store import VectorStore
 from retrieval import build_index, evaluate_retrieval, extract_features, search
 from retrieval.encoders import open_extractor
 
@@ -132,7 +132,7 @@ def test_an_update_that_was_stopped(folder, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         index(folder, place, "--kind", "ivf", "--batch_size", "4")
     assert sum(calls[:3]) == 12
-    empty = Collection.create(tmp_path / "empty", folder, "flat", {})
+    empty = VectorStore.create(tmp_path / "empty", folder, "flat", {})
     with pytest.raises(ValueError, match="empty: holds no image yet"):
         empty.search(np.ones((1, 64)), 1)
     with pytest.raises(ValueError, match="an update was stopped before its end; call build_index.py again"):
@@ -148,7 +148,7 @@ def test_rewriting_that_was_stopped_counts_nothing_twice(folder, tmp_path):
     index(folder, place)
     for suffix in ("npy", "json"):
         shutil.copy(place / f"shard-00000.{suffix}", place / f"shard-00001.{suffix}")
-    again = Collection(place)
+    again = VectorStore(place)
     assert len(again) == 24 and len(again.live) == 48
     query = folder / "class_1" / "001.png"
     assert found_by(place, query, k=99)[0] == expected_by(folder, query)

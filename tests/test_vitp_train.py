@@ -19,7 +19,7 @@ from common.samples.layouts import create_sample_dataset
 from retrieval import compare_encoders
 from vitp import demo, inference
 from vitp.conversation import prepare_tokenizer
-from vitp.inference import Answerer
+from vitp.inference import VQAPredictor
 from vitp.train import main
 
 VISION, PROJECTOR, LANGUAGE = "model.vision_tower.", "model.multi_modal_projector.", "model.language_model."
@@ -83,7 +83,7 @@ def test_it_trains_and_leaves_a_folder_for_transformers(parts, tmp_path, capsys)
 
     model = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     processor = AutoProcessor.from_pretrained(tmp_path)
-    answerer = Answerer(str(tmp_path), torch.device("cpu"))
+    answerer = VQAPredictor(str(tmp_path), torch.device("cpu"))
     from PIL import Image
 
     image = Image.open(parts / "data" / "images" / "scene_00000.png").convert("RGB")

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from common.cli.errors import run_script
-from common.images.cache import STORE_SCALE
+from common.images.cache import CACHE_SCALE
 from common.models.onnx_export import in_words, random_images, write_onnx
 from common.models.timm_folder import write_timm_folder
 from common.text.files import write_json
@@ -53,12 +53,12 @@ def preprocessing(encoder: VisionStyleEncoder, names: list[str]) -> dict[str, An
         "input": {"name": "image", "shape": ["batch", 3, size, size], "type": "uint8", "channels": "RGB"},
         "resize": [
             "decode upright (EXIF orientation applied), 8-bit RGB, transparency on white",
-            f"if the shorter side is above {round(STORE_SCALE * size)} pixels: scale it to that, both sides rounded to "
+            f"if the shorter side is above {round(CACHE_SCALE * size)} pixels: scale it to that, both sides rounded to "
             "the nearest pixel, bicubic (Pillow's, with antialiasing)",
             f"scale the largest centred square to {size} x {size} pixels, bicubic (likewise)",
         ],
         "size": size,
-        "shrink_shorter_side_to": round(STORE_SCALE * size),
+        "shrink_shorter_side_to": round(CACHE_SCALE * size),
         "interpolation": "bicubic",
         "normalised_inside": True,
         "mean": plain_numbers(tower.mean),

@@ -69,7 +69,9 @@ class RunArguments(TrainingArguments):
     dataloader_num_workers: int = _choice(min(4, os.cpu_count() or 1), "processes that read data")
     log_level: str = _choice("error", "of transformers; what its warnings are about is an error here")
     log_level_replica: str = _choice("error", "the same, of the other processes")
-    max_bad_steps: int = _choice(5, "in a row, their loss or gradient not finite, that end the run; fewer are left out")
+    max_nonfinite_steps: int = _choice(
+        5, "in a row, their loss or gradient not finite, that end the run; fewer are left out"
+    )
     bf16: bool | None = _choice(None, "mixed precision; otherwise where the GPU has it")
     # Not a dataset of transformers' own: it has no columns to remove, and evaluation keeps no logits.
     remove_unused_columns: bool = _choice(False, "leave it")

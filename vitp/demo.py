@@ -22,7 +22,7 @@ from common.samples.shapes import KINDS
 from common.samples.styles import STYLES
 from common.text.files import write_json
 from vitp.conversation import INTERNVL_SYSTEM
-from vitp.inference import Answerer
+from vitp.inference import VQAPredictor
 
 FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
 UNTRAINED = FOLDER / "untrained"  # the model as it begins
@@ -119,7 +119,7 @@ def examine(folder: str, batch_size: int = 50) -> dict:
     asked = [(kind, drawing) for drawing in drawings for kind in QUESTIONS]
     usual = _usual(_drawings("train"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    answerer = Answerer(folder, device)
+    answerer = VQAPredictor(folder, device)
     right, shown = {kind: [] for kind in QUESTIONS}, []
     for start in tqdm(range(0, len(asked), batch_size), desc="asking about unseen drawings", leave=False, disable=None):
         batch = asked[start : start + batch_size]

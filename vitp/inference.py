@@ -26,7 +26,7 @@ from vitp.model import VisualInstructionModel
 from vitp.processing import read_image_settings, read_tokenizer
 
 
-class Answerer:
+class VQAPredictor:
     """A model's folder, ready to answer questions about images.
 
     conv_style: as in training; None for the template in the folder, and for InternVL's own layout internvl2_5.
@@ -99,7 +99,9 @@ def main(argv: list[str]) -> dict:
         raise ValueError('expected at least one image and then a question, such as: a.png "What is this?"')
     images = [open_image(path) for path in paths]
     logging.disable_progress_bar()
-    answerer = Answerer(args.model_name_or_path, choose_device(args.device), args.max_dynamic_patch, args.conv_style)
+    answerer = VQAPredictor(
+        args.model_name_or_path, choose_device(args.device), args.max_dynamic_patch, args.conv_style
+    )
     result = {"question": question, "images": paths, "answer": answerer([(images, question)], args.max_new_tokens)[0]}
     print(json.dumps(result, ensure_ascii=False) if args.json else result["answer"])
     return result

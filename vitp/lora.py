@@ -6,7 +6,7 @@ from torch import nn
 from vitp.model import VisualInstructionModel
 
 
-def choose_trainable(
+def set_trainable(
     model: VisualInstructionModel,
     freeze_llm: bool,
     freeze_mlp: bool,

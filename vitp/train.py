@@ -30,8 +30,8 @@ from transformers.utils import is_flash_attn_2_available, logging
 from common.cli.errors import run_script
 from common.images.tiling import Tiling
 from common.text.files import write_json
-from common.training.device import keep_freed_memory
-from common.training.resume_state import last_checkpoint, what_is_wrong
+from common.training.device import disable_malloc_trim
+from common.training.resume_state import latest_valid_checkpoint, validate_state
 from common.training.run import Run
 from vitp import demo
 from vitp.batching import Collator, PackedDataset
@@ -40,7 +40,7 @@ from vitp.compose import build_model
 from vitp.config import DataArguments, ModelArguments, Parser, RunArguments
 from vitp.conversation import ChatTemplate, prepare_tokenizer
 from vitp.dataset import InstructionDataset
-from vitp.lora import choose_trainable, merged
+from vitp.lora import merged, set_trainable
 from vitp.meta import Skipped, read_meta
 from vitp.model import VIT, VisualInstructionModel, set_drop_path
 from vitp.processing import build_processor, read_image_settings, read_tokenizer
@@ -85,8 +85,8 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     """-> {"loss", "steps", "seconds", "output_dir"} and, with --eval_meta_path, "eval_loss"."""
     checkpoint = _check(model_arguments, data, run)
     set_seed(run.seed)
-    keep_freed_memory()
-    with whole_weights(run):
+    disable_malloc_trim()
+    with load_unsharded(run):
         parts = build(model_arguments, data, run)
     if run.ddp_find_unused_parameters is None:  # an InternViT leaves nothing unused, for text alone neither
         config = parts.model.config
@@ -98,7 +98,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         seed=run.seed + 7919 * run.process_index,
     )
     parts.model.masking = masking
-    trained = choose_trainable(
+    trained = set_trainable(
         parts.model,
         model_arguments.freeze_llm,
         model_arguments.freeze_mlp,
@@ -178,7 +178,7 @@ def build_trainer(
         run,
         masking=masking,
         group_by_length=data.group_by_length,
-        max_bad_steps=run.max_bad_steps,
+        max_nonfinite_steps=run.max_nonfinite_steps,
         train_dataset=train_set,
         eval_dataset=dataset(data.eval_meta_path, "skipped_eval") if data.eval_meta_path else None,
         data_collator=Collator(parts.tokenizer.pad_token_id),
@@ -187,7 +187,7 @@ def build_trainer(
 
 
 @contextmanager
-def whole_weights(run: RunArguments) -> Iterator[None]:
+def load_unsharded(run: RunArguments) -> Iterator[None]:
     """ZeRO-3 would share out each weight as it is made, and its file, position table and embeddings would not fit it.
 
     The engine shares them out when it starts; until then every process holds the model once, in main memory.
@@ -222,7 +222,7 @@ def _check(model_arguments: ModelArguments, data: DataArguments, run: RunArgumen
         raise ValueError("--label_smoothing_factor: not with this model, which makes logits for learnt tokens alone")
     if run.eval_strategy != "no" and not data.eval_meta_path:
         raise ValueError(f"--eval_strategy {run.eval_strategy} needs --eval_meta_path")
-    wanted, there = run.resume_from_checkpoint, last_checkpoint(run.output_dir)
+    wanted, there = run.resume_from_checkpoint, latest_valid_checkpoint(run.output_dir)
     if wanted is None or wanted.lower() in ("false", "no", "0"):
         if there:
             raise ValueError(
@@ -232,7 +232,7 @@ def _check(model_arguments: ModelArguments, data: DataArguments, run: RunArgumen
         return None
     if wanted.lower() not in ("true", "yes", "1"):
         there = Path(wanted)
-        if wrong := what_is_wrong(there, "trainer_state.json"):
+        if wrong := validate_state(there, "trainer_state.json"):
             raise ValueError(f"{wanted}: no whole checkpoint of a run, {wrong} (--resume_from_checkpoint)")
     if there is None:
         raise FileNotFoundError(f"{run.output_dir}: no whole checkpoint-N to go on from")

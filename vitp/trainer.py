@@ -9,14 +9,14 @@ from transformers import TrainerCallback
 
 from common.models.checkpoint_file import read_tensors
 from common.text.files import write_atomically
-from common.training.hf_trainer import SteadyTrainer
+from common.training.hf_trainer import FaultTolerantTrainer
 from common.training.length_sampler import LengthGroupedSampler
 from common.training.run import Run
 from vitp.dataset import Sample
 from vitp.token_masking import TokenMasking
 
 
-class InstructionTrainer(SteadyTrainer):
+class InstructionTrainer(FaultTolerantTrainer):
     """masking: the model's, whose generator is saved and restored with the other random states of each process."""
 
     def __init__(self, *arguments, masking: TokenMasking | None = None, group_by_length: bool = False, **named):

@@ -39,7 +39,7 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def report_left_out(skipped: dict[str, str]) -> None:
+def report_skipped(skipped: dict[str, str]) -> None:
     """Name on stderr what was left out, and why: the first ten, and how many more."""
     for path, reason in list(skipped.items())[:10]:
         print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
@@ -47,7 +47,7 @@ def report_left_out(skipped: dict[str, str]) -> None:
         print(f"left out: {len(skipped) - 10} more, all named in skipped.jsonl", file=sys.stderr)
 
 
-def refuse_many_left_out(skipped: dict[str, str], total: int, limit: float, where: str | Path) -> None:
+def check_skip_rate(skipped: dict[str, str], total: int, limit: float, where: str | Path) -> None:
     """ValueError where more than `limit` of `total` samples had to be left out."""
     if len(skipped) > limit * total:
         path, reason = next(iter(skipped.items()))

@@ -189,17 +189,23 @@ def _joined(flag: str, values: list[str], kind: object) -> str:
     return values[0]
 
 
+def trailing_comment(lines: list[str], node: ast.AST) -> str:
+    """What the comment behind a node says: the help of a setting or a flag."""
+    behind = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()  # ast counts bytes
+    return behind.partition("  # ")[2].strip()
+
+
 def _comments(module: ModuleType) -> dict[str, str]:
     """The comment behind or above each constant, for --help."""
     lines = inspect.getsource(module).splitlines()
     comments = {}
     for node in ast.parse("\n".join(lines)).body:
         if isinstance(node, ast.AnnAssign):
-            behind = lines[node.end_lineno - 1][node.end_col_offset :].strip()
+            behind = trailing_comment(lines, node)
             above = node.lineno - 2
             block = []
             while not behind and above >= 0 and lines[above].startswith("# ") and not lines[above].startswith("# ---"):
                 block.insert(0, lines[above][2:])
                 above -= 1
-            comments[node.target.id] = (behind.lstrip("# ") or " ".join(block)).replace("%", "%%")
+            comments[node.target.id] = (behind or " ".join(block)).replace("%", "%%")
     return comments

@@ -22,10 +22,10 @@ from common.images.io import open_image
 from common.images.webdataset import TarMember
 from common.text.files import write_atomically
 
-STORE_SCALE = 1.5  # kept pixels per pixel of a model's input: a random crop then loses little sharpness
+CACHE_SCALE = 1.5  # kept pixels per pixel of a model's input: a random crop then loses little sharpness
 
 
-class ImageStore:
+class ImageCache:
     """store[index] -> (H, W, 3) uint8 with the shorter side at `size`; `skipped` says what could not be read."""
 
     def __init__(
@@ -45,7 +45,7 @@ class ImageStore:
         offset, height, width = self.places[index]
         return self.pixels[offset : offset + height * width * 3].reshape(height, width, 3)
 
-    def subset(self, indices: list[int]) -> "ImageStore":
+    def subset(self, indices: list[int]) -> "ImageCache":
         """The same pixels under new numbers 0 .. len(indices) - 1."""
         part = copy.copy(self)
         part.paths = [self.paths[index] for index in indices]

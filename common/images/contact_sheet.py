@@ -51,7 +51,7 @@ def contact_sheet(sections: dict[str, list[Cell]], columns: int = 4, side: int =
     top = GAP
     for row, height in zip(rows, heights):
         if isinstance(row, str):
-            write_lines(sheet, [_cut(row, sheet.width - 2 * GAP)], "", GAP, top + GAP // 2)
+            draw_text(sheet, [_cut(row, sheet.width - 2 * GAP)], "", GAP, top + GAP // 2)
         else:
             for place, cell in enumerate(row):
                 _paste(sheet, cell, GAP + place * (side + GAP), top, side)
@@ -70,7 +70,7 @@ def _paste(sheet: Image.Image, cell: Cell, left: int, top: int, side: int) -> No
     lines = wrap(cell.text, side)
     if len(lines) > 2:
         lines = [lines[0], _cut(f"{lines[1]} {lines[2]}", side)]
-    write_lines(sheet, lines, _cut(cell.facts, side), left, top)
+    draw_text(sheet, lines, _cut(cell.facts, side), left, top)
 
 
 def save_picture(path: str | Path, picture: Image.Image) -> None:
@@ -79,7 +79,7 @@ def save_picture(path: str | Path, picture: Image.Image) -> None:
         picture.save(file, "PNG")
 
 
-def write_lines(sheet: Image.Image, lines: list[str], facts: str, left: int, top: int) -> None:
+def draw_text(sheet: Image.Image, lines: list[str], facts: str, left: int, top: int) -> None:
     """Lines below each other, and numbers in a paler last one."""
     draw, font = ImageDraw.Draw(sheet), font_for("".join(lines))
     for number, line in enumerate(lines, 1):

@@ -25,7 +25,7 @@ def square(pixels: np.ndarray, size: int, grey: bool = False) -> np.ndarray:
     return np.asarray(_grey(image) if grey else image)
 
 
-class View(NamedTuple):
+class SampleKey(NamedTuple):
     """Which picture of an image to draw: the key that a batch sampler hands to a dataset."""
 
     epoch: int
@@ -42,7 +42,7 @@ class Augmentation:
     flip_prob: float = 0.5
     seed: int = 0
 
-    def __call__(self, pixels: np.ndarray, size: int, view: View) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray, size: int, view: SampleKey) -> np.ndarray:
         random = np.random.default_rng([self.seed, view.epoch, view.index, view.remix])
         image = self._crop(Image.fromarray(pixels), size, random)
         if random.random() < self.flip_prob:

@@ -30,12 +30,12 @@ class ImageEncoder(nn.Module):
         """pixels (B, 3, S, S) uint8; layer -1 = what the network ends with, -2 = one block before, ..."""
         raise NotImplementedError
 
-    def own_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
+    def native_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
         """-> (B, D), what the network was trained to compare by."""
         raise NotImplementedError
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
-        """-> (M, D), unit length, in the space of own_vectors."""
+        """-> (M, D), unit length, in the space of native_vectors."""
         raise ValueError("these weights know no words; searching by text needs those of a CLIP")
 
     def pooling(self, name: str = "auto") -> str:
@@ -54,7 +54,7 @@ class ImageEncoder(nn.Module):
         if name == "own":
             if layer != -1:
                 raise ValueError(f"--layer {layer}: the network's own vector is of its end; choose another --pooling")
-            return F.normalize(self.own_vectors(pixels).float(), dim=1)
+            return F.normalize(self.native_vectors(pixels).float(), dim=1)
         tokens = self.tokens(pixels, layer)
         if "cls" in name and tokens.cls is None:
             raise ValueError(f"--pooling {name}: this network has no class token; choose mean or gem")

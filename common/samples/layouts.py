@@ -159,7 +159,7 @@ def _write_persona(folder: "_Folder", num_samples: int, seed: int, size: int) ->
                 "url": f"sample:persona/{seed}/{index}",
             }
         )
-    folder.write_lines("metadata.jsonl", rows)
+    folder.write_jsonl("metadata.jsonl", rows)
 
 
 def _write_vqa(folder: "_Folder", num_samples: int, seed: int, size: int) -> None:
@@ -201,7 +201,7 @@ def _write_conversations(folder: "_Folder", num_samples: int, seed: int, size: i
                 ],
             }
         )
-    folder.write_lines("conversations.jsonl", rows)
+    folder.write_jsonl("conversations.jsonl", rows)
     folder.write_json(
         "meta.json",
         {
@@ -317,7 +317,7 @@ class _Folder:
     def write_json(self, name: str, value: object) -> None:
         self.write_text(name, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
-    def write_lines(self, name: str, rows: list[dict]) -> None:
+    def write_jsonl(self, name: str, rows: list[dict]) -> None:
         self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def finish(self, settings: dict) -> tuple[str, ...]:

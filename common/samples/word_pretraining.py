@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import trange
 
 
-def teach_words(
+def pretrain_on_words(
     see: Callable[[torch.Tensor], torch.Tensor],
     learning: Iterable[nn.Parameter],
     texts: Sequence[str],

@@ -34,7 +34,7 @@ def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[byte
         partial.unlink(missing_ok=True)
 
 
-def write_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """A .jsonl of `rows`."""
     with write_atomically(path) as file:
         for row in rows:

@@ -29,7 +29,7 @@ def make_accelerator(device: str, precision: str, find_unused_parameters: bool =
         raise ValueError(f"--device {device}: expected auto, cpu or cuda; CUDA_VISIBLE_DEVICES says which GPUs")
     chosen = choose_device(device)
     if chosen.type == "cpu":
-        keep_freed_memory()
+        disable_malloc_trim()
     return Accelerator(
         mixed_precision=choose_precision(precision, chosen),
         cpu=chosen.type == "cpu",
@@ -53,7 +53,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     return names[name]
 
 
-def keep_freed_memory() -> None:
+def disable_malloc_trim() -> None:
     """On a CPU: let freed tensors' memory be used again at once in place of going back to the kernel.
 
     glibc returns each large block when it is freed, and every step then pays for fresh, zeroed pages; keeping them

@@ -15,7 +15,7 @@ def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
     return _Gather.apply(tensor)
 
 
-def mean_over_devices(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+def global_mean(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     """This device's sum over everybody's count, times the world size that DDP's mean divides by. 0 where none."""
     world = 1
     if _distributed():
@@ -30,7 +30,7 @@ def rank() -> int:
     return torch.distributed.get_rank() if _distributed() else 0
 
 
-def show_mean(value: torch.Tensor) -> torch.Tensor:
+def replicated_mean(value: torch.Tensor) -> torch.Tensor:
     """A scalar with the gradient of this device's value and the number of all devices' mean.
 
     What is logged, and what decides to stop, is then equal everywhere.

@@ -35,7 +35,7 @@ class LengthGroupedSampler(Sampler):
         return chain(first, *shuffled, *short)
 
 
-class TellEpoch(TrainerCallback):
+class SetEpochCallback(TrainerCallback):
     """Tells the sampler the epoch; accelerate does not find one that stands under a batch sampler."""
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **_) -> None:

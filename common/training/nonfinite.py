@@ -19,13 +19,13 @@ from tqdm import tqdm
 SHOWN = 8  # files named in a message; skipped_steps.jsonl names all
 
 
-class BadSteps:
+class NonFiniteGuard:
     """model: on its device already. limit: bad steps in a row that end the run. log: skipped_steps.jsonl, or None."""
 
     def __init__(self, model: nn.Module, limit: int, log: Path | None, advice: str, total: int = 0):
         """advice: how the last message ends. total: bad steps of the run so far, where it goes on."""
         if limit < 1:
-            raise ValueError(f"max_bad_steps {limit}: expected 1 or more")
+            raise ValueError(f"max_nonfinite_steps {limit}: expected 1 or more")
         self.limit, self.log, self.advice, self.total = limit, log, advice, total
         self.in_a_row = 0
         self.buffers = list(model.buffers())
@@ -59,7 +59,7 @@ class BadSteps:
             tqdm.write(f"left out: step {step}, {what} is not finite; its files: {names}", file=sys.stderr)
 
 
-def found_bad(loss: torch.Tensor, norm: torch.Tensor | float | None) -> str:
+def nonfinite_part(loss: torch.Tensor, norm: torch.Tensor | float | None) -> str:
     """'' where loss and gradient norm are finite on every device, else which of the two is not: equal on all devices.
 
     Waits for the device.

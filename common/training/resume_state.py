@@ -29,7 +29,7 @@ def write_checksums(folder: Path) -> None:
     write_json(folder / CHECKSUMS, {name: _checksum(folder / name) for name in _files(folder)})
 
 
-def what_is_wrong(folder: Path, needed: str) -> str:
+def validate_state(folder: Path, needed: str) -> str:
     """-> '' for a whole state. needed: the file that must be there where nothing kept checksums, as in older runs."""
     try:
         if not (folder / CHECKSUMS).is_file():
@@ -46,7 +46,7 @@ def what_is_wrong(folder: Path, needed: str) -> str:
 
 
 @contextmanager
-def whole_or_nothing(folder: Path, kept: str, shown: Path | None = None) -> Iterator[None]:
+def atomic_save(folder: Path, kept: str, shown: Path | None = None) -> Iterator[None]:
     """Write a state into `folder` within; where that fails the folder goes, and one line says what is `kept`.
 
     shown: the folder to name in that line, if not this one.
@@ -61,7 +61,7 @@ def whole_or_nothing(folder: Path, kept: str, shown: Path | None = None) -> Iter
         raise OSError(errno.ENOSPC, message, str(shown or folder)) from None
 
 
-def swap_in(partial: Path, last: Path) -> None:
+def promote_state(partial: Path, last: Path) -> None:
     """The whole state in `partial` becomes `last`, and that becomes last.older; a kill in between leaves one whole."""
     older = last.with_name("last.older")
     shutil.rmtree(older, ignore_errors=True)
@@ -70,7 +70,7 @@ def swap_in(partial: Path, last: Path) -> None:
     partial.rename(last)
 
 
-def whole_state(last: Path, needed: str = "progress.json") -> None:
+def ensure_valid_state(last: Path, needed: str = "progress.json") -> None:
     """See to it that `last` is whole: a broken one becomes last.broken, and another takes its place.
 
     That is last.older or, after a kill while they changed places, last.partial: with its checksums it is whole too.
@@ -80,10 +80,10 @@ def whole_state(last: Path, needed: str = "progress.json") -> None:
         others.insert(0, last.with_name("last.partial"))
     if not last.exists() and not any(one.exists() for one in others):
         raise FileNotFoundError(f"{last}: no state to resume from; start without --resume")
-    wrong = what_is_wrong(last, needed) if last.exists() else "is missing"
+    wrong = validate_state(last, needed) if last.exists() else "is missing"
     if not wrong:
         return
-    other = next((one for one in others if not what_is_wrong(one, needed)), None)
+    other = next((one for one in others if not validate_state(one, needed)), None)
     if other is None:
         raise ValueError(f"{last}: {wrong}, and there is no whole state before it; start without --resume")
     if last.exists():
@@ -94,7 +94,7 @@ def whole_state(last: Path, needed: str = "progress.json") -> None:
     other.rename(last)
 
 
-def last_checkpoint(output_dir: str | Path) -> Path | None:
+def latest_valid_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest checkpoint-N that is whole; newer ones that are broken are named on stderr.
 
     One without checksums is whole where none before it has any, as in older runs; otherwise it broke off.
@@ -103,7 +103,7 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
     found = [numbers[number] for number in sorted((one for one in numbers if one.isdigit()), key=int)]
     while found:
         newest = found.pop()
-        wrong = what_is_wrong(newest, "trainer_state.json")
+        wrong = validate_state(newest, "trainer_state.json")
         if not (newest / CHECKSUMS).is_file() and any((one / CHECKSUMS).is_file() for one in found):
             wrong = "was not written to its end"
         if not wrong:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from common.images.transforms import View
+from common.images.transforms import SampleKey
 
 
-class ShuffledBatches:
+class DeterministicBatchSampler:
     """Batch sampler: every sample once an epoch in a new order, whole batches only, each shared by `world` devices.
 
     A batch is the same set of samples on any number of devices. What does not fill a last batch waits for another
@@ -33,7 +33,7 @@ class ShuffledBatches:
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
             # Neighbours stay together: slice k of a gathered batch is what device k had.
             share = self.batch_size // self.world
-            yield [View(self.epoch, int(index)) for index in batch[self.rank * share : (self.rank + 1) * share]]
+            yield [SampleKey(self.epoch, int(index)) for index in batch[self.rank * share : (self.rank + 1) * share]]
 
     def __len__(self) -> int:
         return self.count // self.batch_size - self.start

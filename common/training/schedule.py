@@ -7,7 +7,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainSchedule:
     epochs: int
     learning_rate: float  # at its peak; a parameter group's own 'scale' multiplies it
     min_learning_rate: float = 0.0
@@ -16,10 +16,10 @@ class Plan:
     accumulation: int = 1  # batches per optimizer step
     log_steps: int = 10
     save_steps: int = 200
-    max_bad_steps: int = 5  # in a row, their loss or gradient not finite, that end the run
+    max_nonfinite_steps: int = 5  # in a row, their loss or gradient not finite, that end the run
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, plan: Plan) -> float:
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, plan: TrainSchedule) -> float:
     """Linear warmup, then a cosine to min_learning_rate at the last step -> the rate at `step`."""
     total = max(plan.epochs * steps_per_epoch, 1)
     warmup = min(plan.warmup_steps, total // 2)

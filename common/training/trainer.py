@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from common.models.checkpoint_file import read_tensors
 from common.text.files import write_json
-from common.training.nonfinite import BadSteps, found_bad
-from common.training.resume_state import swap_in, whole_or_nothing, whole_state, write_checksums
+from common.training.nonfinite import NonFiniteGuard, nonfinite_part
+from common.training.resume_state import atomic_save, ensure_valid_state, promote_state, write_checksums
 from common.training.run import Run
-from common.training.schedule import Plan, set_learning_rate
+from common.training.schedule import TrainSchedule, set_learning_rate
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Progress:
     batch: int = 0  # batches of the current epoch that are over
     step: int = 0  # optimizer steps, with those left out
     left_out: int = 0  # steps whose loss or gradient was not finite
-    left_out_before: int = 0  # those of earlier epochs
+    skipped_before: int = 0  # those of earlier epochs
     sums: dict[str, float] = field(default_factory=dict)  # of each part over the current epoch's good steps
     best: float = -math.inf  # highest validation score
     best_epoch: int = 0
@@ -60,7 +60,7 @@ class Trainer:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         loader: DataLoader,
-        plan: Plan,
+        plan: TrainSchedule,
         run: Run | None,
         last: Path | None,
         ema_decay: float = 0.0,
@@ -77,9 +77,9 @@ class Trainer:
             average = AveragedModel(model, multi_avg_fn=partial(_move_average, ema_decay), use_buffers=True)
             self.average = average.to(accelerator.device).requires_grad_(False)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.bad_steps = BadSteps(
+        self.nonfinite_guard = NonFiniteGuard(
             self.model,
-            plan.max_bad_steps,
+            plan.max_nonfinite_steps,
             run.log_folder / "skipped_steps.jsonl" if run else None,
             (f"{last} holds the state before; " if last else "")
             + "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps",
@@ -104,7 +104,7 @@ class Trainer:
             means = self._train_epoch()
             yield self.progress.epoch, means
             self.progress.epoch, self.progress.batch, self.sums = self.progress.epoch + 1, 0, {}
-            self.progress.left_out_before = self.progress.left_out
+            self.progress.skipped_before = self.progress.left_out
             self.save()
 
     def _train_epoch(self) -> dict[str, float]:
@@ -145,14 +145,14 @@ class Trainer:
             if progress.step % plan.save_steps == 0:
                 self.save()
         bar.close()
-        steps = progress.batch // plan.accumulation - (progress.left_out - progress.left_out_before)
+        steps = progress.batch // plan.accumulation - (progress.left_out - progress.skipped_before)
         if not steps:
-            raise ValueError(f"epoch {progress.epoch + 1}: no step with a finite loss; {self.bad_steps.advice}")
+            raise ValueError(f"epoch {progress.epoch + 1}: no step with a finite loss; {self.nonfinite_guard.advice}")
         return {name: float(value) / steps for name, value in self.sums.items()}
 
     def _step(self, batches: list[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], Any]:
         """One optimizer step -> loss and its parts, none where it is left out; the gradient's norm before its limit."""
-        self.bad_steps.remember()
+        self.nonfinite_guard.remember()
         sums: dict[str, torch.Tensor] = {}
         for number, batch in enumerate(batches, 1):
             batch = {
@@ -168,12 +168,12 @@ class Trainer:
         # With fp16 a gradient that overflows is the scaler's: it leaves the step out itself, and lowers its scale.
         scaled = self.accelerator.scaler is not None
         norm = None if scaled else self._clip()
-        if what := found_bad(sums["loss"], norm):
+        if what := nonfinite_part(sums["loss"], norm):
             self.optimizer.zero_grad()
             self.progress.left_out += 1
-            self.bad_steps.leave_out(self.progress.step + 1, what, self._files_of_step())
+            self.nonfinite_guard.leave_out(self.progress.step + 1, what, self._files_of_step())
             return {}, norm
-        self.bad_steps.in_a_row = 0
+        self.nonfinite_guard.in_a_row = 0
         norm = self._clip() if scaled else norm
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -200,7 +200,7 @@ class Trainer:
 
         Not after a bad step: weights that are broken would take the place of those that are not.
         """
-        if self.last is None or self.bad_steps.in_a_row:
+        if self.last is None or self.nonfinite_guard.in_a_row:
             return
         partial = self.last.with_name("last.partial")
         sums = {name: float(value) for name, value in self.sums.items()}
@@ -208,7 +208,7 @@ class Trainer:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        with whole_or_nothing(partial, "the state before is untouched", shown=self.last):
+        with atomic_save(partial, "the state before is untouched", shown=self.last):
             self.accelerator.save_state(str(partial))
             if self.accelerator.is_main_process:
                 if self.average:
@@ -217,12 +217,12 @@ class Trainer:
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 write_checksums(partial)
-                swap_in(partial, self.last)
+                promote_state(partial, self.last)
 
     def resume(self) -> None:
         """Go on from last/, or from the state before where that is not whole."""
         if self.accelerator.is_main_process:
-            whole_state(self.last)
+            ensure_valid_state(self.last)
         self.accelerator.wait_for_everyone()
         self.progress = Progress(**json.loads((self.last / "progress.json").read_text()))
         self.sums = dict(self.progress.sums)
@@ -230,7 +230,7 @@ class Trainer:
             self.average.load_state_dict(read_tensors(self.last / "average.pth"))
         self.accelerator.load_state(str(self.last))
 
-    def say_left_out(self) -> None:
+    def report_skipped_steps(self) -> None:
         """A line among a run's last words, where there is anything to say."""
         if count := self.progress.left_out:
             where = self.run.log_folder / "skipped_steps.jsonl"

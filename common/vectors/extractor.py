@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from common.models.pooling import ImageEncoder
-from common.training.device import choose_device, choose_precision, keep_freed_memory
+from common.training.device import choose_device, choose_precision, disable_malloc_trim
 from common.vectors.image_index import key_of
 from common.vectors.image_loader import Batch, ImageFiles, read_batches
 from common.vectors.shards import Shard
 
-WAYS = ("pooling", "layer", "flip", "tiles", "image_size")  # what shapes a vector, besides the weights
+ENCODING_OPTIONS = ("pooling", "layer", "flip", "tiles", "image_size")  # what shapes a vector, besides the weights
 
 
 class Extractor:
@@ -45,7 +45,7 @@ class Extractor:
                 raise ValueError(f"--{name} {value}: expected at least 1")
         self.encoder, self.device = encoder, device
         if self.device.type == "cpu":
-            keep_freed_memory()
+            disable_malloc_trim()
         self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[
             choose_precision(precision, self.device)
         ]

@@ -18,7 +18,7 @@ import numpy as np
 
 from common.images.io import list_images
 from common.text.files import write_atomically, write_json
-from common.vectors.extractor import WAYS, Extractor
+from common.vectors.extractor import ENCODING_OPTIONS, Extractor
 from common.vectors.faiss_index import ExactIndex, build_index, set_search
 from common.vectors.faiss_library import load_faiss
 from common.vectors.image_index import Stamp, stamp_of
@@ -30,7 +30,7 @@ MOST_SHARDS = 200
 GROWTH = 4  # an index is built anew once it would hold so many times the vectors that its clusters were found with
 
 
-class Collection:
+class VectorStore:
     """`len` and `search` speak of the files that are there; `facts` say what made the vectors."""
 
     def __init__(self, folder: str | Path):
@@ -43,7 +43,7 @@ class Collection:
         self._load()
 
     @classmethod
-    def create(cls, folder: str | Path, image_dir: str | Path, kind: str, facts: dict[str, Any]) -> "Collection":
+    def create(cls, folder: str | Path, image_dir: str | Path, kind: str, facts: dict[str, Any]) -> "VectorStore":
         """An empty one. kind: a name of common.vectors.faiss_index, or a FAISS factory string."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_json(Path(folder) / "facts.json", {"image_dir": str(Path(image_dir).resolve()), "kind": kind, **facts})
@@ -54,7 +54,7 @@ class Collection:
 
     def update(self, extractor: Extractor) -> dict[str, int]:
         """Encode what is new or changed, forget what is gone -> how many of each; `skipped` names what is broken."""
-        other = next((name for name in ("key", *WAYS) if extractor.facts[name] != self.facts[name]), None)
+        other = next((name for name in ("key", *ENCODING_OPTIONS) if extractor.facts[name] != self.facts[name]), None)
         if other:
             raise ValueError(f"{self.folder}: its vectors are of other weights or settings ({other}); make a new index")
         wanted = {stamp_of(path, self.image_dir): path for path in list_images(self.image_dir)}

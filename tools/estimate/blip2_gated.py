@@ -15,7 +15,7 @@ from blip2_gated.backbone import IMAGE, is_config
 from blip2_gated.checkpoint import build_gated, make_recipe, store_frozen
 from blip2_gated.prompts import Encoded
 from blip2_gated.train import check, learner_of
-from blip2_gated.training_model import GatedLearner
+from blip2_gated.training_model import GatedTrainingModel
 from common.cli.settings import read_settings
 from tools.estimate.training_step import Batch, TrainingStep, adamw, share_of, without_values
 
@@ -36,7 +36,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     with torch.device("meta"):
         seen = sketch.features(without_values((1, 3, size, size), torch.uint8)) if cached else None
 
-    def build(precision: str, checkpointing: bool) -> GatedLearner:
+    def build(precision: str, checkpointing: bool) -> GatedTrainingModel:
         model = build_gated(recipe)
         half = "bf16" if precision == "bf16" else "fp32"
         stored = half if settings.model_frozen_dtype == "auto" else settings.model_frozen_dtype

@@ -9,7 +9,7 @@ import torch
 
 from clip import config
 from clip.train import build_model, check, is_whole_model
-from clip.training_model import CLIPLearner
+from clip.training_model import CLIPTrainingModel
 from common.cli.settings import read_settings
 from tools.estimate.training_step import Batch, TrainingStep, adamw, share_of, without_values
 
@@ -26,9 +26,9 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     size, context = model.image_size, model.tokenizer.context_length
     tokens = min(text_tokens or context, context)
 
-    def build(precision: str, checkpointing: bool) -> CLIPLearner:
+    def build(precision: str, checkpointing: bool) -> CLIPTrainingModel:
         model = build_model(Namespace(**{**vars(settings), "gradient_checkpointing": checkpointing}))
-        return CLIPLearner(model, settings.loss, not settings.plain, settings.accum_batches).train()
+        return CLIPTrainingModel(model, settings.loss, not settings.plain, settings.accum_batches).train()
 
     def batch(samples: int) -> Batch:
         samples *= settings.accum_batches

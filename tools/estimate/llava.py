@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from llava.conversations import Conversation
 from llava.dataset import Collator, Sample
-from llava.lora import choose_what_learns
+from llava.lora import set_trainable
 from llava.model import NUMBER_FORMATS, first_line, load_processor
 from llava.settings import read_training_settings
 from llava.tokens import placeholder_id
@@ -44,7 +44,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         dtype = NUMBER_FORMATS[precision if frozen_base else "fp32"]
         attention = "sdpa" if tuning.attention == "auto" else tuning.attention
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
-        model = choose_what_learns(
+        model = set_trainable(
             model,
             tuning.lora_rank,
             tuning.lora_alpha,

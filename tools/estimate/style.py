@@ -11,7 +11,7 @@ import torch
 import config
 from common.cli.settings import read_settings
 from dataset import TargetShapes, find_samples, read_target_shapes
-from model import StyleLearner
+from model import StyleTrainingModel
 from tools.estimate.training_step import Batch, TrainingStep, adamw, share_of, without_values
 from train import build_encoder
 
@@ -25,11 +25,11 @@ def training_step(argv: list[str], world: int = 1) -> TrainingStep:
         size = build_encoder(settings, shapes).tower.image_size
     parts = {name[: -len("_weight")]: value for name, value in vars(settings).items() if name.endswith("_weight")}
 
-    def build(precision: str, checkpointing: bool) -> StyleLearner:
+    def build(precision: str, checkpointing: bool) -> StyleTrainingModel:
         encoder = build_encoder(Namespace(**{**vars(settings), "gradient_checkpointing": checkpointing}), shapes)
         encoder.train()
         encoder.tower.freeze(settings.freeze_epochs >= settings.epochs)
-        return StyleLearner(encoder, parts, settings.temperature)
+        return StyleTrainingModel(encoder, parts, settings.temperature)
 
     def batch(samples: int) -> Batch:
         there = torch.ones(samples, dtype=torch.bool)

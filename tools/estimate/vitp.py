@@ -14,7 +14,7 @@ from tools.estimate.training_step import Batch, TrainingStep, by_trainer, withou
 from vitp.checkpoint import fit_to_images, read_json
 from vitp.compose import build_model
 from vitp.config import DataArguments, ModelArguments, Parser, RunArguments
-from vitp.lora import choose_trainable
+from vitp.lora import set_trainable
 from vitp.meta import read_meta
 from vitp.model import VisualInstructionConfig, VisualInstructionModel, set_drop_path
 from vitp.token_masking import build_masking
@@ -46,7 +46,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
             set_drop_path(model, 0.0 if named.freeze_backbone else named.drop_path_rate)
         model.config.image_token_id = IMAGE
         model.masking = build_masking(named.TMAug_mode, named.TMAug_prob, named.TMAug_ratio, seed=run.seed)
-        trained = choose_trainable(
+        trained = set_trainable(
             model,
             named.freeze_llm,
             named.freeze_mlp,

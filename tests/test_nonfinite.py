@@ -14,8 +14,8 @@ from conftest import ROOT, Normalised
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.training.samplers import ShuffledBatches
-from common.training.schedule import Plan, set_learning_rate
+from common.training.samplers import DeterministicBatchSampler
+from common.training.schedule import TrainSchedule, set_learning_rate
 from common.training.trainer import Trainer
 
 COUNT, WIDTH = 24, 5
@@ -44,12 +44,12 @@ class Learner(Normalised):
 def make(tmp_path, poisoned, accumulation=1, limit=5, epochs=2, ema=0.5, model=None):
     model = model or Learner()
     accelerator = Accelerator(cpu=True)
-    batches = ShuffledBatches(COUNT, 4, 1, accelerator.process_index, accelerator.num_processes)
+    batches = DeterministicBatchSampler(COUNT, 4, 1, accelerator.process_index, accelerator.num_processes)
     loader = DataLoader(Numbers(poisoned), batch_sampler=batches)
     logged = []
     (tmp_path / "logs").mkdir(exist_ok=True)
     run = SimpleNamespace(log_folder=tmp_path / "logs", log=lambda step, values: logged.append((step, values)))
-    plan = Plan(epochs, 0.01, 0.0, 3, 1.0, accumulation, 1, 1, limit)
+    plan = TrainSchedule(epochs, 0.01, 0.0, 3, 1.0, accumulation, 1, 1, limit)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1, fused=True)
     return Trainer(accelerator, model, optimizer, loader, plan, run, tmp_path / "last", ema), logged
 
@@ -68,7 +68,7 @@ class Straight(nn.Module):
 
 def by_hand(poisoned, accumulation=1, epochs=2, ema=0.5):
     """The same training, written out; a step with a poisoned row does not take place."""
-    data, model, batches = Numbers(), Learner(), ShuffledBatches(COUNT, 4, seed=1)
+    data, model, batches = Numbers(), Learner(), DeterministicBatchSampler(COUNT, 4, seed=1)
     average = {name: value.clone().float() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
     per_epoch, step, taken = 6 // accumulation, 0, 0
@@ -77,7 +77,7 @@ def by_hand(poisoned, accumulation=1, epochs=2, ema=0.5):
         rows = [[key.index for key in batch] for batch in batches]
         for first in range(0, per_epoch * accumulation, accumulation):
             group = rows[first : first + accumulation]
-            set_learning_rate(optimizer, step, per_epoch, Plan(epochs, 0.01, 0.0, 3))
+            set_learning_rate(optimizer, step, per_epoch, TrainSchedule(epochs, 0.01, 0.0, 3))
             step += 1
             if set(poisoned) & {index for batch in group for index in batch}:
                 continue
@@ -137,7 +137,7 @@ def test_too_many_in_a_row_end_the_run_with_names(tmp_path):
 
 
 def test_a_good_step_in_between_starts_the_count_again(tmp_path):
-    batches = ShuffledBatches(COUNT, 4, seed=1)
+    batches = DeterministicBatchSampler(COUNT, 4, seed=1)
     order = [[key.index for key in batch] for batch in batches]
     trainer, _ = make(tmp_path, order[0] + order[2] + order[4], limit=2, epochs=1)
     list(trainer.epochs())
@@ -175,7 +175,7 @@ def test_two_processes_decide_alike(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys; sys.path[:0] = ['{ROOT}', '{ROOT / 'tests'}']\n"
-        "import pathlib, torch, test_bad_steps as here\n"
+        "import pathlib, torch, test_nonfinite as here\n"
         f"folder = pathlib.Path('{tmp_path}')\n"
         "trainer, _ = here.make(folder, [7], ema=0, model=here.Straight())\n"
         "list(trainer.epochs())\n"

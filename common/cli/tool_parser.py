@@ -1,0 +1,119 @@
+"""The command line of a tool: the parameters of its main().
+
+@tool                                       python compare.py a.png b.png --weights W [--top_k 5] [--json]
+def main(
+    image: Path,                            positional
+    other: Path,
+    *,
+    weights: Path,  # trained by train.py   a flag that must be given; its comment is its help
+    top_k: PositiveInt = 5,                 the annotation is the rule: jsonargparse.typing has numbers with limits
+    format: Literal["onnx", "timm"] = "onnx",
+    queries: list[str] = (),                one or more words
+    json: bool = False,                     a switch
+)
+
+The decorated main(argv) parses and calls. Flags cannot be abbreviated; whatever is wrong is a ValueError of one line.
+"""
+
+import argparse
+import ast
+import functools
+import inspect
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from common.cli.settings import trailing_comment, unknown_name
+
+Result = TypeVar("Result")
+SHARED_HELP = {
+    "device": "auto, cpu, cuda, cuda:1, ...; auto: a GPU if there is one",
+    "json": "print JSON",
+    "seed": "of everything that is drawn at random",
+}
+
+
+class ToolParser(argparse.ArgumentParser):
+    """An argparse parser whose errors are ValueErrors, unknown flags with the nearest that exist."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            raise ValueError(unknown_name(unknown[0], flags, "flag"))
+        return known
+
+
+def tool(function: Callable[..., Result]) -> Callable[[list[str]], Result]:
+    """main(**options) -> main(argv), which parses `argv` by the parameters of `function`."""
+
+    @functools.wraps(function)
+    def main(argv: list[str]) -> Result:
+        return function(**vars(make_parser(function).parse_args(argv)))
+
+    return main
+
+
+def make_parser(function: Callable[..., Any]) -> ToolParser:
+    """The module's docstring is the description; usage names the file that holds `function`."""
+    module = sys.modules[function.__module__]
+    parser = ToolParser(
+        prog=Path(inspect.getfile(function)).name, description=_summary(module.__doc__), allow_abbrev=False
+    )
+    comments, hints = _comments(function), typing.get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        flag = f"--{name}" if parameter.kind is parameter.KEYWORD_ONLY else name
+        text = comments.get(name) or SHARED_HELP.get(name, "")
+        parser.add_argument(flag, help=text.replace("%", "%%"), **_rule(hints[name], parameter, flag))
+    return parser
+
+
+def _rule(hint: Any, parameter: inspect.Parameter, flag: str) -> dict[str, Any]:
+    """An annotation and a default -> arguments of add_argument."""
+    if hint is bool:
+        return {"action": "store_true"}
+    rule: dict[str, Any] = {}
+    if parameter.default is not parameter.empty:
+        rule["default"] = parameter.default
+        if not flag.startswith("--"):
+            rule["nargs"] = "?"
+    elif flag.startswith("--"):
+        rule["required"] = True
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):  # X | None
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    if typing.get_origin(hint) is list:
+        (hint,) = typing.get_args(hint)
+        rule["nargs"] = "+"
+    if typing.get_origin(hint) is typing.Literal:
+        choices = typing.get_args(hint)
+        return rule | {"choices": choices, "type": type(choices[0])}
+    return rule | {"type": hint if hint in (str, int, float, Path) else _checked(hint)}
+
+
+def _checked(hint: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A type of jsonargparse.typing whose reason reaches the reader."""
+
+    def convert(word: str) -> Any:
+        try:
+            return hint(float(word)) if issubclass(hint, float) else hint(word)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"'{word}': {error}") from None
+
+    return convert
+
+
+def _comments(function: Callable[..., Any]) -> dict[str, str]:
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+    arguments = ast.parse("\n".join(lines)).body[0].args
+    return {node.arg: trailing_comment(lines, node) for node in (*arguments.args, *arguments.kwonlyargs)}
+
+
+def _summary(docstring: str | None) -> str:
+    return (docstring or "").strip().split("\n\n")[0]
