@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from common.models.checkpoint_file import load_model_file, read_tensors, save_model
+from common.models.checkpoint_file import load_model_file, read_tensors, save_model, weights_digest
 from common.text.files import write_atomically
 
 
@@ -86,3 +86,18 @@ def test_a_pointer_in_place_of_weights_is_called_one(tmp_path):
     (tmp_path / "w.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ValueError, match="w.pth: a Git LFS pointer.*git lfs pull"):
         read_tensors(tmp_path / "w.pth")
+
+
+def test_a_digest_of_weights():
+    weights = {"scale": torch.randn(3000), "steps": torch.tensor(7), "empty": torch.zeros(0, 4)}
+    digests = {sampled: weights_digest(weights, sampled) for sampled in (False, True)}
+    assert all(len(digest) == 24 for digest in digests.values())
+    assert weights_digest(dict(reversed(weights.items()))) == digests[False]
+    half = {**weights, "scale": weights["scale"].bfloat16()}
+    assert weights_digest(half, sampled=True) == digests[True] and weights_digest(half) != digests[False]
+    changed = {**weights, "scale": weights["scale"].clone()}
+    changed["scale"][1] += 1  # not among the sampled values
+    assert weights_digest(changed, sampled=True) == digests[True] and weights_digest(changed) != digests[False]
+    changed["scale"][0] += 1
+    assert weights_digest(changed, sampled=True) != digests[True]
+    assert weights_digest({**weights, "scale": weights["scale"].view(30, 100)}) != digests[False]

@@ -1,11 +1,13 @@
-"""What a run leaves to be used: one file that rebuilds its model alone.
+"""Model checkpoints: one file that rebuilds its model without any other.
 
 model -> {kind, build, preprocessing, model_state_dict, settings, step, metrics, ...} -> file.pth
 
-Plain types and tensors only, so it loads with weights_only=True: opening somebody's checkpoint runs no code of theirs.
+Plain types and tensors only, so it loads with weights_only=True: opening a checkpoint runs no code from it.
 """
 
+import hashlib
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,23 @@ def load_every_tensor(module: torch.nn.Module, weights: dict[str, torch.Tensor],
             + ", ".join(wrong[:3])
         )
     module.load_state_dict(weights)
+
+
+def weights_digest(weights: Mapping[str, torch.Tensor], sampled: bool = False) -> str:
+    """24 hex digits that identify weights by name, shape and values.
+
+    Every bit counts. sampled: up to 1,024 evenly spaced values of each tensor, rounded to bf16, which is quick for large
+    models and gives the same digits in whichever floating-point format they were loaded.
+    """
+    digest = hashlib.blake2b(digest_size=12)
+    for name, tensor in sorted(weights.items()):
+        values = tensor.detach().flatten()
+        if sampled:
+            values = values[:: max(1, len(values) // 1024)][:1024]
+            values = values.bfloat16() if values.is_floating_point() else values
+        digest.update(f"{name} {values.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(values.cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_tensors(path: str | Path) -> Any:
