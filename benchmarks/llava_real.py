@@ -27,8 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from common.models.backbone import create_backbone
 from common.text.files import write_json, write_jsonl
 from llava import evaluate, train
-from llava.build import CHATML_TEMPLATE, IMAGE_TOKEN, build_llava
 from llava.config import PROMPTS
+from llava.model import CHATML_TEMPLATE, IMAGE_TOKEN, build_llava
 from llava.timm_tower import TimmTowerConfig
 
 SCORES = ("score", "expected_score", "p_yes")
@@ -193,7 +193,7 @@ def score(args: argparse.Namespace, start: Path, adapter: str) -> dict:
                 "24",
                 "--analysis_tokens",
                 "24",
-                "--tries",
+                "--max_attempts",
                 "1",
                 "--batch_size",
                 "16",

@@ -29,9 +29,9 @@ from benchmarks.turns import in_turns, middle, peak_memory
 from common.images.io import open_image
 from common.training.device import disable_malloc_trim
 from llava.analyzer import LlavaAnalyzer
-from llava.build import build_llava, build_tokenizer, small_language, small_vision
+from llava.checkpoint import LoadedModel, choose_attention, choose_dtype, load_model
 from llava.config import PROMPTS
-from llava.model import LoadedModel, choose_attention, choose_dtype, load_model
+from llava.model import build_llava, build_tokenizer, small_language, small_vision
 from llava.scoring_config import ScoringConfig
 from llava.tokens import ChatFormatter
 
@@ -114,14 +114,16 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     loaded.model.generation_config.eos_token_id = None  # nobody stops early
     paths = [args.work_dir / f"{number}.jpg" for number in range(args.images)]
     pairs = [(path, f"a sheet of coloured noise, number {at}") for path in paths for at in range(args.texts)]
-    asking = ScoringConfig(description_tokens=args.description_tokens, analysis_tokens=args.analysis_tokens, tries=1)
+    scoring = ScoringConfig(
+        description_tokens=args.description_tokens, analysis_tokens=args.analysis_tokens, max_attempts=1
+    )
     batch_size = args.batch_size if args.way in ("batched", "generate") else 1
-    analyzer = LlavaAnalyzer(loaded=loaded, asking=asking, batch_size=batch_size)
+    analyzer = LlavaAnalyzer(loaded=loaded, scoring=scoring, batch_size=batch_size)
 
     def run(some: list) -> int:
         if args.way in ("one by one", "generate"):
             batches = [some[start : start + batch_size] for start in range(0, len(some), batch_size)]
-            return sum(by_generate(loaded, analyzer.prompter, asking, batch) for batch in batches)
+            return sum(by_generate(loaded, analyzer.formatter, scoring, batch) for batch in batches)
         results = [result for _, result in analyzer.analyze_many(some, quiet=True)]
         return sum(result["tokens"]["description"] / args.texts + result["tokens"]["analysis"] for result in results)
 
@@ -136,7 +138,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 @torch.inference_mode()
 def by_generate(
-    loaded: LoadedModel, prompter: ChatFormatter, asking: ScoringConfig, pairs: list[tuple[Path, str]]
+    loaded: LoadedModel, formatter: ChatFormatter, scoring: ScoringConfig, pairs: list[tuple[Path, str]]
 ) -> int:
     """-> new tokens"""
     model, processor = loaded
@@ -144,17 +146,17 @@ def by_generate(
 
     def ask(questions: list[str], most: int, **sampling) -> list[list[int]]:
         images = [open_image(path) for path, _ in pairs]
-        prompts = [prompter.prompt(question) for question in questions]
+        prompts = [formatter.prompt(question) for question in questions]
         inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt").to(model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         written = model.generate(**inputs, max_new_tokens=most, pad_token_id=0, **sampling)
         return written[:, inputs["input_ids"].shape[1] :].tolist()
 
-    described = ask([asking.prompts["describe"]] * len(pairs), asking.description_tokens, do_sample=False)
+    described = ask([scoring.prompts["describe"]] * len(pairs), scoring.description_tokens, do_sample=False)
     descriptions = processor.tokenizer.batch_decode(described, skip_special_tokens=True)
     scored = ask(
-        [asking.score_question(text, words) for (_, text), words in zip(pairs, descriptions)],
-        asking.analysis_tokens,
+        [scoring.score_question(text, words) for (_, text), words in zip(pairs, descriptions)],
+        scoring.analysis_tokens,
         do_sample=True,
         temperature=0.3,
         top_p=0.9,

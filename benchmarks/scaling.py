@@ -278,7 +278,7 @@ def write_models(folder: Path) -> dict[str, str]:
 
     from blip2_gated.backbone import SMALL
     from common.text.files import write_json
-    from llava.build import build_llava, build_tokenizer, small_language, small_vision
+    from llava.model import build_llava, build_tokenizer, small_language, small_vision
 
     places = {"LLM": folder / "llm.json"}
     write_json(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from common.cli.errors import one_line
 from common.images.io import open_image
-from llava.model import LoadedModel, load_model, trained_system_prompt
+from llava.checkpoint import LoadedModel, load_model, trained_system_prompt
 from llava.prefix_cache import ImagePrefixCache
 from llava.sampling import SeededSampling
 from llava.score_parsing import (
@@ -30,10 +30,10 @@ from llava.score_parsing import (
     option_probabilities,
     parse_score,
 )
-from llava.scoring_config import Pair, ScoringConfig, check_text, group_by_image
+from llava.scoring_config import ScoredText, ScoringConfig, check_text, group_by_image
 from llava.tokens import ChatFormatter
 
-Row = tuple[int, Pair]  # number of the image in its batch, the text about it
+Row = tuple[int, ScoredText]  # number of the image in its batch, the text about it
 
 
 class LlavaAnalyzer:
@@ -43,7 +43,7 @@ class LlavaAnalyzer:
         self,
         model_id: str = "",
         adapter: str = "",
-        asking: ScoringConfig | None = None,
+        scoring: ScoringConfig | None = None,
         system_prompt: str = "auto",
         batch_size: int = 8,
         loaded: LoadedModel | None = None,
@@ -52,10 +52,10 @@ class LlavaAnalyzer:
         if batch_size < 1:
             raise ValueError(f"--batch_size {batch_size}: expected 1 or more")
         self.model, self.processor = loaded or load_model(model_id, adapter, **loading)
-        self.asking, self.batch_size = asking or ScoringConfig(), batch_size
+        self.scoring, self.batch_size = scoring or ScoringConfig(), batch_size
         if system_prompt == "auto" and not loaded:
             system_prompt = trained_system_prompt(adapter or model_id)
-        self.prompter = ChatFormatter(self.processor, system_prompt)
+        self.formatter = ChatFormatter(self.processor, system_prompt)
 
     def analyze_image(self, image: str | Path | Image.Image, text: str) -> dict[str, Any]:
         """One image and one text. ValueError or OSError where either cannot be used."""
@@ -90,15 +90,15 @@ class LlavaAnalyzer:
             images.append(opened)
             for position, text in texts:
                 try:
-                    rows.append((len(images) - 1, Pair(position, check_text(text, self.processor.image_token))))
+                    rows.append((len(images) - 1, ScoredText(position, check_text(text, self.processor.image_token))))
                 except ValueError as error:
                     yield position, {"error": one_line(error)}
         if not rows:
             return
-        shared = ImagePrefixCache(self.model, self.prompter, images)
+        shared = ImagePrefixCache(self.model, self.formatter, images)
         self._describe(shared, rows)
         for _, pair in rows:
-            pair.prompt = self.prompter.prompt(self.asking.score_question(pair.text, pair.description))
+            pair.prompt = self.formatter.prompt(self.scoring.score_question(pair.text, pair.description))
         rests = {pair.position: shared.rest(pair.prompt) for _, pair in rows}
         rows.sort(key=lambda row: len(rests[row[1].position]))
         for start in range(0, len(rows), self.batch_size):
@@ -112,11 +112,11 @@ class LlavaAnalyzer:
 
     def _describe(self, shared: ImagePrefixCache, rows: list[Row]) -> None:
         """Stage 1: one description an image, whatever number of texts it is asked about."""
-        asking = self.asking
-        prompt = self.prompter.prompt(asking.prompts["describe"])
+        scoring = self.scoring
+        prompt = self.formatter.prompt(scoring.prompts["describe"])
         images = sorted({image for image, _ in rows})
-        sampling = self._sampling([prompt] * len(images), asking.description_temperature)
-        written = shared.generate(images, [shared.rest(prompt)] * len(images), asking.description_tokens, sampling)
+        sampling = self._sampling([prompt] * len(images), scoring.description_temperature)
+        written = shared.generate(images, [shared.rest(prompt)] * len(images), scoring.description_tokens, sampling)
         for number, ids in zip(images, written):
             for image, pair in rows:
                 if image == number:
@@ -125,10 +125,10 @@ class LlavaAnalyzer:
     def _score(self, shared: ImagePrefixCache, rows: list[Row], rests: dict[int, list[int]]) -> None:
         """Stage 2: ask for a score; those whose answer holds none are asked again, with other luck."""
         waiting = rows
-        for attempt in range(self.asking.score_tries):
-            sampling = self._sampling([pair.prompt for _, pair in waiting], self.asking.score_temperature, attempt)
+        for attempt in range(self.scoring.max_score_attempts):
+            sampling = self._sampling([pair.prompt for _, pair in waiting], self.scoring.score_temperature, attempt)
             images, asked = [image for image, _ in waiting], [rests[pair.position] for _, pair in waiting]
-            answers = shared.generate(images, asked, self.asking.analysis_tokens, sampling)
+            answers = shared.generate(images, asked, self.scoring.analysis_tokens, sampling)
             for (image, pair), rest, ids in zip(waiting, asked, answers):
                 pair.response, pair.attempts = self._words(ids), attempt + 1
                 pair.tokens |= {"prompt": shared.prefix_tokens[image] + len(rest), "analysis": len(ids)}
@@ -138,9 +138,11 @@ class LlavaAnalyzer:
 
     def _measure(self, shared: ImagePrefixCache, rows: list[Row]) -> None:
         """Expected score, and VQAScore: P(Yes) of the yes/no question (Lin et al. 2024, arXiv 2404.01291)."""
-        prompts = self.asking.prompts
-        begun = [self.prompter.begin(pair.prompt, prompts["score_begins"]) for _, pair in rows]
-        asked = [self.prompter.begin(self.prompter.prompt(self.asking.yes_no_question(pair.text))) for _, pair in rows]
+        prompts = self.scoring.prompts
+        begun = [self.formatter.begin(pair.prompt, prompts["score_begins"]) for _, pair in rows]
+        asked = [
+            self.formatter.begin(self.formatter.prompt(self.scoring.yes_no_question(pair.text))) for _, pair in rows
+        ]
         scores = self._option_probabilities(shared, rows, begun, [str(score) for score in SCORES])
         yes = self._option_probabilities(shared, rows, asked, [prompts["yes"]])
         for (_, pair), row, (p_yes,) in zip(rows, scores, yes):
@@ -166,8 +168,8 @@ class LlavaAnalyzer:
     def _sampling(self, prompts: list[str], temperature: float, attempt: int = 0) -> SeededSampling | None:
         if temperature == 0:
             return None
-        seeds = [self.asking.seed_for(prompt, attempt) for prompt in prompts]
-        return SeededSampling(seeds, temperature, self.asking.top_p)
+        seeds = [self.scoring.seed_for(prompt, attempt) for prompt in prompts]
+        return SeededSampling(seeds, temperature, self.scoring.top_p)
 
     def _words(self, ids: list[int]) -> str:
         return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()

@@ -12,17 +12,17 @@ from llava.server import ServerAnalyzer
 
 
 def open_analyzer(settings: Namespace) -> LlavaAnalyzer | ServerAnalyzer:
-    asking = asking_of(settings)
+    scoring = read_scoring_config(settings)
     if settings.server_url:
         if settings.adapter:
             raise ValueError("--adapter: a server has to be started with it; leave it out beside --server_url")
         return ServerAnalyzer(
-            settings.server_url, settings.model_id, asking, settings.system_prompt, settings.server_requests
+            settings.server_url, settings.model_id, scoring, settings.system_prompt, settings.server_requests
         )
     return LlavaAnalyzer(
         settings.model_id,
         settings.adapter,
-        asking,
+        scoring,
         settings.system_prompt,
         settings.batch_size,
         device=settings.device,
@@ -32,7 +32,7 @@ def open_analyzer(settings: Namespace) -> LlavaAnalyzer | ServerAnalyzer:
     )
 
 
-def asking_of(settings: Namespace) -> ScoringConfig:
+def read_scoring_config(settings: Namespace) -> ScoringConfig:
     if settings.language not in PROMPTS:
         raise ValueError(unknown_name(settings.language, list(PROMPTS), "--language"))
     named = {one.name for one in fields(ScoringConfig)} - {"prompts"}
@@ -42,4 +42,4 @@ def asking_of(settings: Namespace) -> ScoringConfig:
 def settings_hash(settings: Namespace) -> str:
     """A short word that differs wherever answers may differ: by model, adapter, prompts or generation settings."""
     facts = (settings.model_id, settings.adapter, settings.bits, settings.system_prompt, settings.server_url)
-    return f"{seed_of(*facts, sorted(vars(asking_of(settings)).items(), key=str)):014x}"
+    return f"{seed_of(*facts, sorted(vars(read_scoring_config(settings)).items(), key=str)):014x}"

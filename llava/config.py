@@ -24,7 +24,7 @@ SCORE_TEMPERATURE: float = 0.3
 TOP_P: float = 0.9  # sampling draws from the most probable tokens that together have this share
 DESCRIPTION_TOKENS: int = 256  # most tokens of a description
 ANALYSIS_TOKENS: int = 256  # most tokens of a score with its analysis
-TRIES: int = 3  # answers asked for until one holds a score; then the score is null
+MAX_ATTEMPTS: int = 3  # answers asked for until one holds a score; then the score is null
 BATCH_SIZE: int = 8  # images, and texts, that go through the model together
 SEED: int = 0
 
@@ -39,7 +39,7 @@ JSON: bool = False  # print JSON in place of text
 DATA: str = ""  # .jsonl of samples: image, text, and what there is of reference, keywords, traits (docs/llava.md)
 OUTPUT_DIR: str = "results/llava"
 SENTENCE_ENCODER: str = ""  # name or folder of a Hugging Face sentence encoder, for the semantic cosine
-MISMATCHES: int = 1  # texts of other images that each image is scored against
+NUM_NEGATIVES: int = 1  # texts of other images that each image is scored against
 LIMIT: int = 0  # only so many samples, drawn at random; 0 = all
 
 # (path of the image, text in English to be scored against it); paths from here or from the repository root.

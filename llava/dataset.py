@@ -74,7 +74,7 @@ def splice_labels(sample: Sample, placeholder: int, runs: list[list[int]]) -> li
     ]
 
 
-def tokenise(conversation: Conversation, prompter: ChatFormatter, ends: Sequence[str]) -> Sample:
+def tokenise(conversation: Conversation, formatter: ChatFormatter, ends: Sequence[str]) -> Sample:
     """ends: texts of the tokens that end an answer, the usual one first.
 
     Where the template writes none behind an answer, as LLaVA 1.5's, it is put there: a model that never sees an end
@@ -84,16 +84,16 @@ def tokenise(conversation: Conversation, prompter: ChatFormatter, ends: Sequence
     messages: list[dict[str, Any]] = []
     for question, answer, images in conversation.turns:
         messages.append(message("user", question, images))
-        asked = prompter.render(messages, ask=True)
+        asked = formatter.render(messages, ask=True)
         messages.append(message("assistant", answer))
-        whole = prompter.render(messages, ask=False)
+        whole = formatter.render(messages, ask=False)
         if not asked.startswith(before) or not whole.startswith(asked):
             raise ValueError("the chat template rewrites earlier turns, so answers cannot be told from questions")
         said, behind = _ended(whole[len(asked) :], ends)
         text += asked[len(before) :]
         spans.append((len(text), len(text) + len(said)))
         text, before = text + said + behind, whole
-    encoded = prompter.encode(text, return_offsets_mapping=True)
+    encoded = formatter.encode(text, return_offsets_mapping=True)
     ids = encoded["input_ids"]
     labels = [
         id_ if any(start <= first < last <= end for start, end in spans) else IGNORED
@@ -113,7 +113,7 @@ def _ended(segment: str, ends: Sequence[str]) -> tuple[str, str]:
 
 def check_conversations(
     conversations: Sequence[Conversation],
-    prompter: ChatFormatter,
+    formatter: ChatFormatter,
     ends: Sequence[str],
     max_length: int,
     quiet: bool = False,
@@ -132,20 +132,20 @@ def check_conversations(
                 if isinstance(size := sizes[path], str):
                     raise ValueError(size)
                 if size not in lengths:
-                    lengths[size] = len(encode_images(prompter.processor, [Image.new("RGB", size)]).runs[0])
+                    lengths[size] = len(encode_images(formatter.processor, [Image.new("RGB", size)]).runs[0])
                 extra += lengths[size] - 1
-            samples.append(_fitting(conversation, prompter, ends, max_length - extra))
+            samples.append(_fitting(conversation, formatter, ends, max_length - extra))
         except ValueError as error:
             skipped[conversation.key] = str(error)
     return samples, skipped
 
 
-def _fitting(conversation: Conversation, prompter: ChatFormatter, ends: Sequence[str], room: int) -> Sample:
+def _fitting(conversation: Conversation, formatter: ChatFormatter, ends: Sequence[str], room: int) -> Sample:
     for kept in range(len(conversation.turns), 0, -1):
         turns = conversation.turns[:kept]
         if sum(turn.images for turn in turns) < len(conversation.images):
             break
-        sample = tokenise(conversation._replace(turns=turns), prompter, ends)
+        sample = tokenise(conversation._replace(turns=turns), formatter, ends)
         if len(sample.ids) <= room:
             return sample
     raise ValueError(f"not one turn fits into --max_length: {len(sample.ids)} tokens of text for room of {room}")

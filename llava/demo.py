@@ -17,10 +17,10 @@ from common.samples.scenes import Scene, single_scene
 from common.samples.shapes import KINDS
 from common.samples.styles import STYLES
 from common.text.files import write_jsonl
-from llava.build import build_llava, build_tokenizer, small_language, small_vision
 from llava.config import DEMO, DEMO_TRAINING, PROMPTS
 from llava.demo_tower import teach_tower
 from llava.metrics import recall_at, score_quality
+from llava.model import build_llava, build_tokenizer, small_language, small_vision
 from llava.request_io import Request, read_rows
 
 TEST_SHARE = 0.04  # of the scenes

@@ -69,14 +69,14 @@ def _list(value: Any, comma: bool = False) -> list[str]:
     return [clean for one in value or () if (clean := " ".join(str(one).split()))]
 
 
-def draw_mismatches(samples: list[EvaluationSample], count: int, seed: int) -> list[list[str]]:
+def draw_negatives(samples: list[EvaluationSample], count: int, seed: int) -> list[list[str]]:
     """For each sample `count` texts of other images with other words, the same at every batch size."""
     drawn = []
     for place, sample in enumerate(samples):
         others = sorted({one.text for one in samples if one.image != sample.image and one.text != sample.text})
         if len(others) < count:
             raise ValueError(
-                f"--mismatches {count}: {sample.key} finds {len(others)} other texts of other images; "
+                f"--num_negatives {count}: {sample.key} finds {len(others)} other texts of other images; "
                 "give more samples or a smaller number"
             )
         random = np.random.default_rng([seed, place])

@@ -1,6 +1,6 @@
 """How good are a model's descriptions and scores?
 
-    python llava/evaluate.py --model_id FOLDER --data samples.jsonl [--sentence_encoder FOLDER] [--mismatches 1]
+    python llava/evaluate.py --model_id FOLDER --data samples.jsonl [--sentence_encoder FOLDER] [--num_negatives 1]
 
 samples (image, text that fits, references, keywords, traits), each also with texts of other images -> both stages
   descriptions   accuracy of the persona traits they say, keyword Recall@K, BLEU, ROUGE, semantic cosine
@@ -25,7 +25,7 @@ from common.metrics.bootstrap import bootstrap_interval
 from common.metrics.text import text_scores
 from llava import config
 from llava.backend import open_analyzer
-from llava.eval_dataset import EvaluationSample, draw_mismatches, read_samples
+from llava.eval_dataset import EvaluationSample, draw_negatives, read_samples
 from llava.metrics import RECALL_AT, recall_at, score_quality
 from llava.report import provenance, write_report
 from llava.sentence_encoder import SentenceEncoder
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         chosen = np.random.default_rng(settings.seed).permutation(len(samples))[: settings.limit]
         samples = [samples[place] for place in sorted(chosen.tolist())]
     encoder = SentenceEncoder(settings.sentence_encoder) if settings.sentence_encoder else None
-    others = draw_mismatches(samples, settings.mismatches, settings.seed)
+    others = draw_negatives(samples, settings.num_negatives, settings.seed)
     analyzer = open_analyzer(settings)
     lines, failed = ask(analyzer, samples, others)
     skipped |= failed

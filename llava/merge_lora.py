@@ -14,7 +14,7 @@ if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from common.cli.errors import run_script
-from llava.model import NUMBER_FORMATS, SETTINGS, load_model
+from llava.checkpoint import NUMBER_FORMATS, SETTINGS, load_model
 
 
 def main(argv: list[str]) -> Path:

@@ -23,12 +23,12 @@ class ImagePrefixCache:
     """I RGB images, read once. A prompt is given by what stands behind its image: rest(prompt)."""
 
     @torch.inference_mode()
-    def __init__(self, model: PreTrainedModel, prompter: ChatFormatter, images: list[Image.Image]):
-        processor, self.prompter, self.model = prompter.processor, prompter, model
+    def __init__(self, model: PreTrainedModel, formatter: ChatFormatter, images: list[Image.Image]):
+        processor, self.formatter, self.model = formatter.processor, formatter, model
         tokenizer = processor.tokenizer
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         encoded = encode_images(processor, images)
-        self.head, _ = prompter.split(prompter.prompt("any question"))
+        self.head, _ = formatter.split(formatter.prompt("any question"))
         prefixes = [splice(self.head, placeholder_id(processor), [run]) for run in encoded.runs]
         self.prefix_tokens = [len(prefix) for prefix in prefixes]
         ids, self.mask = (one.to(model.device) for one in pad(prefixes, self.pad_id, left=True))  # (I, P)
@@ -48,7 +48,7 @@ class ImagePrefixCache:
         )
 
     def rest(self, prompt: str) -> list[int]:
-        head, rest = self.prompter.split(prompt)
+        head, rest = self.formatter.split(prompt)
         if head != self.head:
             raise ValueError(
                 "the chat template puts words of the question before the image, so images cannot be shared"

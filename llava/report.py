@@ -19,8 +19,8 @@ from matplotlib import pyplot as plt
 from sklearn.metrics import roc_curve
 
 from common.text.files import write_atomically, write_json, write_jsonl
-from llava.backend import asking_of
-from llava.model import fingerprint
+from llava.backend import read_scoring_config
+from llava.checkpoint import fingerprint
 
 TITLES = {"score": "score, 1 to 10", "expected_score": "expected score, 1 to 10", "p_yes": "P(Yes)"}
 
@@ -36,7 +36,7 @@ def provenance(settings: Namespace, analyzer: Any) -> dict[str, Any]:
         "data": settings.data,
         "seed": settings.seed,
         "settings": vars(settings),
-        "prompts": asking_of(settings).prompts,
+        "prompts": read_scoring_config(settings).prompts,
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -1,6 +1,6 @@
 """What is asked of a model and what comes back, whichever machine it runs on.
 
-(image, text) -> description; answer with a score, up to TRIES times; expected score; P(Yes) -> one dict
+(image, text) -> description; answer with a score, up to MAX_ATTEMPTS times; expected score; P(Yes) -> one dict
 """
 
 import re
@@ -26,7 +26,7 @@ class ScoringConfig:
     top_p: float = 0.9
     description_tokens: int = 256
     analysis_tokens: int = 256
-    tries: int = 3
+    max_attempts: int = 3
     seed: int = 0
 
     def __post_init__(self):
@@ -35,7 +35,7 @@ class ScoringConfig:
         for name in ("description_temperature", "score_temperature"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected 0 or more")
-        for name in ("description_tokens", "analysis_tokens", "tries"):
+        for name in ("description_tokens", "analysis_tokens", "max_attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected 1 or more")
 
@@ -49,16 +49,16 @@ class ScoringConfig:
         return self.prompts["yes_no"].replace("{text}", text)
 
     @property
-    def score_tries(self) -> int:
+    def max_score_attempts(self) -> int:
         """A greedy answer does not change when it is asked for again."""
-        return self.tries if self.score_temperature > 0 else 1
+        return self.max_attempts if self.score_temperature > 0 else 1
 
     def seed_for(self, prompt: str, attempt: int) -> int:
         return seed_of(self.seed, attempt, prompt)
 
 
 @dataclass
-class Pair:
+class ScoredText:
     """A text about an image, and what is found out about the two."""
 
     position: int  # in the caller's list
@@ -81,7 +81,7 @@ class Pair:
             "p_yes": self.p_yes,
             "prompt": self.prompt,
             "response": self.response,
-            "tries": self.attempts,
+            "attempts": self.attempts,
             "tokens": self.tokens,
             "seconds": round(self.seconds, 4),
         }

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from common.cli.errors import one_line
 from common.images.io import open_image
 from llava.score_parsing import SCORES, expected_score, parse_score
-from llava.scoring_config import Pair, ScoringConfig, check_text, group_by_image
+from llava.scoring_config import ScoredText, ScoringConfig, check_text, group_by_image
 from llava.tokens import message
 
 TOP_LOGPROBS = 20
@@ -39,14 +39,14 @@ class ServerAnalyzer:
         self,
         url: str,
         model_id: str,
-        asking: ScoringConfig | None = None,
+        scoring: ScoringConfig | None = None,
         system_prompt: str = "auto",
         requests: int = 16,
         timeout: float = 600.0,
     ):
         """timeout: seconds for one answer."""
         self.url, self.model_id, self.timeout = url.rstrip("/"), model_id, timeout
-        self.asking, self.requests = asking or ScoringConfig(), requests
+        self.scoring, self.requests = scoring or ScoringConfig(), requests
         self.system = "" if system_prompt == "auto" else system_prompt  # the server's chat template may have its own
         served = [one["id"] for one in self._call("models")["data"]]
         if model_id not in served:
@@ -56,7 +56,7 @@ class ServerAnalyzer:
         """One image and one text. ValueError or OSError where either cannot be used."""
         check_text(text, "<image>")
         url = data_url(image)
-        return self._score(Pair(0, text), url, self._describe(url), time.perf_counter())
+        return self._score(ScoredText(0, text), url, self._describe(url), time.perf_counter())
 
     def analyze_many(self, pairs: Iterable[tuple[Any, Any]], quiet: bool = False) -> Iterator[tuple[int, dict]]:
         """(image, text) ... -> (position, result or {"error": why}) ..., as answers come in."""
@@ -80,7 +80,7 @@ class ServerAnalyzer:
             return [(position, {"error": one_line(error)}) for position, _ in texts]
         for position, text in texts:
             try:
-                pair = Pair(position, check_text(text, "<image>"))
+                pair = ScoredText(position, check_text(text, "<image>"))
                 results.append((position, self._score(pair, url, described, clock)))
             except (ValueError, OSError) as error:
                 results.append((position, {"error": one_line(error)}))
@@ -89,23 +89,23 @@ class ServerAnalyzer:
 
     def _describe(self, url: str) -> tuple[str, int]:
         """-> description, its tokens."""
-        asking = self.asking
+        scoring = self.scoring
         choice, tokens = self._answer(
-            url, asking.prompts["describe"], asking.description_tokens, asking.description_temperature, 0
+            url, scoring.prompts["describe"], scoring.description_tokens, scoring.description_temperature, 0
         )
         return choice["message"]["content"].strip(), tokens["completion_tokens"]
 
-    def _score(self, pair: Pair, url: str, described: tuple[str, int], clock: float) -> dict[str, Any]:
-        asking, prompts = self.asking, self.asking.prompts
+    def _score(self, pair: ScoredText, url: str, described: tuple[str, int], clock: float) -> dict[str, Any]:
+        scoring, prompts = self.scoring, self.scoring.prompts
         pair.description, description_tokens = described
-        pair.prompt = asking.score_question(pair.text, pair.description)
-        for attempt in range(asking.score_tries):
+        pair.prompt = scoring.score_question(pair.text, pair.description)
+        for attempt in range(scoring.max_score_attempts):
             choice, tokens = self._answer(
                 url,
                 pair.prompt,
-                asking.analysis_tokens,
-                asking.score_temperature,
-                asking.seed_for(pair.prompt, attempt),
+                scoring.analysis_tokens,
+                scoring.score_temperature,
+                scoring.seed_for(pair.prompt, attempt),
             )
             pair.response, pair.attempts = choice["message"]["content"].strip(), attempt + 1
             if parse_score(pair.response) is not None:
@@ -116,13 +116,13 @@ class ServerAnalyzer:
             "analysis": tokens["completion_tokens"],
         }
         pair.expected_score = self._expected_score(url, pair.prompt)
-        pair.p_yes = self._next(url, asking.yes_no_question(pair.text)).get(prompts["yes"], 0.0)
+        pair.p_yes = self._next(url, scoring.yes_no_question(pair.text)).get(prompts["yes"], 0.0)
         pair.seconds = time.perf_counter() - clock
         return pair.result()
 
     def _expected_score(self, url: str, question: str) -> float | None:
         """None where not one score is among the most probable tokens."""
-        begun = self.asking.prompts["score_begins"]
+        begun = self.scoring.prompts["score_begins"]
         found = self._next(url, question, begun)
         if "10" not in found and found.get("1"):  # a tokenizer of single digits: '1' is also the beginning of '10'
             zero = self._next(url, question, f"{begun}1").get("0", 0.0)
@@ -157,7 +157,7 @@ class ServerAnalyzer:
                 "messages": messages,
                 "max_tokens": max_tokens,
                 "temperature": temperature,
-                "top_p": self.asking.top_p if temperature else 1.0,
+                "top_p": self.scoring.top_p if temperature else 1.0,
                 "seed": seed % 2**31,
                 **more,
             },

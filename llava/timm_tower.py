@@ -3,7 +3,7 @@
 pixels (B, 3, H, W) -> feature map (B, C, h, w) or tokens (B, N, C) -> patches (B, N, C), row by row
 
 It gives patches without a class token: use it with vision_feature_layer -1 and vision_feature_select_strategy "full".
-Importing this file is what lets transformers open folders of such models; llava/model.py does.
+Importing this file is what lets transformers open folders of such models; llava/checkpoint.py does.
 """
 
 import timm

@@ -23,12 +23,12 @@ from common.text.files import write_json, write_jsonl
 from common.training.device import disable_malloc_trim
 from common.training.resume_state import latest_valid_checkpoint, validate_state
 from common.training.run import lock_folder
+from llava.checkpoint import SETTINGS, LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts
 from llava.config import FineTuning
 from llava.conversations import Conversation, find_conversations
 from llava.dataset import Collator, ConversationDataset, Sample, check_conversations, split_by_image
 from llava.demo import prepare_demo
 from llava.lora import set_trainable
-from llava.model import SETTINGS, LoadedModel, fingerprint, load_model, stop_words, write_adapter_facts
 from llava.settings import read_training_settings
 from llava.tokens import ChatFormatter
 from llava.trainer import LlavaTrainer, LogPredictionsCallback
@@ -54,8 +54,8 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
     found = find_conversations(tuning.data, tuning.image_dir)  # its mistakes are said before a large model is loaded
     set_seed(training.seed)
     loaded = open_model(tuning, training)
-    prompter = ChatFormatter(loaded.processor, tuning.system_prompt)
-    train, val, skipped = make_samples(*found, tuning, training.seed, prompter, stop_words(loaded), quiet=not is_main)
+    formatter = ChatFormatter(loaded.processor, tuning.system_prompt)
+    train, val, skipped = make_samples(*found, tuning, training.seed, formatter, stop_words(loaded), quiet=not is_main)
     print_ = "" if loaded.model.config.to_dict().get("quantization_config") else fingerprint(loaded.model)
     set_seed(training.seed)
     model = set_trainable(
@@ -66,7 +66,7 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
         tuning.train_vision_tower,
         tuning.freeze_language_model,
     )
-    trainer = build_trainer(model, prompter, train, val, tuning, training)
+    trainer = build_trainer(model, formatter, train, val, tuning, training)
     if is_main:
         describe(model, train, val, skipped, tuning, training)
     trainer.train(resume_from_checkpoint=checkpoint_of(training))
@@ -99,13 +99,13 @@ def make_samples(
     skipped: dict[str, str],
     tuning: FineTuning,
     seed: int,
-    prompter: ChatFormatter,
+    formatter: ChatFormatter,
     ends: list[str],
     quiet: bool,
 ) -> tuple[list[Sample], list[Sample], dict[str, str]]:
     """-> training, validation, {left out: why}"""
     total = len(conversations) + len(skipped)
-    samples, unusable = check_conversations(conversations, prompter, ends, tuning.max_length, quiet)
+    samples, unusable = check_conversations(conversations, formatter, ends, tuning.max_length, quiet)
     skipped = skipped | unusable
     if not quiet:
         report_skipped(skipped)
@@ -120,7 +120,7 @@ def make_samples(
 
 def build_trainer(
     model: torch.nn.Module,
-    prompter: ChatFormatter,
+    formatter: ChatFormatter,
     train: list[Sample],
     val: list[Sample],
     tuning: FineTuning,
@@ -128,14 +128,16 @@ def build_trainer(
 ) -> LlavaTrainer:
     if not val:
         training.eval_strategy = "no"
-    shown = LogPredictionsCallback(val[: tuning.show_samples], prompter, Path(training.output_dir) / "runs" / "answers")
+    shown = LogPredictionsCallback(
+        val[: tuning.show_samples], formatter, Path(training.output_dir) / "runs" / "answers"
+    )
     return LlavaTrainer(
         model,
         training,
-        data_collator=Collator(prompter.processor),
+        data_collator=Collator(formatter.processor),
         train_dataset=ConversationDataset(train),
         eval_dataset=ConversationDataset(val) if val else None,
-        processing_class=prompter.processor,
+        processing_class=formatter.processor,
         projector_learning_rate=tuning.projector_learning_rate,
         max_nonfinite_steps=tuning.max_nonfinite_steps,
         callbacks=[shown] if shown.samples else [],

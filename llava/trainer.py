@@ -60,9 +60,9 @@ class LlavaTrainer(FaultTolerantTrainer):
 class LogPredictionsCallback(TrainerCallback):
     """After each validation: what the model answers to the first questions about some validation images."""
 
-    def __init__(self, samples: list[Sample], prompter: ChatFormatter, folder: Path, max_tokens: int = 64):
+    def __init__(self, samples: list[Sample], formatter: ChatFormatter, folder: Path, max_tokens: int = 64):
         self.samples = [one for one in samples if len(one.conversation.images) == one.conversation.turns[0].images == 1]
-        self.prompter, self.folder, self.max_tokens = prompter, folder, max_tokens
+        self.formatter, self.folder, self.max_tokens = formatter, folder, max_tokens
 
     def on_evaluate(self, args, state, control, model=None, **_) -> None:
         if not state.is_world_process_zero or not self.samples:
@@ -74,13 +74,13 @@ class LogPredictionsCallback(TrainerCallback):
         half = torch.float16 if args.fp16 else torch.bfloat16
         # What learns is fp32 beside a base in half: outside of training's autocast the two would not fit together.
         with torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
-            shared = ImagePrefixCache(model, self.prompter, images)
-            rests = [shared.rest(self.prompter.prompt(turn.question)) for turn in turns]
+            shared = ImagePrefixCache(model, self.formatter, images)
+            rests = [shared.rest(self.formatter.prompt(turn.question)) for turn in turns]
             answers = shared.generate(list(range(len(images))), rests, self.max_tokens)
         model.train(was_training)
         with SummaryWriter(str(self.folder)) as writer:
             for number, (image, turn, ids) in enumerate(zip(images, turns, answers)):
-                words = self.prompter.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+                words = self.formatter.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
                 text = f"**{turn.question}**\n\nmodel: {words}\n\nreference: {turn.answer}"
                 writer.add_text(f"validation/{number}", text, state.global_step)
                 writer.add_image(f"validation/{number}", _thumbnail(image), state.global_step, dataformats="HWC")

@@ -22,8 +22,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from llava.build import CHAT_TEMPLATE, build_llava, build_tokenizer, small_language, small_vision
 from llava.config import PROMPTS
+from llava.model import CHAT_TEMPLATE, build_llava, build_tokenizer, small_language, small_vision
 from llava.timm_tower import TimmTowerConfig
 
 WORDS = [*PROMPTS["en"].values(), "USER: ASSISTANT: Score: 10 Analysis: It fits. a red star on a beach Yes No"]

@@ -10,15 +10,15 @@ from llava_tiny import picture, write_internvl, write_llava, write_llava_next, w
 
 from llava import config, inference
 from llava.analyzer import LlavaAnalyzer
+from llava.checkpoint import LoadedModel, choose_attention, choose_dtype, load_model
 from llava.config import PROMPTS, VICUNA_SYSTEM
-from llava.model import LoadedModel, choose_attention, choose_dtype, load_model
 from llava.prefix_cache import ImagePrefixCache
 from llava.sampling import SeededSampling, keep_top
 from llava.score_parsing import expected_score, option_probabilities, parse_analysis, parse_score
 from llava.scoring_config import ScoringConfig
 from llava.tokens import ChatFormatter
 
-SHORT = ScoringConfig(description_tokens=8, analysis_tokens=8, tries=2)
+SHORT = ScoringConfig(description_tokens=8, analysis_tokens=8, max_attempts=2)
 WRITERS = {"llava": write_llava, "llava_next": write_llava_next, "internvl": write_internvl, "timm": write_timm_llava}
 
 
@@ -43,11 +43,11 @@ def test_a_batch_equals_its_images_alone(folders, name):
     texts = ["a red star", "a very much longer text about a star on a beach and about nothing else", "beach"]
     pairs = [(images[place % 3], texts[place // 2]) for place in range(6)]
     loaded = load_model(str(folders[name]), device="cpu")
-    together = by_position(LlavaAnalyzer(loaded=loaded, asking=SHORT, batch_size=4).analyze_many(pairs, quiet=True))
-    alone = LlavaAnalyzer(loaded=loaded, asking=SHORT, batch_size=1)
+    together = by_position(LlavaAnalyzer(loaded=loaded, scoring=SHORT, batch_size=4).analyze_many(pairs, quiet=True))
+    alone = LlavaAnalyzer(loaded=loaded, scoring=SHORT, batch_size=1)
     for pair, batched in zip(pairs, together):
         single = alone.analyze_image(*pair)
-        for key in ("description", "response", "score", "tries", "prompt", "tokens"):
+        for key in ("description", "response", "score", "attempts", "prompt", "tokens"):
             assert batched[key] == single[key], key
         assert batched["p_yes"] == pytest.approx(single["p_yes"], rel=1e-3)
         assert batched["expected_score"] == pytest.approx(single["expected_score"], abs=1e-4)
@@ -58,13 +58,13 @@ def test_a_batch_equals_its_images_alone(folders, name):
 def test_the_shared_prefix_gives_what_the_processor_and_generate_give(folders, name):
     """The reference: everything through the processor's own call, no cache from elsewhere."""
     model, processor = load_model(str(folders[name]), device="cpu")
-    prompter, image = ChatFormatter(processor), picture(3, (90, 40))
-    prompt = prompter.prompt("What is this?")
+    formatter, image = ChatFormatter(processor), picture(3, (90, 40))
+    prompt = formatter.prompt("What is this?")
     inputs = processor(images=[image], text=[prompt], return_tensors="pt")
     with torch.no_grad():
         written = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         logits = model(**inputs).logits[:, -1].log_softmax(-1)
-    shared = ImagePrefixCache(model, prompter, [picture(4), image])
+    shared = ImagePrefixCache(model, formatter, [picture(4), image])
     ids = [*shared.head[:-1], *shared.rest(prompt)]
     expected = [one for one in inputs["input_ids"][0].tolist() if one in set(ids)]
     assert [one for one in expected if one not in processor.tokenizer.all_special_ids] == [
@@ -84,16 +84,16 @@ def test_images_are_encoded_once(tiny, monkeypatch):
     )
     image = picture(0)
     pairs = [(image, text) for text in ("a", "b", "c", "d", "e")] + [(picture(1), "a")]
-    results = list(LlavaAnalyzer(loaded=tiny, asking=SHORT, batch_size=2).analyze_many(pairs, quiet=True))
+    results = list(LlavaAnalyzer(loaded=tiny, scoring=SHORT, batch_size=2).analyze_many(pairs, quiet=True))
     assert seen == [2] and len(results) == 6
 
 
 def test_vqascore_is_the_probability_of_yes(tiny):
     """Against the definition: the product of the probabilities of the tokens of the answer, by the model's own call."""
-    analyzer = LlavaAnalyzer(loaded=tiny, asking=SHORT)
+    analyzer = LlavaAnalyzer(loaded=tiny, scoring=SHORT)
     image = picture(5)
     found = analyzer.analyze_image(image, "a star")
-    prompt = analyzer.prompter.prompt(PROMPTS["en"]["yes_no"].replace("{text}", "a star"))
+    prompt = analyzer.formatter.prompt(PROMPTS["en"]["yes_no"].replace("{text}", "a star"))
     whole = tiny.processor(images=[image], text=[prompt + " Yes"], return_tensors="pt")
     start = len(tiny.processor(images=[image], text=[prompt])["input_ids"][0])
     with torch.no_grad():
@@ -158,7 +158,9 @@ def test_analysis_is_what_follows_the_score():
 
 def test_a_score_is_asked_for_again_and_never_invented(tiny, monkeypatch):
     """The prompt itself says '1' and '10': nothing of it may be read as a score."""
-    analyzer = LlavaAnalyzer(loaded=tiny, asking=ScoringConfig(description_tokens=2, analysis_tokens=4, tries=3))
+    analyzer = LlavaAnalyzer(
+        loaded=tiny, scoring=ScoringConfig(description_tokens=2, analysis_tokens=4, max_attempts=3)
+    )
     answers = iter(["I cannot say", "Score: 12", "Score: 6\nAnalysis: so"])
     real = LlavaAnalyzer._words
     monkeypatch.setattr(LlavaAnalyzer, "_words", lambda self, ids: next(answers) if len(ids) != 2 else real(self, ids))
@@ -166,10 +168,10 @@ def test_a_score_is_asked_for_again_and_never_invented(tiny, monkeypatch):
         ImagePrefixCache, "generate", lambda self, images, rests, most, sampling=None: [[5] * most] * len(rests)
     )
     found = analyzer.analyze_image(picture(0), "a star")
-    assert (found["score"], found["tries"], found["analysis"]) == (6, 3, "so")
+    assert (found["score"], found["attempts"], found["analysis"]) == (6, 3, "so")
     answers = iter(["no", "none", "never", "too often"])
     found = analyzer.analyze_image(picture(0), "a star")
-    assert found["score"] is None and found["tries"] == 3 and found["response"] == "never"
+    assert found["score"] is None and found["attempts"] == 3 and found["response"] == "never"
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_it():
@@ -188,9 +190,9 @@ def test_seeded_sampling_draws_from_the_softmax():
 
 
 def test_prompts_follow_the_chat_template(folders, tiny):
-    prompter = ChatFormatter(tiny.processor)
-    assert prompter.prompt("Why?") == f"{VICUNA_SYSTEM} USER: <image>\nWhy? ASSISTANT:"
-    assert prompter.begin("p", "Yes") == "p Yes"
+    formatter = ChatFormatter(tiny.processor)
+    assert formatter.prompt("Why?") == f"{VICUNA_SYSTEM} USER: <image>\nWhy? ASSISTANT:"
+    assert formatter.begin("p", "Yes") == "p Yes"
     chatml = ChatFormatter(load_model(str(folders["internvl"]), device="cpu").processor)
     assert chatml.prompt("Why?") == "<|im_start|>user\n<IMG_CONTEXT>\nWhy?<|im_end|>\n<|im_start|>assistant\n"
     assert (
@@ -200,13 +202,13 @@ def test_prompts_follow_the_chat_template(folders, tiny):
 
 def test_the_description_is_fed_on_request(tiny):
     fed = LlavaAnalyzer(
-        loaded=tiny, asking=ScoringConfig(feed_description=True, description_tokens=6, analysis_tokens=4)
+        loaded=tiny, scoring=ScoringConfig(feed_description=True, description_tokens=6, analysis_tokens=4)
     )
     found = fed.analyze_image(picture(2), "a {description} in braces")
     assert (
         f"found: {found['description']}\n" in found["prompt"] and "Text: a {description} in braces" in found["prompt"]
     )
-    plain = LlavaAnalyzer(loaded=tiny, asking=SHORT).analyze_image(picture(2), "x")
+    plain = LlavaAnalyzer(loaded=tiny, scoring=SHORT).analyze_image(picture(2), "x")
     assert "first look" not in plain["prompt"]
 
 
@@ -220,7 +222,7 @@ def test_bad_pairs_are_named_and_the_batch_goes_on(tiny, tmp_path):
         (picture(1), "with <image> in it"),
         (picture(1), None),
     ]
-    found = by_position(LlavaAnalyzer(loaded=tiny, asking=SHORT).analyze_many(pairs, quiet=True))
+    found = by_position(LlavaAnalyzer(loaded=tiny, scoring=SHORT).analyze_many(pairs, quiet=True))
     assert "error" not in found[0]
     for result, words in zip(found[1:], ["no such file", "not an image", "empty", "<image>", "empty"]):
         assert words in result["error"] and "\n" not in result["error"]
@@ -304,7 +306,7 @@ def test_a_table_in_and_results_out_with_resume(folders, tmp_path, capsys):
     assert "answers are in" in capsys.readouterr().err
     for line in first:
         again = second[line["key"]]
-        for name in () if "error" in line else ("description", "response", "tokens", "tries", "prompt"):
+        for name in () if "error" in line else ("description", "response", "tokens", "attempts", "prompt"):
             assert line[name] == again[name], name
     with pytest.raises(ValueError, match="other settings"):
         run(folders, "--input", str(table), "--output", str(out), "--score_temperature", "0.5")

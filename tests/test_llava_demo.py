@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.build import build_llava, build_tokenizer, small_language, small_vision
 from llava.config import PROMPTS
 from llava.demo import SIDE, report_demo, share_named, write_demo_data
 from llava.demo_tower import teach_tower
+from llava.model import build_llava, build_tokenizer, small_language, small_vision
 
 
 def test_the_tower_learns_which_words_belong_to_a_picture():

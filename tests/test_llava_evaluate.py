@@ -14,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from llava import evaluate
-from llava.build import build_tokenizer
-from llava.eval_dataset import draw_mismatches, read_samples
+from llava.eval_dataset import draw_negatives, read_samples
 from llava.metrics import keyword_hits, rank_agreement, recall_at, score_quality
+from llava.model import build_tokenizer
 from llava.report import as_words
 from llava.sentence_encoder import SentenceEncoder
 from llava.traits import extract_traits, trait_accuracy
@@ -97,14 +97,14 @@ def test_mismatching_texts_are_other_words_of_other_images(tmp_path):
     rows = [{"image": f"{n % 3}.png", "text": f"text {n % 4}"} for n in range(8)]
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     samples, _ = read_samples(tmp_path / "s.jsonl")
-    drawn = draw_mismatches(samples, 2, seed=0)
+    drawn = draw_negatives(samples, 2, seed=0)
     owners = {(sample.image, sample.text) for sample in samples}
     for sample, others in zip(samples, drawn):
         assert len(set(others)) == 2 and sample.text not in others
         assert all(any(text == other and image != sample.image for image, text in owners) for other in others)
-    assert drawn == draw_mismatches(samples, 2, seed=0)
-    with pytest.raises(ValueError, match="--mismatches"):
-        draw_mismatches(samples, 9, seed=0)
+    assert drawn == draw_negatives(samples, 2, seed=0)
+    with pytest.raises(ValueError, match="--num_negatives"):
+        draw_negatives(samples, 9, seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +160,7 @@ def test_the_whole_evaluation_at_two_batch_sizes(samples, sentence_encoder, tmp_
         "6",
         "--sentence_encoder",
         str(sentence_encoder),
-        "--mismatches",
+        "--num_negatives",
         "2",
     ]
     found = evaluate.main([*given, "--output_dir", str(tmp_path / "a"), "--batch_size", "1"])
@@ -201,7 +201,7 @@ def test_bad_data_is_one_line(samples, tmp_path):
         ([], "--data"),
         (["--data", "none.jsonl"], "no such file"),
         (["--data", str(samples), "--sentence_encoder", str(tmp_path)], "sentence_encoder"),
-        (["--data", str(samples), "--mismatches", "9"], "mismatches"),
+        (["--data", str(samples), "--num_negatives", "9"], "num_negatives"),
     ):
         with pytest.raises((ValueError, OSError), match=words) as caught:
             evaluate.main(given)

@@ -41,8 +41,8 @@ class Stub(BaseHTTPRequestHandler):
                 {" Yes": 0.8, " No": 0.2} if not begun else {"0": 0.5} if begun == "Score: 1" else {"1": 0.6, "5": 0.4}
             )
         elif "Score" in question:
-            tries = sum(one["messages"] == asked["messages"] and not one.get("logprobs") for one in self.asked)
-            content = "Score: 12" if tries % 2 else "Score: 7\nAnalysis: noise"
+            attempts = sum(one["messages"] == asked["messages"] and not one.get("logprobs") for one in self.asked)
+            content = "Score: 12" if attempts % 2 else "Score: 7\nAnalysis: noise"
         top = [{"token": token, "logprob": math.log(share)} for token, share in logprobs.items()]
         choice = {"message": {"content": content}, "logprobs": {"content": [{"top_logprobs": top}]}}
         self.reply({"choices": [choice], "usage": {"prompt_tokens": 30, "completion_tokens": 4}})
@@ -66,7 +66,7 @@ def server():
 
 def test_the_same_interface(server):
     found = ServerAnalyzer(server, "tiny").analyze_image(picture(0), "noise")
-    assert (found["description"], found["score"], found["tries"], found["analysis"]) == (
+    assert (found["description"], found["score"], found["attempts"], found["analysis"]) == (
         "A noisy picture.",
         7,
         2,
@@ -84,7 +84,7 @@ def test_the_same_interface(server):
 
 
 def test_many_with_some_bad_ones(server, tmp_path):
-    analyzer = ServerAnalyzer(server, "tiny", ScoringConfig(tries=1), requests=3)
+    analyzer = ServerAnalyzer(server, "tiny", ScoringConfig(max_attempts=1), requests=3)
     image = picture(0)
     pairs = [(image, "a"), (image, ""), (tmp_path / "absent.png", "b"), (picture(1), "explode"), (image, "c")]
     found = dict(analyzer.analyze_many(pairs, quiet=True))

@@ -18,11 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from llava import merge_lora, train
 from llava.analyzer import LlavaAnalyzer
+from llava.checkpoint import load_model, stop_words
 from llava.config import VICUNA_SYSTEM
 from llava.conversations import find_conversations
 from llava.dataset import Collator, ConversationDataset, check_conversations, split_by_image, tokenise
 from llava.lora import set_trainable
-from llava.model import load_model, stop_words
 from llava.scoring_config import ScoringConfig
 from llava.settings import read_training_settings
 from llava.tokens import ChatFormatter
@@ -78,9 +78,9 @@ def arguments(folders, tmp_path):
 @pytest.mark.parametrize("name", WRITERS)
 def test_labels_are_the_answers_alone(folders, name, tmp_path):
     loaded = load_model(str(folders[name]), device="cpu")
-    prompter, ends = ChatFormatter(loaded.processor), stop_words(loaded)
+    formatter, ends = ChatFormatter(loaded.processor), stop_words(loaded)
     conversations, _ = find_conversations(write_conversations(tmp_path, 3))
-    samples, skipped = check_conversations(conversations, prompter, ends, 2048, quiet=True)
+    samples, skipped = check_conversations(conversations, formatter, ends, 2048, quiet=True)
     assert skipped == {}
     batch = Collator(loaded.processor)([ConversationDataset(samples)[place] for place in range(3)])
     for row, labels, sample in zip(batch["input_ids"], batch["labels"], samples):
@@ -91,7 +91,7 @@ def test_labels_are_the_answers_alone(folders, name, tmp_path):
         assert "".join(said.split()) == "".join("".join(f"{answer}{ends[0]}" for answer in answers).split())
     out = loaded.model(**batch)  # the model itself refuses a wrong number of image tokens
     assert out.loss.isfinite() and (batch["attention_mask"].diff() <= 0).all()
-    rendered = prompter.prompt("What is this?")
+    rendered = formatter.prompt("What is this?")
     whole = loaded.processor(images=[picture(1, (52, 40))], text=[rendered], return_tensors="pt")["input_ids"][0]
     assert batch["input_ids"][1][: len(whole)].tolist() == whole.tolist()
 
@@ -266,7 +266,7 @@ def test_a_base_in_half_format_learns_and_answers(arguments, folders, tmp_path):
     assert all(np.isfinite(entry["loss"]) for entry in results["train"] if "loss" in entry)
     assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
     adapted = load_model(str(folders["llava"]), str(tmp_path / "run"), device="cpu", precision="bf16")
-    found = LlavaAnalyzer(loaded=adapted, asking=ScoringConfig(description_tokens=3, analysis_tokens=3)).analyze_image(
+    found = LlavaAnalyzer(loaded=adapted, scoring=ScoringConfig(description_tokens=3, analysis_tokens=3)).analyze_image(
         picture(0), "a star"
     )
     assert 1 <= found["expected_score"] <= 10
@@ -277,9 +277,9 @@ def test_questions_are_asked_under_the_system_prompt_of_training(arguments, fold
     base, run, merged = str(folders["llava"]), str(tmp_path / "run"), str(tmp_path / "merged")
     merge_lora.main(["--model_id", base, "--adapter", run, "--output_dir", merged, "--device", "cpu"])
     for found in (LlavaAnalyzer(base, run, device="cpu"), LlavaAnalyzer(merged, device="cpu")):
-        assert found.prompter.prompt("Why?").startswith("Be brief.")
-    assert LlavaAnalyzer(base, device="cpu").prompter.system == VICUNA_SYSTEM
-    assert LlavaAnalyzer(base, run, system_prompt="", device="cpu").prompter.system == ""
+        assert found.formatter.prompt("Why?").startswith("Be brief.")
+    assert LlavaAnalyzer(base, device="cpu").formatter.system == VICUNA_SYSTEM
+    assert LlavaAnalyzer(base, run, system_prompt="", device="cpu").formatter.system == ""
 
 
 def test_an_adapter_of_another_model_is_refused(arguments, tmp_path):

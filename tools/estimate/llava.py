@@ -9,10 +9,10 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from llava.checkpoint import NUMBER_FORMATS, first_line, load_processor
 from llava.conversations import Conversation
 from llava.dataset import Collator, Sample
 from llava.lora import set_trainable
-from llava.model import NUMBER_FORMATS, first_line, load_processor
 from llava.settings import read_training_settings
 from llava.tokens import placeholder_id
 from tools.estimate.training_step import Batch, TrainingStep, by_trainer, without_values
