@@ -3,7 +3,9 @@
 # make demo-vitp   for a small vision-language model: pretraining, its vision encoder in retrieval, an index to search
 # make demo-blip2   a small BLIP-2 gated by style: training, evaluation beside answering blind, questions to a picture
 # make demo-llava  a small LLaVA: training, descriptions and scores of unseen scenes, evaluation
-# make test   every test          make lint   ruff          make bench   the measurements of benchmarks/RESULTS.md
+# make test   the tests, on two cores      make test-all   the slow ones, too: kills and launches of every system
+# make lint   ruff, codespell              make types      the type checker
+# make bench  the measurements of benchmarks/RESULTS.md
 # Each makes .venv and installs what is missing first. REAL_DATA_DIR names a folder of real images, where there is one.
 PYTHON_ENV := .venv/bin/python
 REAL_DATA_DIR ?= $(wildcard ../shared/data)
@@ -11,7 +13,7 @@ export REAL_DATA_DIR
 # Threads that wait spinning make two busy processes on two cores many times slower; waiting passively costs nothing.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo demo-clip demo-vitp demo-blip2 demo-llava test lint bench setup setup-dev
+.PHONY: demo demo-clip demo-vitp demo-blip2 demo-llava test test-all lint types bench setup setup-dev
 
 demo: setup
 	$(PYTHON_ENV) train.py --demo
@@ -58,8 +60,12 @@ demo-llava: setup
 	$(PYTHON_ENV) llava/evaluate.py --demo
 	@echo; echo "the report is results/llava_demo/report.md"
 
+WORKERS := --numprocesses 2 --dist loadfile
 test: setup-dev
-	$(PYTHON_ENV) -m pytest
+	$(PYTHON_ENV) -m pytest $(WORKERS) -m "not slow"
+
+test-all: setup-dev
+	$(PYTHON_ENV) -m pytest $(WORKERS)
 
 lint: setup-dev
 	.venv/bin/ruff check .

@@ -1,6 +1,11 @@
 """What several test files need: small drawn style folders, and the real images where the machine has them."""
 
 import os
+
+# One thread: a worker of pytest -n has a core of its own, and sums over several threads are rounded otherwise.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+
 import subprocess
 import sys
 import time
@@ -14,29 +19,28 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
-torch.set_num_threads(2)
+torch.set_num_threads(1)
+SINGLE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-TINY_MODEL = ["--model_name", "test_vit", "--pretrained", "false", "--image_size", "32", "--style_width", "16"]
-TINY_RUN = [
-    *TINY_MODEL,
-    "--epochs",
-    "2",
-    "--batch_size",
-    "8",
-    "--images_per_style",
-    "2",
-    "--val_split",
-    "0.3",
-    "--warmup_steps",
-    "2",
-    "--log_steps",
-    "1",
-    "--save_steps",
-    "1",
-    "--device",
-    "cpu",
-]
+
+def flags(prefix: str = "", /, **settings) -> list[str]:
+    """flags("training.", epochs=2, resume=True) -> ["--training.epochs", "2", "--training.resume"]
+
+    A list is several words; False is the word "false"; None leaves the flag away.
+    """
+    words: list[str] = []
+    for name, value in settings.items():
+        if value is None:
+            continue
+        values = [] if value is True else value if isinstance(value, list | tuple) else [value]
+        words += [f"--{prefix}{name}", *("false" if item is False else str(item) for item in values)]
+    return words
+
+
+TINY_MODEL = flags(model_name="test_vit", pretrained=False, image_size=32, style_width=16)
+TINY_RUN = TINY_MODEL + flags(
+    epochs=2, batch_size=8, images_per_style=2, val_split=0.3, warmup_steps=2, log_steps=1, save_steps=1, device="cpu"
+)
 
 
 class Normalised(nn.Module):
@@ -100,14 +104,18 @@ def interrupt_after(function, epoch):
 
 def start_script(script: str, arguments: list[str], **options) -> subprocess.Popen:
     """A script of the repository as a process of its own, on one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-    )
+    command = [sys.executable, str(ROOT / script), *arguments]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen(command, cwd=ROOT, env=SINGLE_THREAD, text=True, **options)
+
+
+def torchrun(script: str, arguments: list[str], processes: int = 2) -> str:
+    """A script of the repository in several processes that meet at a free port -> its stderr; it must end well."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [*launcher, str(ROOT / script), *arguments]
+    done = subprocess.run(command, cwd="/", env=SINGLE_THREAD, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
 
 
 def steps_in(logs: Path, last: Path) -> Callable[[], int]:
@@ -177,20 +185,17 @@ def style_data(tmp_path) -> Path:
     return draw_styles(tmp_path / "data")
 
 
+def run_folders(data: Path, folder: Path) -> list[str]:
+    """Flags of a style encoder's run: its data, and its folders below `folder`."""
+    return flags(
+        data_dir=data, checkpoint_dir=folder / "checkpoints", log_dir=folder / "logs", cache_dir=folder / "cache"
+    )
+
+
 @pytest.fixture
 def run_arguments(style_data, tmp_path) -> list[str]:
     """Flags for a training run of seconds, all its folders below tmp_path."""
-    return [
-        *TINY_RUN,
-        "--data_dir",
-        str(style_data),
-        "--checkpoint_dir",
-        str(tmp_path / "checkpoints"),
-        "--log_dir",
-        str(tmp_path / "logs"),
-        "--cache_dir",
-        str(tmp_path / "cache"),
-    ]
+    return TINY_RUN + run_folders(style_data, tmp_path)
 
 
 TINY_CLIP = {
@@ -223,21 +228,5 @@ def trained(tmp_path_factory) -> tuple[str, Path]:
 
     folder = tmp_path_factory.mktemp("trained")
     data = draw_styles(folder / "data")
-    train.main(
-        [
-            *TINY_RUN,
-            "--data_dir",
-            str(data),
-            "--checkpoint_dir",
-            str(folder / "checkpoints"),
-            "--log_dir",
-            str(folder / "logs"),
-            "--cache_dir",
-            str(folder / "cache"),
-            "--epochs",
-            "4",
-            "--learning_rate",
-            "3e-3",
-        ]
-    )
+    train.main(TINY_RUN + run_folders(data, folder) + flags(epochs=4, learning_rate=3e-3))
     return str(folder / "checkpoints" / "best.pth"), data

@@ -1,10 +1,8 @@
-"""The rules of docs/design.md that a test can hold: who imports whom, and that every script starts."""
+"""The rules of docs/design.md that a test can hold: who imports whom, and how long a file may get."""
 
 import ast
-import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ OURS = ROOT_MODULES | {"common", "retrieval", "tools", "webpage", *SYSTEMS}
 FILES = [
     path for path in ROOT.rglob("*.py") if not {".venv", "tests", "benchmarks"} & set(path.relative_to(ROOT).parts)
 ]
-SCRIPTS = [path for path in FILES if "__main__" in path.read_text(encoding="utf-8")]
 
 
 def imported(path):
@@ -93,21 +90,6 @@ def test_no_module_hides_a_library():
     assert names.isdisjoint(sys.stdlib_module_names | {"datasets", "evaluate", "torch", "timm", "accelerate"})
 
 
-@pytest.mark.parametrize("start", ["from the root", "from /", "as a module"])
-def test_scripts_start(start):
-    def begin(path):
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        command = [sys.executable, "-m", module] if start == "as a module" else [sys.executable, str(path)]
-        where = "/" if start == "from /" else ROOT
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run([*command, "--help"], cwd=where, capture_output=True, text=True, env=environment)
-
-    assert len(SCRIPTS) >= 5
-    with ThreadPoolExecutor(2) as pool:
-        for path, done in zip(SCRIPTS, pool.map(begin, SCRIPTS)):
-            assert done.returncode == 0 and "usage:" in done.stdout and done.stderr == "", f"{path}: {done.stderr}"
-
-
 def test_no_function_is_longer_than_a_page():
     long = []
     for path in FILES:
@@ -120,15 +102,3 @@ def test_no_function_is_longer_than_a_page():
 def test_the_repository_holds_no_weights_or_data():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     assert not [name for name in tracked if Path(name).suffix in {".pth", ".pt", ".safetensors", ".npz", ".bin"}]
-
-
-def test_another_package_named_clip_is_never_loaded(tmp_path):
-    (tmp_path / "clip").mkdir()
-    (tmp_path / "clip" / "__init__.py").write_text("raise SystemExit('the wrong clip')")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
-    script = str(ROOT / "clip" / "inference.py")
-    for command, where in (([script], "/"), ([script], tmp_path), (["-m", "clip.inference"], ROOT)):
-        done = subprocess.run(
-            [sys.executable, *command, "--help"], cwd=where, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0 and "heatmap_method" in done.stdout, done.stderr
