@@ -74,36 +74,31 @@ def find_samples(data_dir: str | Path, ignore_targets: list[str] = ()) -> list[S
 
 def split_samples(
     samples: list[Sample], share: float, val_styles: list[str] = (), seed: int = 0
-) -> tuple[list[int], list[int]]:
-    """-> indices to train on, indices to validate on: whole styles, or `share` of each style.
+) -> tuple[list[Sample], list[Sample]]:
+    """-> training samples, validation samples: whole styles, or `share` of each style.
 
     In a share split names are drawn in one seeded order for all styles, so equal names fall on the same side.
     """
-    styles: dict[str, list[int]] = {}
-    for index, sample in enumerate(samples):
-        styles.setdefault(sample.style, []).append(index)
+    styles: dict[str, list[str]] = {}
+    for sample in samples:
+        styles.setdefault(sample.style, []).append(sample.name)
     for style in val_styles:
         if style not in styles:
             raise ValueError(f"VAL_STYLES names '{style}'; the data has {', '.join(styles)}")
     if val_styles:
-        kept = [index for index, sample in enumerate(samples) if sample.style not in val_styles]
-        return kept, [index for index, sample in enumerate(samples) if sample.style in val_styles]
+        training = [sample for sample in samples if sample.style not in val_styles]
+        return training, [sample for sample in samples if sample.style in val_styles]
 
     def draw(name: str) -> bytes:
         return blake2b(f"{seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
     held: set[str] = set()
-    for indices in styles.values():
-        wanted = min(max(2, round(share * len(indices))), len(indices) - 2) if share else 0
-        present = sum(samples[index].name in held for index in indices)
-        for index in sorted(indices, key=lambda i: draw(samples[i].name)):
-            if present >= wanted:
-                break
-            if samples[index].name not in held:
-                held.add(samples[index].name)
-                present += 1
-    validation = [index for index, sample in enumerate(samples) if sample.name in held]
-    return [index for index, sample in enumerate(samples) if sample.name not in held], validation
+    for names in styles.values():
+        wanted = min(max(2, round(share * len(names))), len(names) - 2) if share else 0
+        missing = max(0, wanted - len(held.intersection(names)))
+        held.update(sorted(set(names) - held, key=draw)[:missing])
+    validation = [sample for sample in samples if sample.name in held]
+    return [sample for sample in samples if sample.name not in held], validation
 
 
 def load_target(path: Path, kind: str) -> torch.Tensor:
@@ -163,13 +158,13 @@ class StyleDataset(Dataset):
     def __init__(
         self,
         samples: list[Sample],
-        store: ImageCache,
+        images: ImageCache,
         image_size: int,
         shapes: TargetShapes,
         augmentation: Augmentation | None = None,
         grey: bool = False,
     ):
-        self.samples, self.store, self.image_size = samples, store, image_size
+        self.samples, self.images, self.image_size = samples, images, image_size
         self.shapes, self.augmentation, self.grey = shapes, augmentation, grey
         self.styles = sorted({sample.style for sample in samples})
         self.names = sorted({sample.name for sample in samples})
@@ -183,15 +178,19 @@ class StyleDataset(Dataset):
     def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
         view = key if isinstance(key, SampleKey) else None
         index = view.index if view else key
-        pixels, style_id = self.store[index], self.style_ids[index]  # (H, W, 3)
+        pixels, style_id = self.pixels(index), self.style_ids[index]  # (H, W, 3)
         if view and self.augmentation:
             pixels = self.augmentation(pixels, self.image_size, view)
             style_id = style_id if not view.remix else len(self.styles) + view.remix  # a class of its own
         else:
             pixels = square(pixels, self.image_size, grey=self.grey)
-        image = torch.tensor(pixels).permute(2, 0, 1)  # (3, S, S); a copy: the store is read-only
+        image = torch.tensor(pixels).permute(2, 0, 1)  # (3, S, S); a copy: the cache is read-only
         item = {"image": image, "style_ids": torch.tensor(style_id)}
         return {**item, **self._targets(self.samples[index], redrawn=bool(view and view.remix))}
+
+    def pixels(self, index: int) -> np.ndarray:
+        """The decoded image (H, W, 3) uint8."""
+        return self.images[self.samples[index].image]
 
     def file_of(self, index: int) -> str:
         return str(self.samples[index].image)

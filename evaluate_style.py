@@ -8,7 +8,6 @@ for content (lower is better: how much of what is drawn leaks in), where file na
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.cli.errors import run_script
+from common.cli.errors import report_skipped, run_script
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.metrics.embedding import retrieval_metrics
 from common.text.files import write_json
@@ -130,12 +129,10 @@ def main(argv: list[str]) -> dict:
             raise ValueError(f"{flag}: no {', '.join(sorted(missing))} in {args.data_dir}")
         samples = [sample for sample in samples if not wanted or getattr(sample, attribute) in wanted]
     size = encoder.tower.image_size
-    store = ImageCache([sample.image for sample in samples], round(CACHE_SCALE * size), cache_dir=None)
-    for reason in store.skipped.values():
-        print(f"left out: {reason}", file=sys.stderr)
-    good = [position for position in range(len(samples)) if position not in store.skipped]
-    samples = [samples[position] for position in good]
-    dataset = StyleDataset(samples, store.subset(good), size, TargetShapes(), grey=args.grey)
+    images = ImageCache([sample.image for sample in samples], round(CACHE_SCALE * size), cache_dir=None)
+    report_skipped(images.skipped)
+    samples = images.readable(samples)
+    dataset = StyleDataset(samples, images, size, TargetShapes(), grey=args.grey)
     untrained, why = build_untrained(content, device)
 
     results = evaluate_all(encoder, untrained, dataset, device)

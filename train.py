@@ -8,6 +8,7 @@ torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch work
 """
 
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -102,30 +103,24 @@ def build_datasets(
     """Decode every image once, leave out what is broken, split -> training set, validation set, {left out: why}."""
     paths = [sample.image for sample in samples]
     cache_dir = settings.cache_dir if settings.cache_images else None
-    with accelerator.main_process_first():  # the others find the store that the first has written
-        store = ImageCache(paths, round(CACHE_SCALE * image_size), cache_dir, quiet=not accelerator.is_main_process)
-    broken = {str(paths[position]): reason for position, reason in store.skipped.items()}
-    skipped = dict(broken)
-    good = [position for position in range(len(samples)) if position not in store.skipped]
+    with accelerator.main_process_first():  # the others read the cache that the first has written
+        images = ImageCache(paths, round(CACHE_SCALE * image_size), cache_dir, quiet=not accelerator.is_main_process)
+    skipped = dict(images.skipped)
+    usable = images.readable(samples)
+    members = Counter(sample.style for sample in usable)
     for style in {sample.style for sample in samples}:
-        members = [position for position in good if samples[position].style == style]
-        if len(members) < 2:
-            skipped[str(Path(settings.data_dir) / style)] = f"style '{style}' has {len(members)} image; 2 are needed"
-            good = [position for position in good if position not in members]
+        if members[style] < 2:
+            skipped[str(Path(settings.data_dir) / style)] = f"style '{style}' has {members[style]} image; 2 are needed"
+    usable = [sample for sample in usable if members[sample.style] >= 2]
     if accelerator.is_main_process:
         report_skipped(skipped)
-    check_skip_rate(broken, len(samples), settings.max_skipped, settings.data_dir)
-    good_samples = [samples[position] for position in good]
-    train, val = split_samples(good_samples, settings.val_split, settings.val_styles, settings.seed)
+    check_skip_rate(images.skipped, len(samples), settings.max_skipped, settings.data_dir)
+    train, val = split_samples(usable, settings.val_split, settings.val_styles, settings.seed)
     if not train:
         raise ValueError(f"{settings.data_dir}: no image is left to train on; at least 2 styles of 2 images are needed")
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-
-    def subset(indices: list[int], augmentation: Augmentation | None) -> StyleDataset:
-        part = store.subset([good[index] for index in indices])
-        return StyleDataset([good_samples[index] for index in indices], part, image_size, shapes, augmentation)
-
-    return subset(train, augmentation), subset(val, None), skipped
+    train_set = StyleDataset(train, images, image_size, shapes, augmentation)
+    return train_set, StyleDataset(val, images, image_size, shapes), skipped
 
 
 def build_trainer(
@@ -248,7 +243,7 @@ def save_and_show(
         save_encoder(folder / f"model_epoch_{epoch + 1}.pth", encoder, **facts)
     plot_curves(folder / "training_curves.png", progress.history, curves(progress.history))
     if style is not None:
-        grid = neighbour_grid(val_set.store.__getitem__, style, val_set.style_ids)
+        grid = neighbour_grid(val_set.pixels, style, val_set.style_ids)
         run.writer.add_image("nearest neighbours", grid, progress.step, dataformats="HWC")
     shown = {
         "loss": "train/loss",
@@ -305,7 +300,7 @@ def finish(trainer: Trainer, val_set: StyleDataset, settings: Namespace, baselin
         style, _ = style_vectors(trainer.best_model.encoder, val_set, trainer.accelerator.device)
         results["validation"] = {"style encoder": score(style, val_set, per_style=True), **baselines}
         styles = [sample.style for sample in val_set.samples]
-        write_projector(run.writer, style, val_set.store.__getitem__, styles, progress.step)
+        write_projector(run.writer, style, val_set.pixels, styles, progress.step)
         print(f"\nvalidation, {len(val_set)} images, the last epoch's model:\n{format_table(results['validation'])}\n")
     write_json(folder / "results.json", results)
     run.writer.close()

@@ -174,13 +174,13 @@ class Pictures:
 
     def __init__(self, count: int, size: int, folder: Path):
         random = np.random.default_rng(0)
-        self.pixels = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-        self.paths = [folder / f"{index}.raw" for index in range(count)]
-        for path, pixels in zip(self.paths, self.pixels):
-            path.write_bytes(pixels.tobytes())
+        pixels = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+        self.pixels = {folder / str(index): pixels[index] for index in range(count)}
+        for path, noise in self.pixels.items():
+            path.write_bytes(noise.tobytes())
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.pixels[index]
+    def __getitem__(self, path: Path) -> np.ndarray:
+        return self.pixels[path]
 
 
 def timed(args: argparse.Namespace) -> dict[str, float]:
@@ -197,8 +197,10 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         pictures: Any = Pictures(len(samples), model.image_size, Path(folder))
         if args.way == "kept features":
-            pictures = keep_features(model, pictures, folder, device, args.batch_size, quiet=True)
-        dataset = VqaDataset(samples, pictures, model.image_size, model.prompts, model.styles)
+            pictures = keep_features(
+                model, pictures, list(pictures.pixels), folder, device, args.batch_size, quiet=True
+            )
+        dataset = VqaDataset(samples, pictures, model.image_size, model.prompts, model.styles, image_root=Path(folder))
         learner = GatedTrainingModel(model, WEIGHTS).to(device)
         optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], 1e-4, fused=True)
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from clip import config, train
 from clip.checkpoint import load_clip, save_clip
-from clip.dataset import PairDataset, find_pairs, split_pairs
+from clip.dataset import Pair, PairDataset, find_pairs, split_pairs
 from clip.embed import encode_pairs
 from clip.model import CLIPModel
 from clip.pretrained_weights import load_weights
@@ -75,13 +75,13 @@ def main() -> None:
     fields = read_settings(config, ["--demo"]).text_fields
     pairs, _ = find_pairs(args.data_dir, fields)
     learnt, held = split_pairs(pairs, 0.2, args.seed)
-    found = {"untrained": (evaluate(start, args, pairs, held), 0.0)}
-    found["ours"] = train_ours(args, folder, pairs, held)
-    found["open_clip"] = train_peer(args, folder, start, [pairs[index] for index in learnt], pairs, held)
+    found = {"untrained": (evaluate(start, args, held), 0.0)}
+    found["ours"] = train_ours(args, folder, held)
+    found["open_clip"] = train_peer(args, folder, start, learnt, held)
     report(args, found, len(learnt), len(held))
 
 
-def train_ours(args: argparse.Namespace, folder: Path, pairs: list, held: list[int]) -> tuple[dict, float]:
+def train_ours(args: argparse.Namespace, folder: Path, held: list[Pair]) -> tuple[dict, float]:
     clock = time.perf_counter()
     train.main(
         [
@@ -121,11 +121,11 @@ def train_ours(args: argparse.Namespace, folder: Path, pairs: list, held: list[i
     model, _ = load_clip(folder / "start.pth")
     weights = load_file(folder / "ours" / "last" / "model.safetensors")
     model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
-    return evaluate(model, args, pairs, held), minutes
+    return evaluate(model, args, held), minutes
 
 
 def train_peer(
-    args: argparse.Namespace, folder: Path, start: CLIPModel, learnt: list, pairs: list, held: list[int]
+    args: argparse.Namespace, folder: Path, start: CLIPModel, learnt: list[Pair], held: list[Pair]
 ) -> tuple[dict, float]:
     rows = ["filepath\ttitle", *(f"{pair.image}\t{text}" for pair in learnt for text in pair.texts)]
     (folder / "train.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -187,13 +187,12 @@ def train_peer(
     newest = max(folder.glob("peer_logs/*/checkpoints/epoch_*.pt"), key=lambda path: path.stat().st_mtime)
     model, _ = load_clip(folder / "start.pth")
     load_weights(model.network, newest)
-    return evaluate(model, args, pairs, held), minutes
+    return evaluate(model, args, held), minutes
 
 
-def evaluate(model: CLIPModel, args: argparse.Namespace, pairs: list, held: list[int]) -> dict:
-    chosen = [pairs[index] for index in held]
-    store = ImageCache([pair.image for pair in chosen], round(CACHE_SCALE * model.image_size), None, quiet=True)
-    vectors = encode_pairs(model, PairDataset(chosen, store, model.image_size, model.tokenizer), "cpu", quiet=True)
+def evaluate(model: CLIPModel, args: argparse.Namespace, held: list[Pair]) -> dict:
+    store = ImageCache([pair.image for pair in held], round(CACHE_SCALE * model.image_size), None, quiet=True)
+    vectors = encode_pairs(model, PairDataset(held, store, model.image_size, model.tokenizer), "cpu", quiet=True)
     words = same_words(vectors.texts)
     given = (vectors.image_vectors, vectors.text_vectors, vectors.image_of_text, words)
     rankings = rank_both_ways(*given)

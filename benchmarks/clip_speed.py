@@ -216,7 +216,7 @@ def loader_way(kind: str):
             if kind == "open_clip":
                 return transform(Image.open(jpegs[index]))
             if store:
-                pixels = store[index]
+                pixels = store[jpegs[index]]
             else:
                 pixels = np.asarray(fit_shorter_side(open_image(jpegs[index], at_least=at_least), scaled))
             return torch.tensor(augmentation(pixels, size, SampleKey(0, index))).permute(2, 0, 1)

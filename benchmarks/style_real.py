@@ -107,7 +107,7 @@ def main() -> None:
     styles = sorted({sample.style for sample in samples})
     results = {}
     if "contents" in args.only:
-        held = sorted({samples[index].name for index in split_samples(samples, 0.1)[1]})
+        held = sorted({sample.name for sample in split_samples(samples, 0.1)[1]})
         results["contents"] = train_and_evaluate(args, "contents", [], ["--names", *held])
         print(markdown("Unseen contents, known styles", results["contents"]))
     if "folds" in args.only:

@@ -64,28 +64,40 @@ def prepare_data(
     skipped, splits = dict(skipped), dict(splits)
     for name, samples in splits.items():
         paths = image_paths(samples, image_root(settings))
-        store = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache / "images", quiet=quiet)
-        broken = {paths[place]: reason for place, reason in store.skipped.items()}
+        images = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache / "images", quiet=quiet)
         splits[name] = []
         for one in samples:
-            path = image_root(settings) / one.image
-            if path in broken:
-                skipped[f"{name}:{one.number + 2}"] = broken[path]
+            path = str(image_root(settings) / one.image)
+            if path in images.skipped:
+                skipped[f"{name}:{one.number + 2}"] = images.skipped[path]
             else:
                 splits[name].append(one)
-        stores[name] = store.subset([place for place in range(len(paths)) if place not in store.skipped])
+        stores[name] = images
     if not quiet:
         report_skipped(skipped)
     check_skip_rate(skipped, total, settings.data_max_skipped, settings.data_root)
     if settings.training_cache_features:
         model.to(accelerator.device)
         stores = {
-            name: keep_features(model, store, cache / "features", accelerator.device, quiet=quiet)
-            for name, store in stores.items()
+            name: keep_features(
+                model,
+                images,
+                image_paths(splits[name], image_root(settings)),
+                cache / "features",
+                accelerator.device,
+                quiet=quiet,
+            )
+            for name, images in stores.items()
         }
     sets = {
         name: VqaDataset(
-            splits[name], stores[name], model.image_size, model.prompts, model.styles, settings.loss_style_where
+            splits[name],
+            stores[name],
+            model.image_size,
+            model.prompts,
+            model.styles,
+            settings.loss_style_where,
+            image_root(settings),
         )
         for name in splits
     }

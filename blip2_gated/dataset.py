@@ -142,23 +142,23 @@ def image_paths(samples: list[Sample], image_root: str | Path) -> list[Path]:
 class VqaDataset(Dataset):
     """dataset[index] or dataset[SampleKey(...)] -> one sample; `collate` pads a batch. `cut`: texts that were too long.
 
-    pictures: the images of image_paths(samples) in that order, as pixels or as features.
+    images: pixels or features by path, `image_root` / the sample's image.
     """
 
     def __init__(
         self,
         samples: list[Sample],
-        pictures: ImageCache | FeatureCache,
+        images: ImageCache | FeatureCache,
         image_size: int,
         prompts: PromptEncoder,
         styles: StyleVocabulary,
         style_where: str = "answers",
+        image_root: Path = Path(),
     ):
         if style_where not in ("answers", "all"):
             raise ValueError(f"--loss.style_where {style_where}: expected answers or all")
-        self.samples, self.pictures, self.image_size, self.prompts = samples, pictures, image_size, prompts
-        places = {name: place for place, name in enumerate(dict.fromkeys(sample.image for sample in samples))}
-        self.places = [places[sample.image] for sample in samples]
+        self.samples, self.images, self.image_size, self.prompts = samples, images, image_size, prompts
+        self.image_root = image_root
         self.encoded = [prompts.encode(sample.question, sample.answer) for sample in samples]
         self.cut = sum(one.cut for one in self.encoded)
         self.style_ids = [styles.numbers.get(sample.style, -1) for sample in samples]
@@ -169,13 +169,13 @@ class VqaDataset(Dataset):
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         index = key.index if isinstance(key, SampleKey) else key
-        place = self.places[index]
-        if isinstance(self.pictures, FeatureCache):
-            seen = dict(zip(("patches", "pooled"), self.pictures[place]))
+        source = self.images[self.image_root / self.samples[index].image]
+        if isinstance(self.images, FeatureCache):
+            inputs = dict(zip(("patches", "pooled"), source))
         else:
-            seen = {"image": squeeze(self.pictures[place], self.image_size)}
+            inputs = {"image": squeeze(source, self.image_size)}
         return {
-            **seen,
+            **inputs,
             "encoded": self.encoded[index],
             "style_ids": torch.tensor(self.style_ids[index]),
             "applies": torch.tensor(self.applies[index]),

@@ -24,9 +24,10 @@ VERSION = 1
 
 
 class FeatureCache:
-    """cache[index] -> patches (P, V), pooled (W,); fp16 tensors of their own."""
+    """cache[path] -> patches (P, V), pooled (W,) of an image; fp16 tensors of their own."""
 
-    def __init__(self, index: Path):
+    def __init__(self, index: Path, paths: list[Path]):
+        self.rows = {path: row for row, path in enumerate(paths)}
         shapes = json.loads(index.read_text())
         self.patches = np.memmap(index.with_suffix(".patches.bin"), np.float16, "r", shape=tuple(shapes["patches"]))
         self.pooled = None
@@ -36,14 +37,15 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self.patches)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
-        patches = torch.tensor(self.patches[index])
-        return (patches,) if self.pooled is None else (patches, torch.tensor(self.pooled[index]))
+    def __getitem__(self, path: Path) -> tuple[torch.Tensor, ...]:
+        patches = torch.tensor(self.patches[self.rows[path]])
+        return (patches,) if self.pooled is None else (patches, torch.tensor(self.pooled[self.rows[path]]))
 
 
 def keep_features(
     model: Blip2OPTGated,
-    store: ImageCache,
+    images: ImageCache,
+    paths: list[Path],
     cache_dir: str | Path,
     device: torch.device,
     batch_size: int = 32,
@@ -53,14 +55,14 @@ def keep_features(
     if model.trained == "all":
         raise ValueError("--training.cache_features: with --model.train all the vision tower learns; leave one out")
     cache_dir = Path(cache_dir)
-    index = cache_dir / f"{cache_key(model, store)}.json"
+    index = cache_dir / f"{cache_key(model, paths)}.json"
     if not index.is_file():  # written last: its presence says that the features are whole
         cache_dir.mkdir(parents=True, exist_ok=True)
-        _fill(model, store, index, device, batch_size, quiet)
-    return FeatureCache(index)
+        _fill(model, images, paths, index, device, batch_size, quiet)
+    return FeatureCache(index, paths)
 
 
-def cache_key(model: Blip2OPTGated, store: ImageCache) -> str:
+def cache_key(model: Blip2OPTGated, paths: list[Path]) -> str:
     efficientnet = model.efficientnet
     facts = {
         "version": VERSION,
@@ -70,16 +72,22 @@ def cache_key(model: Blip2OPTGated, store: ImageCache) -> str:
         "weights": _weights_digest(model.blip2.vision_model, efficientnet.backbone if efficientnet else None),
     }
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=12)
-    for path in store.paths:
+    for path in paths:
         digest.update(hashlib.blake2b(Path(path).read_bytes(), digest_size=12).digest())
     return digest.hexdigest()
 
 
 @torch.no_grad()
 def _fill(
-    model: Blip2OPTGated, store: ImageCache, index: Path, device: torch.device, batch_size: int, quiet: bool
+    model: Blip2OPTGated,
+    images: ImageCache,
+    paths: list[Path],
+    index: Path,
+    device: torch.device,
+    batch_size: int,
+    quiet: bool,
 ) -> None:
-    was_training, count = model.training, len(store.paths)
+    was_training, count = model.training, len(paths)
     model.eval()
     shapes: dict[str, list[int] | None] = {"patches": None, "pooled": None}
     with (
@@ -88,8 +96,8 @@ def _fill(
         tqdm(total=count, desc="features", unit="img", disable=quiet, leave=False) as bar,
     ):
         for start in range(0, count, batch_size):
-            images = [squeeze(store[place], model.image_size) for place in range(start, min(start + batch_size, count))]
-            found: Features = model.features(torch.stack(images).to(device))
+            batch = [squeeze(images[path], model.image_size) for path in paths[start : start + batch_size]]
+            found: Features = model.features(torch.stack(batch).to(device))
             for name, file, values in zip(shapes, (patches_file, pooled_file), found):
                 if values is None:
                     continue
@@ -98,7 +106,7 @@ def _fill(
                     raise ValueError(f"--training.cache_features: {name} beyond what fp16 holds; train without")
                 file.write(half.cpu().numpy().tobytes())
                 shapes[name] = [count, *half.shape[1:]]
-            bar.update(len(images))
+            bar.update(len(batch))
     model.train(was_training)
     with write_atomically(index) as file:
         file.write(json.dumps(shapes).encode())

@@ -181,8 +181,9 @@ def describe(sets: dict[str, VqaDataset], trainer: Trainer, run: Run) -> None:
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in model.parameters()) - learning
     train_set = sets["train"]
+    images = len({sample.image for sample in train_set.samples})
     print(
-        f"{len(train_set)} questions about {len(set(train_set.places))} images to train on, {len(sets['val'])} to "
+        f"{len(train_set)} questions about {images} images to train on, {len(sets['val'])} to "
         f"validate; {train_set.cut} texts longer than {model.prompts.max_tokens} tokens and cut\n"
         f"{learning / 1e6:.2f} million parameters learn, {frozen / 1e6:.2f} million stand still; "
         f"{trainer.steps_per_epoch} steps per epoch; logs in {run.log_folder}"

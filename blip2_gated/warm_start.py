@@ -22,14 +22,14 @@ def learn_to_see(
     model: Blip2OPTGated, dataset: VqaDataset, steps: int, batch_size: int, seed: int, quiet: bool = True
 ) -> tuple[float, float]:
     """Step 1 -> loss over words at the beginning and at the end."""
-    said: dict[int, list[str]] = {}
-    example = {place: index for index, place in enumerate(dataset.places)}  # a sample that shows the image
-    for sample, place in zip(dataset.samples, dataset.places):
-        said.setdefault(place, []).append(sample.answer)
-    places = sorted(said)
+    answers: dict[str, list[str]] = {}
+    example = {sample.image: index for index, sample in enumerate(dataset.samples)}  # a sample that shows the image
+    for sample in dataset.samples:
+        answers.setdefault(sample.image, []).append(sample.answer)
+    images = list(answers)
 
     def see(rows: torch.Tensor) -> torch.Tensor:
-        batch = dataset.collate([dataset[example[places[row]]] for row in rows.tolist()])
+        batch = dataset.collate([dataset[example[images[row]]] for row in rows.tolist()])
         return _image_tokens(model, batch).mean(1)
 
     learning = [one for name, one in model.named_parameters() if one.requires_grad and "language_model." not in name]
@@ -37,7 +37,7 @@ def learn_to_see(
     return pretrain_on_words(
         see,
         learning,
-        [" ".join(said[place]) for place in places],
+        [" ".join(answers[image]) for image in images],
         steps=steps,
         batch_size=batch_size,
         seed=seed,

@@ -33,8 +33,8 @@ def create_sample_dataset(
     return layouts.create_sample_dataset(root, num_samples, seed, layout="captions", size=size)
 
 
-def split_pairs(pairs: list[Pair], share: float, seed: int = 0) -> tuple[list[int], list[int]]:
-    """-> indices to train on, indices to validate on (`share` of the images).
+def split_pairs(pairs: list[Pair], share: float, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
+    """-> training pairs, validation pairs (`share` of the images).
 
     Images of one character, and images whose first words are equal, fall on the same side: what was learnt by heart
     must not count.
@@ -48,8 +48,8 @@ def split_pairs(pairs: list[Pair], share: float, seed: int = 0) -> tuple[list[in
     wanted = min(max(1, round(share * len(pairs))), len(pairs) - 1) if share else 0
     border = sorted(draws)[wanted] if wanted < len(pairs) else b"\xff" * 9
     return (
-        [index for index in range(len(pairs)) if draws[index] >= border],
-        [index for index in range(len(pairs)) if draws[index] < border],
+        [pair for pair, drawn in zip(pairs, draws) if drawn >= border],
+        [pair for pair, drawn in zip(pairs, draws) if drawn < border],
     )
 
 
@@ -63,12 +63,12 @@ class PairDataset(Dataset):
     def __init__(
         self,
         pairs: list[Pair],
-        store: ImageCache,
+        images: ImageCache,
         image_size: int,
         tokenizer: ClipTokenizer | HuggingFaceTokenizer,
         augmentation: Augmentation | None = None,
     ):
-        self.pairs, self.store, self.image_size, self.augmentation = pairs, store, image_size, augmentation
+        self.pairs, self.images, self.image_size, self.augmentation = pairs, images, image_size, augmentation
         self.pad_id = tokenizer.pad_id
         texts = list(dict.fromkeys(text for pair in pairs for text in pair.texts))
         tokens, self.cut_texts = tokenizer.encode(texts)
@@ -85,18 +85,18 @@ class PairDataset(Dataset):
     def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
         view = key if isinstance(key, SampleKey) else None
         index = view.index if view else key
-        texts = self.pairs[index].texts
+        texts, source = self.pairs[index].texts, self.images[self.pairs[index].image]
         text = texts[0]
         if view and self.augmentation:
             draw = np.random.default_rng([self.augmentation.seed, view.epoch, index, 1])
             text = texts[draw.integers(len(texts))]
             mirror = self.augmentation.flip_prob if not DIRECTIONS.search(text) else 0.0
-            pixels = replace(self.augmentation, flip_prob=mirror)(self.store[index], self.image_size, view)
+            pixels = replace(self.augmentation, flip_prob=mirror)(source, self.image_size, view)
         else:
-            pixels = square(self.store[index], self.image_size)
+            pixels = square(source, self.image_size)
         text_id = self.text_ids[text]
         return {
-            "image": torch.tensor(pixels).permute(2, 0, 1),  # a copy: the store is read-only
+            "image": torch.tensor(pixels).permute(2, 0, 1),  # a copy: the cache is read-only
             "tokens": torch.from_numpy(self.tokens[text_id]),
             "text_ids": torch.tensor(text_id),
             "group_ids": torch.tensor(self.group_ids[index]),

@@ -42,10 +42,10 @@ CLASSES = {
 
 
 class Images(NamedTuple):
-    """Pairs whose image can be read, and their pixels in the same order."""
+    """Pairs whose image can be read, and their pixels."""
 
     pairs: list[Pair]
-    store: ImageCache
+    pixels: ImageCache
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     vectors = encoded.image_vectors.to(device), encoded.text_vectors.to(device), encoded.image_of_text
     rankings = rank_both_ways(*vectors, text_ids)
     labels, fit_labels = ([class_of[pair.key] for pair in images.pairs] for images in (asked, to_fit))
-    fit_vectors = encode_store(model, to_fit.store, device, args.batch_size) if any(fit_labels) else None
+    fit_vectors = encode_whole(model, to_fit, device, args.batch_size) if any(fit_labels) else None
     report = {
         "weights": str(args.weights),
         "data_dir": str(args.data_dir),
@@ -155,7 +155,7 @@ def choose_images(
     else:  # as training did: what is broken goes first, then the rest is split
         asked, broken = readable(pairs, size)
         sides = split_pairs(asked.pairs, settings["val_split"], settings["seed"])
-        asked = subset(asked, draw(sides[args.split == "val"], args.limit))
+        asked = Images(draw(sides[args.split == "val"], args.limit), asked.pixels)
     if not asked.pairs:
         raise ValueError(f"{args.data_dir}: no image is left to ask about; {next(iter(broken.values()), '--split')}")
     to_fit, broken_too = readable(to_fit, size)
@@ -164,22 +164,17 @@ def choose_images(
 
 def readable(pairs: list[Pair], size: int) -> tuple[Images, dict[str, str]]:
     """Those whose image can be decoded, for a model of `size` pixels, {the others: why}."""
-    store = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * size), cache_dir=None, quiet=not pairs)
-    broken = {str(pairs[position].image): reason for position, reason in store.skipped.items()}
-    return subset(Images(pairs, store), [at for at in range(len(pairs)) if at not in store.skipped]), broken
+    pixels = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * size), cache_dir=None, quiet=not pairs)
+    return Images(pixels.readable(pairs), pixels), pixels.skipped
 
 
-def subset(images: Images, chosen: list[int]) -> Images:
-    return Images([images.pairs[position] for position in chosen], images.store.subset(chosen))
-
-
-def encode_store(model: CLIPModel, store: ImageCache, device: torch.device, batch_size: int) -> torch.Tensor:
-    """Every image, whole -> (N, D)."""
+def encode_whole(model: CLIPModel, images: Images, device: torch.device, batch_size: int) -> torch.Tensor:
+    """Every image, uncropped -> (N, D)."""
 
     def read(index: int) -> torch.Tensor:
-        return torch.tensor(square(store[index], model.image_size)).permute(2, 0, 1)
+        return torch.tensor(square(images.pixels[images.pairs[index].image], model.image_size)).permute(2, 0, 1)
 
-    return encode_images(model, read, len(store.paths), device, batch_size)
+    return encode_images(model, read, len(images.pairs), device, batch_size)
 
 
 def note_on(args: argparse.Namespace, settings: dict[str, Any]) -> str:

@@ -164,23 +164,17 @@ def build_datasets(
     is_main = accelerator.is_main_process
     paths = [pair.image for pair in pairs]
     cache_dir = settings.cache_dir if settings.cache_images else None
-    with accelerator.main_process_first():  # the others find the store that the first has written
-        store = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache_dir, quiet=not is_main)
+    with accelerator.main_process_first():  # the others read the cache that the first has written
+        images = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache_dir, quiet=not is_main)
     total = len(pairs) + len(skipped)
-    skipped = skipped | {str(paths[position]): reason for position, reason in store.skipped.items()}
+    skipped = skipped | images.skipped
     if is_main:
         report_skipped(skipped)
     check_skip_rate(skipped, total, settings.max_skipped, settings.data_dir)
-    good = [position for position in range(len(pairs)) if position not in store.skipped]
-    train, val = split_pairs([pairs[position] for position in good], settings.val_split, settings.seed)
+    train, val = split_pairs(images.readable(pairs), settings.val_split, settings.seed)
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-
-    def subset(indices: list[int], augmentation: Augmentation | None) -> PairDataset:
-        chosen = [good[index] for index in indices]
-        part = store.subset(chosen)
-        return PairDataset([pairs[at] for at in chosen], part, model.image_size, model.tokenizer, augmentation)
-
-    return subset(train, augmentation), subset(val, None), skipped
+    train_set = PairDataset(train, images, model.image_size, model.tokenizer, augmentation)
+    return train_set, PairDataset(val, images, model.image_size, model.tokenizer), skipped
 
 
 def build_trainer(

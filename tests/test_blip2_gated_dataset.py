@@ -118,9 +118,9 @@ def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
     model, _ = build("film")
     samples, _ = read_samples(table, tmp_path, "csv", COLUMNS)
     store = ImageCache([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
-    dataset = VqaDataset(samples, store, 32, model.prompts, model.styles)
+    dataset = VqaDataset(samples, store, 32, model.prompts, model.styles, image_root=tmp_path)
     assert dataset.applies == [True, False, True] and dataset.style_ids == [1, 0, 0]
-    assert VqaDataset(samples, store, 32, model.prompts, model.styles, "all").applies == [True, True, True]
+    assert VqaDataset(samples, store, 32, model.prompts, model.styles, "all", tmp_path).applies == [True, True, True]
     batch = dataset.collate([dataset[0], dataset[1]])
     assert batch["image"].shape == (2, 3, 32, 32) and batch["image"].dtype == torch.uint8
     assert not torch.equal(batch["image"][0], batch["image"][1])
@@ -133,7 +133,7 @@ def test_from_scratch_it_sees_first_and_then_reads(table, tmp_path):
     ends = []
     for _ in range(2):
         model, plain = build("film", trained="all")
-        dataset = VqaDataset(samples, store, 32, model.prompts, model.styles)
+        dataset = VqaDataset(samples, store, 32, model.prompts, model.styles, image_root=tmp_path)
         before, states = plain.state_dict(), []
         for learn in (learn_to_see, learn_to_read):
             first, last = learn(model, dataset, steps=30, batch_size=4, seed=0)
@@ -149,27 +149,28 @@ def test_from_scratch_it_sees_first_and_then_reads(table, tmp_path):
 
 def test_kept_features_are_the_towers_and_know_when_they_are_stale(tmp_path, table):
     model, _ = build("film")
-    store = ImageCache([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
-    cache = keep_features(model, store, tmp_path / "kept", torch.device("cpu"), quiet=True)
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    store = ImageCache(paths, 48, None, quiet=True)
+    cache = keep_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert isinstance(cache, FeatureCache) and len(cache) == 2
     images = torch.stack([model.prepare([tmp_path / "b.png"])[0]])
     features = model.features(images)
-    for kept, now in zip(cache[1], features):
+    for kept, now in zip(cache[paths[1]], features):
         assert kept.dtype == torch.float16
         torch.testing.assert_close(kept.float(), now[0], rtol=2e-3, atol=2e-3)
     files = sorted((tmp_path / "kept").iterdir())
-    keep_features(model, store, tmp_path / "kept", torch.device("cpu"), quiet=True)
+    keep_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert sorted((tmp_path / "kept").iterdir()) == files  # found, not made again
     with torch.no_grad():
         model.efficientnet.backbone.conv_stem.weight[0] += 1e-6
-    keep_features(model, store, tmp_path / "kept", torch.device("cpu"), quiet=True)
+    keep_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert len(list((tmp_path / "kept").iterdir())) == 2 * len(files)
     Image.new("RGB", (50, 40)).save(tmp_path / "b.png")
-    keep_features(model, store, tmp_path / "kept", torch.device("cpu"), quiet=True)
+    keep_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert len(list((tmp_path / "kept").iterdir())) == 3 * len(files)
     trained, _ = build("film", trained="all")
     with pytest.raises(ValueError, match="the vision tower learns"):
-        keep_features(trained, store, tmp_path / "kept", torch.device("cpu"), quiet=True)
+        keep_features(trained, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
 
 
 def test_the_efficientnet_sees_imagenet_statistics_at_its_own_size():

@@ -126,12 +126,12 @@ def test_batches_pad_and_flag_what_is_absent(style_data):
 def test_split_is_stratified_and_keeps_names_on_one_side(tmp_path):
     samples = find_samples(draw_styles(tmp_path / "d", styles=4, images=20, targets=False))
     train, val = split_samples(samples, 0.2)
-    assert sorted(train + val) == list(range(80)) and len(val) == 16
-    assert {samples[i].name for i in train}.isdisjoint(samples[i].name for i in val)
+    assert sorted(train + val, key=samples.index) == samples and len(val) == 16
+    assert {sample.name for sample in train}.isdisjoint(sample.name for sample in val)
     assert split_samples(samples, 0.2) == (train, val) != split_samples(samples, 0.2, seed=1)
     assert split_samples(samples, 0.0)[1] == []
     train, val = split_samples(samples, 0.2, ["style_2"])
-    assert {samples[i].style for i in val} == {"style_2"} and len(train) == 60
+    assert {sample.style for sample in val} == {"style_2"} and len(train) == 60
     with pytest.raises(ValueError, match="VAL_STYLES names 'x'; the data has style_0"):
         split_samples(samples, 0.2, ["x"])
 
@@ -139,7 +139,7 @@ def test_split_is_stratified_and_keeps_names_on_one_side(tmp_path):
 def test_split_leaves_small_styles_something_to_train_on(tmp_path):
     samples = find_samples(draw_styles(tmp_path / "d", styles=2, images=3, targets=False))
     train, val = split_samples(samples, 0.9)
-    assert len([i for i in train if samples[i].style == "style_0"]) == 2 and len(val) == 2
+    assert len([sample for sample in train if sample.style == "style_0"]) == 2 and len(val) == 2
 
 
 def test_batches_hold_p_styles_of_k_images_with_the_same_contents(style_data):

@@ -15,9 +15,9 @@ def test_every_real_image_is_read_and_split_by_content(real_data):
     samples = find_samples(real_data / "styles")
     store = ImageCache([sample.image for sample in samples], 48, None, quiet=True)
     assert len(samples) == 1800 and store.skipped == {}
-    train_indices, val_indices = split_samples(samples, 0.1)
-    names = [{samples[index].name for index in indices} for indices in (train_indices, val_indices)]
-    assert names[0].isdisjoint(names[1]) and len(val_indices) == 180
+    train, val = split_samples(samples, 0.1)
+    names = [{sample.name for sample in part} for part in (train, val)]
+    assert names[0].isdisjoint(names[1]) and len(val) == 180
 
 
 def test_a_few_steps_on_real_styles(real_data, tmp_path):

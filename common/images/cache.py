@@ -1,18 +1,18 @@
-"""Decoded images, kept: every file is read and checked once, then served as pixels from one memory-mapped file.
+"""Cache of decoded images: every file is read and checked once, then served as pixels from one memory-mapped file.
 
-paths -> decode in threads, shorter side to `size` -> <cache_dir>/<key>.bin (pixels), <key>.json (where each lies)
+paths -> decode in threads, shorter side to `size` -> <cache_dir>/<key>.bin (pixels), <key>.json (offset of each)
 
-Decoding is the usual loss of image training. The memory map is shared by all loader workers, processes and later
-runs through the operating system's page cache; the key holds each file's path, size and time, so a changed file
-makes a new store.
+Decoding usually limits the speed of image training. The memory map is shared by all loader workers, processes and
+later runs through the operating system's page cache; the key holds each file's path, size and time, so a changed file
+makes a new cache.
 """
 
-import copy
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,100 +20,99 @@ from tqdm import tqdm
 
 from common.images.io import open_image
 from common.images.webdataset import TarMember
-from common.text.files import write_atomically
+from common.text.files import write_atomically, write_json
 
-CACHE_SCALE = 1.5  # kept pixels per pixel of a model's input: a random crop then loses little sharpness
+Sample = TypeVar("Sample")  # anything with an `.image`
+CACHE_SCALE = 1.5  # cached pixels per pixel of a model's input: a random crop then loses little sharpness
 
 
 class ImageCache:
-    """store[index] -> (H, W, 3) uint8 with the shorter side at `size`; `skipped` says what could not be read."""
+    """cache[path] -> (H, W, 3) uint8 with the shorter side at `size`.
+
+    `skipped`: {path: reason} of the files that could not be read. Without a cache_dir files are checked now and decoded
+    again at every access.
+    """
 
     def __init__(
         self, paths: list[Path | TarMember], size: int, cache_dir: str | Path | None, threads: int = 4, quiet=False
     ):
-        self.paths, self.size = paths, size
+        self.size, self.threads, self.quiet = size, threads, quiet
         self.pixels: np.ndarray | None = None
-        self.places: list[tuple[int, int, int]] = []  # offset, height, width
+        self.entries: dict[Path | TarMember, tuple[int, int, int]] = {}  # offset in bytes, height, width
+        self.skipped: dict[str, str] = {}
         if cache_dir is None:
-            self.skipped = _check_all(paths, threads, quiet)
+            self._check(paths)
         else:
-            self._open(Path(cache_dir), threads, quiet)
+            self._open(paths, Path(cache_dir))
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, path: Path | TarMember) -> np.ndarray:
         if self.pixels is None:
-            return np.asarray(fit_shorter_side(open_image(self.paths[index], at_least=self.size), self.size))
-        offset, height, width = self.places[index]
+            return self._decode(path)
+        offset, height, width = self.entries[path]
         return self.pixels[offset : offset + height * width * 3].reshape(height, width, 3)
 
-    def subset(self, indices: list[int]) -> "ImageCache":
-        """The same pixels under new numbers 0 .. len(indices) - 1."""
-        part = copy.copy(self)
-        part.paths = [self.paths[index] for index in indices]
-        part.places = [self.places[index] for index in indices] if self.places else []
-        part.skipped = {}
-        return part
+    def readable(self, samples: Iterable[Sample]) -> list[Sample]:
+        """The samples whose `.image` could be read."""
+        return [sample for sample in samples if str(sample.image) not in self.skipped]
 
-    def _open(self, cache_dir: Path, threads: int, quiet: bool) -> None:
-        name = cache_dir / _key(self.paths, self.size)
+    def _decode(self, path: Path | TarMember) -> np.ndarray:
+        return np.asarray(fit_shorter_side(open_image(path, at_least=self.size), self.size))
+
+    def _open(self, paths: list[Path | TarMember], cache_dir: Path) -> None:
+        name = cache_dir / _key(paths, self.size)
         pixels, index = name.with_suffix(".bin"), name.with_suffix(".json")
-        if not index.is_file():  # written last: its presence says that the pixels are whole
+        if not index.is_file():  # written last: its presence says that the pixels are complete
             cache_dir.mkdir(parents=True, exist_ok=True)
-            self._fill(pixels, index, threads, quiet)
-        written = json.loads(index.read_text())
-        self.places = [tuple(place) for place in written["places"]]
-        self.skipped = {int(position): reason for position, reason in written["skipped"].items()}
+            self._fill(paths, pixels, index)
+        content = json.loads(index.read_text())
+        self.skipped = content["skipped"]
+        self.entries = {path: tuple(entry) for path, entry in zip(paths, content["entries"])}
         if pixels.stat().st_size:
             self.pixels = np.memmap(pixels, dtype=np.uint8, mode="r")
 
-    def _fill(self, pixels: Path, index: Path, threads: int, quiet: bool) -> None:
-        places, skipped, offset = [], {}, 0
+    def _fill(self, paths: list[Path | TarMember], pixels: Path, index: Path) -> None:
+        entries, skipped, offset = [], {}, 0
+        with write_atomically(pixels) as file:
+            for path, result in self._in_threads(self._decode, paths, "decoding"):
+                if isinstance(result, str):
+                    skipped[str(path)] = result
+                    entries.append((0, 0, 0))
+                    continue
+                file.write(result.tobytes())
+                entries.append((offset, *result.shape[:2]))
+                offset += result.nbytes
+        write_json(index, {"entries": entries, "skipped": skipped})
 
-        def decode(path: Path) -> np.ndarray | str:
+    def _check(self, paths: list[Path | TarMember]) -> None:
+        results = self._in_threads(open_image, paths, "checking")
+        self.skipped = {str(path): result for path, result in results if isinstance(result, str)}
+
+    def _in_threads(self, function: Callable, paths: list[Path | TarMember], label: str) -> Iterator[tuple]:
+        """(path, function(path), or why the file cannot be read) for each path, in order.
+
+        Pillow decodes outside Python's lock, so threads are enough.
+        """
+
+        def attempt(path: Path | TarMember) -> Any:
             try:
-                return np.asarray(fit_shorter_side(open_image(path, at_least=self.size), self.size))
+                return function(path)
             except (ValueError, OSError) as error:
                 return str(error)
 
-        with write_atomically(pixels) as file:
-            for position, result in enumerate(_in_threads(decode, self.paths, threads, "decoding", quiet)):
-                if isinstance(result, str):
-                    skipped[position] = result
-                    places.append((0, 0, 0))
-                    continue
-                file.write(result.tobytes())
-                places.append((offset, *result.shape[:2]))
-                offset += result.nbytes
-        with write_atomically(index) as file:
-            file.write(json.dumps({"places": places, "skipped": skipped}).encode())
-
-
-def _check_all(paths: list[Path], threads: int, quiet: bool) -> dict[int, str]:
-    def problem(path: Path) -> str:
-        try:
-            open_image(path)
-        except (ValueError, OSError) as error:
-            return str(error)
-        return ""
-
-    results = _in_threads(problem, paths, threads, "checking", quiet)
-    return {position: reason for position, reason in enumerate(results) if reason}
-
-
-def _in_threads(function, paths: list[Path], threads: int, what: str, quiet: bool) -> Iterable:
-    """function(path) for each path, in order; Pillow decodes outside Python's lock, so threads are enough."""
-    block = 64 * threads  # bounds what waits in memory
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(paths), desc=what, unit="img", disable=quiet, leave=False) as bar,
-    ):
-        for start in range(0, len(paths), block):
-            for result in pool.map(function, paths[start : start + block]):
-                bar.update()
-                yield result
+        block = 64 * self.threads  # limits the number of results that wait in memory
+        with (
+            ThreadPoolExecutor(self.threads) as pool,
+            tqdm(total=len(paths), desc=label, unit="img", disable=self.quiet, leave=False) as bar,
+        ):
+            for start in range(0, len(paths), block):
+                part = paths[start : start + block]
+                for path, result in zip(part, pool.map(attempt, part)):
+                    bar.update()
+                    yield path, result
 
 
 def fit_shorter_side(image: Image.Image, size: int) -> Image.Image:
-    """Scale so that the shorter side is `size` pixels; a smaller image is left as it is."""
+    """Scale so that the shorter side is `size` pixels; a smaller image is returned unchanged."""
     scale = size / min(image.size)
     if scale >= 1:
         return image
@@ -121,10 +120,10 @@ def fit_shorter_side(image: Image.Image, size: int) -> Image.Image:
 
 
 def _key(paths: list[Path], size: int) -> str:
-    digest = hashlib.blake2b(f"2 {size}".encode(), digest_size=12)
+    digest = hashlib.blake2b(f"3 {size}".encode(), digest_size=12)
     for path in paths:
-        file, place = (path.shard, path.offset) if isinstance(path, TarMember) else (path, 0)
+        file, offset = (path.shard, path.offset) if isinstance(path, TarMember) else (path, 0)
         stat = file.stat()
-        line = f"\0{file.resolve()}\0{place}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        line = f"\0{file.resolve()}\0{offset}\0{stat.st_size}\0{stat.st_mtime_ns}"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
