@@ -20,21 +20,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from clip.checkpoint import load_clip
-from common.models.onnx_export import open_session, random_images, write_onnx
+from common.models.onnx_export import OutputTuple, open_session, random_images, write_onnx
 from retrieval.encoders import kind_of
 from style_encoder import load_encoder
-from tools.export_clip import ImageTower
-from tools.export_style import PlainOutputs
+from tools.export_style import output_tuple
 
 
 def read_module(weights: str) -> tuple[torch.nn.Module, list[str], int, str]:
     """-> module, names of its outputs, pixels of its input, what it is called in the row."""
     if kind_of(weights) == "clip":
         model, _ = load_clip(weights)
-        return ImageTower(model), ["vectors"], model.image_size, "CLIP, image tower"
+        return OutputTuple(model, model.encode_image), ["vectors"], model.image_size, "CLIP, image tower"
     encoder, _ = load_encoder(weights, torch.device("cpu"))
-    plain = PlainOutputs(encoder)
-    return plain, plain.names, encoder.tower.image_size, f"style encoder, {encoder.build['model_name']}"
+    module, names = output_tuple(encoder)
+    return module, names, encoder.tower.image_size, f"style encoder, {encoder.build['model_name']}"
 
 
 def images_per_second(run: Callable[[], object], batch_size: int, seconds: float) -> float:

@@ -68,9 +68,9 @@ def test_onnx_gives_what_torch_gives(weights, exported, batch):
 
 def test_the_file_says_how_it_was_checked_and_nothing_of_this_machine(exported):
     folder, result = exported
-    facts = json.loads((folder / "preprocessing.json").read_text())
-    assert facts["differences"] == result["differences"] and set(facts["differences"]) == set(facts["outputs"])
-    assert 0 < max(facts["differences"].values()) < 1e-4
+    content = json.loads((folder / "preprocessing.json").read_text())
+    assert content["differences"] == result["differences"] and set(content["differences"]) == set(content["outputs"])
+    assert 0 < max(content["differences"].values()) < 1e-4
     written = (folder / "style_encoder.onnx").read_bytes()
     for place in (export_style.__file__, torch.__file__, str(folder)):
         assert place.rsplit("/", 1)[0].encode() not in written
@@ -94,8 +94,8 @@ def test_the_pages_example_needs_no_code_of_ours(weights, exported, size, tmp_pa
     assert np.array_equal(scope["pixels"][0], wanted.numpy())
     with torch.no_grad():
         np.testing.assert_allclose(scope["style"], encoder(wanted[None]).style.numpy(), atol=1e-5)
-    facts = scope["facts"]
-    assert facts["mean"] == [0.485, 0.456, 0.406] and facts["std"] == [0.229, 0.224, 0.225]
+    settings = scope["settings"]
+    assert settings["mean"] == [0.485, 0.456, 0.406] and settings["std"] == [0.229, 0.224, 0.225]
 
 
 def test_a_file_that_differs_is_not_written(weights, tmp_path, monkeypatch):

@@ -1,28 +1,27 @@
-"""A style encoder for use without this repository.
+"""Export of a style encoder for use without this repository.
 
     python tools/export_style.py --weights checkpoints/best.pth --output exported/style --format onnx
     python tools/export_style.py --weights checkpoints/best.pth --output exported/backbone --format timm
 
-onnx: style_encoder.onnx, image (B, 3, S, S) uint8 -> style (B, S) and what else it was trained to give, and
+onnx: style_encoder.onnx, image (B, 3, S, S) uint8 -> style (B, S) and the other outputs that it was trained for, and
 preprocessing.json, how a file becomes such an image. timm: the backbone alone, without the heads.
 """
 
-import argparse
-import json
 import sys
+from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from torch import nn
 
 from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.images.cache import CACHE_SCALE
-from common.models.onnx_export import in_words, random_images, write_onnx
-from common.models.timm_folder import write_timm_folder
+from common.models.backbone import write_timm_folder
+from common.models.onnx_export import OutputTuple, describe_differences, image_preprocessing, random_images, write_onnx
 from common.text.files import write_json
 from model import VisionStyleEncoder
 from style_encoder import load_encoder
@@ -30,73 +29,65 @@ from style_encoder import load_encoder
 OUTPUTS = ("style", "embed", "pooled", "mask_logits", "mask")
 
 
-class PlainOutputs(nn.Module):
-    """An encoder that gives its outputs as a tuple, those it has."""
+def output_tuple(encoder: VisionStyleEncoder) -> tuple[OutputTuple, list[str]]:
+    """-> the encoder with the outputs that it was trained for as a tuple, their names."""
+    build = encoder.build
+    present = {"embed": build["embed_width"], "pooled": build["pooled_width"]}
+    present |= dict.fromkeys(("mask_logits", "mask"), build["embed_width"] and build["predict_mask"])
+    names = [name for name in OUTPUTS if present.get(name, True)]
 
-    def __init__(self, encoder: VisionStyleEncoder):
-        super().__init__()
-        self.encoder = encoder
-        build = encoder.build
-        has = {"embed": build["embed_width"], "pooled": build["pooled_width"]}
-        has |= dict.fromkeys(("mask_logits", "mask"), build["embed_width"] and build["predict_mask"])
-        self.names = [name for name in OUTPUTS if has.get(name, True)]
+    def outputs(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        output = encoder(image)
+        return tuple(getattr(output, name) for name in names)
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        output = self.encoder(image)
-        return tuple(getattr(output, name) for name in self.names)
+    return OutputTuple(encoder, outputs), names
 
 
-def preprocessing(encoder: VisionStyleEncoder, names: list[str]) -> dict[str, Any]:
-    """What style_encoder.read_image does, in words that need no code of ours."""
-    tower, size = encoder.tower, encoder.tower.image_size
-    return {
-        "input": {"name": "image", "shape": ["batch", 3, size, size], "type": "uint8", "channels": "RGB"},
-        "resize": [
-            "decode upright (EXIF orientation applied), 8-bit RGB, transparency on white",
-            f"if the shorter side is above {round(CACHE_SCALE * size)} pixels: scale it to that, both sides rounded to "
-            "the nearest pixel, bicubic (Pillow's, with antialiasing)",
-            f"scale the largest centred square to {size} x {size} pixels, bicubic (likewise)",
-        ],
-        "size": size,
-        "shrink_shorter_side_to": round(CACHE_SCALE * size),
-        "interpolation": "bicubic",
-        "normalised_inside": True,
-        "mean": plain_numbers(tower.mean),
-        "std": plain_numbers(tower.std),
-        "outputs": names,
-    }
+def statistics(encoder: VisionStyleEncoder) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of the input as people write them: 0.485 and not 0.4850000143."""
+    tower = encoder.tower
+    mean, std = ([round(value, 6) for value in numbers.flatten().tolist()] for numbers in (tower.mean, tower.std))
+    return mean, std
 
 
-def plain_numbers(statistics: torch.Tensor) -> list[float]:
-    """(1, 3, 1, 1) float32 -> the three numbers as people write them, 0.485 and not 0.4850000143."""
-    return [round(value, 6) for value in statistics.flatten().tolist()]
+def preprocessing(encoder: VisionStyleEncoder) -> dict[str, Any]:
+    """style_encoder.read_image, described."""
+    size = encoder.tower.image_size
+    limit = round(CACHE_SCALE * size)
+    resize = [
+        f"if the shorter side is above {limit} pixels: scale it to that, both sides rounded to the nearest pixel, "
+        "bicubic (Pillow's, with antialiasing)",
+        f"scale the largest centred square to {size} x {size} pixels, bicubic (likewise)",
+    ]
+    return {**image_preprocessing(size, resize, *statistics(encoder)), "shrink_shorter_side_to": limit}
 
 
-def export_onnx(encoder: VisionStyleEncoder, folder: Path) -> dict[str, Any]:
-    plain, images = PlainOutputs(encoder), random_images(encoder.tower.image_size)
-    found = write_onnx(folder / "style_encoder.onnx", plain, images, "image", plain.names)
-    write_json(folder / "preprocessing.json", {**preprocessing(encoder, plain.names), "differences": found})
-    return found
+def export_onnx(encoder: VisionStyleEncoder, folder: Path) -> dict[str, float]:
+    module, names = output_tuple(encoder)
+    images = random_images(encoder.tower.image_size)
+    differences = write_onnx(folder / "style_encoder.onnx", module, images, "image", names)
+    content = {"image": preprocessing(encoder), "outputs": names, "differences": differences}
+    write_json(folder / "preprocessing.json", content)
+    return differences
 
 
-def main(argv: list[str]) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="tools/export_style.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--weights", required=True, help="a .pth that train.py wrote, a folder or a name on the Hub")
-    parser.add_argument("--output", required=True, type=Path, help="the folder to write")
-    parser.add_argument("--format", choices=("onnx", "timm"), default="onnx", help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
-    args = parser.parse_args(argv)
-    encoder, _ = load_encoder(args.weights, torch.device("cpu"))
-    result: dict[str, Any] = {"output": str(args.output), "format": args.format}
-    if args.format == "onnx":
-        result["differences"] = export_onnx(encoder, args.output)
-        text = f"{args.output}: style_encoder.onnx and preprocessing.json; {in_words(result['differences'])}"
+@tool
+def main(
+    *,
+    weights: str,  # a .pth that train.py wrote, a folder or a name on the Hub
+    output: Path,  # the folder to write
+    format: Literal["onnx", "timm"] = "onnx",  # default: onnx
+    json: bool = False,
+) -> dict[str, Any]:
+    encoder, _ = load_encoder(weights, torch.device("cpu"))
+    result: dict[str, Any] = {"output": str(output), "format": format}
+    if format == "onnx":
+        result["differences"] = export_onnx(encoder, output)
+        text = f"{output}: style_encoder.onnx and preprocessing.json; {describe_differences(result['differences'])}"
     else:
-        tower = encoder.tower
-        statistics = plain_numbers(tower.mean), plain_numbers(tower.std)
-        write_timm_folder(args.output, tower.backbone, tower.image_size, *statistics)
-        text = f'{args.output}: timm.create_model("local-dir:{args.output}", pretrained=True)'
-    print(json.dumps(result) if args.json else text)
+        write_timm_folder(output, encoder.tower.backbone, encoder.tower.image_size, *statistics(encoder))
+        text = f'{output}: timm.create_model("local-dir:{output}", pretrained=True)'
+    print(dumps(result) if json else text)
     return result
 
 

@@ -24,7 +24,7 @@ from transformers import AutoModel, GotOcr2ImageProcessor
 from transformers.utils import logging
 
 from common.cli.errors import run_script
-from common.models.timm_folder import write_timm_folder
+from common.models.backbone import write_timm_folder
 from common.text.files import write_atomically, write_json
 from vitp.key_mapping import Weights, vit_from_transformers, vit_to_timm
 from vitp.model import TIMM

@@ -1,11 +1,12 @@
-"""Any timm backbone as one kind of tower.
+"""Any timm backbone behind one interface.
 
 image (B, 3, H, W) -> patches (B, N, V), pooled (B, V), levels: feature maps (B, C, h, w) from shallow to deep
 
-The timm model is asked for what it is (prefix tokens, channel order, its own pooling, its own normalisation);
-nothing is guessed from its name.
+Prefix tokens, channel order, pooling and normalisation are read from the timm model, never guessed from its name.
 """
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from common.cli.settings import unknown_name
-from common.models.checkpoint_file import load_every_tensor
+from common.models.checkpoint_file import first_line, load_every_tensor
 
 
 class VisionFeatures(NamedTuple):
@@ -26,7 +27,7 @@ class VisionFeatures(NamedTuple):
 
 
 class VisionTower(nn.Module):
-    """A timm backbone without its classifier. Normalises inside, so no caller can do it wrongly.
+    """A timm backbone without its classifier. It normalises its input itself.
 
     pretrained: True (timm's weights, downloaded once), False, or a file of weights for this architecture.
     image_size: pixels of the square input; None keeps the backbone's own.
@@ -42,7 +43,7 @@ class VisionTower(nn.Module):
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        # Convolutions are a third faster so, on CPUs and on tensor cores; for transformers it changes nothing.
+        # Channels last makes convolutions a third faster, on CPUs and on tensor cores; transformers are unaffected.
         self.backbone = create_backbone(model_name, pretrained, image_size, drop_path_rate).to(
             memory_format=torch.channels_last
         )
@@ -59,7 +60,7 @@ class VisionTower(nn.Module):
 
         stages = len(self.backbone.feature_info)
         self.level_indices = sorted({round((i + 1) * stages / num_levels) - 1 for i in range(num_levels)})
-        with torch.no_grad():  # one look at a blank image tells every width
+        with torch.no_grad():  # a blank image gives every width
             self.eval()
             try:
                 features = self(torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8))
@@ -90,7 +91,7 @@ class VisionTower(nn.Module):
         return VisionFeatures(patches, pooled, levels, tuple(grid))
 
     def freeze(self, frozen: bool) -> None:
-        """Frozen: no gradient, and BatchNorm statistics and drop path stand still."""
+        """Frozen: no gradient, fixed BatchNorm statistics, no drop path."""
         self.frozen = frozen
         self.backbone.train(self.training and not frozen)
 
@@ -104,23 +105,22 @@ def create_backbone(
     model_name: str, pretrained: bool | str = False, image_size: int | None = None, drop_path_rate: float = 0.0
 ) -> nn.Module:
     """A timm model without its classifier. pretrained: True (timm's weights), False, or a file for this architecture;
-    image_size: pixels, where the model can be told."""
+    image_size: pixels, for models that can be built for another one."""
     architecture = model_name.split(".")[0]
     if not timm.is_model(architecture):
         raise ValueError(unknown_name(model_name, timm.list_models(), "timm model"))
-    arguments = {"num_classes": 0, "drop_path_rate": drop_path_rate} if drop_path_rate else {"num_classes": 0}
+    options = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:
-        backbone = timm.create_model(model_name, pretrained=pretrained is True, **arguments)
+        backbone = timm.create_model(model_name, pretrained=pretrained is True, num_classes=0, **options)
     except (OSError, RuntimeError) as error:
         if pretrained is not True:
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"{model_name}: its weights could not be had ({reason}); "
-            "connect to the internet once, or name a local file of them, or train without"
+            f"{model_name}: cannot download its weights ({first_line(error)}); connect to the internet once, give a "
+            "local file of weights, or train without them"
         ) from error
     if not hasattr(backbone, "forward_intermediates"):
-        raise ValueError(f"{model_name}: timm offers no intermediate features for it; choose another backbone")
+        raise ValueError(f"{model_name}: timm has no intermediate features for it; choose another backbone")
     if isinstance(pretrained, str):
         _load_local_weights(backbone, Path(pretrained))
     if image_size and hasattr(backbone, "set_input_size"):  # position tables are resampled here
@@ -132,25 +132,35 @@ def create_backbone(
 
 
 def _load_local_weights(backbone: nn.Module, path: Path) -> None:
-    """Strict but for the classifier, which num_classes=0 leaves out."""
+    """Strict except for the classifier, which a backbone does not have."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of weights")
     try:
         weights = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # each format raises its own kind
         raise ValueError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from error
-    if "_conv_stem.weight" in weights:
-        weights = _from_efficientnet_pytorch(weights, backbone)
+    if "_conv_stem.weight" in weights:  # efficientnet-pytorch: the same tensors in the same order, other names
+        tensors = [value for name, value in weights.items() if not name.startswith("_fc.")]
+        names = list(backbone.state_dict())
+        weights = dict(zip(names, tensors)) if len(names) == len(tensors) else weights
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    weights = {name: value for name, value in weights.items() if not (prefixes and name.startswith(prefixes))}
+    weights = {name: value for name, value in weights.items() if not name.startswith(prefixes)}
     load_every_tensor(backbone, weights, path, backbone.pretrained_cfg["architecture"])
 
 
-def _from_efficientnet_pytorch(weights: dict, backbone: nn.Module) -> dict:
-    """The names of the efficientnet-pytorch family -> timm's. Both list the same tensors in the same order."""
-    ours = list(backbone.state_dict())
-    theirs = [name for name in weights if not name.startswith("_fc.")]
-    if len(ours) != len(theirs):
-        return weights
-    return {name: weights[other] for name, other in zip(ours, theirs)}
+def write_timm_folder(
+    folder: str | Path, backbone: nn.Module, image_size: int, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """config.json and model.safetensors, from which timm builds the backbone:
+    timm.create_model("local-dir:FOLDER", pretrained=True), or "hf-hub:owner/name" once it is on the Hub."""
+    # safetensors needs contiguous memory, and convolutions are trained channels last.
+    contiguous = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
+    preprocessing = {
+        "input_size": (3, image_size, image_size),
+        "mean": tuple(mean),
+        "std": tuple(std),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,  # the whole of the scaled image's side
+    }
+    timm.models.save_for_hf(contiguous, str(folder), safe_serialization=True, data_config=preprocessing)

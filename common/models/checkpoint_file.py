@@ -19,10 +19,10 @@ from common.text.files import refuse_lfs_pointer, write_atomically
 FORMAT = 1
 
 
-def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[str, Any], **facts: Any) -> None:
-    """Write weights and everything needed to use them. `build` are the arguments of the model's class."""
+def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[str, Any], **metadata: Any) -> None:
+    """Write weights and everything needed to use them. `build`: the arguments of the model's class."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    content = {"format": FORMAT, "kind": kind, "build": build, **facts, "model_state_dict": weights}
+    content = {"format": FORMAT, "kind": kind, "build": build, **metadata, "model_state_dict": weights}
     with write_atomically(path) as file:
         try:
             torch.save(content, file)
@@ -41,7 +41,7 @@ def load_model_file(path: str | Path, kind: str) -> dict[str, Any]:
 
 
 def read_model_file(path: str | Path) -> dict[str, Any]:
-    """Read a file of save_model, of whatever kind."""
+    """Read a file of save_model, of any kind."""
     content = read_tensors(path)
     if not isinstance(content, dict) or "model_state_dict" not in content or "kind" not in content:
         raise ValueError(f"{path}: holds no checkpoint of this project; expected one that train.py wrote")
@@ -57,8 +57,8 @@ def check_kind(path: str | Path, content: dict[str, Any], kind: str) -> None:
 
 
 def load_every_tensor(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: str | Path, what: str) -> None:
-    """Every tensor of the module comes from `weights` and none is left over; else nothing is loaded, and the error says
-    which file is not weights of `what`."""
+    """load_state_dict that loads nothing unless names and shapes match exactly; the error names the file and `what` it
+    should hold the weights of."""
     expected = module.state_dict()
     wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
     wrong += [name for name in weights if name not in expected]
@@ -73,8 +73,8 @@ def load_every_tensor(module: torch.nn.Module, weights: dict[str, torch.Tensor],
 def weights_digest(weights: Mapping[str, torch.Tensor], sampled: bool = False) -> str:
     """24 hex digits that identify weights by name, shape and values.
 
-    Every bit counts. sampled: up to 1,024 evenly spaced values of each tensor, rounded to bf16, which is quick for large
-    models and gives the same digits in whichever floating-point format they were loaded.
+    Every bit counts. sampled: up to 1,024 evenly spaced values of each tensor, rounded to bf16, which is quick for
+    large models and gives the same digits in whichever floating-point format they were loaded.
     """
     digest = hashlib.blake2b(digest_size=12)
     for name, tensor in sorted(weights.items()):
@@ -96,16 +96,16 @@ def read_tensors(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported operand" not in str(error):  # it was read, and asks for a class or function to be called
+        if "Unsupported operand" not in str(error):  # a valid pickle that calls a class or function
             raise ValueError(
-                f"{path}: refused, it holds Python objects beside tensors, and loading those could run code; "
+                f"{path}: refused, it holds Python objects besides tensors, and loading those could run code; "
                 "save plain tensors with torch.save(tensor, path)"
             ) from None
-        # torch's own words advise to load it without the check.
+        # torch's own message recommends loading without the check.
         raise ValueError(f"{path}: cannot be read as a PyTorch file; it is broken, or of another kind") from None
-    except Exception as error:  # the unpickler meets broken bytes with whatever they lead to
-        raise ValueError(f"{path}: cannot be read as a PyTorch file ({_first_line(error)})") from None
+    except Exception as error:  # broken bytes make the unpickler raise any kind
+        raise ValueError(f"{path}: cannot be read as a PyTorch file ({first_line(error)})") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

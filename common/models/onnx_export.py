@@ -1,11 +1,12 @@
-"""A network as an ONNX file, which runs without PyTorch, and the proof that it computes the same.
+"""Networks as ONNX files, which run without PyTorch, each compared with PyTorch before it is written.
 
-module (B, ...) -> graph with a free batch size -> file.onnx -> onnxruntime, compared with torch for several batches
+module (B, ...) -> graph with a free batch size -> onnxruntime, compared with torch for several batches -> file.onnx
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,19 @@ REQUIREMENTS = "requirements-export.txt"
 TOLERANCE = 1e-4  # largest allowed difference from torch, as a share of an output's largest value
 BATCHES = (1, 2, 5)  # images or texts
 LIMIT = 2**31  # bytes that one ONNX file can hold
+DECODING = "decode upright (EXIF orientation applied), 8-bit RGB, transparency on white"
+
+
+class OutputTuple(nn.Module):
+    """A network whose forward is `function`, one of its methods, with the outputs as a tuple."""
+
+    def __init__(self, network: nn.Module, function: Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]):
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        output = self.function(value)
+        return output if isinstance(output, tuple) else (output,)
 
 
 def random_images(size: int) -> Callable[[int], torch.Tensor]:
@@ -30,26 +44,37 @@ def random_images(size: int) -> Callable[[int], torch.Tensor]:
     return images
 
 
-def check_onnx_is_here() -> None:
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"ONNX needs {', '.join(missing)}: pip install -r {REQUIREMENTS}")
+def image_preprocessing(size: int, resize: list[str], mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """How a file becomes the input `image` of a graph, for preprocessing.json. resize: the steps after decoding."""
+    return {
+        "name": "image",
+        "shape": ["batch", 3, size, size],
+        "type": "uint8",
+        "channels": "RGB",
+        "resize": [DECODING, *resize],
+        "size": size,
+        "interpolation": "bicubic",
+        "normalised_inside": True,
+        "mean": list(mean),
+        "std": list(std),
+    }
 
 
 def write_onnx(
     path: Path, module: nn.Module, make_input: Callable[[int], torch.Tensor], input_name: str, output_names: list[str]
 ) -> dict[str, float]:
-    """Write `module` (one input, a tuple of outputs) and compare the file with it -> the largest difference of each
-    output, as a share of its largest value. Above TOLERANCE, a ValueError, and no file.
+    """Write `module` (one input, a tuple of outputs) and return the differences from PyTorch, see `compare_outputs`.
+    Above TOLERANCE, a ValueError, and no file.
 
     make_input(batch) -> an input of that many rows.
     """
-    check_onnx_is_here()
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        raise ValueError(f"ONNX needs {', '.join(missing)}: pip install -r {REQUIREMENTS}")
     module = module.eval()
     if sum(weight.nbytes for weight in module.state_dict().values()) >= LIMIT:
         raise ValueError(f"{path}: an ONNX file holds 2 GiB at most, and these weights are larger")
     shapes = ({0: Dim("batch")},)
-    # Traced here rather than by torch.onnx: that one goes on with a fixed batch size where a free one fails.
+    # torch.onnx.export, given a module, silently falls back to a fixed batch size; torch.export raises instead.
     with torch.no_grad():
         traced = torch.export.export(module, (make_input(2),), dynamic_shapes=shapes)
         program = torch.onnx.export(
@@ -65,35 +90,34 @@ def write_onnx(
     for part in (program.model, graph, *graph, *graph.initializers.values()):  # holds paths of this machine
         part.metadata_props.clear()
     serialised = program.model_proto.SerializeToString()
-    differences = compare(serialised, module, make_input, input_name, output_names)
-    wrong = {name: value for name, value in differences.items() if not value <= TOLERANCE}
-    if wrong:
-        raise ValueError(f"{path}: not written, it would differ from PyTorch by {wrong} (at most {TOLERANCE})")
+    differences = compare_outputs(serialised, module, make_input, input_name, output_names)
+    excessive = {name: value for name, value in differences.items() if not value <= TOLERANCE}
+    if excessive:
+        raise ValueError(f"{path}: not written, it would differ from PyTorch by {excessive} (at most {TOLERANCE})")
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as file:
         file.write(serialised)
     return differences
 
 
-def in_words(differences: dict[str, float]) -> str:
-    """What write_onnx found, for people."""
+def describe_differences(differences: dict[str, float]) -> str:
     return f"largest difference from PyTorch, as a share of the largest value (at most {TOLERANCE}): " + ", ".join(
         f"{name} {value:.1e}" for name, value in differences.items()
     )
 
 
 @torch.no_grad()
-def compare(
+def compare_outputs(
     onnx: bytes | str, module: nn.Module, make_input: Callable[[int], torch.Tensor], input_name: str, names: list[str]
 ) -> dict[str, float]:
     """-> for each output, the largest |onnxruntime - torch| over BATCHES, divided by the largest |torch|."""
     session = open_session(onnx)
     largest = dict.fromkeys(names, 0.0)
     for batch in BATCHES:
-        given = make_input(batch)
-        for name, found, wanted in zip(names, session.run(names, {input_name: given.numpy()}), module(given)):
-            wanted = wanted.double().numpy()
-            largest[name] = max(largest[name], float(np.abs(found - wanted).max() / np.abs(wanted).max()))
+        value = make_input(batch)
+        for name, output, tensor in zip(names, session.run(names, {input_name: value.numpy()}), module(value)):
+            expected = tensor.double().numpy()
+            largest[name] = max(largest[name], float(np.abs(output - expected).max() / np.abs(expected).max()))
     return largest
 
 
