@@ -1,7 +1,7 @@
-"""Hugging Face's Trainer that outlives bad batches and bad disks: what ViTP's and LLaVA's trainers share.
+"""Hugging Face's Trainer with fault tolerance, length grouping and this repository's logs: shared by ViTP and LLaVA.
 
-a step whose loss or gradient is not finite is skipped, counted and logged (common/training/nonfinite.py)
-checkpoint-N/ gets checksums.json, by which latest_valid_checkpoint (common/training/resume_state.py) knows a broken one
+optimizer steps with a non-finite loss or gradient are skipped, counted and logged (common/training/nonfinite.py)
+checkpoint-N/ gets checksums.json, by which latest_valid_checkpoint (common/training/resume_state.py) detects damage
 """
 
 import math
@@ -12,26 +12,49 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
-from common.training.length_sampler import SetEpochCallback
+from common.training.length_sampler import LengthGroupedSampler, SetEpochCallback
 from common.training.nonfinite import NonFiniteGuard, nonfinite_part
-from common.training.resume_state import atomic_save, write_checksums
+from common.training.resume_state import atomic_save, latest_valid_checkpoint, validate_state, write_checksums
+from common.training.run import Run
 
 FILES = "files"  # key of a batch's file names, taken off before the model sees it
 
 
 class FaultTolerantTrainer(Trainer):
-    """max_nonfinite_steps: in a row, that end the run. file_of: an item of the data set -> what to call it in messages."""
+    """max_nonfinite_steps: consecutive ones that end the run. file_of: an item of the dataset -> its name in messages.
 
-    def __init__(self, *arguments, max_nonfinite_steps: int = 5, file_of: Callable[[Any], str], **named):
+    group_by_length: steps of samples of similar length, by lengths() of the training set (0 or None: not known).
+    run: the open record of the run on the main process; None elsewhere.
+    """
+
+    def __init__(
+        self,
+        *arguments,
+        file_of: Callable[[Any], str],
+        max_nonfinite_steps: int = 5,
+        group_by_length: bool = False,
+        run: Run | None = None,
+        **named,
+    ):
         super().__init__(*arguments, **named)
+        self.group_by_length = group_by_length
+        if run is not None:
+            self.add_callback(RunLog(run))
         self.data_collator = _Named(self.data_collator, file_of)
         self.max_nonfinite_steps = max_nonfinite_steps
         self.add_callback(SetEpochCallback())
         self.nonfinite_guard: NonFiniteGuard | None = None
         self.step_files: list[str] = []  # of the step that is under way, on this process
         self.step_loss: torch.Tensor | None = None  # sum over its batches
+
+    def _get_train_sampler(self, train_dataset=None):
+        if not self.group_by_length:
+            return super()._get_train_sampler(train_dataset)
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler([length or 0 for length in dataset.lengths()], together, self.args.seed)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         files = inputs.pop(FILES, [])
@@ -93,6 +116,47 @@ class FaultTolerantTrainer(Trainer):
             self.accelerator.wait_for_everyone()  # every process has written its random state
             if self.args.should_save:
                 write_checksums(folder)
+
+
+class RunLog(TrainerCallback):
+    """Trainer's entries into the run's log.jsonl and TensorBoard."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def on_train_begin(self, args, state, control, **_) -> None:
+        self.run.start_logging(state.global_step)
+
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
+        if numbers:
+            self.run.log(state.global_step, {_scalar_name(name): value for name, value in numbers.items()})
+
+    def on_train_end(self, args, state, control, **_) -> None:
+        self.run.writer.flush()
+
+    on_evaluate = on_train_end
+
+
+def find_resume_checkpoint(output_dir: str | Path, requested: str | None) -> Path | None:
+    """requested: --resume_from_checkpoint: true for the newest valid checkpoint of output_dir, false, or a folder."""
+    choice = str(requested or False).lower()
+    if choice in ("false", "no", "0"):
+        return None
+    if choice in ("true", "yes", "1"):
+        newest = latest_valid_checkpoint(output_dir)
+        if newest is None:
+            raise FileNotFoundError(
+                f"{output_dir}: no valid checkpoint-N to resume from; start without --resume_from_checkpoint"
+            )
+        return newest
+    if reason := validate_state(Path(requested), "trainer_state.json"):
+        raise ValueError(f"{requested}: not a valid checkpoint, {reason} (--resume_from_checkpoint)")
+    return Path(requested)
+
+
+def _scalar_name(name: str) -> str:
+    return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name.removeprefix('train_')}"
 
 
 @dataclass(frozen=True)

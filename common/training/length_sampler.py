@@ -36,11 +36,13 @@ class LengthGroupedSampler(Sampler):
 
 
 class SetEpochCallback(TrainerCallback):
-    """Tells the sampler the epoch; accelerate does not find one that stands under a batch sampler."""
+    """Passes the epoch on to sampler and dataset; accelerate does not reach those below a batch sampler."""
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **_) -> None:
-        sampler = train_dataloader.batch_sampler
+        epoch, sampler = int(state.epoch or 0), train_dataloader.batch_sampler
+        if hasattr(train_dataloader.dataset, "set_epoch"):
+            train_dataloader.dataset.set_epoch(epoch)
         while sampler is not None:
             if isinstance(sampler, LengthGroupedSampler):
-                sampler.epoch = int(state.epoch or 0)
+                sampler.epoch = epoch
             sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)

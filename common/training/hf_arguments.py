@@ -1,0 +1,56 @@
+"""Command lines of scripts that train by Hugging Face's Trainer.
+
+dataclasses, among them TrainingArguments -> flags -> one instance of each dataclass
+
+    later wins: the dataclasses < defaults of the script < --config FILE.json < flags
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from transformers import HfArgumentParser
+
+from common.cli.settings import unknown_name
+from common.text.json_text import parse_json
+
+
+class TrainerParser(HfArgumentParser):
+    """HfArgumentParser whose errors are ValueErrors of one line, unknown flags with the nearest that exist."""
+
+    def __init__(self, dataclass_types: Iterable[type], description: str = ""):
+        super().__init__(dataclass_types, prog="train.py", description=description, allow_abbrev=False)
+        self.add_argument("--config", type=Path, help="JSON file of settings by name; flags win")
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+    def parse(self, argv: list[str], **defaults: Any) -> list[Any]:
+        """-> one instance of each dataclass. `defaults` replace those of the dataclasses."""
+        self.set_defaults(**defaults)
+        namespace, unknown = self.parse_known_args(argv)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            flags = [option for option in self._option_string_actions if option.startswith("--")]
+            raise ValueError(unknown_name(flag, flags, "flag") if flag.startswith("--") else f"'{flag}' stands alone")
+        if namespace.config:
+            self.set_defaults(**_read_config(namespace.config, sorted(vars(namespace))))
+        try:
+            return list(self.parse_args_into_dataclasses(argv, look_for_args_file=False)[:-1])  # without --config
+        except ImportError as error:  # of an engine that is not installed
+            raise ValueError(f"{' '.join(str(error).split())}; needed for --deepspeed {namespace.deepspeed}") from None
+
+
+def _read_config(path: Path, known: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (--config)")
+    try:
+        values = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected names and values, found {type(values).__name__}")
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{path}: {unknown_name(name, known, 'setting')}")
+    return values
