@@ -3,6 +3,7 @@
 The second is not.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,17 @@ import pytest
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from common.cli.tool_parser import tool
+
+
+@dataclass(frozen=True)
+class Options:
+    lambda_: ClosedUnitInterval = 0.3  # share of the distance
+    flip: bool = False  # mirrored too
+
+
+@tool
+def search(image: Path, *, options: Options, top_k: PositiveInt = 5) -> tuple:
+    return image, options, top_k
 
 
 @tool
@@ -63,3 +75,13 @@ def test_help_is_the_docstring_and_the_comments(capsys):
     assert stopped.value.code == 0 and "usage: test_tool_parser.py" in shown
     assert "Sample tool" in shown and "The second" not in shown
     assert "100 % of it" in shown and "权重 # with a hash" in shown and "名字" in shown and "print JSON" in shown
+
+
+def test_fields_of_a_dataclass_are_flags(capsys):
+    assert search(["a.png", "--lambda", "0.5", "--flip"]) == (Path("a.png"), Options(0.5, True), 5)
+    assert search(["a.png", "--top_k", "2"]) == (Path("a.png"), Options(), 2)
+    with pytest.raises(ValueError, match="--lambda"):
+        search(["a.png", "--lambda", "2"])
+    with pytest.raises(SystemExit):
+        search(["--help"])
+    assert "share of the distance" in capsys.readouterr().out

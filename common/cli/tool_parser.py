@@ -9,6 +9,7 @@ def main(
     top_k: PositiveInt = 5,                 the annotation is the rule: jsonargparse.typing has numbers with limits
     format: Literal["onnx", "timm"] = "onnx",
     queries: list[str] = (),                one or more words
+    options: Options,                       a dataclass: each of its fields is a flag
     json: bool = False,                     a switch
 )
 
@@ -17,6 +18,7 @@ The decorated main(argv) parses and calls. Flags cannot be abbreviated; whatever
 
 import argparse
 import ast
+import dataclasses
 import functools
 import inspect
 import sys
@@ -56,7 +58,10 @@ def tool(function: Callable[..., Result]) -> Callable[[list[str]], Result]:
 
     @functools.wraps(function)
     def main(argv: list[str]) -> Result:
-        return function(**vars(make_parser(function).parse_args(argv)))
+        values = vars(make_parser(function).parse_args(argv))
+        for name, group in _dataclasses(function).items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        return function(**values)
 
     return main
 
@@ -67,12 +72,25 @@ def make_parser(function: Callable[..., Any]) -> ToolParser:
     parser = ToolParser(
         prog=Path(inspect.getfile(function)).name, description=_summary(module.__doc__), allow_abbrev=False
     )
-    comments, hints = _comments(function), typing.get_type_hints(function)
-    for name, parameter in inspect.signature(function).parameters.items():
-        flag = f"--{name}" if parameter.kind is parameter.KEYWORD_ONLY else name
-        text = comments.get(name) or SHARED_HELP.get(name, "")
-        parser.add_argument(flag, help=text.replace("%", "%%"), **_rule(hints[name], parameter, flag))
+    groups = _dataclasses(function)
+    for definition in (function, *groups.values()):
+        comments, hints = _comments(definition), typing.get_type_hints(definition)
+        for name, parameter in inspect.signature(definition).parameters.items():
+            if name in groups:
+                continue
+            text = (comments.get(name) or SHARED_HELP.get(name, "")).replace("%", "%%")
+            if definition is function and parameter.kind is not parameter.KEYWORD_ONLY:
+                parser.add_argument(name, help=text, **_rule(hints[name], parameter, name))
+            else:  # lambda_, since lambda is a word of Python, is --lambda
+                flag = f"--{name.rstrip('_')}"
+                parser.add_argument(flag, dest=name, help=text, **_rule(hints[name], parameter, flag))
     return parser
+
+
+def _dataclasses(function: Callable[..., Any]) -> dict[str, type]:
+    """The parameters of `function` whose fields are flags, and their classes."""
+    hints, names = typing.get_type_hints(function), inspect.signature(function).parameters
+    return {name: hints[name] for name in names if dataclasses.is_dataclass(hints[name])}
 
 
 def _rule(hint: Any, parameter: inspect.Parameter, flag: str) -> dict[str, Any]:
@@ -109,10 +127,14 @@ def _checked(hint: Callable[[str], Any]) -> Callable[[str], Any]:
     return convert
 
 
-def _comments(function: Callable[..., Any]) -> dict[str, str]:
-    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
-    arguments = ast.parse("\n".join(lines)).body[0].args
-    return {node.arg: trailing_comment(lines, node) for node in (*arguments.args, *arguments.kwonlyargs)}
+def _comments(definition: Callable[..., Any]) -> dict[str, str]:
+    """The comment behind each parameter of a function, or behind each field of a dataclass."""
+    lines = textwrap.dedent(inspect.getsource(definition)).splitlines()
+    node = ast.parse("\n".join(lines)).body[0]
+    if isinstance(node, ast.ClassDef):
+        fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
+        return {field.target.id: trailing_comment(lines, field) for field in fields}
+    return {arg.arg: trailing_comment(lines, arg) for arg in (*node.args.args, *node.args.kwonlyargs)}
 
 
 def _summary(docstring: str | None) -> str:
