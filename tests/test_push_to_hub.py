@@ -6,7 +6,6 @@ import re
 import pytest
 import torch
 import yaml
-from test_blip2_gated_train import tiny_blip2, vqa_data  # noqa: F401
 from transformers import CLIPModel as TransformersCLIP
 
 from blip2_gated.checkpoint import build_gated, load_gated, make_recipe, save_gated
@@ -15,7 +14,7 @@ from clip.model import CLIPModel
 from common.cli.settings import read_settings
 from common.models import hub
 from common.models.checkpoint_file import load_model_file
-from common.models.hub import files_to_upload, is_place, without_places
+from common.models.hub import files_to_upload, is_local_path, without_local_paths
 from common.models.model_folder import is_hub_name, load_model
 from retrieval.encoders import open_encoder
 from style_encoder import load_encoder
@@ -72,7 +71,12 @@ def assert_names_no_place(files, *places):
 def test_a_style_encoder_comes_back_to_the_bit(trained, tmp_path, uploads):
     weights, data = trained
     result = push_to_hub.main([weights, "--output", str(tmp_path / "hub")])
-    assert uploads == [] and result["files"] == ["README.md", "config.json", "facts.safetensors", "model.safetensors"]
+    assert uploads == [] and result["files"] == [
+        "README.md",
+        "config.json",
+        "metadata.safetensors",
+        "model.safetensors",
+    ]
     before, after = load_model_file(weights, "style encoder"), load_model(tmp_path / "hub", "style encoder")
     settings = before.pop("settings"), after.pop("settings")
     assert same(before, after) and before["validation"]["bank"].ndim == 2
@@ -90,7 +94,7 @@ def test_what_is_uploaded(trained, tmp_path, uploads):
     push_to_hub.main([weights, "--name", "me/style", "--license", "mit", "--private"])
     made, sent = uploads
     assert made == {"name": "me/style", "private": True, "exist_ok": True} and sent["name"] == "me/style"
-    assert list(sent["files"]) == ["README.md", "config.json", "facts.safetensors", "model.safetensors"]
+    assert list(sent["files"]) == ["README.md", "config.json", "metadata.safetensors", "model.safetensors"]
     assert_names_no_place(sent["files"], data.parent, tmp_path)
     card = sent["files"]["README.md"].decode()
     assert front(card)["license"] == "mit" and 'load_encoder("me/style"' in card and card.count("\n# style\n") == 1
@@ -103,12 +107,12 @@ def test_a_card_that_was_edited_goes_up_as_it_is(trained, tmp_path, uploads, cap
     push_to_hub.main([str(tmp_path / "hub"), "--name", "me/style"])
     files = uploads[-1]["files"]
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "hub").iterdir()}
-    assert b"Drawn by hand." in files["README.md"] and "no licence" not in capsys.readouterr().out
+    assert b"Drawn by hand." in files["README.md"] and "licence" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="has a card already"):
         push_to_hub.main([str(tmp_path / "hub"), "--name", "me/style", "--license", "mit"])
     card.unlink()
     push_to_hub.main([str(tmp_path / "hub"), "--name", "me/style"])
-    assert "## Measured" in uploads[-1]["files"]["README.md"].decode()
+    assert "## Results" in uploads[-1]["files"]["README.md"].decode()
 
 
 def test_the_card_holds_the_runs_figures_and_no_others(trained, tmp_path, capsys):
@@ -117,7 +121,7 @@ def test_the_card_holds_the_runs_figures_and_no_others(trained, tmp_path, capsys
     card = (tmp_path / "hub" / "README.md").read_text()
     content = load_model_file(weights, "style encoder")
     head = front(card)
-    assert "license" not in head and "no licence is named" in capsys.readouterr().out
+    assert "license" not in head and "no licence" in capsys.readouterr().out
     assert head["library_name"] == "vision-wrapper" and head["pipeline_tag"] == "image-feature-extraction"
     wanted = {name[4:]: value for name, value in content["metrics"].items() if name.startswith("val/")}
     assert set(head["metrics"]) == set(wanted) and "style_auc" in wanted
@@ -135,7 +139,7 @@ def test_what_a_run_does_not_have_is_left_out(tmp_path):
     push_to_hub.main([str(tmp_path / "bare.pth"), "--output", str(tmp_path / "hub")])
     card = (tmp_path / "hub" / "README.md").read_text()
     assert "metrics" not in front(card) and "base_model" not in front(card)
-    for word in ("Measured", "Training", "The run", "None", "nan"):
+    for word in ("Results", "Training", "The run", "None", "nan"):
         assert word not in card
     again, facts = load_clip(tmp_path / "hub")
     assert same(dict(model.state_dict()), dict(again.state_dict())) and same(facts["build"]["facts"], model.facts)
@@ -153,7 +157,7 @@ def test_clips_that_transformers_does_not_have(tmp_path):
     assert torch.equal(again.network.logit_bias, model.network.logit_bias)
 
 
-def test_blip2_gated_names_what_it_was_made_from(tiny_blip2, tmp_path, uploads):  # noqa: F811
+def test_blip2_gated_names_what_it_was_made_from(tiny_blip2, tmp_path, uploads):
     from blip2_gated import config
 
     settings = read_settings(
@@ -174,7 +178,7 @@ def test_blip2_gated_names_what_it_was_made_from(tiny_blip2, tmp_path, uploads):
     recipe = make_recipe(settings, ["oil", "ink"], ["Question: a Answer: oil\n"], ["oil"])
     torch.manual_seed(0)
     save_gated(tmp_path / "best.pt", build_gated(recipe), recipe, settings=vars(settings), metrics={"val/main": 1.5})
-    with pytest.raises(ValueError, match=f"build: blip2: source is {tiny_blip2}, a place .* --called {tiny_blip2}="):
+    with pytest.raises(ValueError, match=f"build: blip2: source is {tiny_blip2}, a path .* --hub_id {tiny_blip2}="):
         push_to_hub.main([str(tmp_path / "best.pt"), "--name", "me/gated"])
     assert uploads == []
     push_to_hub.main(
@@ -182,7 +186,7 @@ def test_blip2_gated_names_what_it_was_made_from(tiny_blip2, tmp_path, uploads):
             str(tmp_path / "best.pt"),
             "--name",
             "me/gated",
-            "--called",
+            "--hub_id",
             f"{tiny_blip2}=some/opt",
             "--output",
             str(tmp_path / "hub"),
@@ -280,9 +284,9 @@ def test_an_adapter_must_say_whose_it_is(tmp_path, uploads):
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/models/llava", "r": 8}))
     (folder / "trained_on.json").write_text(json.dumps({"model_id": "/models/llava", "fingerprint": "ab"}))
-    with pytest.raises(ValueError, match="adapter_config.json: base_model_name_or_path is /models/llava, a place"):
+    with pytest.raises(ValueError, match="adapter_config.json: base_model_name_or_path is /models/llava, a path"):
         push_to_hub.main([str(folder), "--name", "me/lora"])
-    push_to_hub.main([str(folder), "--name", "me/lora", "--called", "/models/llava=llava-hf/llava-1.5-7b-hf"])
+    push_to_hub.main([str(folder), "--name", "me/lora", "--hub_id", "/models/llava=llava-hf/llava-1.5-7b-hf"])
     files = uploads[-1]["files"]
     assert set(files) == {"README.md", "adapter_config.json", "adapter_model.safetensors", "trained_on.json"}
     assert json.loads(files["trained_on.json"])["model_id"] == "llava-hf/llava-1.5-7b-hf"
@@ -291,7 +295,7 @@ def test_an_adapter_must_say_whose_it_is(tmp_path, uploads):
 
 
 @pytest.mark.parametrize(
-    "text, place",
+    "text, local",
     [
         ("/home/me/a", True),
         ("~/a", True),
@@ -307,8 +311,8 @@ def test_an_adapter_must_say_whose_it_is(tmp_path, uploads):
         ("</s>", False),
     ],
 )
-def test_what_a_place_is(text, place):
-    assert is_place(text) == place
+def test_local_paths(text, local):
+    assert is_local_path(text) == local
 
 
 def test_what_a_name_on_the_hub_is(tmp_path, monkeypatch):
@@ -332,19 +336,19 @@ def test_a_name_of_the_hub_is_fetched(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr("common.models.model_folder.snapshot_download", fetch)
     encoder, content = load_encoder("me/style", CPU)
-    assert asked == [("me/style", ["config.json", "model.safetensors", "facts.safetensors"])]
+    assert asked == [("me/style", ["config.json", "model.safetensors", "metadata.safetensors"])]
     assert same(dict(encoder.state_dict()), dict(load_encoder(trained[0], CPU)[0].state_dict()))
 
 
 def test_mistakes_are_one_line(tmp_path, trained, monkeypatch):
-    with pytest.raises(ValueError, match="nobody/nothing: no file or folder here, and not to be had from the Hub"):
+    with pytest.raises(ValueError, match="nobody/nothing: no such file or folder, and not available on the Hub"):
         load_encoder("nobody/nothing", CPU)
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ([str(tmp_path / "empty"), "--output", str(tmp_path / "a")], "holds no weights"),
         ([str(tmp_path / "none"), "--output", str(tmp_path / "b")], "no such file or folder"),
         ([trained[0]], "give --output FOLDER"),
-        ([trained[0], "--output", "x", "--called", "/a"], "expected PATH=NAME"),
+        ([trained[0], "--output", "x", "--hub_id", "/a"], "expected PATH=NAME"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             push_to_hub.main(arguments)
@@ -353,7 +357,7 @@ def test_mistakes_are_one_line(tmp_path, trained, monkeypatch):
         raise OSError("401 Client Error\nlong words")
 
     monkeypatch.setattr(hub.HfApi, "create_repo", refuse)
-    with pytest.raises(ValueError, match=r"me/x: could not be uploaded \(401 Client Error\)"):
+    with pytest.raises(ValueError, match=r"me/x: upload failed \(401 Client Error\)"):
         push_to_hub.main([trained[0], "--name", "me/x"])
     push_to_hub.main([trained[0], "--output", str(tmp_path / "hub")])
     with pytest.raises(ValueError, match="is a 'style encoder' checkpoint; a 'clip' one is needed"):
@@ -363,9 +367,9 @@ def test_mistakes_are_one_line(tmp_path, trained, monkeypatch):
         load_encoder(tmp_path / "hub", CPU)
 
 
-def test_only_what_is_mere_information_loses_its_path():
+def test_paths_that_are_mere_information_are_shortened():
     content = {"build": {"size": 3, "parts": ["a/b"]}, "settings": {"data_dir": "/x/y/data"}, "shape": (1, 2)}
-    assert without_places(content, {}, "best.pth") == {
+    assert without_local_paths(content, {}, "best.pth") == {
         "build": {"size": 3, "parts": ["a/b"]},
         "settings": {"data_dir": "data"},
         "shape": [1, 2],

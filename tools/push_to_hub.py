@@ -1,15 +1,14 @@
-"""A trained model as others load it: a folder with weights, configuration and a model card, here or on the Hub.
+"""Upload of a trained model to the Hugging Face Hub: a folder with weights, configuration and model card.
 
-    python tools/push_to_hub.py checkpoints/best.pth --output hub/style --license mit          look at it, edit its card
-    python tools/push_to_hub.py hub/style --name you/style                                     then upload it
-    python tools/push_to_hub.py work_dirs/mine --name you/vitp                                 a folder of ViTP or LLaVA
-    python tools/push_to_hub.py checkpoints/blip2_gated/best.pt --called /models/opt=Salesforce/blip2-opt-2.7b ...
+    python tools/push_to_hub.py checkpoints/best.pth --output hub/style --license mit       inspect it, edit its card
+    python tools/push_to_hub.py hub/style --name you/style                                  then upload it
+    python tools/push_to_hub.py work_dirs/mine --name you/vitp                              a folder of ViTP or LLaVA
+    python tools/push_to_hub.py checkpoints/blip2_gated/best.pt --hub_id /models/opt=Salesforce/blip2-opt-2.7b ...
 
-Files of the style encoder, CLIP and BLIP2-gated are loaded by their own tools and functions again, from the folder or
-by `you/style`; ViTP's and LLaVA's folders by transformers; what tools/export_style.py writes by onnxruntime or timm.
+Models of the style encoder, CLIP and BLIP2-gated are loaded by their own tools and functions, from the folder or as
+`you/style`; folders of ViTP and LLaVA by transformers; folders of tools/export_*.py by onnxruntime or timm.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -19,16 +18,19 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from huggingface_hub import ModelCard
+
 from common.cli.errors import run_script
-from common.models.hub import stage, upload
-from common.models.model_card import Facts, Kind, facts_of_content, facts_of_folder, read_card, write_card
+from common.cli.tool_parser import tool
+from common.models.hub import stage_model, upload
+from common.models.model_card import Kind, checkpoint_metadata, folder_metadata, read_card, write_card
 from common.models.model_folder import is_model_folder, read_model_folder
 
 OURS = "vision-wrapper"
-KINDS = {  # `kind` or `model_type` in config.json, or what else tells
+KINDS = {  # by `kind` or `model_type` in config.json, or by the files of the folder
     "style encoder": Kind(
-        "Gives images a style vector to compare them by, and where it was trained to, what a text encoder gives for "
-        "the words of their style.",
+        "Embeds images by their style, for comparison by cosine; if trained for it, also predicts a text encoder's "
+        "embeddings of the style's description.",
         OURS,
         "image-feature-extraction",
         ("style", "timm"),
@@ -37,7 +39,7 @@ KINDS = {  # `kind` or `model_type` in config.json, or what else tells
         'style = encoder(read_image("a.png", encoder)[None]).style  # (1, S), unit length',
     ),
     "clip": Kind(
-        "Puts images and their words at the same place.",
+        "Embeds images and texts in one space.",
         OURS,
         "zero-shot-image-classification",
         ("clip", "open_clip"),
@@ -45,8 +47,8 @@ KINDS = {  # `kind` or `model_type` in config.json, or what else tells
         'vectors = model.encode_text(["a red house", "two birds"])  # (2, D), unit length',
     ),
     "blip2_gated": Kind(
-        "Answers questions about pictures: a BLIP-2 whose Q-Former is told the style. Holds what was trained; the "
-        "rest comes from the model it was made from, where one is named.",
+        "Answers questions about images: a BLIP-2 whose Q-Former is conditioned on style features. Holds the trained "
+        "weights; the others come from the base model, if one is named.",
         OURS,
         "visual-question-answering",
         ("blip-2", "style"),
@@ -54,7 +56,7 @@ KINDS = {  # `kind` or `model_type` in config.json, or what else tells
         'answers = model.predict_answers(model.prepare(["a.png"]), ["In which style is this picture drawn?"])',
     ),
     "transformers clip": Kind(
-        "Puts images and their words at the same place.",
+        "Embeds images and texts in one space.",
         "transformers",
         "zero-shot-image-classification",
         ("clip",),
@@ -70,7 +72,7 @@ KINDS = {  # `kind` or `model_type` in config.json, or what else tells
         'processor = AutoImageProcessor.from_pretrained("{name}")',
     ),
     "language": Kind(
-        "Looks at images and speaks about them.",
+        "Answers questions about images and describes them.",
         "transformers",
         "image-text-to-text",
         (),
@@ -94,7 +96,7 @@ KINDS = {  # `kind` or `model_type` in config.json, or what else tells
         'import timm\n\nmodel = timm.create_model("hf-hub:{name}", pretrained=True)',
     ),
     "onnx": Kind(
-        "Networks for onnxruntime; preprocessing.json says how a file becomes their input.",
+        "Networks for onnxruntime; preprocessing.json describes how a file becomes their input.",
         "onnx",
         "",
         (),
@@ -105,13 +107,13 @@ VISION_TYPES = ("internvl_vision", "timm_wrapper", "intern_vit_6b")
 
 
 def kind_of(staged: Path) -> Kind:
-    """What is in a staged folder, by the files and the config.json in it."""
+    """The kind of a staged folder, by its files and its config.json."""
     if any(staged.glob("*.onnx")):
         return KINDS["onnx"]
     if (staged / "adapter_config.json").is_file():
         return KINDS["adapter"]
     if not (staged / "config.json").is_file():
-        raise ValueError("no config.json lies beside the weights; a whole folder of a finished run is needed")
+        raise ValueError("there is no config.json next to the weights; give the whole folder of a finished run")
     config = json.loads((staged / "config.json").read_text(encoding="utf-8"))
     if "kind" in config:
         return KINDS[config["kind"]]
@@ -122,64 +124,49 @@ def kind_of(staged: Path) -> Kind:
     return KINDS["vision" if config.get("model_type") in VISION_TYPES else "language"]
 
 
-def read_facts(staged: Path, source: Path) -> Facts:
-    if is_model_folder(staged):
-        return facts_of_content(read_model_folder(staged), source)
-    return facts_of_folder(staged, source)
-
-
 def add_card(staged: Path, source: Path, name: str, licence: str) -> None:
-    written = read_card(source) if source.is_dir() else ""
-    if not written:
-        write_card(staged / "README.md", name, kind_of(staged), read_facts(staged, source), licence)
-    elif licence:
-        raise ValueError(f"{source}: has a card already; name the licence in its README.md, or take that file away")
+    """Write README.md, or copy the one that an earlier call wrote into `source`."""
+    card = read_card(source)
+    if card and licence:
+        raise ValueError(f"{source}: has a card already; name the licence in its README.md, or delete that file")
+    if card:
+        (staged / "README.md").write_text(card, encoding="utf-8")
+        return
+    if is_model_folder(staged):
+        metadata = checkpoint_metadata(read_model_folder(staged), source)
     else:
-        (staged / "README.md").write_text(written, encoding="utf-8")
+        metadata = folder_metadata(staged, source)
+    write_card(staged / "README.md", name, kind_of(staged), metadata, licence)
 
 
-def main(argv: list[str]) -> dict[str, Any]:
-    args = read_arguments(argv)
+@tool
+def main(
+    model: Path,  # a weights file of this project, or a folder that holds a model
+    *,
+    name: str = "",  # its name on the Hub: owner/name; without it nothing is uploaded
+    output: Path | None = None,  # keep the folder that is uploaded, or would be, here
+    license: str = "",  # an identifier of the Hub: mit, apache-2.0, ...; yours to choose
+    private: bool = False,  # visible to you alone, if it is created now
+    hub_id: list[str] = (),  # PATH=NAME, one or more: the name on the Hub of a model that lies in a local path
+) -> dict[str, Any]:
+    if not name and not output:
+        raise ValueError("give --output FOLDER to inspect the files, or --name OWNER/NAME to upload them, or both")
+    if wrong := [pair for pair in hub_id if not all(pair.partition("=")[::2])]:
+        raise ValueError(f"--hub_id {wrong[0]}: expected PATH=NAME")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = args.output or Path(temporary)
-        if args.output and folder.exists() and any(folder.iterdir()):
+        folder = output or Path(temporary)
+        if output and folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder}: is not empty; give --output another name")
         folder.mkdir(parents=True, exist_ok=True)
-        stage(args.model, folder, args.called)
-        add_card(folder, args.model, args.name or folder.name, args.license)
-        licensed = "\nlicense: " in (folder / "README.md").read_text(encoding="utf-8")
+        stage_model(model, folder, dict(pair.split("=", 1) for pair in hub_id))
+        add_card(folder, model, name or folder.name, license)
+        licensed = ModelCard.load(folder / "README.md").data.license is not None
         files = sorted(path.name for path in folder.iterdir())
-        address = upload(folder, args.name, args.private) if args.name else ""
-    where = address or str(folder)
-    print(f"{where}: {', '.join(files)}")
+        location = upload(folder, name, private) if name else str(folder)
+    print(f"{location}: {', '.join(files)}")
     if not licensed:
-        print("no licence is named in README.md (--license)")
-    return {"where": where, "files": files}
-
-
-def read_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="tools/push_to_hub.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", type=Path, help="a weights file of this project, or a folder that holds a model")
-    parser.add_argument("--name", default="", help="where it goes on the Hub: owner/name; without, nothing is uploaded")
-    parser.add_argument("--output", type=Path, help="keep the folder that is uploaded, or would be, here")
-    parser.add_argument("--license", default="", help="as the Hub calls it: mit, apache-2.0, ...; yours to choose")
-    parser.add_argument("--private", action="store_true", help="for you alone, if it is made now")
-    parser.add_argument(
-        "--called",
-        action="append",
-        default=[],
-        metavar="PATH=NAME",
-        help="what others know a path of this machine by; may be given again",
-    )
-    args = parser.parse_args(argv)
-    if not args.name and not args.output:
-        raise ValueError("give --output FOLDER to look at, or --name OWNER/NAME to upload to, or both")
-    if wrong := [one for one in args.called if not all(one.partition("=")[::2])]:
-        raise ValueError(f"--called {wrong[0]}: expected PATH=NAME")
-    args.called = dict(one.split("=", 1) for one in args.called)
-    return args
+        print("README.md names no licence (--license)")
+    return {"location": location, "files": files}
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""A model's README on the Hub, of what its run wrote down and nothing else.
+"""Model cards: the README of a model on the Hub, written from the records of its run.
 
-settings, measured numbers, run.json -> YAML head, what it is, tables, how to use it
+settings, results, run.json -> YAML metadata, summary, tables, example of use
 
-A figure that the run does not have is left out, and so is a licence that nobody named.
+Results that the run did not record are omitted, and so is a licence that nobody chose.
 """
 
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
-SHOWN_SETTINGS = (  # by which a run is told from another; the rest is in the JSON beside
+SHOWN_SETTINGS = (  # those that distinguish runs; config.json and settings.json have them all
     "model_name",
     "image_size",
     "epochs",
@@ -33,107 +33,136 @@ SHOWN_SETTINGS = (  # by which a run is told from another; the rest is in the JS
     "lora_rank",
     "seed",
 )
-MARK = "<!-- This card was written by tools/push_to_hub.py; what you change in it stays. -->"
-NO_MEASURES = ("seconds", "_second", "runtime", "steps", "epoch", "epochs")  # how names end that say nothing of quality
+SECTIONS = ("training_", "model_", "loss_", "data_")  # of BLIP2-gated's settings: training_learning_rate
+MARK = "<!-- This card was written by tools/push_to_hub.py; your changes to it are kept. -->"
+NOT_RESULTS = ("seconds", "_second", "runtime", "steps", "epoch", "epochs")  # endings of names
+TEMPLATE = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+{{ summary }}
+
+{% if results -%}
+## Results
+
+Measured by the run itself{{ progress }}:
+
+| metric | value |
+| --- | --- |
+{% for metric, value in results.items() -%}
+| `{{ metric }}` | {{ "%.4g" | format(value) }} |
+{% endfor %}
+{% endif -%}
+{% if settings -%}
+## Training
+
+| setting | value |
+| --- | --- |
+{% for setting, value in settings.items() -%}
+| `{{ setting }}` | `{{ value }}` |
+{% endfor %}
+{% endif -%}
+{% if versions -%}
+The run: {{ versions }}.
+
+{% endif -%}
+## Use
+
+```python
+{{ example }}
+```
+
+{{ mark }}
+"""
 
 
 class Kind(NamedTuple):
-    """What is true of every model of its kind."""
+    """The part of a card that all models of a kind share."""
 
-    what: str  # one sentence
+    summary: str  # one sentence
     library: str
     task: str  # of the Hub's list; '' for none
     tags: tuple[str, ...]
-    use: str  # Python, {name} stands for the model's
+    example: str  # Python; {name} stands for the model's name
 
 
-class Facts(NamedTuple):
-    """What a run wrote down."""
+class RunMetadata(NamedTuple):
+    """The records of a run."""
 
-    numbers: dict[str, float]  # measured, by name
+    results: dict[str, float]
     settings: dict[str, Any]
     progress: dict[str, Any]  # epoch, step
     run: dict[str, Any]  # of run.json
-    base: str  # the model it was made from, as the Hub knows it; '' where none is named
+    base_model: str  # its name on the Hub; '' if there is none
 
 
-def facts_of_content(content: dict[str, Any], source: Path) -> Facts:
-    """Of a file of save_model without its weights, as it is uploaded; run.json lies beside `source`."""
+def checkpoint_metadata(content: dict[str, Any], source: Path) -> RunMetadata:
+    """content: of a file of save_model. run.json is read from the folder of `source`."""
     metrics = content.get("metrics", {})
-    numbers = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
+    results = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
     progress = {name: content[name] for name in ("epoch", "step") if name in content}
-    base = content.get("build", {}).get("blip2", {}).get("source", "")
-    return Facts(numbers, content.get("settings", {}), progress, _read(source.parent / "run.json"), base)
+    base_model = content.get("build", {}).get("blip2", {}).get("source", "")
+    return RunMetadata(results, content.get("settings", {}), progress, _read(source.parent / "run.json"), base_model)
 
 
-def facts_of_folder(staged: Path, source: Path) -> Facts:
-    """Of a folder of transformers or peft; `staged` holds its JSON as it is uploaded."""
-    results, settings = _read(source / "results.json"), _flat(_read(staged / "settings.json"))
-    plain = {name: value for name, value in results.items() if _is_number(value) and not name.endswith(NO_MEASURES)}
-    progress = {what: results[key] for key, what in (("epoch", "epoch"), ("steps", "step")) if key in results}
-    base = _read(staged / "adapter_config.json").get("base_model_name_or_path", "")
-    return Facts(plain, settings, progress, _read(source / "run.json"), base)
+def folder_metadata(staged: Path, source: Path) -> RunMetadata:
+    """Of a folder of transformers or peft; `staged` holds its JSON files as they are uploaded."""
+    results, settings = _read(source / "results.json"), {}
+    for name, value in _read(staged / "settings.json").items():
+        settings |= value if isinstance(value, dict) else {name: value}
+    progress = {label: results[name] for name, label in (("epoch", "epoch"), ("steps", "step")) if name in results}
+    results = {name: value for name, value in results.items() if _is_result(name, value)}
+    base_model = _read(staged / "adapter_config.json").get("base_model_name_or_path", "")
+    return RunMetadata(results, settings, progress, _read(source / "run.json"), base_model)
 
 
-def write_card(path: Path, name: str, kind: Kind, facts: Facts, licence: str = "") -> None:
-    """name: `owner/name`, or what stands for it in the examples."""
-    head = ModelCardData(
+def write_card(path: Path, name: str, kind: Kind, metadata: RunMetadata, licence: str = "") -> None:
+    """name: `owner/name`, or the folder's name before there is one."""
+    card_data = ModelCardData(
         license=licence or None,
         library_name=kind.library,
         pipeline_tag=kind.task or None,
         tags=list(kind.tags),
-        base_model=facts.base or None,
-        metrics=list(facts.numbers) or None,
-    ).to_yaml()
-    parts = [f"---\n{head}\n---\n\n# {name.rsplit('/', 1)[-1]}\n\n{kind.what}"]
-    if facts.numbers:
-        rows = [(f"`{measure}`", f"{value:.4g}") for measure, value in facts.numbers.items()]
-        at = ", ".join(f"{what} {number}" for what, number in facts.progress.items())
-        parts.append(
-            "## Measured\n\nBy the run itself"
-            + (f", after {at}" if at else "")
-            + ":\n\n"
-            + _table(("measure", "value"), rows)
-        )
-    shown = [(f"`{key}`", f"`{value}`") for key, value in facts.settings.items() if _is_shown(key, value)]
-    if shown:
-        parts.append("## Training\n\n" + _table(("setting", "value"), shown))
-    versions = [f"{what} {facts.run[what]}" for what in ("commit", "started", "torch", "python") if facts.run.get(what)]
-    if versions:
-        parts.append("The run: " + ", ".join(versions) + ".")
-    parts.append("## Use\n\n```python\n" + kind.use.format(name=name).strip() + "\n```")
-    path.write_text("\n\n".join([*parts, MARK]) + "\n", encoding="utf-8")
+        base_model=metadata.base_model or None,
+        metrics=list(metadata.results) or None,
+    )
+    progress = ", ".join(f"{label} {number}" for label, number in metadata.progress.items())
+    card = ModelCard.from_template(
+        card_data,
+        template_str=TEMPLATE,
+        title=name.rsplit("/", 1)[-1],
+        summary=kind.summary,
+        results=metadata.results,
+        progress=f", after {progress}" if progress else "",
+        settings={key: value for key, value in metadata.settings.items() if _is_shown(key, value)},
+        versions=", ".join(
+            f"{label} {metadata.run[label]}"
+            for label in ("commit", "started", "torch", "python")
+            if metadata.run.get(label)
+        ),
+        example=kind.example.format(name=name),
+        mark=MARK,
+    )
+    card.save(path)
 
 
 def read_card(folder: Path) -> str:
-    """The card that tools/push_to_hub.py has written into a folder before, with what was changed in it; '' if none."""
+    """The card that an earlier call wrote into a folder, with the user's changes; '' if there is none."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     return text if MARK in text else ""
 
 
-def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"| {one} | {other} |" for one, other in [head, ("---", "---"), *rows])
-
-
 def _is_shown(name: str, value: Any) -> bool:
-    """BLIP2-gated's settings are named by section: training_learning_rate."""
-    sections = ("training_", "model_", "loss_", "data_")
-    plain = next((name.removeprefix(one) for one in sections if name.startswith(one)), name)
-    named = name in SHOWN_SETTINGS or plain in SHOWN_SETTINGS
+    short = next((name.removeprefix(section) for section in SECTIONS if name.startswith(section)), name)
+    named = name in SHOWN_SETTINGS or short in SHOWN_SETTINGS
     return named and value not in (None, "", -1) and isinstance(value, (str, int, float))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings in sections, one level deep -> one dictionary."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= value if isinstance(value, dict) else {name: value}
-    return found
+def _is_result(name: str, value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not name.endswith(NOT_RESULTS)
 
 
 def _read(path: Path) -> dict[str, Any]:
