@@ -15,8 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image, ImageDraw
 from torch import nn
+
+from common.images.io import list_images
+from common.samples.layouts import create_sample_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -173,6 +177,14 @@ def second_step_is_bad(monkeypatch):
     monkeypatch.setattr(common.training.hf_trainer, "nonfinite_part", found)
 
 
+@pytest.fixture
+def new_accelerate():
+    """accelerate keeps one precision for the life of a process: forget it before and after."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def flip_a_bit(path: Path) -> None:
     """As a bad disk or a bad copy does it: the size stays, the middle changes."""
     content = bytearray(path.read_bytes())
@@ -198,29 +210,6 @@ def run_arguments(style_data, tmp_path) -> list[str]:
     return TINY_RUN + run_folders(style_data, tmp_path)
 
 
-TINY_CLIP = {
-    "architecture": {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "tokenizer": {"kind": "clip", "context_length": 77},
-    "sigmoid": False,
-}
-
-
-@pytest.fixture(scope="session")
-def tiny_clip(tmp_path_factory) -> Path:
-    """A Hugging Face CLIP folder whose training takes milliseconds a step."""
-    from clip.huggingface import write_huggingface
-    from clip.model import CLIPModel
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny_clip")
-    write_huggingface(CLIPModel(facts=dict(TINY_CLIP)), folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> tuple[str, Path]:
     """A run of seconds: the weights file and the data folder."""
@@ -230,3 +219,87 @@ def trained(tmp_path_factory) -> tuple[str, Path]:
     data = draw_styles(folder / "data")
     train.main(TINY_RUN + run_folders(data, folder) + flags(epochs=4, learning_rate=3e-3))
     return str(folder / "checkpoints" / "best.pth"), data
+
+
+# The tiny models of each system are imported where they are made: a test of one system does not load the others.
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> Path:
+    from tiny.clip import write_clip
+
+    return write_clip(tmp_path_factory.mktemp("tiny_clip"))
+
+
+@pytest.fixture
+def clip_arguments(tmp_path, tiny_clip) -> list[str]:
+    from tiny.clip import clip_flags
+
+    create_sample_dataset(tmp_path / "data", 40, layout="captions", size=48)
+    return clip_flags(tmp_path / "data", tiny_clip, tmp_path) + flags(batch_size=8, num_epochs=2, val_split=0.25)
+
+
+@pytest.fixture(scope="session")
+def vqa_data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("vqa")
+    create_sample_dataset(folder, 16, layout="vqa", size=40)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_blip2(tmp_path_factory, vqa_data) -> Path:
+    from tiny.blip2 import write_blip2
+
+    return write_blip2(tmp_path_factory.mktemp("tiny_blip2"), vqa_data)
+
+
+@pytest.fixture
+def blip2_arguments(tmp_path, vqa_data, tiny_blip2) -> list[str]:
+    from tiny.blip2 import blip2_flags
+
+    folders = {"checkpoint_dir": tmp_path / "checkpoints", "log_dir": tmp_path / "logs"}
+    length = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-3, "eval_samples": 4}
+    return [*blip2_flags(vqa_data, tiny_blip2, tmp_path / "cache"), *flags("training.", **length, **folders)]
+
+
+@pytest.fixture(scope="session")
+def vitp_parts(tmp_path_factory) -> Path:
+    from tiny.vitp import write_vitp
+
+    return write_vitp(tmp_path_factory.mktemp("vitp"))
+
+
+@pytest.fixture(scope="session")
+def llava_folders(tmp_path_factory) -> dict[str, Path]:
+    from tiny.llava import WRITERS
+
+    folder = tmp_path_factory.mktemp("llava")
+    return {name: write(folder / name) for name, write in WRITERS.items()}
+
+
+@pytest.fixture
+def llava_arguments(llava_folders, tmp_path) -> list[str]:
+    from tiny.llava import llava_flags, write_conversations
+
+    data = write_conversations(tmp_path / "data")
+    return llava_flags(llava_folders["llava"], data, tmp_path / "run") + flags(max_steps=4, learning_rate=0.01)
+
+
+@pytest.fixture(scope="session")
+def page_weights(tmp_path_factory, trained, tiny_clip) -> dict[str, str]:
+    from tiny.page import write_page_files
+
+    return write_page_files(tmp_path_factory.mktemp("app"), trained[0], tiny_clip)
+
+
+@pytest.fixture(scope="session")
+def page_models(page_weights):
+    from webpage.models import Models
+
+    return Models(**page_weights, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def page_pictures(page_weights) -> list[str]:
+    """Two files of different styles."""
+    return [str(list_images(f"{page_weights['folder']}/style_{style}")[-1]) for style in (0, 2)]

@@ -3,14 +3,11 @@
 folder, how many faults -> TinyRun: data and, where one is needed, an untrained model, made there; steps for them all
 """
 
-import csv
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from conftest import TINY_CLIP, TINY_RUN, draw_styles, steps_in
+from conftest import TINY_RUN, draw_styles, flags, steps_in
 
 from common.samples.layouts import create_sample_dataset
 
@@ -19,8 +16,8 @@ from common.samples.layouts import create_sample_dataset
 class TinyRun:
     script: str
     folder: Path  # of the run: its states and models
-    common: tuple[str, ...]  # flags, but for the folders
-    resuming: tuple[str, ...]
+    common: list[str]  # flags, but for the folders
+    resuming: list[str]
     reading: str  # flag of the number of processes that read data
     trainer: bool = False  # Hugging Face's, with checkpoint-N/ in place of last/
     model: str = "model.safetensors"  # file of a state that holds the weights
@@ -63,185 +60,53 @@ class TinyRun:
 
 def style(folder: Path, faults: int) -> TinyRun:
     draw_styles(folder / "data", images=24)
-    flags = (
-        *TINY_RUN,
-        "--epochs",
-        str(10 + faults // 2),
-        "--dropout",
-        "0.2",
-        "--drop_path",
-        "0.1",
-        "--ema_decay",
-        "0.9",
-        "--data_dir",
-        str(folder / "data"),
-        "--cache_dir",
-        str(folder / "cache"),
-    )
-    return TinyRun("train.py", folder / "run", flags, ("--resume",), "--num_workers")
+    changes = {"epochs": 10 + faults // 2, "dropout": 0.2, "drop_path": 0.1, "ema_decay": 0.9}
+    common = TINY_RUN + flags(**changes, data_dir=folder / "data", cache_dir=folder / "cache")
+    return TinyRun("train.py", folder / "run", common, ["--resume"], "--num_workers")
 
 
 def clip(folder: Path, faults: int) -> TinyRun:
-    from clip.huggingface import write_huggingface
-    from clip.model import CLIPModel
+    from tiny.clip import clip_flags, write_clip
 
     create_sample_dataset(folder / "data", 40, layout="captions", size=48)
-    torch.manual_seed(0)
-    write_huggingface(CLIPModel(facts=dict(TINY_CLIP)), folder / "model")
-    flags = (
-        "--data_dir",
-        str(folder / "data"),
-        "--model_name",
-        str(folder / "model"),
-        "--batch_size",
-        "4",
-        "--num_epochs",
-        str(6 + 2 * faults),
-        "--learning_rate",
-        "1e-3",
-        "--warmup_steps",
-        "2",
-        "--val_split",
-        "0.2",
-        "--log_steps",
-        "1",
-        "--save_steps",
-        "1",
-        "--device",
-        "cpu",
-        "--cache_dir",
-        str(folder / "cache"),
-    )
-    return TinyRun("clip/train.py", folder / "run", flags, ("--resume",), "--num_workers")
+    length = flags(batch_size=4, num_epochs=6 + 2 * faults, val_split=0.2)
+    common = clip_flags(folder / "data", write_clip(folder / "model"), folder) + length
+    return TinyRun("clip/train.py", folder / "run", common, ["--resume"], "--num_workers")
 
 
 def blip2(folder: Path, faults: int) -> TinyRun:
-    from test_blip2_gated_model import CONFIG
-
-    from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
+    from tiny.blip2 import blip2_flags, write_blip2
 
     create_sample_dataset(folder / "data", 16, layout="vqa", size=40)
-    with (folder / "data" / "train.csv").open() as file:
-        texts = [f"Question: {row['question']} Answer: {row['answer']}\n" for row in csv.DictReader(file)]
-    tokenizer = train_tokenizer(texts, 600)
-    torch.manual_seed(0)
-    build_blip2(fit_config(CONFIG, tokenizer)).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    flags = (
-        "--data.root",
-        str(folder / "data"),
-        "--model.blip2",
-        str(folder / "model"),
-        "--data.cache_dir",
-        str(folder / "cache"),
-        "--model.efficientnet.name",
-        "test_efficientnet",
-        "--model.efficientnet.weights",
-        "false",
-        "--model.efficientnet.image_size",
-        "32",
-        "--model.prompt_mapper.hidden",
-        "32",
-        "--training.batch_size",
-        "4",
-        "--training.epochs",
-        str(6 + faults),
-        "--training.warmup_steps",
-        "2",
-        "--training.log_steps",
-        "1",
-        "--training.save_steps",
-        "1",
-        "--training.device",
-        "cpu",
-        "--training.eval_samples",
-        "0",
-        "--training.save_last",
-    )
-    return TinyRun("blip2_gated/train.py", folder / "run", flags, ("--training.resume",), "--data.num_workers")
+    blip2 = write_blip2(folder / "model", folder / "data")
+    length = flags("training.", batch_size=4, epochs=6 + faults, eval_samples=0, save_last=True)
+    common = blip2_flags(folder / "data", blip2, folder / "cache") + length
+    return TinyRun("blip2_gated/train.py", folder / "run", common, ["--training.resume"], "--data.num_workers")
 
 
-TRAINER = (
-    "--use_cpu",
-    "true",
-    "--logging_steps",
-    "1",
-    "--save_steps",
-    "1",
-    "--save_total_limit",
-    "2",
-    "--eval_strategy",
-    "steps",
-    "--eval_steps",
-    "2",
-    "--warmup_steps",
-    "0",
-    "--disable_tqdm",
-    "true",
-)
+def trainer_flags(faults: int) -> list[str]:
+    """What Hugging Face's Trainer is to do in both systems that it trains."""
+    return flags(max_steps=20 + 6 * faults, save_steps=1, save_total_limit=2, eval_strategy="steps", eval_steps=2)
 
 
 def vitp(folder: Path, faults: int) -> TinyRun:
-    from vitp import demo
+    from tiny.vitp import vitp_flags, write_vitp
 
-    create_sample_dataset(folder / "data", 24, 0, "conversations", 32)
-    records = (folder / "data" / "conversations.jsonl").read_text(encoding="utf-8").splitlines()
-    words = [turn["value"] for line in records for turn in json.loads(line)["conversations"]]
-    demo.write_parts(folder / "parts", demo.train_tokenizer(words, 500), width=32, layers=2, size=32)
-    flags = (
-        "--vision_config",
-        str(folder / "parts" / "vision.json"),
-        "--llm",
-        str(folder / "parts" / "config.json"),
-        "--meta_path",
-        str(folder / "data" / "meta.json"),
-        "--eval_meta_path",
-        str(folder / "data" / "meta.json"),
-        "--per_device_train_batch_size",
-        "4",
-        "--max_dynamic_patch",
-        "1",
-        "--max_seq_length",
-        "700",
-        "--max_steps",
-        str(20 + 6 * faults),
-        *TRAINER,
-    )
-    resuming = ("--resume_from_checkpoint", "true")
-    return TinyRun("vitp/train.py", folder / "run", flags, resuming, "--dataloader_num_workers", True)
+    parts = write_vitp(folder / "parts")
+    common = vitp_flags(parts, folder / "run", learning_rate=None, eval_meta_path=parts / "data" / "meta.json")
+    resuming = ["--resume_from_checkpoint", "true"]
+    script, readers = "vitp/train.py", "--dataloader_num_workers"
+    return TinyRun(script, folder / "run", common + trainer_flags(faults), resuming, readers, True)
 
 
 def llava(folder: Path, faults: int) -> TinyRun:
-    from llava_tiny import write_conversations, write_llava
+    from tiny.llava import llava_flags, write_conversations, write_llava
 
-    data = write_conversations(folder / "data")
-    flags = (
-        "--model_id",
-        str(write_llava(folder / "model")),
-        "--data",
-        str(data),
-        "--lora_rank",
-        "4",
-        "--lora_alpha",
-        "8",
-        "--lora_dropout",
-        "0.1",
-        "--val_split",
-        "0.2",
-        "--show_samples",
-        "1",
-        "--per_device_train_batch_size",
-        "4",
-        "--report_to",
-        "none",
-        "--max_steps",
-        str(20 + 6 * faults),
-        *TRAINER,
-    )
-    resuming = ("--resume_from_checkpoint", "true")
-    return TinyRun(
-        "llava/train.py", folder / "run", flags, resuming, "--dataloader_num_workers", True, "adapter_model.safetensors"
-    )
+    common = llava_flags(write_llava(folder / "model"), write_conversations(folder / "data"), folder / "run")
+    common += flags(lora_dropout=0.1, show_samples=1) + trainer_flags(faults)
+    resuming = ["--resume_from_checkpoint", "true"]
+    script, readers = "llava/train.py", "--dataloader_num_workers"
+    return TinyRun(script, folder / "run", common, resuming, readers, True, "adapter_model.safetensors")
 
 
 SYSTEMS: dict[str, Callable[[Path, int], TinyRun]] = {

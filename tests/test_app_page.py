@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_app import EVIL, QUESTION, SECRET, TEXTS, models, pictures, weights  # noqa: F401
+from tiny.page import EVIL, QUESTION, SECRET, TEXTS
 
 import app
 
@@ -20,13 +20,13 @@ from gradio_client.exceptions import AppError
 TABS = {"Compare styles", "Search", "Match texts", "Describe and score", "What if: style"}
 
 
-def flags(weights):  # noqa: F811
-    return [word for name, value in weights.items() for word in (f"--{name}", value)] + ["--device", "cpu"]
+def page_flags(page_weights):
+    return [word for name, value in page_weights.items() for word in (f"--{name}", value)] + ["--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def page(weights):  # noqa: F811
-    page = app.main([*flags(weights), "--port", "0", "--max_upload_mb", "1"], block=False)
+def page(page_weights):
+    page = app.main([*page_flags(page_weights), "--port", "0", "--max_upload_mb", "1"], block=False)
     yield page
     page.close()
 
@@ -36,8 +36,8 @@ def client(page):
     return Client(page.local_url, verbose=False)
 
 
-def test_every_tab_answers(client, pictures):  # noqa: F811
-    first, second = map(handle_file, pictures)
+def test_every_tab_answers(client, page_pictures):
+    first, second = map(handle_file, page_pictures)
     words, *maps = client.predict(first, second, api_name="/compare")
     assert "style similarity" in words and all(Path(one).stat().st_size for one in maps)
     found = client.predict(first, 3, api_name="/search_image")
@@ -55,11 +55,11 @@ def test_every_tab_answers(client, pictures):  # noqa: F811
     assert told[1] != told[4] and told[2] != told[5]
 
 
-def test_mistakes_are_one_line_and_name_no_folder(client, pictures, tmp_path):  # noqa: F811
+def test_mistakes_are_one_line_and_name_no_folder(client, page_pictures, tmp_path):
     broken, svg = tmp_path / "broken.png", tmp_path / "a.png"
     broken.write_bytes(b"nothing of the kind")
     svg.write_text("<svg onload='window.evil=1'/>")
-    first = handle_file(pictures[0])
+    first = handle_file(page_pictures[0])
     for values, name, words in (
         ((None, 3), "/search_image", "an image is missing; choose a file or paste a picture"),
         ((handle_file(broken), 3), "/search_image", "broken.png: not an image that Pillow can read"),
@@ -82,10 +82,10 @@ def test_large_files_are_refused(page, tmp_path):
         assert httpx.post(address, files={"files": ("a.png", b"0" * size)}).status_code == status
 
 
-def test_files_of_this_machine_stay_here(page, client, weights):  # noqa: F811
-    first = next(Path(weights["folder"]).rglob("*.png"))
+def test_files_of_this_machine_stay_here(page, client, page_weights):
+    first = next(Path(page_weights["folder"]).rglob("*.png"))
     ask = f"{page.local_url}gradio_api/call/search_image"
-    for path in (weights["style"], str(first), str(ROOT / "app.py"), "/etc/passwd"):
+    for path in (page_weights["style"], str(first), str(ROOT / "app.py"), "/etc/passwd"):
         assert httpx.get(f"{page.local_url}gradio_api/file={path}").status_code == 403
         sent = {"path": path, "meta": {"_type": "gradio.FileData"}}  # as if a visitor had sent it
         number = httpx.post(ask, json={"data": [sent, 3]}).json()["event_id"]
@@ -95,8 +95,17 @@ def test_files_of_this_machine_stay_here(page, client, weights):  # noqa: F811
     assert not any(SECRET.encode() in Path(one["image"]).read_bytes() for one in found)
 
 
-def test_started_as_a_script(weights):  # noqa: F811
-    command = [sys.executable, str(ROOT / "app.py"), "--style", weights["style"], "--port", "0", "--host", "0.0.0.0"]
+def test_started_as_a_script(page_weights):
+    command = [
+        sys.executable,
+        str(ROOT / "app.py"),
+        "--style",
+        page_weights["style"],
+        "--port",
+        "0",
+        "--host",
+        "0.0.0.0",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
     address = re.search(r"http://\S+", process.stdout.readline())[0]
     text = httpx.get(address).text
@@ -117,7 +126,7 @@ def browser():
         browser.close()
 
 
-def test_clicked_through_in_chromium(page, browser, pictures):  # noqa: F811
+def test_clicked_through_in_chromium(page, browser, page_pictures):
     visitor = browser.new_page()
     visitor.set_default_timeout(120_000)
     asked, wrong = set(), []
@@ -126,7 +135,7 @@ def test_clicked_through_in_chromium(page, browser, pictures):  # noqa: F811
     visitor.goto(page.local_url)
     visitor.wait_for_selector("[role=tab]")
     assert set(visitor.get_by_role("tab").all_inner_texts()) == TABS
-    click_through(visitor, pictures)
+    click_through(visitor, page_pictures)
     assert visitor.evaluate("window.evil") is None and visitor.locator("img[src=x]").count() == 0
     assert wrong == [] and [url for url in asked if not url.startswith((page.local_url, "data:", "blob:"))] == []
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_blip2_gated_model import batch_of, build, run
-from test_blip2_gated_train import arguments, tiny_blip2, vqa_data  # noqa: F401
+from tiny.blip2 import batch_of, build, run
 
 from blip2_gated import evaluate, inference, train
 from blip2_gated.backbone import read_blip2
@@ -184,8 +183,8 @@ def test_the_efficientnet_sees_imagenet_statistics_at_its_own_size():
     assert adapter.renormalise(torch.zeros(1, 3, 32, 32)).shape[-1] == adapter.image_size
 
 
-def test_a_trained_model_evaluates_answers_and_exports(arguments, tmp_path, vqa_data, capsys):  # noqa: F811
-    train.main([*arguments, "--model.lora.enabled", "--training.eval_samples", "0"])
+def test_a_trained_model_evaluates_answers_and_exports(blip2_arguments, tmp_path, vqa_data, capsys):
+    train.main([*blip2_arguments, "--model.lora.enabled", "--training.eval_samples", "0"])
     best = tmp_path / "checkpoints" / "best.pt"
     report = evaluate.main(
         [
@@ -226,8 +225,8 @@ def test_a_trained_model_evaluates_answers_and_exports(arguments, tmp_path, vqa_
     assert whole.stat().st_size > 1.5 * (tmp_path / "gone" / "best.pt").stat().st_size
 
 
-def test_weights_for_another_blip2_are_refused(arguments, tmp_path, tiny_blip2):  # noqa: F811
-    train.main([*arguments, "--training.epochs", "1", "--training.eval_samples", "0"])
+def test_weights_for_another_blip2_are_refused(blip2_arguments, tmp_path, tiny_blip2):
+    train.main([*blip2_arguments, "--training.epochs", "1", "--training.eval_samples", "0"])
     other, tokenizer = read_blip2(str(tiny_blip2))
     with torch.no_grad():
         other.language_model.get_input_embeddings().weight.mul_(1.5)

@@ -138,7 +138,7 @@ def test_the_supervised_head_keeps_consistency_from_uniform():
 
 def test_losses_of_a_batch_equal_losses_of_its_parts():
     """What validation sums up is what one large batch would give."""
-    from test_blip2_gated_model import batch_of, build
+    from tiny.blip2 import batch_of, build
 
     model, _ = build("film")
     weights = {"main": 1.0, "style_hit": 0.5, "consistency": 0.5, "style_head": 0.5}

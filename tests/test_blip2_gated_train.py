@@ -1,86 +1,18 @@
 """Training BLIP2-gated from the command line's point of view: what a run writes, how it goes on, how it fails."""
 
-import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, flags, start_script, steps_in, torchrun
 from PIL import Image
 from safetensors.torch import load_file
-from test_blip2_gated_model import CONFIG
 
 from blip2_gated import config, train
-from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
 from blip2_gated.checkpoint import load_gated
 from common.cli.settings import read_settings
-from common.samples.layouts import create_sample_dataset
-
-
-@pytest.fixture(scope="session")
-def vqa_data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vqa")
-    create_sample_dataset(folder, 16, layout="vqa", size=40)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_blip2(tmp_path_factory, vqa_data):
-    """A folder as save_pretrained writes it, whose training takes milliseconds a step."""
-    folder = tmp_path_factory.mktemp("tiny_blip2")
-    rows = list(csv.DictReader((vqa_data / "train.csv").open()))
-    texts = [f"Question: {row['question']} Answer: {row['answer']}\n" for row in rows]
-    tokenizer = train_tokenizer(texts, 600)
-    torch.manual_seed(0)
-    build_blip2(fit_config(CONFIG, tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def arguments(tmp_path, vqa_data, tiny_blip2):
-    return [
-        "--data.root",
-        str(vqa_data),
-        "--model.blip2",
-        str(tiny_blip2),
-        "--data.cache_dir",
-        str(tmp_path / "cache"),
-        "--model.efficientnet.name",
-        "test_efficientnet",
-        "--model.efficientnet.weights",
-        "false",
-        "--model.efficientnet.image_size",
-        "32",
-        "--model.prompt_mapper.hidden",
-        "32",
-        "--training.batch_size",
-        "8",
-        "--training.epochs",
-        "2",
-        "--training.learning_rate",
-        "1e-3",
-        "--training.warmup_steps",
-        "2",
-        "--training.log_steps",
-        "1",
-        "--training.save_steps",
-        "1",
-        "--training.device",
-        "cpu",
-        "--training.checkpoint_dir",
-        str(tmp_path / "checkpoints"),
-        "--training.log_dir",
-        str(tmp_path / "logs"),
-        "--training.eval_samples",
-        "4",
-    ]
 
 
 def assert_same_weights(one, other):
@@ -89,8 +21,8 @@ def assert_same_weights(one, other):
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def test_a_run_leaves_what_it_promises(arguments, tmp_path, tiny_blip2, capsys):
-    results = train.main(arguments)
+def test_a_run_leaves_what_it_promises(blip2_arguments, tmp_path, tiny_blip2, capsys):
+    results = train.main(blip2_arguments)
     folder = tmp_path / "checkpoints"
     written = json.loads((folder / "results.json").read_text())
     assert written["history"] == results["history"] and written["settings"]["training_batch_size"] == 8
@@ -115,7 +47,7 @@ def test_a_run_leaves_what_it_promises(arguments, tmp_path, tiny_blip2, capsys):
     assert "epoch 2/2" in shown and "million stand still" in shown and "right answers, all" in shown
 
 
-def test_only_what_learns_changes(arguments, tmp_path, monkeypatch):
+def test_only_what_learns_changes(blip2_arguments, tmp_path, monkeypatch):
     """BatchNorm statistics too: the whole state before and after, frozen parts and buffers included."""
     states = []
 
@@ -132,7 +64,7 @@ def test_only_what_learns_changes(arguments, tmp_path, monkeypatch):
         return build(settings, model, *rest)
 
     monkeypatch.setattr(train, "build_trainer", build_and_keep)
-    train.main([*arguments, "--model.lora.enabled", "--training.epochs", "6", "--training.eval_samples", "0"])
+    train.main([*blip2_arguments, "--model.lora.enabled", "--training.epochs", "6", "--training.eval_samples", "0"])
     model, before = states[0]
     after = whole(model)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
@@ -140,27 +72,14 @@ def test_only_what_learns_changes(arguments, tmp_path, monkeypatch):
     assert changed == learning and any("running_mean" in name for name in before)
 
 
-def test_training_learns(arguments):
-    history = train.main(
-        [
-            *arguments,
-            "--model.train",
-            "all",
-            "--training.epochs",
-            "6",
-            "--training.learning_rate",
-            "3e-3",
-            "--training.save_steps",
-            "99",
-            "--training.eval_samples",
-            "0",
-        ]
-    )["history"]
+def test_training_learns(blip2_arguments):
+    length = flags("training.", epochs=6, learning_rate=3e-3, save_steps=99, eval_samples=0)
+    history = train.main([*blip2_arguments, "--model.train", "all", *length])["history"]
     assert history[-1]["train/main"] < 0.7 * history[0]["train/main"]
 
 
-def test_kept_features_train_like_pixels(arguments, tmp_path):
-    arguments = [*arguments, "--training.eval_samples", "0"]
+def test_kept_features_train_like_pixels(blip2_arguments, tmp_path):
+    arguments = [*blip2_arguments, "--training.eval_samples", "0"]
     plain = train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "plain")])["history"]
     kept = train.main([*arguments, "--training.cache_features"])["history"]
     for one, other in zip(plain, kept):  # features are kept in fp16
@@ -174,123 +93,46 @@ def test_kept_features_train_like_pixels(arguments, tmp_path):
         ["--model.gating.type", "kv", "--model.gating.per_head", "--loss.style_where", "all"],
         ["--model.gating.type", "none", "--model.lora.enabled", "--loss.style_hit", "0"],
         ["--model.gating.type", "gate", "--model.train", "qformer", "--training.accumulation", "2"],
-        [
-            "--model.blip2",
-            "small",
-            "--model.train",
-            "all",
-            "--training.warm_start_steps",
-            "2",
-            "--data.style_column",
-            "",
-        ],
+        ["--model.blip2", "small", "--model.train", "all", "--training.warm_start_steps", "2", "--data.style_column="],
     ],
 )
-def test_options_train(arguments, tmp_path, options):
-    results = train.main([*arguments, "--training.epochs", "1", "--training.eval_samples", "0", *options])
+def test_options_train(blip2_arguments, tmp_path, options):
+    results = train.main([*blip2_arguments, "--training.epochs", "1", "--training.eval_samples", "0", *options])
     assert np.isfinite(results["history"][0]["val/main"])
     model, content = load_gated(tmp_path / "checkpoints" / "best.pt")
     assert content["epoch"] == 1 and model.trained == content["settings"]["model_train"]
 
 
-def run_script(arguments, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "blip2_gated" / "train.py"), *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def steps_logged(logs):
-    return sum(path.read_text().count('"train/loss"') for path in logs.glob("*/log.jsonl"))
-
-
-@pytest.fixture
-def one_thread():
-    """As in run_script: sums over several threads are rounded otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_killed_and_resumed_ends_with_the_same_weights(arguments, tmp_path, one_thread):
-    arguments = [
-        *arguments,
-        "--training.epochs",
-        "3",
-        "--training.accumulation",
-        "2",
-        "--training.batch_size",
-        "4",
-        "--training.save_last",
-        "--training.eval_samples",
-        "0",
-        "--model.lora.enabled",
-    ]
-    train.main(
-        [
-            *arguments,
-            "--training.checkpoint_dir",
-            str(tmp_path / "whole"),
-            "--training.log_dir",
-            str(tmp_path / "other"),
-        ]
-    )
-    process = run_script(arguments)
-    while steps_logged(tmp_path / "logs") < 4 and process.poll() is None:
+@pytest.mark.slow
+def test_killed_and_resumed_ends_with_the_same_weights(blip2_arguments, tmp_path):
+    length = {"epochs": 3, "accumulation": 2, "batch_size": 4, "save_last": True, "eval_samples": 0}
+    arguments = [*blip2_arguments, "--model.lora.enabled", *flags("training.", **length)]
+    folders = {"checkpoint_dir": tmp_path / "whole", "log_dir": tmp_path / "other"}
+    train.main([*arguments, *flags("training.", **folders)])
+    process = start_script("blip2_gated/train.py", arguments)
+    written = steps_in(tmp_path / "logs", tmp_path / "checkpoints" / "last")
+    while written() < 4 and process.poll() is None:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     results = train.main([*arguments, "--training.resume"])
     assert results["epochs"] == 3
     assert_same_weights(tmp_path / "whole", tmp_path / "checkpoints")
 
 
-def test_a_bad_step_is_left_out_and_names_its_files(arguments, second_step_is_bad, capsys):
-    results = train.main([*arguments, "--training.epochs", "1", "--training.eval_samples", "0"])
+def test_a_bad_step_is_left_out_and_names_its_files(blip2_arguments, second_step_is_bad, capsys):
+    results = train.main([*blip2_arguments, "--training.epochs", "1", "--training.eval_samples", "0"])
     assert results["skipped_steps"] == 1
     shown = capsys.readouterr().err
     assert "left out: step 2, the loss is not finite; its files: images/" in shown and "(row " in shown
 
 
-def test_two_processes_train_like_one(arguments, tmp_path):
-    arguments = [
-        *arguments,
-        "--training.epochs",
-        "1",
-        "--training.save_last",
-        "--training.eval_samples",
-        "0",
-        "--model.prompt_mapper.dropout",
-        "0",
-    ]
+@pytest.mark.slow
+def test_two_processes_train_like_one(blip2_arguments, tmp_path):
+    length = flags("training.", epochs=1, save_last=True, eval_samples=0)
+    arguments = [*blip2_arguments, *length, "--model.prompt_mapper.dropout", "0"]
     train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "one")])
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            "2",
-            "--master_port",
-            "29631",
-            str(ROOT / "blip2_gated" / "train.py"),
-            *arguments,
-            "--training.checkpoint_dir",
-            str(tmp_path / "two"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
+    torchrun("blip2_gated/train.py", [*arguments, "--training.checkpoint_dir", str(tmp_path / "two")])
     one, two = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
@@ -318,21 +160,23 @@ def test_two_processes_train_like_one(arguments, tmp_path):
         (["--training.resume", "--training.save_last"], "no state to resume from"),
     ],
 )
-def test_mistakes(arguments, change, words):
+def test_mistakes(blip2_arguments, change, words):
     with pytest.raises((ValueError, OSError), match=words):
-        train.main([*arguments, *change])
+        train.main([*blip2_arguments, *change])
 
 
-def test_default_yaml_says_what_config_says():
-    written = vars(read_settings(config, []))
-    assert {name: value for name, value in written.items() if name != "demo"} == {
-        name.lower(): getattr(config, name) for name in config.__annotations__
-    }
-    text = (ROOT / "blip2_gated" / "configs" / "default.yaml").read_text()
-    assert sum(not line.endswith(":") and ": " in line for line in text.splitlines()[1:]) == len(written) - 1
+def test_files_of_settings():
+    folder = ROOT / "blip2_gated" / "configs"
+    default = read_settings(config, [])
+    assert len(vars(default)) > 60 and default.training_learning_rate == 1e-4
     artquest = read_settings(config, ["--config", "artquest", "--training.batch_size", "4"])
     assert (artquest.data_dataset_name, artquest.data_type_column, artquest.training_batch_size) == (
         "artquest",
         "question_type",
         4,
     )
+    for name in ("artquest", "demo"):  # differences only
+        changed = vars(read_settings(config, ["--config", name]))
+        lines = (folder / f"{name}.yaml").read_text().splitlines()
+        written = [line for line in lines if not line.startswith("#") and line.partition(":")[2].split("#")[0].strip()]
+        assert sum(changed[key] != value for key, value in vars(default).items()) == len(written)

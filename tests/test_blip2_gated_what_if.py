@@ -2,23 +2,13 @@
 
 import pytest
 import torch
-from llava_tiny import picture
-from test_blip2_gated_model import KINDS, build
+from tiny.blip2 import KINDS, build, opened
+from tiny.llava import picture
 
 from blip2_gated.counterfactual import name_probabilities, what_if
 from blip2_gated.model import Features
 
 QUESTION = "In which style is this drawn?"
-
-
-def opened(kind, per_head):
-    """A model whose gates do something: at the start they are the identity."""
-    model, _ = build(kind, per_head)
-    torch.manual_seed(3)
-    for gate in model.gates:
-        for parameter in gate.parameters():
-            torch.nn.init.normal_(parameter, std=0.7)
-    return model
 
 
 @pytest.mark.parametrize("kind, per_head", KINDS)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import ROOT, TINY_CLIP
+from conftest import ROOT
 from PIL import Image
+from tiny.clip import TINY_CLIP
 from tokenizers import Tokenizer
 from transformers import CLIPModel as TransformersCLIP
 

@@ -1,56 +1,17 @@
 """Training CLIP from the command line's point of view: what a run writes, how it goes on, how it fails."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, interrupt_after, kill_and_resume, start_script, steps_in
+from conftest import interrupt_after, kill_and_resume, steps_in, torchrun
 from PIL import Image
 from safetensors.torch import load_file
 
 from clip import config, train
 from clip.checkpoint import load_clip
-from clip.dataset import create_sample_dataset
 from clip.model import CLIPModel
-
-
-@pytest.fixture
-def clip_arguments(tmp_path, tiny_clip):
-    create_sample_dataset(tmp_path / "data", num_samples=40, size=48)
-    return [
-        "--data_dir",
-        str(tmp_path / "data"),
-        "--model_name",
-        str(tiny_clip),
-        "--batch_size",
-        "8",
-        "--num_epochs",
-        "2",
-        "--learning_rate",
-        "1e-3",
-        "--warmup_steps",
-        "2",
-        "--val_split",
-        "0.25",
-        "--log_steps",
-        "1",
-        "--save_steps",
-        "1",
-        "--device",
-        "cpu",
-        "--checkpoint_dir",
-        str(tmp_path / "model-checkpoint"),
-        "--log_dir",
-        str(tmp_path / "logs"),
-        "--results_dir",
-        str(tmp_path / "results"),
-        "--cache_dir",
-        str(tmp_path / "cache"),
-    ]
 
 
 def assert_same_weights(one, other):
@@ -111,29 +72,15 @@ def test_options_train(clip_arguments, tmp_path, options):
         assert ("visual" in towers) == ("--lock_image" not in options) and "transformer" in towers
 
 
-def test_half_precision_trains(clip_arguments, tmp_path):
-    """As a process of its own: accelerate keeps one precision for the life of a process."""
-    process = start_script("clip/train.py", [*clip_arguments, "--num_epochs", "1", "--precision", "bf16"])
-    assert process.wait() == 0, process.stderr.read()
+def test_half_precision_trains(clip_arguments, tmp_path, new_accelerate):
+    train.main([*clip_arguments, "--num_epochs", "1", "--precision", "bf16"])
     model, _ = load_clip(tmp_path / "model-checkpoint" / "best_model.pth")
     assert model.network.visual.proj.dtype == torch.float32
 
 
 def test_sigmoid_loss_and_parts_of_a_small_model(clip_arguments, tmp_path):
-    arguments = [
-        *clip_arguments,
-        "--model_name",
-        "small",
-        "--image_size",
-        "32",
-        "--image_tower",
-        "test_vit",
-        "--loss",
-        "siglip",
-        "--num_epochs",
-        "1",
-    ]
-    train.main(arguments)
+    small = "--model_name small --image_size 32 --image_tower test_vit --loss siglip --num_epochs 1"
+    train.main([*clip_arguments, *small.split()])
     model, content = load_clip(tmp_path / "model-checkpoint" / "best_model.pth")
     assert model.network.logit_bias is not None and content["settings"]["loss"] == "siglip"
 
@@ -149,11 +96,11 @@ def test_stopping_and_resuming_between_epochs_changes_nothing(clip_arguments, tm
     assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_with_the_same_weights(clip_arguments, tmp_path):
     arguments = [*clip_arguments, "--num_epochs", "4", "--accum_batches", "2", "--batch_size", "4"]
     elsewhere = ["--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")]
-    whole = start_script("clip/train.py", [*arguments, *elsewhere])
-    assert whole.wait() == 0, whole.stderr.read()
+    train.main([*arguments, *elsewhere])
     written = steps_in(tmp_path / "logs", tmp_path / "model-checkpoint" / "last")
     kill_and_resume("clip/train.py", arguments, written, times=2)
     assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
@@ -165,30 +112,12 @@ def test_a_bad_step_is_left_out_and_names_its_files(clip_arguments, second_step_
     assert "left out: step 2, the loss is not finite; its files: " in shown and "/data/images/" in shown
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(clip_arguments, tmp_path):
     arguments = [*clip_arguments, "--num_epochs", "1"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "one")])
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            "2",
-            "--master_port",
-            "29613",
-            str(ROOT / "clip" / "train.py"),
-            *arguments,
-            "--checkpoint_dir",
-            str(tmp_path / "two"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
-    assert "Warning" not in process.stderr
+    error = torchrun("clip/train.py", [*arguments, "--checkpoint_dir", str(tmp_path / "two")])
+    assert "Warning" not in error
     one, two = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)

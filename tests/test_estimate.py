@@ -6,15 +6,14 @@ from collections import Counter
 import pytest
 import torch
 from conftest import TINY_MODEL
-from llava_tiny import write_llava
-from test_vitp_train import parts  # noqa: F401  a fixture
+from tiny.llava import write_llava
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tools.estimate import estimate
 from tools.estimate.dry_run import DryRun, dry_step
 from tools.estimate.sharding import divide, ring
-from tools.estimate.training_step import TrainingStep, adamw, take_step, with_values, without_values
+from tools.estimate.training_step import TrainingStep, adamw, meta_tensor, random_batch, take_step
 
 WIDE, HIDDEN = 40, 300
 
@@ -34,7 +33,7 @@ class Network(nn.Module):
 
 def network_step(**more):
     def batch(samples):
-        return {"rows": without_values((samples, WIDE), torch.float32)}
+        return {"rows": meta_tensor((samples, WIDE), torch.float32)}
 
     return TrainingStep(lambda precision, checkpointing: Network(), batch, adamw, 512, "a network", **more)
 
@@ -42,15 +41,17 @@ def network_step(**more):
 def test_a_network_counted_by_hand():
     found = dry_step(network_step(), "fp32", False, 512)
     numbers = WIDE * HIDDEN + HIDDEN + HIDDEN + 1
-    assert (found.learning_count, found.frozen_count) == (numbers, 2)
-    assert (found.learning, found.frozen, found.buffers) == (4 * numbers, 8, 4 * WIDE)
+    assert (found.trainable_count, found.frozen_count) == (numbers, 2)
+    assert (found.trainable, found.frozen, found.buffers) == (4 * numbers, 8, 4 * WIDE)
     assert found.gradients == 4 * numbers
-    assert found.state == 2 * 4 * numbers + 4 * 4  # two moments, and the number of steps of each of four tensors
+    assert (
+        found.optimizer_state == 2 * 4 * numbers + 4 * 4
+    )  # two moments, and the number of steps of each of four tensors
     assert found.batch == 4 * 512 * WIDE
     # At the most: what ReLU gave, its gradient, the gradient of what it was given; and rows - centre.
     alive = 4 * 512 * (3 * HIDDEN + WIDE)
     assert alive <= found.activations <= alive + 64 and found.phase == "backward"
-    static = found.learning + found.frozen + found.buffers + found.state + found.batch
+    static = found.trainable + found.frozen + found.buffers + found.optimizer_state + found.batch
     assert found.peak == static + found.at_peak["activations"] + found.at_peak["gradients"]
     # Forward 2 n m k; backward the same for weights, and for what came in but of the first layer, whose rows are given.
     products = 2 * 512 * (WIDE * HIDDEN + HIDDEN + 1)
@@ -72,7 +73,7 @@ class Convolutions(nn.Module):
 
 def test_grouped_convolutions_counted_by_hand():
     def batch(samples):
-        return {"image": without_values((samples, 4, 10, 10), torch.float32)}
+        return {"image": meta_tensor((samples, 4, 10, 10), torch.float32)}
 
     step = TrainingStep(lambda precision, checkpointing: Convolutions(), batch, adamw, 2, "convolutions")
     first, alone, up = 8 * 8 * 8 * (4 * 9), 6 * 6 * 8 * 9, 6 * 6 * 8 * (3 * 4)  # places, channels, what each looks at
@@ -83,19 +84,19 @@ def test_grouped_convolutions_counted_by_hand():
 def test_accumulation_keeps_gradients_and_a_moving_average_is_one_more_copy():
     plain = dry_step(network_step(), "fp32", False, 512)
     gathered = dry_step(network_step(accumulation=4), "fp32", False, 512)
-    average = dry_step(network_step(average=True), "fp32", False, 512)
+    average = dry_step(network_step(moving_average=True), "fp32", False, 512)
     assert gathered.operations == 4 * plain.operations and plain.peak < gathered.peak <= plain.peak + plain.gradients
-    assert average.peak - plain.peak == average.average == plain.learning + plain.frozen + plain.buffers
+    assert average.peak - plain.peak == average.moving_average == plain.trainable + plain.frozen + plain.buffers
 
 
 def test_half_precision_halves_what_linear_layers_keep():
     full, half = (dry_step(network_step(), precision, False, 4096) for precision in ("fp32", "bf16"))
-    assert half.learning == full.learning and half.state == full.state
+    assert half.trainable == full.trainable and half.optimizer_state == full.optimizer_state
     assert 0.4 < half.activations / full.activations < 0.8
 
 
 def test_integers_are_computed_and_unknown_masks_count_as_true():
-    run, pixels = DryRun(), without_values((6, 4), torch.float32)
+    run, pixels = DryRun(), meta_tensor((6, 4), torch.float32)
     with run:
         rows = run.empty(pixels)
         known = torch.tensor([1, 0, 1, 1, 0, 0]) == 1
@@ -108,11 +109,11 @@ def test_integers_are_computed_and_unknown_masks_count_as_true():
 def test_memory_that_is_let_go_is_not_counted():
     run = DryRun()
     with run:
-        rows = run.empty(without_values((1000,), torch.float32))
+        rows = run.empty(meta_tensor((1000,), torch.float32))
         run.register(rows, "batch")
         for _ in range(5):
             other = rows * 2
-        assert run.alive == Counter({"batch": 4000, "activations": 4000}) and run.most == 8000
+        assert run.alive == Counter({"batch": 4000, "activations": 4000}) and run.max_activations == 8000
         view = other[:10]
         del other
         assert run.alive["activations"] == 4000  # a view keeps the whole
@@ -121,9 +122,9 @@ def test_memory_that_is_let_go_is_not_counted():
 
 
 @pytest.fixture
-def systems(tmp_path, parts):  # noqa: F811
+def systems(tmp_path, vitp_parts):
     """The flags of each system's tiny model, wide enough for activations to be most of a step."""
-    built = parts / "parts"
+    built = vitp_parts / "parts"
     return {
         "style": ["--data_dir", str(tmp_path / "none"), *TINY_MODEL, "--image_size", "160", "--batch_size", "64"],
         "clip": ["--model_name", "small", "--batch_size", "16"],
@@ -152,14 +153,14 @@ def systems(tmp_path, parts):  # noqa: F811
 
 
 def step_of(system, words):
-    return estimate.read_step(*estimate.read_arguments([system, *words]))
+    return estimate.read_step([system, *words])[1]
 
 
 def measured(step, checkpointing=False):
     """The allocator's own account of a real step: bytes alive at the most, and multiplications and additions."""
     torch.manual_seed(0)
     model = step.build("fp32", checkpointing)
-    optimizer, batch = step.optimizer(model), with_values(step.batch(step.samples))
+    optimizer, batch = step.optimizer(model), random_batch(step.batch(step.samples))
     batches = [batch] * min(step.accumulation, 2)
     take_step(model, optimizer, batches, "fp32", step.clip_norm)
     held = {
@@ -200,7 +201,7 @@ def test_tiles_are_those_of_the_meta_file(systems, tmp_path):
         step_of("vitp", [*words, str(path)]).batch(1)["pixel_values"].shape[0] for path in (meta, tmp_path / "none")
     ]
     assert tiles == [6, 3]  # with the thumbnail
-    assert f"images of 5 tiles, the most of {meta}" in step_of("vitp", [*words, str(meta)]).notes
+    assert f"images of 5 tiles, the most of {meta}" in step_of("vitp", [*words, str(meta)]).assumptions
 
 
 def test_operations_are_those_that_pytorch_counts(systems):
@@ -208,7 +209,7 @@ def test_operations_are_those_that_pytorch_counts(systems):
     foreseen = dry_step(step, "fp32", False, step.samples)
     model = step.build("fp32", False)
     with FlopCounterMode(display=False) as counter:
-        take_step(model, step.optimizer(model), [with_values(step.batch(step.samples))], "fp32")
+        take_step(model, step.optimizer(model), [random_batch(step.batch(step.samples))], "fp32")
     # PyTorch's own list has no attention of CPUs: 2 products of (B, H, N, N), in the backward pass 5.
     blocks = [one for one in model.modules() if type(one).__name__ == "Attention"]
     tokens = 1 + (160 // 16) ** 2
@@ -224,13 +225,13 @@ def test_checkpointing_needs_less_and_computes_more(systems):
 
 def test_division_by_formula():
     found = dry_step(network_step(), "bf16", False, 512)
-    numbers, rest = found.learning_count, found.activations + found.buffers + found.batch
-    whole = found.learning + found.frozen + found.gradients + found.state + rest
+    numbers, rest = found.trainable_count, found.activations + found.buffers + found.batch
+    whole = found.trainable + found.frozen + found.gradients + found.optimizer_state + rest
     assert divide(found, "none", 8, "bf16").total == whole
     assert divide(found, "DDP", 8, "bf16").gradients == 2 * found.gradients
     zero = {stage: divide(found, f"ZeRO-{stage}", 8, "bf16") for stage in (1, 2, 3)}
     for one in zero.values():  # Rajbhandari et al. 2020: 12 bytes of state for each weight, here and a few for counters
-        assert abs(one.state - 12 * numbers / 8) < 8 and one.rest == rest
+        assert abs(one.optimizer_state - 12 * numbers / 8) < 8 and one.rest == rest
     assert zero[1].gradients == 2 * numbers and zero[2].gradients == -(-2 * numbers // 8)
     assert zero[1].weights == zero[2].weights == 2 * (numbers + 2) and zero[3].weights == -(-2 * (numbers + 2) // 8)
     assert ring(800, 8) == 1400 and ring(800, 1) == 0 and zero[3].sent > zero[2].sent
@@ -242,8 +243,8 @@ def test_the_table(systems, capsys):
     shown = capsys.readouterr().out
     assert set(found) == {(one, way) for one in ("fp32", "bf16") for way in (False, True)}
     for label in (
-        "weights that learn",
-        "activations, at their most",
+        "trainable weights",
+        "activations, at most",
         "peak of a step",
         "seconds at 40% of 0.1 TFLOPS",
         "images that fit into 0.5 GiB",
@@ -262,19 +263,19 @@ def test_the_table(systems, capsys):
     "words, message",
     [
         ([], "system"),
-        (["clipp"], "unknown system 'clipp'; did you mean clip"),
+        (["clipp"], "'clipp'"),
         (["clip", "--batch_sise", "4"], "unknown flag '--batch_sise'; did you mean --batch_size"),
         (["clip", "--batch_size", "9", "--world_size", "2"], "--batch_size 9: cannot be shared equally by 2"),
         (["clip", "--model_name", "ViT-B33"], "unknown model 'ViT-B33'; did you mean ViT-B/32"),
-        (["clip", "--model_name", "open/model"], "open/model: holds weights; name the architecture"),
+        (["clip", "--model_name", "open/model"], "open/model: is a trained model"),
         (["style", "--model_name", "vit_bas", "--data_dir", "none"], "unknown timm model 'vit_bas'"),
         (["style", "--text_tokens", "9"], "--text_tokens: style reads no text"),
         (["vitp"], "give --model_name_or_path, or --vision_config and --llm"),
         (["vitp", "--model_name_or_path", "gone"], "gone/config.json: no such file"),
         (["llava", "--model_id", "gone/away"], "gone/away: its processor cannot be loaded"),
-        (["blip2", "--model.blip2", "gone/away"], "--model.blip2 gone/away: no config to be had"),
-        (["clip", "--world_size", "0"], "--world_size 0: expected 1 or more"),
-        (["clip", "--utilization", "40"], "--utilization 40.0: expected a share"),
+        (["blip2", "--model.blip2", "gone/away"], "--model.blip2 gone/away: its config cannot be loaded"),
+        (["clip", "--world_size", "0"], "--world_size: '0'"),
+        (["clip", "--utilization", "40"], "--utilization: '40'"),
     ],
 )
 def test_mistakes_are_one_line(words, message):

@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from llava_tiny import picture, write_internvl, write_llava, write_llava_next, write_pictures, write_timm_llava
+from tiny.llava import picture, write_internvl, write_llava, write_llava_next, write_pictures, write_timm_llava
 
 from llava import config, inference
 from llava.analyzer import LlavaAnalyzer
-from llava.checkpoint import LoadedModel, choose_attention, choose_dtype, load_model
+from llava.checkpoint import LoadedModel, choose_attention, choose_dtype, load_image_text_model
 from llava.config import PROMPTS, VICUNA_SYSTEM
 from llava.prefix_cache import ImagePrefixCache
 from llava.sampling import SeededSampling, keep_top
@@ -30,7 +30,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny(folders):
-    return load_model(str(folders["llava"]), device="cpu")
+    return load_image_text_model(str(folders["llava"]), device="cpu")
 
 
 def by_position(results):
@@ -42,7 +42,7 @@ def test_a_batch_equals_its_images_alone(folders, name):
     images = [picture(0, (40, 40)), picture(1, (80, 40)), picture(2, (40, 90))]
     texts = ["a red star", "a very much longer text about a star on a beach and about nothing else", "beach"]
     pairs = [(images[place % 3], texts[place // 2]) for place in range(6)]
-    loaded = load_model(str(folders[name]), device="cpu")
+    loaded = load_image_text_model(str(folders[name]), device="cpu")
     together = by_position(LlavaAnalyzer(loaded=loaded, scoring=SHORT, batch_size=4).analyze_many(pairs, quiet=True))
     alone = LlavaAnalyzer(loaded=loaded, scoring=SHORT, batch_size=1)
     for pair, batched in zip(pairs, together):
@@ -57,7 +57,7 @@ def test_a_batch_equals_its_images_alone(folders, name):
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_shared_prefix_gives_what_the_processor_and_generate_give(folders, name):
     """The reference: everything through the processor's own call, no cache from elsewhere."""
-    model, processor = load_model(str(folders[name]), device="cpu")
+    model, processor = load_image_text_model(str(folders[name]), device="cpu")
     formatter, image = ChatFormatter(processor), picture(3, (90, 40))
     prompt = formatter.prompt("What is this?")
     inputs = processor(images=[image], text=[prompt], return_tensors="pt")
@@ -193,7 +193,7 @@ def test_prompts_follow_the_chat_template(folders, tiny):
     formatter = ChatFormatter(tiny.processor)
     assert formatter.prompt("Why?") == f"{VICUNA_SYSTEM} USER: <image>\nWhy? ASSISTANT:"
     assert formatter.begin("p", "Yes") == "p Yes"
-    chatml = ChatFormatter(load_model(str(folders["internvl"]), device="cpu").processor)
+    chatml = ChatFormatter(load_image_text_model(str(folders["internvl"]), device="cpu").processor)
     assert chatml.prompt("Why?") == "<|im_start|>user\n<IMG_CONTEXT>\nWhy?<|im_end|>\n<|im_start|>assistant\n"
     assert (
         chatml.begin("p", "Yes") == "pYes" and ChatFormatter(tiny.processor, "Be brief.").prompt("x")[:9] == "Be brief."
@@ -237,12 +237,12 @@ def test_wrong_folders_and_formats_are_one_line(folders, tmp_path):
         (bare / name).unlink(missing_ok=True)
     for folder, words in ((bare, "processor"), (tmp_path, "config.json"), ("no/such model", "cannot be loaded")):
         with pytest.raises(ValueError, match=words) as caught:
-            load_model(str(folder), device="cpu")
+            load_image_text_model(str(folder), device="cpu")
         assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(ValueError, match="bitsandbytes"):
-        load_model(str(folders["llava"]), device="cpu", bits=4)
+        load_image_text_model(str(folders["llava"]), device="cpu", bits=4)
     with pytest.raises(ValueError, match="adapter_config"):
-        load_model(str(folders["llava"]), str(tmp_path), device="cpu")
+        load_image_text_model(str(folders["llava"]), str(tmp_path), device="cpu")
     cpu = torch.device("cpu")
     assert choose_dtype("auto", cpu) == torch.float32 and choose_attention("auto", cpu, torch.float32) == "sdpa"
     with pytest.raises(ValueError, match="fp16"):

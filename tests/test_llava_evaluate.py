@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from llava_tiny import write_llava, write_pictures
 from PIL import Image
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
+from tiny.llava import write_llava, write_pictures
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from llava import evaluate

@@ -8,8 +8,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from llava_tiny import picture
 from PIL import Image
+from tiny.llava import picture
 
 from llava import inference
 from llava.scoring_config import ScoringConfig

@@ -1,84 +1,33 @@
 """Fine-tuning: what is learnt from, what learns, what a run leaves; adapters, merging, resume, processes."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, flip_a_bit
-from llava_tiny import picture, write_conversations, write_internvl, write_llava, write_llava_next, write_pictures
+from conftest import flags, flip_a_bit, start_script, torchrun
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny.llava import WRITERS, picture, write_conversations, write_llava, write_pictures
 
 from llava import merge_lora, train
 from llava.analyzer import LlavaAnalyzer
-from llava.checkpoint import load_model, stop_words
+from llava.checkpoint import load_image_text_model, end_tokens
 from llava.config import VICUNA_SYSTEM
 from llava.conversations import find_conversations
-from llava.dataset import Collator, ConversationDataset, check_conversations, split_by_image, tokenise
+from llava.dataset import Collator, ConversationDataset, check_conversations, split_by_image, tokenize
 from llava.lora import set_trainable
 from llava.scoring_config import ScoringConfig
 from llava.settings import read_training_settings
 from llava.tokens import ChatFormatter
 
-WRITERS = {"llava": write_llava, "llava_next": write_llava_next, "internvl": write_internvl}
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("llava_train_models")
-    return {name: write(root / name) for name, write in WRITERS.items()}
-
-
-@pytest.fixture
-def arguments(folders, tmp_path):
-    data = write_conversations(tmp_path / "data")
-    return [
-        "--model_id",
-        str(folders["llava"]),
-        "--data",
-        str(data),
-        "--output_dir",
-        str(tmp_path / "run"),
-        "--lora_rank",
-        "4",
-        "--lora_alpha",
-        "8",
-        "--lora_dropout",
-        "0",
-        "--val_split",
-        "0.2",
-        "--max_steps",
-        "4",
-        "--per_device_train_batch_size",
-        "4",
-        "--logging_steps",
-        "1",
-        "--save_steps",
-        "1",
-        "--learning_rate",
-        "0.01",
-        "--use_cpu",
-        "true",
-        "--warmup_steps",
-        "0",
-        "--disable_tqdm",
-        "true",
-        "--report_to",
-        "none",
-    ]
-
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_labels_are_the_answers_alone(folders, name, tmp_path):
-    loaded = load_model(str(folders[name]), device="cpu")
-    formatter, ends = ChatFormatter(loaded.processor), stop_words(loaded)
+def test_labels_are_the_answers_alone(llava_folders, name, tmp_path):
+    loaded = load_image_text_model(str(llava_folders[name]), device="cpu")
+    formatter, ends = ChatFormatter(loaded.processor), end_tokens(loaded)
     conversations, _ = find_conversations(write_conversations(tmp_path, 3))
     samples, skipped = check_conversations(conversations, formatter, ends, 2048, quiet=True)
     assert skipped == {}
@@ -96,8 +45,8 @@ def test_labels_are_the_answers_alone(folders, name, tmp_path):
     assert batch["input_ids"][1][: len(whole)].tolist() == whole.tolist()
 
 
-def test_labels_give_the_loss_of_a_slow_loop(folders, tmp_path):
-    model, processor = load_model(str(folders["llava"]), device="cpu")
+def test_labels_give_the_loss_of_a_slow_loop(llava_folders, tmp_path):
+    model, processor = load_image_text_model(str(llava_folders["llava"]), device="cpu")
     conversations, _ = find_conversations(write_conversations(tmp_path, 2))
     samples, _ = check_conversations(conversations, ChatFormatter(processor), ["</s>"], 2048, quiet=True)
     batch = Collator(processor)([ConversationDataset(samples)[place] for place in range(2)])
@@ -112,17 +61,17 @@ def test_labels_give_the_loss_of_a_slow_loop(folders, tmp_path):
     assert float(out.loss) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)
 
 
-def test_an_end_is_put_where_the_template_writes_none(folders, tmp_path):
+def test_an_end_is_put_where_the_template_writes_none(llava_folders, tmp_path):
     """LLaVA 1.5's own template ends an answer with a space; a model taught so would never stop."""
-    processor = load_model(str(folders["llava"]), device="cpu").processor
+    processor = load_image_text_model(str(llava_folders["llava"]), device="cpu").processor
     processor.chat_template = processor.chat_template.replace("{{ eos_token }}", "{{ ' ' }}")
     conversation = find_conversations(write_conversations(tmp_path, 1))[0][0]
-    sample = tokenise(conversation, ChatFormatter(processor), ["</s>"])
+    sample = tokenize(conversation, ChatFormatter(processor), ["</s>"])
     assert processor.tokenizer.decode([one for one in sample.labels if one >= 0]) == " a red star 0</s> No</s>"
 
 
-def test_turns_that_do_not_fit_are_left_out(folders, tmp_path):
-    loaded = load_model(str(folders["llava"]), device="cpu")
+def test_turns_that_do_not_fit_are_left_out(llava_folders, tmp_path):
+    loaded = load_image_text_model(str(llava_folders["llava"]), device="cpu")
     conversations, _ = find_conversations(write_conversations(tmp_path, 2))
     given = (ChatFormatter(loaded.processor), ["</s>"])
     whole, _ = check_conversations(conversations, *given, 2048, quiet=True)
@@ -186,8 +135,8 @@ def test_real_data_can_be_read(real_data):
         assert len(found) > 150 and len(skipped) < 30
 
 
-def test_the_split_keeps_an_image_on_one_side(folders, tmp_path):
-    loaded = load_model(str(folders["llava"]), device="cpu")
+def test_the_split_keeps_an_image_on_one_side(llava_folders, tmp_path):
+    loaded = load_image_text_model(str(llava_folders["llava"]), device="cpu")
     conversations, _ = find_conversations(write_conversations(tmp_path, 6))
     samples, _ = check_conversations(conversations * 2, ChatFormatter(loaded.processor), ["</s>"], 2048, quiet=True)
     train_side, val_side = split_by_image(samples, 0.34, seed=1)
@@ -196,9 +145,9 @@ def test_the_split_keeps_an_image_on_one_side(folders, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_what_learns_and_nothing_else(folders, name):
+def test_what_learns_and_nothing_else(llava_folders, name):
     def learning(**given):
-        model = load_model(str(folders[name]), device="cpu").model
+        model = load_image_text_model(str(llava_folders[name]), device="cpu").model
         chosen = {"rank": 4, "alpha": 8, "dropout": 0.0, "train_vision_tower": False, "freeze_language_model": False}
         model = set_trainable(model, **{**chosen, **given})
         return {one for one, parameter in model.named_parameters() if parameter.requires_grad}
@@ -215,22 +164,32 @@ def test_what_learns_and_nothing_else(folders, name):
     assert not any("vision_tower" in one for one in whole) and any("language_model" in one for one in whole)
 
 
-def test_a_run_an_adapter_and_its_merging(arguments, folders, tmp_path, capsys):
+def test_a_run_an_adapter_and_its_merging(llava_arguments, llava_folders, tmp_path, capsys):
     results = train.main(
-        [*arguments, "--report_to", "tensorboard", "--max_steps", "8", "--eval_strategy", "steps", "--eval_steps", "8"]
+        [
+            *llava_arguments,
+            "--report_to",
+            "tensorboard",
+            "--max_steps",
+            "8",
+            "--eval_strategy",
+            "steps",
+            "--eval_steps",
+            "8",
+        ]
     )
     losses = [entry["loss"] for entry in results["train"] if "loss" in entry]
     assert len(losses) == 8 and losses[-1] < 0.9 * losses[0] and np.isfinite(results["eval_loss"])
-    run, base = tmp_path / "run", str(folders["llava"])
+    run, base = tmp_path / "run", str(llava_folders["llava"])
     assert "million parameters learn" in capsys.readouterr().out
-    adapted = load_model(base, str(run), device="cpu")
+    adapted = load_image_text_model(base, str(run), device="cpu")
     projector = "multi_modal_projector.linear_1.weight"
     saved = {one: value for one, value in load_file(run / "adapter_model.safetensors").items() if projector in one}
-    before = load_model(base, device="cpu").model.get_parameter(f"model.{projector}")
+    before = load_image_text_model(base, device="cpu").model.get_parameter(f"model.{projector}")
     assert len(saved) == 1 and not torch.equal(next(iter(saved.values())), before)
     events = EventAccumulator(str(run / "runs" / "answers"), size_guidance={"tensors": 0, "images": 0}).Reload()
     assert events.Tags()["images"] and any("validation/0" in tag for tag in events.Tags()["tensors"])
-    merged = load_model(
+    merged = load_image_text_model(
         str(
             merge_lora.main(
                 [
@@ -252,29 +211,29 @@ def test_a_run_an_adapter_and_its_merging(arguments, folders, tmp_path, capsys):
     inputs = adapted.processor(images=[picture(1)], text=["<image> a star"], return_tensors="pt")
     with torch.no_grad():
         ours, plain = (one.model(**inputs).logits for one in (adapted, merged))
-        untouched = load_model(base, device="cpu").model(**inputs).logits
+        untouched = load_image_text_model(base, device="cpu").model(**inputs).logits
     torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
     assert (ours - untouched).abs().max() > 0.01
     with pytest.raises(ValueError, match="holds a model"):
         merge_lora.main(["--model_id", base, "--adapter", str(run), "--output_dir", str(tmp_path / "merged")])
 
 
-def test_a_base_in_half_format_learns_and_answers(arguments, folders, tmp_path):
+def test_a_base_in_half_format_learns_and_answers(llava_arguments, llava_folders, tmp_path):
     results = train.main(
-        [*arguments, "--bf16", "true", "--max_steps", "2", "--eval_strategy", "steps", "--eval_steps", "1"]
+        [*llava_arguments, "--bf16", "true", "--max_steps", "2", "--eval_strategy", "steps", "--eval_steps", "1"]
     )
     assert all(np.isfinite(entry["loss"]) for entry in results["train"] if "loss" in entry)
     assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
-    adapted = load_model(str(folders["llava"]), str(tmp_path / "run"), device="cpu", precision="bf16")
+    adapted = load_image_text_model(str(llava_folders["llava"]), str(tmp_path / "run"), device="cpu", precision="bf16")
     found = LlavaAnalyzer(loaded=adapted, scoring=ScoringConfig(description_tokens=3, analysis_tokens=3)).analyze_image(
         picture(0), "a star"
     )
     assert 1 <= found["expected_score"] <= 10
 
 
-def test_questions_are_asked_under_the_system_prompt_of_training(arguments, folders, tmp_path):
-    train.main([*arguments, "--max_steps", "1", "--val_split", "0", "--system_prompt", "Be brief."])
-    base, run, merged = str(folders["llava"]), str(tmp_path / "run"), str(tmp_path / "merged")
+def test_questions_are_asked_under_the_system_prompt_of_training(llava_arguments, llava_folders, tmp_path):
+    train.main([*llava_arguments, "--max_steps", "1", "--val_split", "0", "--system_prompt", "Be brief."])
+    base, run, merged = str(llava_folders["llava"]), str(tmp_path / "run"), str(tmp_path / "merged")
     merge_lora.main(["--model_id", base, "--adapter", run, "--output_dir", merged, "--device", "cpu"])
     for found in (LlavaAnalyzer(base, run, device="cpu"), LlavaAnalyzer(merged, device="cpu")):
         assert found.formatter.prompt("Why?").startswith("Be brief.")
@@ -282,16 +241,16 @@ def test_questions_are_asked_under_the_system_prompt_of_training(arguments, fold
     assert LlavaAnalyzer(base, run, system_prompt="", device="cpu").formatter.system == ""
 
 
-def test_an_adapter_of_another_model_is_refused(arguments, tmp_path):
-    train.main([*arguments, "--max_steps", "1", "--val_split", "0"])
+def test_an_adapter_of_another_model_is_refused(llava_arguments, tmp_path):
+    train.main([*llava_arguments, "--max_steps", "1", "--val_split", "0"])
     for number, sizes in enumerate(({"seed": 1}, {"width": 64}, {"layers": 1})):
         other = write_llava(tmp_path / f"other{number}", **sizes)
         with pytest.raises(ValueError, match="another model") as caught:
-            load_model(str(other), str(tmp_path / "run"), device="cpu")
+            load_image_text_model(str(other), str(tmp_path / "run"), device="cpu")
         (tmp_path / "run" / "trained_on.json").rename(tmp_path / "kept.json")
         if "seed" not in sizes:  # without its facts the shapes still tell
             with pytest.raises(ValueError, match="another model") as caught:
-                load_model(str(other), str(tmp_path / "run"), device="cpu")
+                load_image_text_model(str(other), str(tmp_path / "run"), device="cpu")
         (tmp_path / "kept.json").rename(tmp_path / "run" / "trained_on.json")
         assert len(str(caught.value).splitlines()) == 1
 
@@ -309,71 +268,41 @@ def assert_equal(one, other, **tolerance):
             assert torch.equal(one[name], other[name]), name
 
 
-def start(arguments, *launcher):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    script = str(ROOT / "llava" / "train.py")
-    return subprocess.Popen(
-        [sys.executable, *launcher, script, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-@pytest.mark.parametrize("order", ["random", "group_by_length"])
-def test_killed_and_resumed_gives_the_same_weights(arguments, tmp_path, order):
-    more = [
-        *arguments,
-        "--lora_dropout",
-        "0.1",
-        "--max_steps",
-        "12",
-        "--eval_strategy",
-        "no",
-        "--train_sampling_strategy",
-        order,
-    ]
+@pytest.mark.parametrize("order", ["random", pytest.param("group_by_length", marks=pytest.mark.slow)])
+def test_killed_and_resumed_gives_the_same_weights(llava_arguments, tmp_path, order):
+    changes = {"lora_dropout": 0.1, "max_steps": 12, "eval_strategy": "no", "train_sampling_strategy": order}
+    more = [*llava_arguments, *flags(**changes)]
     train.main([*more, "--output_dir", str(tmp_path / "whole")])
-    running = start(more)
+    running = start_script("llava/train.py", more)
     deadline = time.time() + 300
     while not list((tmp_path / "run").glob("checkpoint-[3-9]/trainer_state.json")) and time.time() < deadline:
-        assert running.poll() is None, running.stdout.read()
+        assert running.poll() is None, running.stderr.read()
         time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
+    running.kill()
     running.wait()
     assert not (tmp_path / "run" / "adapter_model.safetensors").is_file()
     train.main([*more, "--resume_from_checkpoint", "true"])
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
 
-def test_a_bad_step_is_left_out_and_names_its_images(arguments, tmp_path, second_step_is_bad, capsys):
-    history = train.main(arguments)["train"]
+def test_a_bad_step_is_left_out_and_names_its_images(llava_arguments, tmp_path, second_step_is_bad, capsys):
+    history = train.main(llava_arguments)["train"]
     assert max(entry.get("skipped_steps", 0) for entry in history) == 1
     shown = capsys.readouterr().err
     assert "left out: step 2, the loss is not finite; its files: " in shown and ".png" in shown
     flip_a_bit(tmp_path / "run" / "checkpoint-4" / "optimizer.pt")
-    train.main([*arguments, "--resume_from_checkpoint", "true"])
+    train.main([*llava_arguments, "--resume_from_checkpoint", "true"])
     assert "checkpoint-4: optimizer.pt is not as it was written" in capsys.readouterr().err
 
 
-def test_two_processes_train_like_one(arguments, tmp_path):
-    more = [*arguments, "--val_split", "0", "--seed", "3"]  # 12 samples: whole batches on both sides
+def test_two_processes_train_like_one(llava_arguments, tmp_path):
+    more = [*llava_arguments, "--val_split", "0", "--seed", "3"]  # 12 samples: whole batches on both sides
     train.main([*more, "--output_dir", str(tmp_path / "one")])
-    done = start(
-        [*more, "--per_device_train_batch_size", "2", "--ddp_backend", "gloo"],
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        str(29500 + os.getpid() % 400),
-    )
-    assert done.wait(600) == 0, done.stdout.read()
+    torchrun("llava/train.py", [*more, "--per_device_train_batch_size", "2", "--ddp_backend", "gloo"])
     assert_equal(weights(tmp_path / "one"), weights(tmp_path / "run"), atol=2e-4, rtol=1e-3)
 
 
-def test_mistakes_are_one_line(arguments, tmp_path):
+def test_mistakes_are_one_line(llava_arguments, tmp_path):
     wrong = {
         "did you mean --learning_rate": ["--learning_rat", "1"],
         "--data": ["--data", ""],
@@ -385,35 +314,24 @@ def test_mistakes_are_one_line(arguments, tmp_path):
     }
     for words, given in wrong.items():
         with pytest.raises((ValueError, OSError), match=words) as caught:
-            train.main([*arguments, *given])
+            train.main([*llava_arguments, *given])
         assert len(str(caught.value).splitlines()) == 1
     config = tmp_path / "mine.json"
     config.write_text('{"lora_rank": 7, "learning_rate": 0.5, "weight_decay": 0.25}')
-    tuning, training = read_training_settings([*arguments, "--config", str(config)])
+    tuning, training = read_training_settings([*llava_arguments, "--config", str(config)])
     assert (tuning.lora_rank, training.learning_rate, training.weight_decay) == (4, 0.01, 0.25)
     config.write_text('{"lora_rnak": 7}')
     with pytest.raises(ValueError, match="lora_rank"):
         read_training_settings(["--config", str(config)])
 
 
-def test_the_projector_has_a_learning_rate_of_its_own(arguments, tmp_path, monkeypatch):
+def test_the_projector_has_a_learning_rate_of_its_own(llava_arguments, tmp_path, monkeypatch):
     made = []
     real = train.LlavaTrainer.create_optimizer
     monkeypatch.setattr(
         train.LlavaTrainer, "create_optimizer", lambda self, *given: made.append(real(self, *given)) or made[-1]
     )
-    train.main(
-        [
-            *arguments,
-            "--max_steps",
-            "1",
-            "--projector_learning_rate",
-            "0.002",
-            "--lr_scheduler_type",
-            "constant",
-            "--train_sampling_strategy",
-            "group_by_length",
-        ]
-    )
+    changes = {"max_steps": 1, "projector_learning_rate": 0.002, "lr_scheduler_type": "constant"}
+    train.main([*llava_arguments, *flags(**changes, train_sampling_strategy="group_by_length")])
     rates = {round(group["lr"], 6): len(group["params"]) for group in made[0].param_groups if group["params"]}
     assert set(rates) == {0.01, 0.002}

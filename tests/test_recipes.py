@@ -10,12 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from test_blip2_gated_train import arguments as blip2_arguments  # noqa: F401  fixtures
-from test_blip2_gated_train import tiny_blip2, vqa_data  # noqa: F401
-from test_clip_train import clip_arguments  # noqa: F401
-from test_llava_train import arguments as llava_arguments  # noqa: F401
-from test_llava_train import folders  # noqa: F401
-from test_vitp_train import flags, parts  # noqa: F401
+from tiny.vitp import vitp_flags
 
 from llava.settings import read_training_settings
 
@@ -48,12 +43,12 @@ def test_one_gpu(run_arguments, tmp_path):
     assert (tmp_path / "checkpoints" / "best.pth").is_file() and processes(tmp_path / "checkpoints" / "last") == 1
 
 
-def test_several_gpus_clip(clip_arguments, tmp_path):  # noqa: F811
+def test_several_gpus_clip(clip_arguments, tmp_path):
     finished(start([*accelerate("8gpu", "--num_processes", 2), "clip/train.py", *clip_arguments, "--num_epochs", "1"]))
     assert processes(tmp_path / "model-checkpoint" / "last") == 2
 
 
-def test_several_gpus_blip2(blip2_arguments, tmp_path):  # noqa: F811
+def test_several_gpus_blip2(blip2_arguments, tmp_path):
     words = [*blip2_arguments, "--training.epochs", "1", "--training.save_last", "--training.eval_samples", "0"]
     finished(start([*accelerate("8gpu", "--num_processes", 2), "blip2_gated/train.py", *words]))
     assert processes(tmp_path / "checkpoints" / "last") == 2
@@ -72,13 +67,13 @@ def test_several_machines(run_arguments, tmp_path):
     assert processes(tmp_path / "checkpoints" / "last") == 2
 
 
-def test_torchrun_on_one_machine(llava_arguments, tmp_path):  # noqa: F811
+def test_torchrun_on_one_machine(llava_arguments, tmp_path):
     words = [*llava_arguments, "--max_steps", "1", "--per_device_train_batch_size", "2", "--val_split", "0"]
     finished(start(["sh", RECIPES / "torchrun.sh", "llava/train.py", *words, "--ddp_backend", "gloo"], GPUS=2))
     assert processes(tmp_path / "run") == 2
 
 
-def test_slurm(parts, tmp_path):  # noqa: F811
+def test_slurm(vitp_parts, tmp_path):
     """A srun that starts its command twice, as two machines of one GPU would."""
     place = tmp_path / "bin"
     place.mkdir()
@@ -86,7 +81,9 @@ def test_slurm(parts, tmp_path):  # noqa: F811
     (place / "scontrol").write_text('#!/bin/sh\n[ "$*" = "show hostnames a,b" ] && printf "localhost\\nother\\n"\n')
     for path in place.iterdir():
         path.chmod(0o755)
-    words = flags(parts, tmp_path / "run", max_steps=1, save_steps=1, per_device_train_batch_size=2, ddp_backend="gloo")
+    words = vitp_flags(
+        vitp_parts, tmp_path / "run", max_steps=1, save_steps=1, per_device_train_batch_size=2, ddp_backend="gloo"
+    )
     job = {"SLURM_JOB_NODELIST": "a,b", "SLURM_NNODES": 2, "SLURM_GPUS_ON_NODE": 1, "SLURM_JOB_ID": PORT}
     job |= {"SLURM_SUBMIT_DIR": ROOT, "PATH": place, "PORT": PORT + 1}
     finished(start(["sh", RECIPES / "slurm_64gpu.sh", "vitp/train.py", *words], **job))

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from test_vitp_model import internvl_folder, tiny_model
+from tiny.vitp import TEXT, internvl_folder, tiny_model
 from transformers import AutoImageProcessor, AutoModel, InternVLVisionModel
 
 from vitp.extract_vit import main
@@ -198,7 +198,6 @@ def test_nothing_is_passed_over(saved, tmp_path):
 
 
 def test_a_timm_encoder_keeps_its_own_names(tmp_path):
-    from test_vitp_model import TEXT
     from transformers import Qwen2Config
 
     from vitp.compose import build_model

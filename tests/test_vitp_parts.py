@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from test_vitp_model import CONTEXT_ID, TEXT, internvl_folder, tiny_model
+from tiny.vitp import CONTEXT_ID, TEXT, internvl_folder, tiny_model
 from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config
 
 from vitp.checkpoint import fit_to_images, load_model

@@ -1,0 +1,45 @@
+"""The web page: tiny models of every kind, and images of which one has words like HTML in its name, and a comment."""
+
+from pathlib import Path
+
+from conftest import draw_styles
+from PIL import Image
+
+from blip2_gated.checkpoint import save_full
+from common.images.io import list_images
+from tiny.blip2 import opened
+from tiny.llava import write_llava
+
+EVIL = "<img src=x onerror=window.evil=1> **bold**"
+SECRET = "taken at home"
+TEXTS = f"a red house\n\n{EVIL}\ntwo birds\na red house"
+QUESTION = "In which style is this drawn?"
+
+
+def write_page_files(folder: Path, style: str, clip: Path) -> dict[str, str]:
+    """-> flags of app.py and their values."""
+    draw_styles(folder / "images", images=3, targets=False)
+    first = list_images(folder / "images")[0]
+    Image.open(first).save(first.with_name(f"{EVIL}.jpg"), comment=SECRET)  # Pillow hands a comment on to its copies
+    write_llava(folder / "llava")
+    model = opened("film", False)
+    recipe = {
+        "efficientnet": {"name": "test_efficientnet", "pretrained": False, "output_dim": 0, "image_size": None},
+        "gating": {"kind": "film", "per_head": False, "init_scale": 1.0},
+        "lora": None,
+        "trained": "gates",
+        "mapper": {"num_tokens": 3, "hidden": 32, "dropout": 0.1},
+        "template": model.prompts.template,
+        "max_tokens": 48,
+        "labels": model.styles.labels,
+        "spellings": ["Noto"],
+        "frozen_dtype": "fp32",
+    }
+    save_full(folder / "gated.pt", model, recipe)
+    return {
+        "style": style,
+        "clip": str(clip),
+        "folder": str(folder / "images"),
+        "llava": str(folder / "llava"),
+        "blip2": str(folder / "gated.pt"),
+    }
