@@ -27,11 +27,11 @@ from transformers import InternVLVisionConfig
 
 from common.images.io import open_image
 from common.metrics.text import text_scores
+from common.text.conversations import parse_conversation
 from common.text.files import write_json
 from retrieval.compare_encoders import retrieve
 from vitp import train
 from vitp.compose import build_model
-from vitp.conversation import read_conversation
 from vitp.inference import VQAPredictor
 from vitp.processing import read_tokenizer
 
@@ -88,12 +88,12 @@ def write_data(data: Path, folder: Path, names: list[str] | None) -> None:
         for name in names or meta
     }
     first, *_ = records
-    answers = sorted({read_conversation(record).turns[0][1] for record in records[first]})
+    answers = sorted({parse_conversation(record).turns[0][1] for record in records[first]})
     chosen = set(np.random.default_rng(0).permutation(answers)[::HELD_OUT].tolist())
     test = [
         one | {"conversations": one["conversations"][:2]}
         for one in records[first]
-        if read_conversation(one).turns[0][1] in chosen
+        if parse_conversation(one).turns[0][1] in chosen
     ]
     held = {(meta[first]["root"], one["image"]) for one in test}
     write_source(folder, "test", {first: (meta[first], test)}, data)
@@ -226,10 +226,10 @@ def answers(args: argparse.Namespace, folder: Path) -> dict:
     for first in range(0, len(rows), 16):
         asked = []
         for row in rows[first : first + 16]:
-            (question, _), *_ = read_conversation(row).turns
+            (question, _), *_ = parse_conversation(row).turns
             asked.append(([open_image(Path(source["root"]) / row["image"])], question))
         said += answerer(asked, max_new_tokens=24)
-    truth = [read_conversation(row).turns[0][1] for row in rows]
+    truth = [parse_conversation(row).turns[0][1] for row in rows]
     write_json(
         folder / "answers.json",
         [{"image": row["image"], "truth": right, "answer": answer} for row, right, answer in zip(rows, truth, said)],

@@ -34,8 +34,8 @@ from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
 from common.training.device import choose_device, disable_malloc_trim
 from common.training.length_sampler import LengthGroupedSampler
 from vitp.batching import Collator, PackedDataset
+from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_tokenizer
-from vitp.conversation import ChatTemplate, prepare_tokenizer
 from vitp.dataset import InstructionDataset
 from vitp.meta import read_meta
 from vitp.model import VisualInstructionModel

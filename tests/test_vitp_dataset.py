@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 from common.images.tiling import Tiling
+from common.text.chat_labels import IGNORED
+from common.training.skip_log import SkipLog
 from vitp.batching import Collator, PackedDataset
-from vitp.conversation import IGNORED, INTERNVL_SYSTEM, ChatTemplate, prepare_tokenizer
+from vitp.chat_template import INTERNVL_SYSTEM, ChatTemplate, prepare_tokenizer
 from vitp.dataset import InstructionDataset
 from vitp.demo import train_tokenizer
-from vitp.meta import Skipped, read_meta
+from vitp.meta import read_meta
 
 TILING = Tiling(28, tokens=4, max_tiles=6)
 
@@ -109,10 +111,10 @@ def test_bad_lines_are_named_and_left_out(tmp_path, template):
         "\udcff".encode("utf-8", "surrogateescape").decode("latin-1"),
     ]
     log = tmp_path / "skipped.jsonl"
-    data = load(write(tmp_path, records), template, skipped=Skipped(log))
+    data = load(write(tmp_path, records), template, skipped=SkipLog(log))
     assert len(data) == 60 and data.where(0).endswith("data.jsonl:1") and data.where(30).endswith("data.jsonl:32")
     named = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [entry["sample"].rsplit(":", 1)[1] for entry in named] == ["31", "63", "64"] and all(
+    assert [entry["file"].rsplit(":", 1)[1] for entry in named] == ["31", "63", "64"] and all(
         e["reason"] for e in named
     )
     assert "answer 30" in template.tokenizer.decode(data[30]["input_ids"])
@@ -132,7 +134,7 @@ def test_broken_images_give_way_to_the_next_sample(tmp_path, template):
     meta = write(tmp_path, records, dict.fromkeys(names, (20, 20)))
     (tmp_path / "images" / "3.png").write_bytes(b"not an image")
     data = load(meta, template)
-    assert torch.equal(data[3]["input_ids"], data[4]["input_ids"]) and list(data.skipped.seen) == [data.where(3)]
+    assert torch.equal(data[3]["input_ids"], data[4]["input_ids"]) and list(data.skipped.skipped) == [data.where(3)]
     assert data.lengths()[3] is None
     (tmp_path / "images" / "9.png").unlink()
     with pytest.raises(ValueError, match="2 of 30 samples"):
@@ -176,7 +178,7 @@ def test_one_long_turn_gets_fewer_tiles_then_a_shorter_answer(tmp_path, template
         assert answer and (ended or tiles == 1)
     data = load(meta, template, 20)
     assert data.read(0) is None
-    assert "no room for an answer in --max_seq_length 20" in data.skipped.seen[data.where(0)]
+    assert "no room for an answer in --max_seq_length 20" in data.skipped.skipped[data.where(0)]
 
 
 @pytest.fixture
@@ -215,10 +217,10 @@ def test_a_wrong_size_in_the_annotation_does_not_burst_a_pack(tmp_path, template
     meta = write(tmp_path, [record] * 3, {"a.png": (90, 60)})
     room = 2 * len(load(meta, template)[0]["input_ids"]) + 2
     data = load(meta, template, room)
-    data.skipped.allowed_share = 1
+    data.skipped.limit = 1
     packed = PackedDataset(data)
     assert len(packed) == 1 and len(packed[0]["input_ids"]) <= room
-    assert packed[0]["sample_ids"].max() == 1 and "not of the width and height" in str(data.skipped.seen)
+    assert packed[0]["sample_ids"].max() == 1 and "not of the width and height" in str(data.skipped.skipped)
 
 
 def test_batches(mixed, template):
@@ -255,7 +257,7 @@ def test_what_is_wrong_with_a_meta_file(tmp_path, content, message):
 
 def test_the_repositorys_own_instruction_data(real_data, template):
     data = load(real_data / "instruct" / "meta.json", template, 4096, Tiling(448, 256, max_tiles=6))
-    assert len(data) == sum(source.length for source in data.sources) and not data.skipped.seen
+    assert len(data) == sum(source.length for source in data.sources) and not data.skipped.skipped
     for index in range(0, len(data), 300):
         sample = data[index]
         assert int((sample["input_ids"] == template.context_id).sum()) == 256 * len(sample["pixel_values"])

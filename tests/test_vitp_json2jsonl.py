@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from vitp.conversation import read_conversation
+from common.text.conversations import parse_conversation
 from vitp.json2jsonl import PROMPTS, main, read_records
 from vitp.meta import read_meta
 
@@ -52,14 +52,14 @@ def test_llava(tmp_path):
     ids=["image_path", "other names", "table", "COCO"],
 )
 def test_captions(tmp_path, content):
-    found = [read_conversation(record) for record in run(tmp_path, content)]
+    found = [parse_conversation(record) for record in run(tmp_path, content)]
     assert [one.images for one in found] == [("a.png",), ("b.png",)]
     assert [one.turns for one in found] == [
         ((f"<image>\n{PROMPTS[0]}", "一只猫"),),
         ((f"<image>\n{PROMPTS[1]}", "a dog"),),
     ]
     own = run(tmp_path, content, "--prompt", "这是什么？")
-    assert [read_conversation(record).turns[0][0] for record in own] == ["<image>\n这是什么？"] * 2
+    assert [parse_conversation(record).turns[0][0] for record in own] == ["<image>\n这是什么？"] * 2
 
 
 def test_sizes_and_meta_file(tmp_path):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import Dataset
 
-from vitp.conversation import IGNORED
+from common.text.chat_labels import IGNORED
+from common.text.padding import pad
 from vitp.dataset import InstructionDataset, Sample
 from vitp.packing import pack
 
@@ -66,13 +67,11 @@ class Collator:
     def __call__(self, samples: list[Sample]) -> dict[str, torch.Tensor]:
         padding = {"input_ids": self.pad_token_id, "labels": IGNORED, "position_ids": 0, "sample_ids": -1}
         batch = {
-            name: torch.nn.utils.rnn.pad_sequence([sample[name] for sample in samples], True, value)
+            name: pad([sample[name] for sample in samples], value).values
             for name, value in padding.items()
             if name in samples[0]
         }
-        lengths = torch.tensor([len(sample["input_ids"]) for sample in samples])
-        # From lengths, not from ids: where padding is an ordinary token's id, that token would be hidden too.
-        batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]).long()
+        batch["attention_mask"] = pad([sample["input_ids"] for sample in samples], self.pad_token_id).mask
         pixels = [sample["pixel_values"] for sample in samples if "pixel_values" in sample]
         return batch | ({"pixel_values": torch.cat(pixels)} if pixels else {})
 

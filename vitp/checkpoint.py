@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, LlamaConfig
 
-from vitp.conversation import CONTEXT
+from vitp.chat_template import CONTEXT
 from vitp.key_mapping import TOWER, Weights, to_model_names, vision_config
 from vitp.model import TIMM, VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.weights import check_names, read_weights

@@ -4,15 +4,14 @@ Beside these, every flag of Hugging Face's TrainingArguments. Defaults that diff
 (InternVL2.5's fine-tuning): AdamW at 2e-5, weight decay 0.01, cosine after a fifth of warm-up, drop path 0.1.
 """
 
-import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
-from common.cli.settings import unknown_name
+from common.models.lora import LANGUAGE, PROJECTOR, VISION, Lora
 
 SHIPPED = Path(__file__).parent / "configs"
 
@@ -37,6 +36,22 @@ class ModelArguments:
     TMAug_mode: str = _choice("guide", "guide: 0.75, 0.3, zeroed. paper: 1, 0.75, dropped. repo: 0.25, 0.75, dropped")
     TMAug_prob: float | None = _choice(None, "chance that a sample's image tokens are masked; otherwise the mode's")
     TMAug_ratio: float | None = _choice(None, "share of them that is hidden; otherwise the mode's")
+
+    def trainable_parts(self) -> dict[str, bool | Lora]:
+        """What common/models/lora.py is to train of each part."""
+        for part, frozen, rank in (
+            ("llm", self.freeze_llm, self.use_llm_lora),
+            ("backbone", self.freeze_backbone, self.use_backbone_lora),
+        ):
+            if frozen and rank:
+                raise ValueError(f"--freeze_{part} and --use_{part}_lora contradict each other; give one of them")
+        return {
+            LANGUAGE: Lora(self.use_llm_lora, 2 * self.use_llm_lora) if self.use_llm_lora else not self.freeze_llm,
+            PROJECTOR: not self.freeze_mlp,
+            VISION: Lora(self.use_backbone_lora, 2 * self.use_backbone_lora)
+            if self.use_backbone_lora
+            else not self.freeze_backbone,
+        }
 
 
 @dataclass
@@ -84,27 +99,8 @@ class RunArguments(TrainingArguments):
         self.deepspeed = _shipped(self.deepspeed)
         self.fsdp_config = _shipped(self.fsdp_config)
         self.label_names = ["labels"]
-        try:
-            super().__post_init__()
-        except ImportError as error:
-            raise ValueError(f"{' '.join(str(error).split())}; needed for --deepspeed {self.deepspeed}") from None
+        super().__post_init__()
         self.do_train = True  # this script has nothing else to do
-
-
-class Parser(HfArgumentParser):
-    """Mistakes are ValueErrors of one line, and an unknown flag comes with the nearest real one."""
-
-    def error(self, message: str):
-        raise ValueError(message)
-
-    def parse(self, argv: list[str]) -> tuple:
-        """-> one instance of each dataclass"""
-        *parsed, rest = self.parse_args_into_dataclasses(argv, return_remaining_strings=True, look_for_args_file=False)
-        if rest:
-            known = [f"--{one.name}" for kind in self.dataclass_types for one in dataclasses.fields(kind)]
-            flag = rest[0].split("=")[0]
-            raise ValueError(unknown_name(flag, known, "flag") if flag.startswith("--") else f"'{flag}' stands alone")
-        return tuple(parsed)
 
 
 def _shipped(path):

@@ -17,9 +17,12 @@ from tqdm import tqdm
 
 from common.images.io import open_image
 from common.images.tiling import Tiling
+from common.text.chat_labels import IGNORED, LabelledTokens, splice_images
+from common.text.conversations import Conversation, parse_conversation
 from common.text.json_text import parse_json
-from vitp.conversation import IGNORED, ChatTemplate, Conversation, Tokens, expand_images, read_conversation
-from vitp.meta import Skipped, Source, index_lines, repeat
+from common.training.skip_log import SkipLog
+from vitp.chat_template import ChatTemplate
+from vitp.meta import Source, index_lines, repeat
 
 Sample = dict[str, torch.Tensor | str]
 
@@ -33,11 +36,11 @@ class InstructionDataset(Dataset):
         template: ChatTemplate,
         tiling: Tiling,
         max_seq_length: int,
-        skipped: Skipped | None = None,
+        skipped: SkipLog | None = None,
         seed: int = 0,
     ):
         self.sources, self.template, self.max_seq_length, self.seed = sources, template, max_seq_length, seed
-        self.skipped, self.epoch = skipped or Skipped(None), 0
+        self.skipped, self.epoch = skipped or SkipLog(), 0
         self.tilings = [replace(tiling, max_tiles=one.max_tiles or tiling.max_tiles) for one in sources]
         table, bad = [], {}
         self.counts: dict[str, int] = {}  # samples that each source's file holds
@@ -100,7 +103,7 @@ class InstructionDataset(Dataset):
         with self.sources[which].annotation.open("rb") as file:
             file.seek(start)
             record = parse_json(file.readline())
-        return self.sources[which], self.tilings[which], read_conversation(record), record
+        return self.sources[which], self.tilings[which], parse_conversation(record), record
 
     def _length(self, index: int) -> int | None:
         try:
@@ -119,7 +122,7 @@ def fit(
     sizes: Sequence[tuple[int, int]],
     tiling: Tiling,
     max_length: int,
-) -> tuple[Tokens, int]:
+) -> tuple[LabelledTokens, int]:
     """sizes: (width, height) of each image -> tokens, at most max_length; the tiles that an image may have.
 
     What is too long loses its last turns; if one turn alone is, its images get fewer tiles; at last its answer is cut
@@ -132,16 +135,20 @@ def fit(
             images = [tiling.count(size, limit) * tiling.tokens for size in sizes[: len(part.images)]]
             total = len(tokens.input_ids) - len(images) + sum(images)
             if total <= max_length:
-                return expand_images(tokens, template.context_id, images), limit
+                return _splice(tokens, template.context_id, images), limit
             if turns > 1 or limit == tiling.min_tiles or not images:
                 break
             limit -= 1
-    whole = expand_images(tokens, template.context_id, images)
+    whole = _splice(tokens, template.context_id, images)
     if all(label == IGNORED for label in whole.labels[:max_length]):
         raise ValueError(
             f"{total} tokens with the fewest tiles; no room for an answer in --max_seq_length {max_length}"
         )
-    return Tokens(whole.input_ids[:max_length], whole.labels[:max_length]), limit
+    return LabelledTokens(whole.input_ids[:max_length], whole.labels[:max_length]), limit
+
+
+def _splice(tokens: LabelledTokens, context_id: int, counts: Sequence[int]) -> LabelledTokens:
+    return splice_images(tokens, context_id, [[context_id] * count for count in counts])
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import InternVLVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from common.images.io import open_image
+from common.models import tokenizer
 from common.samples.scenes import BACKGROUNDS, POSITIONS, single_scene
 from common.samples.shapes import KINDS
 from common.samples.styles import STYLES
 from common.text.files import write_json
-from vitp.conversation import INTERNVL_SYSTEM
+from vitp.chat_template import INTERNVL_SYSTEM
 from vitp.inference import VQAPredictor
 
 FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
@@ -73,8 +73,7 @@ def prepare() -> list[str]:
     ]
     (FOLDER / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_json(FOLDER / "train.json", {"drawings": {"root": "train", "annotation": "train.jsonl"}})
-    tokenizer = train_tokenizer(_texts())
-    write_parts(FOLDER / "parts", tokenizer, width=128)
+    write_parts(FOLDER / "parts", train_tokenizer(_texts()), width=128)
     flags = {
         "vision_config": FOLDER / "parts" / "vision.json",
         "llm": FOLDER / "parts" / "config.json",
@@ -146,23 +145,7 @@ def examine(folder: str, batch_size: int = 50) -> dict:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer: any text goes through it unchanged, frequent words are one token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<|endoftext|>"],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<|endoftext|>",
-        eos_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-    )
+    return tokenizer.train_tokenizer(texts, vocab_size, pad_token="<|endoftext|>", eos_token="<|endoftext|>")
 
 
 def write_parts(

@@ -19,9 +19,12 @@ from transformers.utils import logging
 from common.cli.errors import run_script
 from common.images.io import open_image
 from common.images.tiling import Tiling
+from common.text.chat_labels import LabelledTokens, splice_images
+from common.text.conversations import IMAGE, Conversation, Turn
+from common.text.padding import pad
 from common.training.device import choose_device
+from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_images, fit_to_tokenizer, load_model, read_json
-from vitp.conversation import IMAGE, ChatTemplate, Conversation, Tokens, expand_images, prepare_tokenizer
 from vitp.model import VisualInstructionModel
 from vitp.processing import read_image_settings, read_tokenizer
 
@@ -63,24 +66,21 @@ class VQAPredictor:
             missing = len(images) - question.count(IMAGE)
             if missing < 0:
                 raise ValueError(f"{question.count(IMAGE)} {IMAGE} in the question for {len(images)} images")
-            talk = Conversation(((f"{IMAGE}\n" * missing + question, ""),))
-            prompt = self.template.prompt(talk)
-            sizes = [len(tile) * self.tiling.tokens for tile in tiles]
-            prompts.append(expand_images(Tokens(prompt, prompt), self.template.context_id, sizes).input_ids)
+            conversation = Conversation((Turn(f"{IMAGE}\n" * missing + question, ""),))
+            prompt, context = self.template.prompt(conversation), self.template.context_id
+            runs = [[context] * (len(tile) * self.tiling.tokens) for tile in tiles]
+            prompts.append(splice_images(LabelledTokens(prompt, prompt), context, runs).input_ids)
             pixels += tiles
-        longest = max(len(prompt) for prompt in prompts)
-        pad, device = self.template.tokenizer.pad_token_id, self.model.device
-        # On the left: the first new token has to follow the prompt's last.
-        ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+        ids, mask = pad(prompts, self.template.tokenizer.pad_token_id, side="left")
+        device = self.model.device
         written = self.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
             pixel_values=torch.cat(pixels).to(device, self.model.dtype) if pixels else None,
             max_new_tokens=max_new_tokens,
             **{"do_sample": False, **generation},
         )
-        decoded = self.template.tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
+        decoded = self.template.tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
         return [answer.strip() for answer in decoded]
 
 

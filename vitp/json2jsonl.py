@@ -21,11 +21,11 @@ if not __package__:  # started as a file: imports begin at the repository root
 from tqdm import tqdm
 
 from common.cli.errors import run_script
+from common.text.conversations import IMAGE, parse_conversation
 from common.text.files import write_atomically, write_json
 from common.text.json_text import parse_json
-from vitp.conversation import IMAGE, read_conversation
+from common.training.skip_log import SkipLog
 from vitp.dataset import image_size
-from vitp.meta import Skipped
 
 IMAGE_KEYS, CAPTION_KEYS = ("image", "image_path", "file_name", "images"), ("caption", "captions", "text")
 PROMPTS = ("Describe this image.", "What do you see?", "Write a caption for this image.")
@@ -75,15 +75,15 @@ def to_conversation(record: dict, number: int, prompts: Sequence[str]) -> dict:
         question = f"{IMAGE}\n{prompts[number % len(prompts)]}"
         said = [{"from": "human", "value": question}, {"from": "gpt", "value": caption.strip()}]
         made = {**about, "conversations": said}
-    read_conversation(made)  # raises what would be wrong with it in training
+    parse_conversation(made)  # raises what would be wrong with it in training
     return made
 
 
-def convert(records: list[dict], prompts: Sequence[str], root: Path | None, skipped: Skipped) -> Iterator[dict]:
+def convert(records: list[dict], prompts: Sequence[str], root: Path | None, skipped: SkipLog) -> Iterator[dict]:
     for number, record in enumerate(tqdm(records, desc="converting", leave=False, disable=None)):
         try:
             made = to_conversation(record, number, prompts)
-            images = read_conversation(made).images
+            images = parse_conversation(made).images
             sizes = [image_size(root / image) for image in images] if root else []
         except (ValueError, OSError) as error:
             skipped.add(f"record {number}", error, len(records))
@@ -107,11 +107,11 @@ def main(argv: list[str]) -> dict:
         raise ValueError("--meta names the folder of the images too; give --root")
     if args.root and not args.root.is_dir():
         raise FileNotFoundError(f"{args.root}: no such folder (--root)")
-    skipped = Skipped(None, args.allowed_share)
+    skipped = SkipLog(limit=args.allowed_share)
     records = list(convert(read_records(args.input), args.prompt, args.root, skipped))
     if not records:
         raise ValueError(
-            f"{args.input}: no record that can be used; the first: {next(iter(skipped.seen.values()), '')}"
+            f"{args.input}: no record that can be used; the first: {next(iter(skipped.skipped.values()), '')}"
         )
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(args.output) as file:
@@ -126,10 +126,13 @@ def main(argv: list[str]) -> dict:
             "max_dynamic_patch": args.max_dynamic_patch,
         }
         write_json(args.meta, {Path(args.output).stem: entry})
-    for where, reason in skipped.seen.items():
+    for where, reason in skipped.skipped.items():
         print(f"left out: {where}: {reason}", file=sys.stderr)
-    print(f"{args.output}: {len(records)} conversations" + (f", {len(skipped.seen)} left out" if skipped.seen else ""))
-    return {"output": args.output, "records": len(records), "skipped": skipped.seen}
+    print(
+        f"{args.output}: {len(records)} conversations"
+        + (f", {len(skipped.skipped)} left out" if skipped.skipped else "")
+    )
+    return {"output": args.output, "records": len(records), "skipped": skipped.skipped}
 
 
 if __name__ == "__main__":

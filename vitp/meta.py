@@ -6,14 +6,11 @@ JSONL file -> where its lines begin; the lines themselves are read when they are
 A line, an image or a sample that cannot be used is left out and named, and the run stops when 5 % are such.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.text.conversations import parse_conversation
 from common.text.json_text import parse_json
-from vitp.conversation import read_conversation
-
-BAD_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -27,27 +24,6 @@ class Source:
     max_tiles: int | None = None  # in place of --max_dynamic_patch
     data_augment: bool = False
     length: int | None = None  # samples that the file is said to hold
-
-
-class Skipped:
-    """Names what is left out, in a file that every worker may write to; and stops when it is too much."""
-
-    def __init__(self, path: str | Path | None, allowed_share: float = BAD_SHARE):
-        self.path, self.allowed_share, self.seen = path and Path(path), allowed_share, {}
-
-    def add(self, where: str, reason: object, total: int) -> None:
-        """total: of how many. A single one is always allowed."""
-        if where in self.seen:
-            return
-        self.seen[where] = " ".join(str(reason).split())
-        if self.path:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"sample": where, "reason": self.seen[where]}, ensure_ascii=False) + "\n")
-        if len(self.seen) > max(1, self.allowed_share * total):
-            raise ValueError(
-                f"{len(self.seen)} of {total} samples cannot be used, more than {self.allowed_share:.0%}; "
-                f"the last: {where}: {self.seen[where]}"
-            )
 
 
 def read_meta(path: str | Path) -> list[Source]:
@@ -72,7 +48,7 @@ def index_lines(source: Source) -> tuple[list[tuple[int, int]], dict[str, str]]:
         for number, line in enumerate(file, 1):
             try:
                 if line.strip():
-                    read_conversation(parse_json(line))
+                    parse_conversation(parse_json(line))
                     lines.append((number, start))
             except ValueError as error:
                 bad[f"{source.annotation}:{number}"] = str(error)

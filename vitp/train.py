@@ -29,23 +29,26 @@ from transformers.utils import is_flash_attn_2_available, logging
 
 from common.cli.errors import run_script
 from common.images.tiling import Tiling
+from common.models.lora import merged, set_trainable
 from common.text.files import write_json
 from common.training.device import disable_malloc_trim
-from common.training.resume_state import latest_valid_checkpoint, validate_state
+from common.training.hf_arguments import TrainerParser
+from common.training.hf_trainer import find_resume_checkpoint
+from common.training.resume_state import latest_valid_checkpoint
 from common.training.run import Run
+from common.training.skip_log import SkipLog
 from vitp import demo
 from vitp.batching import Collator, PackedDataset
+from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_images, fit_to_tokenizer, load_model
 from vitp.compose import build_model
-from vitp.config import DataArguments, ModelArguments, Parser, RunArguments
-from vitp.conversation import ChatTemplate, prepare_tokenizer
+from vitp.config import DataArguments, ModelArguments, RunArguments
 from vitp.dataset import InstructionDataset
-from vitp.lora import merged, set_trainable
-from vitp.meta import Skipped, read_meta
+from vitp.meta import read_meta
 from vitp.model import VIT, VisualInstructionModel, set_drop_path
 from vitp.processing import build_processor, read_image_settings, read_tokenizer
 from vitp.token_masking import TokenMasking, build_masking
-from vitp.trainer import InstructionTrainer, RunLog
+from vitp.trainer import InstructionTrainer
 
 
 @dataclass
@@ -64,12 +67,7 @@ class Parts:
 def main(argv: list[str]) -> dict:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    parser = Parser(
-        (ModelArguments, DataArguments, RunArguments),
-        prog="train.py",
-        allow_abbrev=False,
-        description=__doc__.split("\n\n")[0],
-    )
+    parser = TrainerParser((ModelArguments, DataArguments, RunArguments), __doc__.split("\n\n")[0])
     given = parser.parse(argv)
     if not given[1].demo:
         return train(*given)
@@ -98,17 +96,9 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         seed=run.seed + 7919 * run.process_index,
     )
     parts.model.masking = masking
-    trained = set_trainable(
-        parts.model,
-        model_arguments.freeze_llm,
-        model_arguments.freeze_mlp,
-        model_arguments.freeze_backbone,
-        model_arguments.use_llm_lora,
-        model_arguments.use_backbone_lora,
-    )
+    trained = set_trainable(parts.model, model_arguments.trainable_parts())
     folder, log = _open_run(model_arguments, data, run, checkpoint is not None)
-    trainer = build_trainer(trained, parts, data, run, masking, folder)
-    trainer.add_callback(RunLog(log))
+    trainer = build_trainer(trained, parts, data, run, masking, folder, log)
     if run.process_index == 0:
         _report(trained, trainer, masking)
     done = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -157,14 +147,20 @@ def build(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
 
 
 def build_trainer(
-    trained: nn.Module, parts: Parts, data: DataArguments, run: RunArguments, masking: TokenMasking | None, log: Path
+    trained: nn.Module,
+    parts: Parts,
+    data: DataArguments,
+    run: RunArguments,
+    masking: TokenMasking | None,
+    log: Path,
+    record: Run | None = None,
 ) -> InstructionTrainer:
     """log: the folder where skipped samples are named."""
     rank = f"_{run.process_index}" if run.process_index else ""
 
     def dataset(meta: str, name: str) -> InstructionDataset:
         sources = read_meta(meta)
-        skipped = Skipped(log / f"{name}{rank}.jsonl")
+        skipped = SkipLog(log / f"{name}{rank}.jsonl")
         made = InstructionDataset(sources, parts.template, parts.tiling, data.max_seq_length, skipped, run.seed)
         if run.process_index == 0:
             _report_sources(made, parts.tiling)
@@ -179,6 +175,7 @@ def build_trainer(
         masking=masking,
         group_by_length=data.group_by_length,
         max_nonfinite_steps=run.max_nonfinite_steps,
+        run=record,
         train_dataset=train_set,
         eval_dataset=dataset(data.eval_meta_path, "skipped_eval") if data.eval_meta_path else None,
         data_collator=Collator(parts.tokenizer.pad_token_id),
@@ -222,21 +219,10 @@ def _check(model_arguments: ModelArguments, data: DataArguments, run: RunArgumen
         raise ValueError("--label_smoothing_factor: not with this model, which makes logits for learnt tokens alone")
     if run.eval_strategy != "no" and not data.eval_meta_path:
         raise ValueError(f"--eval_strategy {run.eval_strategy} needs --eval_meta_path")
-    wanted, there = run.resume_from_checkpoint, latest_valid_checkpoint(run.output_dir)
-    if wanted is None or wanted.lower() in ("false", "no", "0"):
-        if there:
-            raise ValueError(
-                f"{there} is there already; go on from it with --resume_from_checkpoint true, "
-                "or give another --output_dir"
-            )
-        return None
-    if wanted.lower() not in ("true", "yes", "1"):
-        there = Path(wanted)
-        if wrong := validate_state(there, "trainer_state.json"):
-            raise ValueError(f"{wanted}: no whole checkpoint of a run, {wrong} (--resume_from_checkpoint)")
-    if there is None:
-        raise FileNotFoundError(f"{run.output_dir}: no whole checkpoint-N to go on from")
-    return there
+    checkpoint = find_resume_checkpoint(run.output_dir, run.resume_from_checkpoint)
+    if checkpoint is None and (existing := latest_valid_checkpoint(run.output_dir)):
+        raise ValueError(f"{existing} exists; resume with --resume_from_checkpoint true, or give another --output_dir")
+    return checkpoint
 
 
 def _open_run(model_arguments, data, run: RunArguments, resume: bool) -> tuple[Path, Run | None]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tools.estimate.training_step import Batch, TrainingStep, by_trainer, without_values
+from common.models.lora import set_trainable
+from common.training.hf_arguments import TrainerParser
+from tools.estimate.training_step import Batch, TrainingStep, meta_tensor, trainer_options
 from vitp.checkpoint import fit_to_images, read_json
 from vitp.compose import build_model
-from vitp.config import DataArguments, ModelArguments, Parser, RunArguments
-from vitp.lora import set_trainable
+from vitp.config import DataArguments, ModelArguments, RunArguments
 from vitp.meta import read_meta
 from vitp.model import VisualInstructionConfig, VisualInstructionModel, set_drop_path
 from vitp.token_masking import build_masking
@@ -24,7 +25,7 @@ IMAGE, WORD, IGNORED = 0, 1, -100  # token numbers that every vocabulary has
 
 def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
     """argv: flags of vitp/train.py. text_tokens: of a sample beside its image, all of them learnt; 0: what fits."""
-    named, data, run = Parser((ModelArguments, DataArguments, RunArguments)).parse([*argv, "--use_cpu", "true"])
+    named, data, run = TrainerParser((ModelArguments, DataArguments, RunArguments)).parse([*argv, "--use_cpu", "true"])
     if not named.model_name_or_path and not (named.vision_config and named.llm):
         raise ValueError("give --model_name_or_path, or --vision_config and --llm")
     with torch.device("meta"):
@@ -46,14 +47,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
             set_drop_path(model, 0.0 if named.freeze_backbone else named.drop_path_rate)
         model.config.image_token_id = IMAGE
         model.masking = build_masking(named.TMAug_mode, named.TMAug_prob, named.TMAug_ratio, seed=run.seed)
-        trained = set_trainable(
-            model,
-            named.freeze_llm,
-            named.freeze_mlp,
-            named.freeze_backbone,
-            named.use_llm_lora,
-            named.use_backbone_lora,
-        )
+        trained = set_trainable(model, named.trainable_parts())
         if checkpointing:
             trained.activation_checkpointing_enable(run.activation_checkpointing_kwargs)
         return trained.train()
@@ -63,12 +57,12 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         mask, labels = torch.ones_like(ids), ids.masked_fill(ids == IMAGE, IGNORED)
         if words > 1:  # samples of one length are rare, and padding asks for a mask
             mask[1:, -1], labels[1:, -1] = 0, IGNORED
-        pixels = without_values((samples * tiles, 3, size, size), torch.float32)
+        pixels = meta_tensor((samples * tiles, 3, size, size), torch.float32)
         return {"input_ids": ids, "labels": labels, "attention_mask": mask, "pixel_values": pixels}
 
     source = named.model_name_or_path or f"{Path(named.vision_config).name} and {Path(named.llm).name}"
     what = f"{source}, {tiles} tile(s) of {size} px, {tiles * tokens} + {words} tokens"
-    return TrainingStep(build=build, batch=batch, what=what, notes=notes, **by_trainer(run))
+    return TrainingStep(build=build, batch=batch, what=what, notes=notes, **trainer_options(run))
 
 
 def _most_tiles(data: DataArguments) -> tuple[int, list[str]]:

@@ -1,19 +1,12 @@
-"""Conversations: what is learnt, in any template, against InternVL's own rule of one message at a time."""
+"""Chat templates: labels on answers alone, in any template, against InternVL's rule of one message at a time."""
 
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from vitp.conversation import (
-    CONTEXT,
-    IGNORED,
-    INTERNVL_SYSTEM,
-    ChatTemplate,
-    Conversation,
-    expand_images,
-    prepare_tokenizer,
-    read_conversation,
-)
-from vitp.demo import train_tokenizer
+from common.models.tokenizer import train_tokenizer
+from common.text.chat_labels import IGNORED, splice_images
+from common.text.conversations import Conversation, Turn, parse_conversation
+from vitp.chat_template import CONTEXT, INTERNVL_SYSTEM, ChatTemplate, prepare_tokenizer
 
 TEXTS = ["a red star on a meadow", "How many stars are there?", "图中有几颗星星？三颗。", "user assistant system"]
 TEMPLATES = {
@@ -35,9 +28,13 @@ TALK = {
 }
 
 
+def small_tokenizer():
+    return train_tokenizer(TEXTS * 5, 400, "<|endoftext|>", "<|endoftext|>")
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
-    made = train_tokenizer(TEXTS * 5, 400)
+    made = small_tokenizer()
     prepare_tokenizer(made)
     return made
 
@@ -69,13 +66,13 @@ def as_internvl_does(tokenizer, conversation):
 
 
 def test_internvl_template_against_one_message_at_a_time(tokenizer):
-    conversation = read_conversation(TALK)
+    conversation = parse_conversation(TALK)
     tokens = ChatTemplate(tokenizer).encode(conversation)
     assert tuple(tokens) == as_internvl_does(tokenizer, conversation)
     assert learnt(tokenizer, tokens) == ["three, I think<|im_end|>", "red<|im_end|>"]
     text = tokenizer.decode(tokens.input_ids)
     assert text.startswith(f"<|im_start|>system\n{INTERNVL_SYSTEM}<|im_end|>\n<|im_start|>user\n<img>")
-    own = read_conversation(
+    own = parse_conversation(
         {"conversations": [{"from": "system", "value": "Short."}, *TALK["conversations"][2:]], "image": []}
     )
     assert tuple(ChatTemplate(tokenizer).encode(own)) == as_internvl_does(tokenizer, own)
@@ -83,56 +80,56 @@ def test_internvl_template_against_one_message_at_a_time(tokenizer):
 
 @pytest.mark.parametrize("name, end", [("llama", " </s>"), ("vicuna", "</s>"), ("gemma", "<end>")])
 def test_any_template(tmp_path, name, end):
-    made = train_tokenizer(TEXTS * 5, 400)
+    made = small_tokenizer()
     made.add_special_tokens({"eos_token": "</s>", "bos_token": "<s>", "extra_special_tokens": ["<end>", "<start>"]})
     path = tmp_path / f"{name}.jinja"
     path.write_text(TEMPLATES[name])
     prepare_tokenizer(made, str(path))
     template = ChatTemplate(made, str(path))
-    tokens = template.encode(read_conversation(TALK))
+    tokens = template.encode(parse_conversation(TALK))
     assert [run.strip() for run in learnt(made, tokens)] == [f"three, I think{end}", f"red{end}"]
     assert made.convert_ids_to_tokens(template.end_token_id) == end.strip()
     made.chat_template = TEMPLATES[name]
-    assert ChatTemplate(made, "chat").encode(read_conversation(TALK)) == tokens
+    assert ChatTemplate(made, "chat").encode(parse_conversation(TALK)) == tokens
 
 
 def test_tokens_are_added_once():
-    made = train_tokenizer(TEXTS, 300)
+    made = small_tokenizer()
     before = len(made)
     prepare_tokenizer(made)
     assert len(made) == before + 6 and made.context_image_token == CONTEXT
     prepare_tokenizer(made)
     assert len(made) == before + 6
-    chat = train_tokenizer(TEXTS, 300)
+    chat = small_tokenizer()
     prepare_tokenizer(chat, "chat")
     assert len(chat) == before + 4 and chat.chat_template is None  # what its own template needs, it has
 
 
 def test_a_tokenizer_that_begins_with_bos_still_does():
-    made = train_tokenizer(TEXTS * 5, 400)
+    made = small_tokenizer()
     made.add_special_tokens({"bos_token": "<s>"})
     begin = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", made.bos_token_id)])
     made.backend_tokenizer.post_processor = begin
     prepare_tokenizer(made)
-    tokens = ChatTemplate(made).encode(read_conversation(TALK))
+    tokens = ChatTemplate(made).encode(parse_conversation(TALK))
     assert tokens.input_ids[0] == made.bos_token_id and made.bos_token_id not in tokens.input_ids[1:]
     assert tokens.labels[0] == IGNORED and learnt(made, tokens) == ["three, I think<|im_end|>", "red<|im_end|>"]
 
 
 def test_prompt_is_where_the_answer_begins(tokenizer):
     template = ChatTemplate(tokenizer)
-    conversation = read_conversation(TALK)
+    conversation = parse_conversation(TALK)
     tokens = template.encode(conversation)
     prompt = template.prompt(conversation)
     assert tokens.input_ids[: len(prompt)] == prompt
     assert tokens.labels[len(prompt) - 1] == IGNORED and tokens.labels[len(prompt)] != IGNORED
-    assert template.prompt(Conversation((("a", "b"),))) == template.prompt(Conversation((("a", "other"),)))
+    assert template.prompt(Conversation((Turn("a", "b"),))) == template.prompt(Conversation((Turn("a", "other"),)))
 
 
 def test_images_are_expanded_and_never_learnt(tokenizer):
     template = ChatTemplate(tokenizer)
-    tokens = template.encode(read_conversation(TALK))
-    whole = expand_images(tokens, template.context_id, [5, 2])
+    tokens = template.encode(parse_conversation(TALK))
+    whole = splice_images(tokens, template.context_id, [[template.context_id] * count for count in (5, 2)])
     assert whole.input_ids.count(template.context_id) == 7 and len(whole.input_ids) == len(tokens.input_ids) + 5
     assert learnt(tokenizer, whole) == learnt(tokenizer, tokens)
     first = whole.input_ids.index(template.context_id)
@@ -140,48 +137,9 @@ def test_images_are_expanded_and_never_learnt(tokenizer):
     assert whole.input_ids[first + 5] != template.context_id
 
 
-def test_placeholder_is_put_first_only_where_there_is_none():
-    def question(value, image="a.png"):
-        turns = [{"from": "human", "value": value}, {"from": "gpt", "value": "b"}]
-        return read_conversation({"image": image, "conversations": turns}).turns[0][0]
-
-    assert question("What?") == "<image>\nWhat?"
-    assert question("What?", ["a.png", "b.png"]) == "<image>\n<image>\nWhat?"
-    assert question("What is in <image> here?") == "What is in <image> here?"
-    assert question("Text alone?", []) == "Text alone?"
-
-
-def test_first_turns_keep_their_images():
-    turns = (("<image> a", "b"), ("c", "d"), ("<image><image> e", "f"))
-    conversation = Conversation(turns, ("1", "2", "3"))
-    assert conversation.first(2) == Conversation(turns[:2], ("1",))
-    assert conversation.first(3) == conversation
-
-
-@pytest.mark.parametrize(
-    "record, message",
-    [
-        ([], "no list"),
-        ({"conversations": "text"}, "no list"),
-        ({"conversations": []}, "by turns"),
-        ({"conversations": [{"from": "human", "value": "a"}]}, "by turns"),
-        ({"conversations": [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}]}, "by turns"),
-        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": " "}]}, "empty"),
-        ({"conversations": [{"from": "human", "value": 3}, {"from": "gpt", "value": "b"}]}, "value"),
-        ({"conversations": [{"from": "bot", "value": "a"}, {"from": "gpt", "value": "b"}]}, "speaker 'bot'"),
-        ({"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "b"}]}, "1 <image>"),
-        ({**TALK, "image": "a.png"}, "2 <image> in the questions for 1 images"),
-        ({**TALK, "image": [1, 2]}, "list of paths"),
-    ],
-)
-def test_what_is_wrong_with_a_record(record, message):
-    with pytest.raises(ValueError, match=message):
-        read_conversation(record)
-
-
 def test_context_tokens_in_the_text_are_refused(tokenizer):
     with pytest.raises(ValueError, match="stands for images alone"):
-        ChatTemplate(tokenizer).encode(Conversation(((f"a {CONTEXT}", "b"),)))
+        ChatTemplate(tokenizer).encode(Conversation((Turn(f"a {CONTEXT}", "b"),)))
 
 
 def test_templates_that_cannot_work(tokenizer, tmp_path):
@@ -190,6 +148,6 @@ def test_templates_that_cannot_work(tokenizer, tmp_path):
     rewriting = tmp_path / "rewriting.jinja"
     rewriting.write_text("{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}")
     with pytest.raises(ValueError, match="rewrites earlier turns"):
-        ChatTemplate(tokenizer, str(rewriting)).encode(read_conversation(TALK))
+        ChatTemplate(tokenizer, str(rewriting)).encode(parse_conversation(TALK))
     with pytest.raises(ValueError, match="no <IMG_CONTEXT>"):
-        ChatTemplate(train_tokenizer(TEXTS, 300))
+        ChatTemplate(small_tokenizer())

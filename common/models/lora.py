@@ -1,0 +1,74 @@
+"""Trainable parts of a vision-language model: whole, frozen, or with LoRA (Hu et al. 2022, arXiv 2106.09685).
+
+model with vision_tower, multi_modal_projector and language_model -> the model, or a PeftModel around it
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+VISION, PROJECTOR, LANGUAGE = "vision_tower", "multi_modal_projector", "language_model"
+
+
+@dataclass(frozen=True)
+class Lora:
+    rank: int
+    alpha: float  # the scale is alpha / rank
+
+
+def set_trainable(
+    model: nn.Module, parts: Mapping[str, bool | Lora], dropout: float = 0.0, task_type: str | None = None
+) -> nn.Module:
+    """parts: for each of VISION, PROJECTOR and LANGUAGE True (all weights), False (frozen), or a Lora of its linear
+    layers; the head belongs to the language model.
+
+    Checkpoints of a PeftModel hold the LoRA and a copy of every part that is trained whole.
+    """
+    names = {name for name, _ in model.named_modules()}
+    if missing := [part for part in parts if not any(part in name.split(".") for name in names)]:
+        raise ValueError(f"{type(model).__name__}: has no {' and no '.join(missing)}; it is no vision-language model")
+    if not any(parts.values()):
+        raise ValueError("vision tower, projector and language model are all frozen; nothing is left to train")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parts[part_of(name)] is True)
+    loras = {part: how for part, how in parts.items() if isinstance(how, Lora)}
+    if not loras:
+        return model
+    default = next(iter(loras.values()))
+    special = {rf".*\b{part}\b.*": lora for part, lora in loras.items() if lora != default}
+    whole = [part for part, how in parts.items() if how is True]
+    # peft trains copies of these; a head that shares its weights with the embeddings is then trained apart from them.
+    head = ["lm_head"] if LANGUAGE in whole else []
+    others = "|".join(re.escape(part) for part in parts if part not in loras)
+    adapted = get_peft_model(
+        model,
+        LoraConfig(
+            r=default.rank,
+            lora_alpha=default.alpha,
+            lora_dropout=dropout,
+            rank_pattern={pattern: lora.rank for pattern, lora in special.items()},
+            alpha_pattern={pattern: lora.alpha for pattern, lora in special.items()},
+            target_modules="all-linear",  # the head excepted
+            exclude_modules=rf"(.*\.)?({others}|lm_head)(\..*)?" if others else None,
+            modules_to_save=whole + head or None,
+            task_type=task_type,
+        ),
+    )
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:  # small steps of Adam are lost in half precision
+            parameter.data = parameter.data.to(torch.float32)
+    return adapted
+
+
+def part_of(name: str) -> str:
+    """A parameter's name -> VISION, PROJECTOR or LANGUAGE."""
+    return next((part for part in (VISION, PROJECTOR) if part in name.split(".")), LANGUAGE)
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """The model of a PeftModel with its LoRA added to the weights, or the model as it is."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model

@@ -1,0 +1,73 @@
+"""Labels of rendered conversations: the answers with the token that ends each, and -100 everywhere else.
+
+messages -> chat template -> text with one placeholder an image -> input_ids, labels (T,)
+    -> splice_images: each placeholder becomes all the tokens of its image
+
+Works with every chat template: the places of the answers are read off by rendering the conversation up to each.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+IGNORED = -100
+
+
+class LabelledTokens(NamedTuple):
+    input_ids: list[int]
+    labels: list[int]  # of the same length
+
+
+def label_answers(
+    messages: Sequence[dict[str, Any]],
+    render: Callable[[Sequence[dict[str, Any]], bool], str],
+    encode: Callable[[str], Any],
+    end_tokens: Sequence[str] = (),
+) -> LabelledTokens:
+    """messages: {"role", "content"}, as `render` takes them.
+
+    render(messages, add_generation_prompt) -> text. encode(text) -> input_ids and offset_mapping of a fast tokenizer.
+    end_tokens: texts of the tokens that end an answer, the usual one first. Where the template writes none of them, as
+    LLaVA 1.5's, the first is appended: a model that never sees an end never learns to stop. Without end_tokens, an
+    answer ends where the template's text for it does, trailing whitespace aside.
+    """
+    text, rendered, spans = "", "", []
+    for count, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        prompt, whole = render(messages[:count], True), render(messages[: count + 1], False)
+        if not (prompt.startswith(rendered) and whole.startswith(prompt)):
+            raise ValueError("the chat template rewrites earlier turns, so the places of the answers are unknown")
+        answer, rest = _split_end(whole[len(prompt) :], end_tokens)
+        text += prompt[len(rendered) :]
+        spans.append((len(text), len(text) + len(answer)))
+        text += answer + rest
+        rendered = whole
+    encoded = encode(text)
+    labels = [
+        token if any(start < last and first < end for start, end in spans) else IGNORED
+        for token, (first, last) in zip(encoded["input_ids"], encoded["offset_mapping"])
+    ]
+    return LabelledTokens(encoded["input_ids"], labels)
+
+
+def splice_images(tokens: LabelledTokens, placeholder_id: int, runs: Sequence[Sequence[int]]) -> LabelledTokens:
+    """The k-th placeholder becomes the token ids runs[k]; no label is on them."""
+    if tokens.input_ids.count(placeholder_id) != len(runs):
+        raise ValueError(f"{tokens.input_ids.count(placeholder_id)} image placeholders for {len(runs)} images")
+    input_ids, labels, remaining = [], [], iter(runs)
+    for token, label in zip(*tokens):
+        run = next(remaining) if token == placeholder_id else None
+        input_ids += [token] if run is None else run
+        labels += [label] if run is None else [IGNORED] * len(run)
+    return LabelledTokens(input_ids, labels)
+
+
+def _split_end(segment: str, end_tokens: Sequence[str]) -> tuple[str, str]:
+    """A template's text for an answer -> the text up to its end token, the text behind it."""
+    for end in end_tokens:
+        if end in segment:
+            length = segment.rindex(end) + len(end)
+            return segment[:length], segment[length:]
+    if end_tokens:
+        return segment.rstrip() + end_tokens[0], ""
+    return segment.rstrip(), segment[len(segment.rstrip()) :]

@@ -1,0 +1,109 @@
+"""Chat templates: conversations to tokens, with one placeholder <IMG_CONTEXT> for each image.
+
+Conversation -> chat template -> text -> input_ids, labels (T,) by common/text/chat_labels.py
+
+A template is InternVL2.5's, the tokenizer's own, or a file of Jinja.
+"""
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from common.text.chat_labels import IGNORED, LabelledTokens, label_answers
+from common.text.conversations import IMAGE, Conversation, Turn
+
+CONTEXT, START, END = "<IMG_CONTEXT>", "<img>", "</img>"
+INTERNVL_SYSTEM = (
+    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+INTERNVL2_5 = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n" + INTERNVL_SYSTEM + "<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}" + CONTEXT + "\n{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class ChatTemplate:
+    """Renders and tokenises conversations.
+
+    style: 'internvl2_5', 'chat' for the tokenizer's own template, or a file that holds a Jinja template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: str = "internvl2_5"):
+        if not tokenizer.is_fast:
+            raise ValueError(f"{type(tokenizer).__name__} gives no character offsets; a tokenizer.json is needed")
+        self.tokenizer = tokenizer
+        self.template = _read_template(tokenizer, style)
+        self.context_id = tokenizer.convert_tokens_to_ids(CONTEXT)
+        if self.context_id is None or self.context_id == tokenizer.unk_token_id:
+            raise ValueError(f"the tokenizer has no {CONTEXT}; call prepare_tokenizer first")
+        adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+        self.prefix = tokenizer.bos_token if style == "internvl2_5" and adds_bos else ""
+
+    @property
+    def end_token_id(self) -> int:
+        """The token that ends an answer."""
+        labels = self.encode(Conversation((Turn("a", "a"),))).labels
+        return [label for label in labels if label != IGNORED][-1]
+
+    def encode(self, conversation: Conversation) -> LabelledTokens:
+        """Each image is still one placeholder; splice_images makes them whole."""
+        tokens = label_answers(_messages(conversation), self._render, self._tokenize)
+        if tokens.input_ids.count(self.context_id) != len(conversation.images):
+            raise ValueError(f"the text itself holds {CONTEXT}, which stands for images alone")
+        return tokens
+
+    def prompt(self, conversation: Conversation) -> list[int]:
+        """Token ids up to the beginning of the last answer, whose text is not used."""
+        return self._tokenize(self._render(_messages(conversation)[:-1], True))["input_ids"]
+
+    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        return self.prefix + self.tokenizer.apply_chat_template(
+            messages, chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+
+    def _tokenize(self, text: str) -> dict:
+        return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str = "internvl2_5") -> None:
+    """Add the missing tokens of images and of the template, in place, named as InternVLProcessor asks for them.
+
+    The embeddings must then be as long as the tokenizer.
+    """
+    vocabulary = tokenizer.get_vocab()
+    # The processor asks for a token of videos, though none are read here; Qwen's tokenizer has one to spare.
+    video = "<|video_pad|>" if "<|video_pad|>" in vocabulary else "<video>"
+    needed = [START, END, CONTEXT, video] + (["<|im_start|>", "<|im_end|>"] if style == "internvl2_5" else [])
+    tokenizer.add_special_tokens(
+        {"extra_special_tokens": [token for token in needed if token not in vocabulary]},
+        replace_extra_special_tokens=False,
+    )
+    names = {"start_image_token": START, "end_image_token": END, "context_image_token": CONTEXT, "video_token": video}
+    tokenizer._set_model_specific_special_tokens(names)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or END
+    if style == "internvl2_5":
+        tokenizer.chat_template = INTERNVL2_5
+
+
+def _messages(conversation: Conversation) -> list[dict]:
+    messages = [] if conversation.system is None else [{"role": "system", "content": conversation.system}]
+    for question, answer in conversation.turns:
+        messages.append({"role": "user", "content": question.replace(IMAGE, START + CONTEXT + END)})
+        messages.append({"role": "assistant", "content": answer})
+    return messages
+
+
+def _read_template(tokenizer: PreTrainedTokenizerBase, style: str) -> str:
+    if style == "internvl2_5":
+        return INTERNVL2_5
+    if style != "chat" and not Path(style).is_file():
+        raise ValueError(f"conv_style '{style}': expected internvl2_5, chat (the tokenizer's own), or a .jinja file")
+    template = tokenizer.chat_template if style == "chat" else Path(style).read_text(encoding="utf-8")
+    if not template:
+        raise ValueError("conv_style 'chat': this tokenizer has no chat template; use internvl2_5 or a .jinja file")
+    return template
