@@ -1,89 +1,78 @@
-"""What does a description say of a character's hair, eyes, skin, clothes, accessories, ...?
+"""Appearance: a character's hair, eyes, skin, clothes, accessories ... out of a description.
 
-appearance (cleaned text) -> sentences (persona/denial.py) -> find_looks -> {"hair": {"colour": [...], ...}, ...}
+appearance (cleaned text) -> sentences (persona/negation.py) -> find_appearance -> {"hair": {"colour": [...], ...}, ...}
 
-Values are words of the text, in the order of the text, so what a character looked like first comes first.
+Values are words of the text, in the order of the text: what a character looked like first comes first.
 """
 
-from clip.persona.function_words import ACTED_ON, ACTORS, ARCHERY, BE, JOINTS, PLACES, REACHES
-from clip.persona.lexicon import SHADES_ALONE
+from clip.persona.lexicon import NOUNS, PAUSES, RULE_WORDS, THINGS
 from clip.persona.negation import read_sentences
 from clip.persona.noun_phrases import (
-    NOUNS,
-    THINGS,
     Sentence,
     at,
     colours_of,
+    modifiers_after,
+    modifiers_before,
     noun_phrase,
     phrases,
-    row_after,
-    row_before,
+    skip,
     starts_noun,
     text_of,
 )
 from clip.persona.person import find_person
-from clip.persona.text import PAUSES
 
-LOOKS = {
+GROUPS = {
     "hair": ("colour", "length", "style"),
     "eyes": ("colour", "style"),
     "appearance": ("sex", "age", "build", "skin", "clothing", "accessories", "features", "weapons", "expression"),
 }
-HEADS = {
-    "hair": {"colour", "shade", "length", "hair style"},
-    "eyes": {"colour", "shade", "eye style"},
-    "skin": {"colour", "shade", "skin word"},
+MODIFIERS = {  # of hair, eyes, skin
+    "hair": {"colour", "shade", "length", "hair_style"},
+    "eyes": {"colour", "shade", "eye_style"},
+    "skin": {"colour", "shade", "skin_word"},
 }
-KEYS = {
+KEYS = {  # kind of a thing -> key of the group "appearance"
     "clothing": "clothing",
     "accessories": "accessories",
     "features": "features",
     "weapons": "weapons",
-    "body part": "features",
+    "body_part": "features",
     "generic": "clothing",
-}  # kind of a thing -> key of LOOKS
+}
 SUBSUMED = {*KEYS.values(), "expression"}  # "hat" is the "red hat" again, but "blue" is not "light blue"
-NOT_THE_THING = {
-    ("staff", "member"),
-    ("staff", "members"),
-    ("club", "member"),
-    ("club", "members"),
-    ("ring", "of"),
-    ("top", "of"),
-    ("tops", "of"),
-    ("crown", "of"),
-    ("shades", "of"),
+NOT_THINGS = {
+    *((noun, member) for noun in ("staff", "club") for member in ("member", "members")),
+    *((noun, "of") for noun in ("ring", "top", "tops", "crown", "shades")),
 }
 
-Found = dict[str, dict[str, list[str]]]
+Values = dict[str, dict[str, list[str]]]
 
 
-def find_looks(text: str, name: str = "") -> Found:
-    """Appearance text -> all keys of LOOKS, each with the values found, maybe none. name: of the character."""
-    found = {group: {key: [] for key in keys} for group, keys in LOOKS.items()}
+def find_appearance(text: str, name: str = "") -> Values:
+    """Appearance text -> all keys of GROUPS, each with its values, possibly none. name: of the character."""
+    values: Values = {group: {key: [] for key in keys} for group, keys in GROUPS.items()}
     last = None
     for sentence in read_sentences(text, name):
-        last = _find_heads(sentence, found, last)
-        find_person(sentence, found["appearance"])
-        for place, lexeme in enumerate(sentence):
-            if not lexeme.absent:
-                _find_thing(sentence, place, found)
+        last = _find_heads(sentence, values, last)
+        find_person(sentence, values["appearance"])
+        for index, lexeme in enumerate(sentence):
+            if not lexeme.negated:
+                _find_thing(sentence, index, values)
     return {
-        group: {key: _distinct(values, key in SUBSUMED) for key, values in keys.items()}
-        for group, keys in found.items()
+        group: {key: _distinct(words, key in SUBSUMED) for key, words in keys.items()} for group, keys in values.items()
     }
 
 
 # --- hair, eyes, skin -----------------------------------------------------------------------------------------------
 
 
-def _find_heads(sentence: Sentence, found: Found, last: str | None) -> str | None:
-    """last: what "it" and "they" at the start of a sentence speak of -> the same for the next sentence."""
+def _find_heads(sentence: Sentence, values: Values, last: str | None) -> str | None:
+    """last: what "it" and "they" at the start of a sentence refer to -> the same for the next sentence."""
     waiting: list[str] = []  # heads without a colour that "and" joins to the next: "his hair and eyes are brown"
-    for place, lexeme in enumerate(sentence):
-        head = next((kind for kind in HEADS if kind in lexeme.kinds), None)
+    for index, lexeme in enumerate(sentence):
+        head = _head_of(sentence, index)
         pronoun = head is None and lexeme.words in ("it", "they", "other", "one")
-        if head and lexeme.words in ("hair", "eye") and _is_part_of_next(sentence, place):  # "red hair | scrunchie"
+        if head and lexeme.words in ("hair", "eye") and _modifies_next(sentence, index):  # "red hair | scrunchie"
             continue
         if pronoun and (last is None or (last == "hair") != (lexeme.words == "it")):
             continue
@@ -91,159 +80,153 @@ def _find_heads(sentence: Sentence, found: Found, last: str | None) -> str | Non
             last = None if lexeme.kinds & NOUNS else last
             continue
         last = head = head or last
-        if lexeme.absent:
+        if lexeme.negated:
             continue
-        before = [] if pronoun else row_before(sentence, place, HEADS[head])
-        row = before + row_after(sentence, place, HEADS[head])
-        colours = _describe(sentence, head, row, found, pronoun)
+        before = [] if pronoun else modifiers_before(sentence, index, MODIFIERS[head])
+        modifiers = before + modifiers_after(sentence, index, MODIFIERS[head])
+        colours = _describe(sentence, head, modifiers, values, pronoun)
         if head == "hair" and not pronoun:
-            found["hair"]["length"] += _reaches(sentence, place)
-        for other in waiting:
-            _add_colours(found, other, colours)
-        shared = _next_head(sentence, place)
+            values["hair"]["length"] += _reaches(sentence, index)
+        shared = _joined_head(sentence, index)
+        bare = shared and not (
+            modifiers_before(sentence, shared, MODIFIERS["hair"])
+            or modifiers_after(sentence, shared, {"colour", "shade"})
+        )
+        also = [_head_of(sentence, shared)] if bare and colours and before else []  # "brown hair and eyes"
+        for other in waiting + also:
+            _colours(values, other).extend(colours)
         waiting = [*waiting, head] if shared and not colours else []
-        if shared and colours and before and _is_bare(sentence, shared):  # "brown hair and eyes"
-            _add_colours(found, next(kind for kind in HEADS if kind in sentence[shared].kinds), colours)
     return last
 
 
-def _describe(sentence: Sentence, head: str, row: list[int], found: Found, pronoun: bool) -> list[str]:
-    """Put what a row says of a head into `found` -> its colours."""
+def _head_of(sentence: Sentence, index: int) -> str | None:
+    return next((head for head in MODIFIERS if head in sentence[index].kinds), None)
+
+
+def _describe(sentence: Sentence, head: str, modifiers: list[int], values: Values, pronoun: bool) -> list[str]:
+    """Add what modifiers say of a head to `values` -> its colours."""
     if head == "skin":
-        values = [text_of(sentence, phrase) for phrase in phrases(sentence, row, HEADS["skin"])]
-        _add_colours(found, head, values)
-        return values
-    colours, taken = colours_of(sentence, row)
-    if pronoun and not colours:
-        return []
-    _add_colours(found, head, colours)
-    for place in (one for one in row if one not in taken):
-        kinds = sentence[place].kinds
-        if head == "hair" and "length" in kinds:
-            found["hair"]["length"].append(sentence[place].words)
-        elif kinds & {"hair style", "eye style"} & HEADS[head]:
-            found[head]["style"].append(sentence[place].words)
+        colours, used = [text_of(sentence, phrase) for phrase in phrases(sentence, modifiers, MODIFIERS["skin"])], set()
+    else:
+        colours, used = colours_of(sentence, modifiers)
+    _colours(values, head).extend(colours)
+    for index in modifiers if head != "skin" and (colours or not pronoun) else ():
+        kinds = sentence[index].kinds
+        key = "length" if head == "hair" and "length" in kinds else "style"
+        if index not in used and (key == "length" or kinds & {"hair_style", "eye_style"} & MODIFIERS[head]):
+            values[head][key].append(sentence[index].words)
     return colours
 
 
-def _add_colours(found: Found, head: str, colours: list[str]) -> None:
-    values = found["appearance"]["skin"] if head == "skin" else found[head]["colour"]
-    values += colours
+def _colours(values: Values, head: str) -> list[str]:
+    return values["appearance"]["skin"] if head == "skin" else values[head]["colour"]
 
 
-def _next_head(sentence: Sentence, place: int) -> int | None:
-    """Place of a head that "and" joins to this one: "hair and (her, matching) eyes"."""
-    if at(sentence, place + 1).words not in ("and", "with", ","):
+def _joined_head(sentence: Sentence, index: int) -> int | None:
+    """Index of a head that "and" joins to this one: "hair and (her, matching) eyes"."""
+    if at(sentence, index + 1).words not in ("and", "with", ","):
         return None
-    for other in range(place + 2, min(place + 5, len(sentence))):
-        if sentence[other].kinds & set(HEADS):
-            return other
-        if sentence[other].words not in ("his", "her", "their", "matching", "and", "similar"):
-            return None
-    return None
-
-
-def _is_bare(sentence: Sentence, head: int) -> bool:
-    return not row_before(sentence, head, HEADS["hair"]) and not row_after(sentence, head, {"colour", "shade"})
+    other = skip(
+        sentence,
+        index + 2,
+        1,
+        lambda lexeme: (
+            not lexeme.kinds & set(MODIFIERS) and lexeme.words in ("his", "her", "their", "matching", "and", "similar")
+        ),
+    )
+    return other if other < index + 5 and at(sentence, other).kinds & set(MODIFIERS) else None
 
 
 def _reaches(sentence: Sentence, head: int) -> list[str]:
     """ "hair that falls down to her waist" -> waist-length."""
     moving = False
-    for place in range(head + 1, min(head + 14, len(sentence))):
-        lexeme = sentence[place]
-        if lexeme.words in PLACES and moving:
-            aside = lexeme.words in ("back", "rear", "ears", "ear") and sentence[place - 1].words == "the"
-            return [] if aside or lexeme.absent else [f"{lexeme.words.removesuffix('s')}-length"]
-        if lexeme.words in PAUSES - {","} | {"with"} or lexeme.kinds & (NOUNS - {"body part", "body"}):
+    for index, lexeme in enumerate(sentence[head + 1 : head + 14], head + 1):
+        if lexeme.words in RULE_WORDS.places and moving:
+            aside = lexeme.words in ("back", "rear", "ears", "ear") and sentence[index - 1].words == "the"
+            return [] if aside or lexeme.negated else [f"{lexeme.words.removesuffix('s')}-length"]
+        if lexeme.words in PAUSES - {","} | {"with"} or lexeme.kinds & (NOUNS - {"body_part", "body"}):
             return []
-        moving |= lexeme.words in REACHES
+        moving |= lexeme.words in RULE_WORDS.reaches
     return []
 
 
 # --- things ---------------------------------------------------------------------------------------------------------
 
 
-def _find_thing(sentence: Sentence, place: int, found: Found) -> None:
-    """Clothes, accessories, features, weapons, styled hair, expressions: a noun with its describing words."""
-    kinds, looks = sentence[place].kinds, found["appearance"]
-    if "blonde" in kinds and not _is_of_a_thing(sentence, place):
-        found["hair"]["colour"].append(sentence[place].words)
+def _find_thing(sentence: Sentence, index: int, values: Values) -> None:
+    """Clothes, accessories, features, weapons, styled hair, expressions: a noun with its modifiers."""
+    kinds, appearance = sentence[index].kinds, values["appearance"]
+    if "blonde" in kinds and not _describes_thing(sentence, index):
+        values["hair"]["colour"].append(sentence[index].words)
     if "bald" in kinds:
-        found["hair"]["style"].append(sentence[place].words)
-    if kinds & {"hair noun", "hair part"}:
-        _find_styled_hair(sentence, place, found["hair"])
+        values["hair"]["style"].append(sentence[index].words)
+    if kinds & {"hair_noun", "hair_part"}:
+        _find_styled_hair(sentence, index, values["hair"])
     elif "pupil" in kinds:
-        phrase = noun_phrase(sentence, place, {"colour", "shade", "eye style"})
-        found["eyes"]["style"] += [text_of(sentence, phrase)] if len(phrase) > 1 else []
+        phrase = noun_phrase(sentence, index, {"colour", "shade", "eye_style"})
+        values["eyes"]["style"] += [text_of(sentence, phrase)] if len(phrase) > 1 else []
     elif kinds & {"smile", "expression"}:
-        phrase = noun_phrase(sentence, place, {"face word"})
-        if len(phrase) > 1 or ("smile" in kinds and not _is_acted(sentence, place)):
-            looks["expression"].append(text_of(sentence, phrase))
-        elif "body part" in kinds:
-            _name_thing(sentence, place, looks)
-    elif kinds & set(KEYS) and not kinds & {"hair", "eyes"} and not _is_part_of_next(sentence, place):
-        _name_thing(sentence, place, looks)
+        phrase = noun_phrase(sentence, index, {"face_word"})
+        if len(phrase) > 1 or ("smile" in kinds and not _is_verb(sentence, index)):
+            appearance["expression"].append(text_of(sentence, phrase))
+        elif "body_part" in kinds:
+            _add_thing(sentence, index, appearance)
+    elif kinds & set(KEYS) and not kinds & {"hair", "eyes"} and not _modifies_next(sentence, index):
+        _add_thing(sentence, index, appearance)
 
 
-def _name_thing(sentence: Sentence, place: int, looks: dict[str, list[str]]) -> None:
-    kinds = sentence[place].kinds
+def _add_thing(sentence: Sentence, index: int, appearance: dict[str, list[str]]) -> None:
+    kinds, following = sentence[index].kinds, at(sentence, index + 1)
     key = next(KEYS[kind] for kind in KEYS if kind in kinds)
-    phrase = noun_phrase(sentence, place, {"colour", "shade", "describing", "length"})
-    if len(phrase) == 1 and (kinds & {"generic", "body part"} or _is_acted(sentence, place)):
+    phrase = noun_phrase(sentence, index, {"colour", "shade", "describing", "length"})
+    alone = len(phrase) == 1
+    if alone and (kinds & {"generic", "body_part"} or _is_verb(sentence, index)):
         return
-    if "body part" in kinds and starts_noun(at(sentence, place + 1)):
+    if "body_part" in kinds and starts_noun(following):
         return
-    if sentence[place].words in ("bow", "bows") and any(
-        lexeme.words in ARCHERY or "weapons" in lexeme.kinds for lexeme in sentence
+    if sentence[index].words in ("bow", "bows") and any(
+        lexeme.words in RULE_WORDS.archery or "weapons" in lexeme.kinds for lexeme in sentence
     ):
         key = "weapons"
     text = text_of(sentence, phrase)
-    if len(phrase) == 1 and key in ("clothing", "accessories") and at(sentence, place + 1).words in BE:
-        colours, _ = colours_of(sentence, row_after(sentence, place, {"colour", "shade"}))
-        text = " ".join([*filter(None, [" and ".join(colours)]), text])  # "the jacket is black"
-    looks[key].append(text)
+    if alone and key in ("clothing", "accessories") and following.words in RULE_WORDS.be:  # "the jacket is black"
+        colours, _ = colours_of(sentence, modifiers_after(sentence, index, {"colour", "shade"}))
+        text = f"{' and '.join(colours)} {text}".lstrip()
+    appearance[key].append(text)
 
 
-def _find_styled_hair(sentence: Sentence, place: int, hair: dict[str, list[str]]) -> None:
+def _find_styled_hair(sentence: Sentence, index: int, hair: dict[str, list[str]]) -> None:
     """ "a high brown ponytail": a style, and the hair's colour; "white streaks": a style alone."""
-    phrase = noun_phrase(sentence, place, {"colour", "shade", "length", "hair style", "describing"})
-    if "hair part" in sentence[place].kinds:
-        coloured = any("colour" in sentence[one].kinds for one in phrase)
-        hair["style"] += [text_of(sentence, phrase)] if coloured else []
+    phrase = noun_phrase(sentence, index, {"colour", "shade", "length", "hair_style", "describing"})
+    colours, used = colours_of(sentence, phrase[:-1])
+    if "hair_part" not in sentence[index].kinds:
+        hair["colour"] += [colour for colour in colours if colour not in RULE_WORDS.shades_alone]
+        phrase = [part for part in phrase if part not in used and sentence[part].words not in RULE_WORDS.joints]
+    elif not any("colour" in sentence[part].kinds for part in phrase):
         return
-    colours, taken = colours_of(sentence, phrase[:-1])
-    hair["colour"] += [colour for colour in colours if colour not in SHADES_ALONE]
-    hair["style"].append(
-        text_of(sentence, [one for one in phrase if one not in taken and sentence[one].words not in JOINTS])
-    )
+    hair["style"].append(text_of(sentence, phrase))
 
 
-def _is_acted(sentence: Sentence, place: int) -> bool:
-    """Is "dresses", "ties" or "smiles" what somebody does?"""
-    start = place - 1
-    while "adverb" in at(sentence, start).kinds:
-        start -= 1
-    subject, behind = at(sentence, start), at(sentence, place + 1).words
-    if sentence[place].words.endswith("s") and behind in ACTED_ON:
-        return True
-    return subject.words in ACTORS or (subject.capital and behind == "in")
+def _is_verb(sentence: Sentence, index: int) -> bool:
+    """Whether "dresses", "ties" or "smiles" is what somebody does."""
+    subject = at(sentence, skip(sentence, index - 1, -1, lambda lexeme: "adverb" in lexeme.kinds))
+    following = at(sentence, index + 1).words
+    acts_on = sentence[index].words.endswith("s") and following in RULE_WORDS.acted_on
+    return acts_on or subject.words in RULE_WORDS.actors or (subject.capitalized and following == "in")
 
 
-def _is_part_of_next(sentence: Sentence, place: int) -> bool:
+def _modifies_next(sentence: Sentence, index: int) -> bool:
     """ "armor | plates", "staff | member": the next noun is the thing."""
-    thing, following = sentence[place].words, at(sentence, place + 1)
-    if (thing, following.words) in NOT_THE_THING or following.words == "like":
+    noun, following = sentence[index].words, at(sentence, index + 1)
+    if (noun, following.words) in NOT_THINGS or following.words == "like":
         return True
-    return bool(following.kinds & THINGS) and not thing.endswith("s")
+    return bool(following.kinds & THINGS) and not noun.endswith("s")
 
 
-def _is_of_a_thing(sentence: Sentence, place: int) -> bool:
-    """Does "blonde" describe a noun of its own, "blonde | wig"? (of "hair" it is read with the hair)"""
-    place += 1
-    while at(sentence, place).kinds & {"colour", "length", "hair style"}:
-        place += 1
-    return bool(at(sentence, place).kinds & (NOUNS - {"person"}))
+def _describes_thing(sentence: Sentence, index: int) -> bool:
+    """Whether "blonde" describes a noun of its own, "blonde | wig"; "blonde hair" is read with the hair."""
+    noun = skip(sentence, index + 1, 1, lambda lexeme: lexeme.kinds & {"colour", "length", "hair_style"})
+    return bool(at(sentence, noun).kinds & (NOUNS - {"person"}))
 
 
 def _distinct(values: list[str], subsume: bool) -> list[str]:

@@ -1,95 +1,100 @@
-"""Which words of a sentence are denied, or said of somebody else?
+"""Negation: which words of a sentence are denied, or said of somebody else.
 
-text -> `read_words` -> sentences, with Lexeme.absent set on what is not so of the character
+text -> lexicon -> sentences, `negated` set on the lexemes that are not true of the character
 
-"She wears no hat or gloves, but a scarf": hat and gloves are absent, the scarf is not. A denial reaches to the end of
-its clause; what is said of "her sister, who ..." is absent too, and so is what "unlike", "than" or "wishes" lead to.
+"She wears no hat or gloves, but a scarf": hat and gloves are negated, the scarf is not. A negator reaches to the end of
+its clause; what is said of "her sister, who ..." is negated too, and so is what follows "unlike", "than" or "wishes".
 """
 
 from collections.abc import Iterator
 
-from clip.persona.function_words import COMPARING, JOINED_KIN, PRONOUNS
-from clip.persona.lexicon import WORD_LISTS
-from clip.persona.noun_phrases import Sentence, at
-from clip.persona.text import PAUSES, Lexeme, read_words
+from clip.persona.lexicon import LEXICON, PAUSES, RULE_WORDS, WORD_KINDS
+from clip.persona.noun_phrases import END, Sentence, at
+from common.text.lexicon import Lexeme
 
-CONTENT = set(WORD_LISTS) - {"stop", "verb", "link verb", "link", "adverb", "temporal", "negator", "break", "kin"}
-STOPS_CLAUSE = PAUSES - {",", "/"}
+CONTENT = set(WORD_KINDS) - {"stop", "verb", "link_verb", "link", "adverb", "temporal", "negator", "break", "kin"}
+CLAUSE_ENDS = PAUSES - {",", "/"}
 
 
 def read_sentences(text: str, name: str = "") -> Iterator[Sentence]:
-    """Cleaned text -> sentences with what is not so marked `absent`. name: of the character."""
-    for sentence in read_words(text, name):
+    """Cleaned text -> sentences, negations marked. A word of the character's `name` ("Violet") is no colour."""
+    name_words = set(name.lower().replace("-", " ").split())
+    for sentence in LEXICON.read(text):
+        for lexeme, following in zip(sentence, [*sentence[1:], END]):
+            is_name = lexeme.capitalized and lexeme.words in name_words
+            if is_name and not following.kinds - {"verb", "link_verb", "stop", "link"}:
+                lexeme.kinds = frozenset()
         _mark_denied(sentence)
         _mark_others(sentence)
         yield sentence
 
 
 def _mark_denied(sentence: Sentence) -> None:
-    for place, lexeme in enumerate(sentence):
-        if "negator" in lexeme.kinds:
-            for inside in _scope(sentence, place):
-                twice = lexeme.words == "without" and lexeme.absent  # "never seen without her hat" has it on
-                inside.absent = not twice
+    for index, negator in enumerate(sentence):
+        for lexeme in _scope(sentence, index) if "negator" in negator.kinds else ():
+            lexeme.negated = not (negator.words == "without" and lexeme.negated)  # "never seen without her hat"
 
 
 def _scope(sentence: Sentence, start: int) -> Iterator[Lexeme]:
     """What the negator at `start` denies: up to the end of its clause."""
     negator, content = sentence[start].words, False
-    for place in range(start + 1, len(sentence)):
-        lexeme, following = sentence[place], at(sentence, place + 1)
-        if lexeme.words in STOPS_CLAUSE or "break" in lexeme.kinds:
+    comparing = negator in RULE_WORDS.comparing
+    for index in range(start + 1, len(sentence)):
+        lexeme, following = sentence[index], at(sentence, index + 1)
+        if _ends_clause(lexeme) or (lexeme.words == "," and not _is_enumeration(sentence, index)):
             return
-        if lexeme.words == "," and not _list_goes_on(sentence, place):
-            return
-        if content and ("verb" in lexeme.kinds or lexeme.words in (*PRONOUNS, "with")):
+        if content and ("verb" in lexeme.kinds or lexeme.words in (*RULE_WORDS.pronouns, "with")):
             return
         if lexeme.words == "and":
-            described = following.kinds & {"colour", "shade", "length", "describing"} or following.words in ("a", "an")
-            ended = (
-                described
-                if negator == "no"
-                else content and negator in COMPARING and negator not in ("against", "vulnerable to")
-            )
-            if ended or "verb" in following.kinds or following.words in PRONOUNS or _owns(following):
+            if negator == "no":
+                ended = following.kinds & {"colour", "shade", "length", "describing"} or following.words in ("a", "an")
+            else:
+                ended = content and comparing and negator not in ("against", "vulnerable to")
+            if ended or "verb" in following.kinds or _is_subject(following):
                 return
-        content |= bool(lexeme.kinds & CONTENT) or (negator in COMPARING and "stop" not in lexeme.kinds)
+        content |= bool(lexeme.kinds & CONTENT) or (comparing and "stop" not in lexeme.kinds)
         yield lexeme
 
 
-def _list_goes_on(sentence: Sentence, comma: int) -> bool:
-    """Is this comma inside "a, b or c"?"""
+def _is_enumeration(sentence: Sentence, comma: int) -> bool:
+    """Whether this comma is inside "a, b or c"."""
     for lexeme in sentence[comma + 1 :]:
         if lexeme.words in ("or", "nor"):
             return True
-        if lexeme.words in STOPS_CLAUSE or lexeme.words in PRONOUNS or lexeme.kinds & {"break", "verb"}:
+        if _ends_clause(lexeme) or lexeme.words in RULE_WORDS.pronouns or "verb" in lexeme.kinds:
             return False
     return False
 
 
 def _mark_others(sentence: Sentence) -> None:
-    """What "her sister, who has blonde hair" or "while his twin wears glasses" say is said of somebody else."""
-    for place, lexeme in enumerate(sentence):
+    """Negate what is said of somebody else: "her sister, who has blonde hair", "while his twin wears glasses"."""
+    for index, lexeme in enumerate(sentence):
         if "kin" not in lexeme.kinds:
             continue
-        owner = next((back for back in range(place - 1, max(place - 4, -1), -1) if _owns(sentence[back])), None)
+        owner = next((back for back in range(index - 1, max(index - 4, -1), -1) if _is_owner(sentence[back])), None)
         if owner is None:
             continue
-        comma = at(sentence, place + 1).words == ","
-        start = place + 1 + comma
-        who = at(sentence, start).words in ("who", "whose")
-        alone = not comma and at(sentence, owner - 1).words not in JOINED_KIN and "verb" in at(sentence, start).kinds
-        for other in range(start, len(sentence) if who or alone else start):
-            if sentence[other].words in STOPS_CLAUSE or (other > start and "break" in sentence[other].kinds):
+        comma = at(sentence, index + 1).words == ","
+        start = index + 1 + comma
+        relative = at(sentence, start).words in ("who", "whose")
+        joined = comma or at(sentence, owner - 1).words in RULE_WORDS.joined_kin
+        if not relative and (joined or "verb" not in at(sentence, start).kinds):
+            continue
+        for other in range(start, len(sentence)):
+            if sentence[other].words in CLAUSE_ENDS or (other > start and "break" in sentence[other].kinds):
                 break
-            if sentence[other].words == "," and (who or _new_subject(sentence, other)):
+            if sentence[other].words == "," and (relative or any(map(_is_subject, sentence[other + 1 : other + 3]))):
                 break
-            sentence[other].absent = True
+            sentence[other].negated = True
 
 
-def _owns(lexeme: Lexeme) -> bool:
+def _ends_clause(lexeme: Lexeme) -> bool:
+    return lexeme.words in CLAUSE_ENDS or "break" in lexeme.kinds
+
+
+def _is_owner(lexeme: Lexeme) -> bool:
     return lexeme.words in ("his", "her", "their", "its") or lexeme.words.endswith(("'s", "s'"))
 
 
-def _new_subject(sentence: Sentence, comma: int) -> bool:
-    return any(lexeme.words in PRONOUNS or _owns(lexeme) for lexeme in sentence[comma + 1 : comma + 3])
+def _is_subject(lexeme: Lexeme) -> bool:
+    return lexeme.words in RULE_WORDS.pronouns or _is_owner(lexeme)

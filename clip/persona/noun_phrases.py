@@ -1,52 +1,46 @@
-"""Which words of a sentence describe which noun?
+"""Noun phrases of a sentence: the words that describe a noun.
 
-sentence (persona/denial.py), place of a noun -> places of the words that describe it, in the order of the text
+sentence (persona/negation.py), index of a noun -> indices of the words that describe it, in the order of the text
 
-A noun ("hair") owns the row of describing words in front of it ("short, messy brown") and, where a verb or a pause
-leads to one, the row behind it ("is long and black"). A row that leads on to another noun is that noun's.
+A noun ("hair") has modifiers in front of it ("short, messy brown") and, where a verb or a pause leads to them, behind
+it ("is long and black"). Modifiers that lead on to another noun belong to that noun.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from clip.persona.function_words import BE, JOINTS, MODALS, PRONOUNS, SHADE_OF, SOMETHING
-from clip.persona.lexicon import SHADES_ALONE
-from clip.persona.text import END, PAUSES, Lexeme
+from clip.persona.lexicon import NOUNS, PAUSES, RULE_WORDS, THINGS
+from common.text.lexicon import Lexeme
 
 Sentence = list[Lexeme]
-
-THINGS = {"clothing", "accessories", "features", "weapons"}
-NOUNS = {
-    "hair",
-    "eyes",
-    "skin",
-    "hair noun",
-    "hair part",
-    "pupil",
-    "body",
-    "person",
-    "clothing",
-    "accessories",
-    "features",
-    "body part",
-    "weapons",
-    "expression",
-    "kin",
-}
+END = Lexeme(".")
+CONTRACTIONS = ("he's", "she's", "they're", "be", "being", "been")
 
 
-def at(sentence: Sentence, place: int) -> Lexeme:
-    """The lexeme at a place, or a full stop beyond either end."""
-    return sentence[place] if 0 <= place < len(sentence) else END
+def at(sentence: Sentence, index: int) -> Lexeme:
+    """The lexeme at an index, or a full stop beyond either end."""
+    return sentence[index] if 0 <= index < len(sentence) else END
+
+
+def skip(sentence: Sentence, index: int, step: int, condition: Callable[[Lexeme], object]) -> int:
+    """The first index from `index` on, in steps of 1 or -1, where the condition does not hold."""
+    while condition(at(sentence, index)):
+        index += step
+    return index
 
 
 def is_filler(lexeme: Lexeme) -> bool:
-    """A comma, "and", "very", "once": may stand inside a row."""
-    return lexeme.words in JOINTS or bool(lexeme.kinds & {"adverb", "temporal"})
+    """A comma, "and", "very", "once": may stand between modifiers."""
+    return lexeme.words in RULE_WORDS.joints or bool(lexeme.kinds & {"adverb", "temporal"})
+
+
+def is_unlisted(lexeme: Lexeme) -> bool:
+    """A word or compound on no list."""
+    return not lexeme.kinds - {"compound", "describing"} and lexeme.words[0].isalpha()
 
 
 def starts_noun(lexeme: Lexeme) -> bool:
-    """Is this a noun, as far as one can tell of words on no list?"""
-    if lexeme.words in JOINTS:
+    """Whether this is a noun, as far as can be known of unlisted words."""
+    if lexeme.words in RULE_WORDS.joints:
         return False
     if lexeme.kinds - {"compound", "describing"}:
         return bool(lexeme.kinds & NOUNS)
@@ -54,151 +48,155 @@ def starts_noun(lexeme: Lexeme) -> bool:
     return lexeme.words[0].isalpha() and not participle and not lexeme.words.endswith("'s")
 
 
-def row_before(sentence: Sentence, head: int, wanted: set[str]) -> list[int]:
-    """Places of the words of `wanted` kinds that stand in front of a noun and describe it."""
-    row, place, strange = [], head - 1, 0
-    while place >= 0:
-        lexeme = sentence[place]
+def modifiers_before(sentence: Sentence, noun: int, wanted: set[str]) -> list[int]:
+    """Indices of the words of `wanted` kinds in front of a noun that describe it."""
+    modifiers, index, unlisted = [], noun - 1, 0
+    while index >= 0:
+        lexeme = sentence[index]
         if lexeme.kinds & wanted:
-            row.insert(0, place)
+            modifiers.insert(0, index)
         elif not is_filler(lexeme):
-            unknown = not lexeme.kinds - {"compound", "describing"} and lexeme.words[0].isalpha()
-            between_commas = sentence[place + 1].words != "," or at(sentence, place - 1).words == ","
-            if strange or not unknown or not between_commas:
+            between_commas = sentence[index + 1].words != "," or at(sentence, index - 1).words == ","
+            if unlisted or not is_unlisted(lexeme) or not between_commas:
                 break
-            strange += 1  # "long luxurious black hair"
-        place -= 1
-    if row and at(sentence, place).words in BE:  # "eyes are blue and long silver hair": blue is the eyes'
-        joints = [one for one in range(place, head) if sentence[one].words in (",", "and")]
-        row = [one for one in row if not joints or one > joints[-1]]
-    return [one for one in row if not sentence[one].absent]
+            unlisted += 1  # "long luxurious black hair"
+        index -= 1
+    if at(sentence, index).words in RULE_WORDS.be:  # "eyes are blue and long silver hair": blue are the eyes
+        modifiers = _behind_last_joint(sentence, modifiers, index, noun)
+    return [modifier for modifier in modifiers if not sentence[modifier].negated]
 
 
-def row_after(sentence: Sentence, head: int, wanted: set[str]) -> list[int]:
-    """Places of the words of `wanted` kinds that are said of a noun behind it: "is long and black", ", once blue,"."""
-    place, led = _start_behind(sentence, head)
-    row: list[int] = []
-    while place < len(sentence):
-        lexeme = sentence[place]
+def modifiers_after(sentence: Sentence, noun: int, wanted: set[str]) -> list[int]:
+    """Indices of the words of `wanted` kinds behind a noun that describe it: "is long and black", ", once blue,"."""
+    index, linked = _start_behind(sentence, noun)
+    modifiers: list[int] = []
+    while index < len(sentence):
+        lexeme = sentence[index]
         if lexeme.kinds & wanted:
-            row.append(place)
-        elif "link verb" in lexeme.kinds or lexeme.words == ":" or _goes_on(sentence, place):
-            led = True
-        elif not (is_filler(lexeme) or "negator" in lexeme.kinds or ("link" in lexeme.kinds and (led or not row))):
+            modifiers.append(index)
+        elif "link_verb" in lexeme.kinds or lexeme.words == ":" or _continues(sentence, index):
+            linked = True
+        elif not (
+            is_filler(lexeme) or "negator" in lexeme.kinds or ("link" in lexeme.kinds and (linked or not modifiers))
+        ):
             break
-        place += 1
-    if place < len(sentence) and starts_noun(sentence[place]):
-        row = without_last(sentence, row, place, led)
-    return [one for one in row if not sentence[one].absent]
+        index += 1
+    if index < len(sentence) and starts_noun(sentence[index]):
+        modifiers = without_last(sentence, modifiers, index, linked)
+    return [modifier for modifier in modifiers if not sentence[modifier].negated]
 
 
-def _start_behind(sentence: Sentence, head: int) -> tuple[int, bool]:
-    """-> where a row behind a noun may start, whether something ("(", "once", "which") has led to it."""
-    place = head + 1
-    first = at(sentence, place).words
-    if first == "and":
-        return len(sentence), False
-    if first not in (",", ";", "("):
-        return place, False
-    start = place + 1
-    while at(sentence, start).words in ("but", "and", "though", "although", "it", "they"):
-        start += 1
-    if first == "(" or "temporal" in at(sentence, start).kinds:
+def _behind_last_joint(sentence: Sentence, indices: list[int], start: int, end: int) -> list[int]:
+    """Those behind the last comma or "and" of sentence[start:end]."""
+    last = max((index for index in range(start, end) if sentence[index].words in (",", "and")), default=-1)
+    return [index for index in indices if index > last]
+
+
+def _start_behind(sentence: Sentence, noun: int) -> tuple[int, bool]:
+    """-> where modifiers behind a noun may start, whether something ("(", "once", "which") has led to them."""
+    following = at(sentence, noun + 1).words
+    if following not in (",", ";", "(", "and"):
+        return noun + 1, False
+    start = skip(
+        sentence, noun + 2, 1, lambda lexeme: lexeme.words in ("but", "and", "though", "although", "it", "they")
+    )
+    if following == "(" or (following != "and" and "temporal" in at(sentence, start).kinds):
         return start, True
-    return (place + 1 if first == "," else len(sentence)), False
+    return (noun + 2 if following == "," else len(sentence)), False
 
 
-def _goes_on(sentence: Sentence, place: int) -> bool:
-    """Is this the pause in "black; later white" or "blond (black in the manga)"?"""
-    wanted = {";": {"temporal"}, "(": {"temporal", "colour"}}.get(sentence[place].words, set())
-    return bool(at(sentence, place + 1).kinds & wanted)
+def _continues(sentence: Sentence, index: int) -> bool:
+    """Whether this is the pause in "black; later white" or "blond (black in the manga)"."""
+    wanted = {";": {"temporal"}, "(": {"temporal", "colour"}}.get(sentence[index].words, set())
+    return bool(at(sentence, index + 1).kinds & wanted)
 
 
-def without_last(sentence: Sentence, row: list[int], end: int, led: bool) -> list[int]:
+def without_last(sentence: Sentence, modifiers: list[int], end: int, linked: bool) -> list[int]:
     """Of "are blue and black | hair" the last word belongs to what follows; of ", blue and white | dress" all do."""
-    row = list(row)
-    while row and all(
-        "adverb" in lexeme.kinds or (not led and lexeme.words in JOINTS) for lexeme in sentence[row[-1] + 1 : end]
+    modifiers = list(modifiers)
+    while modifiers and all(
+        "adverb" in lexeme.kinds or (not linked and lexeme.words in RULE_WORDS.joints)
+        for lexeme in sentence[modifiers[-1] + 1 : end]
     ):
-        end = row.pop()
-    return row
+        end = modifiers.pop()
+    return modifiers
 
 
 def noun_phrase(sentence: Sentence, noun: int, wanted: set[str]) -> list[int]:
-    """Places of a noun and the describing words that touch it in front, commas left out: "black and white shirt"."""
-    phrase, place, held = [noun], noun - 1, []
-    while place >= 0:
-        lexeme = sentence[place]
-        part = lexeme.words in ("hair", "eye") or (lexeme.kinds & THINGS and not lexeme.words.endswith("s"))
-        known = lexeme.kinds & wanted or (part and place == noun - 1 and sentence[noun].kinds & THINGS)
-        enumerated = lexeme.words in (",", "and") and len(phrase) > 1 and at(sentence, place - 1).kinds & wanted
-        if known and not lexeme.absent:
-            phrase, held = [place, *held, *phrase], []
-        elif enumerated and not held:
-            held = [place] if lexeme.words == "and" else []
-        elif _is_unknown(lexeme) and not held and "describing" in wanted:
-            held = [place]  # "black varsity jacket"
+    """Indices of a noun and the modifiers directly in front of it, without commas: "black and white shirt"."""
+    phrase, index, pending = [noun], noun - 1, []
+    while index >= 0:
+        lexeme = sentence[index]
+        is_part = lexeme.words in ("hair", "eye") or (lexeme.kinds & THINGS and not lexeme.words.endswith("s"))
+        known = lexeme.kinds & wanted or (is_part and index == noun - 1 and sentence[noun].kinds & THINGS)
+        enumerated = lexeme.words in (",", "and") and len(phrase) > 1 and at(sentence, index - 1).kinds & wanted
+        if known and not lexeme.negated:
+            phrase, pending = [index, *pending, *phrase], []
+        elif enumerated and not pending:
+            pending = [index] if lexeme.words == "and" else []
+        elif _is_word(lexeme) and not pending and "describing" in wanted:
+            pending = [index]  # "black varsity jacket"
         else:
             break
-        place -= 1
-    if at(sentence, place).words in BE and at(sentence, place - 1).kinds & NOUNS:  # "eyes are blue, black | dress"
-        joints = [one for one in range(place, noun) if sentence[one].words in (",", "and")]
-        phrase = [one for one in phrase if not joints or one > joints[-1]]
+        index -= 1
+    if at(sentence, index).words in RULE_WORDS.be and at(sentence, index - 1).kinds & NOUNS:
+        return _behind_last_joint(sentence, phrase, index, noun)  # "eyes are blue, black | dress"
     return phrase
 
 
-def _is_unknown(lexeme: Lexeme) -> bool:
-    return not lexeme.kinds and lexeme.words.isalpha() and lexeme.words not in JOINTS
+def _is_word(lexeme: Lexeme) -> bool:
+    return not lexeme.kinds and lexeme.words.isalpha() and lexeme.words not in RULE_WORDS.joints
 
 
-def phrases(sentence: Sentence, row: list[int], kinds: set[str]) -> Iterator[list[int]]:
-    """Neighbours of `kinds` in a row: "light brown", "silver-white", "light shade of brown"."""
+def phrases(sentence: Sentence, modifiers: list[int], kinds: set[str]) -> Iterator[list[int]]:
+    """Neighbours of `kinds` among modifiers: "light brown", "silver-white", "light shade of brown"."""
     phrase: list[int] = []
-    for place in row:
-        if not sentence[place].kinds & kinds:
-            continue
-        if phrase and any(lexeme.words not in SHADE_OF for lexeme in sentence[phrase[-1] + 1 : place]):
+    for index in (index for index in modifiers if sentence[index].kinds & kinds):
+        if phrase and any(lexeme.words not in RULE_WORDS.shade_of for lexeme in sentence[phrase[-1] + 1 : index]):
             yield phrase
             phrase = []
-        phrase.append(place)
+        phrase.append(index)
     if phrase:
         yield phrase
 
 
-def colours_of(sentence: Sentence, row: list[int]) -> tuple[list[str], set[int]]:
-    """-> colours of a row, the places they take. A shade alone ("dark hair") counts where nothing says more."""
-    found = list(phrases(sentence, row, {"colour", "shade"}))
-    full = [phrase for phrase in found if any("colour" in sentence[place].kinds for place in phrase)]
-    if not full:
-        full = [phrase for phrase in found if {sentence[place].words for place in phrase} <= set(SHADES_ALONE)]
-    return [text_of(sentence, phrase) for phrase in full], {place for phrase in full for place in phrase}
+def colours_of(sentence: Sentence, modifiers: list[int]) -> tuple[list[str], set[int]]:
+    """-> colours among modifiers, their indices. A shade alone ("dark hair") counts where there is no colour."""
+    shades = list(phrases(sentence, modifiers, {"colour", "shade"}))
+    full = [phrase for phrase in shades if any("colour" in sentence[index].kinds for index in phrase)] or [
+        phrase for phrase in shades if {sentence[index].words for index in phrase} <= set(RULE_WORDS.shades_alone)
+    ]
+    return [text_of(sentence, phrase) for phrase in full], {index for phrase in full for index in phrase}
 
 
-def text_of(sentence: Sentence, places: list[int]) -> str:
-    """The words at these places, hyphens as in the text."""
+def text_of(sentence: Sentence, indices: list[int]) -> str:
+    """The words at these indices, with the hyphens of the text."""
     return "".join(
-        (sentence[place].joint if count else "") + sentence[place].words for count, place in enumerate(places)
+        (sentence[index].joint if count else "") + sentence[index].words for count, index in enumerate(indices)
     )
 
 
 def is_said_of_character(sentence: Sentence, verb: int) -> bool:
-    """Is sentence[verb] the "is" of "she is", "Mira was", "who seems", "tends to be", and not of "the night is"?"""
-    if verb < 0 or sentence[verb].words not in BE:
+    """Whether sentence[verb] is the "is" of "she is", "Mira was", "who seems", "tends to be", not of "the night is"."""
+    if verb < 0 or sentence[verb].words not in RULE_WORDS.be:
         return False
-    if sentence[verb].words in ("he's", "she's", "they're", "be", "being", "been"):
+    if sentence[verb].words in CONTRACTIONS:
         return True
-    place = verb - 1
-    while at(sentence, place).kinds & {"adverb", "temporal", "negator"} or at(sentence, place).words in MODALS:
-        if sentence[place].words in ("that", "which"):
-            return False
-        place -= 1
-    subject = at(sentence, place)
-    named = subject.capital and place > 0  # "then Scar is", not "Hair is"
-    thing = subject.kinds & NOUNS - {"person", "kin"} and not named
-    if thing or subject.words in SOMETHING:
+    start = skip(
+        sentence,
+        verb - 1,
+        -1,
+        lambda lexeme: lexeme.kinds & {"adverb", "temporal", "negator"} or lexeme.words in RULE_WORDS.modals,
+    )
+    subject = at(sentence, start)
+    named = subject.capitalized and start > 0  # "then Scar is", not "Hair is"
+    if any(lexeme.words in ("that", "which") for lexeme in sentence[start + 1 : verb]):
         return False
-    if place in (1, 2) and not subject.kinds and not any("stop" in lexeme.kinds for lexeme in sentence[:place]):
+    if subject.words in RULE_WORDS.something or (subject.kinds & NOUNS - {"person", "kin"} and not named):
+        return False
+    if start in (1, 2) and not subject.kinds and not any("stop" in lexeme.kinds for lexeme in sentence[:start]):
         return True  # "Cave bears are"
-    known = subject.kinds & {"person", "character", "verb", "link verb", "break", "trait"}
-    other = subject.words in (*JOINTS, *PAUSES, *PRONOUNS, *BE, "to") or subject.words.endswith(("ed", "ing"))
-    return bool(known or other or subject.capital) and place >= 0
+    known = subject.kinds & {"person", "character", "verb", "link_verb", "break", "trait"}
+    listed = subject.words in (*RULE_WORDS.joints, *PAUSES, *RULE_WORDS.pronouns, *RULE_WORDS.be, "to")
+    acting = listed or subject.words.endswith(("ed", "ing"))
+    return bool(known or acting or subject.capitalized) and start >= 0

@@ -1,39 +1,36 @@
-"""What does a description say of the person: age, sex and build, and the temper?
+"""Person: sex, age and build out of a description, and traits of the personality.
 
-sentence (persona/denial.py) -> find_person -> sex, age, build
+sentence (persona/negation.py) -> find_person -> sex, age, build
 personality (cleaned text) -> find_traits -> ["cheerful", "kind", ...]
 
 A word counts where it is said of the character ("is tall and shy", "a tall, shy girl"), not of something else ("a tall
-hat", "shy people", "the night is quiet"). Words like "kind" and "cold", which say much else too, need more proof.
+hat", "shy people", "the night is quiet"). Words such as "kind" and "cold", which have other meanings, need more proof.
 """
 
 from collections.abc import Iterator
 
-from clip.persona.function_words import BE, INTENSIFIERS, OF_WHAT, VAGUE_BUILDS
-from clip.persona.lexicon import TRAIT_NOUNS
+from clip.persona.lexicon import NOUNS, PAUSES, RULE_WORDS
 from clip.persona.negation import read_sentences
-from clip.persona.noun_phrases import NOUNS, Sentence, at, is_filler, is_said_of_character, starts_noun, without_last
-from clip.persona.text import PAUSES
+from clip.persona.noun_phrases import Sentence, at, is_filler, is_said_of_character, skip, starts_noun, without_last
 
-BESIDE = {"age", "build", "colour", "shade", "trait", "blonde", "describing", "skin word"}  # "tall, pale young man"
+COMPANIONS = {"age", "build", "colour", "shade", "trait", "blonde", "describing", "skin_word"}  # "tall, pale young man"
 
 
 def find_person(sentence: Sentence, looks: dict[str, list[str]]) -> None:
-    """Add to looks["sex"], ["age"] and ["build"] what a sentence says of them."""
-    for place, lexeme in enumerate(sentence):
-        if lexeme.absent:
+    """Add what a sentence says of sex, age and build to looks["sex"], ["age"] and ["build"]."""
+    for index, lexeme in enumerate(sentence):
+        if lexeme.negated:
             continue
-        adjective = at(sentence, place + 1).kinds & (NOUNS | {"generic"})  # "an adult woman", "a schoolgirl outfit"
-        if "person" in lexeme.kinds and not adjective and _is_the_character(sentence, place):
+        is_adjective = at(sentence, index + 1).kinds & (NOUNS | {"generic"})  # "an adult woman", "a schoolgirl outfit"
+        if "person" in lexeme.kinds and not is_adjective and _is_character(sentence, index):
             looks["sex"].append(lexeme.words)
-        for key in ("age", "build"):
-            if key in lexeme.kinds and (noun := _described(sentence, place)) is not None:
-                of_body = key == "build" and lexeme.words in OF_WHAT and "body" in sentence[noun].kinds
-                looks[key].append(f"{lexeme.words} {sentence[noun].words}" if of_body else lexeme.words)
-        if "years" in lexeme.kinds and at(sentence, place - 1).words.isalnum():
-            looks["age"].append(f"{sentence[place - 1].words} {lexeme.words}")
-        if "pale" in lexeme.kinds and _described(sentence, place) is not None:
-            looks["skin"].append(lexeme.words)
+        for kind in lexeme.kinds & {"age", "build", "pale"}:
+            if (noun := _described(sentence, index)) is not None:
+                of_body = kind == "build" and lexeme.words in RULE_WORDS.of_what and "body" in sentence[noun].kinds
+                words = f"{lexeme.words} {sentence[noun].words}" if of_body else lexeme.words
+                looks["skin" if kind == "pale" else kind].append(words)
+        if "years" in lexeme.kinds and at(sentence, index - 1).words.isalnum():
+            looks["age"].append(f"{sentence[index - 1].words} {lexeme.words}")
 
 
 def find_traits(text: str, name: str = "") -> list[str]:
@@ -41,13 +38,13 @@ def find_traits(text: str, name: str = "") -> list[str]:
     return list(dict.fromkeys(trait for sentence in read_sentences(text, name) for trait in _traits(sentence)))
 
 
-# --- age, sex, build ------------------------------------------------------------------------------------------------
+# --- sex, age, build ------------------------------------------------------------------------------------------------
 
 
-def _is_the_character(sentence: Sentence, place: int) -> bool:
-    """Is this person said to be the character ("is a tall young man"), and not somebody that is met or resembled?"""
-    start = place - 1
-    while start >= 0 and place - start < 9:
+def _is_character(sentence: Sentence, index: int) -> bool:
+    """Whether this person is the character ("is a tall young man"), and not somebody that is met or resembled."""
+    start = index - 1
+    while start >= 0 and index - start < 9:
         lexeme = sentence[start]
         if lexeme.words in ("a", "an", "the", "this") or lexeme.words.endswith((" a", " an")):
             break
@@ -59,76 +56,75 @@ def _is_the_character(sentence: Sentence, place: int) -> bool:
     before, earlier = sentence[start - 1].words, at(sentence, start - 2).words
     if before == "as":  # "appears as a girl", not "As a child, she ..."
         return start > 1 and earlier not in PAUSES
-    return before in (*BE, ",", "(") or (before == "of" and earlier in ("form", "appearance", "body", "look"))
+    if before == "of":
+        return earlier in ("form", "appearance", "body", "look")
+    return before in (*RULE_WORDS.be, ",", "(")
 
 
-def _described(sentence: Sentence, place: int) -> int | None:
-    """A word of build or age -> place of the noun it describes, or its own where it is said of "he" or "she"."""
-    end, strange = place + 1, 0
+def _described(sentence: Sentence, index: int) -> int | None:
+    """A word of build or age -> index of the noun it describes, or its own where it is said of "he" or "she"."""
+    end, unlisted = index + 1, 0
     while end < len(sentence):
         lexeme = sentence[end]
         if lexeme.kinds & {"person", "body", "character"}:
-            return end if "body" in lexeme.kinds or _is_the_character(sentence, end) else None
-        if not (lexeme.kinds & BESIDE or is_filler(lexeme)):
-            if strange == 2 or lexeme.kinds or not lexeme.words[0].isalpha():
+            return end if "body" in lexeme.kinds or _is_character(sentence, end) else None
+        if not (lexeme.kinds & COMPANIONS or is_filler(lexeme)):
+            if unlisted == 2 or lexeme.kinds or not lexeme.words[0].isalpha():
                 break
-            strange += 1
+            unlisted += 1
         end += 1
-    start = place - 1
-    while at(sentence, start).kinds & {"age", "build", "trait", "skin word"} or is_filler(at(sentence, start)):
-        start -= 1
-    article, behind = at(sentence, start).words in ("a", "an"), at(sentence, place + 1)
-    if starts_noun(behind):  # "is a tall | ninja"
-        said = is_said_of_character(sentence, start - article) and behind.joint != "-" and not behind.kinds & NOUNS
-        return place if said and sentence[place].words not in VAGUE_BUILDS else None
-    if behind.joint == "-" or article or behind.kinds & {"colour", "shade"}:
+    start = skip(
+        sentence,
+        index - 1,
+        -1,
+        lambda lexeme: lexeme.kinds & {"age", "build", "trait", "skin_word"} or is_filler(lexeme),
+    )
+    article, following = at(sentence, start).words in ("a", "an"), at(sentence, index + 1)
+    said = is_said_of_character(sentence, start - article)
+    if starts_noun(following):  # "is a tall | ninja"
+        is_specific = sentence[index].words not in RULE_WORDS.vague_builds
+        is_applicable = said and is_specific and following.joint != "-" and not following.kinds & NOUNS
+    elif following.joint == "-" or article or following.kinds & {"colour", "shade"}:
         return None
-    if start < 0 or (start == 0 and "break" in sentence[0].kinds):  # "Tall and slim, with ...", not "Short, messy hair"
-        return place if not at(sentence, end).kinds & (NOUNS | {"hair style"}) else None
-    return place if is_said_of_character(sentence, start) else None
+    elif start < 0 or (start == 0 and "break" in sentence[0].kinds):  # "Tall and slim", not "Short, messy hair"
+        is_applicable = not at(sentence, end).kinds & (NOUNS | {"hair_style"})
+    else:
+        is_applicable = said
+    return index if is_applicable else None
 
 
-# --- temper ---------------------------------------------------------------------------------------------------------
+# --- traits ---------------------------------------------------------------------------------------------------------
 
 
 def _traits(sentence: Sentence) -> Iterator[str]:
-    place = 0
-    while place < len(sentence):
-        lexeme, before = sentence[place], at(sentence, place - 1).words
-        if "trait" in lexeme.kinds:
-            row, place = _row(sentence, place)
-            yield from (sentence[one].words for one in _of_character(sentence, row, place) if not sentence[one].absent)
+    index = 0
+    while index < len(sentence):
+        lexeme, before = sentence[index], at(sentence, index - 1).words
+        if "trait" in lexeme.kinds:  # "kind, rather shy and brave"
+            end = skip(sentence, index, 1, lambda lexeme: lexeme.kinds & {"trait", "age"} or is_filler(lexeme))
+            row = [position for position in range(index, end) if "trait" in sentence[position].kinds]
+            kept = _of_character(sentence, row, end)
+            yield from (sentence[position].words for position in kept if not sentence[position].negated)
+            index = end
             continue
         owned = before in ("his", "her", "their", "and") or before.endswith("'s")
-        if lexeme.words in TRAIT_NOUNS and owned and not lexeme.absent:
-            yield TRAIT_NOUNS[lexeme.words]
-        place += 1
-
-
-def _row(sentence: Sentence, place: int) -> tuple[list[int], int]:
-    """ "kind, rather shy and brave" -> places of its traits, place behind it."""
-    row = []
-    while at(sentence, place).kinds & {"trait", "age"} or is_filler(at(sentence, place)):
-        if "trait" in sentence[place].kinds:
-            row.append(place)
-        place += 1
-    return row, place
+        if lexeme.words in RULE_WORDS.trait_nouns and owned and not lexeme.negated:
+            yield RULE_WORDS.trait_nouns[lexeme.words]
+        index += 1
 
 
 def _of_character(sentence: Sentence, row: list[int], end: int) -> list[int]:
-    """Which traits of a row are the character's? "is kind", "a kind girl", "is a kind healer"; not "cold weather"."""
-    start = row[0] - 1
-    while is_filler(at(sentence, start)):
-        start -= 1
+    """Those of a row that are the character's: "is kind", "a kind girl", "is a kind healer"; not "cold weather"."""
+    start = skip(sentence, row[0] - 1, -1, is_filler)
     article = at(sentence, start).words in ("a", "an")
-    lead = at(sentence, start - article).words
-    if lead.endswith("thing"):  # "does something | righteous"
+    verb = start - article
+    lead = at(sentence, verb)
+    said = verb < 0 or lead.words in ("as", ":", ";") or is_said_of_character(sentence, verb)
+    if lead.words.endswith("thing") or "others" in lead.kinds:  # "does something | righteous", "those wise enough"
         return []
-    said = start - article < 0 or lead in ("as", ":", ";") or is_said_of_character(sentence, start - article)
-    others = "others" in at(sentence, start - article).kinds  # "those wise enough"
-    if others or (lead in BE and not said):  # "the night is | quiet"
+    if lead.words in RULE_WORDS.be and not said:  # "the night is | quiet"
         return []
-    said = said or at(sentence, row[0] - 1).words in INTENSIFIERS
+    said = said or at(sentence, row[0] - 1).words in RULE_WORDS.intensifiers
     if row[-1] == end - 1 and end < len(sentence):
         owner = end
         while owner < end + 2 and not at(sentence, owner).kinds and at(sentence, owner).words[0].isalpha():
@@ -137,8 +133,9 @@ def _of_character(sentence: Sentence, row: list[int], end: int) -> list[int]:
         if kinds & {"character", "person", "kin", "others"}:
             somebody_else = "others" in kinds or ("kin" in kinds and not (said or article))  # "her cynical partner"
             return [] if somebody_else else row
-        if starts_noun(sentence[end]) or sentence[end].joint == "-" or (article and not sentence[end].kinds):
-            nominal = said and not sentence[end].kinds and (article or sentence[end].words.endswith("s"))
-            return row if nominal else without_last(sentence, row, end, led=True) if said else []
-    certain = [one for one in row if "ambiguous" not in sentence[one].kinds]
+        noun = sentence[end]
+        if starts_noun(noun) or noun.joint == "-" or (article and not noun.kinds):
+            is_character = said and not noun.kinds and (article or noun.words.endswith("s"))
+            return row if is_character else without_last(sentence, row, end, linked=True) if said else []
+    certain = [index for index in row if "ambiguous" not in sentence[index].kinds]
     return row if said or (certain and len(row) > 1) else certain
