@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.cli.errors import report_skipped, run_script
+from common.cli.errors import run_script
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.metrics.embedding import retrieval_metrics
 from common.text.files import write_json
 from common.training.device import choose_device
+from common.training.skip_log import report_skipped
 from dataset import StyleDataset, TargetShapes, find_samples
 from model import VisionStyleEncoder, colour_histogram
 from style_encoder import build_untrained, load_encoder

@@ -10,17 +10,14 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
 import torch
 import torch.nn.functional as F
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from common.cli.errors import run_script
 from common.images.io import open_image
-from common.text.files import write_atomically
 from common.training.device import choose_device
+from common.training.plots import save_figure
 from model import StyleOutput, VisionStyleEncoder
 from style_encoder import load_encoder, read_image
 
@@ -106,7 +103,8 @@ def draw_maps(path: Path, encoder: VisionStyleEncoder, image: torch.Tensor, outp
     seen = image[0].permute(1, 2, 0).cpu().numpy()
     with torch.enable_grad():
         heat = style_sensitivity(encoder, image)
-    figure, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots(1, 3)
     axes[0].imshow(seen)
     axes[0].set_title(f"what the model sees ({seen.shape[1]} x {seen.shape[0]})", fontsize=10)
     axes[1].imshow(patch_colours(output).numpy(), interpolation="nearest")
@@ -117,9 +115,7 @@ def draw_maps(path: Path, encoder: VisionStyleEncoder, image: torch.Tensor, outp
     figure.colorbar(shown, ax=axes[2], shrink=0.8)
     for axis in axes:
         axis.set_axis_off()
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def main(argv: list[str]) -> dict:

@@ -12,18 +12,15 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
 import torch
+from matplotlib.figure import Figure
 from tqdm import tqdm
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 from common.cli.errors import run_script
 from common.images.io import list_images
 from common.metrics.embedding import csls
-from common.text.files import write_atomically
 from common.training.device import choose_device
+from common.training.plots import save_figure
 from model import VisionStyleEncoder
 from style_encoder import load_encoder, read_image
 
@@ -59,7 +56,8 @@ def compare(first: torch.Tensor, second: torch.Tensor, statistics: dict) -> list
 def draw_matrix(path: str | Path, similarity: torch.Tensor, rows: list[str], columns: list[str]) -> None:
     """A heat map of similarities (R, C) with names and, where they fit, numbers."""
     height, width = 1.6 + 0.34 * len(rows), 3.2 + 0.42 * len(columns)
-    figure, axis = plt.subplots(figsize=(max(width, 5), max(height, 3)), layout="constrained")
+    figure = Figure(figsize=(max(width, 5), max(height, 3)), layout="constrained")
+    axis = figure.subplots()
     picture = axis.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
     axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axis.set_yticks(range(len(rows)), rows, fontsize=8)
@@ -69,9 +67,7 @@ def draw_matrix(path: str | Path, similarity: torch.Tensor, rows: list[str], col
                 colour = "white" if abs(value) > 0.6 else "black"
                 axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
     figure.colorbar(picture, label="style similarity")
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def group_means(similarity: torch.Tensor, rows: list[str], columns: list[str]) -> tuple[torch.Tensor, list, list]:

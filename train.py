@@ -16,19 +16,20 @@ import timm.optim
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
-from torch.utils.data import DataLoader
 
 import config
-from common.cli.errors import check_skip_rate, report_skipped, run_script
+from common.cli.errors import run_script
 from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
 from common.samples.layouts import MANIFEST, create_sample_dataset
 from common.text.files import write_json
 from common.training.device import make_accelerator
+from common.training.loader import make_loader
 from common.training.plots import neighbour_grid, plot_curves, write_projector
 from common.training.run import Run
 from common.training.schedule import TrainSchedule
+from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
 from common.training.trainer import Trainer
 from dataset import PKBatchSampler, Sample, StyleDataset, TargetShapes, find_samples, read_target_shapes, split_samples
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     run, baselines = None, {}
     if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
         run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume)
-        run.write_skipped(skipped)
+        write_skipped(run.log_folder / "skipped.jsonl", skipped)
         if len(val_set):
             vectors = baseline_vectors(encoder.to(accelerator.device), val_set, accelerator.device)
             baselines = {name: score(one, val_set, per_style=True) for name, one in vectors.items()}
@@ -136,16 +137,7 @@ def build_trainer(
         accelerator.process_index,
         accelerator.num_processes,
     )
-    on_cpu = accelerator.device.type == "cpu"
-    workers = settings.num_workers if settings.num_workers >= 0 else 0 if on_cpu else min(8, torch.get_num_threads())
-    loader = DataLoader(
-        train_set,
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=not on_cpu,
-        generator=torch.Generator(),
-    )
+    loader = make_loader(train_set, batches, accelerator.device, settings.num_workers)
     weights = {name: value for name, value in vars(settings).items() if name.endswith("_weight")}
     parts = {name.removesuffix("_weight"): value for name, value in weights.items()}
     learner = StyleTrainingModel(encoder, parts, settings.temperature)

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from blip2_gated import config
 from blip2_gated.dataset import Columns, Sample, VqaDataset, image_paths, read_samples
 from blip2_gated.feature_cache import keep_features
 from blip2_gated.model import Blip2OPTGated
-from common.cli.errors import check_skip_rate, report_skipped
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.samples.layouts import create_sample_dataset
+from common.training.skip_log import check_skip_rate, report_skipped
 
+SAMPLE_ROOT = (
+    "./data/vqa"  # the default of data.root, and the only folder that sample data is drawn into without --demo
+)
 SAMPLE_IMAGES = {True: 1000, False: 100}  # drawn for the demo, and where the default folder is not there
 
 
@@ -25,7 +27,7 @@ def read_splits(
 ) -> tuple[dict[str, list[Sample]], dict[str, str]]:
     """-> {split: samples}, {left out: why}. Drawn samples where the default folder, or the demo's, does not exist."""
     root = Path(settings.data_root)
-    if not root.exists() and (settings.demo or settings.data_root == config.DATA_ROOT):
+    if not root.exists() and (settings.demo or settings.data_root == SAMPLE_ROOT):
         if is_main:
             print(f"no folder {root}: drawing {SAMPLE_IMAGES[settings.demo]} sample pictures with questions there")
             create_sample_dataset(root, SAMPLE_IMAGES[settings.demo], layout="vqa")

@@ -33,10 +33,12 @@ from common.cli.errors import run_script
 from common.cli.settings import read_settings
 from common.text.files import write_json
 from common.training.device import make_accelerator
+from common.training.loader import make_loader
 from common.training.plots import plot_curves
 from common.training.run import Run
 from common.training.samplers import DeterministicBatchSampler
 from common.training.schedule import TrainSchedule
+from common.training.skip_log import write_skipped
 from common.training.trainer import Trainer
 
 CURVES = {
@@ -63,7 +65,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     run = None
     if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
         run = Run(settings.training_checkpoint_dir, settings.training_log_dir, vars(settings), settings.training_resume)
-        run.write_skipped(skipped)
+        write_skipped(run.log_folder / "skipped.jsonl", skipped)
     if settings.training_warm_start_steps and is_config(settings.model_blip2) and not settings.training_resume:
         begin(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
     trainer = build_trainer(settings, model, sets["train"], accelerator, run)
@@ -137,19 +139,7 @@ def build_trainer(
         accelerator.process_index,
         accelerator.num_processes,
     )
-    on_cpu = accelerator.device.type == "cpu"
-    workers = settings.data_num_workers
-    if workers < 0:
-        workers = 0 if on_cpu else min(8, torch.get_num_threads())
-    loader = DataLoader(
-        train_set,
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=not on_cpu,
-        generator=torch.Generator(),
-        collate_fn=train_set.collate,
-    )
+    loader = make_loader(train_set, batches, accelerator.device, settings.data_num_workers, train_set.collate)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [one for one in learning if one.ndim > 1], "weight_decay": settings.training_weight_decay},

@@ -27,11 +27,12 @@ from clip.metrics import draw, measure_classes, measure_found_texts, measure_ret
 from clip.model import CLIPModel
 from clip.pairs import DEFAULT_TEXT_FIELDS
 from clip.report import format_report, write_results
-from common.cli.errors import report_skipped, run_script
+from common.cli.errors import run_script
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import square
 from common.metrics.retrieval import rank_both_ways, same_words, similarity_statistics
 from common.training.device import choose_device
+from common.training.skip_log import report_skipped
 
 CLASSES = {
     "label": lambda pair: pair.label,

@@ -32,11 +32,12 @@ from clip.heatmap_overlay import overlay, side_by_side
 from clip.heatmaps import find_method, heatmap
 from clip.model import CLIPModel
 from clip.pairs import DEFAULT_TEXT_FIELDS
-from common.cli.errors import report_skipped, run_script
+from common.cli.errors import run_script
 from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.images.io import open_image
 from common.text.files import write_jsonl
 from common.training.device import choose_device
+from common.training.skip_log import report_skipped, write_skipped
 from common.vectors.image_index import ImageIndex, key_of
 
 SHOWN = 24  # images in overview.png, and lines of results on the screen
@@ -209,7 +210,7 @@ def main(argv: list[str]) -> dict:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     skipped |= {str(path): why for path, why in index.skipped.items()}
     report_skipped(skipped)
-    write_jsonl(args.output_dir / "skipped.jsonl", [{"file": path, "reason": why} for path, why in skipped.items()])
+    write_skipped(args.output_dir / "skipped.jsonl", skipped)
     cut = model.tokenizer.encode([*texts, *(args.query or [])])[1]
     result = {"texts": len(texts), "cut_texts": cut, "skipped": skipped}
     if texts:

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen needed
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from common.metrics.retrieval import RECALL_AT
-from common.text.files import write_atomically
+from common.training.plots import save_figure
 
 TRUE, FALSE, CHANCE = "#1a73b7", "#d1782f", "#3c4043"
 DIRECTIONS = {"i2t": "image finds text", "t2i": "text finds image"}
@@ -17,27 +15,28 @@ DIRECTIONS = {"i2t": "image finds text", "t2i": "text finds image"}
 
 def draw_retrieval(path: str | Path, numbers: dict[str, dict[str, Any]]) -> None:
     """Bars of recall, from clip.metrics.measure_retrieval."""
-    figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    recall_panel(axis, numbers)
-    _save(figure, path)
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    recall_panel(figure.subplots(), numbers)
+    save_figure(figure, path)
 
 
 def draw_similarity(path: str | Path, statistics: dict[str, Any]) -> None:
     """Histograms of the cosines of true and false pairs, from common.metrics.retrieval.similarity_statistics."""
-    figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    similarity_panel(axis, statistics)
-    _save(figure, path)
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    similarity_panel(figure.subplots(), statistics)
+    save_figure(figure, path)
 
 
 def draw_both(path: str | Path, numbers: dict[str, dict[str, Any]], statistics: dict[str, Any]) -> None:
     """The two side by side."""
-    figure, axes = plt.subplots(1, 2, figsize=(11.6, 3.8), layout="constrained")
+    figure = Figure(figsize=(11.6, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2)
     recall_panel(axes[0], numbers)
     similarity_panel(axes[1], statistics)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def recall_panel(axis: plt.Axes, numbers: dict[str, dict[str, Any]]) -> None:
+def recall_panel(axis: Axes, numbers: dict[str, dict[str, Any]]) -> None:
     """numbers: {'i2t_r1': {'value', 'interval' (low, high), 'chance'}, ..., 'rsum': ...}, all in percent."""
     highest = 0.0
     for place, (direction, title) in enumerate(DIRECTIONS.items()):
@@ -63,7 +62,7 @@ def recall_panel(axis: plt.Axes, numbers: dict[str, dict[str, Any]]) -> None:
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3, frameon=False)
 
 
-def similarity_panel(axis: plt.Axes, statistics: dict[str, Any]) -> None:
+def similarity_panel(axis: Axes, statistics: dict[str, Any]) -> None:
     """statistics: of common.metrics.retrieval.similarity_statistics."""
     edges, drawn = statistics["histogram_edges"], []
     for name, title, colour in (("negative", "false pairs", FALSE), ("positive", "true pairs", TRUE)):
@@ -80,9 +79,3 @@ def similarity_panel(axis: plt.Axes, statistics: dict[str, Any]) -> None:
         axis.set_title(f"gap between the means: {statistics['similarity_gap']:.3f}", fontsize=10)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-
-
-def _save(figure: plt.Figure, path: str | Path) -> None:
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)

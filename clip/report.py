@@ -8,6 +8,7 @@ from clip.embed import Encoded
 from clip.plots import DIRECTIONS, draw_retrieval, draw_similarity
 from common.metrics.retrieval import RECALL_AT, Ranking
 from common.text.files import write_json, write_jsonl
+from common.training.skip_log import write_skipped
 
 WHAT_BLEU_IS = "text found first by each image, against its own"
 
@@ -26,7 +27,7 @@ def write_results(
     write_jsonl(folder / "per_query.jsonl", describe_queries(rankings, encoded, names))
     draw_retrieval(folder / "retrieval.png", report["retrieval"])
     draw_similarity(folder / "similarity.png", report["similarity"])
-    write_jsonl(folder / "skipped.jsonl", ({"file": name, "reason": reason} for name, reason in skipped.items()))
+    write_skipped(folder / "skipped.jsonl", skipped)
 
 
 def describe_queries(rankings: tuple[Ranking, Ranking], encoded: Encoded, names: list[str]) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,6 @@ if not __package__:  # started as a file: imports begin at the repository root
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
-from torch.utils.data import DataLoader
 
 from clip import config
 from clip.architectures import OPENAI_NAMES
@@ -30,17 +29,19 @@ from clip.model import CLIPModel
 from clip.optimizer import parameter_groups
 from clip.plots import draw_both
 from clip.training_model import CLIPTrainingModel
-from common.cli.errors import check_skip_rate, report_skipped, run_script
+from common.cli.errors import run_script
 from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
 from common.metrics.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics
 from common.text.files import write_json
 from common.training.device import make_accelerator
+from common.training.loader import make_loader
 from common.training.plots import plot_curves
 from common.training.run import Run
 from common.training.samplers import DeterministicBatchSampler
 from common.training.schedule import TrainSchedule
+from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
 from common.training.trainer import Trainer
 
 BUILDING = ("pretrained", "image_size", "projection_dim", "image_tower", "text_tower", "normalisation", "patch_dropout")
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     run = None
     if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
         run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume, settings.results_dir)
-        run.write_skipped(skipped)
+        write_skipped(run.log_folder / "skipped.jsonl", skipped)
     trainer = build_trainer(settings, model, train_set, accelerator, run)
     if settings.resume:
         trainer.resume()
@@ -187,17 +188,7 @@ def build_trainer(
         accelerator.process_index,
         accelerator.num_processes,
     )
-    on_cpu = accelerator.device.type == "cpu"
-    workers = settings.num_workers if settings.num_workers >= 0 else 0 if on_cpu else min(8, torch.get_num_threads())
-    loader = DataLoader(
-        train_set,
-        batch_sampler=batches,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=not on_cpu,
-        generator=torch.Generator(),
-        collate_fn=train_set.collate,
-    )
+    loader = make_loader(train_set, batches, accelerator.device, settings.num_workers, train_set.collate)
     groups = parameter_groups(model, settings.weight_decay, settings.layer_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
     plan = TrainSchedule(

@@ -13,7 +13,8 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.cli.errors import report_skipped, run_script
+from common.cli.errors import run_script
+from common.training.skip_log import report_skipped
 from common.vectors.extractor import ENCODING_OPTIONS
 from common.vectors.faiss_index import NAMES
 from common.vectors.vector_store import VectorStore

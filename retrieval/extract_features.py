@@ -22,9 +22,10 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.cli.errors import report_skipped, run_script
+from common.cli.errors import run_script
 from common.images.io import list_images
-from common.text.files import write_atomically, write_json
+from common.text.files import write_json
+from common.training.skip_log import report_skipped, write_skipped
 from common.vectors.shards import Features, read_folder, shard_numbers, write_npz, write_shard
 from retrieval.encoders import add_encoder_flags, extractor_of
 
@@ -89,9 +90,7 @@ def agree_on_facts(folder: Path, facts: dict[str, Any]) -> None:
 
 def report(features: Features, skipped_file: Path, args: argparse.Namespace) -> None:
     if features.skipped:
-        with write_atomically(skipped_file) as file:
-            for path, reason in features.skipped.items():
-                file.write((json.dumps({"file": path, "reason": reason}, ensure_ascii=False) + "\n").encode())
+        write_skipped(skipped_file, features.skipped)
         report_skipped(features.skipped)
     print(f"特征已保存到 {args.output}")
     print(f"特征形状: ({len(features)}, {features.width})")

@@ -37,21 +37,3 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())
-
-
-def report_skipped(skipped: dict[str, str]) -> None:
-    """Name on stderr what was left out, and why: the first ten, and how many more."""
-    for path, reason in list(skipped.items())[:10]:
-        print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
-    if len(skipped) > 10:
-        print(f"left out: {len(skipped) - 10} more, all named in skipped.jsonl", file=sys.stderr)
-
-
-def check_skip_rate(skipped: dict[str, str], total: int, limit: float, where: str | Path) -> None:
-    """ValueError where more than `limit` of `total` samples had to be left out."""
-    if len(skipped) > limit * total:
-        path, reason = next(iter(skipped.items()))
-        raise ValueError(
-            f"{where}: {len(skipped)} of {total} samples cannot be used, more than MAX_SKIPPED {limit:.0%}; the first: "
-            f"{reason if path in reason else f'{path}: {reason}'}"
-        )

@@ -1,17 +1,20 @@
-"""Pictures of a run: curves, nearest neighbours, the embedding projector."""
+"""Plots of a run: training curves, nearest neighbours, TensorBoard's embedding projector."""
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
-
-matplotlib.use("Agg")  # no screen needed
-from matplotlib import pyplot as plt
 
 from common.images.transforms import square
 from common.text.files import write_atomically
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a PNG. A matplotlib.figure.Figure made without pyplot needs no display and no closing."""
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[str, list[str]]) -> None:
@@ -22,7 +25,8 @@ def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[
     present = {name for entry in history for name in entry}
     panels = {title: [name for name in names if name in present] for title, names in panels.items()}
     panels = {title: names for title, names in panels.items() if names}
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, (title, names) in zip(axes[0], panels.items()):
         for name in names:
             points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
@@ -37,9 +41,7 @@ def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[
             axis.set_ylim(0, 1.02 * float(limits.rstrip("]")))
         if len(names) > 1:
             axis.legend(fontsize=8)
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def neighbour_grid(

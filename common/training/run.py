@@ -9,6 +9,7 @@ A new run into a folder that holds one moves the older files to checkpoint_dir/<
 import fcntl
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -48,7 +49,7 @@ class Run:
             if not resume:
                 self._move_older_run(facts)
             self.name = self._free_name(Path(log_dir))
-            write_json(facts, {"name": self.name, **_provenance()})
+            write_json(facts, {"name": self.name, **provenance()})
         write_json(self.folder / "settings.json", settings)
         self.log_folder = Path(log_dir) / self.name
         self.log_folder.mkdir(parents=True, exist_ok=True)
@@ -70,12 +71,6 @@ class Run:
         with (self.log_folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
-    def write_skipped(self, skipped: dict[str, str]) -> None:
-        """Name every sample that was left out, and why."""
-        with write_atomically(self.log_folder / "skipped.jsonl") as file:
-            for path, reason in skipped.items():
-                file.write((json.dumps({"file": path, "reason": reason}, ensure_ascii=False) + "\n").encode())
-
     def _move_older_run(self, facts: Path) -> None:
         if not facts.is_file():
             return
@@ -84,7 +79,7 @@ class Run:
         kept = (".lock", "README.md")
         moved = [path for path in self.folder.iterdir() if path.name not in kept and not (path / "run.json").is_file()]
         for path in sorted(moved, key=lambda one: one == facts):  # run.json last: what is left half way is still found
-            if path != older and (path.is_file() or path.name.split(".")[0] == "last"):
+            if path != older and (path.is_file() or re.match(r"(last|checkpoint-\d+)(\.|$)", path.name)):
                 path.rename(older / path.name)
         if self.results != self.folder and (files := [path for path in self.results.iterdir() if path.is_file()]):
             (self.results / older.name).mkdir(exist_ok=True)
@@ -113,7 +108,8 @@ def lock_folder(folder: Path) -> IO[str]:
     return lock
 
 
-def _provenance() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
+    """Command, commit, time, versions and machine."""
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
     )

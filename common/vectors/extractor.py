@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from common.models.pooling import ImageEncoder
 from common.training.device import choose_device, choose_precision, disable_malloc_trim
+from common.training.loader import choose_num_workers
 from common.vectors.image_index import key_of
 from common.vectors.image_loader import Batch, ImageFiles, read_batches
 from common.vectors.shards import Shard
@@ -50,7 +51,7 @@ class Extractor:
             choose_precision(precision, self.device)
         ]
         self.pooling, self.layer, self.flip, self.tiles = self.encoder.pooling(pooling), layer, flip, tiles
-        self.batch_size, self.workers = batch_size, default_workers(self.device) if num_workers < 0 else num_workers
+        self.batch_size, self.workers = batch_size, choose_num_workers(self.device) if num_workers < 0 else num_workers
         self.facts: dict[str, Any] = {
             "weights": weights,
             "key": key_of(self.encoder),
@@ -124,8 +125,3 @@ def own_device(name: str) -> torch.device:
     """As choose_device, and with several processes each its own GPU."""
     local = os.environ.get("LOCAL_RANK", "")
     return choose_device(f"cuda:{local}" if name == "auto" and local and torch.cuda.is_available() else name)
-
-
-def default_workers(device: torch.device) -> int:
-    """None on a CPU, where they only take the model's cores."""
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)

@@ -1,0 +1,61 @@
+"""Samples that cannot be used: named with a reason, counted, and an error where they are too many.
+
+skipped: {file or table row: reason}  ->  skipped.jsonl, one {"file": ..., "reason": ...} per line
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from common.text.files import write_jsonl
+
+
+def write_skipped(path: str | Path, skipped: dict[str, str]) -> None:
+    """path: of skipped.jsonl."""
+    write_jsonl(path, ({"file": file, "reason": reason} for file, reason in skipped.items()))
+
+
+def report_skipped(skipped: dict[str, str], limit: int = 10) -> None:
+    """Print the first `limit` skipped samples on stderr, and how many more there are."""
+    for file, reason in list(skipped.items())[:limit]:
+        print(f"skipped: {_describe(file, reason)}", file=sys.stderr)
+    if len(skipped) > limit:
+        print(f"skipped: {len(skipped) - limit} more, all listed in skipped.jsonl", file=sys.stderr)
+
+
+def check_skip_rate(skipped: dict[str, str], total: int, limit: float, source: str | Path) -> None:
+    """ValueError where more than the share `limit` of the `total` samples of `source` is skipped."""
+    if len(skipped) > limit * total:
+        raise ValueError(
+            f"{source}: {len(skipped)} of {total} samples cannot be used, more than MAX_SKIPPED {limit:.0%}; "
+            f"the first: {_describe(*next(iter(skipped.items())))}"
+        )
+
+
+class SkipLog:
+    """Skipped samples of a data set that is read lazily: appended to a file that several workers may share.
+
+    path: of skipped.jsonl; None keeps them in `skipped` alone. limit: share above which `add` raises.
+    """
+
+    def __init__(self, path: str | Path | None = None, limit: float = 0.05):
+        self.path, self.limit = path and Path(path), limit
+        self.skipped: dict[str, str] = {}
+
+    def add(self, file: str, reason: object, total: int) -> None:
+        """total: samples of the data set; a single skipped one is always allowed."""
+        if file in self.skipped:
+            return
+        self.skipped[file] = " ".join(str(reason).split())
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as log:
+                log.write(json.dumps({"file": file, "reason": self.skipped[file]}, ensure_ascii=False) + "\n")
+        if len(self.skipped) > max(1, self.limit * total):
+            raise ValueError(
+                f"{len(self.skipped)} of {total} samples cannot be used, more than {self.limit:.0%}; "
+                f"the last: {_describe(file, self.skipped[file])}"
+            )
+
+
+def _describe(file: str, reason: str) -> str:
+    return reason if file in reason else f"{file}: {reason}"
