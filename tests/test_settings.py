@@ -139,25 +139,35 @@ def test_clips_file_says_what_its_module_says():
 
 
 SECTIONED = """
-SECTIONS = ("data", "model", "model.lora", "training")
-DATA_ROOT: str = "./data"  # where the files lie
-MODEL_LORA_ENABLED: bool = False
-MODEL_LORA_RANK: int = 8
-MODEL_OPT_MODEL: str = "opt"
-TRAINING_BATCH_SIZE: int = 16
-TRAINING_RATE: float = 1e-3
-DEMO = {"TRAINING_BATCH_SIZE": 2}
+TYPES = {
+    "data": {"root": str},
+    "model": {"lora": {"enabled": bool, "rank": int}, "opt_model": str},
+    "training": {"batch_size": int, "rate": float},
+}
+"""
+DEFAULT = """
+data:
+  root: ./data  # where the files lie
+model:
+  lora:
+    enabled: false
+    rank: 8
+  # a comment above
+  opt_model: "opt"
+training:
+  batch_size: 32
+  rate: 1e-4
 """
 
 
 @pytest.fixture
 def sectioned(tmp_path):
     (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "default.yaml").write_text("training:\n  batch_size: 32\n  rate: 1e-4\n")
+    (tmp_path / "configs" / "default.yaml").write_text(DEFAULT)
     (tmp_path / "configs" / "art.yaml").write_text("model:\n  lora:\n    rank: 4\ntraining:\n  batch_size: 8\n")
+    (tmp_path / "configs" / "demo.yaml").write_text("training:\n  batch_size: 2\n")
     module = types.ModuleType("sectioned")
     module.__file__ = str(tmp_path / "config.py")
-    Path(module.__file__).write_text(SECTIONED)
     exec(compile(SECTIONED, module.__file__, "exec"), module.__dict__)
     return module
 
@@ -167,6 +177,7 @@ def test_sections_are_layered(sectioned, tmp_path):
     settings = read_settings(sectioned, ["--config", "art", "--model.opt_model", "x", "--model.lora.enabled"])
     assert (settings.training_batch_size, settings.training_rate, settings.model_lora_rank) == (8, 1e-4, 4)
     assert settings.model_opt_model == "x" and settings.model_lora_enabled is True and settings.data_root == "./data"
+    assert (read_settings(sectioned, []).training_rate, type(settings.model_lora_rank)) == (1e-4, int)
     assert read_settings(sectioned, ["--config=art", "--training.batch_size", "4"]).training_batch_size == 4
     assert read_settings(sectioned, ["--training_batch_size=3"]).training_batch_size == 3
     assert read_settings(sectioned, ["--demo"]).training_batch_size == 2
@@ -197,7 +208,7 @@ def test_mistakes_in_sections(sectioned, tmp_path, text, message):
         read_settings(sectioned, ["--config", str(tmp_path / "mine.yaml")])
     with pytest.raises(ValueError, match="unknown flag '--training.batchsize'; did you mean --training.batch_size"):
         read_settings(sectioned, ["--training.batchsize", "4"])
-    with pytest.raises(FileNotFoundError, match="artquets: no such file, nor one of art, default"):
+    with pytest.raises(FileNotFoundError, match="artquets: no such file, nor one of art, default, demo"):
         read_settings(sectioned, ["--config", "artquets"])
 
 
@@ -205,4 +216,29 @@ def test_help_shows_sections(sectioned, capsys):
     with pytest.raises(SystemExit):
         read_settings(sectioned, ["--help"])
     shown = capsys.readouterr().out
-    assert "--model.lora.rank" in shown and "where the files lie" in shown
+    assert "--model.lora.rank" in shown and "where the files lie" in shown and "a comment above" in shown
+
+
+def test_an_edit_in_the_default_file_takes_effect_and_none_may_be_missing(sectioned, tmp_path):
+    default = tmp_path / "configs" / "default.yaml"
+    default.write_text(DEFAULT.replace("rank: 8", "rank: 16"))
+    assert read_settings(sectioned, []).model_lora_rank == read_settings(sectioned, ["--demo"]).model_lora_rank == 16
+    default.write_text(DEFAULT.replace("    rank: 8\n", ""))
+    with pytest.raises(ValueError, match="default.yaml: no value for model.lora.rank"):
+        read_settings(sectioned, [])
+    default.write_text(DEFAULT.replace("rank: 8", "rank: many"))
+    with pytest.raises(ValueError, match="--model.lora.rank"):
+        read_settings(sectioned, [])
+
+
+def test_one_line_says_which_of_two_places_won(module, sectioned, capsys):
+    read_settings(sectioned, ["--training.rate", "2"])
+    assert capsys.readouterr().err == ""
+    read_settings(sectioned, ["--config", "art", "--training.batch_size", "4"])
+    assert capsys.readouterr().err == (
+        "settings: art.yaml over default.yaml: model.lora.rank, training.batch_size; "
+        "the command line over art.yaml: training.batch_size\n"
+    )
+    write(module, "config.json", '{"size": 5, "rate": 0.5}')
+    read_settings(module, [])
+    assert capsys.readouterr().err == "settings: config.json over config.py: size\n"

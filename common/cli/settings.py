@@ -1,67 +1,116 @@
-"""Settings: what a user edits in a config file, and the flag of the same name that overrides it.
+"""Settings: values that a user edits in a config file, each with a flag of the same name that overrides it.
 
     config.py  BATCH_SIZE: int = 32  # images per step    ->   --batch_size 32   in `--help`, with that comment
     later wins: config.py < config.json beside it, or --config FILE < command line
 
-A module that lists SECTIONS has its settings in them: with "model.lora" among them, MODEL_LORA_RANK is
-`model: {lora: {rank: 8}}` in a file and --model.lora.rank as a flag. Its folder configs/ holds files by name:
+A module with TYPES has sections, and its values in configs/default.yaml: with {"model": {"lora": {"rank": int}}} the
+file says `model: {lora: {rank: 8}}`, with a comment as help, and the flag is --model.lora.rank.
 
-    later wins: config.py < configs/default.yaml < --config NAME (configs/NAME.yaml) or FILE < command line
+    later wins: configs/default.yaml < --config NAME (configs/NAME.yaml) or FILE < command line
 
-The types on the constants are the rules: jsonargparse checks each value against them, whatever its source.
+The types are the rules: jsonargparse checks each value against them, whatever its source. Where files set a value
+twice, or the command line replaces that of a file, one line on stderr says which won.
 """
 
 import ast
 import difflib
 import inspect
 import json
+import os
+import re
 import sys
 from argparse import ArgumentError, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import jsonargparse
 import yaml
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose 1e-4 is a number, as in JSON and in Python."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+class Setting(NamedTuple):
+    type: object
+    value: object  # unless a file or a flag says otherwise
+    help: str
+
+
 def read_settings(
     module: ModuleType, argv: list[str], description: str = "", given: dict[str, object] | None = None
 ) -> Namespace:
-    """Constants of `module`, overridden by files, overridden by `argv` -> Namespace with lower-case names.
+    """Settings of `module`, overridden by files, overridden by `argv` -> Namespace with lower-case names, _ for dots.
 
-    `--demo` puts the module's DEMO values in place of the constants; flags still win. `given`: values by lower-case
-    name, an older run's for instance, in place of constants and files. ValueError names an unknown flag or an unknown
-    name in a file with the nearest real one, or a value of the wrong type.
+    `--demo` puts the module's DEMO, or configs/demo.yaml, over its values. `given`: values of an earlier run by those
+    names, in place of the module's. ValueError names an unknown flag or an unknown name in a file with the nearest real
+    one, or a value of the wrong type.
     """
     argv = list(argv)
     demo = "--demo" in argv
     if demo:
         argv.remove("--demo")
-    files = _config_files(Path(module.__file__).parent, argv, with_default=not demo and given is None)
+    folder = Path(module.__file__).parent
+    by_name, beside = folder / "configs", folder / "config.json"
+    sectioned = hasattr(module, "TYPES")
+    settings = _sections(module.TYPES, by_name / "default.yaml") if sectioned else _constants(module)
+    known = {flag: setting.type for flag, setting in settings.items()}
+    base = {flag: (given or {}).get(_plain(flag), setting.value) for flag, setting in settings.items()}
+    layers = [("default.yaml" if sectioned else "config.py", base)]
+    if demo and sectioned:
+        layers.append(("demo.yaml", _file_values(by_name / "demo.yaml", known, whole_path=True)))
+    elif demo:
+        layers.append(("DEMO", {name.lower(): value for name, value in module.DEMO.items()}))
+    file = _find_config(by_name, name) if (name := _take_config(argv)) else beside
+    if name or (not sectioned and beside.is_file() and not demo and given is None):
+        layers.append((file.name, _file_values(file, known, whole_path=sectioned)))
+    layers.append(("the command line", _flag_values(argv, known)))
+    values = {flag: value for _, layer in layers for flag, value in layer.items()}
+
+    has_demo = hasattr(module, "DEMO") or (by_name / "demo.yaml").is_file()
     parser = jsonargparse.ArgumentParser(
-        usage=f"{Path(sys.argv[0]).name} [--name value ...]" + (" [--demo]" if hasattr(module, "DEMO") else ""),
+        usage=f"{Path(sys.argv[0]).name} [--name value ...]" + (" [--demo]" if has_demo else ""),
         description=description.strip().split("\n\n")[0],
         exit_on_error=False,
         default_env=False,
     )
-    if hasattr(module, "DEMO"):  # taken off before this parser; here for --help
-        parser.add_argument("--demo", action="store_true", help="try it out: the DEMO values of config.py")
+    if has_demo:  # taken off before this parser; here for --help
+        parser.add_argument("--demo", action="store_true", help="a small run with sample data")
     parser.add_argument("--config", help="JSON or YAML file of settings, in sections or flat")
-    kinds, sections = inspect.get_annotations(module), getattr(module, "SECTIONS", ())
-    comments = _comments(module)
-    names = {_flag_name(name, sections): name for name in kinds}
-    for flag, name in names.items():
-        default = module.DEMO.get(name, getattr(module, name)) if demo else getattr(module, name)
-        default = (given or {}).get(name.lower(), default)
-        parser.add_argument(f"--{flag}", type=kinds[name], default=default, help=comments.get(name, ""))
-    known = {flag: kinds[name] for flag, name in names.items()}
-    written = [argument for file in files for argument in _file_values(file, known, whole_path=bool(sections))]
+    show_help = values.pop("help", False)
+    for flag, setting in settings.items():  # values come as words: jsonargparse does not check a default
+        default = base[flag] if show_help else None
+        parser.add_argument(f"--{flag}", type=setting.type, default=default, help=setting.help)
+    words = [f"--{flag}={value if isinstance(value, str) else json.dumps(value)}" for flag, value in values.items()]
     try:
-        settings = parser.parse_args(written + _explicit_values(argv, known))
+        parsed = parser.parse_args(["--help"] if show_help else words)
     except ArgumentError as error:
-        raise ValueError(error.message or str(error)) from None
-    return Namespace(demo=demo, **{name.lower(): settings[flag] for flag, name in names.items()})
+        raise ValueError(re.sub(r'^Parser key "(.+?)":\s*', r"--\1: ", error.message or str(error))) from None
+    _report_overrides(layers)
+    plain = json.dumps({_plain(flag): parsed[flag] for flag in settings})  # PositiveInt and the like become int
+    return Namespace(demo=demo, **json.loads(plain))
+
+
+def _report_overrides(layers: list[tuple[str, dict[str, object]]]) -> None:
+    """Name what is set in two places and which one won; the command line over defaults needs no words."""
+    sources: dict[str, tuple[str, object]] = {}
+    overrides: dict[tuple[str, str], list[str]] = {}
+    for source, layer in layers:
+        if source == "the command line":
+            sources = {flag: earlier for flag, earlier in sources.items() if earlier[0] != layers[0][0]}
+        for flag, value in layer.items():
+            earlier, before = sources.get(flag, (source, value))
+            if value != before:
+                overrides.setdefault((source, earlier), []).append(flag)
+        sources |= {flag: (source, value) for flag, value in layer.items()}
+    if overrides and os.environ.get("RANK", "0") == "0":
+        lines = [f"{source} over {earlier}: {', '.join(flags)}" for (source, earlier), flags in overrides.items()]
+        print(f"settings: {'; '.join(lines)}", file=sys.stderr)
 
 
 def unknown_name(name: str, known: list[str], what: str) -> str:
@@ -70,42 +119,18 @@ def unknown_name(name: str, known: list[str], what: str) -> str:
     return f"unknown {what} '{name}'" + (f"; did you mean {' or '.join(close)}?" if close else "")
 
 
-def _flag_name(name: str, sections: tuple[str, ...]) -> str:
-    """MODEL_LORA_RANK -> model.lora.rank, by the longest of the sections that it begins with."""
-    for section in sorted(sections, key=len, reverse=True):
-        if name.lower().startswith(f"{_plain(section)}_"):
-            return f"{section}.{name.lower()[len(section) + 1 :]}"
-    return name.lower()
-
-
 def _plain(name: str) -> str:
     """How names are compared: training.batch-size and training_batch_size are one."""
     return name.lower().replace(".", "_").replace("-", "_")
 
 
-def _config_files(folder: Path, argv: list[str], with_default: bool) -> list[Path]:
-    """The files to read, the weakest first; `--config` is taken off argv."""
-    named = _take_config(argv)
-    by_name = folder / "configs"
-    if not by_name.is_dir():
-        beside = folder / "config.json"
-        if named:
-            return [_existing(Path(named))]
-        return [beside] if with_default and beside.is_file() else []
-    files = [by_name / "default.yaml"] if with_default else []
-    if named:
-        file = by_name / f"{named}.yaml"
-        if not file.is_file() and not Path(named).is_file():
-            names = ", ".join(sorted(path.stem for path in by_name.glob("*.yaml")))
-            raise FileNotFoundError(f"{named}: no such file, nor one of {names} (--config)")
-        files.append(file if file.is_file() else Path(named))
-    return files
-
-
-def _existing(file: Path) -> Path:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file (--config)")
-    return file
+def _find_config(by_name: Path, name: str) -> Path:
+    """NAME -> configs/NAME.yaml, or the file of that name."""
+    file = by_name / f"{name}.yaml"
+    if file.is_file() or Path(name).is_file():
+        return file if file.is_file() else Path(name)
+    names = ", ".join(sorted(path.stem for path in by_name.glob("*.yaml")))
+    raise FileNotFoundError(f"{name}: no such file{f', nor one of {names}' if names else ''} (--config)")
 
 
 def _take_config(argv: list[str]) -> str:
@@ -120,13 +145,13 @@ def _take_config(argv: list[str]) -> str:
     return ""
 
 
-def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> list[str]:
-    """Settings of a JSON or YAML file as arguments.
+def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> dict[str, object]:
+    """Settings of a JSON or YAML file by flag.
 
     `key` in `section` means the setting section.key (whole_path), or else `key` or `section_key`.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # JSON is YAML
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file}: cannot be read as JSON or YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
@@ -143,7 +168,7 @@ def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> list
         if name in values:
             raise ValueError(f"{file}: '{name}' is set twice")
         values[name] = value
-    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()]
+    return values
 
 
 def _entries(content: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -155,16 +180,16 @@ def _entries(content: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
             yield (*path, str(key)), value
 
 
-def _explicit_values(argv: list[str], known: dict[str, object]) -> list[str]:
-    """`--flag` of a bool -> `--flag=true`; the words after a list's flag -> one JSON list; unknown flags refused."""
+def _flag_values(argv: list[str], known: dict[str, object]) -> dict[str, object]:
+    """Words of a command line by flag: `--flag` of a bool is true, the words after a list's flag are one JSON list."""
     plain = {_plain(name): name for name in known}
-    arguments: list[str] = []
+    arguments: dict[str, object] = {}
     position = 0
     while position < len(argv):
         flag, equals, value = argv[position].partition("=")
         position += 1
         if flag in ("-h", "--help"):
-            arguments.append("--help")
+            arguments["help"] = True
             continue
         if not flag.startswith("--"):
             raise ValueError(f"'{flag}' stands alone; settings are given as --name value")
@@ -175,7 +200,7 @@ def _explicit_values(argv: list[str], known: dict[str, object]) -> list[str]:
         while not equals and position < len(argv) and not argv[position].startswith("--"):
             values.append(argv[position])
             position += 1
-        arguments.append(f"--{name}={_joined(flag, values, known[name])}")
+        arguments[name] = _joined(flag, values, known[name])
     return arguments
 
 
@@ -195,17 +220,42 @@ def trailing_comment(lines: list[str], node: ast.AST) -> str:
     return behind.partition("  # ")[2].strip()
 
 
-def _comments(module: ModuleType) -> dict[str, str]:
-    """The comment behind or above each constant, for --help."""
+def _constants(module: ModuleType) -> dict[str, Setting]:
+    """The annotated constants of a module, with the comment behind or above each."""
     lines = inspect.getsource(module).splitlines()
-    comments = {}
-    for node in ast.parse("\n".join(lines)).body:
-        if isinstance(node, ast.AnnAssign):
-            behind = trailing_comment(lines, node)
-            above = node.lineno - 2
-            block = []
-            while not behind and above >= 0 and lines[above].startswith("# ") and not lines[above].startswith("# ---"):
-                block.insert(0, lines[above][2:])
-                above -= 1
-            comments[node.target.id] = (behind or " ".join(block)).replace("%", "%%")
-    return comments
+    nodes = {node.target.id: node for node in ast.parse("\n".join(lines)).body if isinstance(node, ast.AnnAssign)}
+    helps = {name: _help(lines, node.lineno, trailing_comment(lines, node)) for name, node in nodes.items()}
+    return {
+        name.lower(): Setting(kind, getattr(module, name), helps.get(name, ""))
+        for name, kind in inspect.get_annotations(module).items()
+    }
+
+
+def _sections(types: dict[str, object], file: Path) -> dict[str, Setting]:
+    """Types in sections, the YAML file with a value for each -> settings with the file's comments."""
+    known = {".".join(path): kind for path, kind in _entries(types)}
+    values, lines = _file_values(file, known, whole_path=True), file.read_text(encoding="utf-8").splitlines()
+    if missing := [flag for flag in known if flag not in values]:
+        raise ValueError(f"{file}: no value for {', '.join(missing)}; this file holds every setting")
+
+    def helps(node: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        for key, value in node.value:
+            line, end = key.start_mark.line, value.end_mark.column
+            if isinstance(value, yaml.MappingNode):
+                yield from helps(value, (*path, key.value))
+            else:
+                yield ".".join((*path, key.value)), _help(lines, line + 1, lines[line][end:].partition("# ")[2])
+
+    comments = dict(helps(yaml.compose("\n".join(lines)), ()))
+    return {flag: Setting(kind, values[flag], comments.get(flag, "")) for flag, kind in known.items()}
+
+
+def _help(lines: list[str], line: int, behind: str) -> str:
+    """The comment behind the setting of line number `line`, or else the block of comments above it."""
+    block: list[str] = []
+    while not behind and line > 1 and lines[line - 2].lstrip().startswith("# "):
+        if lines[line - 2].startswith("# ---"):
+            break
+        block.insert(0, lines[line - 2].strip()[2:])
+        line -= 1
+    return (behind or " ".join(block)).replace("%", "%%")
