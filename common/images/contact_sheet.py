@@ -1,6 +1,6 @@
-"""Pictures with words below them, many on one sheet.
+"""Contact sheets: pictures with captions, in rows below headings.
 
-{heading: [Cell(pictures, text, facts)]} -> a heading, then its cells, row by row -> PNG
+{heading: [Cell(pictures, caption, note)]} -> a heading, then its cells, row by row -> PNG
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ from common.images.transforms import square
 from common.text.files import write_atomically
 
 GAP, LINE = 12, 21  # pixels
-INK, FAINT = (32, 33, 36), (110, 114, 120)
+INK, GREY = (32, 33, 36), (110, 114, 120)
 CJK_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -32,45 +32,42 @@ CJK_FONTS = (
 
 
 class Cell(NamedTuple):
-    """Pictures above each other, with a text of two lines at most and a line of numbers below."""
+    """Pictures above each other; below them a caption of two lines at most, and a note in grey."""
 
     pictures: list[Image.Image]
-    text: str
-    facts: str
+    caption: str = ""
+    note: str = ""
 
 
 def contact_sheet(sections: dict[str, list[Cell]], columns: int = 4, side: int = 200) -> Image.Image:
-    """Heading (may be '') -> cells, row by row."""
+    """sections: heading (may be '') -> cells. columns: cells in a row. side: pixels of a picture."""
     rows = []
     for heading, cells in sections.items():
         rows += [heading] if heading else []
         rows += [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [2 * LINE if isinstance(row, str) else max(_height(cell, side) for cell in row) for row in rows]
-    widest = max(len(row) for row in rows if not isinstance(row, str))
-    sheet = Image.new("RGB", (widest * (side + GAP) + GAP, sum(heights) + GAP), "white")
+    cells = max(len(row) for row in rows if not isinstance(row, str))
+    sheet = Image.new("RGB", (cells * (side + GAP) + GAP, sum(heights) + GAP), "white")
     top = GAP
     for row, height in zip(rows, heights):
         if isinstance(row, str):
             draw_text(sheet, [_cut(row, sheet.width - 2 * GAP)], "", GAP, top + GAP // 2)
         else:
-            for place, cell in enumerate(row):
-                _paste(sheet, cell, GAP + place * (side + GAP), top, side)
+            for column, cell in enumerate(row):
+                _paste(sheet, cell, GAP + column * (side + GAP), top, side)
         top += height
     return sheet
 
 
 def _height(cell: Cell, side: int) -> int:
-    return len(cell.pictures) * (side + GAP // 2) + LINE * (min(2, len(wrap(cell.text, side))) + 1) + 2 * GAP
+    return len(cell.pictures) * (side + GAP // 2) + LINE * (len(wrap(cell.caption, side, 2)) + 1) + 2 * GAP
 
 
 def _paste(sheet: Image.Image, cell: Cell, left: int, top: int, side: int) -> None:
     for picture in cell.pictures:
         sheet.paste(Image.fromarray(square(np.asarray(picture), side)), (left, top))
         top += side + GAP // 2
-    lines = wrap(cell.text, side)
-    if len(lines) > 2:
-        lines = [lines[0], _cut(f"{lines[1]} {lines[2]}", side)]
-    draw_text(sheet, lines, _cut(cell.facts, side), left, top)
+    draw_text(sheet, wrap(cell.caption, side, 2), _cut(cell.note, side), left, top)
 
 
 def save_picture(path: str | Path, picture: Image.Image) -> None:
@@ -79,36 +76,40 @@ def save_picture(path: str | Path, picture: Image.Image) -> None:
         picture.save(file, "PNG")
 
 
-def draw_text(sheet: Image.Image, lines: list[str], facts: str, left: int, top: int) -> None:
-    """Lines below each other, and numbers in a paler last one."""
+def draw_text(sheet: Image.Image, lines: list[str], note: str, left: int, top: int) -> None:
+    """Lines below each other, and a note in grey as the last."""
     draw, font = ImageDraw.Draw(sheet), font_for("".join(lines))
     for number, line in enumerate(lines, 1):
         draw.text((left, top + LINE * number - 5), line, fill=INK, font=font, anchor="ls")
-    draw.text((left, top + LINE * (len(lines) + 1)), facts, fill=FAINT, font=font_for(facts), anchor="ls")
+    draw.text((left, top + LINE * (len(lines) + 1)), note, fill=GREY, font=font_for(note), anchor="ls")
 
 
-def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` pixels: broken at spaces, and anywhere in writing without them."""
-    font, lines, line = font_for(text), [], ""
+def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
+    """Lines of at most `width` pixels: broken at spaces, and anywhere in scripts without them. The last of max_lines
+    ends in an ellipsis if the text is longer."""
+    font, lines = font_for(text), [""]
     for word in _words(" ".join(text.split())):
-        if line and font.getlength((line + word).rstrip()) > width:
-            lines.append(line.rstrip())
-            line = ""
-        line += word if line else word.lstrip()
-    return [*lines, line.rstrip()] if line.strip() or not lines else lines
+        if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        lines[-1] += word if lines[-1] else word.lstrip()
+    lines = [line.rstrip() for line in lines]
+    if max_lines and len(lines) > max_lines:
+        lines[max_lines - 1 :] = [_cut(" ".join(lines[max_lines - 1 :]), width)]
+    return lines
 
 
 def _cut(text: str, width: int) -> str:
-    """The beginning of a text that fits into `width` pixels."""
-    if font_for(text).getlength(text) <= width:
+    """As much of a text as fits into `width` pixels, with an ellipsis if that is not all."""
+    font, length = font_for(text), len(text)
+    if font.getlength(text) <= width:
         return text
-    while text and font_for(text).getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip(" ,.，。") + "…"
+    while length and font.getlength(text[:length] + "…") > width:
+        length -= 1
+    return text[:length].rstrip(" ,.，。") + "…"
 
 
 def _words(text: str) -> list[str]:
-    """'a b 猫和' -> 'a ', 'b ', '猫', '和'; a word of more than 30 letters in pieces."""
+    """'a b 猫和' -> 'a ', 'b ', '猫', '和'; words of more than 30 letters are split."""
     words = [""]
     for letter in text:
         if words[-1] and (words[-1][-1] == " " or _wide(letter) or _wide(words[-1][-1]) or len(words[-1]) >= 30):
@@ -122,7 +123,7 @@ def _wide(letter: str) -> bool:
 
 
 def font_for(text: str) -> ImageFont.FreeTypeFont:
-    """A plain font, or one with Chinese, Japanese and Korean letters where the text has some and the machine too."""
+    """A plain font, or one with Chinese, Japanese and Korean characters if the text has some and the font exists."""
     return _font(any(_wide(letter) for letter in text))
 
 
