@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -120,6 +121,12 @@ def torchrun(script: str, arguments: list[str], processes: int = 2) -> str:
     done = subprocess.run(command, cwd="/", env=SINGLE_THREAD, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
+
+
+def on_devices(world: int, function: Callable, *arguments) -> None:
+    """function(rank, *arguments) in `world` processes, forked from one that has imported the large libraries."""
+    multiprocessing.set_forkserver_preload(["torch", "timm", "open_clip"])
+    torch.multiprocessing.start_processes(function, arguments, world, start_method="forkserver")
 
 
 def steps_in(logs: Path, last: Path) -> Callable[[], int]:

@@ -6,7 +6,7 @@ import open_clip
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from conftest import on_devices
 from open_clip.loss import SigLipLoss
 from torch.nn.parallel import DistributedDataParallel
 
@@ -115,20 +115,20 @@ def device_run(rank, world, folder):
     dist.destroy_process_group()
 
 
-def test_several_devices_give_the_gradients_of_one(tmp_path):
-    for world in (2, 4):
-        mp.spawn(device_run, (world, str(tmp_path)), nprocs=world)
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_devices_give_the_gradients_of_one(tmp_path, world):
+    on_devices(world, device_run, world, str(tmp_path))
     for loss in LOSSES:
         alone = learner(loss)
         value, _ = alone(**batch())
         value.backward()
         assert all(parameter.grad is not None for parameter in alone.parameters())
-        for world, rank in ((2, 0), (2, 1), (4, 0), (4, 3)):
+        for rank in (0, world - 1):
             other, several = torch.load(tmp_path / f"{loss}{world}-{rank}.pt")
             torch.testing.assert_close(other, value.detach())  # what is logged is the same number everywhere
             for name, parameter in alone.named_parameters():
                 near = 1e-6 * max(1.0, parameter.grad.abs().max().item())
-                torch.testing.assert_close(several[name], parameter.grad, rtol=1e-4, atol=near, msg=f"{world}: {name}")
+                torch.testing.assert_close(several[name], parameter.grad, rtol=1e-4, atol=near, msg=name)
 
 
 def test_slices_give_the_gradients_of_the_whole_batch():

@@ -2,15 +2,12 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import ROOT, Normalised
+from conftest import ROOT, Normalised, torchrun
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -167,6 +164,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
         assert torch.equal(resumed.plain_model.state_dict()[name], value), name
 
 
+@pytest.mark.slow
 def test_two_processes_decide_alike(tmp_path):
     """The bad row is in one process's share of its batch; both leave the step out, and name all of its files."""
     (tmp_path / "one").mkdir()
@@ -183,13 +181,7 @@ def test_two_processes_decide_alike(tmp_path):
         "torch.save(found, folder / f'rank_{trainer.accelerator.process_index}.pt')\n"
         "trainer.accelerator.end_training()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    torchrun(str(script), [])
     for rank in (0, 1):
         found = torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True)
         assert found["left_out"] == alone.progress.left_out == 2

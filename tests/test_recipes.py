@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT
 from tiny.vitp import vitp_flags
 
-from llava.settings import read_training_settings
+from llava.config import read_training_settings
 
 RECIPES = ROOT / "recipes"
 HERE = Path(sys.executable).parent
@@ -43,17 +43,20 @@ def test_one_gpu(run_arguments, tmp_path):
     assert (tmp_path / "checkpoints" / "best.pth").is_file() and processes(tmp_path / "checkpoints" / "last") == 1
 
 
+@pytest.mark.slow
 def test_several_gpus_clip(clip_arguments, tmp_path):
     finished(start([*accelerate("8gpu", "--num_processes", 2), "clip/train.py", *clip_arguments, "--num_epochs", "1"]))
     assert processes(tmp_path / "model-checkpoint" / "last") == 2
 
 
+@pytest.mark.slow
 def test_several_gpus_blip2(blip2_arguments, tmp_path):
     words = [*blip2_arguments, "--training.epochs", "1", "--training.save_last", "--training.eval_samples", "0"]
     finished(start([*accelerate("8gpu", "--num_processes", 2), "blip2_gated/train.py", *words]))
     assert processes(tmp_path / "checkpoints" / "last") == 2
 
 
+@pytest.mark.slow
 def test_several_machines(run_arguments, tmp_path):
     """Two launchers of one process each, as two machines would have them."""
     other = ["--num_machines", 2, "--num_processes", 2, "--main_process_ip", "127.0.0.1", "--main_process_port", PORT]
@@ -67,12 +70,14 @@ def test_several_machines(run_arguments, tmp_path):
     assert processes(tmp_path / "checkpoints" / "last") == 2
 
 
+@pytest.mark.slow
 def test_torchrun_on_one_machine(llava_arguments, tmp_path):
     words = [*llava_arguments, "--max_steps", "1", "--per_device_train_batch_size", "2", "--val_split", "0"]
     finished(start(["sh", RECIPES / "torchrun.sh", "llava/train.py", *words, "--ddp_backend", "gloo"], GPUS=2))
     assert processes(tmp_path / "run") == 2
 
 
+@pytest.mark.slow
 def test_slurm(vitp_parts, tmp_path):
     """A srun that starts its command twice, as two machines of one GPU would."""
     place = tmp_path / "bin"

@@ -1,20 +1,19 @@
 """Training from the command line's point of view: what a run writes, how it goes on, how it fails."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, draw_styles, flip_a_bit, interrupt_after, kill_and_resume, start_script, steps_in
+from conftest import draw_styles, flags, flip_a_bit, interrupt_after, kill_and_resume, start_script, steps_in, torchrun
 from PIL import Image
 
 import config
 import model
 import train
+from common.cli.errors import run_script
 from common.training.schedule import TrainSchedule, set_learning_rate
 from style_encoder import load_encoder
 
@@ -144,24 +143,26 @@ def test_stopping_and_resuming_between_epochs_changes_nothing(run_arguments, tmp
         assert_same_weights(tmp_path / "whole" / name, tmp_path / "checkpoints" / name)
 
 
-def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(run_arguments, tmp_path):
-    """SIGKILL three times, wherever the process then is: in a step, in a save, in validation."""
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(run_arguments, tmp_path, times):
+    """SIGKILL, wherever the process then is: in a step, in a save, in validation."""
     arguments = [*run_arguments, *DROPOUT, "--epochs", "4", "--accumulation", "2"]
     arguments[arguments.index("--batch_size") + 1] = "6"
     elsewhere = ["--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")]
-    whole = start_script("train.py", [*arguments, *elsewhere])
-    assert whole.wait() == 0, whole.stderr.read()
-    kill_and_resume("train.py", arguments, steps_in(tmp_path / "logs", tmp_path / "checkpoints" / "last"), times=3)
+    train.main([*arguments, *elsewhere])
+    kill_and_resume("train.py", arguments, steps_in(tmp_path / "logs", tmp_path / "checkpoints" / "last"), times)
     assert_same_weights(tmp_path / "whole" / "model_epoch_4.pth", tmp_path / "checkpoints" / "model_epoch_4.pth")
     entries = [json.loads(line) for path in (tmp_path / "logs").glob("*/log.jsonl") for line in path.open()]
     steps = [entry["step"] for entry in entries if "train/loss" in entry]
     assert steps == sorted(set(steps))  # steps that were done again after a kill are logged once
 
 
-def failure(arguments):
-    process = start_script("train.py", arguments)
-    output, error = process.communicate()
-    return process.returncode, error.strip().splitlines()[-1], error
+def failure(arguments, monkeypatch) -> str:
+    """What the script writes to stderr as it exits."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        run_script(train.main)
+    return stop.value.code
 
 
 @pytest.mark.parametrize(
@@ -175,13 +176,22 @@ def failure(arguments):
         (["--resume"], "no state to resume from"),
     ],
 )
-def test_mistakes_end_in_one_line(run_arguments, change, words):
-    code, line, error = failure([*run_arguments, *change])
-    assert code == 1 and words in line and line.startswith("train.py: error: ") and "Traceback" not in error
+def test_mistakes_end_in_one_line(run_arguments, change, words, monkeypatch):
+    line = failure([*run_arguments, *change], monkeypatch)
+    assert words in line and line.startswith("train.py: error: ") and "\n" not in line
 
 
-def test_debug_shows_where(run_arguments):
-    assert "Traceback" in failure([*run_arguments, "--data_dir", "/no/such", "--debug"])[2]
+def test_a_mistake_as_the_shell_sees_it(run_arguments):
+    process = start_script("train.py", [*run_arguments, "--data_dir", "/no/such"])
+    _, error = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in error
+    assert error.strip().splitlines()[-1].startswith("train.py: error: /no/such: no such folder")
+
+
+def test_debug_shows_where(run_arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", *run_arguments, "--data_dir", "/no/such", "--debug"])
+    with pytest.raises(FileNotFoundError, match="/no/such"):
+        run_script(train.main)
 
 
 def test_bad_images_are_named_and_too_many_stop_the_run(run_arguments, style_data, tmp_path, capsys):
@@ -316,40 +326,10 @@ def test_learning_rate_warms_up_and_falls_to_its_end():
 
 def test_two_processes_train_like_one(run_arguments, tmp_path):
     """torchrun with two gloo processes ends with the weights of one, dropout and augmentation aside."""
-    arguments = [
-        *run_arguments,
-        "--dropout",
-        "0",
-        "--epochs",
-        "1",
-        "--images_per_style",
-        "2",
-        "--batch_size",
-        "12",
-        "--remix_share",
-        "0.5",
-    ]
-    assert start_script("train.py", [*arguments, "--checkpoint_dir", str(tmp_path / "one")]).wait() == 0
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            "2",
-            "--master_port",
-            "29611",
-            str(ROOT / "train.py"),
-            *arguments,
-            "--checkpoint_dir",
-            str(tmp_path / "two"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
+    changes = {"dropout": 0, "epochs": 1, "images_per_style": 2, "batch_size": 12, "remix_share": 0.5}
+    arguments = [*run_arguments, *flags(**changes)]
+    train.main([*arguments, "--checkpoint_dir", str(tmp_path / "one")])
+    torchrun("train.py", [*arguments, "--checkpoint_dir", str(tmp_path / "two")])
     one, two = (weights(tmp_path / folder / "model_epoch_1.pth") for folder in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)

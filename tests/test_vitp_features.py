@@ -103,6 +103,7 @@ def test_more_processes_than_shards(folder, tmp_path):
     assert not (tmp_path / "f.npz.parts").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_file(folder, tmp_path):
     command = [
         sys.executable,
