@@ -8,6 +8,7 @@ import pytest
 from common.cli.settings import read_settings
 
 SOURCE = """
+from typing import Final
 NAME: str = "a"  # what it is called
 SIZE: int = 3
 RATE: float = 0.5
@@ -15,6 +16,8 @@ ON: bool = False
 PRETRAINED: bool | str = True
 # a comment above
 ITEMS: list[str] = []
+PLAIN = 8  # no annotation
+TEXT: Final = "no setting"
 DEMO = {"SIZE": 7, "RATE": 0.25}
 """
 
@@ -56,6 +59,14 @@ def test_defaults_and_overrides(module):
     assert read_settings(module, ["--on", "false"]).on is False
     assert read_settings(module, ["--items", "['x', 'y']"]).items == ["x", "y"]
     assert read_settings(module, ["--items"]).items == []
+
+
+def test_a_constant_without_annotation_counts(module):
+    assert read_settings(module, []).plain == 8 and read_settings(module, ["--plain", "9"]).plain == 9
+    with pytest.raises(ValueError, match="plain"):
+        read_settings(module, ["--plain", "x"])
+    with pytest.raises(ValueError, match="unknown flag"):
+        read_settings(module, ["--text", "x"])
 
 
 def test_constants_are_read_when_called(module):

@@ -23,7 +23,7 @@ from argparse import ArgumentError, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import jsonargparse
 import yaml
@@ -221,14 +221,20 @@ def trailing_comment(lines: list[str], node: ast.AST) -> str:
 
 
 def _constants(module: ModuleType) -> dict[str, Setting]:
-    """The annotated constants of a module, with the comment behind or above each."""
+    """The constants of a module, with the comment behind or above each.
+
+    One without an annotation has the type of its value; dictionaries and what is annotated as Final are no settings.
+    """
     lines = inspect.getsource(module).splitlines()
-    nodes = {node.target.id: node for node in ast.parse("\n".join(lines)).body if isinstance(node, ast.AnnAssign)}
-    helps = {name: _help(lines, node.lineno, trailing_comment(lines, node)) for name, node in nodes.items()}
-    return {
-        name.lower(): Setting(kind, getattr(module, name), helps.get(name, ""))
-        for name, kind in inspect.get_annotations(module).items()
-    }
+    nodes = [node for node in ast.parse("\n".join(lines)).body if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    settings, types = {}, inspect.get_annotations(module)
+    for node in nodes:
+        name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+        value = getattr(module, name, None)
+        kind = types.get(name, list[str] if isinstance(value, list) else type(value))
+        if name.isupper() and kind is not Final and not isinstance(value, dict):
+            settings[name.lower()] = Setting(kind, value, _help(lines, node.lineno, trailing_comment(lines, node)))
+    return settings
 
 
 def _sections(types: dict[str, object], file: Path) -> dict[str, Setting]:
