@@ -28,9 +28,15 @@ from common.models.backbone import create_backbone
 from common.text.files import write_json, write_jsonl
 from llava import evaluate, train
 from llava.config import PROMPTS
-from llava.model import CHATML_TEMPLATE, IMAGE_TOKEN, build_llava
+from llava.model import IMAGE_TOKEN, build_llava
 from llava.timm_tower import TimmTowerConfig
 
+CHATML_TEMPLATE = (  # of SmolLM2, Qwen and InternVL
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 SCORES = ("score", "expected_score", "p_yes")
 TEXTS = ("bleu", "rouge1", "rouge2", "rougeL")
 

@@ -29,7 +29,7 @@ from benchmarks.turns import in_turns, middle, peak_memory
 from common.images.io import open_image
 from common.training.device import disable_malloc_trim
 from llava.analyzer import LlavaAnalyzer
-from llava.checkpoint import LoadedModel, choose_attention, choose_dtype, load_model
+from llava.checkpoint import LoadedModel, choose_attention, choose_dtype, load_image_text_model
 from llava.config import PROMPTS
 from llava.model import build_llava, build_tokenizer, small_language, small_vision
 from llava.scoring_config import ScoringConfig
@@ -84,7 +84,7 @@ def build(args: argparse.Namespace) -> LoadedModel:
     device = torch.device(args.device)
     dtype = choose_dtype("auto", device)
     if args.shape not in ("small", "7b"):
-        return load_model(args.shape, device=args.device)
+        return load_image_text_model(args.shape, device=args.device)
     tokenizer = build_tokenizer([*PROMPTS["en"].values(), "USER: ASSISTANT: Score: 10"], 600)
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)

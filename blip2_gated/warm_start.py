@@ -13,7 +13,7 @@ import torch
 from blip2_gated.dataset import VqaDataset
 from blip2_gated.losses import answer_rows, main_loss
 from blip2_gated.model import Blip2OPTGated
-from common.samples.word_pretraining import descend, pretrain_on_words
+from common.samples.word_pretraining import minimize, pretrain_on_words
 
 LEARNING_RATE = 1e-3  # of both, at its peak
 
@@ -62,7 +62,7 @@ def learn_to_read(
         total, count = main_loss(*answer_rows(logits, batch["labels"].to(device))[:2])
         return total / count
 
-    return descend(loss, list(model.blip2.language_model.parameters()), steps, LEARNING_RATE, "answers", quiet)
+    return minimize(loss, list(model.blip2.language_model.parameters()), steps, LEARNING_RATE, "answers", quiet)
 
 
 def _image_tokens(model: Blip2OPTGated, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -1,43 +1,44 @@
-"""Look at images and score texts against them, on this machine.
+"""Two-stage analysis by a model on this machine: describe images, score texts against them.
 
     from llava.analyzer import LlavaAnalyzer
     LlavaAnalyzer("llava-hf/llava-1.5-7b-hf").analyze_image("a.png", "a cat on a chair")
     -> {"description", "score": 1..10 or None, "analysis", "expected_score", "p_yes", "prompt", "tokens", "seconds"}
 
-pairs (image, text) -> groups of one image -> batches of images, each read once (ImagePrefixCache)
+groups (an image, its texts) -> batches of images, each encoded once (ImagePrefixCache)
   -> stage 1: a description of each image -> stage 2: a score of each text, and probabilities
 """
 
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
-from tqdm import tqdm
 
 from common.cli.errors import one_line
-from common.images.io import open_image
-from llava.checkpoint import LoadedModel, load_model, trained_system_prompt
+from llava.analysis import Analyzer, ImageTexts, ScoredText
+from llava.checkpoint import LoadedModel, load_image_text_model, trained_system_prompt
 from llava.prefix_cache import ImagePrefixCache
 from llava.sampling import SeededSampling
 from llava.score_parsing import (
     SCORES,
-    continuations,
     expected_score,
     needed_prefixes,
     option_probabilities,
     parse_score,
+    split_continuations,
 )
-from llava.scoring_config import ScoredText, ScoringConfig, check_text, group_by_image
+from llava.scoring_config import ScoringConfig
 from llava.tokens import ChatFormatter
 
-Row = tuple[int, ScoredText]  # number of the image in its batch, the text about it
+
+class Row(NamedTuple):
+    image: int  # its number in the batch
+    text: ScoredText
+    rest: list[int]  # ids of the text's prompt behind the image
 
 
-class LlavaAnalyzer:
-    """loaded: a model and its processor, in place of model_id and adapter; loading: see load_model."""
+class LlavaAnalyzer(Analyzer):
+    """loaded: a model and its processor, in place of model_id and adapter; loading: see load_image_text_model."""
 
     def __init__(
         self,
@@ -51,118 +52,95 @@ class LlavaAnalyzer:
     ):
         if batch_size < 1:
             raise ValueError(f"--batch_size {batch_size}: expected 1 or more")
-        self.model, self.processor = loaded or load_model(model_id, adapter, **loading)
+        self.model, self.processor = loaded or load_image_text_model(model_id, adapter, **loading)
+        self.placeholder = self.processor.image_token
         self.scoring, self.batch_size = scoring or ScoringConfig(), batch_size
         if system_prompt == "auto" and not loaded:
             system_prompt = trained_system_prompt(adapter or model_id)
         self.formatter = ChatFormatter(self.processor, system_prompt)
 
-    def analyze_image(self, image: str | Path | Image.Image, text: str) -> dict[str, Any]:
-        """One image and one text. ValueError or OSError where either cannot be used."""
-        check_text(text, self.processor.image_token)
-        opened = image if isinstance(image, Image.Image) else open_image(image)
-        return next(self.analyze_many([(opened, text)], quiet=True))[1]
+    def analyze_groups(self, groups: list[ImageTexts]) -> Iterator[ImageTexts]:
+        groups.sort(key=lambda group: -max(len(str(text.text)) for text in group.texts))  # similar lengths together
+        for start in range(0, len(groups), self.batch_size):
+            self._analyze(groups[start : start + self.batch_size])
+            yield from groups[start : start + self.batch_size]
 
-    def analyze_many(self, pairs: Iterable[tuple[Any, Any]], quiet: bool = False) -> Iterator[tuple[int, dict]]:
-        """(image, text) ... -> (position, result) ..., as batches are done and so not in order.
-
-        A pair that cannot be used gives {"error": why}, and the others go on.
-        """
-        groups = group_by_image(pairs)
-        groups.sort(key=lambda group: -max(len(str(text)) for _, text in group[1]))  # rows of a batch: of like length
-        with tqdm(total=sum(len(texts) for _, texts in groups), desc="analysing", unit="text", disable=quiet) as bar:
-            for start in range(0, len(groups), self.batch_size):
-                for position, result in self._analyze(groups[start : start + self.batch_size]):
-                    bar.update()
-                    yield position, result
-
-    def _analyze(self, groups: list[tuple[Any, list[tuple[int, Any]]]]) -> Iterator[tuple[int, dict]]:
+    def _analyze(self, groups: list[ImageTexts]) -> None:
         """Up to batch_size images with all their texts."""
-        clock = time.perf_counter()
-        images: list[Image.Image] = []
-        rows: list[Row] = []
-        for image, texts in groups:
+        start_time = time.perf_counter()
+        images, opened = [], []
+        for group in groups:
             try:
-                opened = image.convert("RGB") if isinstance(image, Image.Image) else open_image(image)
+                images.append(group.open())
+                opened.append(group)
             except (ValueError, OSError) as error:
-                yield from ((position, {"error": one_line(error)}) for position, _ in texts)
-                continue
-            images.append(opened)
-            for position, text in texts:
-                try:
-                    rows.append((len(images) - 1, ScoredText(position, check_text(text, self.processor.image_token))))
-                except ValueError as error:
-                    yield position, {"error": one_line(error)}
-        if not rows:
+                group.fail(one_line(error))
+        if not any(group.usable() for group in opened):
             return
-        shared = ImagePrefixCache(self.model, self.formatter, images)
-        self._describe(shared, rows)
-        for _, pair in rows:
-            pair.prompt = self.formatter.prompt(self.scoring.score_question(pair.text, pair.description))
-        rests = {pair.position: shared.rest(pair.prompt) for _, pair in rows}
-        rows.sort(key=lambda row: len(rests[row[1].position]))
+        cache = ImagePrefixCache(self.model, self.formatter, images)
+        self._describe(cache, opened)
+        rows = [
+            Row(image, text, cache.rest(text.prompt)) for image, group in enumerate(opened) for text in group.usable()
+        ]
+        rows.sort(key=lambda row: len(row.rest))
         for start in range(0, len(rows), self.batch_size):
-            part = rows[start : start + self.batch_size]
-            self._score(shared, part, rests)
-            self._measure(shared, part)
-        seconds = (time.perf_counter() - clock) / len(rows)
-        for _, pair in rows:
-            pair.seconds = seconds
-            yield pair.position, pair.result()
+            batch = rows[start : start + self.batch_size]
+            self._score(cache, batch)
+            self._measure(cache, batch)
+        for row in rows:
+            row.text.seconds = (time.perf_counter() - start_time) / len(rows)
 
-    def _describe(self, shared: ImagePrefixCache, rows: list[Row]) -> None:
-        """Stage 1: one description an image, whatever number of texts it is asked about."""
-        scoring = self.scoring
+    def _describe(self, cache: ImagePrefixCache, groups: list[ImageTexts]) -> None:
+        """Stage 1: one description an image, however many texts it has; the prompts of stage 2."""
+        scoring, count = self.scoring, len(groups)
         prompt = self.formatter.prompt(scoring.prompts["describe"])
-        images = sorted({image for image, _ in rows})
-        sampling = self._sampling([prompt] * len(images), scoring.description_temperature)
-        written = shared.generate(images, [shared.rest(prompt)] * len(images), scoring.description_tokens, sampling)
-        for number, ids in zip(images, written):
-            for image, pair in rows:
-                if image == number:
-                    pair.description, pair.tokens["description"] = self._words(ids), len(ids)
+        sampling = self._sampling([prompt] * count, scoring.description_temperature)
+        rests = [cache.rest(prompt)] * count
+        descriptions = cache.generate(list(range(count)), rests, scoring.description_tokens, sampling)
+        for group, ids in zip(groups, descriptions):
+            for text in group.usable():
+                text.description, text.tokens["description"] = self._decode(ids), len(ids)
+                text.prompt = self.formatter.prompt(scoring.score_question(text.text, text.description))
 
-    def _score(self, shared: ImagePrefixCache, rows: list[Row], rests: dict[int, list[int]]) -> None:
-        """Stage 2: ask for a score; those whose answer holds none are asked again, with other luck."""
-        waiting = rows
-        for attempt in range(self.scoring.max_score_attempts):
-            sampling = self._sampling([pair.prompt for _, pair in waiting], self.scoring.score_temperature, attempt)
-            images, asked = [image for image, _ in waiting], [rests[pair.position] for _, pair in waiting]
-            answers = shared.generate(images, asked, self.scoring.analysis_tokens, sampling)
-            for (image, pair), rest, ids in zip(waiting, asked, answers):
-                pair.response, pair.attempts = self._words(ids), attempt + 1
-                pair.tokens |= {"prompt": shared.prefix_tokens[image] + len(rest), "analysis": len(ids)}
-            waiting = [row for row in waiting if parse_score(row[1].response) is None]
-            if not waiting:
+    def _score(self, cache: ImagePrefixCache, rows: list[Row]) -> None:
+        """Stage 2: generate a score; where an answer states none, sample another."""
+        for attempt in range(self.scoring.score_attempts):
+            sampling = self._sampling([row.text.prompt for row in rows], self.scoring.score_temperature, attempt)
+            images, rests = [row.image for row in rows], [row.rest for row in rows]
+            answers = cache.generate(images, rests, self.scoring.analysis_tokens, sampling)
+            for (image, text, rest), ids in zip(rows, answers):
+                text.response, text.attempts = self._decode(ids), attempt + 1
+                text.tokens |= {"prompt": cache.prefix_tokens[image] + len(rest), "analysis": len(ids)}
+            rows = [row for row in rows if parse_score(row.text.response) is None]
+            if not rows:
                 break
 
-    def _measure(self, shared: ImagePrefixCache, rows: list[Row]) -> None:
+    def _measure(self, cache: ImagePrefixCache, rows: list[Row]) -> None:
         """Expected score, and VQAScore: P(Yes) of the yes/no question (Lin et al. 2024, arXiv 2404.01291)."""
-        prompts = self.scoring.prompts
-        begun = [self.formatter.begin(pair.prompt, prompts["score_begins"]) for _, pair in rows]
-        asked = [
-            self.formatter.begin(self.formatter.prompt(self.scoring.yes_no_question(pair.text))) for _, pair in rows
-        ]
-        scores = self._option_probabilities(shared, rows, begun, [str(score) for score in SCORES])
-        yes = self._option_probabilities(shared, rows, asked, [prompts["yes"]])
-        for (_, pair), row, (p_yes,) in zip(rows, scores, yes):
-            pair.expected_score, pair.p_yes = expected_score(row), float(p_yes)
+        scoring, formatter = self.scoring, self.formatter
+        score_prompts = [formatter.begin_answer(row.text.prompt, scoring.prompts["score_begins"]) for row in rows]
+        questions = [scoring.yes_no_question(row.text.text) for row in rows]
+        yes_no_prompts = [formatter.begin_answer(formatter.prompt(question)) for question in questions]
+        scores = self._option_probabilities(cache, rows, score_prompts, [str(score) for score in SCORES])
+        yes = self._option_probabilities(cache, rows, yes_no_prompts, [scoring.prompts["yes"]])
+        for row, probabilities, (p_yes,) in zip(rows, scores, yes):
+            row.text.expected_score, row.text.p_yes = expected_score(probabilities), float(p_yes)
 
     def _option_probabilities(
-        self, shared: ImagePrefixCache, rows: list[Row], begun: list[str], options: list[str]
+        self, cache: ImagePrefixCache, rows: list[Row], prompts: list[str], options: list[str]
     ) -> list[torch.Tensor]:
-        """Prompts with begun answers -> for each the probabilities (options,) of the ways to go on."""
-        ways = [continuations(text, options, shared.rest) for text in begun]
-        jobs = [(number, prefix) for number, (_, ids) in enumerate(ways) for prefix in needed_prefixes(ids)]
-        found: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
+        """A prompt with a begun answer for each row -> for each the probabilities (options,) of its continuations."""
+        split = [split_continuations(prompt, options, cache.rest) for prompt in prompts]
+        jobs = [(number, prefix) for number, (_, ids) in enumerate(split) for prefix in needed_prefixes(ids)]
+        next_tokens: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
         for start in range(0, len(jobs), self.batch_size):
-            part = jobs[start : start + self.batch_size]
-            rests = [ways[number][0] + list(prefix) for number, prefix in part]
-            after = shared.next_log_probabilities([rows[number][0] for number, _ in part], rests)
-            found |= dict(zip(part, after))
+            batch = jobs[start : start + self.batch_size]
+            rests = [[*split[number][0], *prefix] for number, prefix in batch]
+            log_probabilities = cache.next_log_probabilities([rows[number].image for number, _ in batch], rests)
+            next_tokens |= dict(zip(batch, log_probabilities))
         return [
-            option_probabilities(ids, lambda prefix, number=number: found[number, prefix])
-            for number, (_, ids) in enumerate(ways)
+            option_probabilities(ids, lambda prefix, number=number: next_tokens[number, prefix])
+            for number, (_, ids) in enumerate(split)
         ]
 
     def _sampling(self, prompts: list[str], temperature: float, attempt: int = 0) -> SeededSampling | None:
@@ -171,5 +149,5 @@ class LlavaAnalyzer:
         seeds = [self.scoring.seed_for(prompt, attempt) for prompt in prompts]
         return SeededSampling(seeds, temperature, self.scoring.top_p)
 
-    def _words(self, ids: list[int]) -> str:
+    def _decode(self, ids: list[int]) -> str:
         return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()

@@ -1,55 +1,62 @@
-"""LLaVA's settings. Edit here or in config.json, or override one on the command line: `--batch_size 16`.
+"""Settings of LLaVA. Edit them here or in config.json, or override one on the command line: `--batch_size 16`.
 
-Fine-tuning has settings of its own (FineTuning below), beside all of Hugging Face's TrainingArguments.
+Fine-tuning takes the settings of FineTuning below and all of Hugging Face's TrainingArguments.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
+
+from common.training.hf_arguments import TrainerParser
 
 # --- model ------------------------------------------------------------------------------------------------------------
-MODEL_ID: str = "llava-hf/llava-1.5-7b-hf"  # name or folder of a Llava, LlavaNext or InternVL model of transformers
+MODEL_ID: str = "llava-hf/llava-1.5-7b-hf"  # Llava, LlavaNext or InternVL model of transformers: name or folder
 ADAPTER: str = ""  # folder of a LoRA adapter that llava/train.py wrote for this model
-BITS: int = 16  # 4 or 8 load the weights quantised, by bitsandbytes on a GPU
-PRECISION: str = "auto"  # bf16, fp16 or fp32; auto: fp32 on a CPU, on a GPU bf16 where it can, else fp16
-ATTENTION: str = "auto"  # auto: flash_attention_2 where it is installed and can be used, else sdpa; or eager
-DEVICE: str = "auto"  # auto: a GPU if there is one; or cpu
-SERVER_URL: str = ""  # an OpenAI-compatible server (vLLM, SGLang) in place of a model here: http://host:8000/v1
-SERVER_REQUESTS: int = 16  # requests that the server is given at once
+BITS: int = 16  # 4 or 8: quantised weights, by bitsandbytes on a GPU
+PRECISION: str = "auto"  # bf16, fp16, fp32; auto: fp32 on a CPU, on a GPU bf16 if supported, else fp16
+ATTENTION: str = "auto"  # flash_attention_2, sdpa, eager; auto: flash_attention_2 if installed and usable, else sdpa
+DEVICE: str = "auto"  # cpu, cuda, cuda:1, ...; auto: a GPU if there is one
+SERVER_URL: str = ""  # OpenAI-compatible server (vLLM, SGLang) in place of a local model: http://host:8000/v1
+SERVER_REQUESTS: int = 16  # concurrent requests to the server
 
 # --- prompts and generation -------------------------------------------------------------------------------------------
-LANGUAGE: str = "en"  # which of PROMPTS below
-SYSTEM_PROMPT: str = "auto"  # auto: as in fine-tuning, else Vicuna's where the chat template is Vicuna's; or your words
-FEED_DESCRIPTION: bool = False  # the scoring prompt holds the description of the first stage
-DESCRIPTION_TEMPERATURE: float = 0.0  # 0: always the most probable token
+LANGUAGE: str = "en"  # a key of PROMPTS below
+SYSTEM_PROMPT: str = "auto"  # auto: that of fine-tuning, or Vicuna's for Vicuna's chat template; or your own text
+FEED_DESCRIPTION: bool = False  # put the description of the first stage into the scoring prompt
+DESCRIPTION_TEMPERATURE: float = 0.0  # 0: greedy decoding
 SCORE_TEMPERATURE: float = 0.3
-TOP_P: float = 0.9  # sampling draws from the most probable tokens that together have this share
-DESCRIPTION_TOKENS: int = 256  # most tokens of a description
-ANALYSIS_TOKENS: int = 256  # most tokens of a score with its analysis
-MAX_ATTEMPTS: int = 3  # answers asked for until one holds a score; then the score is null
-BATCH_SIZE: int = 8  # images, and texts, that go through the model together
+TOP_P: float = 0.9  # nucleus sampling: share of the probability mass to draw from
+DESCRIPTION_TOKENS: int = 256  # maximum tokens of a description
+ANALYSIS_TOKENS: int = 256  # maximum tokens of a score with its analysis
+MAX_ATTEMPTS: int = 3  # answers sampled until one states a score; if none does, the score is null
+BATCH_SIZE: int = 8  # images, and texts, per forward pass
 SEED: int = 0
 
 # --- inference --------------------------------------------------------------------------------------------------------
-IMAGE: str = ""  # one image, with --text; else test_cases below are run
+IMAGE: str = ""  # one image, with --text; without both, test_cases below are scored
 TEXT: str = ""
 INPUT: str = ""  # .csv with columns image,text or .jsonl with these fields; paths relative to the file
-OUTPUT: str = ""  # .jsonl of results; lines that are there already are not asked again
-JSON: bool = False  # print JSON in place of text
+OUTPUT: str = ""  # .jsonl of results; pairs with a result in it are not scored again
+JSON: bool = False  # print JSON instead of text
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
-DATA: str = ""  # .jsonl of samples: image, text, and what there is of reference, keywords, traits (docs/llava.md)
+DATA: str = ""  # .jsonl of samples: image, text, and optionally reference, keywords, traits (docs/llava.md)
 OUTPUT_DIR: str = "results/llava"
-SENTENCE_ENCODER: str = ""  # name or folder of a Hugging Face sentence encoder, for the semantic cosine
-NUM_NEGATIVES: int = 1  # texts of other images that each image is scored against
-LIMIT: int = 0  # only so many samples, drawn at random; 0 = all
+SENTENCE_ENCODER: str = ""  # Hugging Face sentence encoder for the semantic cosine: name or folder
+NUM_NEGATIVES: int = 1  # texts of other images that each image is scored with
+LIMIT: int = 0  # maximum number of samples, drawn at random; 0: all
 
-# (path of the image, text in English to be scored against it); paths from here or from the repository root.
+# (path of the image, text in English to score it with); paths relative to the current folder or the repository root.
 test_cases = [
     ("docs/sample_styles.png", "A sheet of small drawings: the same scenes in fifteen styles, one style a row."),
     ("docs/sample_styles.png", "A photograph of a city street at night."),
     ("docs/maps.png", "A portrait of an old man with a beard."),
 ]
 
-# {text} and {description} stand for the words of a request. `yes`: the answer whose probability is the VQAScore.
+# {text} and {description} are filled in for each request. `yes`: the answer whose probability is the VQAScore.
 PROMPTS = {
     "en": {
         "describe": "Describe this image in detail.",
@@ -74,13 +81,13 @@ PROMPTS = {
     },
 }
 
-# The line that Vicuna, the language model of LLaVA 1.5, has seen at the head of every conversation.
-VICUNA_SYSTEM = (
+# The system prompt of every conversation that Vicuna, the language model of LLaVA 1.5, was trained on.
+VICUNA_SYSTEM: Final = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 
-# `python llava/inference.py --demo`, after `python llava/train.py --demo`: unseen scenes, matching and other texts.
+# `python llava/inference.py --demo`, after `python llava/train.py --demo`: unseen scenes with matching and other texts.
 DEMO = {
     "MODEL_ID": "checkpoints/llava_demo",
     "DATA": "data/sample_llava/test.jsonl",
@@ -93,33 +100,42 @@ DEMO = {
 
 @dataclass
 class FineTuning:
-    """What llava/train.py can be told beside Hugging Face's TrainingArguments."""
+    """Settings of llava/train.py in addition to Hugging Face's TrainingArguments."""
 
-    model_id: str = field(default=MODEL_ID, metadata={"help": "name or folder of the model to fine-tune"})
-    data: str = field(default="", metadata={"help": "LLaVA .json, conversation .jsonl, or AniPersonaCaps folder"})
-    image_dir: str = field(default="", metadata={"help": "where image paths begin; default: the folder of --data"})
-    val_split: float = field(default=0.05, metadata={"help": "share of images kept for validation"})
-    max_length: int = field(default=2048, metadata={"help": "tokens, image included; later turns are left out"})
-    max_skipped: float = field(default=0.05, metadata={"help": "share of unusable samples above which training stops"})
-    lora_rank: int = field(default=128, metadata={"help": "0: no LoRA, whole language model learns"})
-    lora_alpha: int = field(default=256, metadata={"help": "LoRA's scale is lora_alpha / lora_rank"})
-    lora_dropout: float = field(default=0.05, metadata={"help": "dropout before LoRA's first matrix"})
-    bits: int = field(default=16, metadata={"help": "4 or 8: QLoRA, by bitsandbytes on a GPU"})
-    projector_learning_rate: float = field(
-        default=2e-5, metadata={"help": "of the projector, which always learns; 0: as the rest"}
-    )
-    train_vision_tower: bool = field(default=False, metadata={"help": "the vision tower learns too, whole"})
-    freeze_language_model: bool = field(default=False, metadata={"help": "only the projector learns (first stage)"})
-    attention: str = field(default="auto", metadata={"help": "flash_attention_2, sdpa, eager or auto"})
-    system_prompt: str = field(default="auto", metadata={"help": "as in inference"})
-    max_nonfinite_steps: int = field(
-        default=5, metadata={"help": "in a row, their loss or gradient not finite, that end the run"}
-    )
-    show_samples: int = field(default=4, metadata={"help": "validation answers written to TensorBoard each time"})
-    demo: bool = field(default=False, metadata={"help": "drawn scenes and a small model: minutes on a CPU"})
+    model_id: str = HfArg(default=MODEL_ID, help="model to fine-tune: name or folder")
+    data: str = HfArg(default="", help="LLaVA .json, conversation .jsonl, or AniPersonaCaps folder")
+    image_dir: str = HfArg(default="", help="folder that image paths are relative to; default: the folder of --data")
+    val_split: float = HfArg(default=0.05, help="share of images held out for validation")
+    max_length: int = HfArg(default=2048, help="maximum tokens, image included; later turns are dropped")
+    max_skipped: float = HfArg(default=0.05, help="maximum share of unusable samples; above it training stops")
+    lora_rank: int = HfArg(default=128, help="0: no LoRA, the whole language model is trained")
+    lora_alpha: int = HfArg(default=256, help="LoRA's scale is lora_alpha / lora_rank")
+    lora_dropout: float = HfArg(default=0.05, help="dropout before LoRA's first matrix")
+    bits: int = HfArg(default=16, help="4 or 8: QLoRA, by bitsandbytes on a GPU")
+    projector_learning_rate: float = HfArg(default=2e-5, help="of the projector, which is always trained; 0: the same")
+    train_vision_tower: bool = HfArg(default=False, help="train the whole vision tower too")
+    freeze_language_model: bool = HfArg(default=False, help="train the projector only (first stage)")
+    attention: str = HfArg(default="auto", help="flash_attention_2, sdpa, eager or auto")
+    system_prompt: str = HfArg(default="auto", help="as in inference")
+    max_nonfinite_steps: int = HfArg(default=5, help="consecutive steps with a non-finite loss or gradient that end it")
+    show_samples: int = HfArg(default=4, help="validation predictions logged to TensorBoard at each evaluation")
+    demo: bool = HfArg(default=False, help="drawn scenes and a small model: minutes on a CPU")
 
 
-# `python llava/train.py --demo`, in Trainer's and FineTuning's names; the model is built from nothing (llava/demo.py).
+TRAINING = {  # where LLaVA's recipe (Liu et al. 2023, arXiv 2310.03744, table 9) or this project differ from Trainer
+    "output_dir": "checkpoints/llava",
+    "learning_rate": 2e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.03,
+    "num_train_epochs": 1.0,
+    "logging_steps": 10,
+    "eval_strategy": "epoch",
+    "save_total_limit": 2,
+    "prediction_loss_only": True,
+    "remove_unused_columns": False,
+}
+
+# `python llava/train.py --demo`: flags of Trainer and FineTuning; llava/demo.py builds the model.
 DEMO_TRAINING = {
     "output_dir": "checkpoints/llava_demo",
     "model_id": "checkpoints/llava_demo/start",
@@ -139,3 +155,11 @@ DEMO_TRAINING = {
     "save_steps": 100,
     "save_total_limit": 2,
 }
+
+
+def read_training_settings(argv: list[str]) -> tuple[FineTuning, TrainingArguments]:
+    """Later wins: TRAINING < DEMO_TRAINING with --demo < --config FILE.json < flags."""
+    parser = TrainerParser((FineTuning, TrainingArguments), "Fine-tune LLaVA on conversations about images.")
+    defaults = {**TRAINING, "dataloader_pin_memory": torch.cuda.is_available()}
+    fine_tuning, training = parser.parse(argv, **(defaults | (DEMO_TRAINING if "--demo" in argv else {})))
+    return fine_tuning, training

@@ -1,15 +1,17 @@
-"""Conversations to batches that a model learns from: labels on answers only.
+"""Conversations about images as batches, with labels on the answers only.
 
-Conversation -> text by the chat template -> ids, labels (-100 but for answers and their end token)
-  -> batch: input_ids, attention_mask, labels (B, T), padded on the right, and the images as the processor gives them
+Conversation -> chat template -> input_ids, labels (-100 but for answers and their end token)
+  -> batch: input_ids, attention_mask, labels (B, T), padded on the right, and the images as the processor returns them
 
-The number of tokens of an image is asked of the processor, once for each size of image.
+The processor determines the number of tokens of an image; it is called once for each size of image.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,162 +20,141 @@ from tqdm import tqdm
 from transformers import ProcessorMixin
 
 from common.images.io import open_image
-from llava.conversations import Conversation
-from llava.tokens import ChatFormatter, encode_images, message, pad, placeholder_id, splice
+from common.text.chat_labels import IGNORED, LabelledTokens, label_answers, splice_images
+from common.text.conversations import IMAGE, Conversation, Turn
+from common.text.padding import pad
+from llava.tokens import ChatFormatter, encode_images, message, pad_token_id, placeholder_id
 
-IGNORED = -100
 
-
-class Sample(NamedTuple):
-    """A conversation in tokens; each image is still one placeholder."""
-
+class TokenizedConversation(NamedTuple):
     conversation: Conversation
-    ids: list[int]
-    labels: list[int]
+    tokens: LabelledTokens  # with one placeholder for each image
+
+
+Item = tuple[TokenizedConversation, list[Image.Image]]
 
 
 class ConversationDataset(torch.utils.data.Dataset):
-    """samples: of check_conversations. An item is a Sample with its images opened."""
+    """Samples of check_conversations; an item is a sample with its opened images."""
 
-    def __init__(self, samples: Sequence[Sample]):
+    def __init__(self, samples: Sequence[TokenizedConversation]):
         self.samples = list(samples)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Sample, list[Image.Image]]:
+    def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
         return sample, [open_image(path) for path in sample.conversation.images]
 
+    def lengths(self) -> list[int]:
+        return [len(sample.tokens.input_ids) for sample in self.samples]
 
-class Collator:
-    """Items of ConversationDataset -> the model's forward arguments."""
 
-    def __init__(self, processor: ProcessorMixin):
-        self.processor = processor
+@dataclass(frozen=True)
+class ConversationCollator:
+    """Items of ConversationDataset -> arguments of the model's forward."""
 
-    def __call__(self, items: list[tuple[Sample, list[Image.Image]]]) -> dict[str, torch.Tensor]:
+    processor: ProcessorMixin
+
+    def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
         images = [image for _, opened in items for image in opened]
         runs, inputs = encode_images(self.processor, images) if images else ([], {})
-        placeholder, taken, rows, labels = placeholder_id(self.processor), iter(runs), [], []
-        for sample, opened in items:
-            own = [next(taken) for _ in opened]
-            rows.append(splice(sample.ids, placeholder, own))
-            labels.append(splice_labels(sample, placeholder, own))
-        tokenizer = self.processor.tokenizer
-        pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        input_ids, mask = pad(rows, pad_id, left=False)
-        return {"input_ids": input_ids, "attention_mask": mask, "labels": pad(labels, IGNORED, left=False)[0], **inputs}
+        placeholder, remaining = placeholder_id(self.processor), iter(runs)
+        rows = [
+            splice_images(sample.tokens, placeholder, [next(remaining) for _ in opened]) for sample, opened in items
+        ]
+        input_ids, mask = pad([row.input_ids for row in rows], pad_token_id(self.processor.tokenizer))
+        labels, _ = pad([row.labels for row in rows], IGNORED)
+        return {"input_ids": input_ids, "attention_mask": mask, "labels": labels, **inputs}
 
 
-def splice_labels(sample: Sample, placeholder: int, runs: list[list[int]]) -> list[int]:
-    remaining = iter(runs)
-    pairs = zip(sample.ids, sample.labels)
-    return [
-        one for id_, label in pairs for one in ([IGNORED] * len(next(remaining)) if id_ == placeholder else [label])
-    ]
+def tokenize(conversation: Conversation, formatter: ChatFormatter, end_tokens: Sequence[str]) -> TokenizedConversation:
+    """end_tokens: texts of the tokens that end an answer, the usual one first.
 
-
-def tokenise(conversation: Conversation, formatter: ChatFormatter, ends: Sequence[str]) -> Sample:
-    """ends: texts of the tokens that end an answer, the usual one first.
-
-    Where the template writes none behind an answer, as LLaVA 1.5's, it is put there: a model that never sees an end
-    never learns to stop. What the template writes behind the end token is not learnt.
+    The formatter's system prompt takes the place of the conversation's own: inference knows that one only.
     """
-    text, before, spans = "", "", []
-    messages: list[dict[str, Any]] = []
-    for question, answer, images in conversation.turns:
-        messages.append(message("user", question, images))
-        asked = formatter.render(messages, ask=True)
-        messages.append(message("assistant", answer))
-        whole = formatter.render(messages, ask=False)
-        if not asked.startswith(before) or not whole.startswith(asked):
-            raise ValueError("the chat template rewrites earlier turns, so answers cannot be told from questions")
-        said, behind = _ended(whole[len(asked) :], ends)
-        text += asked[len(before) :]
-        spans.append((len(text), len(text) + len(said)))
-        text, before = text + said + behind, whole
-    encoded = formatter.encode(text, return_offsets_mapping=True)
-    ids = encoded["input_ids"]
-    labels = [
-        id_ if any(start <= first < last <= end for start, end in spans) else IGNORED
-        for id_, (first, last) in zip(ids, encoded["offset_mapping"])
-    ]
-    return Sample(conversation, ids, labels)
+    messages = []
+    for turn in conversation.turns:
+        messages.append(message("user", question_text(turn), turn.images))
+        messages.append(message("assistant", turn.answer))
+    tokens = label_answers(
+        messages, formatter.render, lambda text: formatter.encode(text, return_offsets_mapping=True), end_tokens
+    )
+    return TokenizedConversation(conversation, tokens)
 
 
-def _ended(segment: str, ends: Sequence[str]) -> tuple[str, str]:
-    """What a template writes for an answer -> up to its end token, what is behind that."""
-    for end in ends:
-        if end in segment:
-            place = segment.rindex(end) + len(end)
-            return segment[:place], segment[place:]
-    return segment.rstrip() + ends[0], ""
+def question_text(turn: Turn) -> str:
+    """Without placeholders: ChatFormatter puts the images first."""
+    return turn.question.replace(IMAGE, "").strip()
 
 
 def check_conversations(
     conversations: Sequence[Conversation],
     formatter: ChatFormatter,
-    ends: Sequence[str],
+    end_tokens: Sequence[str],
     max_length: int,
     quiet: bool = False,
-) -> tuple[list[Sample], dict[str, str]]:
-    """Decode every image once, count tokens -> samples of at most max_length tokens, {what was left out: why}.
+) -> tuple[list[TokenizedConversation], dict[str, str]]:
+    """Decode every image once, count tokens -> samples of at most max_length tokens, {skipped conversation: reason}.
 
-    Turns that do not fit are left out from the last on; a conversation of which not one turn fits is left out whole.
+    Conversations that are too long lose turns from the last on; one whose first turn is too long is skipped.
     """
-    sizes = _image_sizes({path for one in conversations for path in one.images}, quiet)
-    lengths: dict[tuple[int, int], int] = {}
+
+    @cache
+    def run_length(size: tuple[int, int]) -> int:
+        return len(encode_images(formatter.processor, [Image.new("RGB", size)]).runs[0])
+
+    def fit(conversation: Conversation) -> TokenizedConversation:
+        sizes = [_size_or_raise(sizes_or_errors[path]) for path in conversation.images]
+        for count in range(len(conversation.turns), 0, -1):
+            sample = tokenize(conversation.first(count), formatter, end_tokens)
+            images = sizes[: len(sample.conversation.images)]
+            length = len(sample.tokens.input_ids) + sum(run_length(size) - 1 for size in images)
+            if length <= max_length:
+                return sample
+        raise ValueError(f"not even one turn fits into --max_length {max_length}: it has {length} tokens")
+
+    sizes_or_errors = _check_images({path for one in conversations for path in one.images}, quiet)
     samples, skipped = [], {}
     for conversation in conversations:
         try:
-            extra = 0
-            for path in conversation.images:
-                if isinstance(size := sizes[path], str):
-                    raise ValueError(size)
-                if size not in lengths:
-                    lengths[size] = len(encode_images(formatter.processor, [Image.new("RGB", size)]).runs[0])
-                extra += lengths[size] - 1
-            samples.append(_fitting(conversation, formatter, ends, max_length - extra))
-        except ValueError as error:
+            samples.append(fit(conversation))
+        except (ValueError, OSError) as error:
             skipped[conversation.key] = str(error)
     return samples, skipped
 
 
-def _fitting(conversation: Conversation, formatter: ChatFormatter, ends: Sequence[str], room: int) -> Sample:
-    for kept in range(len(conversation.turns), 0, -1):
-        turns = conversation.turns[:kept]
-        if sum(turn.images for turn in turns) < len(conversation.images):
-            break
-        sample = tokenise(conversation._replace(turns=turns), formatter, ends)
-        if len(sample.ids) <= room:
-            return sample
-    raise ValueError(f"not one turn fits into --max_length: {len(sample.ids)} tokens of text for room of {room}")
+def _check_images(paths: set[Path], quiet: bool) -> dict[Path, tuple[int, int] | Exception]:
+    """-> {path: (width, height), or the reason why it cannot be decoded}"""
 
-
-def _image_sizes(paths: set[Path], quiet: bool) -> dict[Path, tuple[int, int] | str]:
-    """-> {path: (width, height), or why it cannot be used}"""
-
-    def look(path: Path) -> tuple[int, int] | str:
+    def check(path: Path) -> tuple[int, int] | Exception:
         try:
             return open_image(path).size
         except (ValueError, OSError) as error:
-            return str(error)
+            return error
 
     ordered = sorted(paths)
     with ThreadPoolExecutor() as pool:
-        found = tqdm(pool.map(look, ordered), total=len(ordered), desc="checking images", disable=quiet, leave=False)
-        return dict(zip(ordered, found))
+        results = tqdm(pool.map(check, ordered), total=len(ordered), desc="checking images", disable=quiet, leave=False)
+        return dict(zip(ordered, results))
 
 
-def split_by_image(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+def _size_or_raise(result: tuple[int, int] | Exception) -> tuple[int, int]:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def split_by_image(
+    samples: Sequence[TokenizedConversation], share: float, seed: int
+) -> tuple[list[TokenizedConversation], list[TokenizedConversation]]:
     """-> training, validation: about `share` of the images; all conversations about an image are on one side."""
-    keys = [
-        str(sample.conversation.images) if sample.conversation.images else sample.conversation.key for sample in samples
-    ]
-    names = sorted(set(keys))
-    held = set(np.random.default_rng(seed).permutation(names)[: round(share * len(names))].tolist())
-    sides: tuple[list[Sample], list[Sample]] = [], []
-    for sample, key in zip(samples, keys):
-        sides[key in held].append(sample)
-    return sides
+
+    def group(sample: TokenizedConversation) -> str:
+        return str(sample.conversation.images or sample.conversation.key)
+
+    groups = sorted(set(map(group, samples)))
+    held_out = set(np.random.default_rng(seed).permutation(groups)[: round(share * len(groups))].tolist())
+    train = [sample for sample in samples if group(sample) not in held_out]
+    return train, [sample for sample in samples if group(sample) in held_out]

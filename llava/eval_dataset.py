@@ -1,6 +1,6 @@
-"""What an evaluation asks about: images, texts that fit them, and what is known to be true of them.
+"""Evaluation samples: images with matching texts, texts of other images, and what is known of each.
 
-.jsonl or .csv: image, text, and what there is of reference, keywords, traits, group;  or an AniPersonaCaps folder
+.jsonl or .csv: image, text, and optionally reference, keywords, traits, group;  or an AniPersonaCaps folder
 """
 
 from pathlib import Path
@@ -15,70 +15,78 @@ from llava.request_io import read_rows
 class EvaluationSample(NamedTuple):
     key: str
     image: str
-    text: str  # that fits the image and is scored against it
+    text: str  # matches the image
     references: tuple[str, ...]  # good descriptions
-    keywords: tuple[str, ...]  # the most important first
-    traits: dict[str, str] | None  # None: those that the references say
+    keywords: tuple[str, ...]  # in order of importance
+    traits: dict[str, str] | None  # None: those in the references
     group: str
+    negatives: tuple[str, ...] = ()  # texts of other images
 
 
 def read_samples(data: str | Path) -> tuple[list[EvaluationSample], dict[str, str]]:
-    """-> samples, {what was left out: why}. Image paths begin at the file's folder."""
+    """-> samples, {skipped row: reason}. Image paths are relative to the file's folder."""
     path = Path(data) / "metadata.jsonl" if Path(data).is_dir() else Path(data)
     samples: list[EvaluationSample] = []
     skipped: dict[str, str] = {}
     for number, row in enumerate(read_rows(path), 1):
-        where = f"{path} row {number}"
+        key = f"{path} row {number}"
         try:
-            samples.append(_sample(where, row, path.parent))
+            samples.append(_parse_row(key, row, path.parent))
         except ValueError as error:
-            skipped[where] = str(error)
+            skipped[key] = str(error)
     if not samples:
-        where, why = next(iter(skipped.items()))
-        raise ValueError(f"{path}: not one usable sample; {where}: {why}")
+        key, reason = next(iter(skipped.items()))
+        raise ValueError(f"{path}: no usable sample; {key}: {reason}")
     return samples, skipped
 
 
-def _sample(where: str, row: dict[str, Any], root: Path) -> EvaluationSample:
+def _parse_row(key: str, row: dict[str, Any], root: Path) -> EvaluationSample:
     if "error" in row:
         raise ValueError(row["error"])
-    image = next((row[name] for name in ("image", "file_name", "image_path") if row.get(name)), None)
-    if not image or not (root / str(image)).is_file():
-        raise ValueError(f"no such image: {root / str(image)}" if image else "names no image")
+    name = next((row[name] for name in ("image", "file_name", "image_path") if row.get(name)), None)
+    if not name:
+        raise ValueError("names no image")
+    image = root / str(name)
+    if not image.is_file():
+        raise ValueError(f"no such image: {image}")
     persona = " ".join(str(row.get(name) or "").strip() for name in ("appearance", "personality")).strip()
-    references = _list(row.get("reference") or row.get("references") or row.get("caption") or persona)
+    references = _text_list(row.get("reference") or row.get("references") or row.get("caption") or persona)
     text = str(row.get("text") or (references[0] if references else "")).strip()
     if not text:
         raise ValueError("no text: expected a field text, reference, or appearance and personality")
     traits = row.get("traits")
     if traits is not None and not isinstance(traits, dict):
         raise ValueError("traits: expected names and values")
-    group = str(row.get("group") or row.get("title") or "all")
-    keywords = tuple(_list(row.get("keywords"), comma=True))
     return EvaluationSample(
-        str(row.get("id") or where), str(root / str(image)), text, tuple(references), keywords, traits, group
+        key=str(row.get("id") or key),
+        image=str(image),
+        text=text,
+        references=tuple(references),
+        keywords=tuple(_text_list(row.get("keywords"), separator=",")),
+        traits=traits,
+        group=str(row.get("group") or row.get("title") or "all"),
     )
 
 
-def _list(value: Any, comma: bool = False) -> list[str]:
-    """A text or a list of texts; in a table a JSON list, or keywords between commas."""
+def _text_list(value: Any, separator: str | None = None) -> list[str]:
+    """A list of texts, one text, or in a table a JSON list or texts between separators."""
     if isinstance(value, str) and value.startswith("["):
         value = parse_json(value)
     if isinstance(value, str):
-        value = value.split(",") if comma else [value]
-    return [clean for one in value or () if (clean := " ".join(str(one).split()))]
+        value = value.split(separator) if separator else [value]
+    return [text for item in value or () if (text := " ".join(str(item).split()))]
 
 
-def draw_negatives(samples: list[EvaluationSample], count: int, seed: int) -> list[list[str]]:
-    """For each sample `count` texts of other images with other words, the same at every batch size."""
-    drawn = []
-    for place, sample in enumerate(samples):
-        others = sorted({one.text for one in samples if one.image != sample.image and one.text != sample.text})
+def draw_negatives(samples: list[EvaluationSample], count: int, seed: int) -> list[EvaluationSample]:
+    """The samples, each with `count` different texts of other images, the same at every batch size."""
+    with_negatives = []
+    for number, sample in enumerate(samples):
+        others = sorted({other.text for other in samples if other.image != sample.image} - {sample.text})
         if len(others) < count:
             raise ValueError(
-                f"--num_negatives {count}: {sample.key} finds {len(others)} other texts of other images; "
+                f"--num_negatives {count}: {sample.key} has {len(others)} other texts of other images; "
                 "give more samples or a smaller number"
             )
-        random = np.random.default_rng([seed, place])
-        drawn.append([others[one] for one in random.permutation(len(others))[:count]])
-    return drawn
+        order = np.random.default_rng([seed, number]).permutation(len(others))[:count]
+        with_negatives.append(sample._replace(negatives=tuple(others[index] for index in order)))
+    return with_negatives

@@ -1,6 +1,6 @@
-"""How good are descriptions and scores? One number per question, each checked against a slow way in the tests.
+"""Metrics of scores and keywords.
 
-texts, references, keywords, traits -> accuracy, recall, cosine;  scores, matching or not -> AUC, rank correlation
+scores, matching or not -> ROC-AUC, rank correlation, with intervals over images;  texts, keywords -> recall
 """
 
 import re
@@ -17,33 +17,29 @@ RECALL_AT = (1, 5, 10)
 def score_quality(
     scores: Sequence[float | None], matching: Sequence[bool], clusters: Sequence[Any] | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Do texts that match their image score above those that do not? A missing score is left out and counted.
+    """Whether matching texts score higher than others. Missing scores are skipped and counted.
 
     auc: probability that a matching text scores higher than another, ties counting half; spearman: rank correlation of
-    score and match. Both with 95 % intervals from resampled clusters (images); None where one side is empty.
+    score and match. Both with 95 % intervals over resampled clusters (images); None where one side is empty.
     """
-    kept = [place for place, score in enumerate(scores) if score is not None]
-    values = np.array([scores[place] for place in kept], float)
-    match = np.array([matching[place] for place in kept], bool)
-    _, owners = np.unique([place if clusters is None else clusters[place] for place in kept], return_inverse=True)
-    facts = {"pairs": len(kept), "without_score": len(scores) - len(kept)}
+    kept = [index for index, score in enumerate(scores) if score is not None]
+    values = np.array([scores[index] for index in kept], float)
+    match = np.array([matching[index] for index in kept], bool)
+    _, owners = np.unique([index if clusters is None else clusters[index] for index in kept], return_inverse=True)
+    counts = {"pairs": len(kept), "without_score": len(scores) - len(kept)}
     if match.all() or not match.any():
-        return {**facts, "auc": None, "interval": (None, None), "spearman": None, "spearman_interval": (None, None)}
-    count = int(owners.max()) + 1
+        return {**counts, "auc": None, "interval": (None, None), "spearman": None, "spearman_interval": (None, None)}
+    num_clusters = int(owners.max()) + 1
     (auc,), (spearman,) = rank_agreement(values, match, np.ones((1, len(values))))
-    aucs, ranks = (
-        np.concatenate(column)
-        for column in zip(
-            *(rank_agreement(values, match, times[:, owners]) for times in resampled_clusters(count, len(values), seed))
-        )
-    )
+    draws = resample_clusters(num_clusters, len(values), seed)
+    aucs, spearmans = np.concatenate([rank_agreement(values, match, times[:, owners]) for times in draws], axis=1)
     usable = np.isfinite(aucs)  # both sides were drawn
     return {
-        **facts,
+        **counts,
         "auc": float(auc),
-        "interval": interval_of(aucs[usable], count, 1.0),
+        "interval": interval_of(aucs[usable], num_clusters, 1.0),
         "spearman": float(spearman),
-        "spearman_interval": interval_of(ranks[usable], count),
+        "spearman_interval": interval_of(spearmans[usable], num_clusters),
     }
 
 
@@ -64,13 +60,13 @@ def rank_agreement(values: np.ndarray, match: np.ndarray, times: np.ndarray) -> 
         total = both.sum(1, keepdims=True)
         rank = both.cumsum(1) - both / 2 - total / 2  # centred
         share = (rights / total[:, 0])[:, None]
-        together = (rank * (right * (1 - share) - wrong * share)).sum(1)
+        covariance = (rank * (right * (1 - share) - wrong * share)).sum(1)
         spread = np.sqrt((both * rank**2).sum(1) * (total * share * (1 - share))[:, 0])
-        spearman = np.where(spread > 0, together / spread, 0.0)
+        spearman = np.where(spread > 0, covariance / spread, 0.0)
     return auc, spearman
 
 
-def resampled_clusters(count: int, rows: int, seed: int, samples: int = 1000) -> Iterator[np.ndarray]:
+def resample_clusters(count: int, rows: int, seed: int, samples: int = 1000) -> Iterator[np.ndarray]:
     """How often each of `count` clusters is drawn, (block, count) at a time, for `rows` values in all."""
     random = np.random.default_rng(seed)
     block = max(1, 2**23 // max(rows, count))
@@ -80,7 +76,7 @@ def resampled_clusters(count: int, rows: int, seed: int, samples: int = 1000) ->
 
 def keyword_hits(text: str, keywords: Sequence[str]) -> list[bool]:
     """Which keywords occur on word boundaries: 'cat' is in 'a cat.', not in 'category'; Chinese has no boundaries."""
-    return [_occurs(keyword, text) for keyword in keywords]
+    return [bool(_keyword_pattern(keyword).search(text)) for keyword in keywords]
 
 
 def recall_at(text: str, keywords: Sequence[str], k: int) -> float | None:
@@ -89,15 +85,10 @@ def recall_at(text: str, keywords: Sequence[str], k: int) -> float | None:
     return sum(hits) / len(hits) if hits else None
 
 
-def _occurs(word: str, text: str) -> bool:
-    return _pattern(word).search(text) is not None
-
-
-def _pattern(word: str) -> re.Pattern[str]:
-    """Words in any case, spaces of any kind; a boundary only where the word begins or ends with a letter or digit that
-    is written with boundaries."""
-    bounded = r"[^\W\u3040-\u30ff\u3400-\u9fff]"
-    inner = r"\s+".join(map(re.escape, word.split()))
-    before = r"(?<!\w)" if re.match(bounded, word) else ""
-    after = r"(?!\w)" if re.match(bounded, word[-1:]) else ""
-    return re.compile(before + inner + after, re.IGNORECASE)
+def _keyword_pattern(keyword: str) -> re.Pattern[str]:
+    """Upper or lower case, spaces of any kind; a boundary only at letters and digits of scripts with separate words."""
+    separated = r"[^\W\u3040-\u30ff\u3400-\u9fff]"
+    words = r"\s+".join(map(re.escape, keyword.split()))
+    before = r"(?<!\w)" if re.match(separated, keyword) else ""
+    after = r"(?!\w)" if re.match(separated, keyword[-1:]) else ""
+    return re.compile(before + words + after, re.IGNORECASE)

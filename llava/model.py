@@ -1,4 +1,4 @@
-"""A small LLaVA from nothing, in the very layout of llava-hf/llava-1.5: for the demo, for tests, around other parts.
+"""LLaVA models from parts, in the layout of llava-hf/llava-1.5, and their trainable parts.
 
 texts -> byte-level BPE tokenizer -> LlavaForConditionalGeneration (CLIP ViT, projector, Llama), LlavaProcessor
 """
@@ -6,7 +6,8 @@ texts -> byte-level BPE tokenizer -> LlavaForConditionalGeneration (CLIP ViT, pr
 from collections.abc import Iterable
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from peft import prepare_model_for_kbit_training
+from torch import nn
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -15,12 +16,16 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
+from common.models.lora import LANGUAGE, PROJECTOR, VISION, Lora, set_trainable
+from common.models.tokenizer import train_tokenizer
+
 IMAGE_TOKEN = "<image>"
-# As LLaVA 1.5 speaks: "USER: <image>\nquestion ASSISTANT: answer</s>USER: ..."
+# LLaVA 1.5's format: "USER: <image>\nquestion ASSISTANT: answer</s>USER: ..."
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
@@ -31,56 +36,29 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> PreTrainedTokenizerFast:
-    """Byte-level BPE learnt from `texts`: every text can be written; digits stay single, as in Llama's tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<s>", "</s>", IMAGE_TOKEN]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=special,
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(  # every text begins with <s>, as Llama's do
-        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        extra_special_tokens={"image_token": IMAGE_TOKEN},
-    )
+def prepare_for_training(
+    model: PreTrainedModel, rank: int, alpha: int, dropout: float, train_vision_tower: bool, freeze_language_model: bool
+) -> nn.Module:
+    """-> the model, or a PeftModel around it. The projector is always trained.
+
+    rank 0: no LoRA, the whole language model is trained unless it is frozen.
+    """
+    lora = rank > 0 and not freeze_language_model
+    if getattr(model, "is_quantized", False):
+        if not lora:
+            raise ValueError("--bits 4 and 8 freeze the language model's weights; give --lora_rank above 0")
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    parts = {
+        LANGUAGE: Lora(rank, alpha) if lora else not freeze_language_model,
+        PROJECTOR: True,
+        VISION: train_vision_tower,
+    }
+    return set_trainable(model, parts, dropout, task_type="CAUSAL_LM")
 
 
-CHATML_TEMPLATE = (  # as SmolLM2, Qwen and InternVL speak
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
-    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-def build_processor(
-    tokenizer: PreTrainedTokenizerBase, vision: PreTrainedConfig, chat_template: str = CHAT_TEMPLATE
-) -> LlavaProcessor:
-    """Squares of the tower's size, whole: nothing is cut off, which would hide what a text names."""
-    side = vision.image_size
-    images = CLIPImageProcessor(size={"height": side, "width": side}, do_center_crop=False)
-    class_token = isinstance(vision, CLIPVisionConfig)
-    return LlavaProcessor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        patch_size=vision.patch_size,
-        num_additional_image_tokens=int(class_token),
-        chat_template=chat_template,
-        vision_feature_select_strategy="default" if class_token else "full",
-    )
+def build_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with Llama's special tokens and single digits, and the image token."""
+    return train_tokenizer(texts, vocab_size, "<pad>", "</s>", "<s>", {"image_token": IMAGE_TOKEN}, single_digits=True)
 
 
 def build_llava(
@@ -89,21 +67,34 @@ def build_llava(
     language: LlamaConfig,
     chat_template: str = CHAT_TEMPLATE,
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Random weights, fp32; those of given parts are then loaded into model.model.vision_tower and language_model."""
+    """Random weights, fp32; pretrained parts can then be loaded into model.model.vision_tower and language_model.
+
+    Images become squares of the tower's size without a crop, which would hide what a text mentions.
+    """
     class_token = isinstance(vision, CLIPVisionConfig)
+    strategy = "default" if class_token else "full"
     config = LlavaConfig(
         vision_config=vision,
         text_config=language,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         vision_feature_layer=-2 if class_token else -1,
-        vision_feature_select_strategy="default" if class_token else "full",
+        vision_feature_select_strategy=strategy,
         tie_word_embeddings=bool(language.tie_word_embeddings),
     )
     model = LlavaForConditionalGeneration(config)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.generation_config, name, getattr(tokenizer, name))
-    return model.to(torch.float32), build_processor(tokenizer, vision, chat_template)
+    size = {"height": vision.image_size, "width": vision.image_size}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size=size, do_center_crop=False),
+        tokenizer=tokenizer,
+        patch_size=vision.patch_size,
+        num_additional_image_tokens=int(class_token),
+        chat_template=chat_template,
+        vision_feature_select_strategy=strategy,
+    )
+    return model.to(torch.float32), processor
 
 
 def small_vision(image_size: int = 64, patch_size: int = 16, width: int = 128, layers: int = 4) -> CLIPVisionConfig:
@@ -118,17 +109,16 @@ def small_vision(image_size: int = 64, patch_size: int = 16, width: int = 128, l
 
 
 def small_language(tokenizer: PreTrainedTokenizerBase, width: int = 128, layers: int = 4) -> LlamaConfig:
-    heads = max(1, width // 32)
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=3 * width,
         num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
+        num_attention_heads=max(1, width // 32),
+        num_key_value_heads=max(1, width // 32),
         max_position_embeddings=2048,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        initializer_range=width**-0.5,  # 0.02 is made for widths of thousands; here images would hardly be heard
+        initializer_range=width**-0.5,  # the usual 0.02 suits widths of thousands; here images would have little effect
     )

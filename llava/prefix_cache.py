@@ -1,37 +1,39 @@
-"""Images that were read once: all that stands before and with an image in a prompt is kept as keys and values.
+"""Prefix cache of images: the keys and values of a prompt up to and including its image, computed once.
 
 images (I), each behind the ids that every prompt begins with -> cache (I rows) -> generate, next_log_probabilities for
 any number of prompts (R) about any of the images
 
     row r:  [pad  prefix of its image ][pad  rest of prompt r ][new tokens]      mask 0 on both pads
 
-Positions count the mask, so a pad between two parts moves nothing, and a row's numbers are those it has alone.
+Positions count the mask, so a pad between two parts moves nothing, and a row has the results that it has alone.
 """
 
 import copy
+from itertools import takewhile
 
 import torch
 from PIL import Image
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from common.text.padding import pad
+from llava.checkpoint import end_token_ids
 from llava.sampling import SeededSampling
-from llava.tokens import ChatFormatter, encode_images, pad, placeholder_id, splice
+from llava.tokens import ChatFormatter, encode_images, pad_token_id
 
 
 class ImagePrefixCache:
-    """I RGB images, read once. A prompt is given by what stands behind its image: rest(prompt)."""
+    """I RGB images, encoded once. A prompt is given by the ids behind its image: rest(prompt)."""
 
     @torch.inference_mode()
     def __init__(self, model: PreTrainedModel, formatter: ChatFormatter, images: list[Image.Image]):
         processor, self.formatter, self.model = formatter.processor, formatter, model
-        tokenizer = processor.tokenizer
-        self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self.pad_id = pad_token_id(processor.tokenizer)
         encoded = encode_images(processor, images)
         self.head, _ = formatter.split(formatter.prompt("any question"))
-        prefixes = [splice(self.head, placeholder_id(processor), [run]) for run in encoded.runs]
+        prefixes = [[*self.head[:-1], *run] for run in encoded.runs]  # the placeholder becomes the image's run
         self.prefix_tokens = [len(prefix) for prefix in prefixes]
-        ids, self.mask = (one.to(model.device) for one in pad(prefixes, self.pad_id, left=True))  # (I, P)
+        ids, self.mask = (tensor.to(model.device) for tensor in pad(prefixes, self.pad_id, "left"))  # (I, P)
         inputs = {
             name: value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
             for name, value in encoded.inputs.items()
@@ -51,7 +53,7 @@ class ImagePrefixCache:
         head, rest = self.formatter.split(prompt)
         if head != self.head:
             raise ValueError(
-                "the chat template puts words of the question before the image, so images cannot be shared"
+                "the chat template puts words of the question before the image, so no prefix can be cached"
             )
         return rest
 
@@ -59,7 +61,7 @@ class ImagePrefixCache:
     def generate(
         self, images: list[int], rests: list[list[int]], max_tokens: int, sampling: SeededSampling | None = None
     ) -> list[list[int]]:
-        """The image of each of R prompts, the rests of the prompts -> R lists of new ids, without the end token.
+        """The image and the rest of each of R prompts -> R lists of new ids, without the end token.
 
         sampling: None is greedy.
         """
@@ -77,8 +79,8 @@ class ImagePrefixCache:
             pad_token_id=self.pad_id,
             logits_processor=[sampling] if sampling else [],
         )[:, ids.shape[1] :].tolist()
-        ends = stop_ids(self.model)
-        return [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in written]
+        ends = set(end_token_ids(self.model))
+        return [list(takewhile(lambda token: token not in ends, row)) for row in written]
 
     @torch.inference_mode()
     def next_log_probabilities(self, images: list[int], rests: list[list[int]]) -> torch.Tensor:
@@ -97,59 +99,53 @@ class ImagePrefixCache:
     def _rows(
         self, images: list[int], rests: list[list[int]], new_tokens: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
-        """-> ids of the rests (R, T), mask of prefixes and rests (R, P + T), a cache of R rows to write to."""
+        """-> ids of the rests (R, T), mask of prefixes and rests (R, P + T), a cache of R rows with space."""
         device = self.model.device
-        ids, mask = (one.to(device) for one in pad(rests, self.pad_id, left=True))
+        ids, mask = (tensor.to(device) for tensor in pad(rests, self.pad_id, "left"))
         index = torch.tensor(images, device=device)
-        cache, room = DynamicCache(config=self.model.config), ids.shape[1] + new_tokens
-        # Layers of a sliding window forget, and stay what they are.
+        cache, capacity = DynamicCache(config=self.model.config), ids.shape[1] + new_tokens
+        # Layers with a sliding window drop old tokens, and keep their own class.
         cache.layers = [
-            PreallocatedCacheLayer(layer, index, room) if type(layer) is DynamicLayer else rows_of(layer, index)
+            PreallocatedCacheLayer(layer, index, capacity) if type(layer) is DynamicLayer else select_rows(layer, index)
             for layer in self.cache.layers
         ]
         return ids, torch.cat([self.mask[index], mask], 1), cache
 
 
 class PreallocatedCacheLayer(DynamicLayer):
-    """Keys and values (R, heads, T, D) of the given rows of a layer, with room for the next `tokens`. The library's own
-    layer copies all that it holds for each new token: in a batch that is more work than attention itself."""
+    """Keys and values (R, heads, T, D) of some rows of a layer, with space for the next `tokens`. The library's layer
+    copies all of its content for each new token: in a batch that is more work than attention itself."""
 
     def __init__(self, layer: DynamicLayer, rows: torch.Tensor, tokens: int):
         super().__init__()
         self.lazy_initialization(layer.keys, layer.values)
-        self.rooms = []
-        for held in (layer.keys, layer.values):
-            heads, length, width = held.shape[1:]
-            room = held.new_empty(len(rows), heads, length + tokens, width)
-            torch.index_select(held, 0, rows, out=room[..., :length, :])
-            self.rooms.append(room)
-        self._hold(layer.keys.shape[-2])
+        self.buffers = []
+        for states in (layer.keys, layer.values):
+            heads, length, width = states.shape[1:]
+            buffer = states.new_empty(len(rows), heads, length + tokens, width)
+            torch.index_select(states, 0, rows, out=buffer[..., :length, :])
+            self.buffers.append(buffer)
+        self._set_length(layer.keys.shape[-2])
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments, **named):
         start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
-        if end > self.rooms[0].shape[-2]:
+        if end > self.buffers[0].shape[-2]:
             return super().update(key_states, value_states, *arguments, **named)
-        for room, states in zip(self.rooms, (key_states, value_states)):
-            room[..., start:end, :] = states
-        self._hold(end)
+        for buffer, states in zip(self.buffers, (key_states, value_states)):
+            buffer[..., start:end, :] = states
+        self._set_length(end)
         return self.keys, self.values
 
-    def _hold(self, tokens: int) -> None:
-        self.keys, self.values = (room[..., :tokens, :] for room in self.rooms)
+    def _set_length(self, tokens: int) -> None:
+        self.keys, self.values = (buffer[..., :tokens, :] for buffer in self.buffers)
 
 
-def rows_of(layer: DynamicLayer, rows: torch.Tensor) -> DynamicLayer:
-    chosen = copy.copy(layer)
-    chosen.batch_select_indices(rows)  # makes tensors of its own
-    return chosen
+def select_rows(layer: DynamicLayer, rows: torch.Tensor) -> DynamicLayer:
+    selected = copy.copy(layer)
+    selected.batch_select_indices(rows)  # makes new tensors
+    return selected
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:
-    """mask (R, T), 1 = real -> the place of each token among the real ones."""
+    """mask (R, T), 1 = real -> the position of each token among the real ones."""
     return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-def stop_ids(model: PreTrainedModel) -> set[int]:
-    """Ids that end an answer."""
-    ends = model.generation_config.eos_token_id
-    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])

@@ -1,4 +1,4 @@
-"""Lists of images and texts on disk, and results that can be gone on with.
+"""Requests (an image, a text) from tables, and result files that an interrupted run can continue.
 
 .csv (columns image,text) or .jsonl (fields image, text) -> rows -> requests;  results -> .jsonl, one line each
 """
@@ -8,80 +8,74 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.text.conversations import read_records
 from common.text.files import write_jsonl
-from common.text.json_text import parse_json
 
 
 class Request(NamedTuple):
-    key: str  # `id` of the row, else its number from 1
+    key: str  # `id` of the row, or its number from 1
     image: str
     text: str
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a .csv or .jsonl. A line that is no JSON object becomes {"error": what it is}."""
+    """Rows of a .csv or .jsonl. A line that is not a JSON object becomes {"error": reason}."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error})") from None
     if path.suffix.lower() == ".csv":
         try:
-            rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
-        except csv.Error as error:
-            raise ValueError(f"{path}: cannot be read as CSV ({error})") from None
+            rows: list[dict[str, Any]] = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
     elif path.suffix.lower() == ".jsonl":
-        rows = [_parsed(line) for line in text.splitlines() if line.strip()]
+        rows = [_as_row(record) for _, record in read_records(path)]
     else:
         raise ValueError(f"{path}: expected a .csv or .jsonl file")
     if not rows:
-        raise ValueError(f"{path}: holds no row")
+        raise ValueError(f"{path}: holds no rows")
     return rows
 
 
 def read_requests(path: str | Path) -> list[Request]:
-    """Image paths begin at the file's folder. Bad rows stay in the list and fail when they are asked."""
+    """Image paths are relative to the file's folder. Bad rows stay in the list; scoring them gives their error."""
     requests = []
     for number, row in enumerate(read_rows(path), 1):
         image = str(row.get("image") or row.get("image_path") or row.get("file_name") or "")
         if number == 1 and not image and "error" not in row:
             raise ValueError(f"{path}: expected columns or fields 'image' and 'text', found {', '.join(map(str, row))}")
-        place = str(Path(path).parent / image) if image else f"row {number} names no image"
-        requests.append(Request(str(row.get("id") or number), place, str(row.get("text") or "")))
+        image = str(Path(path).parent / image) if image else f"row {number} names no image"
+        requests.append(Request(str(row.get("id") or number), image, str(row.get("text") or "")))
     return requests
 
 
 class Results:
-    """The results file of a run; what an earlier run with the same settings has written is kept.
+    """The results file of a run; results of an earlier run with the same settings are kept.
 
-    settings_hash: a word for the settings, so that answers to different questions never meet in one file.
+    settings_hash: differs between settings, so that their results are never mixed in one file.
     """
 
     def __init__(self, path: str | Path, settings_hash: str):
         self.path, self.settings_hash = Path(path), settings_hash
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [_parsed(line) for line in self.path.read_text("utf-8").splitlines()] if self.path.is_file() else []
-        if any(line.get("settings_hash") not in (None, settings_hash) for line in lines):
-            raise ValueError(f"{path}: holds results of other settings or another model; give --output another name")
-        # Half a line, cut by a kill, and what failed: a file that was missing may be there now.
-        self.kept = {line["key"]: line for line in lines if "error" not in line}
+        records = [_as_row(record) for _, record in read_records(self.path)] if self.path.is_file() else []
+        if any(record.get("settings_hash") not in (None, settings_hash) for record in records):
+            raise ValueError(f"{path}: holds results of other settings or another model; choose another --output")
+        # Without half a line, cut by a kill, and without failures: a file that was missing may exist now.
+        self.kept = {record["key"]: record for record in records if "error" not in record}
         write_jsonl(self.path, self.kept.values())
 
     def has(self, request: Request) -> bool:
-        line = self.kept.get(request.key)
-        return line is not None and (line["image"], line["text"]) == (request.image, request.text)
+        record = self.kept.get(request.key)
+        return record is not None and (record["image"], record["text"]) == (request.image, request.text)
 
-    def add(self, request: Request, result: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any]) -> None:
+        """row: a request's fields with its result."""
         with self.path.open("a", encoding="utf-8") as file:
-            line = {**request._asdict(), **result, "settings_hash": self.settings_hash}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps({**row, "settings_hash": self.settings_hash}, ensure_ascii=False) + "\n")
 
 
-def _parsed(line: str) -> dict[str, Any]:
-    try:
-        row = parse_json(line)
-    except ValueError as error:
-        return {"error": str(error)}
-    return row if isinstance(row, dict) else {"error": "not a JSON object"}
+def _as_row(record: Any) -> dict[str, Any]:
+    if isinstance(record, dict):
+        return record
+    return {"error": str(record) if isinstance(record, ValueError) else "not a JSON object"}

@@ -1,10 +1,10 @@
-"""Sampling that a batch does not change.
+"""Sampling that does not depend on the batch.
 
 logits (R, V) at temperature and top-p -> plus Gumbel noise of the row's own generator -> the largest is the sample
 
 argmax(log p + g) with independent standard Gumbel g is a draw from p (Gumbel 1954; Maddison et al. 2014, arXiv
-1411.0030), so generation stays greedy and each row draws from a stream that only its own seed decides. With
-torch.multinomial on the batch, a row would get other tokens whenever its neighbours change.
+1411.0030), so generation stays greedy and each row draws from a stream of its own seed. With
+torch.multinomial on the batch, the tokens of a row would change with its neighbours.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class SeededSampling(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         kept = keep_top(scores.float() / self.temperature, self.top_p)  # (R, V)
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=one) for one in self.generators])
+        uniform = torch.stack([torch.rand(scores.shape[1], generator=generator) for generator in self.generators])
         noise = -torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
         return kept + noise.to(kept.device)
 
@@ -38,6 +38,6 @@ def keep_top(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     return logits.masked_fill((before >= top_p).gather(-1, order.argsort(-1)), -torch.inf)
 
 
-def seed_of(*parts: object) -> int:
-    """Words and numbers -> a seed, the same on every machine."""
+def seed_from(*parts: object) -> int:
+    """Strings and numbers -> a seed, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "little")

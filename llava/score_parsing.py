@@ -1,8 +1,9 @@
-"""What a model's words and probabilities say: strictly read, never guessed.
+"""Scores from a model's text and probabilities, parsed strictly and never guessed.
 
-new text -> score 1..10 or None, analysis;  probabilities of what may come next -> expected score, P(Yes)
+new text -> score 1..10 or None, analysis;  probabilities of the next tokens -> expected score, P(Yes)
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -20,48 +21,45 @@ _ANALYSIS = re.compile(r"(?:analysis|reasons?|reasoning|explanation|分析|理�
 
 
 def parse_score(answer: str) -> int | None:
-    """The whole number 1..10 that an answer gives as its score, or None.
+    """The whole number 1..10 that an answer states as its score, or None.
 
-    Refused, not bent: 0, 11, -3, 7.5, 3 out of 5, and ranges as in '1-10' or '[1 to 10]'. The first number that is
-    called a score counts, else one that the answer begins with.
+    Refused: 0, 11, -3, 7.5, 3 out of 5, and ranges as in '1-10' or '[1 to 10]'. The first number that is called a score
+    counts, otherwise one that the answer begins with.
     """
-    found = _LABELLED.search(answer) or _BARE.match(answer.strip())
-    if not found:
+    match = _LABELLED.search(answer) or _BARE.match(answer.strip())
+    if not match:
         return None
-    behind = found.string[found.end() :]
-    scale = _OUT_OF.match(behind)
-    if _RANGE.match(behind) or (scale and int(scale.group(1)) != SCORES[-1]):
+    number, rest = match[1], match.string[match.end() :]
+    scale = _OUT_OF.match(rest)
+    if _RANGE.match(rest) or (scale and int(scale[1]) != SCORES[-1]):
         return None
-    number = found.group(1)
     return int(number) if re.fullmatch(r"\+?\d+", number) and int(number) in SCORES else None
 
 
 def parse_analysis(answer: str) -> str:
-    """What follows 'Analysis:', else what follows the line of the score, else the whole answer."""
-    if found := _ANALYSIS.search(answer):
-        return answer[found.end() :].strip()
-    found = _LABELLED.search(answer)
-    rest = answer[found.end() :].partition("\n")[2].strip() if found else ""
+    """What follows 'Analysis:', otherwise what follows the line of the score, otherwise the whole answer."""
+    if match := _ANALYSIS.search(answer):
+        return answer[match.end() :].strip()
+    match = _LABELLED.search(answer)
+    rest = answer[match.end() :].partition("\n")[2].strip() if match else ""
     return rest or answer.strip()
 
 
-def continuations(
-    begun: str, options: Sequence[str], tokenise: Callable[[str], list[int]]
+def split_continuations(
+    prompt: str, options: Sequence[str], tokenize: Callable[[str], list[int]]
 ) -> tuple[list[int], list[list[int]]]:
-    """A prompt whose answer is begun, ways to go on -> ids that all ways share, the ids by which each way goes on.
+    """A prompt with a begun answer, its continuations -> ids that all share, the ids that are each one's own.
 
     Some tokenizers join a space to the digit behind it and some do not, so whole texts are tokenised and compared.
     """
-    rows = [tokenise(begun + option) for option in options]
-    compared = rows if len(rows) > 1 else [rows[0], tokenise(begun.rstrip())]
-    shared = 0
-    while shared < min(map(len, compared)) and len({row[shared] for row in compared}) == 1:
-        shared += 1
+    rows = [tokenize(prompt + option) for option in options]
+    compared = rows if len(rows) > 1 else [rows[0], tokenize(prompt.rstrip())]
+    shared = len(os.path.commonprefix(compared))  # of any sequences, not of paths alone
     return rows[0][:shared], [row[shared:] for row in rows]
 
 
 def needed_prefixes(options: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Every beginning of an option after which a probability is asked for; () first."""
+    """Every beginning of an option whose next token's probability is needed; () first."""
     return sorted({tuple(option[:length]) for option in options for length in range(len(option))}, key=len)
 
 
@@ -70,20 +68,20 @@ def option_probabilities(
 ) -> torch.Tensor:
     """Probability that an answer begins with each option, and with no longer one: '1' is not the '1' of '10'.
 
-    next_log_probability(ids written) -> (vocabulary,) for each of needed_prefixes -> (options,)
+    next_log_probability(ids so far) -> (vocabulary,) for each of needed_prefixes -> (options,)
     """
-    whole = {}
-    for option in options:
-        steps = [next_log_probability(tuple(option[:place]))[token] for place, token in enumerate(option)]
-        whole[tuple(option)] = torch.stack(steps).sum().exp()
+    begins = {}
+    for option in map(tuple, options):
+        steps = [next_log_probability(option[:length])[token] for length, token in enumerate(option)]
+        begins[option] = torch.stack(steps).sum().exp()
     longer = [
-        sum(value for other, value in whole.items() if len(other) > len(option) and other[: len(option)] == option)
-        for option in whole
+        sum(value for other, value in begins.items() if len(other) > len(option) and other[: len(option)] == option)
+        for option in begins
     ]
-    return torch.stack([value - more for value, more in zip(whole.values(), longer)]).clamp(min=0)
+    return torch.stack([value - more for value, more in zip(begins.values(), longer)]).clamp(min=0)
 
 
 def expected_score(probabilities: torch.Tensor) -> float:
-    """Probabilities (10,) of the scores 1..10 -> their mean, each weighed by its share."""
+    """Probabilities (10,) of the scores 1..10 -> their mean, weighted by probability."""
     share = probabilities.double() / probabilities.double().sum().clamp(min=1e-300)
     return float((share * torch.tensor(SCORES, dtype=torch.float64)).sum())

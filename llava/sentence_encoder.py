@@ -1,4 +1,4 @@
-"""How close are two texts in meaning, in the eyes of a sentence encoder?
+"""Sentence encoder for the semantic similarity of texts.
 
 texts -> tokens -> transformer -> mean over real tokens -> unit vectors -> cosine of each pair in [-1, 1]
 """
@@ -8,20 +8,21 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from common.models.checkpoint_file import first_line
+
 
 class SentenceEncoder:
-    """A Hugging Face encoder whose vectors are means over tokens, as those of sentence-transformers mostly are."""
+    """A Hugging Face encoder with mean pooling, as most models of sentence-transformers have it."""
 
     def __init__(self, name: str, device: torch.device | str = "cpu"):
         if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-            raise ValueError(f"{name}: no config.json in it (--sentence_encoder)")
+            raise ValueError(f"{name}: holds no config.json (--sentence_encoder)")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name)
             self.model = AutoModel.from_pretrained(name).to(device).eval()
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise ValueError(
-                f"--sentence_encoder {name}: cannot be loaded ({reason}); give a name or a folder"
+                f"--sentence_encoder {name}: cannot be loaded ({first_line(error)}); give a name or a folder"
             ) from None
 
     @torch.inference_mode()
@@ -38,5 +39,5 @@ class SentenceEncoder:
         return torch.cat(vectors)
 
     def cosines(self, first: list[str], second: list[str]) -> list[float]:
-        """Of each pair of texts."""
+        """Of the n-th texts of both lists."""
         return (self.encode(first) * self.encode(second)).sum(1).clamp(-1, 1).tolist()

@@ -1,9 +1,9 @@
-"""Any timm backbone as the vision tower of a LLaVA, convolutional ones too.
+"""Any timm backbone, convolutional ones included, as the vision tower of a LLaVA.
 
-pixels (B, 3, H, W) -> feature map (B, C, h, w) or tokens (B, N, C) -> patches (B, N, C), row by row
+pixels (B, 3, H, W) -> feature map or tokens -> patches (B, N, C), row by row
 
-It gives patches without a class token: use it with vision_feature_layer -1 and vision_feature_select_strategy "full".
-Importing this file is what lets transformers open folders of such models; llava/checkpoint.py does.
+There is no class token: use it with vision_feature_layer -1 and vision_feature_select_strategy "full". Importing this
+module registers the tower with transformers; llava/checkpoint.py does.
 """
 
 import timm
@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from common.models.timm_tokens import split_tokens
 
 
 class TimmTowerConfig(PreTrainedConfig):
@@ -29,7 +31,7 @@ class TimmTower(PreTrainedModel):
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    _supports_sdpa = _supports_flash_attn = True  # its attention, if it has any, is timm's own affair
+    _supports_sdpa = _supports_flash_attn = True  # timm chooses the kernel of its attention, if it has any
 
     def __init__(self, config: TimmTowerConfig):
         super().__init__(config)
@@ -37,21 +39,17 @@ class TimmTower(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """timm has initialised them."""
+        """timm has initialised the weights."""
 
     def get_input_embeddings(self) -> None:
         return None
 
     def forward(self, pixel_values: torch.Tensor, **_) -> BaseModelOutputWithPooling:
-        features = self.backbone.forward_features(pixel_values)
-        if features.ndim == 4:  # (B, C, h, w)
-            patches = features.flatten(2).transpose(1, 2)
-        else:
-            patches = features[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
+        patches = split_tokens(self.backbone, self.backbone.forward_features(pixel_values)).patches
         return BaseModelOutputWithPooling(last_hidden_state=patches, hidden_states=(patches,))
 
     def train(self, mode: bool = True) -> "TimmTower":
-        """Batch statistics of a few images are not those that the weights were made for; they stand still."""
+        """Always in evaluation mode: batch statistics of a few images would replace those of pretraining."""
         return super().train(False)
 
 

@@ -5,8 +5,8 @@ python llava/train.py --demo                                drawn scenes and a s
 python llava/train.py ... --resume_from_checkpoint true     resume after an interruption, with the same weights
 torchrun --nproc_per_node 2 llava/train.py ...              several GPUs; --deepspeed, --fsdp, --bf16 as in Trainer
 
-flags -> model, conversations -> Trainer -> output_dir: an adapter or a model, checkpoint-N/ to resume from, settings.json,
-run.json, results.json, and logs/ with log.jsonl, skipped.jsonl and TensorBoard's files. --config FILE.json holds flags.
+flags -> model, conversations -> Trainer -> output_dir: an adapter or a model, checkpoint-N/ to resume from,
+settings.json, run.json, results.json, and logs/ with log.jsonl, skipped.jsonl and TensorBoard's files
 """
 
 import json
@@ -64,7 +64,7 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
     train_set, val_set, skipped = make_samples(
         conversations, skipped, tuning, training.seed, formatter, end_tokens(loaded), quiet=not is_main
     )
-    base_fingerprint = "" if tuning.bits != 16 else fingerprint(loaded.model)
+    base_fingerprint = "" if getattr(loaded.model, "is_quantized", False) else fingerprint(loaded.model)
     set_seed(training.seed)
     model = prepare_for_training(
         loaded.model,
@@ -157,12 +157,12 @@ def build_trainer(
 
 
 def report(trainer: LlavaTrainer, train_set: list[TokenizedConversation], val_set: list[TokenizedConversation]) -> None:
-    parameters = list(trainer.model.parameters())
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in trainer.model.parameters())
+    trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     answers = sum(label != IGNORED for sample in train_set for label in sample.tokens.labels)
     print(
         f"{len(train_set)} conversations for training with {answers} tokens of answers, {len(val_set)} for validation; "
-        f"{trainable / 1e6:.2f} of {sum(map(lambda one: one.numel(), parameters)) / 1e6:.2f} million parameters are trained"
+        f"{trainable / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained"
     )
 
 

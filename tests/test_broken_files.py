@@ -27,10 +27,10 @@ from common.cli.settings import read_settings
 from common.images.io import open_image, path_below
 from common.models.checkpoint_file import load_model_file, read_tensors
 from dataset import load_target
-from llava.conversations import find_conversations
+from common.text.conversations import read_conversations
 from llava.eval_dataset import read_samples
 from llava.request_io import read_requests
-from llava.settings import read_training_settings
+from llava.config import read_training_settings
 from vitp.dataset import image_size
 from vitp.json2jsonl import read_records, to_conversation
 from vitp.meta import index_lines, read_meta
@@ -107,8 +107,8 @@ READERS = {  # name of the file: what is in it, who reads it
     "shard.tar": (shard(), read_all_of_shards),
     "texts.jsonl": (JSONL, read_texts),
     "texts.txt": ("a star\nein Stern\n星\n".encode(), read_texts),
-    "llava.json": (json.dumps([RECORD] * 2).encode(), find_conversations),
-    "llava.jsonl": (JSONL, find_conversations),
+    "llava.json": (json.dumps([RECORD] * 2).encode(), read_conversations),
+    "llava.jsonl": (JSONL, read_conversations),
     "samples.jsonl": (JSONL, read_samples),
     "samples.csv": (TABLE, read_samples),
     "requests.csv": (TABLE, read_requests),
@@ -239,7 +239,7 @@ def test_tables_and_conversations_may_lie_beside_their_images(tmp_path):
         "image,question,answer,style\n" + "".join(f"{one},What?,A star,\n" for one in names)
     )
     for samples, skipped in (
-        find_conversations(data / "data.jsonl"),
+        read_conversations(data / "data.jsonl"),
         read_questions(data / "table.csv", data, "csv", Columns()),
     ):
         assert len(samples) == 3 and "gone.png" in " ".join(skipped.values())

@@ -162,8 +162,8 @@ def test_a_score_is_asked_for_again_and_never_invented(tiny, monkeypatch):
         loaded=tiny, scoring=ScoringConfig(description_tokens=2, analysis_tokens=4, max_attempts=3)
     )
     answers = iter(["I cannot say", "Score: 12", "Score: 6\nAnalysis: so"])
-    real = LlavaAnalyzer._words
-    monkeypatch.setattr(LlavaAnalyzer, "_words", lambda self, ids: next(answers) if len(ids) != 2 else real(self, ids))
+    real = LlavaAnalyzer._decode
+    monkeypatch.setattr(LlavaAnalyzer, "_decode", lambda self, ids: next(answers) if len(ids) != 2 else real(self, ids))
     monkeypatch.setattr(
         ImagePrefixCache, "generate", lambda self, images, rests, most, sampling=None: [[5] * most] * len(rests)
     )
@@ -192,12 +192,11 @@ def test_seeded_sampling_draws_from_the_softmax():
 def test_prompts_follow_the_chat_template(folders, tiny):
     formatter = ChatFormatter(tiny.processor)
     assert formatter.prompt("Why?") == f"{VICUNA_SYSTEM} USER: <image>\nWhy? ASSISTANT:"
-    assert formatter.begin("p", "Yes") == "p Yes"
+    assert formatter.begin_answer("p", "Yes") == "p Yes"
     chatml = ChatFormatter(load_image_text_model(str(folders["internvl"]), device="cpu").processor)
     assert chatml.prompt("Why?") == "<|im_start|>user\n<IMG_CONTEXT>\nWhy?<|im_end|>\n<|im_start|>assistant\n"
-    assert (
-        chatml.begin("p", "Yes") == "pYes" and ChatFormatter(tiny.processor, "Be brief.").prompt("x")[:9] == "Be brief."
-    )
+    assert chatml.begin_answer("p", "Yes") == "pYes"
+    assert ChatFormatter(tiny.processor, "Be brief.").prompt("x").startswith("Be brief.")
 
 
 def test_the_description_is_fed_on_request(tiny):
@@ -303,7 +302,7 @@ def test_a_table_in_and_results_out_with_resume(folders, tmp_path, capsys):
     run(folders, "--input", str(table), "--output", str(out), "--batch_size", "1")
     second = {line["key"]: line for line in map(json.loads, out.read_text().splitlines())}
     assert sorted(second) == list("12345") and [key for key in second if "error" in second[key]] == ["4"]
-    assert "answers are in" in capsys.readouterr().err
+    assert "are already in" in capsys.readouterr().err
     for line in first:
         again = second[line["key"]]
         for name in () if "error" in line else ("description", "response", "tokens", "attempts", "prompt"):

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from llava.config import PROMPTS
-from llava.demo import SIDE, report_demo, share_named, write_demo_data
-from llava.demo_tower import teach_tower
+from llava.demo import SIDE, mean_recall, report_demo, write_demo_data
+from llava.demo_tower import pretrain_tower
 from llava.model import build_llava, build_tokenizer, small_language, small_vision
 
 
@@ -19,8 +19,8 @@ def test_the_tower_learns_which_words_belong_to_a_picture():
     model, _ = build_llava(tokenizer, small_vision(32, 8, 32, 3), small_language(tokenizer, 32, 1))
     language = {name: value.clone() for name, value in model.model.language_model.layers.state_dict().items()}
     pixels, ids = torch.randn(4, 3, 32, 32), [tokenizer(caption)["input_ids"] for caption in captions]
-    first = teach_tower(model, pixels, ids, steps=1, batch=4)
-    last = teach_tower(model, pixels, ids, steps=80, batch=4)
+    first, _ = pretrain_tower(model, pixels, ids, steps=1, batch_size=4)
+    _, last = pretrain_tower(model, pixels, ids, steps=80, batch_size=4)
     assert last < 0.2 * first
     assert all(
         torch.equal(value, language[name]) for name, value in model.model.language_model.layers.state_dict().items()
@@ -82,4 +82,4 @@ def test_the_demo_says_how_well_it_does(world, capsys):
     )
     lines = capsys.readouterr().out.splitlines()
     assert "AUC 1.000" in lines[0] and "AUC 0.500" in lines[1] and "AUC 0.000" in lines[2]
-    assert "name 100%" in lines[3] and share_named(rows, ["nothing"] * len(rows)) == 0
+    assert "name 100%" in lines[3] and mean_recall(rows, ["nothing"] * len(rows)) == 0

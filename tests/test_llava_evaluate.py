@@ -17,7 +17,7 @@ from llava import evaluate
 from llava.eval_dataset import draw_negatives, read_samples
 from llava.metrics import keyword_hits, rank_agreement, recall_at, score_quality
 from llava.model import build_tokenizer
-from llava.report import as_words
+from llava.report import escape
 from llava.sentence_encoder import SentenceEncoder
 from llava.traits import extract_traits, trait_accuracy
 
@@ -88,7 +88,7 @@ def test_accuracy_counts_silence_as_wrong():
     said = [{"eye colour": "blue"}, {}, {"eye colour": "red"}, {"eye colour": "blue"}]
     true = [{"eye colour": "blue"}, {"eye colour": "blue"}, {"eye colour": "blue"}, {}]
     found = trait_accuracy(said, true)["eye colour"]
-    assert found["accuracy"] == pytest.approx(1 / 3) and found["said"] == pytest.approx(2 / 3)
+    assert found["accuracy"] == pytest.approx(1 / 3) and found["predicted"] == pytest.approx(2 / 3)
     assert found["samples"] == 3 and found["most_common"] == 1
 
 
@@ -99,9 +99,10 @@ def test_mismatching_texts_are_other_words_of_other_images(tmp_path):
     samples, _ = read_samples(tmp_path / "s.jsonl")
     drawn = draw_negatives(samples, 2, seed=0)
     owners = {(sample.image, sample.text) for sample in samples}
-    for sample, others in zip(samples, drawn):
-        assert len(set(others)) == 2 and sample.text not in others
-        assert all(any(text == other and image != sample.image for image, text in owners) for other in others)
+    for sample in drawn:
+        assert len(set(sample.negatives)) == 2 and sample.text not in sample.negatives
+        for negative in sample.negatives:
+            assert any(text == negative and image != sample.image for image, text in owners)
     assert drawn == draw_negatives(samples, 2, seed=0)
     with pytest.raises(ValueError, match="--num_negatives"):
         draw_negatives(samples, 9, seed=0)
@@ -169,14 +170,14 @@ def test_the_whole_evaluation_at_two_batch_sizes(samples, sentence_encoder, tmp_
     again = evaluate.main([*given, "--output_dir", str(tmp_path / "b"), "--batch_size", "7"])
     assert found["samples"] == 5 and found["pairs"] == 15 and set(found["groups"]) == {"even", "odd"}
     for name in found:
-        if name not in ("facts", "groups"):
+        if name not in ("setup", "groups"):
             flat = [json.dumps(one[name], sort_keys=True) for one in (found, again)]
             assert flat[0] == flat[1] or found[name] == pytest.approx(again[name], rel=1e-4), name
     assert found["recall_at_5"]["value"] >= 0 and found["traits"]["eye colour"]["samples"] == 5 and "rougeL" in found
     lines = [json.loads(line) for line in (tmp_path / "a" / "per_sample.jsonl").read_text().splitlines()]
     assert len(lines) == 15 and sum(line["matching"] for line in lines) == 5 and "cosine" in lines[0]
     report = (tmp_path / "a" / "report.md").read_text()
-    facts = json.loads((tmp_path / "a" / "summary.json").read_text())["facts"]
+    facts = json.loads((tmp_path / "a" / "summary.json").read_text())["setup"]
     assert (
         facts["weights"] in report
         and "transformers" in report
@@ -193,7 +194,7 @@ def test_the_whole_evaluation_at_two_batch_sizes(samples, sentence_encoder, tmp_
 def test_words_of_data_are_no_markup(text):
     render = pytest.importorskip("markdown_it").MarkdownIt("commonmark").render
     words = html.escape(" ".join(text.split()), quote=True).replace("&#x27;", "'")
-    assert render(as_words(text)).replace("&quot;", '"') == f"<p>{words}</p>\n".replace("&quot;", '"')
+    assert render(escape(text)).replace("&quot;", '"') == f"<p>{words}</p>\n".replace("&quot;", '"')
 
 
 def test_bad_data_is_one_line(samples, tmp_path):

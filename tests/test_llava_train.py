@@ -1,26 +1,25 @@
 """Fine-tuning: what is learnt from, what learns, what a run leaves; adapters, merging, resume, processes."""
 
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import flags, flip_a_bit, start_script, torchrun
+from conftest import flags, flip_a_bit
+from processes import start_script, torchrun
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny.llava import WRITERS, picture, write_conversations, write_llava, write_pictures
+from tiny.llava import WRITERS, picture, write_conversations, write_llava
 
+from common.text.conversations import read_conversations
 from llava import merge_lora, train
 from llava.analyzer import LlavaAnalyzer
-from llava.checkpoint import load_image_text_model, end_tokens
-from llava.config import VICUNA_SYSTEM
-from llava.conversations import find_conversations
-from llava.dataset import Collator, ConversationDataset, check_conversations, split_by_image, tokenize
-from llava.lora import set_trainable
+from llava.checkpoint import end_tokens, load_image_text_model
+from llava.config import VICUNA_SYSTEM, read_training_settings
+from llava.dataset import ConversationCollator, ConversationDataset, check_conversations, split_by_image, tokenize
+from llava.model import prepare_for_training
 from llava.scoring_config import ScoringConfig
-from llava.settings import read_training_settings
 from llava.tokens import ChatFormatter
 
 
@@ -28,10 +27,10 @@ from llava.tokens import ChatFormatter
 def test_labels_are_the_answers_alone(llava_folders, name, tmp_path):
     loaded = load_image_text_model(str(llava_folders[name]), device="cpu")
     formatter, ends = ChatFormatter(loaded.processor), end_tokens(loaded)
-    conversations, _ = find_conversations(write_conversations(tmp_path, 3))
+    conversations, _ = read_conversations(write_conversations(tmp_path, 3))
     samples, skipped = check_conversations(conversations, formatter, ends, 2048, quiet=True)
     assert skipped == {}
-    batch = Collator(loaded.processor)([ConversationDataset(samples)[place] for place in range(3)])
+    batch = ConversationCollator(loaded.processor)([ConversationDataset(samples)[place] for place in range(3)])
     for row, labels, sample in zip(batch["input_ids"], batch["labels"], samples):
         kept = labels[labels >= 0]
         assert torch.equal(kept, row[labels >= 0])
@@ -47,9 +46,9 @@ def test_labels_are_the_answers_alone(llava_folders, name, tmp_path):
 
 def test_labels_give_the_loss_of_a_slow_loop(llava_folders, tmp_path):
     model, processor = load_image_text_model(str(llava_folders["llava"]), device="cpu")
-    conversations, _ = find_conversations(write_conversations(tmp_path, 2))
+    conversations, _ = read_conversations(write_conversations(tmp_path, 2))
     samples, _ = check_conversations(conversations, ChatFormatter(processor), ["</s>"], 2048, quiet=True)
-    batch = Collator(processor)([ConversationDataset(samples)[place] for place in range(2)])
+    batch = ConversationCollator(processor)([ConversationDataset(samples)[place] for place in range(2)])
     with torch.no_grad():
         out = model(**batch)
     losses = []
@@ -65,79 +64,31 @@ def test_an_end_is_put_where_the_template_writes_none(llava_folders, tmp_path):
     """LLaVA 1.5's own template ends an answer with a space; a model taught so would never stop."""
     processor = load_image_text_model(str(llava_folders["llava"]), device="cpu").processor
     processor.chat_template = processor.chat_template.replace("{{ eos_token }}", "{{ ' ' }}")
-    conversation = find_conversations(write_conversations(tmp_path, 1))[0][0]
+    conversation = read_conversations(write_conversations(tmp_path, 1))[0][0]
     sample = tokenize(conversation, ChatFormatter(processor), ["</s>"])
-    assert processor.tokenizer.decode([one for one in sample.labels if one >= 0]) == " a red star 0</s> No</s>"
+    assert processor.tokenizer.decode([one for one in sample.tokens.labels if one >= 0]) == " a red star 0</s> No</s>"
 
 
-def test_turns_that_do_not_fit_are_left_out(llava_folders, tmp_path):
-    loaded = load_image_text_model(str(llava_folders["llava"]), device="cpu")
-    conversations, _ = find_conversations(write_conversations(tmp_path, 2))
-    given = (ChatFormatter(loaded.processor), ["</s>"])
-    whole, _ = check_conversations(conversations, *given, 2048, quiet=True)
-    longest = len(whole[0].ids) + 15
-    fitted, skipped = check_conversations(conversations, *given, longest - 1, quiet=True)
-    assert not skipped and all(len(one.ids) + 15 < longest and len(one.conversation.turns) == 1 for one in fitted)
-    assert all(
-        len(check_conversations([one], *given, longest, quiet=True)[0][0].ids) == longest - 15
-        for one in conversations[:1]
-    )
-    none, skipped = check_conversations(conversations, *given, 30, quiet=True)
-    assert none == [] and "max_length" in next(iter(skipped.values()))
+def test_turns_that_do_not_fit_are_dropped(llava_folders, tmp_path):
+    formatter = ChatFormatter(load_image_text_model(str(llava_folders["llava"]), device="cpu").processor)
+    conversations, _ = read_conversations(write_conversations(tmp_path, 2))
 
+    def check(max_length):
+        samples, skipped = check_conversations(conversations, formatter, ["</s>"], max_length, quiet=True)
+        return samples, [len(sample.tokens.input_ids) + 15 for sample in samples], skipped  # 16 tokens an image
 
-def test_three_forms_of_data(tmp_path):
-    write_pictures(tmp_path, 2)
-    turns = [{"from": "human", "value": "What?\n<image>"}, {"from": "gpt", "value": "This."}]
-    (tmp_path / "llava.json").write_text(
-        json.dumps(
-            [
-                {"id": 1, "image": "0.png", "conversations": turns},
-                {"id": 2, "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]},
-                {"id": 3, "image": "absent.png", "conversations": turns},
-                {"id": 4, "image": "0.png", "conversations": turns[:1]},
-                {"id": 5, "image": ["0.png", "1.png"], "conversations": turns},
-                "nonsense",
-            ]
-        )
-    )
-    found, skipped = find_conversations(tmp_path / "llava.json")
-    assert [len(one.images) for one in found] == [1, 0] and found[0].turns[0] == ("What?", "This.", 1)
-    assert len(skipped) == 4 and "absent.png" in skipped[f"{tmp_path / 'llava.json'} entry 2"]
-    messages = [
-        {"role": "system", "content": "s"},
-        {"role": "user", "content": "What?"},
-        {"role": "assistant", "content": "This."},
-    ]
-    (tmp_path / "chat.jsonl").write_text(json.dumps({"image": "1.png", "messages": messages}) + "\n{broken\n")
-    found, skipped = find_conversations(tmp_path / "chat.jsonl")
-    assert found[0].turns == (("What?", "This.", 1),) and len(skipped) == 1
-    line = {
-        "file_name": "0.png",
-        "character": "Mira",
-        "title": "Tales",
-        "appearance": "Silver hair.",
-        "personality": "",
-    }
-    (tmp_path / "metadata.jsonl").write_text(json.dumps(line) + "\n" + json.dumps({"file_name": "1.png"}) + "\n")
-    found, skipped = find_conversations(tmp_path)
-    assert [turn.answer for turn in found[0].turns] == ["This is Mira from Tales.", "Silver hair."] and len(
-        skipped
-    ) == 1
-    with pytest.raises(FileNotFoundError, match="--data"):
-        find_conversations(tmp_path / "none.json")
-
-
-def test_real_data_can_be_read(real_data):
-    for data in ("instruct/captions_en.jsonl", "persona"):
-        root = real_data / ("captions" if data.startswith("instruct") else "persona")
-        found, skipped = find_conversations(real_data / data, root)
-        assert len(found) > 150 and len(skipped) < 30
+    _, lengths, _ = check(2048)
+    longest = lengths[0]
+    samples, lengths, skipped = check(longest - 1)
+    assert not skipped and max(lengths) < longest and all(len(sample.conversation.turns) == 1 for sample in samples)
+    assert check(longest)[1][0] == longest
+    samples, _, skipped = check(30)
+    assert samples == [] and "max_length" in next(iter(skipped.values()))
 
 
 def test_the_split_keeps_an_image_on_one_side(llava_folders, tmp_path):
     loaded = load_image_text_model(str(llava_folders["llava"]), device="cpu")
-    conversations, _ = find_conversations(write_conversations(tmp_path, 6))
+    conversations, _ = read_conversations(write_conversations(tmp_path, 6))
     samples, _ = check_conversations(conversations * 2, ChatFormatter(loaded.processor), ["</s>"], 2048, quiet=True)
     train_side, val_side = split_by_image(samples, 0.34, seed=1)
     images = [{sample.conversation.images for sample in side} for side in (train_side, val_side)]
@@ -149,7 +100,7 @@ def test_what_learns_and_nothing_else(llava_folders, name):
     def learning(**given):
         model = load_image_text_model(str(llava_folders[name]), device="cpu").model
         chosen = {"rank": 4, "alpha": 8, "dropout": 0.0, "train_vision_tower": False, "freeze_language_model": False}
-        model = set_trainable(model, **{**chosen, **given})
+        model = prepare_for_training(model, **{**chosen, **given})
         return {one for one, parameter in model.named_parameters() if parameter.requires_grad}
 
     lora = learning()
@@ -181,13 +132,13 @@ def test_a_run_an_adapter_and_its_merging(llava_arguments, llava_folders, tmp_pa
     losses = [entry["loss"] for entry in results["train"] if "loss" in entry]
     assert len(losses) == 8 and losses[-1] < 0.9 * losses[0] and np.isfinite(results["eval_loss"])
     run, base = tmp_path / "run", str(llava_folders["llava"])
-    assert "million parameters learn" in capsys.readouterr().out
+    assert "million parameters are trained" in capsys.readouterr().out
     adapted = load_image_text_model(base, str(run), device="cpu")
     projector = "multi_modal_projector.linear_1.weight"
     saved = {one: value for one, value in load_file(run / "adapter_model.safetensors").items() if projector in one}
     before = load_image_text_model(base, device="cpu").model.get_parameter(f"model.{projector}")
     assert len(saved) == 1 and not torch.equal(next(iter(saved.values())), before)
-    events = EventAccumulator(str(run / "runs" / "answers"), size_guidance={"tensors": 0, "images": 0}).Reload()
+    events = EventAccumulator(str(next((run / "logs").iterdir())), size_guidance={"tensors": 0, "images": 0}).Reload()
     assert events.Tags()["images"] and any("validation/0" in tag for tag in events.Tags()["tensors"])
     merged = load_image_text_model(
         str(
@@ -285,7 +236,7 @@ def test_killed_and_resumed_gives_the_same_weights(llava_arguments, tmp_path, or
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
 
-def test_a_bad_step_is_left_out_and_names_its_images(llava_arguments, tmp_path, second_step_is_bad, capsys):
+def test_a_bad_step_is_skipped_and_names_its_images(llava_arguments, tmp_path, second_step_is_bad, capsys):
     history = train.main(llava_arguments)["train"]
     assert max(entry.get("skipped_steps", 0) for entry in history) == 1
     shown = capsys.readouterr().err
@@ -307,10 +258,10 @@ def test_mistakes_are_one_line(llava_arguments, tmp_path):
         "did you mean --learning_rate": ["--learning_rat", "1"],
         "--data": ["--data", ""],
         "no such file": ["--data", "x.json"],
-        "holds no whole checkpoint": ["--resume_from_checkpoint", "true"],
+        "no valid checkpoint": ["--resume_from_checkpoint", "true"],
         "bitsandbytes": ["--bits", "4"],
         "val_split": ["--val_split", "1.5"],
-        "no such folder": ["--resume_from_checkpoint", "nowhere"],
+        "nowhere": ["--resume_from_checkpoint", "nowhere"],
     }
     for words, given in wrong.items():
         with pytest.raises((ValueError, OSError), match=words) as caught:

@@ -50,6 +50,7 @@ class Run:
                 self._move_older_run(facts)
             self.name = self._free_name(Path(log_dir))
             write_json(facts, {"name": self.name, **provenance()})
+        self.settings = settings
         write_json(self.folder / "settings.json", settings)
         self.log_folder = Path(log_dir) / self.name
         self.log_folder.mkdir(parents=True, exist_ok=True)
