@@ -41,8 +41,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from conftest import flip_a_bit, kill_after_a_step, start_script
+from conftest import flip_a_bit
 from fault_runs import SYSTEMS, TinyRun
+from processes import kill_after_a_step, start_script
 
 from common.training.resume_state import CHECKSUMS, validate_state
 
@@ -50,7 +51,7 @@ SPAN, PATIENCE = 0.15, 20  # seconds between two looks at a run, at most; until 
 PHASES = {  # the first whose function is on the stack
     "a save": r"common/loop\.py\", line \d+ in save$|in _save_checkpoint$|in save_(model|encoder|clip|gated)$",
     "validation": r"in (validate|evaluate)$",
-    "logs and curves": r"in (log|save_and_show)$",
+    "logs and curves": r"in (log|save_and_plot|plot_curves)$",
     "a step": r"in (_train_epoch|_inner_training_loop)$",
 }
 WANTED = ("a step", "a save", "validation")

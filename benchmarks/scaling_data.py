@@ -60,7 +60,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
     "llava": (
         "llava.train",
         {
-            "reading": ["llava.train:find_conversations", "llava.train:make_samples"],
+            "reading": ["llava.train:read_conversations", "llava.train:make_samples"],
             "epoch": ["llava.trainer:LlavaTrainer.train"],
             "evaluating": ["llava.trainer:LlavaTrainer.evaluate"],
         },
@@ -69,134 +69,44 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
 
 
 def prepare(system: str, amount: int, folder: Path) -> list[str]:
-    """Draw the samples -> flags of train.py."""
+    """Draw the samples -> flags of train.py. No path may hold a space: a line of flags is split at them."""
     from common.samples.layouts import create_sample_dataset
 
-    data, out, places = folder / "data", folder / "out", {}
-    if system in ("vitp", "llava"):
-        places = write_models(folder)
+    data, out = folder / "data", folder / "out"
+    layouts = {"style": "styles", "clip": "captions", "blip2": "vqa"}
+    if system in layouts:
+        create_sample_dataset(data, amount, layout=layouts[system])
+    else:
+        models = write_models(folder)
         create_sample_dataset(data, amount, 0, "conversations", 64)
-        trainer = [
-            "--output_dir",
-            out,
-            "--use_cpu",
-            "true",
-            "--num_train_epochs",
-            1,
-            "--save_strategy",
-            "no",
-            "--per_device_train_batch_size",
-            4,
-            "--per_device_eval_batch_size",
-            4,
-            "--disable_tqdm",
-            "true",
-            "--report_to",
-            "none",
-        ]
-    ours = ["--checkpoint_dir", out / "checkpoints", "--log_dir", out / "logs", "--cache_dir", out / "cache"]
+    ours = (
+        f"--checkpoint_dir {out}/checkpoints --log_dir {out}/logs --cache_dir {out}/cache --val_split 0.2 --device cpu"
+    )
+    trainer = f"""--output_dir {out} --use_cpu true --num_train_epochs 1 --save_strategy no --disable_tqdm true
+        --per_device_train_batch_size 4 --per_device_eval_batch_size 4 --report_to none"""
     if system == "style":
-        create_sample_dataset(data, amount)
-        flags = [
-            "--data_dir",
-            data,
-            "--model_name",
-            "efficientnet_lite0",
-            "--pretrained",
-            "false",
-            "--image_size",
-            64,
-            "--epochs",
-            1,
-            "--batch_size",
-            16,
-            "--val_split",
-            0.2,
-            "--device",
-            "cpu",
-            *ours,
-        ]
+        flags = f"""--data_dir {data} --model_name efficientnet_lite0 --pretrained false --image_size 64 --epochs 1
+            --batch_size 16 {ours}"""
     elif system == "clip":
-        create_sample_dataset(data, amount, layout="captions")
-        flags = [
-            "--data_dir",
-            data,
-            "--model_name",
-            "small",
-            "--num_epochs",
-            1,
-            "--batch_size",
-            12,
-            "--val_split",
-            0.2,
-            "--device",
-            "cpu",
-            "--results_dir",
-            out / "results",
-            *ours,
-        ]
+        flags = (
+            f"--data_dir {data} --model_name small --num_epochs 1 --batch_size 12 --results_dir {out}/results {ours}"
+        )
     elif system == "blip2":
-        create_sample_dataset(data, amount, layout="vqa")
-        flags = [
-            "--demo",
-            "--data.root",
-            data,
-            "--training.epochs",
-            1,
-            "--training.batch_size",
-            16,
-            "--training.warm_start_steps",
-            0,
-            "--training.eval_samples",
-            0,
-            "--training.device",
-            "cpu",
-            "--training.checkpoint_dir",
-            out / "checkpoints",
-            "--training.log_dir",
-            out / "logs",
-            "--data.cache_dir",
-            out / "cache",
-        ]
+        flags = f"""--demo --data.root {data} --training.epochs 1 --training.batch_size 16 --training.warm_start_steps 0
+            --training.eval_samples 0 --training.device cpu --training.checkpoint_dir {out}/checkpoints
+            --training.log_dir {out}/logs --data.cache_dir {out}/cache"""
     elif system == "vitp":
-        flags = [
-            "--vision_config",
-            places["VISION64"],
-            "--llm",
-            places["LLM"],
-            "--meta_path",
-            data / "meta.json",
-            "--eval_meta_path",
-            data / "meta.json",
-            "--max_dynamic_patch",
-            1,
-            "--max_seq_length",
-            512,
-            "--tokenizer",
-            _tokenizer(folder, data),
-            "--dataloader_num_workers",
-            0,
-            *trainer,
-        ]
+        flags = f"""--vision_config {models["VISION64"]} --llm {models["LLM"]} --meta_path {data}/meta.json
+            --eval_meta_path {data}/meta.json --max_dynamic_patch 1 --max_seq_length 512
+            --tokenizer {_tokenizer(folder, data)} --dataloader_num_workers 0 {trainer}"""
     else:
         from transformers import AutoConfig, AutoModelForImageTextToText
 
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(places["LLAVA64"]))
-        model.save_pretrained(places["LLAVA64"])
-        flags = [
-            "--model_id",
-            places["LLAVA64"],
-            "--data",
-            data / "conversations.jsonl",
-            "--image_dir",
-            data / "images",
-            "--lora_rank",
-            8,
-            "--val_split",
-            0.2,
-            *trainer,
-        ]
-    return [str(word) for word in flags]
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(models["LLAVA64"]))
+        model.save_pretrained(models["LLAVA64"])
+        flags = f"""--model_id {models["LLAVA64"]} --data {data}/conversations.jsonl --image_dir {data}/images
+            --lora_rank 8 --val_split 0.2 {trainer}"""
+    return flags.split()
 
 
 def _tokenizer(folder: Path, data: Path) -> Path:
@@ -273,17 +183,9 @@ def world() -> None:
     print("| processes | pairs/s of all | s a step |\n|---|---|---|")
     for size in (1, 2, 4):
         with tempfile.TemporaryDirectory() as folder:
-            flags = [*prepare("clip", 240, Path(folder)), "--num_epochs", "2", "--batch_size", "48", "--log_steps", "1"]
-            command = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                "--nproc_per_node",
-                str(size),
-                str(ROOT / "clip" / "train.py"),
-                *flags,
-            ]
+            flags = [*prepare("clip", 240, Path(folder)), *"--num_epochs 2 --batch_size 48 --log_steps 1".split()]
+            launcher = f"-m torch.distributed.run --standalone --nproc_per_node {size}".split()
+            command = [sys.executable, *launcher, str(ROOT / "clip" / "train.py"), *flags]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(done.stderr[-2000:])

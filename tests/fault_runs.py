@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conftest import TINY_RUN, draw_styles, flags, steps_in
+from conftest import TINY_RUN, draw_styles, flags
+from processes import steps_in
 
 from common.samples.layouts import create_sample_dataset
 

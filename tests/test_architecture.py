@@ -11,9 +11,8 @@ from conftest import ROOT
 SYSTEMS = ("clip", "llava", "blip2_gated", "vitp")
 ROOT_MODULES = {path.stem for path in ROOT.glob("*.py")}
 OURS = ROOT_MODULES | {"common", "retrieval", "tools", "webpage", *SYSTEMS}
-FILES = [
-    path for path in ROOT.rglob("*.py") if not {".venv", "tests", "benchmarks"} & set(path.relative_to(ROOT).parts)
-]
+EVERY_FILE = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in (".venv", ".git")]
+FILES = [path for path in EVERY_FILE if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks")]
 
 
 def imported(path):
@@ -45,7 +44,11 @@ def allowed(path):
     return ROOT_MODULES - {"app"} | {"common"}
 
 
-OPENS_WEIGHTS = {"clip.checkpoint", "vitp.vision_encoder"}  # what retrieval may import of a system's folder
+OPENS_WEIGHTS = {
+    "clip.checkpoint",
+    "clip.image_encoder",
+    "vitp.vision_encoder",
+}  # what retrieval may import of a system's folder
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -92,7 +95,7 @@ def test_no_module_hides_a_library():
 
 def test_no_function_is_longer_than_a_page():
     long = []
-    for path in FILES:
+    for path in EVERY_FILE:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 90:
                 long.append(f"{path.relative_to(ROOT)}: {node.name}")

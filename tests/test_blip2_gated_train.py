@@ -6,8 +6,9 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, flags, start_script, steps_in, torchrun
+from conftest import ROOT, flags
 from PIL import Image
+from processes import start_script, steps_in, torchrun
 from safetensors.torch import load_file
 
 from blip2_gated import config, train
@@ -124,7 +125,7 @@ def test_a_bad_step_is_left_out_and_names_its_files(blip2_arguments, second_step
     results = train.main([*blip2_arguments, "--training.epochs", "1", "--training.eval_samples", "0"])
     assert results["skipped_steps"] == 1
     shown = capsys.readouterr().err
-    assert "left out: step 2, the loss is not finite; its files: images/" in shown and "(row " in shown
+    assert "skipped: step 2, the loss is not finite; its files: images/" in shown and "(row " in shown
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import open_clip
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import on_devices
 from open_clip.loss import SigLipLoss
+from processes import on_devices
 from torch.nn.parallel import DistributedDataParallel
 
 from clip.losses import clip_loss, positive_pairs, siglip_loss

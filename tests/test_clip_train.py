@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import interrupt_after, kill_and_resume, steps_in, torchrun
+from conftest import interrupt_after
 from PIL import Image
+from processes import kill_and_resume, steps_in, torchrun
 from safetensors.torch import load_file
 
 from clip import config, train
@@ -89,7 +90,7 @@ def test_stopping_and_resuming_between_epochs_changes_nothing(clip_arguments, tm
     arguments = [*clip_arguments, "--num_epochs", "3", "--ema_decay", "0.9"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_and_show", interrupt_after(train.save_and_show, epoch=1))
+        interrupt_after(patch, epoch=1)
         with pytest.raises(KeyboardInterrupt):
             train.main(arguments)
     assert train.main([*arguments, "--resume"])["epochs"] == 3
@@ -109,7 +110,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(clip_arguments, tmp_path)
 def test_a_bad_step_is_left_out_and_names_its_files(clip_arguments, second_step_is_bad, capsys):
     assert train.main([*clip_arguments, "--num_epochs", "1"])["skipped_steps"] == 1
     shown = capsys.readouterr().err
-    assert "left out: step 2, the loss is not finite; its files: " in shown and "/data/images/" in shown
+    assert "skipped: step 2, the loss is not finite; its files: " in shown and "/data/images/" in shown
 
 
 @pytest.mark.slow
@@ -159,7 +160,7 @@ def test_too_many_bad_samples_stop_a_run_and_few_do_not(clip_arguments, tmp_path
         train.main([*clip_arguments, "--max_skipped", "0.01"])
     train.main([*clip_arguments, "--num_epochs", "1"])
     skipped = next((tmp_path / "logs").glob("*/skipped.jsonl")).read_text()
-    assert "not an image that Pillow can read" in skipped and "left out" in capsys.readouterr().err
+    assert "not an image that Pillow can read" in skipped and "skipped: " in capsys.readouterr().err
 
 
 def test_patience_ends_a_run(clip_arguments, monkeypatch, capsys):

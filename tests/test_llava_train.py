@@ -240,7 +240,7 @@ def test_a_bad_step_is_skipped_and_names_its_images(llava_arguments, tmp_path, s
     history = train.main(llava_arguments)["train"]
     assert max(entry.get("skipped_steps", 0) for entry in history) == 1
     shown = capsys.readouterr().err
-    assert "left out: step 2, the loss is not finite; its files: " in shown and ".png" in shown
+    assert "skipped: step 2, the loss is not finite; its files: " in shown and ".png" in shown
     flip_a_bit(tmp_path / "run" / "checkpoint-4" / "optimizer.pt")
     train.main([*llava_arguments, "--resume_from_checkpoint", "true"])
     assert "checkpoint-4: optimizer.pt is not as it was written" in capsys.readouterr().err

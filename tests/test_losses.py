@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import on_devices
+from processes import on_devices
 from torch.nn.parallel import DistributedDataParallel
 
 from losses import mask_loss, sequence_losses, style_contrast, vector_losses

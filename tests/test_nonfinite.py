@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import ROOT, Normalised, torchrun
+from conftest import ROOT, Normalised
+from processes import torchrun
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -95,11 +96,11 @@ def test_weights_are_those_of_a_run_without_the_step(tmp_path, accumulation, inf
     trainer, logged = make(tmp_path, [7], accumulation, model=Learner(infinite_gradient))
     epochs = list(trainer.epochs())
     model, average, steps, taken = by_hand([7], accumulation)
-    assert steps - taken == trainer.progress.left_out == 2 and trainer.progress.step == steps
+    assert steps - taken == trainer.progress.skipped_steps == 2 and trainer.progress.step == steps
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(trainer.plain_model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(trainer.unwrapped_model.state_dict()[name], value, rtol=1e-5, atol=1e-6)
         if value.is_floating_point():
-            torch.testing.assert_close(trainer.best_model.state_dict()[name], average[name], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(trainer.eval_model.state_dict()[name], average[name], rtol=1e-4, atol=1e-5)
     states = trainer.optimizer.state_dict()["state"].values()
     assert all(state["step"] == taken and state["exp_avg"].isfinite().all() for state in states)
     assert all(math.isfinite(value) for _, means in epochs for value in means.values())
@@ -111,7 +112,7 @@ def test_weights_are_those_of_a_run_without_the_step(tmp_path, accumulation, inf
     assert all("row_7.png" in line["files"] and len(line["files"]) == 4 * accumulation for line in lines)
     what = "the gradient" if infinite_gradient else "the loss"
     shown = capsys.readouterr().err
-    assert f"left out: step {bad[0]}, {what} is not finite; its files: row_" in shown
+    assert f"skipped: step {bad[0]}, {what} is not finite; its files: row_" in shown
 
 
 def test_means_are_over_the_steps_that_were_taken(tmp_path):
@@ -130,7 +131,7 @@ def test_too_many_in_a_row_end_the_run_with_names(tmp_path):
     assert "\n" not in words and "LEARNING_RATE" in words
     assert not (tmp_path / "last").exists()  # nothing is written after a bad step
     first = Learner().state_dict()
-    assert all(torch.equal(first[name], value) for name, value in trainer.plain_model.state_dict().items())
+    assert all(torch.equal(first[name], value) for name, value in trainer.unwrapped_model.state_dict().items())
 
 
 def test_a_good_step_in_between_starts_the_count_again(tmp_path):
@@ -138,7 +139,7 @@ def test_a_good_step_in_between_starts_the_count_again(tmp_path):
     order = [[key.index for key in batch] for batch in batches]
     trainer, _ = make(tmp_path, order[0] + order[2] + order[4], limit=2, epochs=1)
     list(trainer.epochs())
-    assert trainer.progress.left_out == 3
+    assert trainer.progress.skipped_steps == 3
 
 
 def test_an_epoch_without_a_good_step_ends_the_run(tmp_path):
@@ -159,9 +160,9 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
     resumed.resume()
     assert 6 < resumed.progress.step <= 12
     list(resumed.epochs())
-    assert resumed.progress.left_out == whole.progress.left_out == 2
-    for name, value in whole.plain_model.state_dict().items():
-        assert torch.equal(resumed.plain_model.state_dict()[name], value), name
+    assert resumed.progress.skipped_steps == whole.progress.skipped_steps == 2
+    for name, value in whole.unwrapped_model.state_dict().items():
+        assert torch.equal(resumed.unwrapped_model.state_dict()[name], value), name
 
 
 @pytest.mark.slow
@@ -177,15 +178,15 @@ def test_two_processes_decide_alike(tmp_path):
         f"folder = pathlib.Path('{tmp_path}')\n"
         "trainer, _ = here.make(folder, [7], ema=0, model=here.Straight())\n"
         "list(trainer.epochs())\n"
-        "found = {'weights': trainer.plain_model.state_dict(), 'left_out': trainer.progress.left_out}\n"
+        "found = {'weights': trainer.unwrapped_model.state_dict(), 'skipped': trainer.progress.skipped_steps}\n"
         "torch.save(found, folder / f'rank_{trainer.accelerator.process_index}.pt')\n"
         "trainer.accelerator.end_training()\n"
     )
     torchrun(str(script), [])
     for rank in (0, 1):
         found = torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True)
-        assert found["left_out"] == alone.progress.left_out == 2
-        for name, value in alone.plain_model.state_dict().items():
+        assert found["skipped"] == alone.progress.skipped_steps == 2
+        for name, value in alone.unwrapped_model.state_dict().items():
             torch.testing.assert_close(found["weights"][name], value, rtol=1e-5, atol=1e-6)
     logs = [(folder / "logs" / "skipped_steps.jsonl").read_text() for folder in (tmp_path, tmp_path / "one")]
     assert set(logs[0].splitlines()) == set(logs[1].splitlines())

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SINGLE_THREAD
+from conftest import ROOT
+from processes import SINGLE_THREAD
 from test_architecture import FILES
 
 SCRIPTS = [

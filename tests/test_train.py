@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import draw_styles, flags, flip_a_bit, interrupt_after, kill_and_resume, start_script, steps_in, torchrun
+from conftest import draw_styles, flags, flip_a_bit, interrupt_after
 from PIL import Image
+from processes import kill_and_resume, start_script, steps_in, torchrun
 
 import config
 import model
@@ -134,7 +135,7 @@ def test_stopping_and_resuming_between_epochs_changes_nothing(run_arguments, tmp
     arguments = [*run_arguments, *DROPOUT, "--epochs", "3"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_and_show", interrupt_after(train.save_and_show, epoch=1))
+        interrupt_after(patch, epoch=1)
         with pytest.raises(KeyboardInterrupt):
             train.main(arguments)
     results = train.main([*arguments, "--resume"])
@@ -216,7 +217,7 @@ def test_a_resumed_run_is_frozen_no_longer_than_asked(run_arguments, tmp_path):
     arguments = [*run_arguments, "--freeze_epochs", "1", "--epochs", "3"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "save_and_show", interrupt_after(train.save_and_show, epoch=0))
+        interrupt_after(patch, epoch=0)
         with pytest.raises(KeyboardInterrupt):
             train.main(arguments)
     train.main([*arguments, "--resume"])
@@ -260,15 +261,15 @@ def test_a_bad_step_is_left_out_and_names_its_files(run_arguments, tmp_path, sec
     results = train.main([*run_arguments, "--epochs", "1"])
     assert results["skipped_steps"] == 1
     shown = capsys.readouterr()
-    assert "left out: step 2, the loss is not finite; its files: " in shown.err and "_img.png" in shown.err
-    assert f"left out   1 of {results['steps']} steps" in shown.out
+    assert "skipped: step 2, the loss is not finite; its files: " in shown.err and "_img.png" in shown.err
+    assert f"skipped    1 of {results['steps']} steps" in shown.out
 
 
 def test_a_broken_state_gives_way_to_the_one_before(run_arguments, tmp_path, monkeypatch, capsys):
     arguments = [*run_arguments, *DROPOUT, "--epochs", "3"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_and_show", interrupt_after(train.save_and_show, epoch=1))
+        interrupt_after(patch, epoch=1)
         with pytest.raises(KeyboardInterrupt):
             train.main(arguments)
     flip_a_bit(tmp_path / "checkpoints" / "last" / "optimizer.bin")

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, torchrun
+from conftest import ROOT
+from processes import torchrun
 from tiny.vitp import tiny_batch, tiny_model, vitp_flags, weights
 
 from common.training.hf_arguments import TrainerParser

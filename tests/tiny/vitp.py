@@ -99,22 +99,11 @@ def internvl_folder(folder, internlm2=False, tied=False, seed=0) -> dict:
         "mlp1.3.bias": random(width),
     }
     for layer in range(3):
-        shapes = {
-            "attn.qkv.weight": (3 * hidden, hidden),
-            "attn.qkv.bias": (3 * hidden,),
-            "ls1": (hidden,),
-            "ls2": (hidden,),
-            "attn.proj.weight": (hidden, hidden),
-            "attn.proj.bias": (hidden,),
-            "mlp.fc1.weight": (mlp, hidden),
-            "mlp.fc1.bias": (mlp,),
-            "mlp.fc2.weight": (hidden, mlp),
-            "mlp.fc2.bias": (hidden,),
-            "norm1.weight": (hidden,),
-            "norm1.bias": (hidden,),
-            "norm2.weight": (hidden,),
-            "norm2.bias": (hidden,),
-        }
+        matrices = {"attn.qkv": (3 * hidden, hidden), "attn.proj": (hidden, hidden)}
+        matrices |= {"mlp.fc1": (mlp, hidden), "mlp.fc2": (hidden, mlp)}
+        shapes = {f"{name}.weight": shape for name, shape in matrices.items()}
+        shapes |= {f"{name}.bias": shape[:1] for name, shape in matrices.items()}
+        shapes |= dict.fromkeys(("ls1", "ls2", "norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"), (hidden,))
         for name, shape in shapes.items():
             weights[f"vision_model.encoder.layers.{layer}.{name}"] = random(*shape)
     said = {
