@@ -70,6 +70,10 @@ test-all: setup-dev
 lint: setup-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	git ls-files -z | xargs -0 .venv/bin/codespell
+
+types: setup-dev
+	.venv/bin/mypy
 
 bench: setup
 	$(PYTHON_ENV) benchmarks/style_speed.py
