@@ -85,3 +85,18 @@ def test_fields_of_a_dataclass_are_flags(capsys):
     with pytest.raises(SystemExit):
         search(["--help"])
     assert "share of the distance" in capsys.readouterr().out
+
+
+@tool
+def evaluate(*settings: str, batch_size: PositiveInt = 8):
+    return settings, batch_size
+
+
+@tool
+def ask(image: str = "", questions: list[str] = (), *, export: Path | None = None):
+    return image, list(questions), export
+
+
+def test_other_words_go_to_settings_and_a_list_may_be_empty():
+    assert evaluate(["--data.root", "here", "--batch_size", "4"]) == (("--data.root", "here"), 4)
+    assert ask(["--export", "a"]) == ("", [], Path("a")) and ask(["a.png", "what?", "why?"])[1] == ["what?", "why?"]

@@ -2,6 +2,7 @@
 
 @tool                                       python compare.py a.png b.png --weights W [--top_k 5] [--json]
 def main(
+    *settings: str,                         (in place of positional ones) the words that belong to no flag here
     image: Path,                            positional
     other: Path,
     *,
@@ -58,10 +59,13 @@ def tool(function: Callable[..., Result]) -> Callable[[list[str]], Result]:
 
     @functools.wraps(function)
     def main(argv: list[str]) -> Result:
-        values = vars(make_parser(function).parse_args(argv))
+        parser, parameters = make_parser(function), inspect.signature(function).parameters.values()
+        takes_rest = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+        options, rest = parser.parse_known_args(argv) if takes_rest else (parser.parse_args(argv), [])
+        values = vars(options)
         for name, group in _dataclasses(function).items():
             values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
-        return function(**values)
+        return function(*rest, **values)
 
     return main
 
@@ -76,7 +80,7 @@ def make_parser(function: Callable[..., Any]) -> ToolParser:
     for definition in (function, *groups.values()):
         comments, hints = _comments(definition), typing.get_type_hints(definition)
         for name, parameter in inspect.signature(definition).parameters.items():
-            if name in groups:
+            if name in groups or parameter.kind is parameter.VAR_POSITIONAL:
                 continue
             text = (comments.get(name) or SHARED_HELP.get(name, "")).replace("%", "%%")
             if definition is function and parameter.kind is not parameter.KEYWORD_ONLY:
@@ -108,7 +112,7 @@ def _rule(hint: Any, parameter: inspect.Parameter, flag: str) -> dict[str, Any]:
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     if typing.get_origin(hint) is list:
         (hint,) = typing.get_args(hint)
-        rule["nargs"] = "+"
+        rule["nargs"] = "*" if "nargs" in rule else "+"  # a positional list with a default may be empty
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         return rule | {"choices": choices, "type": type(choices[0])}
