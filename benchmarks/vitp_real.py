@@ -26,7 +26,7 @@ import torch
 from transformers import InternVLVisionConfig
 
 from common.images.io import open_image
-from common.metrics.text import text_scores
+from common.metrics.text import text_metrics
 from common.text.conversations import parse_conversation
 from common.text.files import write_json
 from retrieval.compare_encoders import retrieve
@@ -237,8 +237,8 @@ def answers(args: argparse.Namespace, folder: Path) -> dict:
     others = truth[SHIFT:] + truth[:SHIFT]
     return {
         "questions": len(rows),
-        "rougeL": text_scores(said, [[one] for one in truth])["rougeL"],
-        "rougeL_of_others": text_scores(said, [[one] for one in others])["rougeL"],
+        "rougeL": text_metrics(said, [[one] for one in truth])["rougeL"],
+        "rougeL_of_others": text_metrics(said, [[one] for one in others])["rougeL"],
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from blip2_gated.dataset import Sample
 from blip2_gated.style_vocabulary import StyleVocabulary
-from common.metrics.text import text_scores
+from common.metrics.text import text_metrics
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(WORDS)}}
@@ -92,7 +92,7 @@ def _scores(
         "questions": len(answered),
         "exact_match": percent([one.prediction.strip().lower() == one.answer.strip().lower() for one in answered]),
         "vqa_accuracy": percent([vqa_accuracy(one.prediction, [one.answer]) for one in answered]),
-        **text_scores([one.prediction for one in answered], [[one.answer] for one in answered]),
+        **text_metrics([one.prediction for one in answered], [[one.answer] for one in answered]),
     }
     if all(len(one.answer.split()) < 4 for one in answered):  # BLEU counts runs of four words: 0, whatever is said
         del scores["bleu"]

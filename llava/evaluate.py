@@ -22,7 +22,7 @@ import numpy as np
 from common.cli.errors import run_script
 from common.cli.settings import read_settings
 from common.metrics.bootstrap import bootstrap_interval
-from common.metrics.text import text_scores
+from common.metrics.text import text_metrics
 from common.training.skip_log import report_skipped
 from llava import config
 from llava.analysis import Analyzer
@@ -118,7 +118,7 @@ def measure(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
             interval = bootstrap_interval(values, top=None if name == "cosine" else 1.0, seed=seed)
             metrics[name] = {"value": float(np.mean(values)), "interval": interval}
     if referenced := [row for row in described if row["references"]]:
-        metrics |= text_scores([row["description"] for row in referenced], [row["references"] for row in referenced])
+        metrics |= text_metrics([row["description"] for row in referenced], [row["references"] for row in referenced])
     for name in SCORES:
         columns = ([row[key] for row in rows] for key in (name, "matching", "image"))
         metrics[f"{name}_quality"] = score_quality(*columns, seed=seed)

@@ -1,4 +1,4 @@
-"""How sure is a mean over queries? Resampling says, without asking how the values are spread.
+"""Bootstrap confidence intervals of means over queries.
 
 values (Q,), the cluster of each (Q,) -> means of resampled clusters -> 95 % interval
 """
@@ -15,7 +15,7 @@ def bootstrap_interval(
     samples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % interval of the mean of one value per query; see bootstrap_means for `clusters`, interval_of for `top`."""
+    """95 % interval of the mean of one value per query; `clusters` as in bootstrap_means, `top` as in interval_of."""
     count = len(values) if clusters is None else len(np.unique(clusters))
     return interval_of(bootstrap_means([(values, clusters)], samples, seed)[:, 0], count, top)
 
@@ -23,8 +23,8 @@ def bootstrap_interval(
 def interval_of(means: np.ndarray, count: int, top: float | None = None) -> tuple[float, float]:
     """Resampled means of `count` clusters -> the 95 % percentile interval.
 
-    top: the best value of a score whose worst is 0. Where every cluster came out at one of the two, all resampled means
-    are equal; the interval is then that of Clopper and Pearson (1934), for no exception in `count` is not never.
+    top: the best value of a score whose worst is 0. If every cluster has one of the two, all resampled means are equal;
+    the interval is then that of Clopper and Pearson (1934), because no exception among `count` does not mean never.
     """
     low, high = np.percentile(means, [2.5, 97.5]).tolist()
     if top is not None:
@@ -36,17 +36,17 @@ def interval_of(means: np.ndarray, count: int, top: float | None = None) -> tupl
 def bootstrap_means(
     columns: Sequence[tuple[Sequence[float], Sequence[int] | None]], samples: int = 1000, seed: int = 0
 ) -> np.ndarray:
-    """Means over resampled clusters -> (samples, columns); sums over columns are of the same draws.
+    """Means over resampled clusters -> (samples, columns); all columns share the draws, so they can be added.
 
-    A column is (values (Q,), clusters (Q,)): values of one cluster, as the texts of one image, are drawn together,
-    for they are not independent (Efron and Tibshirani 1993, chapter 8). None: every value is a cluster of its own.
+    A column is (values (Q,), clusters (Q,)): values of one cluster, such as the texts of one image, are drawn together,
+    since they are not independent (Efron and Tibshirani 1993, chapter 8). None: every value is its own cluster.
     """
     pairs = [(np.asarray(v, float), np.arange(len(v)) if c is None else np.asarray(c)) for v, c in columns]
     count = max(int(clusters.max()) + 1 for _, clusters in pairs)
     sums = np.stack([np.bincount(clusters, values, minlength=count) for values, clusters in pairs], 1)
     sizes = np.stack([np.bincount(clusters, minlength=count) for _, clusters in pairs], 1)
     random, means = np.random.default_rng(seed), []
-    block = max(1, 2**22 // count)  # draws held at once
+    block = max(1, 2**22 // count)  # draws in memory
     for start in range(0, samples, block):
         rows = min(block, samples - start)
         drawn = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]

@@ -1,4 +1,4 @@
-"""How well do vectors tell classes apart: one number per question, each checked against a slow loop in the tests.
+"""Retrieval metrics of embeddings with class labels.
 
 vectors (N, D), labels (N,) -> pair ROC-AUC, precision@1, MAP@R, overall and per class
 """
@@ -8,7 +8,7 @@ import torch
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.metrics import roc_auc_score
 
-MAX_PAIRS = 4_000_000  # pairs that the AUC looks at; more are sampled with a fixed seed
+MAX_PAIRS = 4_000_000  # pairs for the AUC; of more a sample with a fixed seed
 
 
 def retrieval_metrics(vectors: torch.Tensor, labels: torch.Tensor, per_class: bool = False) -> dict:
@@ -16,14 +16,14 @@ def retrieval_metrics(vectors: torch.Tensor, labels: torch.Tensor, per_class: bo
 
     auc: probability that a same-class pair is more similar than an other-class pair, ties counting half.
     precision_at_1, map_at_r: of Musgrave et al. 2020 (arXiv 2003.08505), by pytorch-metric-learning; a vector whose
-    class has no other member is not asked. Returns {} where no class has two members or only one class is there.
+    class has no other member is no query. Returns {} if no class has two members, or there is only one class.
     """
     labels = torch.as_tensor(labels)
     classes, members = labels.unique(return_counts=True)
     if len(classes) < 2 or members.max() < 2:
         return {}
-    # Neighbours at equal distance come in index order, which is class order on disk: without this shuffle a model
-    # that maps everything to one point would look perfect.
+    # Neighbours at equal distance come in index order, which is the order of classes on disk: without this shuffle a
+    # model that maps everything to one point would look perfect.
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     unit = torch.nn.functional.normalize(vectors.float().cpu(), dim=1)[order]
     shuffled = labels.cpu()[order]
@@ -31,13 +31,14 @@ def retrieval_metrics(vectors: torch.Tensor, labels: torch.Tensor, per_class: bo
     calculator = AccuracyCalculator(
         include=tuple(names), k="max_bin_count", return_per_class=per_class, device=torch.device("cpu")
     )
-    found = calculator.get_accuracy(unit, shuffled)
-    metrics = {"auc": pair_auc(unit, shuffled), **{ours: found[theirs] for theirs, ours in names.items()}}
+    accuracy = calculator.get_accuracy(unit, shuffled)
+    values = {ours: np.atleast_1d(accuracy[theirs]) for theirs, ours in names.items()}
+    metrics = {"auc": pair_auc(unit, shuffled), **{name: float(value.mean()) for name, value in values.items()}}
     if per_class:
-        asked = [int(label) for label, count in zip(classes, members) if count > 1]
-        tables = {name: dict(zip(asked, values)) for name, values in metrics.items() if name != "auc"}
-        metrics = {name: float(np.mean(metrics[name])) if name != "auc" else metrics[name] for name in metrics}
-        metrics["per_class"] = {label: {name: float(table[label]) for name, table in tables.items()} for label in asked}
+        labels = classes[members > 1].tolist()
+        metrics["per_class"] = {
+            label: {name: float(value[row]) for name, value in values.items()} for row, label in enumerate(labels)
+        }
     return metrics
 
 
@@ -48,7 +49,7 @@ def pair_auc(unit: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def pair_similarities(unit: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (N, D) -> (same class?, cosine) of each pair i < j, or of MAX_PAIRS pairs when there are more."""
+    """Unit vectors (N, D) -> (same class?, cosine) of each pair i < j, or of MAX_PAIRS pairs if there are more."""
     count = len(labels)
     if count * (count - 1) // 2 <= MAX_PAIRS:
         first, second = torch.triu_indices(count, count, offset=1)
@@ -64,7 +65,7 @@ def csls(similarity: torch.Tensor, first_bank: torch.Tensor, second_bank: torch.
     """Cross-domain similarity local scaling (Conneau et al. 2018, equation 3): 2 cos(a, b) - r(a) - r(b).
 
     first_bank, second_bank (..., M): cosines of a and of b with a bank of M vectors; r is the mean of the k highest.
-    A vector that is close to everything gets less; the result lies in [-4, 4].
+    Lowers the similarity of vectors that are close to everything; the result lies in [-4, 4].
     """
     k = min(k, first_bank.shape[-1])
     return 2 * similarity - first_bank.topk(k).values.mean(-1) - second_bank.topk(k).values.mean(-1)

@@ -1,31 +1,34 @@
-"""How well do images find their texts, and texts their images?
+"""Retrieval metrics between images and texts.
 
 image vectors (N, D), text vectors (M, D), the image of each text (M,)
   -> rank_both_ways        rank of the best true answer of every query, 1 = first
   -> retrieval_scores      recall@1, 5, 10 both ways in percent, their sum RSum, mean and median rank, similarities
 
-Nothing here flatters: a true answer ranks behind every false one of the same score, so a model that maps everything
-to one point finds nothing, and no matrix is larger than `chunk` rows or BLOCK_ELEMENTS values.
+Ties count against the model: a true answer ranks behind every false one of the same score, so a model that maps
+everything to one point has no recall. No matrix is larger than `chunk` rows or BLOCK_ELEMENTS values.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
+from scipy.stats import hypergeom
 
 RECALL_AT = (1, 5, 10)
 BLOCK_ELEMENTS = 2**25  # similarities held at once, 128 MiB; a gallery larger than that still has one row at a time
-MAX_PAIRS = 500_000  # false pairs whose similarity is looked at; more are sampled with a fixed seed
-TIE = 1e-6  # cosines closer than this are equal: the same product of float32 differs so much with its place in a matrix
+MAX_PAIRS = 500_000  # false pairs whose similarity is computed; of more a sample with a fixed seed
+TIE = 1e-6  # cosines closer than this are equal: one product in float32 varies this much with its position in a matrix
 
 
 @dataclass
 class Ranking:
-    """What Q queries found in a gallery."""
+    """Results of Q queries in a gallery."""
 
     rank: torch.Tensor  # (Q,) of the best true answer, 1 = first
-    found: torch.Tensor  # (Q,) the gallery's item in first place; a false one wherever rank > 1
+    found: torch.Tensor  # (Q,) the gallery's item at rank 1; a false one wherever rank > 1
     found_score: torch.Tensor  # (Q,) its cosine
     true_score: torch.Tensor  # (Q,) cosine of the best true answer
     true_count: torch.Tensor  # (Q,) true answers in the gallery
@@ -39,7 +42,7 @@ def retrieval_scores(
     text_ids: torch.Tensor | None = None,
     chunk: int = 1024,
 ) -> dict[str, float]:
-    """All numbers of a set of pairs, by name; arguments as in rank_both_ways.
+    """All metrics of a set of pairs, by name; arguments as in rank_both_ways.
 
     i2t_r1, i2t_r5, i2t_r10, t2i_r1, ...: percent of queries with a true answer among the first 1, 5, 10;
     rsum: the sum of the six, 0..600; i2t_mean_rank, i2t_median_rank, t2i_...: 1 = always first;
@@ -71,56 +74,42 @@ def rank_both_ways(
 ) -> tuple[Ranking, Ranking]:
     """Unit vectors (N, D) and (M, D), the image of each text (M,) -> ranking of the images, ranking of the texts.
 
-    An image with several texts has the rank of its best one. text_ids (M,): texts of one id say the same (see
-    same_words) and are true for each other's images. `chunk`: queries compared with the gallery at once.
+    An image with several texts has the rank of its best one. text_ids (M,): texts with the same id are equivalent (see
+    same_words) and true for each other's images. `chunk`: queries compared with the gallery at once.
     """
-    words = _check(image_vectors, text_vectors, image_of_text, text_ids)
+    groups = _check(image_vectors, text_vectors, image_of_text, text_ids)
     images, texts = image_vectors.float(), text_vectors.float()
-    image_of_text = image_of_text.to(images.device)
-    texts_of_image, texts_of_words = _Members(image_of_text), _Members(words)
+    pairs = image_of_text.cpu().numpy(), groups.cpu().numpy()
+    groups_of_images = csr_array((np.ones(len(texts), bool), pairs))  # (N, G)
+    images_of_groups = groups_of_images.T.tocsr()
 
     def texts_of_images(start: int, stop: int) -> torch.Tensor:  # -> (rows, M) bool
-        row, text = texts_of_image.of(torch.arange(start, stop, device=words.device))
-        said = torch.zeros(stop - start, len(texts_of_words.first), dtype=torch.bool, device=words.device)
-        said[row, words[text]] = True
-        return said[:, words]
+        return torch.from_numpy(groups_of_images[start:stop].toarray()).to(groups.device)[:, groups]
 
     def images_of_texts(start: int, stop: int) -> torch.Tensor:  # -> (rows, N) bool
-        asked, row_of_text = words[start:stop].unique(return_inverse=True)
-        row, text = texts_of_words.of(asked)
-        owners = torch.zeros(len(asked), len(images), dtype=torch.bool, device=words.device)
-        owners[row, image_of_text[text]] = True
-        return owners[row_of_text]
+        return torch.from_numpy(images_of_groups[pairs[1][start:stop]].toarray()).to(groups.device)
 
     return _rank(images, texts, texts_of_images, chunk), _rank(texts, images, images_of_texts, chunk)
 
 
 def same_words(texts: Sequence[str]) -> torch.Tensor:
-    """text_ids (M,): one number for all texts that differ at most in spaces and capital letters."""
-    known: dict[str, int] = {}
-    return torch.tensor([known.setdefault(" ".join(text.split()).casefold(), len(known)) for text in texts])
+    """text_ids (M,): equal for texts that differ only in whitespace and case."""
+    ids: dict[str, int] = {}
+    return torch.tensor([ids.setdefault(" ".join(text.split()).casefold(), len(ids)) for text in texts])
 
 
 def chance_recall(true_count: torch.Tensor, gallery: int, k: int) -> float:
-    """Percent of queries that random order would answer within the first k; true_count (Q,) true ones in a gallery."""
-
-    def log_ways(items: torch.Tensor) -> torch.Tensor:  # ln(items! / (items - k)!)
-        return torch.lgamma(items + 1) - torch.lgamma(items - k + 1)
-
-    if k >= gallery:
-        return 100.0
-    false = gallery - true_count.double()
-    missed = (log_ways(false.clamp(min=k)) - log_ways(torch.tensor(gallery, dtype=torch.float64))).exp()
-    return 100 * (1 - missed.where(false >= k, 0)).mean().item()
+    """Recall@k in percent of a random order; true_count (Q,): true answers of each query in the gallery."""
+    counts, queries = np.unique(true_count.cpu().numpy(), return_counts=True)
+    missed = hypergeom.pmf(0, gallery, counts, min(k, gallery))
+    return 100 * float(1 - np.average(missed, weights=queries))
 
 
 def chance_ranks(true_count: torch.Tensor, gallery: int) -> tuple[float, float]:
-    """Mean and median rank of random order."""
-    low, high = 1, gallery
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if chance_recall(true_count, gallery, middle) >= 50 else (middle + 1, high)
-    return ((gallery + 1) / (true_count.double() + 1)).mean().item(), float(low)
+    """Mean and median rank of a random order."""
+    ranks = range(1, gallery)  # at the last one recall is 100 %
+    median = 1 + bisect_left(ranks, 50, key=lambda rank: chance_recall(true_count, gallery, rank))
+    return ((gallery + 1) / (true_count.double() + 1)).mean().item(), float(median)
 
 
 def similarity_statistics(
@@ -132,30 +121,23 @@ def similarity_statistics(
 ) -> dict[str, float | int | list]:
     """Cosines of true pairs (each text and its own image) and of false ones (all, or MAX_PAIRS drawn at random).
 
-    positive_similarity, negative_similarity: means; similarity_gap: their difference; negative_pairs: false pairs
-    looked at; *_histogram: counts (bins,) between `histogram_edges` (bins + 1,) in [-1, 1]. Where no pair is false,
-    the names of false pairs are missing.
+    positive_similarity, negative_similarity: means; similarity_gap: their difference; negative_pairs: number of false
+    pairs; *_histogram: counts (bins,) between `histogram_edges` (bins + 1,) in [-1, 1]. Without false pairs, the names
+    that concern them are absent.
     """
-    words = _check(image_vectors, text_vectors, image_of_text, text_ids)
-    images, texts, owners = image_vectors.float(), text_vectors.float(), image_of_text.to(words.device)
-    positive = _cosines(images, texts, owners, torch.arange(len(texts), device=words.device))
+    groups = _check(image_vectors, text_vectors, image_of_text, text_ids)
+    device = groups.device
+    images, texts, owners = image_vectors.float(), text_vectors.float(), image_of_text.to(device)
+    positive = _cosines(images, texts, owners, torch.arange(len(texts), device=device))
     if len(images) * len(texts) <= MAX_PAIRS:
-        image, text = (
-            index.flatten()
-            for index in torch.meshgrid(
-                torch.arange(len(images), device=words.device),
-                torch.arange(len(texts), device=words.device),
-                indexing="ij",
-            )
-        )
+        pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(texts))).T
     else:
         generator = torch.Generator().manual_seed(0)
-        image = torch.randint(len(images), (MAX_PAIRS,), generator=generator).to(words.device)
-        text = torch.randint(len(texts), (MAX_PAIRS,), generator=generator).to(words.device)
-    groups = int(words.max()) + 1
-    true = (owners * groups + words).unique()  # one number for an image and words that belong together
-    asked = image * groups + words[text]
-    false = true[torch.searchsorted(true, asked).clamp(max=len(true) - 1)] != asked
+        pairs = [torch.randint(len(side), (MAX_PAIRS,), generator=generator) for side in (images, texts)]
+    image, text = (index.to(device) for index in pairs)
+    count = int(groups.max()) + 1
+    true = owners * count + groups  # one number for an image and a group of texts
+    false = ~torch.isin(image * count + groups[text], true)
     negative = _cosines(images, texts, image[false], text[false])
     result = {
         "positive_similarity": positive.double().mean().item(),
@@ -169,21 +151,6 @@ def similarity_statistics(
     return result
 
 
-class _Members:
-    """The members of each group 0, 1, 2, ..., from the group of each member (M,); sorted once, then asked in parts."""
-
-    def __init__(self, groups: torch.Tensor):
-        self.order = groups.argsort(stable=True)
-        self.first = torch.cat([groups.new_zeros(1), groups.bincount().cumsum(0)])  # places in `order`
-
-    def of(self, asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Groups (A,) -> for each member of each of them, its row 0..A-1 and its number."""
-        sizes = self.first[asked + 1] - self.first[asked]
-        row = torch.arange(len(asked), device=asked.device).repeat_interleave(sizes)
-        place = torch.arange(len(row), device=asked.device) - (sizes.cumsum(0) - sizes - self.first[asked])[row]
-        return row, self.order[place]
-
-
 def _rank(
     queries: torch.Tensor, gallery: torch.Tensor, truth: Callable[[int, int], torch.Tensor], chunk: int
 ) -> Ranking:
@@ -192,7 +159,7 @@ def _rank(
     rows = max(1, min(chunk, BLOCK_ELEMENTS // len(gallery)))
     for start in range(0, len(queries), rows):
         stop = min(start + rows, len(queries))
-        # True and false scores come out of one product: rounding, TF32's too, is then the same for both.
+        # True and false scores come from one product, so rounding (TF32's too) is the same for both.
         cosine, true = queries[start:stop] @ gallery.T, truth(start, stop)  # (rows, G) each
         best_true, which_true = cosine.masked_fill(~true, -torch.inf).max(1)
         best_false, which_false = cosine.masked_fill_(true, -torch.inf).max(1)
@@ -204,7 +171,7 @@ def _rank(
 
 
 def _check(images: torch.Tensor, texts: torch.Tensor, owners: torch.Tensor, text_ids: torch.Tensor | None):
-    """Refuse what would give a number without meaning -> the text ids as 0, 1, 2, ... (M,)."""
+    """Refuse input whose metrics would be meaningless -> the text ids as 0, 1, 2, ... (M,)."""
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1] or not len(images) or not len(texts):
         raise ValueError(
             f"vectors {tuple(images.shape)} and {tuple(texts.shape)}: expected (N, D) and (M, D), not empty"

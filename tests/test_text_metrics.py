@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 from rouge_score.tokenize import tokenize
 
-from common.metrics.text import WordTokenizer, has_chinese, text_scores
+from common.metrics.text import WordTokenizer, has_chinese, text_metrics
 
 
 def test_equal_and_unrelated_texts():
-    same = text_scores(["A very small red frog."], [["A very small red frog."]])
+    same = text_metrics(["A very small red frog."], [["A very small red frog."]])
     assert all(math.isclose(value, 100) for value in same.values())
-    other = text_scores(["A very small red frog."], [["Two trains in winter snow"]])
+    other = text_metrics(["A very small red frog."], [["Two trains in winter snow"]])
     assert other["rouge1"] == other["rouge2"] == other["rougeL"] == 0 and other["bleu"] < 10
 
 
@@ -27,7 +27,7 @@ def bleu(guess, true):
 
 def test_against_the_papers_formulas():
     guess, true = "a red fox runs over the hill", "the red fox runs over the green hill now"
-    found = text_scores([guess], [[true]])
+    found = text_metrics([guess], [[true]])
     assert math.isclose(found["bleu"], bleu(guess, true))
     assert math.isclose(found["rouge1"], 100 * 2 * 6 / (7 + 9))  # red fox runs over the hill
     assert math.isclose(found["rouge2"], 100 * 2 * 4 / (6 + 8))  # red fox, fox runs, runs over, over the
@@ -35,12 +35,12 @@ def test_against_the_papers_formulas():
 
 
 def test_the_best_of_several_references():
-    found = text_scores(["a red fox runs home", "a cow"], [["one", "a red fox runs home", "two"], ["a cow"]])
+    found = text_metrics(["a red fox runs home", "a cow"], [["one", "a red fox runs home", "two"], ["a cow"]])
     assert math.isclose(found["rougeL"], 100) and math.isclose(found["bleu"], 100)
 
 
 def test_chinese_is_compared_by_characters():
-    found = text_scores(["一只红色的青蛙"], [["一只绿色的青蛙"]])
+    found = text_metrics(["一只红色的青蛙"], [["一只绿色的青蛙"]])
     assert math.isclose(found["rouge1"], 100 * 6 / 7) and math.isclose(found["rouge2"], 100 * 4 / 6)
     assert math.isclose(found["bleu"], bleu(" ".join("一只红色的青蛙"), " ".join("一只绿色的青蛙")))
     assert WordTokenizer().tokenize("青蛙 RGB-24 カエル, café!") == [*"青蛙", "rgb", "24", *"カエル", "café"]
@@ -55,4 +55,4 @@ def test_english_words_are_those_of_rouge_score():
 @pytest.mark.parametrize("hypotheses, references", [([], []), (["a"], []), (["a"], [[]])])
 def test_missing_references_are_refused(hypotheses, references):
     with pytest.raises(ValueError, match="lists of references"):
-        text_scores(hypotheses, references)
+        text_metrics(hypotheses, references)
