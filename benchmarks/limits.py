@@ -34,8 +34,8 @@ from common.vectors.faiss_index import build_index
 from llava.prefix_cache import ImagePrefixCache
 from llava.tokens import ChatFormatter
 from tools.estimate.dry_run import dry_step
-from tools.estimate.estimate import read_arguments, read_step
-from tools.estimate.training_step import take_step, with_values
+from tools.estimate.estimate import read_step
+from tools.estimate.training_step import random_batch, take_step
 
 GIGA = 1e9
 
@@ -90,13 +90,13 @@ def steps(args: argparse.Namespace) -> None:
         places = write_models(Path(folder))
         for system, points in POINTS.items():
             flags = [places.get(word, word) for word in points[2][2]]
-            step = read_step(*read_arguments([system, *flags]))
+            _, step = read_step([system, *flags])
             torch.manual_seed(0)
             model = step.build("fp32", bool(step.checkpointing))
-            optimizer, batches = step.optimizer(model), [with_values(step.batch(step.samples))] * step.accumulation
+            optimizer, batches = step.optimizer(model), [random_batch(step.batch(step.samples))] * step.accumulation
             found = dry_step(step, "fp32", bool(step.checkpointing), step.samples)
             row(
-                f"{system}, step: {step.what}, {step.samples} {step.unit}",
+                f"{system}, step: {step.description}, {step.samples} {step.unit}",
                 found.operations,
                 "operations",
                 partial(take_step, model, optimizer, batches, "fp32", step.clip_norm),

@@ -169,17 +169,17 @@ def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[s
     import torch
 
     from tools.estimate.dry_run import dry_step
-    from tools.estimate.estimate import read_arguments, read_step
-    from tools.estimate.training_step import take_step, with_values
+    from tools.estimate.estimate import read_step
+    from tools.estimate.training_step import random_batch, take_step
 
     system, _, ddp = system.partition("+")
-    step = read_step(*read_arguments([system, *flags]))
+    _, step = read_step([system, *flags])
     passes = min(step.accumulation, 2)
 
     def start(samples: int):
         torch.manual_seed(0)
         model = step.build(precision, bool(step.checkpointing))
-        return model, step.optimizer(model), [with_values(step.batch(samples))] * passes
+        return model, step.optimizer(model), [random_batch(step.batch(samples))] * passes
 
     model, optimizer, batches = start(2)  # a small step first: code is loaded and compiled as it is first needed
     take_step(model, optimizer, batches, precision, step.clip_norm)
@@ -208,7 +208,7 @@ def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[s
         "seconds": statistics.median(seconds),
         "operations": found.operations,
         "phase": found.phase,
-        "what": step.what,
+        "what": step.description,
     }
 
 

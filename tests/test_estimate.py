@@ -201,7 +201,7 @@ def test_tiles_are_those_of_the_meta_file(systems, tmp_path):
         step_of("vitp", [*words, str(path)]).batch(1)["pixel_values"].shape[0] for path in (meta, tmp_path / "none")
     ]
     assert tiles == [6, 3]  # with the thumbnail
-    assert f"images of 5 tiles, the most of {meta}" in step_of("vitp", [*words, str(meta)]).assumptions
+    assert f"images of 5 tiles, the maximum in {meta}" in step_of("vitp", [*words, str(meta)]).assumptions
 
 
 def test_operations_are_those_that_pytorch_counts(systems):

@@ -1,7 +1,7 @@
-"""BLIP2-gated's training step, for `python tools/estimate/estimate.py blip2`: settings -> model, batch, optimizer.
+"""Training step of BLIP2-gated, for `python tools/estimate/estimate.py blip2`.
 
-Of a published BLIP-2 config and tokenizer are read, weights are not. Texts are as long as data.max_tokens allows, or of
-the length that is asked for.
+Config and tokenizer of a published BLIP-2 are read, its weights are not. Texts are as long as data.max_tokens or
+--text_tokens allows.
 """
 
 from argparse import Namespace
@@ -17,10 +17,11 @@ from blip2_gated.prompts import Encoded
 from blip2_gated.train import check, learner_of
 from blip2_gated.training_model import GatedTrainingModel
 from common.cli.settings import read_settings
-from tools.estimate.training_step import Batch, TrainingStep, adamw, share_of, without_values
+from common.models.checkpoint_file import first_line
+from tools.estimate.training_step import Batch, TrainingStep, adamw, meta_tensor, samples_per_device
 
-STYLES = ("flat", "woodcut", "watercolour", "pixel")  # stand for the training set's
-WORDS = "Question: In which style is this picture drawn? Answer: "  # what a tokenizer from scratch is learnt from
+STYLES = ("flat", "woodcut", "watercolour", "pixel")  # in place of the training set's
+WORDS = "Question: In which style is this picture drawn? Answer: "  # that a new tokenizer is trained on
 
 
 def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
@@ -34,13 +35,12 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     prompts, size, cached = sketch.prompts, sketch.image_size, settings.training_cache_features
     length = min(text_tokens or prompts.max_tokens, prompts.max_tokens)
     with torch.device("meta"):
-        seen = sketch.features(without_values((1, 3, size, size), torch.uint8)) if cached else None
+        features = sketch.features(meta_tensor((1, 3, size, size), torch.uint8)) if cached else None
 
     def build(precision: str, checkpointing: bool) -> GatedTrainingModel:
         model = build_gated(recipe)
-        half = "bf16" if precision == "bf16" else "fp32"
-        stored = half if settings.model_frozen_dtype == "auto" else settings.model_frozen_dtype
-        store_frozen(model, stored, torch.device("cpu"))
+        frozen_dtype = precision if settings.model_frozen_dtype == "auto" else settings.model_frozen_dtype
+        store_frozen(model, frozen_dtype, torch.device("cpu"))
         return learner_of(settings, model).train()
 
     def batch(samples: int) -> Batch:
@@ -49,40 +49,40 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
             Encoded([*prompts.head, *question, *prompts.tail], question, answer[: length - (number > 0)], False)
             for number in range(samples)
         ]
-        made = {**prompts.collate(rows), "style_ids": torch.arange(samples) % len(STYLES)}
-        made["applies"] = torch.ones(samples, dtype=torch.bool)
-        if seen is None:
-            return {"image": without_values((samples, 3, size, size), torch.uint8), **made}
-        made["patches"] = without_values((samples, *seen.patches.shape[1:]), torch.float32)
-        if seen.pooled is not None:
-            made["pooled"] = without_values((samples, *seen.pooled.shape[1:]), torch.float32)
-        return made
+        inputs = {**prompts.collate(rows), "style_ids": torch.arange(samples) % len(STYLES)}
+        inputs["applies"] = torch.ones(samples, dtype=torch.bool)
+        if features is None:
+            return {"image": meta_tensor((samples, 3, size, size), torch.uint8), **inputs}
+        inputs["patches"] = meta_tensor((samples, *features.patches.shape[1:]), torch.float32)
+        if features.pooled is not None:
+            inputs["pooled"] = meta_tensor((samples, *features.pooled.shape[1:]), torch.float32)
+        return inputs
 
     gates = settings.model_gating_type
     return TrainingStep(
         build,
         batch,
         adamw,
-        share_of(settings.training_batch_size, world, "--training.batch_size"),
-        f"{settings.model_blip2}, gates {gates}, learns {settings.model_train}, {size} px, {2 * length} tokens of text",
+        samples_per_device(settings.training_batch_size, world, "--training.batch_size"),
+        f"{settings.model_blip2}, gates {gates}, trains {settings.model_train}, {size} px, {2 * length} tokens of text",
         unit="questions",
         accumulation=settings.training_accumulation,
         clip_norm=settings.training_clip_norm,
         checkpointing=None,
-        notes=["towers' outputs are kept: neither tower runs"] if cached else [],
+        assumptions=["features of both towers are cached: neither tower runs"] if cached else [],
     )
 
 
 def _without_weights(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe whose BLIP-2 is a name -> the same built from its config, as in a file that holds every weight."""
+    """A recipe whose BLIP-2 is a name -> the same from its config, as in a file that holds every weight."""
     name = recipe["blip2"].get("source")
     if name is None or is_config(name):
         return recipe
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        found = Blip2Config.from_pretrained(name)
+        blip2 = Blip2Config.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ValueError(f"--model.blip2 {name}: no config to be had ({str(error).strip().splitlines()[0]})") from None
-    if found.image_token_index is None:
-        found.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE)
-    return {**recipe, "blip2": {"config": found.to_dict()}, "tokenizer": tokenizer.backend_tokenizer.to_str()}
+        raise ValueError(f"--model.blip2 {name}: its config cannot be loaded ({first_line(error)})") from None
+    if blip2.image_token_index is None:
+        blip2.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE)
+    return {**recipe, "blip2": {"config": blip2.to_dict()}, "tokenizer": tokenizer.backend_tokenizer.to_str()}

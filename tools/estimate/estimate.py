@@ -1,25 +1,27 @@
-"""How much memory and time will a training need? Said before anything is loaded.
+"""Estimate of the memory and time of a training, before anything is loaded.
 
     python tools/estimate/estimate.py clip --model_name ViT-B/16 --batch_size 1024 --world_size 8 --gpu_memory_gib 80
     python tools/estimate/estimate.py vitp --vision_config vit.json --llm llm.json --max_seq_length 4096
-    python tools/estimate/estimate.py blip2 --config artquest         every flag of the system's train.py goes along
+    python tools/estimate/estimate.py blip2 --config artquest         every flag of the system's train.py is accepted
 
-<system> + its settings -> its estimate.py -> a step without values (tools/estimate/dry_run.py) -> one table
+<system> + its settings -> its training step -> a step on fake tensors (tools/estimate/dry_run.py) -> one table
 """
 
-import argparse
-import inspect
 import sys
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Literal
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt, restricted_number_type
+
 from common.cli.errors import run_script
-from common.cli.settings import unknown_name
+from common.cli.tool_parser import make_parser
 from tools.estimate import blip2_gated, clip, llava, style, vitp
 from tools.estimate.dry_run import StepMemory, dry_step
-from tools.estimate.sharding import Share, divide
+from tools.estimate.sharding import divide
 from tools.estimate.training_step import PRECISIONS, TrainingStep
 
 SYSTEMS = {
@@ -30,142 +32,109 @@ SYSTEMS = {
     "llava": llava.training_step,
 }
 GIB = 2**30
-MOST_SAMPLES = 2**16  # of a device, beyond which nobody looks
-Way = tuple[str, bool]  # number format, gradient checkpointing
+MAX_SAMPLES = 2**16  # of a device, the upper end of the search for the largest batch
+UNDIVIDED = {  # label -> field of StepMemory
+    "trainable weights": "trainable",
+    "frozen weights": "frozen",
+    "buffers": "buffers",
+    "gradients": "gradients",
+    "optimizer state": "optimizer_state",
+    "moving average": "moving_average",
+    "batch": "batch",
+    "activations, at most": "activations",
+    "peak of a step": "peak",
+}
+DIVIDED = ("weights", "gradients", "optimizer_state", "rest", "total", "sent")  # fields of Share
+Variant = tuple[str, bool]  # precision, gradient checkpointing
+PositiveShare = restricted_number_type("PositiveShare", float, [(">", 0), ("<=", 1)])
 
 
-def main(argv: list[str]) -> dict[Way, StepMemory]:
-    """Print the table -> what was found for each number format, with and without gradient checkpointing."""
-    asked, rest = read_arguments(argv)
-    step = read_step(asked, rest)
-    ways = [(precision, checked) for checked in _checkpointing(step) for precision in PRECISIONS]
-    found = {way: dry_step(step, *way, step.samples) for way in ways}
-    print("\n".join(describe(step, found, asked)))
-    return found
+@dataclass(frozen=True)
+class Options:
+    """The flags of the estimate itself."""
+
+    system: Literal["style", "clip", "vitp", "blip2", "llava"]  # every other flag is one of this system's train.py
+    _: KW_ONLY
+    world_size: PositiveInt = 1  # devices that share the training
+    text_tokens: NonNegativeInt = 0  # of a text; 0: as long as the settings allow
+    gpu_memory_gib: NonNegativeFloat = 0.0  # search for the largest batch that fits
+    tflops: NonNegativeFloat = 0.0  # of a device, to estimate the time: 10^12 operations a second
+    utilization: PositiveShare = 0.4  # share of --tflops that a step reaches
 
 
-def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """-> what the estimate itself is told, the flags of the system"""
-    parser = argparse.ArgumentParser(
-        prog="estimate.py",
-        description=__doc__.split("\n\n")[0],
-        allow_abbrev=False,
-        epilog="Every other flag is one of the system's train.py, --config and --demo too.",
-    )
-    parser.add_argument("system", help=", ".join(SYSTEMS))
-    parser.add_argument("--world_size", type=int, default=1, help="devices that share the training")
-    parser.add_argument("--text_tokens", type=int, default=0, help="of a text; 0: as long as the settings allow")
-    parser.add_argument("--gpu_memory_gib", type=float, default=0.0, help="look for the largest batch that fits")
-    parser.add_argument("--tflops", type=float, default=0.0, help="of a device, for a time: 10^12 operations a second")
-    parser.add_argument("--utilization", type=float, default=0.4, help="share of --tflops that a step reaches")
-
-    def refuse(why: str) -> None:
-        raise ValueError(why)
-
-    parser.error = refuse
-    asked, rest = parser.parse_known_args(argv)
-    if asked.system not in SYSTEMS:
-        raise ValueError(unknown_name(asked.system, list(SYSTEMS), "system") + f" (one of {', '.join(SYSTEMS)})")
-    for name, least in (("world_size", 1), ("text_tokens", 0), ("gpu_memory_gib", 0), ("tflops", 0)):
-        if getattr(asked, name) < least:
-            raise ValueError(f"--{name} {getattr(asked, name)}: expected {least} or more")
-    if not 0 < asked.utilization <= 1:
-        raise ValueError(f"--utilization {asked.utilization}: expected a share above 0, at most 1")
-    return asked, rest
+def main(argv: list[str]) -> dict[Variant, StepMemory]:
+    """Print the table -> memory of each precision, with and without gradient checkpointing."""
+    options, step = read_step(argv)
+    checkpointing = [False] if step.checkpointing is None else [step.checkpointing, not step.checkpointing]
+    variants = [(precision, checkpointed) for checkpointed in checkpointing for precision in PRECISIONS]
+    estimates = {variant: dry_step(step, *variant, step.samples) for variant in variants}
+    print("\n".join(describe(step, estimates, options)))
+    return estimates
 
 
-def read_step(asked: argparse.Namespace, rest: list[str]) -> TrainingStep:
-    make = SYSTEMS[asked.system]
-    told = {"world": asked.world_size}
-    if "text_tokens" in inspect.signature(make).parameters:
-        told["text_tokens"] = asked.text_tokens
-    elif asked.text_tokens:
-        raise ValueError(f"--text_tokens: {asked.system} reads no text")
-    return make(rest, **told)
+def read_step(argv: list[str]) -> tuple[Options, TrainingStep]:
+    values, system_flags = make_parser(Options).parse_known_args(argv)
+    options = Options(**vars(values))
+    return options, SYSTEMS[options.system](system_flags, options.world_size, options.text_tokens)
 
 
-def _checkpointing(step: TrainingStep) -> list[bool]:
-    return [False] if step.checkpointing is None else [step.checkpointing, not step.checkpointing]
-
-
-def describe(step: TrainingStep, found: dict[Way, StepMemory], asked: argparse.Namespace) -> list[str]:
-    first = next(iter(found.values()))
+def describe(step: TrainingStep, estimates: dict[Variant, StepMemory], options: Options) -> list[str]:
+    """The lines of the table, a column for each variant."""
+    memories = list(estimates.values())
     lines = [
-        f"{asked.system}: {step.what}",
-        f"{step.samples} {step.unit} in a forward pass of a device, {step.accumulation} of these a step, "
-        f"{asked.world_size} device(s); {first.learning_count:,} weights learn, {first.frozen_count:,} stand still",
-        *(f"assumed: {note}" for note in step.notes),
+        f"{options.system}: {step.description}",
+        f"{step.samples} {step.unit} in a forward pass of a device, {step.accumulation} forward passes a step, "
+        f"{options.world_size} device(s); {memories[0].trainable_count:,} trainable weights, "
+        f"{memories[0].frozen_count:,} frozen",
+        *(f"assumed: {assumption}" for assumption in step.assumptions),
         "",
-        _row("GiB of one device, undivided", [_name(way) for way in found]),
+        _row("GiB of one device, undivided", [_name(variant) for variant in estimates]),
     ]
-    kinds = (
-        ("weights that learn", "learning"),
-        ("weights that stand still", "frozen"),
-        ("buffers", "buffers"),
-        ("gradients", "gradients"),
-        ("optimizer's state", "state"),
-        ("moving average", "average"),
-        ("batch", "batch"),
-        ("activations, at their most", "activations"),
-        ("peak of a step", "peak"),
-    )
-    lines += [_row(label, [f"{getattr(one, kind) / GIB:.3f}" for one in found.values()]) for label, kind in kinds]
-    lines.append(_row("  reached in", [one.phase for one in found.values()]))
-    lines.append(_row("10^12 operations of a step", [f"{one.operations / 1e12:.3f}" for one in found.values()]))
-    if asked.tflops:
-        for share in (1.0, asked.utilization):
-            times = [f"{one.operations / asked.tflops / 1e12 / share:.4f}" for one in found.values()]
-            lines.append(_row(f"seconds at {share:.0%} of {asked.tflops:g} TFLOPS", times))
-    if asked.gpu_memory_gib:
-        fits = [str(largest_batch(step, way, one, asked.gpu_memory_gib * GIB)) for way, one in found.items()]
-        lines.append(_row(f"{step.unit} that fit into {asked.gpu_memory_gib:g} GiB", fits))
-    if asked.world_size > 1:
-        lines += ["", *_divided(step, found, asked.world_size)]
+    for label, field in UNDIVIDED.items():
+        lines.append(_row(label, [f"{getattr(memory, field) / GIB:.3f}" for memory in memories]))
+    lines.append(_row("  reached in", [memory.phase for memory in memories]))
+    lines.append(_row("10^12 operations of a step", [f"{memory.operations / 1e12:.3f}" for memory in memories]))
+    for share in (1.0, options.utilization) if options.tflops else ():
+        seconds = [f"{memory.operations / options.tflops / 1e12 / share:.4f}" for memory in memories]
+        lines.append(_row(f"seconds at {share:.0%} of {options.tflops:g} TFLOPS", seconds))
+    if options.gpu_memory_gib:
+        samples = [largest_batch(step, *pair, options.gpu_memory_gib * GIB) for pair in estimates.items()]
+        lines.append(_row(f"{step.unit} that fit into {options.gpu_memory_gib:g} GiB", samples))
+    if options.world_size > 1:
+        columns = ("weights", "gradients", "state", "rest", "at most", "sent a step")
+        lines += ["", _row(f"GiB of each of {options.world_size} devices, by formula", columns)]
+        for (precision, checkpointed), memory in estimates.items():
+            for engine in step.engines if checkpointed == bool(step.checkpointing) else ():
+                share = divide(memory, engine, options.world_size, precision)
+                cells = [f"{getattr(share, field) / GIB:.3f}" for field in DIVIDED]
+                lines.append(_row(f"{engine}, {_name((precision, checkpointed))}", cells))
     return lines
 
 
-def _divided(step: TrainingStep, found: dict[Way, StepMemory], world: int) -> list[str]:
-    """Each engine's formula, for the ways that the settings ask for."""
-    lines = [
-        _row(
-            f"GiB of each of {world} devices, by formula",
-            ["weights", "gradients", "state", "rest", "at most", "sent a step"],
-        )
-    ]
-    for (precision, checked), one in found.items():
-        if checked != _checkpointing(step)[0]:
-            continue
-        for engine in step.engines:
-            share: Share = divide(one, engine, world, precision)
-            parts = (share.weights, share.gradients, share.state, share.rest, share.total, share.sent)
-            lines.append(_row(f"{engine}, {_name((precision, checked))}", [f"{part / GIB:.3f}" for part in parts]))
-    return lines
+def largest_batch(step: TrainingStep, variant: Variant, memory: StepMemory, limit: float) -> int:
+    """Samples of a forward pass whose peak stays within `limit` bytes, found by trial; 0: none.
 
-
-def largest_batch(step: TrainingStep, way: Way, one: StepMemory, room: float) -> int:
-    """Samples of a forward pass whose peak stays within `room` bytes, found by steps that are tried; 0: not one does.
-
-    Between two sizes that were tried the peak is taken for a straight line, and the found size is tried again.
+    Between two sizes that were tried the peak is taken to be linear; the interpolated size is tried in turn.
     """
-    tried = {step.samples: one.peak, max(step.samples // 2, 2): 0}
-    tried = {samples: peak or dry_step(step, *way, samples).peak for samples, peak in tried.items()}
+    half = max(step.samples // 2, 2)
+    peaks = {half: dry_step(step, *variant, half).peak, step.samples: memory.peak}
     for _ in range(3):
-        (less, lower), *_, (more, upper) = sorted(tried.items()) if len(tried) > 1 else [(0, 0), *tried.items()]
-        wanted = int(less + (room * 0.995 - lower) * (more - less) / max(upper - lower, 1))
-        wanted = max(min(wanted, MOST_SAMPLES), 2)
-        if wanted in tried:
+        (less, lower), *_, (more, upper) = sorted(peaks.items()) if len(peaks) > 1 else [(0, 0), *peaks.items()]
+        samples = int(less + (limit * 0.995 - lower) * (more - less) / max(upper - lower, 1))
+        samples = max(min(samples, MAX_SAMPLES), 2)
+        if samples in peaks:
             break
-        tried[wanted] = dry_step(step, *way, wanted).peak
-        if 0.99 * room < tried[wanted] <= room:
+        peaks[samples] = dry_step(step, *variant, samples).peak
+        if 0.99 * limit < peaks[samples] <= limit:
             break
-    return max((samples for samples, peak in tried.items() if peak <= room), default=0)
+    return max((samples for samples, peak in peaks.items() if peak <= limit), default=0)
 
 
-def _name(way: Way) -> str:
-    return f"{way[0]}, checkpointed" if way[1] else way[0]
+def _name(variant: Variant) -> str:
+    return f"{variant[0]}, checkpointed" if variant[1] else variant[0]
 
 
-def _row(label: str, cells: list[str]) -> str:
+def _row(label: str, cells) -> str:
     return f"{label:36}" + "".join(f"{cell:>20}" for cell in cells)
 
 

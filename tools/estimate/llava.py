@@ -1,7 +1,7 @@
-"""LLaVA's fine-tuning step, for `python tools/estimate/estimate.py llava`: flags -> model, batch, optimizer.
+"""Fine-tuning step of LLaVA, for `python tools/estimate/estimate.py llava`.
 
 Config and processor are read, weights are not. Every sample has one image of 1024 x 768 pixels, which matters for
-models that cut it into tiles, and as much text as max_length leaves room for, or as is asked for.
+models that cut it into tiles, and as much text as max_length leaves room for, or --text_tokens.
 """
 
 import torch
@@ -9,29 +9,31 @@ from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from llava.checkpoint import NUMBER_FORMATS, first_line, load_processor
-from llava.conversations import Conversation
-from llava.dataset import Collator, Sample
-from llava.lora import set_trainable
-from llava.settings import read_training_settings
+from common.models.checkpoint_file import first_line
+from common.text.chat_labels import IGNORED, LabelledTokens
+from common.text.conversations import Conversation
+from llava.checkpoint import NUMBER_FORMATS, load_processor
+from llava.config import read_training_settings
+from llava.dataset import ConversationCollator, TokenizedConversation
+from llava.model import prepare_for_training
 from llava.tokens import placeholder_id
-from tools.estimate.training_step import Batch, TrainingStep, by_trainer, without_values
+from tools.estimate.training_step import Batch, TrainingStep, meta_tensor, trainer_options
 
 PHOTO = (1024, 768)  # pixels
 
 
 def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
-    """argv: flags of llava/train.py. text_tokens: of a sample beside its image; 0: what fits."""
+    """argv: flags of llava/train.py. text_tokens: of a sample, all with labels; 0: as many as fit."""
     tuning, training = read_training_settings([*argv, "--use_cpu", "true"])
     if tuning.bits != 16:
         raise ValueError(
-            f"--bits {tuning.bits}: an estimate is of 16; quantised weights take bits / 8 bytes each and more"
+            f"--bits {tuning.bits}: only 16 bits can be estimated; quantised weights take bits / 8 bytes each and more"
         )
     processor = load_processor(tuning.model_id)
     try:
         config = AutoConfig.from_pretrained(tuning.model_id)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{tuning.model_id}: no config to be had ({first_line(error)})") from None
+        raise ValueError(f"{tuning.model_id}: its config cannot be loaded ({first_line(error)})") from None
     example = _example(processor, 0)
     room = tuning.max_length - example["input_ids"].shape[1]
     if room < 1:
@@ -44,7 +46,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         dtype = NUMBER_FORMATS[precision if frozen_base else "fp32"]
         attention = "sdpa" if tuning.attention == "auto" else tuning.attention
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
-        model = set_trainable(
+        model = prepare_for_training(
             model,
             tuning.lora_rank,
             tuning.lora_alpha,
@@ -57,29 +59,26 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         return model.train()
 
     def batch(samples: int) -> Batch:
-        made = {name: _repeat(value, samples) for name, value in example.items()}
-        if words > 1:  # samples of one length are rare, and padding asks for a mask
-            made["attention_mask"][1:, -1], made["labels"][1:, -1] = 0, -100
-        return made
+        inputs = {name: _repeat(value, samples) for name, value in example.items()}
+        if words > 1:  # samples of equal length are rare, and padding needs a mask
+            inputs["attention_mask"][1:, -1], inputs["labels"][1:, -1] = 0, IGNORED
+        return inputs
 
     length = example["input_ids"].shape[1]
-    what = f"{tuning.model_id}, {length - words} + {words} tokens"
-    return TrainingStep(build=build, batch=batch, what=what, **by_trainer(training))
+    description = f"{tuning.model_id}, {length - words} + {words} tokens"
+    return TrainingStep(build=build, batch=batch, description=description, **trainer_options(training))
 
 
 def _example(processor, words: int) -> Batch:
-    """A batch of one sample: an image, then words, of which all are learnt."""
+    """A batch of one sample: an image, then words that all have labels."""
     word = processor.tokenizer.convert_tokens_to_ids(processor.tokenizer.tokenize("a"))[0]
-    sample = Sample(
-        Conversation("estimate", [], []), [placeholder_id(processor), *[word] * words], [-100, *[word] * words]
-    )
-    return Collator(processor)([(sample, [Image.new("RGB", PHOTO)])])
+    tokens = LabelledTokens([placeholder_id(processor), *[word] * words], [IGNORED, *[word] * words])
+    sample = TokenizedConversation(Conversation(()), tokens)
+    return ConversationCollator(processor)([(sample, [Image.new("RGB", PHOTO)])])
 
 
 def _repeat(value: torch.Tensor, samples: int) -> torch.Tensor:
     shape = (samples * value.shape[0], *value.shape[1:])
     return (
-        without_values(shape, value.dtype)
-        if value.is_floating_point()
-        else value.repeat(samples, *[1] * (value.ndim - 1))
+        meta_tensor(shape, value.dtype) if value.is_floating_point() else value.repeat(samples, *[1] * (value.ndim - 1))
     )

@@ -1,8 +1,7 @@
-"""ViTP's training step, for `python tools/estimate/estimate.py vitp`: flags -> model, batch, optimizer.
+"""Training step of ViTP, for `python tools/estimate/estimate.py vitp`.
 
-Of a model's folder, and of its parts, configs are read and weights are not. Every sample has one image of as many tiles
-as the meta file or max_dynamic_patch allows, and the thumbnail, and as much text as max_seq_length leaves room for, or
-as is asked for.
+Configs of a model or of its parts are read, weights are not. Every sample has one image of as many tiles as the meta
+file or max_dynamic_patch allows, with thumbnail, and as much text as max_seq_length leaves room for, or --text_tokens.
 """
 
 from pathlib import Path
@@ -24,20 +23,20 @@ IMAGE, WORD, IGNORED = 0, 1, -100  # token numbers that every vocabulary has
 
 
 def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
-    """argv: flags of vitp/train.py. text_tokens: of a sample beside its image, all of them learnt; 0: what fits."""
+    """argv: flags of vitp/train.py. text_tokens: of a sample, all with labels; 0: as many as fit."""
     named, data, run = TrainerParser((ModelArguments, DataArguments, RunArguments)).parse([*argv, "--use_cpu", "true"])
     if not named.model_name_or_path and not (named.vision_config and named.llm):
         raise ValueError("give --model_name_or_path, or --vision_config and --llm")
     with torch.device("meta"):
         sketch, tokens = _model(named, data)
     size = sketch.config.vision_config.image_size[0]
-    grid, notes = _most_tiles(data)
+    grid, assumptions = _max_tiles(data)
     tiles = grid + (data.use_thumbnail and grid > 1)
     room = data.max_seq_length - tiles * tokens
     if room < 1:
         raise ValueError(
-            f"--max_seq_length {data.max_seq_length}: {tiles} tiles of {tokens} tokens leave no room for words; a "
-            "smaller --max_dynamic_patch does"
+            f"--max_seq_length {data.max_seq_length}: {tiles} tiles of {tokens} tokens leave no room for words; "
+            "give a smaller --max_dynamic_patch"
         )
     words = min(text_tokens or room, room)
 
@@ -55,23 +54,25 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     def batch(samples: int) -> Batch:
         ids = torch.tensor([IMAGE] * (tiles * tokens) + [WORD] * words).repeat(samples, 1)
         mask, labels = torch.ones_like(ids), ids.masked_fill(ids == IMAGE, IGNORED)
-        if words > 1:  # samples of one length are rare, and padding asks for a mask
+        if words > 1:  # samples of equal length are rare, and padding needs a mask
             mask[1:, -1], labels[1:, -1] = 0, IGNORED
         pixels = meta_tensor((samples * tiles, 3, size, size), torch.float32)
         return {"input_ids": ids, "labels": labels, "attention_mask": mask, "pixel_values": pixels}
 
     source = named.model_name_or_path or f"{Path(named.vision_config).name} and {Path(named.llm).name}"
-    what = f"{source}, {tiles} tile(s) of {size} px, {tiles * tokens} + {words} tokens"
-    return TrainingStep(build=build, batch=batch, what=what, notes=notes, **trainer_options(run))
+    description = f"{source}, {tiles} tile(s) of {size} px, {tiles * tokens} + {words} tokens"
+    return TrainingStep(
+        build=build, batch=batch, description=description, assumptions=assumptions, **trainer_options(run)
+    )
 
 
-def _most_tiles(data: DataArguments) -> tuple[int, list[str]]:
-    """Of an image, without the thumbnail. What the meta file says goes before the flag, as in training."""
+def _max_tiles(data: DataArguments) -> tuple[int, list[str]]:
+    """Of an image, without the thumbnail. The meta file takes precedence over the flag, as in training."""
     flag = data.max_dynamic_patch if data.dynamic_image_size else 1
     if not data.meta_path or not Path(data.meta_path).is_file():
         return flag, []
     grid = max(source.max_tiles or flag for source in read_meta(data.meta_path))
-    return grid, [f"images of {grid} tiles, the most of {data.meta_path}"] if grid != flag else []
+    return grid, [f"images of {grid} tiles, the maximum in {data.meta_path}"] if grid != flag else []
 
 
 def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructionModel, int]:
@@ -79,13 +80,13 @@ def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructio
     loading = {"dtype": torch.float32, "attn_implementation": named.attn_implementation or "sdpa"}
     if named.model_name_or_path:
         folder = Path(named.model_name_or_path)
-        facts = read_json(folder / "config.json")
-        if facts.get("model_type") != "internvl":
+        config = read_json(folder / "config.json")
+        if config.get("model_type") != "internvl":
             raise ValueError(
-                f"{folder}: model_type '{facts.get('model_type')}'; an estimate reads Hugging Face's layout "
-                "(internvl), or --vision_config and --llm: InternVL's own says its sizes by its weights alone"
+                f"{folder}: model_type '{config.get('model_type')}'; only Hugging Face's layout (internvl), or "
+                "--vision_config and --llm, can be estimated: InternVL's own layout states its sizes by its weights"
             )
-        model = VisualInstructionModel._from_config(VisualInstructionConfig.from_dict(facts), **loading)
+        model = VisualInstructionModel._from_config(VisualInstructionConfig.from_dict(config), **loading)
     else:
         drop_path = 0.0 if named.freeze_backbone else named.drop_path_rate
         vision, llm = _config_of(named.vision_config), _config_of(named.llm)
@@ -94,7 +95,7 @@ def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructio
 
 
 def _config_of(part: str) -> str:
-    """A part's folder -> its config.json; a timm name without the tag that asks for weights."""
+    """A part's folder -> its config.json; a timm name without the tag that stands for weights."""
     path = Path(part)
     if path.suffix == ".gguf":
         raise ValueError(f"{part}: an estimate reads configs; give the language model's config.json (--llm)")
