@@ -5,6 +5,7 @@ scene.parts() -> Canvas: the part at each pixel, the colour of each part
 The canvas has twice the size of the finished picture, so reducing it smooths the edges.
 """
 
+from collections.abc import Iterable
 from itertools import product
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from common.samples.shapes import Part
 
 
 class Drawable(Protocol):
-    def parts(self) -> list[Part]: ...
+    def parts(self) -> Iterable[Part]: ...
 
 
 class Canvas:
@@ -92,7 +93,7 @@ def blur(values: np.ndarray, radius: float) -> np.ndarray:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32)
 
 
-def mix(first, second, share: np.ndarray) -> np.ndarray:
+def mix(first: np.ndarray, second: np.ndarray | float, share: np.ndarray) -> np.ndarray:
     """share (W, W) in [0, 1] of the second picture or colour"""
     share = np.asarray(share, dtype=np.float32)[..., None]
     return first + (second - first) * share

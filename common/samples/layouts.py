@@ -168,7 +168,7 @@ def _write_persona(folder: SampleFolder, num_samples: int, seed: int, size: int)
 
 
 def _write_vqa(folder: SampleFolder, num_samples: int, seed: int, size: int) -> None:
-    tables = {"train": [], "val": [], "test": []}
+    tables: dict[str, list[tuple[str, str, str, str]]] = {"train": [], "val": [], "test": []}
     for index, (image, scene, style) in enumerate(_draw_scenes(folder, num_samples, seed, size)):
         random = _random(seed, "questions", index)
         pairs = questions(scene, random)

@@ -140,7 +140,8 @@ class Portrait:
 
 
 def _darker(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    return tuple(round(value * 0.82) for value in colour)
+    red, green, blue = (round(value * 0.82) for value in colour)
+    return red, green, blue
 
 
 def _with_article(words: str) -> str:

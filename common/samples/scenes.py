@@ -209,9 +209,11 @@ def _group(random: np.random.Generator, kind: str, slots: list[tuple]) -> tuple[
     return tuple(objects)
 
 
-def _object(random, kind: str, colour: str, size: str, corner: np.ndarray, extent: np.ndarray) -> SceneObject:
-    place = tuple(round(float(value), 4) for value in (*corner, *(corner + extent)))
-    return SceneObject(kind, colour, size, place, bool(random.integers(2)))
+def _object(
+    random: np.random.Generator, kind: str, colour: str, size: str, corner: np.ndarray, extent: np.ndarray
+) -> SceneObject:
+    left, top, right, bottom = (round(float(value), 4) for value in (*corner, *(corner + extent)))
+    return SceneObject(kind, colour, size, (left, top, right, bottom), bool(random.integers(2)))
 
 
 def _extent(random: np.random.Generator, kind: str, size: str) -> np.ndarray:

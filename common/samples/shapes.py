@@ -5,8 +5,8 @@ name of a kind -> polygons with tones in the unit square -> Part(points, colour,
 All coordinates are fractions in [0, 1], x to the right, y down; shapes are listed from back to front.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,9 +32,14 @@ FIXED = {
 }
 
 
+Colour = tuple[int, int, int]  # red, green, blue in [0, 255]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+Tone = TypeVar("Tone", str, Colour)  # a name that `shade` turns into a colour, or the colour
+
+
 class Part(NamedTuple):
     points: np.ndarray  # (n, 2)
-    colour: tuple[int, int, int]
+    colour: Colour
     owner: int  # index of the object, -1 for the background
 
 
@@ -45,22 +50,24 @@ class Kind(NamedTuple):
     shapes: list[tuple[str, np.ndarray]]  # tone, points in the unit square, touching all its four sides
 
 
-def oval(tone: str, left: float, top: float, right: float, bottom: float, start: int = 0, stop: int = 360):
+def oval(
+    tone: Tone, left: float, top: float, right: float, bottom: float, start: int = 0, stop: int = 360
+) -> tuple[Tone, np.ndarray]:
     """An ellipse in its box, or the piece of it between two angles in degrees (0 right, 90 down)."""
     angle = np.radians(np.linspace(start, stop, 49))
     centre, radius = np.array([left + right, top + bottom]) / 2, np.array([right - left, bottom - top]) / 2
     return tone, centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def polygon(tone: str, *coordinates: float):
+def polygon(tone: Tone, *coordinates: float) -> tuple[Tone, np.ndarray]:
     return tone, np.array(coordinates, dtype=float).reshape(-1, 2)
 
 
-def box(tone: str, left: float, top: float, right: float, bottom: float):
+def box(tone: Tone, left: float, top: float, right: float, bottom: float) -> tuple[Tone, np.ndarray]:
     return polygon(tone, left, top, right, top, right, bottom, left, bottom)
 
 
-def band(tone: str, start: int, stop: int, outer: tuple, inner: tuple):
+def band(tone: Tone, start: int, stop: int, outer: Box, inner: Box) -> tuple[Tone, np.ndarray]:
     """The region between the same arc of two ellipses, each given by its box."""
     return tone, np.concatenate([oval(tone, *outer, start, stop)[1], oval(tone, *inner, start, stop)[1][::-1]])
 
@@ -161,19 +168,20 @@ KINDS = {
 # fmt: on
 
 
-def shade(colour: str, tone: str) -> tuple[int, int, int]:
+def shade(colour: str, tone: str) -> Colour:
     """`main`, `dark`, `light` and `pale` follow the named colour; the other tones have their own."""
     if tone in FIXED:
         return FIXED[tone]
     towards, share = {"main": (0, 0), "dark": (20, 0.32), "light": (255, 0.5), "pale": (255, 0.78)}[tone]
-    return tuple(round(value + (towards - value) * share) for value in COLOURS[colour])
+    red, green, blue = (round(value + (towards - value) * share) for value in COLOURS[colour])
+    return red, green, blue
 
 
 def background_parts(background: str, tint: str) -> Iterator[Part]:
     sky, cloud, sea, sand, grass = (222, 238, 250), (246, 251, 255), (190, 224, 236), (248, 234, 204), (212, 234, 196)
     pale = shade(tint, "pale")
-    paler = tuple((value + 255) // 2 for value in pale)
-    shapes = {
+    paler = (pale[0] + 255) // 2, (pale[1] + 255) // 2, (pale[2] + 255) // 2
+    shapes: dict[str, list[tuple[Colour, np.ndarray]]] = {
         "paper": [],
         "sky": [oval(cloud, -0.1, 0.08, 0.5, 0.3), oval(cloud, 0.55, 0.4, 1.2, 0.66), oval(cloud, 0.05, 0.7, 0.6, 0.9)],
         "meadow": [oval(cloud, 0.5, 0.06, 0.95, 0.22), oval(grass, -0.5, 0.58, 1.5, 1.8)],
@@ -185,11 +193,11 @@ def background_parts(background: str, tint: str) -> Iterator[Part]:
             for row, y in enumerate(np.arange(0.05, 1.1, 0.15))
             for x in np.arange(0.05, 1.1, 0.2) + row % 2 * 0.1
         ],
-    }[background]
+    }
     ground = sky if background in ("sky", "meadow", "beach", "hills") else paler
-    for colour, points in [box(ground, 0, 0, 1, 1), *shapes]:
+    for colour, points in [box(ground, 0, 0, 1, 1), *shapes[background]]:
         yield Part(points, colour, -1)
 
 
-def pick(random: np.random.Generator, options) -> str:
+def pick(random: np.random.Generator, options: Collection[str]) -> str:
     return list(options)[random.integers(len(options))]
