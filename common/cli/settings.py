@@ -23,7 +23,7 @@ from argparse import ArgumentError, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import jsonargparse
 import yaml
@@ -55,7 +55,7 @@ def read_settings(
     demo = "--demo" in argv
     if demo:
         argv.remove("--demo")
-    folder = Path(module.__file__).parent
+    folder = Path(inspect.getfile(module)).parent
     by_name, beside = folder / "configs", folder / "config.json"
     sectioned = hasattr(module, "TYPES")
     settings = _sections(module.TYPES, by_name / "default.yaml") if sectioned else _constants(module)
@@ -214,8 +214,8 @@ def _joined(flag: str, values: list[str], kind: object) -> str:
     return values[0]
 
 
-def trailing_comment(lines: list[str], node: ast.AST) -> str:
-    """What the comment behind a node says: the help of a setting or a flag."""
+def trailing_comment(lines: list[str], node: Any) -> str:
+    """What the comment behind a node of ast says: the help of a setting or a flag."""
     behind = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()  # ast counts bytes
     return behind.partition("  # ")[2].strip()
 
@@ -252,7 +252,7 @@ def _sections(types: dict[str, object], file: Path) -> dict[str, Setting]:
             else:
                 yield ".".join((*path, key.value)), _help(lines, line + 1, lines[line][end:].partition("# ")[2])
 
-    comments = dict(helps(yaml.compose("\n".join(lines)), ()))
+    comments = dict(helps(cast(yaml.MappingNode, yaml.compose("\n".join(lines))), ()))
     return {flag: Setting(kind, values[flag], comments.get(flag, "")) for flag, kind in known.items()}
 
 

@@ -41,13 +41,13 @@ class Cell(NamedTuple):
 
 def contact_sheet(sections: dict[str, list[Cell]], columns: int = 4, side: int = 200) -> Image.Image:
     """sections: heading (may be '') -> cells. columns: cells in a row. side: pixels of a picture."""
-    rows = []
+    rows: list[str | list[Cell]] = []
     for heading, cells in sections.items():
         rows += [heading] if heading else []
         rows += [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [2 * LINE if isinstance(row, str) else max(_height(cell, side) for cell in row) for row in rows]
-    cells = max(len(row) for row in rows if not isinstance(row, str))
-    sheet = Image.new("RGB", (cells * (side + GAP) + GAP, sum(heights) + GAP), "white")
+    widest = max(len(row) for row in rows if not isinstance(row, str))
+    sheet = Image.new("RGB", (widest * (side + GAP) + GAP, sum(heights) + GAP), "white")
     top = GAP
     for row, height in zip(rows, heights):
         if isinstance(row, str):

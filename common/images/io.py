@@ -1,4 +1,4 @@
-"""Opening an image that somebody else made.
+"""Opening image files of any origin.
 
 file -> checks -> first frame, upright, 8-bit RGB on white (PIL)
 
@@ -16,9 +16,9 @@ from common.images.webdataset import TarMember
 from common.text.files import LFS_HINT, LFS_START
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MAX_PIXELS = 120_000_000  # about 360 MB as RGB; larger files are refused before they are decoded
+MAX_PIXELS = 120_000_000  # about 360 MB as RGB; larger files are refused before decoding
 
-# Ours names the file and is an error, not a warning; this module checks every image it opens.
+# Replaces Pillow's limit, which only warns and does not name the file.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -28,12 +28,11 @@ def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int =
     at_least: pixels of the shorter side that are enough. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size where
     that leaves so many, which its blocks allow at a fraction of the work; others come at full size.
     """
-    inside = isinstance(path, TarMember)
-    path = path if inside else Path(path)
-    if not inside and not path.is_file():
-        raise FileNotFoundError(f"{path}: {'is a folder, not an image' if path.is_dir() else 'no such file'}")
+    source = path if isinstance(path, TarMember) else Path(path)
+    if isinstance(source, Path) and not source.is_file():
+        raise FileNotFoundError(f"{path}: {'is a folder, not an image' if source.is_dir() else 'no such file'}")
     try:
-        with Image.open(BytesIO(path.read()) if inside else path) as image:
+        with Image.open(BytesIO(source.read()) if isinstance(source, TarMember) else source) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"{path}: {width}x{height} pixels, more than the {MAX_PIXELS:,} allowed")
@@ -43,17 +42,17 @@ def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int =
             image.load()
             rgb = _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        start = path.read()[:64] if inside else path.open("rb").read(64)
+        start = source.read()[:64] if isinstance(source, TarMember) else source.open("rb").read(64)
         raise ValueError(f"{path}: {_why_not_an_image(start)}") from None
-    except (OSError, SyntaxError, EOFError, MemoryError) as error:  # what Pillow's decoders raise on broken data
+    except (OSError, SyntaxError, EOFError, MemoryError) as error:  # of Pillow's decoders on broken data
         raise ValueError(f"{path}: broken image ({' '.join(str(error).split())})") from error
     return rgb.convert("L").convert("RGB") if grey else rgb
 
 
 def path_below(folder: Path, name: str) -> Path:
-    """The path that a data set's file names; ValueError where it leads out of the folder, by '..' or from the root.
+    """The path of a file that a data set lists; ValueError if it leaves the folder, by '..' or as an absolute path.
 
-    By the words of the path alone: a link inside the folder may lead to another disk.
+    Links are not resolved: one inside the folder may lead to another disk.
     """
     path = Path(os.path.normpath(folder / name))
     if not path.is_relative_to(os.path.normpath(folder)):
@@ -62,18 +61,18 @@ def path_below(folder: Path, name: str) -> Path:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Every image file below `folder`, sorted by path; hidden files and folders are left out."""
+    """All image files below `folder`, sorted by path; hidden files and folders are skipped."""
     folder = Path(folder)
-    found = sorted(
+    paths = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    if not found:
+    if not paths:
         raise FileNotFoundError(f"{folder}: no image below it; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-    return found
+    return paths
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -95,5 +94,5 @@ def _why_not_an_image(start: bytes) -> str:
     if start.startswith(LFS_START):
         return LFS_HINT
     if start.lstrip().startswith((b"<svg", b"<?xml")):
-        return "an SVG drawing; draw it as PNG first"
+        return "an SVG drawing; convert it to PNG first"
     return "not an image that Pillow can read"

@@ -17,7 +17,7 @@ VISION, PROJECTOR, LANGUAGE = "vision_tower", "multi_modal_projector", "language
 @dataclass(frozen=True)
 class Lora:
     rank: int
-    alpha: float  # the scale is alpha / rank
+    alpha: int  # the scale is alpha / rank
 
 
 def set_trainable(

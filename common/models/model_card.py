@@ -102,17 +102,19 @@ def checkpoint_metadata(content: dict[str, Any], source: Path) -> RunMetadata:
     """content: of a file of save_model. run.json is read from the folder of `source`."""
     metrics = content.get("metrics", {})
     results = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
-    progress = {name: content[name] for name in ("epoch", "step") if name in content}
+    progress: dict[str, Any] = {name: content[name] for name in ("epoch", "step") if name in content}
     base_model = content.get("build", {}).get("blip2", {}).get("source", "")
     return RunMetadata(results, content.get("settings", {}), progress, _read(source.parent / "run.json"), base_model)
 
 
 def folder_metadata(staged: Path, source: Path) -> RunMetadata:
     """Of a folder of transformers or peft; `staged` holds its JSON files as they are uploaded."""
-    results, settings = _read(source / "results.json"), {}
+    results, settings = _read(source / "results.json"), dict[str, Any]()
     for name, value in _read(staged / "settings.json").items():
         settings |= value if isinstance(value, dict) else {name: value}
-    progress = {label: results[name] for name, label in (("epoch", "epoch"), ("steps", "step")) if name in results}
+    progress: dict[str, Any] = {
+        label: results[name] for name, label in (("epoch", "epoch"), ("steps", "step")) if name in results
+    }
     results = {name: value for name, value in results.items() if _is_result(name, value)}
     base_model = _read(staged / "adapter_config.json").get("base_model_name_or_path", "")
     return RunMetadata(results, settings, progress, _read(source / "run.json"), base_model)

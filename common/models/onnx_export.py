@@ -86,6 +86,7 @@ def write_onnx(
             dynamic_shapes=shapes,
             verbose=False,
         )
+    assert program is not None  # only a call that names a file returns none
     graph = program.model.graph
     for part in (program.model, graph, *graph, *graph.initializers.values()):  # holds paths of this machine
         part.metadata_props.clear()
@@ -121,7 +122,7 @@ def compare_outputs(
     return largest
 
 
-def open_session(onnx: bytes | str, threads: int = 0):
+def open_session(onnx: bytes | str, threads: int = 0) -> Any:
     """An onnxruntime session on the CPU; threads 0: as many as there are cores."""
     import onnxruntime  # optional, and slow to import
 

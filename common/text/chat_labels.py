@@ -54,7 +54,9 @@ def splice_images(tokens: LabelledTokens, placeholder_id: int, runs: Sequence[Se
     """The k-th placeholder becomes the token ids runs[k]; no label is on them."""
     if tokens.input_ids.count(placeholder_id) != len(runs):
         raise ValueError(f"{tokens.input_ids.count(placeholder_id)} image placeholders for {len(runs)} images")
-    input_ids, labels, remaining = [], [], iter(runs)
+    remaining = iter(runs)
+    input_ids: list[int] = []
+    labels: list[int] = []
     for token, label in zip(*tokens):
         run = next(remaining) if token == placeholder_id else None
         input_ids += [token] if run is None else run

@@ -18,7 +18,7 @@ from common.text.json_text import parse_json
 class TrainerParser(HfArgumentParser):
     """HfArgumentParser whose errors are ValueErrors of one line, unknown flags with the nearest that exist."""
 
-    def __init__(self, dataclass_types: Iterable[type], description: str = ""):
+    def __init__(self, dataclass_types: Iterable[Any], description: str = ""):
         super().__init__(dataclass_types, prog="train.py", description=description, allow_abbrev=False)
         self.add_argument("--config", type=Path, help="JSON file of settings by name; flags win")
 

@@ -5,10 +5,11 @@ lengths of N samples, seed, epoch -> order of N indices, for Hugging Face's Trai
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
@@ -38,7 +39,9 @@ class LengthGroupedSampler(Sampler):
 class SetEpochCallback(TrainerCallback):
     """Passes the epoch on to sampler and dataset; accelerate does not reach those below a batch sampler."""
 
-    def on_epoch_begin(self, args, state, control, train_dataloader=None, **_) -> None:
+    def on_epoch_begin(
+        self, args: Any, state: TrainerState, control: Any, train_dataloader: Any = None, **_: Any
+    ) -> None:
         epoch, sampler = int(state.epoch or 0), train_dataloader.batch_sampler
         if hasattr(train_dataloader.dataset, "set_epoch"):
             train_dataloader.dataset.set_epoch(epoch)

@@ -1,5 +1,6 @@
 """Plots of a run: training curves, nearest neighbours, TensorBoard's embedding projector."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,19 @@ def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[
 
 
 def neighbour_grid(
-    pictures, vectors: torch.Tensor, labels: list[int], rows: int = 8, columns: int = 7, side: int = 72
+    pictures: Callable[[int], np.ndarray],
+    vectors: torch.Tensor,
+    labels: Sequence[int],
+    rows: int = 8,
+    columns: int = 7,
+    side: int = 72,
 ) -> np.ndarray:
     """First column: one query per class. The others: its nearest, framed green for the same class, red for another.
 
     pictures(index) -> (H, W, 3) uint8; vectors (N, D) unit length -> (height, width, 3) uint8.
     """
-    labels = torch.as_tensor(labels)
-    queries = [int((labels == label).nonzero()[0]) for label in labels.unique()][:rows]
+    classes = torch.as_tensor(labels)
+    queries = [int((classes == label).nonzero()[0]) for label in classes.unique()][:rows]
     similarity = vectors[queries] @ vectors.T  # (Q, N)
     similarity[torch.arange(len(queries)), queries] = -torch.inf
     nearest = similarity.topk(min(columns - 1, len(labels) - 1)).indices.tolist()
@@ -68,7 +74,12 @@ def neighbour_grid(
 
 
 def write_projector(
-    writer: SummaryWriter, vectors: torch.Tensor, pictures, labels: list[str], step: int, limit: int = 1000
+    writer: SummaryWriter,
+    vectors: torch.Tensor,
+    pictures: Callable[[int], np.ndarray],
+    labels: Sequence[str],
+    step: int,
+    limit: int = 1000,
 ) -> None:
     """TensorBoard's embedding projector with labels and thumbnails of up to `limit` images."""
     chosen = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:limit].tolist()
