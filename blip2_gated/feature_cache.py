@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from blip2_gated.model import Blip2OPTGated, Features, squeeze
+from common.cli.progress_bar import progress_bar
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.text.files import write_atomically
 
@@ -93,7 +93,7 @@ def _fill(
     with (
         write_atomically(index.with_suffix(".patches.bin"), durable=False) as patches_file,
         write_atomically(index.with_suffix(".pooled.bin"), durable=False) as pooled_file,
-        tqdm(total=count, desc="features", unit="img", disable=quiet, leave=False) as bar,
+        progress_bar(total=count, desc="features", unit="img", quiet=quiet) as bar,
     ):
         for start in range(0, count, batch_size):
             batch = [squeeze(images[path], model.image_size) for path in paths[start : start + batch_size]]

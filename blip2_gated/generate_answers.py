@@ -6,11 +6,11 @@ dataset (N samples) -> batches of left-padded prompts -> generated texts -> N an
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from blip2_gated.dataset import VqaDataset
 from blip2_gated.metrics import Answered
 from blip2_gated.model import Blip2OPTGated, Features
+from common.cli.progress_bar import progress_bar
 
 
 def answer_samples(
@@ -20,7 +20,7 @@ def answer_samples(
     count = len(dataset) if not limit else min(limit, len(dataset))
     chosen = [position * len(dataset) // count for position in range(count)]
     found = []
-    with tqdm(total=count, desc="answering", unit="question", disable=quiet, leave=False) as bar:
+    with progress_bar(total=count, desc="answering", unit="question", quiet=quiet) as bar:
         for start in range(0, count, batch_size):
             indices = chosen[start : start + batch_size]
             samples = [dataset.samples[index] for index in indices]

@@ -42,13 +42,13 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
-from tqdm import tqdm
 
 from clip.persona.appearance import find_appearance
 from clip.persona.markup import clean_name, clean_text
 from clip.persona.person import find_traits
 from clip.persona.sentence import count_tokens, write_sentence
 from common.cli.errors import run_script
+from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.text.files import refuse_lfs_pointer, write_atomically
 from common.text.json_text import parse_json
@@ -155,7 +155,7 @@ def optimise_file(metadata: Path, output: Path, max_tokens: int = 77, max_broken
     counts = Counter(dict.fromkeys(("with hair", "with eyes", "with traits", "with appearance", "sentence cut"), 0))
     with write_atomically(output) as file:
         records = read_records(metadata)
-        for number, record, _ in tqdm(records, total=report["lines"], leave=False, disable=report["lines"] < 5000):
+        for number, record, _ in progress_bar(records, total=report["lines"], quiet=report["lines"] < 5000):
             if record is None:
                 continue
             line, was_cut = _optimise(record, max_tokens)

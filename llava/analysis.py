@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
+from common.cli.progress_bar import progress_bar
 from common.images.io import open_image
 from llava.score_parsing import parse_analysis, parse_score
 
@@ -97,7 +97,7 @@ class Analyzer(ABC):
             group = groups.setdefault(key, ImageTexts(image))
             group.texts.append(ScoredText(position, text, self._text_error(text)))
         total = sum(len(group.texts) for group in groups.values())
-        with tqdm(total=total, desc="analysing", unit="text", disable=quiet) as bar:
+        with progress_bar(total=total, desc="analysing", unit="text", quiet=quiet) as bar:
             for group in self.analyze_groups(list(groups.values())):
                 for text in group.texts:
                     bar.update()

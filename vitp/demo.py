@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import InternVLVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
+from common.cli.progress_bar import progress_bar
 from common.images.io import open_image
 from common.models import tokenizer
 from common.samples.scenes import BACKGROUNDS, POSITIONS, single_scene
@@ -120,7 +120,7 @@ def examine(folder: str, batch_size: int = 50) -> dict:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     answerer = VQAPredictor(folder, device)
     right, shown = {kind: [] for kind in QUESTIONS}, []
-    for start in tqdm(range(0, len(asked), batch_size), desc="asking about unseen drawings", leave=False, disable=None):
+    for start in progress_bar(range(0, len(asked), batch_size), desc="asking about unseen drawings"):
         batch = asked[start : start + batch_size]
         images = [([open_image(FOLDER / "test" / drawing["name"])], QUESTIONS[kind]) for kind, drawing in batch]
         for (kind, drawing), answer in zip(batch, answerer(images, max_new_tokens=40)):

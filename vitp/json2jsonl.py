@@ -18,9 +18,9 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from tqdm import tqdm
 
 from common.cli.errors import run_script
+from common.cli.progress_bar import progress_bar
 from common.text.conversations import IMAGE, parse_conversation
 from common.text.files import write_atomically, write_json
 from common.text.json_text import parse_json
@@ -80,7 +80,7 @@ def to_conversation(record: dict, number: int, prompts: Sequence[str]) -> dict:
 
 
 def convert(records: list[dict], prompts: Sequence[str], root: Path | None, skipped: SkipLog) -> Iterator[dict]:
-    for number, record in enumerate(tqdm(records, desc="converting", leave=False, disable=None)):
+    for number, record in enumerate(progress_bar(records, desc="converting")):
         try:
             made = to_conversation(record, number, prompts)
             images = parse_conversation(made).images

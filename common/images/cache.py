@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from common.cli.progress_bar import progress_bar
 from common.images.io import open_image
 from common.images.webdataset import TarMember
 from common.text.files import write_atomically, write_json
@@ -102,7 +102,7 @@ class ImageCache:
         block = 64 * self.threads  # limits the number of results that wait in memory
         with (
             ThreadPoolExecutor(self.threads) as pool,
-            tqdm(total=len(paths), desc=label, unit="img", disable=self.quiet, leave=False) as bar,
+            progress_bar(total=len(paths), desc=label, unit="img", quiet=self.quiet) as bar,
         ):
             for start in range(0, len(paths), block):
                 part = paths[start : start + block]

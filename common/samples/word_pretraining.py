@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
-from tqdm import trange
+
+from common.cli.progress_bar import progress_bar
 
 
 def pretrain_on_words(
@@ -60,7 +61,7 @@ def minimize(
     optimizer = torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=warmup)
     losses = []
-    for _ in trange(steps, desc=description, leave=False, disable=quiet or None):
+    for _ in progress_bar(range(steps), desc=description, quiet=quiet):
         value = loss()
         optimizer.zero_grad()
         value.backward()
