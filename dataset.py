@@ -1,11 +1,11 @@
-"""Files to a batch.
+"""Dataset and batch sampler of the style encoder.
 
-data/<style>/<name>_img.png (or jpg, jpeg, webp, bmp)        the folder is the style, the name is what is drawn
-data/<style>/<name>_embed.pt (L, D)  _pooled.pt (P,)  _mask.pt (L,)      what a text encoder gave; any may be missing
+data/<style>/<name>_img.png (or jpg, jpeg, webp, bmp)        the folder is the style, the name is the content
+data/<style>/<name>_embed.pt (L, D)  _pooled.pt (P,)  _mask.pt (L,)      outputs of a text encoder; any may be missing
 
 -> image (B, 3, S, S) uint8, style_ids (B,), embed (B, L, D), mask (B, L), pooled (B, P), has_embed/pooled/mask (B,)
 
-Equal names in two folders mean the same content in two styles. That is not required, but where it is so the split
+Equal names in two folders mean the same content in two styles. That is not required, but where it holds the split
 keeps a content on one side and batches show the same contents in several styles.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from common.images.cache import ImageCache
@@ -31,12 +32,12 @@ class Sample:
     image: Path
     style: str  # folder name
     name: str  # file name without _img and suffix
-    targets: dict[str, Path] = field(default_factory=dict)  # of TARGETS, those whose file is there
+    targets: dict[str, Path] = field(default_factory=dict)  # of TARGETS, those whose file exists
 
 
 @dataclass(frozen=True)
 class TargetShapes:
-    """Sizes over a whole data set; 0 where it has no such target."""
+    """Sizes over a dataset; 0 where it has no such target."""
 
     length: int = 0  # L, tokens of the longest embed
     embed_width: int = 0  # D
@@ -124,36 +125,36 @@ def load_target(path: Path, kind: str) -> torch.Tensor:
 
 def read_target_shapes(samples: list[Sample], threads: int = 4) -> TargetShapes:
     """Open every target once; sizes that differ where they must not are an error naming both files."""
-
-    def shapes(sample: Sample) -> dict[str, tuple[int, ...]]:
-        found = {kind: tuple(load_target(path, kind).shape) for kind, path in sample.targets.items()}
-        if "mask" in found and "embed" in found and found["mask"][0] != found["embed"][0]:
-            raise ValueError(
-                f"{sample.targets['mask']}: {found['mask'][0]} tokens, but its embed has {found['embed'][0]}"
-            )
-        return found
-
-    length, widths, has_mask = 0, {}, False
     with ThreadPoolExecutor(threads) as pool:
-        for sample, found in zip(samples, pool.map(shapes, samples)):
-            length = max([length, *(found[kind][0] for kind in ("embed", "mask") if kind in found)])
-            has_mask |= "mask" in found
-            for kind in {"embed", "pooled"} & set(found):
-                width, first = widths.setdefault(kind, (found[kind][-1], sample.targets[kind]))
-                if width != found[kind][-1]:
-                    raise ValueError(
-                        f"{sample.targets[kind]}: width {found[kind][-1]}, but {first} has {width}; "
-                        "all must come from one text encoder"
-                    )
-    embed_width = widths.get("embed", (0,))[0]
-    return TargetShapes(
-        length if embed_width else 0, embed_width, widths.get("pooled", (0,))[0], has_mask and embed_width > 0
-    )
+        shapes = list(pool.map(_shapes_of, samples))
+    widths: dict[str, tuple[int, Path]] = {}
+    for sample, shape in zip(samples, shapes):
+        for kind in {"embed", "pooled"} & set(shape):
+            width, first = widths.setdefault(kind, (shape[kind][-1], sample.targets[kind]))
+            if width != shape[kind][-1]:
+                raise ValueError(
+                    f"{sample.targets[kind]}: width {shape[kind][-1]}, but {first} has {width}; "
+                    "all must come from one text encoder"
+                )
+    embed_width, pooled_width = (widths.get(kind, (0,))[0] for kind in ("embed", "pooled"))
+    if not embed_width:
+        return TargetShapes(pooled_width=pooled_width)
+    length = max(shape[kind][0] for shape in shapes for kind in ("embed", "mask") if kind in shape)
+    return TargetShapes(length, embed_width, pooled_width, any("mask" in shape for shape in shapes))
+
+
+def _shapes_of(sample: Sample) -> dict[str, tuple[int, ...]]:
+    shapes = {kind: tuple(load_target(path, kind).shape) for kind, path in sample.targets.items()}
+    if {"mask", "embed"} <= set(shapes) and shapes["mask"][0] != shapes["embed"][0]:
+        raise ValueError(
+            f"{sample.targets['mask']}: {shapes['mask'][0]} tokens, but its embed has {shapes['embed'][0]}"
+        )
+    return shapes
 
 
 class StyleDataset(Dataset):
-    """dataset[index] -> the sample as it is; dataset[SampleKey(...)] -> a random view of it, a pure function of the key,
-    so loader workers hold no random state."""
+    """dataset[index] -> the unchanged sample; dataset[SampleKey(...)] -> a random view of it, a pure function of the
+    key, so loader workers hold no random state."""
 
     def __init__(
         self,
@@ -167,26 +168,26 @@ class StyleDataset(Dataset):
         self.samples, self.images, self.image_size = samples, images, image_size
         self.shapes, self.augmentation, self.grey = shapes, augmentation, grey
         self.styles = sorted({sample.style for sample in samples})
-        self.names = sorted({sample.name for sample in samples})
+        names = {name: number for number, name in enumerate(sorted({sample.name for sample in samples}))}
         self.style_ids = [self.styles.index(sample.style) for sample in samples]
-        numbers = {name: number for number, name in enumerate(self.names)}
-        self.name_ids = [numbers[sample.name] for sample in samples]
+        self.name_ids = [names[sample.name] for sample in samples]
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
-        view = key if isinstance(key, SampleKey) else None
-        index = view.index if view else key
+        view = key if isinstance(key, SampleKey) and self.augmentation else None
+        index = key.index if isinstance(key, SampleKey) else key
         pixels, style_id = self.pixels(index), self.style_ids[index]  # (H, W, 3)
-        if view and self.augmentation:
+        if view:
             pixels = self.augmentation(pixels, self.image_size, view)
-            style_id = style_id if not view.remix else len(self.styles) + view.remix  # a class of its own
+            style_id = style_id if not view.style_seed else len(self.styles) + view.style_seed  # a class of its own
         else:
             pixels = square(pixels, self.image_size, grey=self.grey)
         image = torch.tensor(pixels).permute(2, 0, 1)  # (3, S, S); a copy: the cache is read-only
-        item = {"image": image, "style_ids": torch.tensor(style_id)}
-        return {**item, **self._targets(self.samples[index], redrawn=bool(view and view.remix))}
+        # A redrawn image has no targets: their text describes its original style.
+        targets = {} if isinstance(key, SampleKey) and key.style_seed else self.samples[index].targets
+        return {"image": image, "style_ids": torch.tensor(style_id), **self._load_targets(targets)}
 
     def pixels(self, index: int) -> np.ndarray:
         """The decoded image (H, W, 3) uint8."""
@@ -195,35 +196,31 @@ class StyleDataset(Dataset):
     def file_of(self, index: int) -> str:
         return str(self.samples[index].image)
 
-    def _targets(self, sample: Sample, redrawn: bool) -> dict[str, torch.Tensor]:
-        """Targets padded to the data set's sizes, and a flag for each that is there. A redrawn image has none: the
-        words name the style it had."""
+    def _load_targets(self, paths: dict[str, Path]) -> dict[str, torch.Tensor]:
+        """Targets padded to the dataset's sizes, and a flag for each that exists."""
         shapes, item = self.shapes, {}
-        found = {} if redrawn else {kind: load_target(path, kind) for kind, path in sample.targets.items()}
+        targets = {kind: load_target(path, kind) for kind, path in paths.items()}
         if shapes.embed_width:
-            embed, mask = torch.zeros(shapes.length, shapes.embed_width), torch.zeros(shapes.length, dtype=torch.int64)
-            if "embed" in found:
-                embed[: len(found["embed"])] = found["embed"]
-                mask[: len(found["embed"])] = 1
-            if "mask" in found:
-                mask[: len(found["mask"])] = found["mask"]
-            item |= {"embed": embed, "mask": mask, "has_embed": torch.tensor("embed" in found)}
-            item |= {"has_mask": torch.tensor("mask" in found)}
+            embed = targets.get("embed", torch.zeros(0, shapes.embed_width))
+            mask = targets.get("mask", torch.ones(len(embed), dtype=torch.int64))
+            item["embed"] = F.pad(embed, (0, 0, 0, shapes.length - len(embed)))
+            item["mask"] = F.pad(mask, (0, shapes.length - len(mask)))
+            item |= {f"has_{kind}": torch.tensor(kind in targets) for kind in ("embed", "mask")}
         if shapes.pooled_width:
-            item["pooled"] = found.get("pooled", torch.zeros(shapes.pooled_width))
-            item["has_pooled"] = torch.tensor("pooled" in found)
+            item["pooled"] = targets.get("pooled", torch.zeros(shapes.pooled_width))
+            item["has_pooled"] = torch.tensor("pooled" in targets)
         return item
 
 
 class PKBatchSampler:
-    """A batch sampler: P groups of K images of one style, and the same contents in each where names are shared.
+    """Batches of P groups of K images of one style, with the same contents in each where styles share names.
 
     `remix_share` of the groups are redrawn, each into an invented style of its own (common/images/transforms.py); the
-    others are of different styles. `grey_prob` of the batches lose their colours, so that strokes must tell the styles
-    apart; never a part of a batch, which would teach that colours do not matter.
+    others are of different styles. `grey_prob` of the batches lose their colours, so that strokes must separate the
+    styles; never a part of a batch, which would teach that colours do not matter.
 
-    One epoch shows every image as it is at least once; styles with fewer images are shown again, so that a batch holds
-    as many styles as it can. The list of an epoch's batches is a pure function of (seed, epoch), so training can go on
+    An epoch shows every unchanged image at least once; styles with fewer images are repeated, so that a batch holds as
+    many styles as possible. The list of an epoch's batches is a pure function of (seed, epoch), so training can resume
     from any of them, and each of `world` devices takes its share of every batch.
     """
 
@@ -259,7 +256,7 @@ class PKBatchSampler:
         self.batches_per_epoch = len(self.epoch_batches(0))
 
     def set_position(self, epoch: int, start: int = 0) -> None:
-        """The next iteration gives epoch `epoch` from its batch number `start` on."""
+        """The next iteration yields the batches of `epoch` from number `start` on."""
         self.epoch, self.start = epoch, start
 
     def __iter__(self):
@@ -273,18 +270,20 @@ class PKBatchSampler:
         random = np.random.default_rng([self.seed, epoch])
         draws = {name: random.random() for name in dict.fromkeys(self.names)}  # one order of contents for all styles
         groups = [self._groups(sorted(members, key=lambda i: draws[self.names[i]])) for members in self.members]
-        left = [list(one) for one in groups]
+        remaining = [list(style) for style in groups]
         batches = []
-        while any(left):
-            order = sorted(range(len(left)), key=lambda style: (-len(left[style]), random.random()))
+        while any(remaining):
+            order = sorted(range(len(groups)), key=lambda style: (-len(remaining[style]), random.random()))
             batch, grey = [], random.random() < self.grey_prob
             for style in order[: self.plain]:
-                group = left[style].pop(0) if left[style] else groups[style][random.integers(len(groups[style]))]
+                group = (
+                    remaining[style].pop(0) if remaining[style] else groups[style][random.integers(len(groups[style]))]
+                )
                 batch += [SampleKey(epoch, index, 0, grey) for index in group]
             for _ in range(self.remixed):
-                style, invented = random.integers(len(groups)), int(random.integers(1, 2**31))
+                style, style_seed = random.integers(len(groups)), int(random.integers(1, 2**31))
                 group = groups[style][len(batches) % len(groups[style])]
-                batch += [SampleKey(epoch, index, invented, grey) for index in group]
+                batch += [SampleKey(epoch, index, style_seed, grey) for index in group]
             batches.append(batch)
         return batches
 

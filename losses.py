@@ -1,4 +1,4 @@
-"""What the libraries lack: losses over targets that may be absent or padded, equal on any number of devices.
+"""Losses over targets that may be absent or padded, equal on any number of devices.
 
 Every mean is sum / count with the count taken over all devices (`global_mean`), so that gradients averaged by
 DDP are those of one device seeing the whole batch.
@@ -16,7 +16,7 @@ def sequence_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """predicted, target (B, L, D), mask (B, L) 1 = real, present (B,) -> mean squared error per element, 1 - cosine.
 
-    Padding and absent samples weigh nothing; a real token weighs the same wherever it stands.
+    Padding and absent samples have no weight; all real tokens have the same.
     """
     weight = mask.float() * present.float()[:, None]  # (B, L)
     return _weighted_losses(predicted, target, weight)
@@ -38,10 +38,11 @@ def mask_loss(logits: torch.Tensor, mask: torch.Tensor, present: torch.Tensor) -
 def style_contrast(
     style: torch.Tensor, style_ids: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Supervised contrast (Khosla et al. 2020, equation 2) over all devices' vectors -> loss, share of lone anchors.
+    """Supervised contrast (Khosla et al. 2020, equation 2) over all devices' vectors -> loss, share of anchors without
+    positives.
 
-    style (B, S) unit vectors, style_ids (B,). An anchor without a positive is left out of the mean; its share is
-    returned so that a sampler that makes them is seen. Every device computes the whole loss on vectors gathered with
+    style (B, S) unit vectors, style_ids (B,). The mean is over anchors with a positive; the share of the others shows a
+    sampler that produces them. Every device computes the whole loss on vectors gathered with
     gradient; the gather's backward sums over devices and DDP's mean divides again.
     """
     style, style_ids = gather_with_gradient(style.float()), gather_with_gradient(style_ids)

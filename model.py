@@ -1,13 +1,13 @@
 """The style encoder.
 
-image (B, 3, H, W) -> timm backbone -> patches (B, N, V), pooled (B, V), levels
-    patches -> sequence head -> embed (B, L, D), mask_logits (B, L)     what a text encoder gives for the style's words
-    pooled  -> pooled head   -> pooled (B, P)                           its pooled vector
-    levels  -> style head    -> style (B, S), unit length               to compare images by
+image (B, 3, H, W) -> timm backbone -> patches (B, N, V), pooled (B, V), feature_maps
+    patches      -> sequence head -> embed (B, L, D), mask_logits (B, L)     as a text encoder's for the style's text
+    pooled       -> pooled head   -> pooled (B, P)                           its pooled vector
+    feature_maps -> style head    -> style (B, S), unit length               to compare images
 
 The style head reads a colour histogram, and mean and standard deviation of feature maps at several depths, as style
 transfer does (Huang and Belongie 2017): strokes and texture are in the shallow maps, and statistics over positions
-forget what stands where.
+discard the arrangement of the content.
 """
 
 from typing import Any, NamedTuple
@@ -18,12 +18,13 @@ from torch import nn
 
 from common.models.backbone import VisionFeatures, VisionTower
 from losses import mask_loss, sequence_losses, style_contrast, vector_losses
+from multimodal_utils import lengths_to_mask
 
 PALETTE_BINS = 8  # per colour channel, of the style head's histogram
 
 
 class StyleOutput(NamedTuple):
-    """Outputs that a checkpoint was not trained to give are None."""
+    """None for outputs that the model was not trained to give."""
 
     embed: torch.Tensor | None  # (B, L, D)
     pooled: torch.Tensor | None  # (B, P)
@@ -33,17 +34,17 @@ class StyleOutput(NamedTuple):
 
     @property
     def mask(self) -> torch.Tensor | None:
-        """Predicted mask (B, L), 1 = real: a prefix, as long as the logits say, one token at least."""
+        """Predicted mask (B, L), 1 = real: a prefix of as many tokens as have a positive logit, at least one."""
         if self.mask_logits is None:
             return None
-        length = (self.mask_logits > 0).sum(1, keepdim=True).clamp(min=1)
-        return (torch.arange(self.mask_logits.shape[1], device=length.device) < length).long()
+        lengths = (self.mask_logits > 0).sum(1).clamp(min=1)
+        return lengths_to_mask(lengths, self.mask_logits.shape[1])
 
 
 class VisionStyleEncoder(nn.Module):
-    """image -> StyleOutput. `build` holds every argument needed to make the same model again, but for the weights.
+    """image -> StyleOutput. `build` holds the arguments that build the same model again, without its weights.
 
-    sequence_length L (tokens), embed_width D, pooled_width P: of the targets; 0 leaves that head out.
+    sequence_length L (tokens), embed_width D, pooled_width P: of the targets; 0: without that head.
     sequence_head: 'resampler' (L learned queries attend to the patches) or 'linear' (one token per patch, averaged
     along the sequence to L where the patches are not L).
     """
@@ -92,11 +93,11 @@ class VisionStyleEncoder(nn.Module):
                 tower.patch_width, embed_width, sequence_length, predict_mask, dropout
             )
         self.pooled_head = _mlp(tower.pooled_width, pooled_width, dropout) if pooled_width else None
-        self.style_head = StyleHead(tower.level_widths, style_width, dropout)
+        self.style_head = StyleHead(tower.feature_map_widths, style_width, dropout)
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How a file becomes the model's input; normalisation happens inside."""
+        """Preprocessing of an image file; normalisation happens in the model."""
         return {"image_size": self.tower.image_size, "interpolation": self.tower.interpolation}
 
     def forward(self, image: torch.Tensor) -> StyleOutput:
@@ -104,12 +105,12 @@ class VisionStyleEncoder(nn.Module):
         features = self.tower(image)
         embed, mask_logits = self.sequence_head(features.patches) if self.sequence_head else (None, None)
         pooled = self.pooled_head(features.pooled) if self.pooled_head else None
-        return StyleOutput(embed, pooled, mask_logits, self.style_head(image, features.levels), features)
+        return StyleOutput(embed, pooled, mask_logits, self.style_head(image, features.feature_maps), features)
 
 
 class ResamplerHead(nn.Module):
     """patches (B, N, V) -> embed (B, L, D), mask_logits (B, L) or None, by learned queries (Perceiver resampler,
-    Alayrac et al. 2022): the number of tokens is free of the number of patches."""
+    Alayrac et al. 2022): the number of tokens is independent of the number of patches."""
 
     def __init__(self, patch_width: int, embed_width: int, length: int, predict_mask: bool, dropout: float):
         super().__init__()
@@ -137,7 +138,7 @@ class ResamplerHead(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """patches (B, N, V) -> embed (B, L, D), mask_logits (B, L) or None: each patch is projected by itself."""
+    """patches (B, N, V) -> embed (B, L, D), mask_logits (B, L) or None: each patch is projected separately."""
 
     def __init__(self, patch_width: int, embed_width: int, length: int, predict_mask: bool, dropout: float):
         super().__init__()
@@ -157,28 +158,28 @@ class LinearHead(nn.Module):
 class StyleHead(nn.Module):
     """A colour histogram, and mean and deviation of feature maps at several depths -> style (B, S), unit length."""
 
-    def __init__(self, level_widths: list[int], style_width: int, dropout: float):
+    def __init__(self, feature_map_widths: list[int], style_width: int, dropout: float):
         super().__init__()
-        # Backbones are trained to look past colours and tones. The histogram is given, not learned: a linear layer
-        # keeps its distances from the first step on, where learned bins took longer than whole trainings here.
+        # Backbones are trained to ignore colours and tones. The histogram is computed, not learned: a linear layer
+        # keeps its distances from the first step on, whereas learned bins needed more than a whole training here.
         self.palette = nn.Linear(PALETTE_BINS**3, 128)
-        # Each depth gets an equal share: the deepest map would drown the others by its width alone.
-        self.levels = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 128)) for width in level_widths
+        # An equal share for each depth: the deepest map would dominate the others by its width alone.
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 128)) for width in feature_map_widths
         )
         self.mix = nn.Sequential(
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Linear(128 * (1 + len(self.levels)), 256),
+            nn.Linear(128 * (1 + len(self.projections)), 256),
             nn.GELU(),
             nn.Linear(256, style_width),
         )
 
-    def forward(self, image: torch.Tensor, levels: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, feature_maps: list[torch.Tensor]) -> torch.Tensor:
         histogram = colour_histogram(image, PALETTE_BINS)
         # Its rows have unit length; this is the scale that LayerNorm gives to the other parts.
         parts = [self.palette(histogram * PALETTE_BINS**1.5)]
-        parts += [project(_statistics(level)) for level, project in zip(levels, self.levels)]
+        parts += [project(_statistics(feature_map)) for feature_map, project in zip(feature_maps, self.projections)]
         return F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
 
 
@@ -195,22 +196,22 @@ def colour_histogram(image: torch.Tensor, bins: int = 8) -> torch.Tensor:
     return (counts / cells.shape[1]).sqrt()
 
 
-def _statistics(level: torch.Tensor) -> torch.Tensor:
+def _statistics(feature_map: torch.Tensor) -> torch.Tensor:
     """(B, C, h, w) -> mean and standard deviation over positions (B, 2 C)."""
-    level = level.float()
-    deviation = (level.var((2, 3), unbiased=False) + 1e-6).sqrt()  # + 1e-6: sqrt has no slope at 0
-    return torch.cat([level.mean((2, 3)), deviation], 1)
+    feature_map = feature_map.float()
+    deviation = (feature_map.var((2, 3), unbiased=False) + 1e-6).sqrt()  # + 1e-6: sqrt has no slope at 0
+    return torch.cat([feature_map.mean((2, 3)), deviation], 1)
 
 
 class StyleTrainingModel(nn.Module):
-    """The encoder with its loss: model(**batch) -> (loss, parts), which is all that the training loop asks for."""
+    """The encoder with its loss: model(**batch) -> (loss, parts), as the trainer expects."""
 
     def __init__(self, encoder: VisionStyleEncoder, weights: dict[str, float], temperature: float = 0.1):
         super().__init__()
         self.encoder, self.weights, self.temperature = encoder, weights, temperature
 
     def forward(self, image: torch.Tensor, style_ids: torch.Tensor, **targets: torch.Tensor):
-        """image (B, 3, H, W), style_ids (B,); targets as StyleDataset.collate makes them -> loss, unweighted parts."""
+        """image (B, 3, H, W), style_ids (B,); targets as in StyleDataset -> loss, unweighted parts."""
         output = self.encoder(image)
         parts = {}
         if output.embed is not None:
@@ -223,9 +224,9 @@ class StyleTrainingModel(nn.Module):
             )
         if output.mask_logits is not None:
             parts["mask"] = mask_loss(output.mask_logits, targets["mask"], targets["has_mask"])
-        parts["style"], lone = style_contrast(output.style, style_ids, self.temperature)
+        parts["style"], without_positives = style_contrast(output.style, style_ids, self.temperature)
         loss = sum(self.weights[name] * part for name, part in parts.items())
-        return loss, {**parts, "anchors_without_positives": lone}
+        return loss, {**parts, "anchors_without_positives": without_positives}
 
 
 def _mlp(width_in: int, width_out: int, dropout: float) -> nn.Sequential:

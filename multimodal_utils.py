@@ -1,9 +1,9 @@
-"""Parts for joining a vision encoder to a language model. Needs torch alone: copy this file into any project.
+"""Building blocks of vision-language models. Needs only torch: copy this file into any project.
 
     patches (B, N, V) -> pixel_shuffle (B, N / f^2, V f^2) -> project_sequence_embed (B, N', D), the module being
     build_projector's -> mask_tokens, in training -> merge_image_tokens into text (B, T, D)
 
-Masks are int64, 1 = real. Labels of -100 are ignored, as torch's cross entropy does. Results have the dtype and device
+Masks are int64, 1 = real. Labels of -100 are ignored, as in torch's cross entropy. Results have the dtype and device
 of the first argument and pass gradients to every embedding. Arguments that do not fit raise ValueError.
 """
 
@@ -19,7 +19,7 @@ MASK_MODES = ("zero", "drop", "token")
 
 
 def build_projector(kind: str, vision_dim: int, text_dim: int, shuffle: int = 2) -> nn.Module:
-    """A module (..., vision_dim) -> (..., text_dim).
+    """Module (..., vision_dim) -> (..., text_dim).
 
     'linear': one Linear (LLaVA, arXiv 2304.08485). 'mlp2x_gelu': Linear, GELU, Linear (LLaVA-1.5, arXiv 2310.03744).
     'internvl': LayerNorm, Linear, GELU, Linear (mlp1 of InternVL 1.5, arXiv 2404.16821); vision_dim is the encoder's,
@@ -76,7 +76,14 @@ def create_attention_mask_from_embed(
         raise ValueError(
             f"lengths {lengths.tolist()}: expected 0 to {length} tokens, as embed {tuple(embed.shape)} has"
         )
-    return (torch.arange(length, device=embed.device) < lengths[:, None]).long()
+    return lengths_to_mask(lengths, length)
+
+
+def lengths_to_mask(lengths: torch.Tensor, length: int | None = None) -> torch.Tensor:
+    """lengths (B,) in tokens -> mask (B, length) int64, 1 = real, on their device; length None: the longest of them."""
+    if length is None:
+        length = max(lengths.tolist(), default=0)
+    return (torch.arange(length, device=lengths.device) < lengths[:, None]).long()
 
 
 def pixel_shuffle(patches: torch.Tensor, factor: int = 2, grid: tuple[int, int] | None = None) -> torch.Tensor:
@@ -146,11 +153,20 @@ def mask_tokens(
         kept, everywhere = kept.to(tokens.device), everywhere.to(tokens.device)
         shown = torch.where(kept[..., None], tokens, hidden)
         return MaskedTokens(shown, everywhere, torch.ones_like(everywhere), kept.long())
-    lengths = kept.sum(1)
-    mask = everywhere[:, : max(lengths.tolist(), default=0)] < lengths[:, None]  # (B, K)
+    return drop_tokens(tokens, kept)
+
+
+def drop_tokens(tokens: torch.Tensor, kept: torch.Tensor) -> MaskedTokens:
+    """tokens (B, N, D), kept (B, N) bool -> the kept ones in their order, padded at the end where a sample keeps fewer.
+
+    To shorten labels or positions (B, N) alike, gather them by the result's `positions`.
+    """
+    if kept.shape != tokens.shape[:2] or kept.dtype != torch.bool:
+        raise ValueError(f"kept {tuple(kept.shape)} {kept.dtype}: expected bool, as tokens {tuple(tokens.shape)}")
+    mask = lengths_to_mask(kept.sum(1)).bool()  # (B, K)
     order = (~kept).long().argsort(dim=1, stable=True)[:, : mask.shape[1]]  # kept ones first, in their order
     order, mask, kept = (tensor.to(tokens.device) for tensor in (order, mask, kept))
-    shorter = tokens.gather(1, order[..., None].expand(-1, -1, width)).masked_fill(~mask[..., None], 0)
+    shorter = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1])).masked_fill(~mask[..., None], 0)
     return MaskedTokens(shorter, order * mask, mask.long(), kept.long())
 
 
@@ -194,11 +210,11 @@ def merge_image_tokens(
                 f"image_embeds holds {tuple(image.shape)}: expected a list of (N, {width}), N > 0, one per image, "
                 f"as text_embeds {tuple(text_embeds.shape)}"
             )
-    # Where each token goes is worked out on the CPU; the embeddings then move once, in one gather.
+    # The index is computed on the CPU; the embeddings then move once, in one gather.
     real = mask.bool().cpu()
-    places = (input_ids.cpu() == image_token_id) & real
-    counts = _output_counts(real, places, [len(image) for image in images], image_token_id)  # (B, T)
-    index, filled = _gather_index(counts, places, padding_side)  # (B, T') each
+    placeholders = (input_ids.cpu() == image_token_id) & real
+    counts = _output_counts(real, placeholders, [len(image) for image in images], image_token_id)  # (B, T)
+    index, filled = _gather_index(counts, placeholders, padding_side)  # (B, T') each
     index, filled = index.to(text_embeds.device), filled.to(text_embeds.device)
 
     vectors = torch.cat([text_embeds.flatten(0, 1), *(image.to(text_embeds) for image in images)])
@@ -209,36 +225,39 @@ def merge_image_tokens(
     return MergedTokens(embeds, filled.long(), labels, (filled.cumsum(1) - 1).clamp(min=0) * filled)
 
 
-def _output_counts(real: torch.Tensor, places: torch.Tensor, sizes: list[int], image_token_id: int) -> torch.Tensor:
-    """real, places (B, T) bool -> tokens that each position becomes (B, T): 0 hidden, 1 text, N_i a whole image."""
-    placeholders, counts = int(places.sum()), real.long()
-    if placeholders not in (len(sizes), sum(sizes)):
+def _output_counts(
+    real: torch.Tensor, placeholders: torch.Tensor, sizes: list[int], image_token_id: int
+) -> torch.Tensor:
+    """real, placeholders (B, T) bool -> tokens that each position becomes (B, T): 0 hidden, 1 text, N_i an image."""
+    total, counts = int(placeholders.sum()), real.long()
+    if total not in (len(sizes), sum(sizes)):
         raise ValueError(
-            f"{placeholders} placeholders of id {image_token_id} for {len(sizes)} images of {sum(sizes)} tokens "
+            f"{total} placeholders of id {image_token_id} for {len(sizes)} images of {sum(sizes)} tokens "
             "together; expected one per image, or one per image token. Was a prompt cut to a maximum length?"
         )
-    if placeholders == len(sizes):
-        counts[places] = torch.tensor(sizes, dtype=torch.long)
+    if total == len(sizes):
+        counts[placeholders] = torch.tensor(sizes, dtype=torch.long)
         return counts
     image_ends = set(torch.tensor([0, *sizes]).cumsum(0).tolist())
-    for row, end in enumerate(places.sum(1).cumsum(0).tolist()):
+    for row, end in enumerate(placeholders.sum(1).cumsum(0).tolist()):
         if end not in image_ends:  # the totals agree, but an image would begin in one sample and end in the next
             raise ValueError(
-                f"sample {row} holds {int(places[row].sum())} placeholders of id {image_token_id}, not the sizes of "
-                f"whole images (their tokens: {sizes}); expected one placeholder per token of each of its images"
+                f"sample {row} holds {int(placeholders[row].sum())} placeholders of id {image_token_id}, not the sizes "
+                f"of whole images (their tokens: {sizes}); expected one placeholder per token of each of its images"
             )
     return counts
 
 
-def _gather_index(counts: torch.Tensor, places: torch.Tensor, padding_side: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """counts, places (B, T) -> source row (B, T') of each output token, and whether it is one (B, T') bool.
+def _gather_index(
+    counts: torch.Tensor, placeholders: torch.Tensor, padding_side: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """counts, placeholders (B, T) -> source row (B, T') of each output token, and whether it is one (B, T') bool.
 
     Source rows are the B T text positions, then all image tokens in reading order; 0 at padding.
     """
-    is_image = places.flatten().repeat_interleave(counts.flatten())  # (S,) over the output tokens of the batch
+    is_image = placeholders.flatten().repeat_interleave(counts.flatten())  # (S,) over the output tokens of the batch
     text_row = torch.arange(counts.numel()).repeat_interleave(counts.flatten())
-    lengths = counts.sum(1)
-    filled = torch.arange(max(lengths.tolist(), default=0)) < lengths[:, None]
+    filled = lengths_to_mask(counts.sum(1)).bool()
     if padding_side == "left":
         filled = filled.flip(1)
     index = torch.zeros(filled.shape, dtype=torch.long)

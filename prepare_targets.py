@@ -1,53 +1,81 @@
-"""Text targets for the style encoder: what a text encoder says of each image's style.
+"""Prepare the style encoder's targets: encode a text about each image's style.
 
     python prepare_targets.py --data_dir data --text_encoder openai/clip-vit-large-patch14
     python prepare_targets.py --data_dir data --text_encoder ./my_t5_folder --prompt "a picture in {style} style"
     python prepare_targets.py --data_dir data            without a network: hashed word vectors
 
-The text of an image: <name>.txt beside it, else style.txt in its folder, else the prompt with the folder's name.
+The text of an image: <name>.txt in its folder, else style.txt there, else the prompt with the folder's name.
 text -> tokenizer, encoder -> <name>_embed.pt (L, D), <name>_pooled.pt (P,), <name>_mask.pt (L,)
 
-Files that are there already are left alone, so an interrupted run goes on where it stopped.
+Existing files are kept, so an interrupted run continues where it stopped.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
-from tqdm import tqdm
+from jsonargparse.typing import PositiveInt
 
 from common.cli.errors import run_script
+from common.cli.progress_bar import progress_bar
+from common.cli.tool_parser import tool
 from common.samples.hash_text_encoder import hash_text
 from common.text.files import write_atomically, write_json
 from common.training.device import choose_device
 from dataset import TARGETS, Sample, find_samples
 
-RECORD = "targets.json"  # in data_dir: which encoder made the files, so that two are never mixed
+RECORD = "targets.json"  # in data_dir: the encoder of the files, so that two are never mixed
 Targets = dict[str, torch.Tensor]
 
 
+@tool
+def main(
+    *,
+    data_dir: Path = Path("./data"),  # folder of <style>/<name>_img.*
+    text_encoder: str = "hash",  # Hugging Face name, local folder, or 'hash'
+    prompt: str = "{style} style",  # text of a style that has none; {style} is its folder
+    max_length: PositiveInt = 77,  # tokens; longer texts are truncated, shorter ones padded
+    batch_size: PositiveInt = 64,  # texts at a time
+    save_dtype: Literal["float16", "float32"] = "float16",  # of the numbers in the files
+    device: str = "auto",
+    overwrite: bool = False,  # replace existing files
+) -> int:
+    samples = find_samples(data_dir)
+    if text_encoder == "hash":
+        max_length = min(max_length, 16)  # hashed words have no context; longer sequences only take space
+
+        def encode(texts: list[str]) -> list[Targets]:
+            return [hash_text(text, length=max_length) for text in texts]
+    else:
+        encode = HuggingFaceTextEncoder(text_encoder, choose_device(device), max_length)
+    _check_record(data_dir / RECORD, {"text_encoder": text_encoder, "max_length": max_length}, overwrite)
+    written = prepare_targets(samples, encode, prompt, overwrite, batch_size, getattr(torch, save_dtype))
+    print(f"{written} images got targets, {len(samples) - written} already had them")
+    return written
+
+
 def text_of(sample: Sample, prompt: str) -> str:
-    """The words that describe this image's style."""
+    """The text that describes this image's style."""
     folder = sample.image.parent
     for path in (folder / f"{sample.name}.txt", folder / "style.txt"):
         if path.is_file():
             text = path.read_text(encoding="utf-8").strip()
             if not text:
-                raise ValueError(f"{path}: empty; write the style's words in it, or remove it")
+                raise ValueError(f"{path}: empty; write a description of the style in it, or remove it")
             return text
     return prompt.format(style=sample.style.replace("_", " "))
 
 
 class HuggingFaceTextEncoder:
-    """texts -> [{embed (L, D), pooled (P,), mask (L,)}] by any encoder that transformers knows, by name or folder.
+    """texts -> [{embed (L, D), pooled (P,), mask (L,)}] by any text encoder of transformers, by name or folder.
 
-    CLIP text towers give their projected vector as pooled; other models the mean of their tokens.
+    pooled is the projected vector of a CLIP text tower, the mean of the tokens of other models.
     """
 
     def __init__(self, name: str, device: torch.device, max_length: int):
-        from transformers import (  # not at the top: --text_encoder hash does without
+        from transformers import (  # slow to import, and --text_encoder hash does not need it
             MODEL_FOR_TEXT_ENCODING_MAPPING,
             AutoConfig,
             AutoModel,
@@ -96,20 +124,18 @@ def prepare_targets(
     batch_size: int = 64,
     dtype: torch.dtype = torch.float16,
 ) -> int:
-    """Write the missing targets -> how many images got some. A text is encoded once, however many share it."""
-    todo: dict[str, list[Sample]] = {}
+    """Write the missing targets -> the number of images that got some. Each text is encoded once."""
+    samples_of: dict[str, list[Sample]] = {}
     for sample in samples:
         if overwrite or len(sample.targets) < len(TARGETS):
-            todo.setdefault(text_of(sample, prompt), []).append(sample)
-    texts = list(todo)
-    with tqdm(total=sum(map(len, todo.values())), desc="encoding texts", unit="img", dynamic_ncols=True) as bar:
-        for start in range(0, len(texts), batch_size):
-            batch = texts[start : start + batch_size]
-            for text, targets in zip(batch, encode(batch)):
-                for sample in todo[text]:
-                    _write(sample, targets, overwrite, dtype)
-                    bar.update()
-    return sum(map(len, todo.values()))
+            samples_of.setdefault(text_of(sample, prompt), []).append(sample)
+    texts = list(samples_of)
+    for start in progress_bar(range(0, len(texts), batch_size), "encoding texts"):
+        batch = texts[start : start + batch_size]
+        for text, targets in zip(batch, encode(batch)):
+            for sample in samples_of[text]:
+                _write(sample, targets, overwrite, dtype)
+    return sum(map(len, samples_of.values()))
 
 
 def _write(sample: Sample, targets: Targets, overwrite: bool, dtype: torch.dtype) -> None:
@@ -117,52 +143,19 @@ def _write(sample: Sample, targets: Targets, overwrite: bool, dtype: torch.dtype
         if kind in sample.targets and not overwrite:
             continue
         tensor = targets[kind] if kind == "mask" else targets[kind].to(dtype)
-        # Not waiting for the disk at each of many small files; a lost one is simply made again.
+        # Many small files: no wait for the disk at each; a lost one is written again by the next run.
         with write_atomically(sample.image.with_name(f"{sample.name}_{kind}.pt"), durable=False) as file:
             torch.save(tensor.clone(), file)
 
 
-def _check_record(data_dir: Path, record: dict, overwrite: bool) -> None:
-    path = data_dir / RECORD
-    if path.is_file() and not overwrite:
-        written = json.loads(path.read_text(encoding="utf-8"))
-        if written != record:
-            raise ValueError(
-                f"{path}: the targets there are of {written['text_encoder']} (length {written['max_length']}), not "
-                f"{record['text_encoder']} (length {record['max_length']}); --overwrite makes all of them anew"
-            )
+def _check_record(path: Path, record: dict, overwrite: bool) -> None:
+    existing = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not overwrite else record
+    if existing != record:
+        raise ValueError(
+            f"{path}: the targets there are of {existing['text_encoder']} (length {existing['max_length']}), not "
+            f"{record['text_encoder']} (length {record['max_length']}); --overwrite replaces all of them"
+        )
     write_json(path, record)
-
-
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="prepare_targets.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data_dir", default="./data", help="folder of <style>/<name>_img.*")
-    parser.add_argument("--text_encoder", default="hash", help="Hugging Face name, local folder, or 'hash'")
-    parser.add_argument(
-        "--prompt", default="{style} style", help="text of a style that has none; {style} is its folder"
-    )
-    parser.add_argument("--max_length", type=int, default=77, help="tokens; longer texts are cut, shorter ones padded")
-    parser.add_argument("--batch_size", type=int, default=64, help="texts at a time")
-    parser.add_argument("--save_dtype", choices=("float16", "float32"), default="float16", help="numbers in the files")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--overwrite", action="store_true", help="make files anew that are there already")
-    args = parser.parse_args(argv)
-
-    samples = find_samples(args.data_dir)
-    if args.text_encoder == "hash":
-        args.max_length = min(args.max_length, 16)  # hashed words know no context; longer ones only take room
-
-        def encode(texts: list[str]) -> list[Targets]:
-            return [hash_text(text, length=args.max_length) for text in texts]
-    else:
-        encode = HuggingFaceTextEncoder(args.text_encoder, choose_device(args.device), args.max_length)
-    _check_record(
-        Path(args.data_dir), {"text_encoder": args.text_encoder, "max_length": args.max_length}, args.overwrite
-    )
-    dtype = getattr(torch, args.save_dtype)
-    written = prepare_targets(samples, encode, args.prompt, args.overwrite, args.batch_size, dtype)
-    print(f"{written} images got targets, {len(samples) - written} had them already")
-    return written
 
 
 if __name__ == "__main__":

@@ -1,22 +1,25 @@
-"""How alike are two styles?
+"""Compare the styles of two images or folders.
 
     python style_comparator.py a.png b.png --weights checkpoints/best.pth       one number in [-1, 1]
-    python style_comparator.py a.png folder/ --weights ...                      a folder, ranked by likeness to a.png
-    python style_comparator.py folder_a/ folder_b/ --weights ...                every pair, and a picture of the matrix
+    python style_comparator.py a.png folder/ --weights ...                      a folder, ranked by similarity to a.png
+    python style_comparator.py folder_a/ folder_b/ --weights ...                every pair, and a plot of the matrix
 
-Cosines of one model are not those of another. Where the weights carry validation statistics, the score comes with the
-share of other-style pairs that lie below it, and with the CSLS score, which takes away what an image has with all.
+Cosines of different models cannot be compared. Where the weights carry validation statistics, the score comes with the
+percentage of pairs of different styles below it, and with the CSLS score, which corrects for images that are similar to
+all others.
 """
 
-import argparse
-import json
+from json import dumps
 from pathlib import Path
+from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveInt
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from common.cli.errors import run_script
+from common.cli.progress_bar import progress_bar
+from common.cli.tool_parser import tool
 from common.images.io import list_images
 from common.metrics.embedding import csls
 from common.training.device import choose_device
@@ -24,41 +27,118 @@ from common.training.plots import save_figure
 from model import VisionStyleEncoder
 from style_encoder import load_encoder, read_image
 
-MATRIX_IMAGES = 40  # more images on a side are shown as the mean of each folder
+MATRIX_IMAGES = 40  # more images on a side are plotted as the mean of each folder
+
+
+@tool
+def main(
+    first: Path,  # an image or a folder
+    second: Path,  # an image or a folder
+    *,
+    weights: str,  # a .pth written by train.py
+    output: Path = Path("style_matrix.png"),  # plot of a folder comparison
+    top: PositiveInt = 10,  # rows to print of a ranked folder
+    device: str = "auto",
+    json: bool = False,
+) -> dict[str, Any]:
+    torch_device = choose_device(device)
+    encoder, content = load_encoder(weights, torch_device)
+    statistics = content.get("validation", {})
+    if first.is_dir() and second.is_dir():
+        result, text = compare_folders(first, second, encoder, torch_device, output)
+    elif first.is_dir() or second.is_dir():
+        image, folder = (second, first) if first.is_dir() else (first, second)
+        result, text = rank_folder(image, folder, encoder, statistics, torch_device, top)
+    else:
+        result, text = compare_images(first, second, encoder, statistics, torch_device)
+    print(dumps(result, ensure_ascii=False) if json else text)
+    return result
+
+
+def compare_images(
+    first: Path, second: Path, encoder: VisionStyleEncoder, statistics: dict, device: torch.device
+) -> tuple[dict, str]:
+    """-> result, report. statistics: those of the weights' validation, {} for none."""
+    vectors = encode_files([first, second], encoder, device)
+    result = compare(vectors[:1], vectors[1:], statistics)[0]
+    text = f"style similarity: {result['similarity']:.4f}   (from -1, unlike, to 1, alike)"
+    if statistics:
+        text += (
+            f"\n  higher than {result['other_style_percentile']:.1f} % of validation pairs of different styles"
+            f"\n  CSLS, corrected for images that are similar to all others: {result['csls']:.4f}"
+        )
+    return result, text
+
+
+def rank_folder(
+    image: Path, folder: Path, encoder: VisionStyleEncoder, statistics: dict, device: torch.device, top: int
+) -> tuple[dict, str]:
+    """Images of a folder by their similarity to one image -> result, report."""
+    paths = list_images(folder)
+    vectors = encode_files([image, *paths], encoder, device)
+    scores = compare(vectors[:1].expand(len(paths), -1), vectors[1:], statistics)
+    rows = [{"image": str(path), **score} for path, score in zip(paths, scores)]
+    ranked = sorted(rows, key=lambda row: -row["similarity"])
+    mean = sum(row["similarity"] for row in ranked) / len(ranked)
+    lines = [f"{len(ranked)} images in {folder}, mean style similarity {mean:.4f}; the most similar:"]
+    for row in ranked[:top]:
+        percentile = f"{row['other_style_percentile']:8.1f} %" if statistics else ""
+        lines.append(f"{row['similarity']:8.4f}{percentile}  {row['image']}")
+    return {"mean_similarity": mean, "ranked": ranked}, "\n".join(lines)
+
+
+def compare_folders(
+    first: Path, second: Path, encoder: VisionStyleEncoder, device: torch.device, output: Path
+) -> tuple[dict, str]:
+    """Every image of one folder with every image of another, plotted to `output` -> result, report."""
+    folders = {folder: list_images(folder) for folder in (first, second)}
+    rows, columns = (
+        [str(path.relative_to(folder).with_suffix("")).removesuffix("_img") for path in folders[folder]]
+        for folder in (first, second)
+    )
+    similarity = encode_files(folders[first], encoder, device) @ encode_files(folders[second], encoder, device).T
+    mean, shape = float(similarity.mean()), f"{len(rows)} x {len(columns)}"
+    if max(similarity.shape) > MATRIX_IMAGES:
+        groups = ([path.parent.name for path in folders[folder]] for folder in (first, second))
+        similarity, rows, columns = group_means(similarity, *groups)
+    plot_matrix(output, similarity, rows, columns)
+    result = {"mean_similarity": mean, "rows": rows, "columns": columns, "similarity": similarity.tolist()}
+    text = f"{shape} images, mean style similarity {mean:.4f}; the matrix is plotted in {output}"
+    return {**result, "picture": str(output)}, text
 
 
 @torch.inference_mode()
 def encode_files(paths: list[Path], encoder: VisionStyleEncoder, device: torch.device) -> torch.Tensor:
     """-> style (N, S), unit length."""
     vectors = []
-    for start in tqdm(range(0, len(paths), 32), desc="encoding", leave=False, disable=len(paths) <= 32):
+    for start in progress_bar(range(0, len(paths), 32), "encoding", quiet=len(paths) <= 32):
         images = torch.stack([read_image(path, encoder) for path in paths[start : start + 32]])
         vectors.append(encoder(images.to(device)).style.float().cpu())
     return torch.cat(vectors)
 
 
 def compare(first: torch.Tensor, second: torch.Tensor, statistics: dict) -> list[dict[str, float]]:
-    """Unit vectors (N, S) and (N, S), row by row -> similarity, and where statistics are there, percentile and CSLS.
+    """Unit vectors (N, S) and (N, S), row by row -> similarity, and with statistics also percentile and CSLS.
 
-    other_style_percentile: share of validation pairs of two styles that are less alike, 0..100.
+    other_style_percentile: share of validation pairs of different styles with a lower similarity, 0..100.
     """
     similarity = (first * second).sum(1).clamp(-1, 1)
     results = [{"similarity": float(value)} for value in similarity]
     if statistics:
         quantiles, bank = statistics["other_style_quantiles"], statistics["bank"]
-        below = torch.searchsorted(quantiles, similarity) / (len(quantiles) - 1)
+        below = (torch.searchsorted(quantiles, similarity) / (len(quantiles) - 1)).clamp(0, 1)
         corrected = csls(similarity, first @ bank.T, second @ bank.T)
-        for result, share, value in zip(results, below.clamp(0, 1), corrected):
+        for result, share, value in zip(results, below, corrected):
             result |= {"other_style_percentile": float(100 * share), "csls": float(value)}
     return results
 
 
-def draw_matrix(path: str | Path, similarity: torch.Tensor, rows: list[str], columns: list[str]) -> None:
-    """A heat map of similarities (R, C) with names and, where they fit, numbers."""
+def plot_matrix(path: Path, similarity: torch.Tensor, rows: list[str], columns: list[str]) -> None:
+    """A heat map of similarities (R, C) with names and, where there is room, numbers."""
     height, width = 1.6 + 0.34 * len(rows), 3.2 + 0.42 * len(columns)
     figure = Figure(figsize=(max(width, 5), max(height, 3)), layout="constrained")
     axis = figure.subplots()
-    picture = axis.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
+    image = axis.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
     axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axis.set_yticks(range(len(rows)), rows, fontsize=8)
     if max(similarity.shape) <= 16:
@@ -66,93 +146,24 @@ def draw_matrix(path: str | Path, similarity: torch.Tensor, rows: list[str], col
             for column, value in enumerate(values):
                 colour = "white" if abs(value) > 0.6 else "black"
                 axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(picture, label="style similarity")
+    figure.colorbar(image, label="style similarity")
     save_figure(figure, path)
 
 
-def group_means(similarity: torch.Tensor, rows: list[str], columns: list[str]) -> tuple[torch.Tensor, list, list]:
-    """Mean similarity (R, C) of every pair of groups -> (groups, groups), their names; a pair of one image with
-    itself does not count."""
+def group_means(
+    similarity: torch.Tensor, rows: list[str], columns: list[str]
+) -> tuple[torch.Tensor, list[str], list[str]]:
+    """Mean similarity (R, C) of every pair of groups -> (groups, groups), their names; the pair of an image with itself
+    does not count."""
     row_names, column_names = sorted(set(rows)), sorted(set(columns))
-    means = torch.zeros(len(row_names), len(column_names))
+    means = torch.ones(len(row_names), len(column_names))
     for i, row in enumerate(row_names):
         for j, column in enumerate(column_names):
             block = similarity[[name == row for name in rows]][:, [name == column for name in columns]]
-            means[i, j] = block[block < 1 - 1e-6].mean() if (block < 1 - 1e-6).any() else 1.0
+            others = block[block < 1 - 1e-6]
+            if len(others):
+                means[i, j] = others.mean()
     return means, row_names, column_names
-
-
-def compare_images(first: Path, second: Path, encoder, statistics, device) -> tuple[dict, str]:
-    vectors = encode_files([first, second], encoder, device)
-    result = compare(vectors[:1], vectors[1:], statistics)[0]
-    text = f"style similarity: {result['similarity']:.4f}   (from -1, unlike, to 1, alike)"
-    if statistics:
-        text += (
-            f"\n  more alike than {result['other_style_percentile']:.1f} % of validation pairs of different styles"
-            f"\n  CSLS, corrected for images that are like everything: {result['csls']:.4f}"
-        )
-    return result, text
-
-
-def rank_folder(image: Path, folder: Path, encoder, statistics, device, top: int) -> tuple[dict, str]:
-    paths = list_images(folder)
-    vectors = encode_files([image, *paths], encoder, device)
-    scores = compare(vectors[:1].expand(len(paths), -1), vectors[1:], statistics)
-    ranked = sorted(
-        ({"image": str(path), **score} for path, score in zip(paths, scores)), key=lambda row: -row["similarity"]
-    )
-    mean = sum(row["similarity"] for row in ranked) / len(ranked)
-    lines = [f"{len(ranked)} images in {folder}, mean style similarity {mean:.4f}; the most alike:"]
-    lines += [
-        f"{row['similarity']:8.4f}"
-        + (f"{row['other_style_percentile']:8.1f} %" if statistics else "")
-        + f"  {row['image']}"
-        for row in ranked[:top]
-    ]
-    return {"mean_similarity": mean, "ranked": ranked}, "\n".join(lines)
-
-
-def compare_folders(first: Path, second: Path, encoder, device, output: Path) -> tuple[dict, str]:
-    paths = list_images(first), list_images(second)
-    vectors = [encode_files(one, encoder, device) for one in paths]
-    similarity = vectors[0] @ vectors[1].T
-    names = [
-        [str(path.relative_to(folder).with_suffix("")).removesuffix("_img") for path in one]
-        for folder, one in zip((first, second), paths)
-    ]
-    shown = similarity, *names
-    if max(similarity.shape) > MATRIX_IMAGES:
-        shown = group_means(similarity, *[[path.parent.name for path in one] for one in paths])
-    draw_matrix(output, *shown)
-    mean = float(similarity.mean())
-    result = {"mean_similarity": mean, "rows": shown[1], "columns": shown[2], "similarity": shown[0].tolist()}
-    text = f"{len(paths[0])} x {len(paths[1])} images, mean style similarity {mean:.4f}; the matrix is in {output}"
-    return {**result, "picture": str(output)}, text
-
-
-def main(argv: list[str]) -> dict:
-    parser = argparse.ArgumentParser(prog="style_comparator.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("first", type=Path, help="an image or a folder")
-    parser.add_argument("second", type=Path, help="an image or a folder")
-    parser.add_argument("--weights", required=True, help="a .pth that train.py wrote")
-    parser.add_argument("--output", type=Path, default=Path("style_matrix.png"), help="picture of a folder comparison")
-    parser.add_argument("--top", type=int, default=10, help="rows to print of a ranked folder")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
-    args = parser.parse_args(argv)
-
-    device = choose_device(args.device)
-    encoder, content = load_encoder(args.weights, device)
-    statistics = content.get("validation", {})
-    if args.first.is_dir() and args.second.is_dir():
-        result, text = compare_folders(args.first, args.second, encoder, device, args.output)
-    elif args.first.is_dir() or args.second.is_dir():
-        image, folder = (args.second, args.first) if args.first.is_dir() else (args.first, args.second)
-        result, text = rank_folder(image, folder, encoder, statistics, device, args.top)
-    else:
-        result, text = compare_images(args.first, args.second, encoder, statistics, device)
-    print(json.dumps(result, ensure_ascii=False) if args.json else text)
-    return result
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import timm.optim
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 
 import config
 from common.cli.errors import run_script
@@ -23,7 +23,6 @@ from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
 from common.samples.layouts import MANIFEST, create_sample_dataset
-from common.text.files import write_json
 from common.training.device import make_accelerator
 from common.training.loader import make_loader
 from common.training.plots import neighbour_grid, plot_curves, write_projector
@@ -35,6 +34,14 @@ from dataset import PKBatchSampler, Sample, StyleDataset, TargetShapes, find_sam
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleTrainingModel, VisionStyleEncoder
 from style_encoder import save_encoder
+
+EPOCH_LINE = {
+    "loss": "train/loss",
+    "AUC": "val/style_auc",
+    "P@1": "val/style_precision_at_1",
+    "MAP@R": "val/style_map_at_r",
+    "content AUC": "val/content_auc",
+}
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -55,27 +62,21 @@ def main(argv: list[str]) -> dict[str, Any]:
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
         if len(val_set):
             vectors = baseline_vectors(encoder.to(accelerator.device), val_set, accelerator.device)
-            baselines = {name: score(one, val_set, per_style=True) for name, one in vectors.items()}
+            baselines = {name: score(rows, val_set, per_style=True) for name, rows in vectors.items()}
     trainer = build_trainer(settings, encoder, train_set, accelerator, run)
-    if settings.resume:
-        trainer.resume()
-    else:
-        set_seed(settings.seed, device_specific=True)  # dropout differs between devices
+    trainer.start(settings.resume, settings.seed)
     if run:
-        run.start_logging(trainer.progress.step)
-        describe(train_set, val_set, shapes, trainer, run)
+        describe(train_set, val_set, shapes, trainer)
 
-    tower, progress = encoder.tower, trainer.progress
-    tower.freeze(progress.epoch < settings.freeze_epochs)
+    encoder.tower.freeze(trainer.progress.epoch < settings.freeze_epochs)
     for epoch, means in trainer.epochs():
-        values, style = validate(epoch, means, trainer, val_set)
-        patience_is_over = bool(settings.patience) and epoch - progress.best_epoch >= settings.patience
+        scores, style = validate(trainer, val_set) if run and len(val_set) else ({}, None)
+        values = trainer.record_epoch(means, scores, "style_map_at_r")
         if run:
-            save_and_show(epoch, values, style, trainer, val_set, settings, final=patience_is_over)
-        if patience_is_over:
-            break
-        tower.freeze(epoch + 1 < settings.freeze_epochs)
-    results = finish(trainer, val_set, settings, baselines) if run else {}
+            save_and_plot(values, style, trainer, val_set, settings.save_epochs)
+            trainer.print_epoch(values, EPOCH_LINE)
+        encoder.tower.freeze(epoch + 1 < settings.freeze_epochs)
+    results = finish(trainer, val_set, baselines) if run else {}
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
@@ -140,13 +141,13 @@ def build_trainer(
     loader = make_loader(train_set, batches, accelerator.device, settings.num_workers)
     weights = {name: value for name, value in vars(settings).items() if name.endswith("_weight")}
     parts = {name.removesuffix("_weight"): value for name, value in weights.items()}
-    learner = StyleTrainingModel(encoder, parts, settings.temperature)
+    model = StyleTrainingModel(encoder, parts, settings.temperature)
     backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
     heads = [module for name, module in encoder.named_children() if name != "tower"]
     others = timm.optim.param_groups_weight_decay(torch.nn.ModuleList(heads), settings.weight_decay)
     groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone] + others
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    plan = TrainSchedule(
+    schedule = TrainSchedule(
         settings.epochs,
         settings.learning_rate,
         settings.min_learning_rate,
@@ -156,98 +157,55 @@ def build_trainer(
         settings.log_steps,
         settings.save_steps,
         settings.max_nonfinite_steps,
+        settings.patience,
     )
     if settings.compile:
         encoder.compile()  # in place, so names of weights stay; the loss is too dynamic to gain
     last = Path(settings.checkpoint_dir) / "last"
-    return Trainer(accelerator, learner, optimizer, loader, plan, run, last, settings.ema_decay)
+    return Trainer(accelerator, model, optimizer, loader, schedule, run, last, settings.ema_decay)
 
 
-def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShapes, trainer: Trainer, run: Run) -> None:
-    batches = trainer.loader.batch_sampler
+def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShapes, trainer: Trainer) -> None:
+    sampler = trainer.loader.batch_sampler
+    targets = {
+        f"embed ({shapes.length}, {shapes.embed_width})": shapes.embed_width,
+        f"pooled ({shapes.pooled_width},)": shapes.pooled_width,
+        "mask": shapes.has_mask,
+    }
+    names = ", ".join(name for name, present in targets.items() if present) or "none, style contrast only"
     print(
         f"{len(train_set)} images of {len(train_set.styles)} styles to train on, {len(val_set)} of "
-        f"{len(val_set.styles)} to validate; targets: "
-        + (
-            ", ".join(
-                filter(
-                    None,
-                    [
-                        f"embed ({shapes.length}, {shapes.embed_width})" if shapes.embed_width else "",
-                        f"pooled ({shapes.pooled_width},)" if shapes.pooled_width else "",
-                        "mask" if shapes.has_mask else "",
-                    ],
-                )
-            )
-            or "none, style contrast only"
-        )
-        + f"\n{trainer.steps_per_epoch} steps per epoch, {batches.plain} styles x {batches.images_per_group} images "
-        f"and {batches.remixed} invented styles in a batch; logs in {run.log_folder}"
+        f"{len(val_set.styles)} to validate; targets: {names}\n"
+        f"{trainer.steps_per_epoch} steps per epoch, {sampler.plain} styles x {sampler.images_per_group} images "
+        f"and {sampler.remixed} invented styles in a batch; logs in {trainer.run.log_folder}"
     )
 
 
-def validate(
-    epoch: int, means: dict[str, float], trainer: Trainer, val_set: StyleDataset
-) -> tuple[dict[str, float], torch.Tensor | None]:
-    """Score the validation set and keep book in progress -> values to log, style vectors (N, S).
-
-    The main process measures and tells the others, so that all of them stop, or none.
-    """
-    progress, accelerator = trainer.progress, trainer.accelerator
-    values = {f"train/{name}": value for name, value in means.items()}
-    style = None
-    if accelerator.is_main_process and len(val_set):
-        style, _ = style_vectors(trainer.best_model.encoder, val_set, accelerator.device)
-        for question, part in score(style, val_set).items():
-            values |= {f"val/{question}_{name}": number for name, number in part.items()}
-    values = broadcast_object_list([values])[0]
-    metric = values.get("val/style_map_at_r", -values["train/loss"])
-    if metric > progress.best:
-        progress.best, progress.best_epoch = metric, epoch
-    progress.history.append({"epoch": epoch + 1, "step": progress.step, **values})
-    return values, style
+def validate(trainer: Trainer, val_set: StyleDataset) -> tuple[dict[str, float], torch.Tensor]:
+    """-> scores, style vectors (N, S) of the validation set."""
+    style, _ = style_vectors(trainer.eval_model.encoder, val_set, trainer.accelerator.device)
+    parts = score(style, val_set)
+    return {f"{kind}_{name}": value for kind, part in parts.items() for name, value in part.items()}, style
 
 
-def save_and_show(
-    epoch: int,
-    values: dict[str, float],
-    style: torch.Tensor | None,
-    trainer: Trainer,
-    val_set: StyleDataset,
-    settings: Namespace,
-    final: bool,
+def save_and_plot(
+    values: dict[str, float], style: torch.Tensor | None, trainer: Trainer, val_set: StyleDataset, save_epochs: int
 ) -> None:
-    """What follows an epoch's validation: logs, model files that are due, pictures, one line."""
-    progress, run, encoder = trainer.progress, trainer.run, trainer.best_model.encoder
-    run.log(progress.step, {name: value for name, value in values.items() if name.startswith("val/")})
-    facts = {
-        "settings": vars(settings),
-        "epoch": epoch + 1,
-        "step": progress.step,
-        "metrics": values,
+    """Model files that are due, training_curves.png, and nearest neighbours in TensorBoard."""
+    encoder, folder, epoch = trainer.eval_model.encoder, trainer.run.folder, trainer.progress.epoch + 1
+    metadata = {
+        **trainer.checkpoint_metadata(values),
         "styles": trainer.loader.dataset.styles,
         "validation": validation_statistics(style, val_set),
     }
-    folder, better = Path(settings.checkpoint_dir), progress.best_epoch == epoch
-    if better:
-        save_encoder(folder / "best.pth", encoder, **facts)
-    if final or epoch + 1 == settings.epochs or (epoch + 1) % settings.save_epochs == 0:
-        save_encoder(folder / f"model_epoch_{epoch + 1}.pth", encoder, **facts)
-    plot_curves(folder / "training_curves.png", progress.history, curves(progress.history))
+    if trainer.progress.is_best:
+        save_encoder(folder / "best.pth", encoder, **metadata)
+    if trainer.is_last_epoch or epoch % save_epochs == 0:
+        save_encoder(folder / f"model_epoch_{epoch}.pth", encoder, **metadata)
+    plot_curves(folder / "training_curves.png", trainer.progress.history, curves(trainer.progress.history))
     if style is not None:
         grid = neighbour_grid(val_set.pixels, style, val_set.style_ids)
-        run.writer.add_image("nearest neighbours", grid, progress.step, dataformats="HWC")
-    shown = {
-        "loss": "train/loss",
-        "AUC": "val/style_auc",
-        "P@1": "val/style_precision_at_1",
-        "MAP@R": "val/style_map_at_r",
-        "content AUC": "val/content_auc",
-    }
-    line = "  ".join(f"{label} {values[name]:.3f}" for label, name in shown.items() if name in values)
-    print(f"epoch {epoch + 1}/{settings.epochs}  {line}{'  best so far' if better else ''}")
-    if final:
-        print(f"stopped: no better validation for {settings.patience} epochs")
+        trainer.run.writer.add_image("nearest neighbours", grid, trainer.progress.step, dataformats="HWC")
 
 
 def curves(history: list[dict[str, float]]) -> dict[str, list[str]]:
@@ -278,31 +236,17 @@ def validation_statistics(style: torch.Tensor | None, val_set: StyleDataset, ban
     return {"bank": style[chosen].clone(), "other_style_quantiles": torch.quantile(similarity[pairs & ~same], at)}
 
 
-def finish(trainer: Trainer, val_set: StyleDataset, settings: Namespace, baselines: dict[str, dict]) -> dict[str, Any]:
-    """results.json, the projector and the last words of a run."""
-    progress, run, folder = trainer.progress, trainer.run, Path(settings.checkpoint_dir)
-    results = {
-        "epochs": progress.epoch,
-        "steps": progress.step,
-        "best_epoch": progress.best_epoch + 1,
-        "skipped_steps": progress.left_out,
-        "history": progress.history,
-    }
+def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) -> dict[str, Any]:
+    """results.json, TensorBoard's embedding projector, and the closing lines."""
+    run, results = trainer.run, trainer.progress.results()
     if len(val_set):
-        style, _ = style_vectors(trainer.best_model.encoder, val_set, trainer.accelerator.device)
+        style, _ = style_vectors(trainer.eval_model.encoder, val_set, trainer.accelerator.device)
         results["validation"] = {"style encoder": score(style, val_set, per_style=True), **baselines}
         styles = [sample.style for sample in val_set.samples]
-        write_projector(run.writer, style, val_set.pixels, styles, progress.step)
+        write_projector(run.writer, style, val_set.pixels, styles, trainer.progress.step)
         print(f"\nvalidation, {len(val_set)} images, the last epoch's model:\n{format_table(results['validation'])}\n")
-    write_json(folder / "results.json", results)
-    run.writer.close()
-    trainer.report_skipped_steps()
-    print(
-        f"model      {folder / 'best.pth'} (epoch {progress.best_epoch + 1})\n"
-        f"curves     {folder / 'training_curves.png'}\n"
-        f"results    {folder / 'results.json'}\n"
-        f"logs       tensorboard --logdir={settings.log_dir}"
-    )
+    plots = f"{run.folder / 'training_curves.png'}"
+    trainer.finish(results, run.folder / "results.json", run.folder / "best.pth", plots)
     return results
 
 

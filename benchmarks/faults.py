@@ -45,11 +45,11 @@ from conftest import flip_a_bit
 from fault_runs import SYSTEMS, TinyRun
 from processes import kill_after_a_step, start_script
 
-from common.training.resume_state import CHECKSUMS, validate_state
+from common.training.resume_state import CHECKSUMS, find_damage
 
 SPAN, PATIENCE = 0.15, 20  # seconds between two looks at a run, at most; until any moment will do
 PHASES = {  # the first whose function is on the stack
-    "a save": r"common/loop\.py\", line \d+ in save$|in _save_checkpoint$|in save_(model|encoder|clip|gated)$",
+    "a save": r"training/trainer\.py\", line \d+ in save$|in _save_checkpoint$|in save_(model|encoder|clip|gated)$",
     "validation": r"in (validate|evaluate)$",
     "logs and curves": r"in (log|save_and_plot|plot_curves)$",
     "a step": r"in (_train_epoch|_inner_training_loop)$",
@@ -279,7 +279,7 @@ def second_run(run: TinyRun) -> Row:
 def one_line_and_whole(run: TinyRun, process: subprocess.Popen) -> tuple[bool, str]:
     """-> whether it ended with one line of explanation and left a state that is whole; the line."""
     code, error = finish(process)
-    whole = not validate_state(run.newest_state(), run.needed)
+    whole = not find_damage(run.newest_state())
     one_line = ": error: " in error.strip().splitlines()[-1] if error.strip() else False
     return code == 1 and one_line and "Traceback" not in error and whole, last_words(run, error)
 

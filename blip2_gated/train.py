@@ -16,7 +16,7 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
 from blip2_gated import config
@@ -31,7 +31,6 @@ from blip2_gated.training_model import GatedTrainingModel, measure_loss
 from blip2_gated.warm_start import learn_to_read, learn_to_see
 from common.cli.errors import run_script
 from common.cli.settings import read_settings
-from common.text.files import write_json
 from common.training.device import make_accelerator
 from common.training.loader import make_loader
 from common.training.plots import plot_curves
@@ -48,6 +47,15 @@ CURVES = {
     "style head's loss": ["train/style_head", "val/style_head"],
     "learning rate": ["train/learning_rate"],
 }
+
+EPOCH_LINE = {
+    "loss": "train/loss",
+    "main": "train/main",
+    "val main": "val/main",
+    "val style hit": "val/style_hit",
+    "val KL": "val/consistency",
+}
+BEST = "best.pt"
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -69,19 +77,20 @@ def main(argv: list[str]) -> dict[str, Any]:
     if settings.training_warm_start_steps and is_config(settings.model_blip2) and not settings.training_resume:
         begin(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
     trainer = build_trainer(settings, model, sets["train"], accelerator, run)
-    if settings.training_resume:
-        trainer.resume()
-    else:
-        set_seed(settings.training_seed, device_specific=True)  # dropout differs between devices
+    trainer.start(settings.training_resume, settings.training_seed)
     if run:
-        run.start_logging(trainer.progress.step)
-        describe(sets, trainer, run)
+        describe(sets, trainer)
 
-    for epoch, means in trainer.epochs():
-        values = validate(epoch, means, trainer, sets["val"], settings)
+    for _, means in trainer.epochs():
+        scores = validate(trainer, sets["val"], settings.training_batch_size) if run else {}
+        values = trainer.record_epoch(means, scores, "main", maximize=False)  # the other losses are means to an end
         if run:
-            save_and_show(epoch, values, trainer, settings, recipe)
-    results = finish(trainer, sets, settings) if run else {}
+            if trainer.progress.is_best:
+                metadata = trainer.checkpoint_metadata(values)
+                save_gated(run.folder / BEST, trainer.unwrapped_model.model, recipe, **metadata)
+            plot_curves(run.folder / "training_curves.png", trainer.progress.history, CURVES)
+            trainer.print_epoch(values, EPOCH_LINE)
+    results = finish(trainer, sets, settings.training_eval_samples) if run else {}
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
@@ -146,7 +155,7 @@ def build_trainer(
         {"params": [one for one in learning if one.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.training_learning_rate, betas=(0.9, 0.98), fused=True)
-    plan = TrainSchedule(
+    schedule = TrainSchedule(
         settings.training_epochs,
         settings.training_learning_rate,
         settings.training_min_learning_rate,
@@ -158,7 +167,7 @@ def build_trainer(
         settings.training_max_nonfinite_steps,
     )
     last = Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None
-    return Trainer(accelerator, learner_of(settings, model), optimizer, loader, plan, run, last)
+    return Trainer(accelerator, learner_of(settings, model), optimizer, loader, schedule, run, last)
 
 
 def learner_of(settings: Namespace, model: Blip2OPTGated) -> GatedTrainingModel:
@@ -166,8 +175,8 @@ def learner_of(settings: Namespace, model: Blip2OPTGated) -> GatedTrainingModel:
     return GatedTrainingModel(model, weights, settings.loss_detach_image)
 
 
-def describe(sets: dict[str, VqaDataset], trainer: Trainer, run: Run) -> None:
-    model: Blip2OPTGated = trainer.plain_model.model
+def describe(sets: dict[str, VqaDataset], trainer: Trainer) -> None:
+    model: Blip2OPTGated = trainer.unwrapped_model.model
     learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in model.parameters()) - learning
     train_set = sets["train"]
@@ -176,88 +185,32 @@ def describe(sets: dict[str, VqaDataset], trainer: Trainer, run: Run) -> None:
         f"{len(train_set)} questions about {images} images to train on, {len(sets['val'])} to "
         f"validate; {train_set.cut} texts longer than {model.prompts.max_tokens} tokens and cut\n"
         f"{learning / 1e6:.2f} million parameters learn, {frozen / 1e6:.2f} million stand still; "
-        f"{trainer.steps_per_epoch} steps per epoch; logs in {run.log_folder}"
+        f"{trainer.steps_per_epoch} steps per epoch; logs in {trainer.run.log_folder}"
     )
     if model.styles.without:
         print(f"styles without a token of their own, left out of style losses: {', '.join(model.styles.without)}")
 
 
-def validate(
-    epoch: int, means: dict[str, float], trainer: Trainer, val_set: VqaDataset, settings: Namespace
-) -> dict[str, float]:
-    """Measure the validation losses and keep book in progress -> values to log.
-
-    The best epoch is the one with the lowest main loss: the others are means to an end. The main process measures and
-    tells the others.
-    """
-    progress, accelerator = trainer.progress, trainer.accelerator
-    values = {f"train/{name}": value for name, value in means.items()}
-    values["train/learning_rate"] = max(group["lr"] for group in trainer.optimizer.param_groups)
-    if accelerator.is_main_process:
-        loader = DataLoader(
-            val_set, settings.training_batch_size, collate_fn=val_set.collate, generator=torch.Generator()
-        )
-        found = measure_loss(trainer.plain_model, loader, accelerator.device)
-        values |= {f"val/{name}": value for name, value in found.items()}
-    values = broadcast_object_list([values])[0]
-    if -values["val/main"] > progress.best:
-        progress.best, progress.best_epoch = -values["val/main"], epoch
-    progress.history.append({"epoch": epoch + 1, "step": progress.step, **values})
-    return values
+def validate(trainer: Trainer, val_set: VqaDataset, batch_size: int) -> dict[str, float]:
+    """-> losses over the validation set."""
+    loader = DataLoader(val_set, batch_size, collate_fn=val_set.collate, generator=torch.Generator())
+    return measure_loss(trainer.unwrapped_model, loader, trainer.accelerator.device)
 
 
-def save_and_show(
-    epoch: int, values: dict[str, float], trainer: Trainer, settings: Namespace, recipe: dict[str, Any]
-) -> None:
-    """What follows an epoch's validation: logs, the best model, curves, one line."""
-    progress, folder = trainer.progress, Path(settings.training_checkpoint_dir)
-    trainer.run.log(progress.step, {name: value for name, value in values.items() if name.startswith("val/")})
-    better = progress.best_epoch == epoch
-    if better:
-        facts = {"settings": vars(settings), "epoch": epoch + 1, "step": progress.step, "metrics": values}
-        save_gated(folder / "best.pt", trainer.plain_model.model, recipe, **facts)
-    plot_curves(folder / "training_curves.png", progress.history, CURVES)
-    shown = {
-        "loss": "train/loss",
-        "main": "train/main",
-        "val main": "val/main",
-        "val style hit": "val/style_hit",
-        "val KL": "val/consistency",
-    }
-    line = "  ".join(f"{label} {values[name]:.3f}" for label, name in shown.items() if name in values)
-    print(f"epoch {epoch + 1}/{settings.training_epochs}  {line}{'  best so far' if better else ''}")
-
-
-def finish(trainer: Trainer, sets: dict[str, VqaDataset], settings: Namespace) -> dict[str, Any]:
-    """results.json with what the best model answers, and the last words of a run."""
-    progress, folder = trainer.progress, Path(settings.training_checkpoint_dir)
-    results = {
-        "epochs": progress.epoch,
-        "steps": progress.step,
-        "skipped_steps": progress.left_out,
-        "best_epoch": progress.best_epoch + 1,
-        "best": progress.history[progress.best_epoch],
-        "settings": vars(settings),
-        "history": progress.history,
-    }
-    if settings.training_eval_samples:
-        model, _ = load_gated(folder / "best.pt", trainer.accelerator.device)
-        answered = answer_samples(model, sets["val"], settings.training_eval_samples, quiet=False, num_beams=1)
+def finish(trainer: Trainer, sets: dict[str, VqaDataset], eval_samples: int) -> dict[str, Any]:
+    """results.json with the answers of the best model, and the closing lines."""
+    run, results = trainer.run, trainer.progress.results()
+    if eval_samples:
+        model, _ = load_gated(run.folder / BEST, trainer.accelerator.device)
+        answered = answer_samples(model, sets["val"], eval_samples, quiet=False, num_beams=1)
         results["answers"] = measure_answers(answered, model.styles, QuestionOnlyBaseline(sets["train"].samples))
         for kind, scores in {"all": results["answers"]["all"], **results["answers"]["by_type"]}.items():
             print(
                 f"right answers, {kind:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}, "
-                f"without looking {scores['blind']:.1f} %"
+                f"question-only baseline {scores['blind']:.1f} %"
             )
-    write_json(folder / "results.json", results)
-    trainer.run.writer.close()
-    trainer.report_skipped_steps()
-    print(
-        f"\nmodel      {folder / 'best.pt'} (epoch {progress.best_epoch + 1})\n"
-        f"curves     {folder / 'training_curves.png'}\n"
-        f"results    {folder / 'results.json'}\n"
-        f"logs       tensorboard --logdir={settings.training_log_dir}"
-    )
+    plots = f"{run.folder / 'training_curves.png'}"
+    trainer.finish(results, run.folder / "results.json", run.folder / BEST, plots)
     return results
 
 

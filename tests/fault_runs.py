@@ -23,7 +23,6 @@ class TinyRun:
     trainer: bool = False  # Hugging Face's, with checkpoint-N/ in place of last/
     model: str = "model.safetensors"  # file of a state that holds the weights
 
-    needed = property(lambda self: "trainer_state.json" if self.trainer else "progress.json")
 
     def arguments(self, resume: bool, readers: int = 0) -> list[str]:
         """readers: processes that read data."""

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from common.training.hf_trainer import FaultTolerantTrainer
-from common.training.resume_state import latest_valid_checkpoint, validate_state
+from common.training.resume_state import find_damage, latest_valid_checkpoint
 
 COUNT, WIDTH, BATCH = 24, 5, 4
 ROWS = torch.randn(COUNT, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -104,7 +104,7 @@ def test_weights_are_those_of_a_run_without_the_step(tmp_path, accumulation, inf
     history = trainer.state.log_history
     assert history[-1]["skipped_steps"] == 2 and "train_loss" in history[-1] and "NaN" not in json.dumps(history)
     what = "the gradient" if infinite_gradient else "the loss"
-    assert f"left out: step {bad[0]}, {what} is not finite; its files: row_" in capsys.readouterr().err
+    assert f"skipped: step {bad[0]}, {what} is not finite; its files: row_" in capsys.readouterr().err
     saved = {int(path.name.split("-")[1]) for path in tmp_path.glob("checkpoint-*")}
     assert saved == set(range(1, 2 * 6 // accumulation + 1)) - set(bad)
 
@@ -127,7 +127,7 @@ def test_a_resumed_run_goes_on_counting_from_the_newest_whole_checkpoint(tmp_pat
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-        assert validate_state(path.parent, "trainer_state.json") == f"{name} is not as it was written"
+        assert find_damage(path.parent) == f"{name} is not as it was written"
     found = latest_valid_checkpoint(tmp_path / "run")
     assert found.name == "checkpoint-8"  # of the step that was left out, the 9th, none was written
     assert "checkpoint-12: model.safetensors is not as it was written" in capsys.readouterr().err

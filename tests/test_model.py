@@ -32,10 +32,10 @@ def test_towers_agree_with_timm(name, size):
     rows, columns = features.grid
     assert features.patches.shape == (2, rows * columns, tower.patch_width)
     assert features.pooled.shape == (2, tower.pooled_width)
-    assert [level.shape[1] for level in features.levels] == tower.level_widths
+    assert [feature_map.shape[1] for feature_map in features.feature_maps] == tower.feature_map_widths
     if native.ndim == 3:  # prefix tokens are gone, patches keep their order
         torch.testing.assert_close(features.patches, native[:, native.shape[1] - rows * columns :])
-    elif tower.channels_last:
+    elif getattr(tower.backbone, "output_fmt", "NCHW") == "NHWC":
         torch.testing.assert_close(features.patches[:, columns], native[:, 1, 0])
     else:
         torch.testing.assert_close(features.patches[:, columns], native[:, :, 1, 0])

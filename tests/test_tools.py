@@ -84,7 +84,7 @@ def test_style_map_is_where_the_picture_is(trained):
     real = encoder.style_head.forward
     keep = torch.zeros(1, 1, 2, 2)
     keep[..., 1, 1] = 1  # the maps of this model are 2 x 2
-    encoder.style_head.forward = lambda image, levels: real(image, [level * keep for level in levels])
+    encoder.style_head.forward = lambda image, maps: real(image, [feature_map * keep for feature_map in maps])
     image = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     heat = inspect_image.style_sensitivity(encoder, image)
     assert heat.shape == (32, 32) and heat[20:, 20:].mean() > 5 * heat[:12, :12].mean()
@@ -121,14 +121,14 @@ def test_colour_histogram_by_a_slow_loop():
 
 
 def test_gram_matrices_by_a_slow_loop():
-    level = torch.randn(1, 3, 2, 2)
+    feature_map = torch.randn(1, 3, 2, 2)
     gram = [
-        sum(level[0, i, y, x] * level[0, j, y, x] for y in range(2) for x in range(2)) / 4
+        sum(feature_map[0, i, y, x] * feature_map[0, j, y, x] for y in range(2) for x in range(2)) / 4
         for i in range(3)
         for j in range(i, 3)
     ]
     expected = torch.nn.functional.normalize(torch.stack(gram), dim=0)
-    torch.testing.assert_close(evaluate_style.gram_vectors([level])[0], expected)
+    torch.testing.assert_close(evaluate_style.gram_vectors([feature_map])[0], expected)
     assert evaluate_style.gram_vectors([torch.randn(2, 100, 3, 3)]).shape == (2, 64 * 65 // 2)
 
 

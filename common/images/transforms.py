@@ -1,4 +1,4 @@
-"""Pixels of one image -> the square that a model sees, drawn from (seed, epoch, index) alone.
+"""Image augmentation as a pure function of (seed, epoch, index).
 
 pixels (H, W, 3) uint8 -> random crop, flip, invented style, grey -> (S, S, 3) uint8
 
@@ -15,7 +15,7 @@ RESAMPLING = Image.Resampling.BICUBIC
 
 
 def square(pixels: np.ndarray, size: int, grey: bool = False) -> np.ndarray:
-    """The largest centred square of an image, scaled to `size` pixels: what validation and the tools look at."""
+    """The largest centred square of an image, scaled to `size` pixels: the input of validation and tools."""
     height, width = pixels.shape[:2]
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
@@ -26,12 +26,12 @@ def square(pixels: np.ndarray, size: int, grey: bool = False) -> np.ndarray:
 
 
 class SampleKey(NamedTuple):
-    """Which picture of an image to draw: the key that a batch sampler hands to a dataset."""
+    """A view of an image, as a batch sampler asks a dataset for it."""
 
     epoch: int
     index: int
-    remix: int = 0  # number of the invented style to redraw it in; 0 = as it is
-    grey: bool = False  # colours taken away
+    style_seed: int = 0  # of the invented style to redraw it in; 0 = its own style
+    grey: bool = False  # without colours
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Augmentation:
     seed: int = 0
 
     def __call__(self, pixels: np.ndarray, size: int, view: SampleKey) -> np.ndarray:
-        random = np.random.default_rng([self.seed, view.epoch, view.index, view.remix])
+        random = np.random.default_rng([self.seed, view.epoch, view.index, view.style_seed])
         image = self._crop(Image.fromarray(pixels), size, random)
         if random.random() < self.flip_prob:
             image = ImageOps.mirror(image)
-        if view.remix:
-            image = redraw(image, np.random.default_rng([self.seed, view.remix]), random)
+        if view.style_seed:
+            image = redraw(image, np.random.default_rng([self.seed, view.style_seed]), random)
         return np.asarray(_grey(image) if view.grey else image)
 
     def _crop(self, image: Image.Image, size: int, random: np.random.Generator) -> Image.Image:
@@ -61,11 +61,11 @@ class Augmentation:
 
 
 def redraw(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
-    """Another hand's version of an image: one to three changes of palette, line, tone, surface, light or softness.
+    """An image in an invented style: one to three changes of palette, line, tone, surface, light or softness.
 
-    `style` decides which and how strongly, so one seed is one invented style; `grain` is the randomness inside it.
-    A handful of real styles teach an encoder those styles; invented ones make it learn to compare styles (the idea
-    of SimCLR's augmentations turned round: what they ask to ignore is here what tells classes apart).
+    `style` determines which changes and how strong, so one seed is one style; `grain` is the randomness within it.
+    From a handful of real styles an encoder learns those styles; from invented ones it learns to compare styles
+    (SimCLR's augmentations reversed: what they make a model ignore is what distinguishes the classes here).
     """
     changes = (_palette, _lines, _tone, _surface, _shading, _softness)
     chosen = style.permutation(len(changes))[: style.integers(1, 4)]
@@ -82,7 +82,7 @@ def _lines(image: Image.Image, style: np.random.Generator, grain: np.random.Gene
     if kind == 1:
         return image.filter(ImageFilter.MaxFilter(3))
     edges = ImageOps.autocontrast(image.convert("L").filter(ImageFilter.FIND_EDGES))
-    edges = ImageOps.expand(ImageOps.crop(edges, 2), 2)  # the filter draws a frame round the picture
+    edges = ImageOps.expand(ImageOps.crop(edges, 2), 2)  # the filter draws a frame around the picture
     if kind == 2:
         edges = edges.filter(ImageFilter.MaxFilter(3))
     ink = tuple(int(value) for value in style.integers(0, 110, 3))
@@ -90,7 +90,7 @@ def _lines(image: Image.Image, style: np.random.Generator, grain: np.random.Gene
 
 
 def _tone(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
-    """Another gamma, and sometimes few steps of it."""
+    """Another gamma, sometimes posterised."""
     curve = np.linspace(0, 1, 256) ** np.exp(style.uniform(-0.9, 0.9))
     if style.random() < 0.5:
         steps = style.integers(2, 6)
@@ -123,7 +123,7 @@ def _surface(image: Image.Image, style: np.random.Generator, grain: np.random.Ge
 
 
 def _palette(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
-    """Other inks: colours mixed anew and shifted, from hardly visible to strong, often with hues turned round."""
+    """Colours remixed, from hardly visible to strong, often with rotated hues."""
     strength = np.exp(style.uniform(np.log(0.04), np.log(0.5)))
     mixing = np.eye(3) + strength * style.standard_normal((3, 3))
     mixing /= mixing.sum(1, keepdims=True)  # white stays white
@@ -138,7 +138,7 @@ def _palette(image: Image.Image, style: np.random.Generator, grain: np.random.Ge
 
 
 def _shading(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
-    """Light from one side over rounded forms: the painted part gets a soft slope, as in rendered pictures."""
+    """Light from one side on rounded forms, as in rendered pictures."""
     radius, turn = style.uniform(3, 9), style.uniform(0, 2 * np.pi)
     painted = ImageOps.invert(image.convert("L")).point([0] * 20 + [255] * 236)
     height = np.asarray(painted.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
@@ -149,7 +149,7 @@ def _shading(image: Image.Image, style: np.random.Generator, grain: np.random.Ge
 
 
 def _softness(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
-    """Blurred, sharpened, or shaded as if in relief."""
+    """Blurred, sharpened, or embossed."""
     kind = style.integers(3)
     if kind == 0:
         return image.filter(ImageFilter.GaussianBlur(style.uniform(0.6, 1.8)))

@@ -1,6 +1,6 @@
 """Any timm backbone behind one interface.
 
-image (B, 3, H, W) -> patches (B, N, V), pooled (B, V), levels: feature maps (B, C, h, w) from shallow to deep
+image (B, 3, H, W) -> patches (B, N, V), pooled (B, V), feature_maps (B, C, h, w) from shallow to deep
 
 Prefix tokens, channel order, pooling and normalisation are read from the timm model, never guessed from its name.
 """
@@ -17,12 +17,13 @@ from torch import nn
 
 from common.cli.settings import unknown_name
 from common.models.checkpoint_file import first_line, load_every_tensor
+from common.models.timm_tokens import normalise, split_tokens
 
 
 class VisionFeatures(NamedTuple):
     patches: torch.Tensor  # (B, N, V), row by row from the top left
     pooled: torch.Tensor  # (B, V), pooled as the backbone itself does before its classifier
-    levels: list[torch.Tensor]  # (B, C_i, h_i, w_i), some intermediate maps, shallow to deep
+    feature_maps: list[torch.Tensor]  # (B, C_i, h_i, w_i), some intermediate maps, shallow to deep
     grid: tuple[int, int]  # rows, columns of the patches
 
 
@@ -38,7 +39,7 @@ class VisionTower(nn.Module):
         model_name: str,
         pretrained: bool | str = False,
         image_size: int | None = None,
-        num_levels: int = 4,
+        num_feature_maps: int = 4,
         drop_path_rate: float = 0.0,
         gradient_checkpointing: bool = False,
     ):
@@ -52,14 +53,13 @@ class VisionTower(nn.Module):
         config = resolve_model_data_config(self.backbone)
         self.image_size: int = image_size or config["input_size"][-1]
         self.interpolation: str = config["interpolation"]
-        self.num_prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0) or 0
-        self.channels_last: bool = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
         self.frozen = False
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
 
         stages = len(self.backbone.feature_info)
-        self.level_indices = sorted({round((i + 1) * stages / num_levels) - 1 for i in range(num_levels)})
+        steps = range(1, num_feature_maps + 1)
+        self.feature_map_indices = sorted({round(step * stages / num_feature_maps) - 1 for step in steps})
         with torch.no_grad():  # a blank image gives every width
             self.eval()
             try:
@@ -68,27 +68,19 @@ class VisionTower(nn.Module):
                 raise ValueError(f"{model_name}: cannot take {self.image_size}-pixel images ({error})") from error
             self.train()
         self.patch_width, self.pooled_width = features.patches.shape[-1], features.pooled.shape[-1]
-        self.level_widths = [level.shape[1] for level in features.levels]
+        self.feature_map_widths = [feature_map.shape[1] for feature_map in features.feature_maps]
 
     def forward(self, image: torch.Tensor) -> VisionFeatures:
         """image (B, 3, H, W): uint8 0..255, or float 0..1."""
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"image {tuple(image.shape)}: expected (B, 3, H, W)")
-        unit = image / 255 if image.dtype == torch.uint8 else image
-        normalised = ((unit - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            final, levels = self.backbone.forward_intermediates(
-                normalised, indices=self.level_indices, output_fmt="NCHW"
+            final, feature_maps = self.backbone.forward_intermediates(
+                normalise(image, self.mean, self.std), indices=self.feature_map_indices, output_fmt="NCHW"
             )
             pooled = self.backbone.forward_head(final, pre_logits=True)
-        if final.ndim == 3:  # (B, prefix + N, V)
-            patches = final[:, self.num_prefix_tokens :]
-            grid = levels[-1].shape[-2:]
-        else:
-            final = final if self.channels_last else final.permute(0, 2, 3, 1)
-            grid = final.shape[1:3]
-            patches = final.flatten(1, 2)
-        return VisionFeatures(patches, pooled, levels, tuple(grid))
+        patches = split_tokens(self.backbone, final).patches
+        return VisionFeatures(patches, pooled, feature_maps, tuple(feature_maps[-1].shape[-2:]))
 
     def freeze(self, frozen: bool) -> None:
         """Frozen: no gradient, fixed BatchNorm statistics, no drop path."""

@@ -15,8 +15,8 @@ from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback
 
 from common.training.length_sampler import LengthGroupedSampler, SetEpochCallback
-from common.training.nonfinite import NonFiniteGuard, nonfinite_part
-from common.training.resume_state import atomic_save, latest_valid_checkpoint, validate_state, write_checksums
+from common.training.nonfinite import NonFiniteGuard
+from common.training.resume_state import atomic_save, find_damage, latest_valid_checkpoint, write_checksums
 from common.training.run import Run
 
 FILES = "files"  # key of a batch's file names, taken off before the model sees it
@@ -39,7 +39,7 @@ class FaultTolerantTrainer(Trainer):
         **named,
     ):
         super().__init__(*arguments, **named)
-        self.group_by_length = group_by_length
+        self.group_by_length, self.run = group_by_length, run
         if run is not None:
             self.add_callback(RunLog(run))
         self.data_collator = _Named(self.data_collator, file_of)
@@ -66,7 +66,7 @@ class FaultTolerantTrainer(Trainer):
         if self.nonfinite_guard is None:
             self.nonfinite_guard = self._start_counting()
         if self.step_loss is None:  # the first batch of a step
-            self.nonfinite_guard.remember()
+            self.nonfinite_guard.save_buffers()
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.step_loss = loss if self.step_loss is None else self.step_loss + loss
         return loss
@@ -74,14 +74,13 @@ class FaultTolerantTrainer(Trainer):
     def _get_grad_norm(self, model, grad_norm=None):
         """Trainer asks for it between the last backward of a step and its optimizer."""
         norm = super()._get_grad_norm(model, grad_norm)
-        # With fp16 a gradient that overflows is the scaler's: it leaves the step out itself, and lowers its scale.
-        what = nonfinite_part(self.step_loss, norm if self.accelerator.scaler is None else None)
+        # With fp16 the gradient scaler handles overflowing gradients: it skips the step itself and lowers its scale.
+        cause = self.nonfinite_guard.check(self.step_loss, norm if self.accelerator.scaler is None else None)
         files, self.step_files, self.step_loss = self.step_files, [], None
-        if not what:
-            self.nonfinite_guard.in_a_row = 0
+        if not cause:
             return norm
-        model.zero_grad(set_to_none=True)  # where there is no gradient, an optimizer changes nothing
-        self.nonfinite_guard.leave_out(self.state.global_step + 1, what, gather_object(files))
+        model.zero_grad(set_to_none=True)  # without gradients an optimizer changes nothing
+        self.nonfinite_guard.skip_step(self.state.global_step + 1, cause, gather_object(files))
         self.log({"skipped_steps": self.nonfinite_guard.total})
         return norm
 
@@ -91,7 +90,7 @@ class FaultTolerantTrainer(Trainer):
         DeepSpeed's engine takes its step within the last backward, before anybody can look: one bad step is the end.
         """
         earlier = [entry["skipped_steps"] for entry in self.state.log_history if "skipped_steps" in entry]
-        folder = Path(self.args.output_dir)
+        folder = self.run.log_folder if self.run else Path(self.args.output_dir)
         return NonFiniteGuard(
             self.model,
             1 if self.is_deepspeed_enabled else self.max_nonfinite_steps,
@@ -108,7 +107,7 @@ class FaultTolerantTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model, trial) -> None:
-        if self.nonfinite_guard and self.nonfinite_guard.in_a_row:
+        if self.nonfinite_guard and self.nonfinite_guard.consecutive:
             return  # weights that are broken would take the place of those that are not
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         with atomic_save(folder, "the checkpoints before are untouched"):
@@ -150,8 +149,8 @@ def find_resume_checkpoint(output_dir: str | Path, requested: str | None) -> Pat
                 f"{output_dir}: no valid checkpoint-N to resume from; start without --resume_from_checkpoint"
             )
         return newest
-    if reason := validate_state(Path(requested), "trainer_state.json"):
-        raise ValueError(f"{requested}: not a valid checkpoint, {reason} (--resume_from_checkpoint)")
+    if damage := find_damage(Path(requested)):
+        raise ValueError(f"{requested}: not a valid checkpoint, {damage} (--resume_from_checkpoint)")
     return Path(requested)
 
 

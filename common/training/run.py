@@ -1,9 +1,9 @@
-"""A run's two folders: what it leaves to use, and what it says on the way.
+"""Output folders of a run: deliverables and logs.
 
 checkpoint_dir/  model files, last/, settings.json, run.json (command, commit, versions), results.json, plots
 log_dir/<name>/  TensorBoard events, log.jsonl (one JSON line per entry), skipped.jsonl, skipped_steps.jsonl
 
-A new run into a folder that holds one moves the older files to checkpoint_dir/<its name>/, so nothing is lost.
+A new run in a used folder first moves the earlier files to checkpoint_dir/<its name>/, so nothing is lost.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Run:
-    """Opens the folders of a run. Only the main process of a distributed run makes one; `None` stands for the rest."""
+    """The open folders of a run, on the main process; the other processes of a distributed run have None."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Run:
         resume: bool,
         results_dir: str | Path | None = None,
     ):
-        """results_dir: a third folder for plots and results, where they do not belong beside the model files."""
+        """results_dir: a folder for plots and results, if not the one of the model files."""
         self.folder = Path(checkpoint_dir)
         self.results = Path(results_dir) if results_dir else self.folder
         self.results.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class Run:
         self.writer: SummaryWriter | None = None
 
     def start_logging(self, step: int) -> None:
-        """Open the logs; entries after `step`, written by a run that was killed later, are dropped."""
+        """Open the logs; entries after `step`, of a run that was killed later, are removed."""
         path = self.log_folder / "log.jsonl"
         if path.is_file():
             lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]

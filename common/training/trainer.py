@@ -1,12 +1,11 @@
-"""The one training loop. A model is trainable if model(**batch) returns (loss, parts).
+"""Training loop of the style encoder, CLIP and BLIP2-gated. A model is trainable if model(**batch) -> (loss, parts).
 
-for epoch, means in train_epochs(...):      every optimizer step of an epoch happens inside
-    validate, draw, save, break             what an epoch is followed by stands in the script that asks for it
+for epoch, means in trainer.epochs():       all optimizer steps of an epoch
+    validate, save, plot, break             what follows an epoch stands in the script
 
 Exact resume: the state of every step is (weights, optimizer, moving average, random states, epoch, batch); the batch
-sampler's list is a pure function of (seed, epoch); the learning rate is a pure function of the step. So a run killed
-anywhere and resumed from last/ ends with the very weights of a run that was never stopped. A step whose loss or
-gradient is not finite is left out (common/training/nonfinite.py).
+sampler's list is a pure function of (seed, epoch); the learning rate is a pure function of the step. A run killed
+anywhere and resumed from last/ therefore ends with the weights of a run that was never stopped, bit for bit.
 """
 
 import copy
@@ -16,7 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,35 +23,22 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, set_seed
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from common.cli.progress_bar import progress_bar
 from common.models.checkpoint_file import read_tensors
 from common.text.files import write_json
-from common.training.nonfinite import NonFiniteGuard, nonfinite_part
+from common.training.nonfinite import NonFiniteGuard
+from common.training.progress import Progress
 from common.training.resume_state import atomic_save, ensure_valid_state, promote_state, write_checksums
 from common.training.run import Run
 from common.training.schedule import TrainSchedule, set_learning_rate
 
 
-@dataclass
-class Progress:
-    """Where training stands; written into last/."""
-
-    epoch: int = 0  # epochs that are over, with their validation
-    batch: int = 0  # batches of the current epoch that are over
-    step: int = 0  # optimizer steps, with those left out
-    left_out: int = 0  # steps whose loss or gradient was not finite
-    skipped_before: int = 0  # those of earlier epochs
-    sums: dict[str, float] = field(default_factory=dict)  # of each part over the current epoch's good steps
-    best: float = -math.inf  # highest validation score
-    best_epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)  # one entry per epoch
-
-
 class Trainer:
-    """Everything a step touches, so that it can be saved and restored together."""
+    """Model, optimizer, data and position of a run, which are saved and restored together."""
 
     def __init__(
         self,
@@ -60,99 +46,114 @@ class Trainer:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         loader: DataLoader,
-        plan: TrainSchedule,
+        schedule: TrainSchedule,
         run: Run | None,
-        last: Path | None,
+        state_dir: Path | None,
         ema_decay: float = 0.0,
     ):
-        """last: folder of the state to resume from; None keeps none."""
-        if len(loader.batch_sampler) < plan.accumulation:
+        """run: on the main process alone. state_dir: folder of the state to resume from; None saves none."""
+        if len(loader.batch_sampler) < schedule.accumulation:
             raise ValueError(
-                f"{len(loader.batch_sampler)} batch(es) per epoch with ACCUMULATION {plan.accumulation}: not one "
+                f"{len(loader.batch_sampler)} batch(es) per epoch with ACCUMULATION {schedule.accumulation}: not one "
                 "step; use more images, a smaller BATCH_SIZE or less accumulation"
             )
-        self.accelerator, self.loader, self.plan, self.run, self.last = accelerator, loader, plan, run, last
-        self.average = None
+        self.accelerator, self.loader, self.schedule = accelerator, loader, schedule
+        self.run, self.state_dir = run, state_dir
+        self.ema_model = None
         if ema_decay:
-            average = AveragedModel(model, multi_avg_fn=partial(_move_average, ema_decay), use_buffers=True)
-            self.average = average.to(accelerator.device).requires_grad_(False)
+            ema_model = AveragedModel(model, multi_avg_fn=partial(_update_average, ema_decay), use_buffers=True)
+            self.ema_model = ema_model.to(accelerator.device).requires_grad_(False)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.nonfinite_guard = NonFiniteGuard(
             self.model,
-            plan.max_nonfinite_steps,
+            schedule.max_nonfinite_steps,
             run.log_folder / "skipped_steps.jsonl" if run else None,
-            (f"{last} holds the state before; " if last else "")
+            (f"{state_dir} holds the state before; " if state_dir else "")
             + "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps",
         )
         self.progress = Progress()
         self.sums: dict[str, torch.Tensor | float] = {}  # on the device: adding does not wait for it
-        self.steps_per_epoch = len(loader.batch_sampler) // plan.accumulation
+        self.steps_per_epoch = len(loader.batch_sampler) // schedule.accumulation
 
     @property
-    def plain_model(self) -> torch.nn.Module:
-        """The model that training works on, without the wrappers of devices."""
+    def unwrapped_model(self) -> torch.nn.Module:
+        """The model under training, without the wrappers of distributed training."""
         return self.accelerator.unwrap_model(self.model)
 
     @property
-    def best_model(self) -> torch.nn.Module:
-        """The model to validate and to save: the moving average where there is one."""
-        return self.average.module if self.average else self.plain_model
+    def eval_model(self) -> torch.nn.Module:
+        """The model to validate and to save: the moving average of the weights where there is one."""
+        return self.ema_model.module if self.ema_model else self.unwrapped_model
+
+    def start(self, resume: bool, seed: int) -> None:
+        """Resume from last/, or seed this device; then open the logs."""
+        if resume:
+            self.resume()
+        else:
+            set_seed(seed, device_specific=True)  # dropout differs between devices
+        if self.run:
+            self.run.start_logging(self.progress.step)
 
     def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Train; after each epoch's steps yield (its number from 0, mean of each part over its steps)."""
-        while self.progress.epoch < self.plan.epochs:
+        progress, schedule = self.progress, self.schedule
+        while progress.epoch < schedule.epochs and not progress.is_out_of_patience(schedule.patience):
             means = self._train_epoch()
-            yield self.progress.epoch, means
-            self.progress.epoch, self.progress.batch, self.sums = self.progress.epoch + 1, 0, {}
-            self.progress.skipped_before = self.progress.left_out
+            yield progress.epoch, means
+            progress.epoch, progress.batch, self.sums = progress.epoch + 1, 0, {}
+            progress.skipped_in_earlier_epochs = progress.skipped_steps
             self.save()
 
     def _train_epoch(self) -> dict[str, float]:
-        plan, progress = self.plan, self.progress
+        schedule, progress = self.schedule, self.progress
         self.model.train()
         self.loader.batch_sampler.set_position(progress.epoch, progress.batch)
-        seen, clock = 0, time.perf_counter()
-        bar = tqdm(
-            desc=f"epoch {progress.epoch + 1}/{plan.epochs}",
+        samples, clock = 0, time.perf_counter()
+        bar = progress_bar(
+            desc=f"epoch {progress.epoch + 1}/{schedule.epochs}",
             unit="step",
-            leave=False,
-            dynamic_ncols=True,
             total=self.steps_per_epoch,
-            initial=progress.batch // plan.accumulation,
-            disable=not self.accelerator.is_main_process,
+            initial=progress.batch // schedule.accumulation,
+            quiet=not self.accelerator.is_main_process,
         )
-        batches_of_epoch = iter(self.loader)
-        # An epoch's last batches are left out where they are too few for a step.
-        while len(batches := list(islice(batches_of_epoch, plan.accumulation))) == plan.accumulation:
-            rate = set_learning_rate(self.optimizer, progress.step, self.steps_per_epoch, plan)
+        remaining = iter(self.loader)
+        # The last batches of an epoch are dropped where they are too few for a step.
+        while len(batches := list(islice(remaining, schedule.accumulation))) == schedule.accumulation:
+            rate = set_learning_rate(self.optimizer, progress.step, self.steps_per_epoch, schedule)
             parts, norm = self._step(batches)
             for name, value in parts.items():
                 self.sums[name] = self.sums.get(name, 0) + value
             progress.step += 1
-            progress.batch += plan.accumulation
-            seen += sum(len(next(iter(batch.values()))) for batch in batches) * self.accelerator.num_processes
+            progress.batch += schedule.accumulation
+            samples += sum(len(next(iter(batch.values()))) for batch in batches) * self.accelerator.num_processes
+            if progress.step % schedule.log_steps == 0:  # reading a number waits for the device, so not at every step
+                speed = samples / (time.perf_counter() - clock)
+                samples, clock = 0, time.perf_counter()
+                bar.set_postfix_str(self._log_step(parts, norm, rate, speed), refresh=False)
             bar.update()
-            if progress.step % plan.log_steps == 0:  # reading a number waits for the device, so not at every step
-                values = {name: float(value) for name, value in parts.items()}
-                speed, seen, clock = seen / (time.perf_counter() - clock), 0, time.perf_counter()
-                loss = f"loss {values['loss']:.3f}, " if values else ""
-                left_out = f", left out {progress.left_out}" if progress.left_out else ""
-                bar.set_postfix_str(f"{loss}{speed:.0f} img/s{left_out}")
-                if self.run:
-                    values |= {"learning_rate": rate, "images_per_second": speed, "skipped_steps": progress.left_out}
-                    values |= {"gradient_norm": float(norm)} if parts else {}
-                    self.run.log(progress.step, {f"train/{name}": value for name, value in values.items()})
-            if progress.step % plan.save_steps == 0:
+            if progress.step % schedule.save_steps == 0:
                 self.save()
         bar.close()
-        steps = progress.batch // plan.accumulation - (progress.left_out - progress.skipped_before)
+        skipped = progress.skipped_steps - progress.skipped_in_earlier_epochs
+        steps = progress.batch // schedule.accumulation - skipped
         if not steps:
             raise ValueError(f"epoch {progress.epoch + 1}: no step with a finite loss; {self.nonfinite_guard.advice}")
         return {name: float(value) / steps for name, value in self.sums.items()}
 
+    def _log_step(self, parts: dict[str, torch.Tensor], norm: Any, rate: float, speed: float) -> str:
+        """-> the numbers for the progress bar. parts: none for a skipped step."""
+        values = {name: float(value) for name, value in parts.items()}
+        skipped = self.progress.skipped_steps
+        text = f"loss {values['loss']:.3f}, " if values else ""
+        if self.run:
+            values |= {"learning_rate": rate, "images_per_second": speed, "skipped_steps": skipped}
+            values |= {"gradient_norm": float(norm)} if parts else {}
+            self.run.log(self.progress.step, {f"train/{name}": value for name, value in values.items()})
+        return f"{text}{speed:.0f} img/s" + (f", {skipped} skipped" if skipped else "")
+
     def _step(self, batches: list[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], Any]:
-        """One optimizer step -> loss and its parts, none where it is left out; the gradient's norm before its limit."""
-        self.nonfinite_guard.remember()
+        """One optimizer step -> loss and its parts, none if it is skipped; gradient norm before clipping."""
+        self.nonfinite_guard.save_buffers()
         sums: dict[str, torch.Tensor] = {}
         for number, batch in enumerate(batches, 1):
             batch = {
@@ -165,81 +166,128 @@ class Trainer:
                 self.accelerator.backward(loss / len(batches))
             for name, value in {"loss": loss, **parts}.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(batches)
-        # With fp16 a gradient that overflows is the scaler's: it leaves the step out itself, and lowers its scale.
+        # With fp16 the gradient scaler handles overflowing gradients: it skips the step itself and lowers its scale.
         scaled = self.accelerator.scaler is not None
         norm = None if scaled else self._clip()
-        if what := nonfinite_part(sums["loss"], norm):
+        if cause := self.nonfinite_guard.check(sums["loss"], norm):
             self.optimizer.zero_grad()
-            self.progress.left_out += 1
-            self.nonfinite_guard.leave_out(self.progress.step + 1, what, self._files_of_step())
+            self.progress.skipped_steps += 1
+            self.nonfinite_guard.skip_step(self.progress.step + 1, cause, self._files_of_step())
             return {}, norm
-        self.nonfinite_guard.in_a_row = 0
         norm = self._clip() if scaled else norm
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.average:
-            self.average.update_parameters(self.plain_model)
+        if self.ema_model:
+            self.ema_model.update_parameters(self.unwrapped_model)
         return sums, norm
 
     def _clip(self) -> torch.Tensor:
-        return self.accelerator.clip_grad_norm_(self.model.parameters(), self.plan.clip_norm or math.inf)
+        return self.accelerator.clip_grad_norm_(self.model.parameters(), self.schedule.clip_norm or math.inf)
 
     def _files_of_step(self) -> list[str]:
-        """Of all devices. Which samples a batch holds is known without them, so batches need not carry names."""
-        batches = copy.copy(self.loader.batch_sampler)
-        batches.rank, batches.world = 0, 1
-        batches.set_position(self.progress.epoch, self.progress.batch)
-        return [
-            self.loader.dataset.file_of(key.index)
-            for batch in islice(iter(batches), self.plan.accumulation)
-            for key in batch
-        ]
+        """The files of all devices: the sampler knows them, so batches need not carry names."""
+        sampler = copy.copy(self.loader.batch_sampler)
+        sampler.rank, sampler.world = 0, 1
+        sampler.set_position(self.progress.epoch, self.progress.batch)
+        batches = islice(iter(sampler), self.schedule.accumulation)
+        return [self.loader.dataset.file_of(key.index) for batch in batches for key in batch]
+
+    def record_epoch(
+        self, means: dict[str, float], scores: dict[str, float], metric: str, maximize: bool = True
+    ) -> dict[str, float]:
+        """Log an epoch and keep track of the best one -> all its values, as train/... and val/...
+
+        means: of epochs(). scores: of the validation, on the main process; it shares them with the others, so that all
+        of them stop or none. metric: the score that chooses the best epoch; without it the training loss does.
+        """
+        progress = self.progress
+        values = {f"train/{name}": value for name, value in means.items()}
+        values["train/learning_rate"] = max(group["lr"] for group in self.optimizer.param_groups)
+        scores = broadcast_object_list([{f"val/{name}": value for name, value in scores.items()}])[0]
+        values |= scores
+        key = f"val/{metric}"
+        score = values[key] if maximize and key in values else -values.get(key, values["train/loss"])
+        progress.record_epoch(values, score)
+        if self.run:
+            self.run.log(progress.step, scores)
+        return values
+
+    @property
+    def is_last_epoch(self) -> bool:
+        """Whether training ends with the epoch that has just been recorded."""
+        is_over = self.progress.epoch + 1 == self.schedule.epochs
+        return is_over or self.progress.is_out_of_patience(self.schedule.patience)
+
+    def checkpoint_metadata(self, values: dict[str, float]) -> dict[str, Any]:
+        """What a model file says of its training. values: of record_epoch."""
+        position = {"epoch": self.progress.epoch + 1, "step": self.progress.step}
+        return {"settings": self.run.settings, **position, "metrics": values}
+
+    def print_epoch(self, values: dict[str, float], columns: dict[str, str]) -> None:
+        """One line. columns: label -> name of a value, with a format if not ':.3f'."""
+        cells = []
+        for label, column in columns.items():
+            name, _, style = column.partition(":")
+            if name in values:
+                cells.append(f"{label} {values[name]:{style or '.3f'}}")
+        best = "  best so far" if self.progress.is_best else ""
+        print(f"epoch {self.progress.epoch + 1}/{self.schedule.epochs}  {'  '.join(cells)}{best}")
+        if self.progress.is_out_of_patience(self.schedule.patience):
+            print(f"stopped: no better validation for {self.schedule.patience} epochs")
+
+    def finish(self, results: dict[str, Any], results_file: Path, model_file: Path, plots: str) -> None:
+        """Write the results, close the logs, and print where everything is."""
+        write_json(results_file, {"settings": self.run.settings, **results})
+        self.run.writer.close()
+        if count := self.progress.skipped_steps:
+            log = self.run.log_folder / "skipped_steps.jsonl"
+            print(f"skipped    {count} of {self.progress.step} steps, not finite: {log}")
+        print(
+            f"model      {model_file} (epoch {self.progress.best_epoch + 1})\n"
+            f"plots      {plots}\n"
+            f"results    {results_file}\n"
+            f"logs       tensorboard --logdir={self.run.log_folder.parent}"
+        )
 
     def save(self) -> None:
-        """Write last/ whole beside the old one, then swap the two; a kill in between leaves one that is whole.
+        """Write last/ completely before it replaces the old one; a kill in between leaves one that is complete.
 
-        Not after a bad step: weights that are broken would take the place of those that are not.
+        Not after a non-finite step: broken weights would replace good ones.
         """
-        if self.last is None or self.nonfinite_guard.in_a_row:
+        if self.state_dir is None or self.nonfinite_guard.consecutive:
             return
-        partial = self.last.with_name("last.partial")
+        partial = self.state_dir.with_name("last.partial")
         sums = {name: float(value) for name, value in self.sums.items()}
         if self.accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        with atomic_save(partial, "the state before is untouched", shown=self.last):
+        with atomic_save(partial, "the state before is untouched", shown=self.state_dir):
             self.accelerator.save_state(str(partial))
             if self.accelerator.is_main_process:
-                if self.average:
-                    torch.save(self.average.state_dict(), partial / "average.pth")
+                if self.ema_model:
+                    torch.save(self.ema_model.state_dict(), partial / "average.pth")
                 write_json(partial / "progress.json", {**asdict(self.progress), "sums": sums})
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 write_checksums(partial)
-                promote_state(partial, self.last)
+                promote_state(partial, self.state_dir)
 
     def resume(self) -> None:
-        """Go on from last/, or from the state before where that is not whole."""
+        """Restore last/, or the state before it where last/ is damaged."""
         if self.accelerator.is_main_process:
-            ensure_valid_state(self.last)
+            ensure_valid_state(self.state_dir)
         self.accelerator.wait_for_everyone()
-        self.progress = Progress(**json.loads((self.last / "progress.json").read_text()))
+        self.progress = Progress(**json.loads((self.state_dir / "progress.json").read_text()))
         self.sums = dict(self.progress.sums)
-        if self.average:
-            self.average.load_state_dict(read_tensors(self.last / "average.pth"))
-        self.accelerator.load_state(str(self.last))
-
-    def report_skipped_steps(self) -> None:
-        """A line among a run's last words, where there is anything to say."""
-        if count := self.progress.left_out:
-            where = self.run.log_folder / "skipped_steps.jsonl"
-            print(f"left out   {count} of {self.progress.step} steps, not finite: {where}")
+        if self.ema_model:
+            self.ema_model.load_state_dict(read_tensors(self.state_dir / "average.pth"))
+        self.accelerator.load_state(str(self.state_dir))
 
 
-def _move_average(decay: float, average: list[torch.Tensor], now: list[torch.Tensor], _) -> None:
+def _update_average(decay: float, average: list[torch.Tensor], now: list[torch.Tensor], _) -> None:
     """torch's own interpolates by start + share * (end - start), which makes NaN of the infinities in a mask buffer."""
-    if not average[0].is_floating_point():  # a count, as batch normalisation keeps one; torch gives one type at a time
+    if not average[0].is_floating_point():  # a count, as of batch normalisation; torch passes one dtype at a time
         torch._foreach_copy_(average, now)
         return
     torch._foreach_mul_(average, decay)
