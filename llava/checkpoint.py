@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import is_flash_attn_2_available
 
-from common.models.checkpoint_file import first_line, weights_digest
+from common.models.checkpoint_file import first_line, read_tensors, weights_digest
 from common.text.files import write_json
 from common.training.device import choose_device
 from llava import timm_tower  # noqa: F401  registers the tower with transformers
@@ -124,11 +123,11 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path) -> PeftModel:
         base = json.loads(metadata.read_text(encoding="utf-8"))
         if base["fingerprint"] != fingerprint(model):
             raise ValueError(f"{mismatch}: it was trained on {base['model_id']}, which has other weights")
+    saved = read_tensors(folder / "adapter_model.safetensors")
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{mismatch} ({first_line(error)})") from None
-    saved = load_file(folder / "adapter_model.safetensors")
     if differing := saved.keys() ^ get_peft_model_state_dict(adapted).keys():
         raise ValueError(f"{mismatch}: {len(differing)} tensors are not in both, the first: {min(differing)}")
     return adapted

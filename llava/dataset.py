@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 from transformers import ProcessorMixin
 
+from common.cli.progress_bar import progress_bar
 from common.images.io import open_image
 from common.text.chat_labels import IGNORED, LabelledTokens, label_answers, splice_images
 from common.text.conversations import IMAGE, Conversation, Turn
@@ -106,7 +106,9 @@ def check_conversations(
         return len(encode_images(formatter.processor, [Image.new("RGB", size)]).runs[0])
 
     def fit(conversation: Conversation) -> TokenizedConversation:
-        sizes = [_size_or_raise(sizes_or_errors[path]) for path in conversation.images]
+        sizes = [sizes_or_errors[path] for path in conversation.images]
+        if errors := [size for size in sizes if isinstance(size, Exception)]:
+            raise errors[0]
         for count in range(len(conversation.turns), 0, -1):
             sample = tokenize(conversation.first(count), formatter, end_tokens)
             images = sizes[: len(sample.conversation.images)]
@@ -115,7 +117,7 @@ def check_conversations(
                 return sample
         raise ValueError(f"not even one turn fits into --max_length {max_length}: it has {length} tokens")
 
-    sizes_or_errors = _check_images({path for one in conversations for path in one.images}, quiet)
+    sizes_or_errors = _check_images({path for conversation in conversations for path in conversation.images}, quiet)
     samples, skipped = [], {}
     for conversation in conversations:
         try:
@@ -136,14 +138,8 @@ def _check_images(paths: set[Path], quiet: bool) -> dict[Path, tuple[int, int] |
 
     ordered = sorted(paths)
     with ThreadPoolExecutor() as pool:
-        results = tqdm(pool.map(check, ordered), total=len(ordered), desc="checking images", disable=quiet, leave=False)
+        results = progress_bar(pool.map(check, ordered), total=len(ordered), desc="checking images", quiet=quiet)
         return dict(zip(ordered, results))
-
-
-def _size_or_raise(result: tuple[int, int] | Exception) -> tuple[int, int]:
-    if isinstance(result, Exception):
-        raise result
-    return result
 
 
 def split_by_image(

@@ -1,4 +1,4 @@
-"""The demo's world: what its tower learns first, what is asked of it, how its answers are measured."""
+"""The demo of LLaVA: pretraining of its tower, its data, the report on its answers."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Evaluation: each measure against a slow way, and the whole script on a tiny model."""
+"""Evaluation of LLaVA: each metric against a slow reference, and the whole script on a tiny model."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server in place of a model: a stub that speaks as vLLM does."""
+"""LLaVA by an OpenAI-compatible server: a stub that answers like vLLM."""
 
 import base64
 import io

@@ -1,5 +1,6 @@
-"""Fine-tuning: what is learnt from, what learns, what a run leaves; adapters, merging, resume, processes."""
+"""Fine-tuning of LLaVA: samples and labels, trainable weights, files of a run; adapters, merging, resume, processes."""
 
+import json
 import time
 from pathlib import Path
 
@@ -60,8 +61,8 @@ def test_labels_give_the_loss_of_a_slow_loop(llava_folders, tmp_path):
     assert float(out.loss) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)
 
 
-def test_an_end_is_put_where_the_template_writes_none(llava_folders, tmp_path):
-    """LLaVA 1.5's own template ends an answer with a space; a model taught so would never stop."""
+def test_end_tokens_are_appended_where_the_template_writes_none(llava_folders, tmp_path):
+    """LLaVA 1.5's own template ends an answer with a space; a model trained so would never stop."""
     processor = load_image_text_model(str(llava_folders["llava"]), device="cpu").processor
     processor.chat_template = processor.chat_template.replace("{{ eos_token }}", "{{ ' ' }}")
     conversation = read_conversations(write_conversations(tmp_path, 1))[0][0]
@@ -96,39 +97,27 @@ def test_the_split_keeps_an_image_on_one_side(llava_folders, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_what_learns_and_nothing_else(llava_folders, name):
-    def learning(**given):
+def test_trainable_parameters(llava_folders, name):
+    def trainable(**options):
         model = load_image_text_model(str(llava_folders[name]), device="cpu").model
         chosen = {"rank": 4, "alpha": 8, "dropout": 0.0, "train_vision_tower": False, "freeze_language_model": False}
-        model = prepare_for_training(model, **{**chosen, **given})
+        model = prepare_for_training(model, **{**chosen, **options})
         return {one for one, parameter in model.named_parameters() if parameter.requires_grad}
 
-    lora = learning()
+    lora = trainable()
     adapters = {one for one in lora if "lora_" in one}
     layers = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert all("language_model" in one for one in adapters)
     assert {one.split(".lora_")[0].rsplit(".", 1)[1] for one in adapters} == layers
     assert lora - adapters and all("multi_modal_projector" in one for one in lora - adapters)
-    assert any("vision_tower" in one for one in learning(train_vision_tower=True))
-    assert all("multi_modal_projector" in one for one in learning(freeze_language_model=True))
-    whole = learning(rank=0)
+    assert any("vision_tower" in one for one in trainable(train_vision_tower=True))
+    assert all("multi_modal_projector" in one for one in trainable(freeze_language_model=True))
+    whole = trainable(rank=0)
     assert not any("vision_tower" in one for one in whole) and any("language_model" in one for one in whole)
 
 
 def test_a_run_an_adapter_and_its_merging(llava_arguments, llava_folders, tmp_path, capsys):
-    results = train.main(
-        [
-            *llava_arguments,
-            "--report_to",
-            "tensorboard",
-            "--max_steps",
-            "8",
-            "--eval_strategy",
-            "steps",
-            "--eval_steps",
-            "8",
-        ]
-    )
+    results = train.main([*llava_arguments, *flags(max_steps=8, eval_strategy="steps", eval_steps=8)])
     losses = [entry["loss"] for entry in results["train"] if "loss" in entry]
     assert len(losses) == 8 and losses[-1] < 0.9 * losses[0] and np.isfinite(results["eval_loss"])
     run, base = tmp_path / "run", str(llava_folders["llava"])
@@ -169,10 +158,8 @@ def test_a_run_an_adapter_and_its_merging(llava_arguments, llava_folders, tmp_pa
         merge_lora.main(["--model_id", base, "--adapter", str(run), "--output_dir", str(tmp_path / "merged")])
 
 
-def test_a_base_in_half_format_learns_and_answers(llava_arguments, llava_folders, tmp_path):
-    results = train.main(
-        [*llava_arguments, "--bf16", "true", "--max_steps", "2", "--eval_strategy", "steps", "--eval_steps", "1"]
-    )
+def test_a_base_in_half_precision_trains_and_answers(llava_arguments, llava_folders, tmp_path):
+    results = train.main([*llava_arguments, *flags(bf16="true", max_steps=2, eval_strategy="steps", eval_steps=1)])
     assert all(np.isfinite(entry["loss"]) for entry in results["train"] if "loss" in entry)
     assert {value.dtype for value in weights(tmp_path / "run").values()} == {torch.float32}
     adapted = load_image_text_model(str(llava_folders["llava"]), str(tmp_path / "run"), device="cpu", precision="bf16")
@@ -182,8 +169,8 @@ def test_a_base_in_half_format_learns_and_answers(llava_arguments, llava_folders
     assert 1 <= found["expected_score"] <= 10
 
 
-def test_questions_are_asked_under_the_system_prompt_of_training(llava_arguments, llava_folders, tmp_path):
-    train.main([*llava_arguments, "--max_steps", "1", "--val_split", "0", "--system_prompt", "Be brief."])
+def test_inference_uses_the_system_prompt_of_training(llava_arguments, llava_folders, tmp_path):
+    train.main([*llava_arguments, *flags(max_steps=1, val_split=0, system_prompt="Be brief.")])
     base, run, merged = str(llava_folders["llava"]), str(tmp_path / "run"), str(tmp_path / "merged")
     merge_lora.main(["--model_id", base, "--adapter", run, "--output_dir", merged, "--device", "cpu"])
     for found in (LlavaAnalyzer(base, run, device="cpu"), LlavaAnalyzer(merged, device="cpu")):
@@ -193,7 +180,7 @@ def test_questions_are_asked_under_the_system_prompt_of_training(llava_arguments
 
 
 def test_an_adapter_of_another_model_is_refused(llava_arguments, tmp_path):
-    train.main([*llava_arguments, "--max_steps", "1", "--val_split", "0"])
+    train.main([*llava_arguments, *flags(max_steps=1, val_split=0)])
     for number, sizes in enumerate(({"seed": 1}, {"width": 64}, {"layers": 1})):
         other = write_llava(tmp_path / f"other{number}", **sizes)
         with pytest.raises(ValueError, match="another model") as caught:
@@ -217,6 +204,18 @@ def assert_equal(one, other, **tolerance):
             torch.testing.assert_close(one[name], other[name], **tolerance)
         else:
             assert torch.equal(one[name], other[name]), name
+
+
+def test_a_new_run_keeps_the_older_one(llava_arguments, tmp_path):
+    run = tmp_path / "run"
+    for rank in ("2", "3"):
+        train.main([*llava_arguments, *flags(max_steps=1, val_split=0, lora_rank=rank)])
+    (older,) = [path.parent for path in run.glob("*/settings.json")]
+    assert json.loads((older / "settings.json").read_text())["lora_rank"] == 2 and (older / "checkpoint-1").is_dir()
+    assert json.loads((run / "settings.json").read_text())["lora_rank"] == 3 and (run / "checkpoint-1").is_dir()
+    logs = run / "logs" / json.loads((run / "run.json").read_text())["name"]
+    assert "train/loss" in json.loads((logs / "log.jsonl").read_text().splitlines()[0])
+    assert (logs / "skipped.jsonl").is_file()
 
 
 @pytest.mark.parametrize("order", ["random", pytest.param("group_by_length", marks=pytest.mark.slow)])
@@ -247,14 +246,14 @@ def test_a_bad_step_is_skipped_and_names_its_images(llava_arguments, tmp_path, s
 
 
 def test_two_processes_train_like_one(llava_arguments, tmp_path):
-    more = [*llava_arguments, "--val_split", "0", "--seed", "3"]  # 12 samples: whole batches on both sides
+    more = [*llava_arguments, *flags(val_split=0, seed=3)]  # 12 samples: whole batches on both sides
     train.main([*more, "--output_dir", str(tmp_path / "one")])
     torchrun("llava/train.py", [*more, "--per_device_train_batch_size", "2", "--ddp_backend", "gloo"])
     assert_equal(weights(tmp_path / "one"), weights(tmp_path / "run"), atol=2e-4, rtol=1e-3)
 
 
 def test_mistakes_are_one_line(llava_arguments, tmp_path):
-    wrong = {
+    mistakes = {
         "did you mean --learning_rate": ["--learning_rat", "1"],
         "--data": ["--data", ""],
         "no such file": ["--data", "x.json"],
@@ -263,7 +262,7 @@ def test_mistakes_are_one_line(llava_arguments, tmp_path):
         "val_split": ["--val_split", "1.5"],
         "nowhere": ["--resume_from_checkpoint", "nowhere"],
     }
-    for words, given in wrong.items():
+    for words, given in mistakes.items():
         with pytest.raises((ValueError, OSError), match=words) as caught:
             train.main([*llava_arguments, *given])
         assert len(str(caught.value).splitlines()) == 1
