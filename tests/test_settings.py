@@ -85,9 +85,9 @@ def test_demo_values_stand_below_flags(module):
         (["--sise", "3"], r"unknown flag '--sise'; did you mean --size"),
         (["--size", "many"], r"size"),
         (["--rate", "fast"], r"rate"),
-        (["--size"], r"--size takes one value, got 0"),
-        (["--size", "1", "2"], r"--size takes one value, got 2: 1 2"),
-        (["stray"], r"'stray' stands alone"),
+        (["--size"], r"--size.*one argument"),
+        (["--size", "1", "2"], r"'2' has no flag"),
+        (["stray"], r"'stray' has no flag"),
     ],
 )
 def test_mistakes_are_explained(module, argv, words):

@@ -19,7 +19,7 @@ import json
 import os
 import re
 import sys
-from argparse import ArgumentError, Namespace
+from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -51,25 +51,23 @@ def read_settings(
     names, in place of the module's. ValueError names an unknown flag or an unknown name in a file with the nearest real
     one, or a value of the wrong type.
     """
-    argv = list(argv)
-    demo = "--demo" in argv
-    if demo:
-        argv.remove("--demo")
     folder = Path(inspect.getfile(module)).parent
     by_name, beside = folder / "configs", folder / "config.json"
     sectioned = hasattr(module, "TYPES")
     settings = _sections(module.TYPES, by_name / "default.yaml") if sectioned else _constants(module)
     known = {flag: setting.type for flag, setting in settings.items()}
+    words = _parse_words(argv, known)
+    demo, show_help, name = (words.pop(option, None) for option in ("demo", "help", "config"))
     base = {flag: (given or {}).get(_plain(flag), setting.value) for flag, setting in settings.items()}
     layers = [("default.yaml" if sectioned else "config.py", base)]
     if demo and sectioned:
         layers.append(("demo.yaml", _file_values(by_name / "demo.yaml", known, whole_path=True)))
     elif demo:
         layers.append(("DEMO", {name.lower(): value for name, value in module.DEMO.items()}))
-    file = _find_config(by_name, name) if (name := _take_config(argv)) else beside
+    file = _find_config(by_name, name) if name else beside
     if name or (not sectioned and beside.is_file() and not demo and given is None):
         layers.append((file.name, _file_values(file, known, whole_path=sectioned)))
-    layers.append(("the command line", _flag_values(argv, known)))
+    layers.append(("the command line", words))
     values = {flag: value for _, layer in layers for flag, value in layer.items()}
 
     has_demo = hasattr(module, "DEMO") or (by_name / "demo.yaml").is_file()
@@ -79,21 +77,20 @@ def read_settings(
         exit_on_error=False,
         default_env=False,
     )
-    if has_demo:  # taken off before this parser; here for --help
+    if has_demo:  # parsed already; here for --help
         parser.add_argument("--demo", action="store_true", help="a small run with sample data")
     parser.add_argument("--config", help="JSON or YAML file of settings, in sections or flat")
-    show_help = values.pop("help", False)
     for flag, setting in settings.items():  # values come as words: jsonargparse does not check a default
         default = base[flag] if show_help else None
         parser.add_argument(f"--{flag}", type=setting.type, default=default, help=setting.help)
-    words = [f"--{flag}={value if isinstance(value, str) else json.dumps(value)}" for flag, value in values.items()]
+    arguments = [f"--{flag}={value if isinstance(value, str) else json.dumps(value)}" for flag, value in values.items()]
     try:
-        parsed = parser.parse_args(["--help"] if show_help else words)
+        parsed = parser.parse_args(["--help"] if show_help else arguments)
     except ArgumentError as error:
         raise ValueError(re.sub(r'^Parser key "(.+?)":\s*', r"--\1: ", error.message or str(error))) from None
     _report_overrides(layers)
     plain = json.dumps({_plain(flag): parsed[flag] for flag in settings})  # PositiveInt and the like become int
-    return Namespace(demo=demo, **json.loads(plain))
+    return Namespace(demo=bool(demo), **json.loads(plain))
 
 
 def _report_overrides(layers: list[tuple[str, dict[str, object]]]) -> None:
@@ -133,18 +130,6 @@ def _find_config(by_name: Path, name: str) -> Path:
     raise FileNotFoundError(f"{name}: no such file{f', nor one of {names}' if names else ''} (--config)")
 
 
-def _take_config(argv: list[str]) -> str:
-    """Take `--config FILE` or `--config=FILE` off the list -> FILE, or ''."""
-    for position, word in enumerate(argv):
-        if word == "--config" or word.startswith("--config="):
-            value = word.partition("=")[2] or (argv[position + 1] if position + 1 < len(argv) else "")
-            if not value:
-                raise ValueError("--config needs a file")
-            del argv[position : position + (1 if "=" in word else 2)]
-            return value
-    return ""
-
-
 def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> dict[str, object]:
     """Settings of a JSON or YAML file by flag.
 
@@ -160,7 +145,7 @@ def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> dict
     values: dict[str, object] = {}
     for path, value in _entries(content):
         starts = [0] if whole_path else range(len(path) - 1, -1, -1)
-        name = next((plain[one] for one in (_plain("_".join(path[at:])) for at in starts) if one in plain), None)
+        name = next((plain[key] for key in (_plain("_".join(path[at:])) for at in starts) if key in plain), None)
         if name is None:
             raise ValueError(
                 f"{file}: " + unknown_name(("." if whole_path else "_").join(path), list(known), "setting")
@@ -180,38 +165,36 @@ def _entries(content: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
             yield (*path, str(key)), value
 
 
-def _flag_values(argv: list[str], known: dict[str, object]) -> dict[str, object]:
-    """Words of a command line by flag: `--flag` of a bool is true, the words after a list's flag are one JSON list."""
-    plain = {_plain(name): name for name in known}
-    arguments: dict[str, object] = {}
-    position = 0
-    while position < len(argv):
-        flag, equals, value = argv[position].partition("=")
-        position += 1
-        if flag in ("-h", "--help"):
-            arguments["help"] = True
-            continue
-        if not flag.startswith("--"):
-            raise ValueError(f"'{flag}' stands alone; settings are given as --name value")
-        name = plain.get(_plain(flag[2:]))
-        if name is None:
-            raise ValueError(unknown_name(flag, [f"--{one}" for one in known], "flag"))
-        values = [value] if equals else []
-        while not equals and position < len(argv) and not argv[position].startswith("--"):
-            values.append(argv[position])
-            position += 1
-        arguments[name] = _joined(flag, values, known[name])
-    return arguments
+def _parse_words(argv: list[str], known: dict[str, object]) -> dict[str, Any]:
+    """Values of a command line by flag, and demo, help and config where they are given.
+
+    A list takes the words behind its flag, a bool none or one; a dot in a flag may also be written as _.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=SUPPRESS)
+    parser.add_argument("--demo", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--config")
+    for name, kind in known.items():
+        arity: dict[str, Any] = {"nargs": "*"} if kind == list[str] else {}
+        if "bool" in str(kind):
+            arity = {"nargs": "?", "const": "true"}
+        parser.add_argument(f"--{_plain(name)}", dest=name, **arity)
+    flags = {word: word.partition("=") for word in argv if word.startswith("--")}
+    plain = {word: f"--{_plain(flag[2:])}{equals}{value}" for word, (flag, equals, value) in flags.items()}
+    try:
+        options, unknown = parser.parse_known_args([plain.get(word, word) for word in argv])
+    except ArgumentError as error:
+        raise ValueError(str(error)) from None
+    if unknown and not unknown[0].startswith("--"):
+        raise ValueError(f"'{unknown[0]}' has no flag; settings are given as --name value")
+    if unknown:
+        flag = next(flags[word][0] for word in argv if plain.get(word) == unknown[0])
+        raise ValueError(unknown_name(flag, [f"--{name}" for name in known], "flag"))
+    return {flag: value[0] if _is_json_list(value) else value for flag, value in vars(options).items()}
 
 
-def _joined(flag: str, values: list[str], kind: object) -> str:
-    if kind == list[str]:
-        return values[0] if len(values) == 1 and values[0].startswith("[") else json.dumps(values)
-    if not values and "bool" in str(kind):
-        return "true"
-    if len(values) != 1:
-        raise ValueError(f"{flag} takes one value, got {len(values)}: {' '.join(values)}".rstrip(": "))
-    return values[0]
+def _is_json_list(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 1 and value[0].startswith("[")
 
 
 def trailing_comment(lines: list[str], node: Any) -> str:
