@@ -173,7 +173,7 @@ def failure(arguments, monkeypatch) -> str:
         (["--model_name", "vit_tinny_patch16_224"], "did you mean vit_tiny_patch16_224"),
         (["--batch_sise", "3"], "did you mean --batch_size"),
         (["--device", "cuda:9"], "--device cuda:9"),
-        (["--precision", "fp8"], "expected auto, fp32, bf16, fp16"),
+        (["--precision", "fp8"], "--precision: 'fp8'"),
         (["--resume"], "no state to resume from"),
     ],
 )

@@ -87,10 +87,17 @@ def read_settings(
     try:
         parsed = parser.parse_args(["--help"] if show_help else arguments)
     except ArgumentError as error:
-        raise ValueError(re.sub(r'^Parser key "(.+?)":\s*', r"--\1: ", error.message or str(error))) from None
+        raise ValueError(_shorten(error.message or str(error))) from None
     _report_overrides(layers)
     plain = json.dumps({_plain(flag): parsed[flag] for flag in settings})  # PositiveInt and the like become int
     return Namespace(demo=bool(demo), **json.loads(plain))
+
+
+def _shorten(message: str) -> str:
+    """jsonargparse's reason for refusing a value, without the words of its implementation."""
+    message = re.sub(r'^Parser key "(.+?)":\s*', r"--\1: ", message)
+    message = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value: (.*)", r"'\2', expected one of \1", message)
+    return re.sub(r"Not of type \w+: (\S+) does not conform to restriction", r"\1, expected", message)
 
 
 def _report_overrides(layers: list[tuple[str, dict[str, object]]]) -> None:
