@@ -9,7 +9,7 @@ def main(
     weights: Path,  # trained by train.py   a flag that must be given; its comment is its help
     top_k: PositiveInt = 5,                 the annotation is the rule: jsonargparse.typing has numbers with limits
     format: Literal["onnx", "timm"] = "onnx",
-    queries: list[str] = (),                one or more words
+    queries: Sequence[str] = (),            one or more words
     options: Options,                       a dataclass: each of its fields is a flag
     json: bool = False,                     a switch
 )
@@ -26,7 +26,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -46,7 +46,7 @@ class ToolParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
-    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         known, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
@@ -77,7 +77,8 @@ def make_parser(function: Callable[..., Any]) -> ToolParser:
         prog=Path(inspect.getfile(function)).name, description=_summary(module.__doc__), allow_abbrev=False
     )
     groups = _dataclasses(function)
-    for definition in (function, *groups.values()):
+    definitions: list[Callable[..., Any]] = [function, *groups.values()]
+    for definition in definitions:
         comments, hints = _comments(definition), typing.get_type_hints(definition)
         for name, parameter in inspect.signature(definition).parameters.items():
             if name in groups or parameter.kind is parameter.VAR_POSITIONAL:
@@ -110,7 +111,7 @@ def _rule(hint: Any, parameter: inspect.Parameter, flag: str) -> dict[str, Any]:
         rule["required"] = True
     if typing.get_origin(hint) in (typing.Union, types.UnionType):  # X | None
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    if typing.get_origin(hint) is list:
+    if typing.get_origin(hint) in (list, Sequence):
         (hint,) = typing.get_args(hint)
         rule["nargs"] = "*" if "nargs" in rule else "+"  # a positional list with a default may be empty
     if typing.get_origin(hint) is typing.Literal:
@@ -119,7 +120,7 @@ def _rule(hint: Any, parameter: inspect.Parameter, flag: str) -> dict[str, Any]:
     return rule | {"type": hint if hint in (str, int, float, Path) else _checked(hint)}
 
 
-def _checked(hint: Callable[[str], Any]) -> Callable[[str], Any]:
+def _checked(hint: Any) -> Callable[[str], Any]:
     """A type of jsonargparse.typing whose reason reaches the reader."""
 
     def convert(word: str) -> Any:
@@ -134,10 +135,10 @@ def _checked(hint: Callable[[str], Any]) -> Callable[[str], Any]:
 def _comments(definition: Callable[..., Any]) -> dict[str, str]:
     """The comment behind each parameter of a function, or behind each field of a dataclass."""
     lines = textwrap.dedent(inspect.getsource(definition)).splitlines()
-    node = ast.parse("\n".join(lines)).body[0]
+    node: Any = ast.parse("\n".join(lines)).body[0]
     if isinstance(node, ast.ClassDef):
         fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
-        return {field.target.id: trailing_comment(lines, field) for field in fields}
+        return {ast.unparse(field.target): trailing_comment(lines, field) for field in fields}
     return {arg.arg: trailing_comment(lines, arg) for arg in (*node.args.args, *node.args.kwonlyargs)}
 
 

@@ -3,6 +3,8 @@
 vectors (N, D), labels (N,) -> pair ROC-AUC, precision@1, MAP@R, overall and per class
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
@@ -33,7 +35,10 @@ def retrieval_metrics(vectors: torch.Tensor, labels: torch.Tensor, per_class: bo
     )
     accuracy = calculator.get_accuracy(unit, shuffled)
     values = {ours: np.atleast_1d(accuracy[theirs]) for theirs, ours in names.items()}
-    metrics = {"auc": pair_auc(unit, shuffled), **{name: float(value.mean()) for name, value in values.items()}}
+    metrics: dict[str, Any] = {
+        "auc": pair_auc(unit, shuffled),
+        **{name: float(value.mean()) for name, value in values.items()},
+    }
     if per_class:
         labels = classes[members > 1].tolist()
         metrics["per_class"] = {

@@ -27,12 +27,12 @@ TIE = 1e-6  # cosines closer than this are equal: one product in float32 varies 
 class Ranking:
     """Results of Q queries in a gallery."""
 
+    gallery: int  # its size
     rank: torch.Tensor  # (Q,) of the best true answer, 1 = first
     found: torch.Tensor  # (Q,) the gallery's item at rank 1; a false one wherever rank > 1
     found_score: torch.Tensor  # (Q,) its cosine
     true_score: torch.Tensor  # (Q,) cosine of the best true answer
     true_count: torch.Tensor  # (Q,) true answers in the gallery
-    gallery: int
 
 
 def retrieval_scores(
@@ -56,7 +56,7 @@ def retrieval_scores(
 
 def rank_scores(image_ranks: torch.Tensor, text_ranks: torch.Tensor) -> dict[str, float]:
     """Ranks (N,) of image queries and (M,) of text queries -> recalls in percent, RSum, mean and median ranks."""
-    scores = {}
+    scores: dict[str, float] = {}
     for direction, ranks in (("i2t", image_ranks), ("t2i", text_ranks)):
         ranks = ranks.double()
         scores |= {f"{direction}_r{k}": 100 * (ranks <= k).double().mean().item() for k in RECALL_AT}
@@ -108,7 +108,7 @@ def chance_recall(true_count: torch.Tensor, gallery: int, k: int) -> float:
 def chance_ranks(true_count: torch.Tensor, gallery: int) -> tuple[float, float]:
     """Mean and median rank of a random order."""
     ranks = range(1, gallery)  # at the last one recall is 100 %
-    median = 1 + bisect_left(ranks, 50, key=lambda rank: chance_recall(true_count, gallery, rank))
+    median = 1 + bisect_left(ranks, 50.0, key=lambda rank: chance_recall(true_count, gallery, rank))
     return ((gallery + 1) / (true_count.double() + 1)).mean().item(), float(median)
 
 
@@ -133,7 +133,7 @@ def similarity_statistics(
         pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(texts))).T
     else:
         generator = torch.Generator().manual_seed(0)
-        pairs = [torch.randint(len(side), (MAX_PAIRS,), generator=generator) for side in (images, texts)]
+        pairs = torch.stack([torch.randint(len(side), (MAX_PAIRS,), generator=generator) for side in (images, texts)])
     image, text = (index.to(device) for index in pairs)
     count = int(groups.max()) + 1
     true = owners * count + groups  # one number for an image and a group of texts
@@ -167,10 +167,12 @@ def _rank(
         first = rank == 1
         found, score = torch.where(first, which_true, which_false), torch.where(first, best_true, best_false)
         parts.append([part.cpu() for part in (rank, found, score, best_true, true.sum(1))])
-    return Ranking(*(torch.cat(column) for column in zip(*parts)), gallery=len(gallery))
+    return Ranking(len(gallery), *map(torch.cat, zip(*parts)))
 
 
-def _check(images: torch.Tensor, texts: torch.Tensor, owners: torch.Tensor, text_ids: torch.Tensor | None):
+def _check(
+    images: torch.Tensor, texts: torch.Tensor, owners: torch.Tensor, text_ids: torch.Tensor | None
+) -> torch.Tensor:
     """Refuse input whose metrics would be meaningless -> the text ids as 0, 1, 2, ... (M,)."""
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1] or not len(images) or not len(texts):
         raise ValueError(
