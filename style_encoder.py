@@ -1,4 +1,4 @@
-"""A style encoder's file: written by train.py, opened by every tool.
+"""Checkpoint of the style encoder: written by train.py, opened by every tool.
 
 encoder, content = load_encoder("checkpoints/best.pth", device)
 style = encoder(read_image("a.png", encoder)[None].to(device)).style
@@ -20,14 +20,14 @@ from model import VisionStyleEncoder
 KIND = "style encoder"
 
 
-def save_encoder(path: str | Path, encoder: VisionStyleEncoder, **facts: Any) -> None:
-    """Write an encoder with what is needed to use it; `facts` (settings, step, metrics, ...) go along."""
-    save_model(path, encoder, KIND, encoder.build, preprocessing=encoder.preprocessing, **facts)
+def save_encoder(path: str | Path, encoder: VisionStyleEncoder, **metadata: Any) -> None:
+    """Write an encoder with everything needed to use it. metadata: settings, step, metrics, ..."""
+    save_model(path, encoder, KIND, encoder.build, preprocessing=encoder.preprocessing, **metadata)
 
 
 def load_encoder(path: str | Path, device: torch.device) -> tuple[VisionStyleEncoder, dict[str, Any]]:
     """A file of save_encoder, a folder that tools/push_to_hub.py wrote, or a name on the Hub -> encoder in eval mode on
-    `device`, and everything else that the file holds."""
+    `device`, and the rest of the content."""
     content = load_model(path, KIND)
     encoder = VisionStyleEncoder(**content["build"])
     try:
@@ -38,7 +38,7 @@ def load_encoder(path: str | Path, device: torch.device) -> tuple[VisionStyleEnc
 
 
 def build_untrained(content: dict[str, Any], device: torch.device) -> tuple[VisionStyleEncoder | None, str]:
-    """The encoder of a file as it was before its training -> (encoder, '') or (None, why not)."""
+    """The encoder of a checkpoint before its training -> (encoder, '') or (None, the reason)."""
     torch.manual_seed(content["settings"]["seed"])
     try:
         encoder = VisionStyleEncoder(**content["build"], pretrained=content["settings"]["pretrained"])

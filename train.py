@@ -1,9 +1,9 @@
-"""Train the style encoder: settings -> data, model, plan -> the loop, one epoch after another.
+"""Training of the style encoder: settings -> data, model, schedule -> epochs of training and validation.
 
-python train.py                      with config.py as it is
-python train.py --epochs 5           a setting overridden
-python train.py --demo               drawn sample data and a small network, minutes on a CPU
-python train.py --resume             go on after an interruption
+python train.py                      settings of config.py
+python train.py --epochs 5           one of them overridden
+python train.py --demo               sample data and a small network, minutes on a CPU
+python train.py --resume             continue an interrupted run
 torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch works too
 """
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     accelerator = make_accelerator(settings.device, settings.precision, settings.freeze_epochs > 0)
     with accelerator.main_process_first():
         if settings.demo and accelerator.is_main_process and not (Path(settings.data_dir) / MANIFEST).is_file():
-            print(f"drawing sample data into {settings.data_dir}")
+            print(f"writing sample data to {settings.data_dir}")
             create_sample_dataset(settings.data_dir, num_samples=720)
     samples = find_samples(settings.data_dir, settings.ignore_targets)
     shapes = read_target_shapes(samples)
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     encoder = build_encoder(settings, shapes)
     train_set, val_set, skipped = build_datasets(settings, samples, shapes, encoder.tower.image_size, accelerator)
     run, baselines = None, {}
-    if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
+    if accelerator.is_main_process:  # the data is valid, so an earlier run may now be moved
         run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
         if len(val_set):
@@ -102,7 +102,7 @@ def build_encoder(settings: Namespace, shapes: TargetShapes) -> VisionStyleEncod
 def build_datasets(
     settings: Namespace, samples: list[Sample], shapes: TargetShapes, image_size: int, accelerator: Accelerator
 ) -> tuple[StyleDataset, StyleDataset, dict[str, str]]:
-    """Decode every image once, leave out what is broken, split -> training set, validation set, {left out: why}."""
+    """Decode every image once, skip unusable ones, split -> training set, validation set, {skipped: reason}."""
     paths = [sample.image for sample in samples]
     cache_dir = settings.cache_dir if settings.cache_images else None
     with accelerator.main_process_first():  # the others read the cache that the first has written
@@ -119,7 +119,7 @@ def build_datasets(
     check_skip_rate(images.skipped, len(samples), settings.max_skipped, settings.data_dir)
     train, val = split_samples(usable, settings.val_split, settings.val_styles, settings.seed)
     if not train:
-        raise ValueError(f"{settings.data_dir}: no image is left to train on; at least 2 styles of 2 images are needed")
+        raise ValueError(f"{settings.data_dir}: no images to train on; at least 2 styles of 2 images are needed")
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
     train_set = StyleDataset(train, images, image_size, shapes, augmentation)
     return train_set, StyleDataset(val, images, image_size, shapes), skipped
@@ -128,7 +128,7 @@ def build_datasets(
 def build_trainer(
     settings: Namespace, encoder: VisionStyleEncoder, train_set: StyleDataset, accelerator: Accelerator, run: Run | None
 ) -> Trainer:
-    batches = PKBatchSampler(
+    sampler = PKBatchSampler(
         train_set,
         settings.batch_size,
         settings.images_per_style,
@@ -138,10 +138,10 @@ def build_trainer(
         accelerator.process_index,
         accelerator.num_processes,
     )
-    loader = make_loader(train_set, batches, accelerator.device, settings.num_workers)
-    weights = {name: value for name, value in vars(settings).items() if name.endswith("_weight")}
-    parts = {name.removesuffix("_weight"): value for name, value in weights.items()}
-    model = StyleTrainingModel(encoder, parts, settings.temperature)
+    loader = make_loader(train_set, sampler, accelerator.device, settings.num_workers)
+    names = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
+    weights = {name: getattr(settings, f"{name}_weight") for name in names}
+    model = StyleTrainingModel(encoder, weights, settings.temperature)
     backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
     heads = [module for name, module in encoder.named_children() if name != "tower"]
     others = timm.optim.param_groups_weight_decay(torch.nn.ModuleList(heads), settings.weight_decay)
@@ -211,29 +211,25 @@ def save_and_plot(
 def curves(history: list[dict[str, float]]) -> dict[str, list[str]]:
     """Panels of training_curves.png."""
     names = list(dict.fromkeys(name for entry in history for name in entry))
-    parts = [
-        name
-        for name in names
-        if name.startswith("train/") and name not in ("train/loss", "train/anchors_without_positives")
-    ]
+    others = ("train/loss", "train/learning_rate", "train/anchors_without_positives")
+    parts = [name for name in names if name.startswith("train/") and name not in others]
     return {
         "training loss": ["train/loss"],
-        "its parts, unweighted": parts if len(parts) > 1 else [],  # one part is the same curve once more
+        "its parts, unweighted": parts if len(parts) > 1 else [],  # a single part equals the loss
         "validation: style (higher is better) [0, 1]": [name for name in names if name.startswith("val/style_")],
         "validation: content (lower is better) [0, 1]": [name for name in names if name.startswith("val/content_")],
     }
 
 
 def validation_statistics(style: torch.Tensor | None, val_set: StyleDataset, bank_size: int = 1000) -> dict[str, Any]:
-    """What style_comparator.py needs to say how high a similarity is: quantiles over pairs, and a bank for CSLS."""
+    """Reference for the similarities of style_comparator.py: quantiles over pairs, and a bank of vectors for CSLS."""
     if style is None or len(val_set.styles) < 2:
         return {}
-    labels = torch.tensor(val_set.style_ids)
-    chosen = torch.randperm(len(style), generator=torch.Generator().manual_seed(0))[:bank_size]
-    similarity, same = style[chosen] @ style[chosen].T, labels[chosen][:, None] == labels[chosen][None]
-    pairs = torch.ones_like(same).triu(1).bool()
-    at = torch.linspace(0, 1, 1001)
-    return {"bank": style[chosen].clone(), "other_style_quantiles": torch.quantile(similarity[pairs & ~same], at)}
+    drawn = torch.randperm(len(style), generator=torch.Generator().manual_seed(0))[:bank_size]
+    bank, labels = style[drawn], torch.tensor(val_set.style_ids)[drawn]
+    other_style = (labels[:, None] != labels[None]).triu(1)
+    similarity = (bank @ bank.T)[other_style]
+    return {"bank": bank, "other_style_quantiles": torch.quantile(similarity, torch.linspace(0, 1, 1001))}
 
 
 def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from common.training.length_sampler import LengthGroupedSampler
 def test_batches_of_like_length():
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(10, 1000, (400,), generator=generator).tolist()
-    sampler = LengthGroupedSampler(lengths, together=8, seed=3)
+    sampler = LengthGroupedSampler(lengths, step_size=8, seed=3)
     order = list(sampler)
     assert sorted(order) == list(range(400)) and len(sampler) == 400
     assert order == list(sampler)  # a pure function of seed and epoch
@@ -32,7 +32,7 @@ def test_steps_are_those_of_transformers():
     steps = [
         [order[start : start + 4] for start in range(0, 21, 4)]
         for order in (
-            list(LengthGroupedSampler(lengths, together=4, seed=0)),
+            list(LengthGroupedSampler(lengths, step_size=4, seed=0)),
             get_length_grouped_indices(lengths, 4, generator=torch.Generator().manual_seed(0)),
         )
     ]

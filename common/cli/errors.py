@@ -1,14 +1,17 @@
-"""How a script ends: a person's mistake is one line on stderr and exit 1, a bug keeps its traceback."""
+"""User errors end a script with one line on stderr and exit code 1; bugs keep their traceback."""
 
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 
 def run_script(main: Callable[[list[str]], object]) -> None:
-    """Call main(argv). `--debug` anywhere on the command line shows the traceback of a person's mistake too."""
+    """Call main(argv). `--debug` anywhere on the command line shows the traceback of a user error too."""
     argv = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(argv) < len(sys.argv) - 1
+    if isinstance(sys.stdout, TextIOWrapper):  # each line appears when it is printed, in a file or pipe too
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         main(argv)
     except KeyboardInterrupt:
@@ -21,19 +24,19 @@ def run_script(main: Callable[[list[str]], object]) -> None:
         if debug or not reader_was_killed(error):
             raise
         sys.exit(
-            f"{Path(sys.argv[0]).name}: error: a process that reads data was killed, most often for want of memory "
-            f"({one_line(error)}); fewer of them need less, and the run can be resumed"
+            f"{Path(sys.argv[0]).name}: error: a data loader process was killed, usually for lack of memory "
+            f"({one_line(error)}); use fewer of them and resume the run"
         )
 
 
 def reader_was_killed(error: Exception) -> bool:
-    """Whether a process that reads data died. torch raises that wherever the main process is, in a save as well, so no
-    place nearer to the data can catch it."""
+    """Whether a data loader process died. torch raises the error wherever the main process is, even in a save, so it
+    cannot be caught closer to the loader."""
     return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
 def one_line(error: Exception) -> str:
-    """The message without line breaks; an OSError says which file."""
+    """The message without line breaks; that of an OSError names the file."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())

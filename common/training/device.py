@@ -1,4 +1,4 @@
-"""Which device and which number format: asked once, in main()."""
+"""Device and numerical precision of a run, chosen once in main()."""
 
 import ctypes
 from datetime import timedelta
@@ -6,8 +6,8 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-# The others wait while one process decodes images or validates. PyTorch gives GPUs ten minutes for that and then ends
-# the run; a process that dies is noticed without it, by the launcher.
+# The other processes wait while one decodes images or validates. By default PyTorch ends a run on GPUs after ten
+# minutes of waiting; the launcher notices a process that dies without that limit.
 WAITING = timedelta(hours=12)
 
 
@@ -19,14 +19,14 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: not to be had here ({str(error).splitlines()[0]}); try cpu") from None
+        raise ValueError(f"--device {name}: not available ({str(error).splitlines()[0]}); try cpu") from None
     return device
 
 
 def make_accelerator(device: str, precision: str, find_unused_parameters: bool = False) -> Accelerator:
-    """Hugging Face accelerate for a run of ours: one device or many, and on a CPU with freed memory kept."""
+    """accelerate on one device or many; on a CPU freed memory is kept for reuse."""
     if device not in ("auto", "cpu", "cuda", "mps"):
-        raise ValueError(f"--device {device}: expected auto, cpu or cuda; CUDA_VISIBLE_DEVICES says which GPUs")
+        raise ValueError(f"--device {device}: expected auto, cpu or cuda; CUDA_VISIBLE_DEVICES selects the GPUs")
     chosen = choose_device(device)
     if chosen.type == "cpu":
         disable_malloc_trim()
@@ -41,8 +41,8 @@ def make_accelerator(device: str, precision: str, find_unused_parameters: bool =
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """-> 'no', 'bf16' or 'fp16' as accelerate calls them. 'auto' is bf16 on a GPU that has it, else fp32: on most
-    CPUs bf16 is emulated and many times slower."""
+    """-> accelerate's 'no', 'bf16' or 'fp16'. 'auto' is bf16 on a GPU that supports it, else fp32: on most CPUs bf16 is
+    emulated and many times slower."""
     names = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
     if name == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
@@ -54,14 +54,14 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def disable_malloc_trim() -> None:
-    """On a CPU: let freed tensors' memory be used again at once in place of going back to the kernel.
+    """On a CPU: reuse the memory of freed tensors instead of returning it to the kernel.
 
     glibc returns each large block when it is freed, and every step then pays for fresh, zeroed pages; keeping them
     made training steps a fifth faster for a twelfth more peak memory (benchmarks/RESULTS.md). Does nothing elsewhere.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping, which each free would give back
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nor the end of the heap
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no separate mapping per block, which each free would return
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never return the end of the heap
     except (OSError, AttributeError):
         pass

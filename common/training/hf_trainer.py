@@ -53,8 +53,8 @@ class FaultTolerantTrainer(Trainer):
         if not self.group_by_length:
             return super()._get_train_sampler(train_dataset)
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedSampler([length or 0 for length in dataset.lengths()], together, self.args.seed)
+        step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler([length or 0 for length in dataset.lengths()], step_size, self.args.seed)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         files = inputs.pop(FILES, [])

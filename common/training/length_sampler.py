@@ -1,4 +1,4 @@
-"""Which samples share an optimizer step, if those of like length shall (less padding) and learning shall not suffer?
+"""Length-grouped sampling: samples of similar length share an optimizer step, to reduce padding.
 
 lengths of N samples, seed, epoch -> order of N indices, for Hugging Face's Trainer
 """
@@ -14,24 +14,24 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
 class LengthGroupedSampler(Sampler):
-    """Samples of one optimizer step of like length (transformers' grouping), the steps in random order.
+    """transformers' grouping by length within an optimizer step, with the steps in random order.
 
-    Grouping alone leaves runs of steps from long to short: first many that ask for descriptions, then many of single
-    words. Only the step with the longest sample stays first, so that memory that does not suffice shows at once.
-    The order is a pure function of (seed, epoch), so a resumed run finds its place.
+    Grouping alone orders many steps from long to short: first descriptions, then answers of single words. Only the step
+    with the longest sample stays first, so that insufficient memory shows at once. The order is a pure function of
+    (seed, epoch), so a resumed run finds its position.
     """
 
-    def __init__(self, lengths: list[int], together: int, seed: int):
-        self.lengths, self.together, self.seed, self.epoch = lengths, together, seed, 0
+    def __init__(self, lengths: list[int], step_size: int, seed: int):
+        self.lengths, self.step_size, self.seed, self.epoch = lengths, step_size, seed, 0
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
-        grouped = get_length_grouped_indices(self.lengths, self.together, generator=generator)
-        first, *others = [grouped[start : start + self.together] for start in range(0, len(grouped), self.together)]
-        short = [others.pop()] if others and len(others[-1]) < self.together else []  # at the end, or all would shift
+        grouped = get_length_grouped_indices(self.lengths, self.step_size, generator=generator)
+        first, *others = [grouped[start : start + self.step_size] for start in range(0, len(grouped), self.step_size)]
+        short = [others.pop()] if others and len(others[-1]) < self.step_size else []  # stays last
         shuffled = [others[index] for index in torch.randperm(len(others), generator=generator).tolist()]
         return chain(first, *shuffled, *short)
 

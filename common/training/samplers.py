@@ -1,4 +1,4 @@
-"""Which samples make a batch: a pure function of (seed, epoch), so that training can go on from any batch."""
+"""Batch sampler whose batches are a pure function of (seed, epoch), so that training can resume from any of them."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from common.images.transforms import SampleKey
 
 
 class DeterministicBatchSampler:
-    """Batch sampler: every sample once an epoch in a new order, whole batches only, each shared by `world` devices.
+    """Every sample once an epoch in a new order, full batches only, each shared by `world` devices.
 
-    A batch is the same set of samples on any number of devices. What does not fill a last batch waits for another
-    epoch, whose order is another.
+    A batch is the same set of samples on any number of devices. Samples that do not fill a last batch are dropped until
+    the next epoch, whose order differs.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int = 0, rank: int = 0, world: int = 1):
@@ -24,14 +24,14 @@ class DeterministicBatchSampler:
         self.epoch = self.start = 0
 
     def set_position(self, epoch: int, start: int = 0) -> None:
-        """The next iteration gives epoch `epoch` from its batch number `start` on."""
+        """The next iteration yields the batches of `epoch` from number `start` on."""
         self.epoch, self.start = epoch, start
 
     def __iter__(self):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
         for number in range(self.start, self.count // self.batch_size):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            # Neighbours stay together: slice k of a gathered batch is what device k had.
+            # Contiguous shares: slice k of a gathered batch is that of device k.
             share = self.batch_size // self.world
             yield [SampleKey(self.epoch, int(index)) for index in batch[self.rank * share : (self.rank + 1) * share]]
 
