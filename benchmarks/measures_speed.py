@@ -1,4 +1,4 @@
-"""Are the retrieval measures those of the libraries that people trust, and what do they cost beside them?
+"""Retrieval metrics compared with established libraries: values and speed.
 
     python benchmarks/measures_speed.py [--gallery 50000 --queries 2000 --classes 500 --pairs 8000]
 
@@ -25,11 +25,11 @@ from open_clip_train.train import get_clip_metrics
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.metrics import average_precision_score
 
-from benchmarks.turns import in_turns, middle, peak_memory
+from benchmarks.turns import median_of, peak_memory, run_in_turns
 from common.metrics.retrieval import rank_both_ways, rank_scores
-from common.vectors.shards import Features
-from retrieval.evaluate_retrieval import measure as measure_lists
-from retrieval.metrics import GroundTruth, Images
+from common.vectors.shards import FeatureSet
+from retrieval.evaluate_retrieval import evaluate_queries
+from retrieval.metrics import GroundTruth, LabelledImages
 from retrieval.ranking import Ranker
 
 WIDTH = 256
@@ -40,13 +40,13 @@ def main() -> None:
     if args.way:
         print(json.dumps(measure(args)))
         return
-    found = in_turns(WAYS, args.rounds)
+    found = run_in_turns(WAYS, args.rounds)
     print(
         f"{args.queries} queries, {args.gallery} of {args.classes} classes; {args.pairs} pairs; {WIDTH} wide, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     for way, runs in found.items():
-        (seconds, spread), (peak, _) = middle(runs, "seconds"), middle(runs, "peak")
+        (seconds, spread), (peak, _) = median_of(runs, "seconds"), median_of(runs, "peak")
         values = "  ".join(f"{name} {value:.6f}" for name, value in runs[0]["values"].items())
         print(f"{way:34}{seconds:8.2f} s {spread}{peak:9.0f} MiB   {values}")
 
@@ -84,22 +84,23 @@ def pairs_data(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.nn.functional.normalize(images, dim=1), torch.nn.functional.normalize(texts, dim=1)
 
 
-def ours_data(args: argparse.Namespace) -> tuple[Features, Features, list[str], list[str]]:
+def ours_data(args: argparse.Namespace) -> tuple[FeatureSet, FeatureSet, list[str], list[str]]:
     """The same as evaluate_retrieval.py holds it: vectors with paths, and labels as texts."""
     queries, labels, gallery, gallery_labels = classes_data(args)
     sides = [
-        Features([vectors], [[f"/{side}/{row}.png", ""] for row in range(len(vectors))], {}, {})
+        FeatureSet([vectors], [[f"/{side}/{row}.png", ""] for row in range(len(vectors))])
         for side, vectors in (("query", queries), ("gallery", gallery))
     ]
     return *sides, list(map(str, labels)), list(map(str, gallery_labels))
 
 
-def ours(queries: Features, gallery: Features, labels, gallery_labels, depth: int) -> dict[str, np.ndarray]:
+def ours(queries: FeatureSet, gallery: FeatureSet, labels, gallery_labels, depth: int) -> dict[str, np.ndarray]:
     truth = GroundTruth(
-        Images(labels, queries.digests, queries.paths), Images(gallery_labels, gallery.digests, gallery.paths)
+        LabelledImages(labels, queries.digests, queries.paths),
+        LabelledImages(gallery_labels, gallery.digests, gallery.paths),
     )
     ranker = Ranker(gallery.blocks, len(gallery), gallery.width)
-    return measure_lists(queries, ranker, truth, max(depth, int(truth.true_count.max())), [1])
+    return evaluate_queries(queries, ranker, truth, max(depth, int(truth.true_count.max())), [1])
 
 
 def ours_to_r(*data) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How fast is retrieval: making features, searching a million of them, asking again with what was found?
+"""Speed of retrieval: extracting features, searching a million of them, re-ranking and query expansion.
 
     python benchmarks/retrieval_speed.py features  [--images 256 --source_size 640 --width 384 --image_size 112]
     python benchmarks/retrieval_speed.py search    [--vectors 1000000 --dimensions 1024 --indexes flat ivf hnsw ivfpq]
@@ -31,9 +31,9 @@ from transformers import InternVLVisionConfig, InternVLVisionModel
 
 from common.cli.errors import run_script
 from common.training.device import choose_device, disable_malloc_trim
-from common.vectors.faiss_index import ExactIndex, build_index, set_search
-from common.vectors.faiss_library import load_faiss
-from common.vectors.shards import unit
+from common.vectors.extractor import ExtractorOptions
+from common.vectors.faiss_index import ExactIndex, build_index, load_faiss, set_search_params
+from common.vectors.shards import l2_normalize
 from retrieval.encoders import open_extractor
 from retrieval.query_expansion import expand
 
@@ -83,14 +83,11 @@ def features(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
             patch_size=14,
         )
     ).save_pretrained(folder)
-    extractor = open_extractor(
-        str(folder), batch_size=args.batch_size, num_workers=args.workers, device=str(args.device)
-    )
+    options = ExtractorOptions(batch_size=args.batch_size, num_workers=args.workers, device=str(args.device))
+    extractor = open_extractor(str(folder), options)
     ways = {
         "one at a time": lambda: one_at_a_time(folder, paths, args.image_size, args.device),
-        "extract_features.py": lambda: np.concatenate(
-            [vectors for _, vectors in extractor.batches(paths, range(len(paths)), quiet=True)]
-        ),
+        "extract_features.py": lambda: extractor.encode(paths),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     vectors = {}
@@ -140,7 +137,7 @@ def search(args: argparse.Namespace, scratch: Path) -> list[dict]:
         built = time.perf_counter() - start
         size = 0 if isinstance(index, ExactIndex) else stored_bytes(index)
         for setting in SWEEPS.get(name, [""]) if not isinstance(index, ExactIndex) else [""]:
-            set_search(index, setting)
+            set_search_params(index, setting)
             rate, places = queries_per_second(index, queries)
             truth = places if truth is None else truth
             recall = float(
@@ -235,7 +232,7 @@ def write_vectors(args: argparse.Namespace, scratch: Path):
         stored[start : start + ROWS] = surface(args, min(ROWS, args.vectors - start), number)
     stored.flush()
     kept = np.load(path, mmap_mode="r")
-    return lambda: (unit(kept[start : start + ROWS]) for start in range(0, args.vectors, ROWS))
+    return lambda: (l2_normalize(kept[start : start + ROWS]) for start in range(0, args.vectors, ROWS))
 
 
 def surface(args: argparse.Namespace, count: int, block: int) -> np.ndarray:
@@ -245,7 +242,7 @@ def surface(args: argparse.Namespace, count: int, block: int) -> np.ndarray:
     random = np.random.default_rng([2, block])
     latent = random.standard_normal((count, args.inner), dtype=np.float32) @ inner / args.inner**0.5  # (count, 256)
     points = np.tanh(latent) @ bend[0] / 16
-    return unit(points + args.noise * random.standard_normal((count, args.dimensions), dtype=np.float32))
+    return l2_normalize(points + args.noise * random.standard_normal((count, args.dimensions), dtype=np.float32))
 
 
 def read_arguments(argv: list[str]) -> argparse.Namespace:

@@ -1,65 +1,61 @@
-"""Make a folder of images searchable, and keep it so.
+"""Build or update a searchable index of a folder of images.
 
     python retrieval/build_index.py --index_dir my_index --image_dir photos --vit_checkpoint W     the first time
-    python retrieval/build_index.py --index_dir my_index                                           ever after
+    python retrieval/build_index.py --index_dir my_index                                           to update it
 
-images that are new or changed -> vectors -> index; images that are gone -> forgotten
+new and changed images -> vectors -> index; deleted images -> removed
 """
 
-import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.training.skip_log import report_skipped
-from common.vectors.extractor import ENCODING_OPTIONS
-from common.vectors.faiss_index import NAMES
+from common.vectors.extractor import DEFAULT_OPTIONS, ENCODING_OPTIONS, ExtractorOptions
 from common.vectors.vector_store import VectorStore
-from retrieval.encoders import add_encoder_flags, extractor_of
+from retrieval.encoders import open_extractor
 
 
-def main(argv: list[str]) -> dict[str, int]:
-    """-> images added, removed, and there"""
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    if (args.index_dir / "facts.json").is_file():
-        collection = VectorStore(args.index_dir)
-        remember(args, collection, parser)
-        extractor = extractor_of(args)
+@tool
+def main(
+    *,
+    index_dir: Path,  # folder of the index
+    image_dir: Path | None = None,  # images, in all folders below; needed the first time
+    vit_checkpoint: str = "",  # weights as in extract_features.py, needed the first time; later: where they are now
+    kind: str = "",  # exact, flat, ivf, hnsw, ivfpq, or a FAISS factory string; default: flat, which is exact
+    options: ExtractorOptions,
+) -> dict[str, int]:
+    """-> counts of images added, removed, and in the index"""
+    if (index_dir / "metadata.json").is_file():
+        store = VectorStore(index_dir, repair=True)
+        check_settings(store, image_dir, {"kind": kind or store.metadata["kind"], **vars(options)})
+        options = replace(options, **{name: store.metadata[name] for name in ENCODING_OPTIONS})
+        extractor = open_extractor(vit_checkpoint or store.metadata["weights"], options)
     else:
-        if not args.image_dir or not args.vit_checkpoint:
-            raise ValueError(f"{args.index_dir}: a new index needs --image_dir and --vit_checkpoint")
-        extractor = extractor_of(args)
-        collection = VectorStore.create(args.index_dir, args.image_dir, args.kind or "flat", extractor.facts)
-    changes = collection.update(extractor)
-    report_skipped(collection.skipped)
-    print(f"{args.index_dir}: {changes['images']} images, {changes['added']} added, {changes['removed']} removed")
+        if not image_dir or not vit_checkpoint:
+            raise ValueError(f"{index_dir}: a new index needs --image_dir and --vit_checkpoint")
+        extractor = open_extractor(vit_checkpoint, options)
+        store = VectorStore.create(index_dir, image_dir, extractor.metadata, kind or "flat")
+    changes = store.update(extractor)
+    report_skipped({str(path): reason for path, reason in store.skipped.items()})
+    print(f"{index_dir}: {changes['images']} images, {changes['added']} added, {changes['removed']} removed")
     return changes
 
 
-def remember(args: argparse.Namespace, collection: VectorStore, parser: argparse.ArgumentParser) -> None:
-    """Settings of an index are those it was made with; what is given otherwise is a mistake."""
-    facts = collection.facts
-    if args.image_dir and args.image_dir.resolve() != collection.image_dir:
-        raise ValueError(f"{args.index_dir}: is the index of {collection.image_dir}, not of {args.image_dir}")
+def check_settings(store: VectorStore, image_dir: Path | None, settings: dict) -> None:
+    """An index keeps the settings it was built with; ValueError for a flag that differs from them."""
+    if image_dir and image_dir.resolve() != store.image_dir:
+        raise ValueError(f"{store.folder}: is the index of {store.image_dir}, not of {image_dir}")
+    defaults = vars(DEFAULT_OPTIONS)
     for name in ("kind", *ENCODING_OPTIONS):
-        given = getattr(args, name)
-        if given not in (parser.get_default(name), facts[name]):
-            raise ValueError(f"{args.index_dir}: is of {name} {facts[name]}, not {given}; make a new index")
-        setattr(args, name, facts[name])
-    args.vit_checkpoint = args.vit_checkpoint or facts["weights"]
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="build_index.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--index_dir", type=Path, required=True, help="where the index is, or is to be")
-    parser.add_argument("--image_dir", type=Path, help="images, looked for in all folders below")
-    parser.add_argument("--kind", help=f"{', '.join(NAMES)}, or a FAISS factory string; default flat, which is exact")
-    add_encoder_flags(parser, required=False)
-    return parser
+        value, stored = settings[name], store.metadata[name]
+        if value not in (defaults.get(name), stored):
+            raise ValueError(f"{store.folder}: was built with {name} {stored}, not {value}; make a new index")
 
 
 if __name__ == "__main__":

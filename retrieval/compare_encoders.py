@@ -1,4 +1,4 @@
-"""Retrieval by several encoders of the same images: one row of scores per encoder.
+"""Compare image encoders by retrieval of the same images: one row of scores per encoder.
 
     python retrieval/compare_encoders.py --query_dir data/query --gallery_dir data/gallery \\
         --output_dir results/encoders --encoders untrained=W1 trained=W2
@@ -6,7 +6,6 @@
 encoder -> features of both folders (extract_features.py) -> ranked lists against the classes (evaluate_retrieval.py)
 """
 
-import argparse
 import contextlib
 import io
 import sys
@@ -17,18 +16,29 @@ if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.text.files import write_json
 from retrieval import evaluate_retrieval, extract_features
 
 SCORES = ("Top-1", "Top-5", "mAP", "MAP@R")
 
 
-def main(argv: list[str]) -> dict[str, dict]:
+@tool
+def main(
+    *,
+    query_dir: Path,  # query images; a folder for each class
+    gallery_dir: Path,  # images to search; a folder for each class
+    output_dir: Path,  # for features and retrieval.json
+    encoders: list[str],  # NAME=WEIGHTS of each; any --vit_checkpoint of extract_features.py
+) -> dict[str, dict]:
     """Print the table, write retrieval.json -> encoder: scores."""
-    args = read_arguments(argv)
-    images = [("--image_dir", str(folder)) for folder in (args.query_dir, args.gallery_dir)]
-    scores = {name: retrieve(weights, *images, args.output_dir / name) for name, weights in args.encoders}
-    write_json(args.output_dir / "retrieval.json", scores)
+    for word in encoders:
+        if not all(word.partition("=")):
+            raise ValueError(f"--encoders {word}: expected NAME=WEIGHTS")
+    query, gallery = (["--image_dir", str(folder)] for folder in (query_dir, gallery_dir))
+    named = dict(word.split("=", 1) for word in encoders)
+    scores = {name: retrieve(weights, query, gallery, output_dir / name) for name, weights in named.items()}
+    write_json(output_dir / "retrieval.json", scores)
     last = next(reversed(scores.values()))
     print(f"{last['queries']} queries, classes by folder")
     print(f"  {'':12}" + "".join(f"{name:>12}" for name in SCORES))
@@ -54,20 +64,6 @@ def retrieve(
             extract_features.main([*images, "--output", str(file), "--vit_checkpoint", str(weights)])
             features += [f"--{side}_features", str(file)]
         return evaluate_retrieval.main([*features, *labels, "--top_k", "1", "5"])
-
-
-def read_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("--query_dir", type=Path, required=True, help="images that ask; a folder for each class")
-    parser.add_argument("--gallery_dir", type=Path, required=True, help="images to search; a folder for each class")
-    parser.add_argument("--output_dir", type=Path, required=True, help="features and retrieval.json")
-    parser.add_argument("--encoders", nargs="+", required=True, metavar="NAME=WEIGHTS", help="any --vit_checkpoint")
-    args = parser.parse_args(argv)
-    for word in args.encoders:
-        if not all(word.partition("=")):
-            raise ValueError(f"--encoders {word}: expected NAME=WEIGHTS")
-    args.encoders = [tuple(word.split("=", 1)) for word in args.encoders]
-    return args
 
 
 if __name__ == "__main__":

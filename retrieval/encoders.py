@@ -1,74 +1,36 @@
-"""Which network turns images into vectors, whoever trained it?
+"""Image encoders by their weights: InternViT, CLIP, style encoder, any timm model.
 
-file, folder or timm name -> open_encoder -> ImageEncoder (common/models/pooling.py)
+file, folder or timm name -> open_encoder -> ImageEncoder (common/models/pooling.py) -> Extractor
 """
 
-import argparse
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
+from transformers import TimmWrapperModel
 
 from clip.checkpoint import load_clip
+from clip.image_encoder import CLIPImageEncoder
 from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.transforms import square
 from common.models.backbone import create_backbone
 from common.models.checkpoint_file import read_tensors
-from common.models.pooling import POOLINGS, ImageEncoder
+from common.models.pooling import ImageEncoder
 from common.models.timm_tokens import Tokens, backbone_tokens, normalise
-from common.vectors.extractor import Extractor, own_device
-from retrieval.internvit import open_vit
+from common.vectors.extractor import DEFAULT_OPTIONS, Extractor, ExtractorOptions, local_device
 from style_encoder import load_encoder
+from vitp.vision_encoder import Vit, load_vit
 
 
-def open_encoder(weights: str | Path, device: torch.device | str = "cpu", image_size: int = 0) -> ImageEncoder:
-    """In eval mode on `device`. weights: a file or folder of a kind in ENCODER_LOADERS, or a timm model: `NAME` with timm's
-    weights, `NAME:FILE` with those of a file, `NAME:random`. image_size: pixels; 0 is the network's own."""
-    encoder = ENCODER_LOADERS[kind_of(weights)](str(weights), image_size)
-    return encoder.to(device).eval()
+class TimmImageEncoder(ImageEncoder):
+    """Any timm model; its native vector is the input of its classifier."""
 
-
-def kind_of(weights: str | Path) -> str:
-    """A key of ENCODER_LOADERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
-    path = Path(weights)
-    if path.is_dir():
-        return _kind_of_folder(path)
-    if path.is_file():
-        content = {} if path.suffix == ".safetensors" else read_tensors(path)
-        kind = content.get("kind", "InternViT") if isinstance(content, dict) else type(content).__name__
-        if kind not in ENCODER_LOADERS:
-            raise ValueError(
-                f"{path}: weights of kind '{kind}' make no image vectors; expected {', '.join(ENCODER_LOADERS)}"
-            )
-        return kind
-    name = str(weights).partition(":")[0]
-    if "/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors"):
-        raise FileNotFoundError(f"{weights}: no such file or folder of weights")
-    return "timm"
-
-
-def _kind_of_folder(path: Path) -> str:
-    config = path / "config.json"
-    if not config.is_file():
-        raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
-    content = json.loads(config.read_text(encoding="utf-8"))
-    if content.get("kind") in ENCODER_LOADERS:  # of tools/push_to_hub.py
-        return content["kind"]
-    kind = content.get("model_type")
-    if kind not in FOLDERS:
-        raise ValueError(f"{config}: model_type '{kind}'; expected {', '.join(FOLDERS)}")
-    return FOLDERS[kind]
-
-
-class TimmVectors(ImageEncoder):
-    """Any timm model; its own vector is what it gives its classifier."""
-
-    own = "what the classifier reads"
+    has_native = True
 
     def __init__(self, backbone: nn.Module, image_size: int = 0):
         super().__init__()
@@ -77,8 +39,7 @@ class TimmVectors(ImageEncoder):
         self.image_size = image_size or config["input_size"][-1]
         config["input_size"] = (3, self.image_size, self.image_size)
         self.preprocess = create_transform(**config, normalize=False)
-        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+        register_normalisation(self, config["mean"], config["std"])
 
     def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
         return backbone_tokens(self.backbone, normalise(pixels, self.mean, self.std), layer)
@@ -87,16 +48,16 @@ class TimmVectors(ImageEncoder):
         return self.backbone(normalise(pixels, self.mean, self.std))
 
 
-class StyleVectors(ImageEncoder):
-    """A style encoder; its own vector is the style, its patches are those of its backbone."""
+class StyleImageEncoder(ImageEncoder):
+    """A style encoder; its native vector is the style, its patches are those of its backbone."""
 
-    own = "style"
+    has_native = True
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
         self.encoder = encoder
         self.image_size = encoder.tower.image_size
-        self.preprocess = CentredSquare(self.image_size)
+        self.preprocess = partial(centred_square, size=self.image_size)
 
     def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
         tower = self.encoder.tower
@@ -106,77 +67,80 @@ class StyleVectors(ImageEncoder):
         return self.encoder(pixels).style
 
 
-class ClipVectors(ImageEncoder):
-    """A CLIP; its own vector is the projected one, which texts can be compared with."""
+class InternViTImageEncoder(ImageEncoder):
+    """The ViT of an instruction-trained model; never trained to compare images, it has no native vector."""
 
-    own = "image vector, comparable with texts"
-
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, vit: Vit, image_size: int = 0):
+        """image_size: pixels; a multiple of the patch size, to which an InternViT resamples positions; 0: its own."""
         super().__init__()
         self.model = model
-        self.image_size = model.image_size
-        self.preprocess = model.preprocess
+        own_size, patch_size = vit.config.image_size[0], vit.config.patch_size[0]
+        self.image_size = image_size or own_size
+        fixed = isinstance(model, TimmWrapperModel)
+        if self.image_size != own_size and (fixed or self.image_size % patch_size):
+            expected = f"its own size, {own_size}" if fixed else f"a multiple of {patch_size}"
+            raise ValueError(f"--image_size {image_size}: this ViT takes {expected}")
+        self.preprocess = partial(squash, size=self.image_size)
+        register_normalisation(self, vit.image_mean, vit.image_std)
 
     def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
-        visual = self.model.network.visual
-        try:
-            found = visual.forward_intermediates(
-                self.model.normalise(pixels),
-                indices=[layer],
-                intermediates_only=True,
-                output_extra_tokens=True,
-                normalize_intermediates=layer == -1 and hasattr(visual, "ln_post"),
-            )
-        except AssertionError as error:
-            raise ValueError(f"--layer {layer}: {error}") from None
-        cls = found.get("image_intermediates_prefix")
-        return Tokens(found["image_intermediates"][0].flatten(2).mT, cls[0][:, 0] if cls else None)
-
-    def native_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.model.encode_image(pixels)
-
-    def encode_text(self, texts: list[str]) -> torch.Tensor:
-        return self.model.encode_text(texts).float()
+        """Layer -1 is transformers' last_hidden_state, -2 its hidden_states[-2], ...; later blocks are not computed."""
+        image = normalise(pixels, self.mean, self.std)
+        if isinstance(self.model, TimmWrapperModel):
+            return backbone_tokens(self.model.timm_model, image, layer)
+        blocks = self.model.encoder.layer
+        if not -len(blocks) <= layer <= -1:
+            raise ValueError(f"--layer {layer}: this ViT has {len(blocks)} blocks; expected -{len(blocks)} to -1")
+        hidden = self.model.embeddings(image)  # (B, 1 + N, V)
+        for block in blocks[: len(blocks) + 1 + layer]:
+            hidden = block(hidden)
+        if layer == -1:
+            hidden = self.model.layernorm(hidden)
+        return Tokens(hidden[:, 1:], hidden[:, 0])
 
 
-class CentredSquare:
-    """image -> (3, S, S) uint8: the largest centred square, as the style encoder is validated on."""
+def register_normalisation(module: nn.Module, mean: list[float], std: list[float]) -> None:
+    """Buffers `mean` and `std` (1, 3, 1, 1)."""
+    module.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+    module.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def __init__(self, size: int):
-        self.size = size
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        pixels = square(np.asarray(fit_shorter_side(image, round(CACHE_SCALE * self.size))), self.size)
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+def centred_square(image: Image.Image, size: int) -> torch.Tensor:
+    """-> (3, S, S) uint8: the largest centred square, as the style encoder is validated on."""
+    pixels = square(np.asarray(fit_shorter_side(image, round(CACHE_SCALE * size))), size)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+
+
+def squash(image: Image.Image, size: int) -> torch.Tensor:
+    """-> (3, S, S) uint8: the whole image, whatever its shape, as the tiles of ViTP's training were."""
+    pixels = np.array(image.resize((size, size), Image.Resampling.BICUBIC))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _open_timm(weights: str, image_size: int) -> ImageEncoder:
     name, colon, source = weights.partition(":")
     if colon and not source:
-        raise ValueError(f"{weights}: what stands behind the colon? a file of weights, or random")
+        raise ValueError(f"{weights}: nothing after the colon; expected a file of weights, or random")
     torch.manual_seed(0)  # random weights are the same ones each time
-    backbone = create_backbone(name, source != "random" and (source or True), image_size or None)
-    return TimmVectors(backbone, image_size)
+    return TimmImageEncoder(
+        create_backbone(name, source != "random" and (source or True), image_size or None), image_size
+    )
 
 
 def _open_style(weights: str, image_size: int) -> ImageEncoder:
-    encoder = StyleVectors(load_encoder(weights, torch.device("cpu"))[0])
-    return _of_its_own_size(encoder, weights, image_size)
+    return StyleImageEncoder(load_encoder(weights, torch.device("cpu"))[0])
 
 
 def _open_clip(weights: str, image_size: int) -> ImageEncoder:
-    encoder = ClipVectors(load_clip(weights)[0])
-    return _of_its_own_size(encoder, weights, image_size)
+    return CLIPImageEncoder(load_clip(weights)[0])
 
 
 def _open_internvit(weights: str, image_size: int) -> ImageEncoder:
-    return open_vit(weights, image_size)
-
-
-def _of_its_own_size(encoder: ImageEncoder, weights: str, image_size: int) -> ImageEncoder:
-    if image_size not in (0, encoder.image_size):
-        raise ValueError(f"--image_size {image_size}: {weights} is used at its own, {encoder.image_size} pixels")
-    return encoder
+    try:
+        model, vit = load_vit(weights)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(str(error).replace("--config must name one", "put one there")) from None
+    return InternViTImageEncoder(model.float(), vit, image_size)
 
 
 ENCODER_LOADERS = {"style encoder": _open_style, "clip": _open_clip, "InternViT": _open_internvit, "timm": _open_timm}
@@ -190,38 +154,48 @@ FOLDERS = {  # model_type in config.json: kind; of whole models the ViT is taken
 }
 
 
-def add_encoder_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    parser.add_argument(
-        "--vit_checkpoint",
-        required=required,
-        help="weights that extract_vit.py wrote, a style "
-        "encoder's or CLIP's file, a Hugging Face folder of an InternViT or CLIP, or a timm model: "
-        "NAME, NAME:FILE, NAME:random",
-    )
-    parser.add_argument(
-        "--pooling",
-        choices=["auto", "own", *POOLINGS],
-        default="auto",
-        help="auto: the network's own vector, or the mean of patches where it has none",
-    )
-    parser.add_argument("--layer", type=int, default=-1, help="-1: the last block, -2: the one before, ...")
-    parser.add_argument("--flip", action="store_true", help="mean of the vectors of the image and its mirror image")
-    parser.add_argument("--tiles", type=int, default=1, help="cut into at most so many squares; mean of their vectors")
-    parser.add_argument("--image_size", type=int, default=0, help="pixels of the square input; 0: the network's own")
-    parser.add_argument("--batch_size", type=int, default=32, help="images at once")
-    parser.add_argument("--num_workers", type=int, default=-1, help="processes that decode; -1: none on a CPU, else 8")
-    parser.add_argument("--precision", default="auto", help="fp32, bf16, fp16; auto: bf16 on a GPU that has it")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+def open_encoder(weights: str | Path, device: torch.device | str = "cpu", image_size: int = 0) -> ImageEncoder:
+    """In eval mode on `device`. image_size: pixels; 0 is the network's own.
+
+    weights: a file or folder of a kind in ENCODER_LOADERS, or a timm model: `NAME` with timm's weights, `NAME:FILE`
+    with those of a file, `NAME:random`.
+    """
+    encoder = ENCODER_LOADERS[kind_of(weights)](str(weights), image_size)
+    if image_size not in (0, encoder.image_size):
+        raise ValueError(f"--image_size {image_size}: {weights} is used at its own, {encoder.image_size} pixels")
+    return encoder.to(device).eval()
 
 
-def open_extractor(weights: str, image_size: int = 0, device: str = "auto", **options: Any) -> Extractor:
-    """The encoder of `weights`, ready to encode files. options: those of Extractor."""
-    chosen = own_device(device)
-    return Extractor(open_encoder(weights, chosen, image_size), weights, chosen, **options)
+def open_extractor(weights: str, options: ExtractorOptions = DEFAULT_OPTIONS) -> Extractor:
+    """The encoder of `weights`, ready to encode files."""
+    return Extractor(open_encoder(weights, local_device(options.device), options.image_size), weights, options)
 
 
-def extractor_of(args: argparse.Namespace) -> Extractor:
-    """From the flags of add_encoder_flags."""
-    names = ("pooling", "layer", "flip", "tiles", "batch_size", "num_workers", "precision")
-    options = {name: getattr(args, name) for name in names}
-    return open_extractor(args.vit_checkpoint, args.image_size, args.device, **options)
+def kind_of(weights: str | Path) -> str:
+    """A key of ENCODER_LOADERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
+    path = Path(weights)
+    if path.is_dir():
+        return _kind_of_folder(path)
+    if path.is_file():
+        content = {} if path.suffix == ".safetensors" else read_tensors(path)
+        kind = content.get("kind", "InternViT") if isinstance(content, dict) else type(content).__name__
+        if kind not in ENCODER_LOADERS:
+            raise ValueError(
+                f"{path}: weights of kind '{kind}' give no image vectors; expected {', '.join(ENCODER_LOADERS)}"
+            )
+        return kind
+    name = str(weights).partition(":")[0]
+    if "/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        raise FileNotFoundError(f"{weights}: no such file or folder of weights")
+    return "timm"
+
+
+def _kind_of_folder(path: Path) -> str:
+    config = path / "config.json"
+    if not config.is_file():
+        raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
+    content = json.loads(config.read_text(encoding="utf-8"))
+    kind, model_type = content.get("kind"), content.get("model_type")  # kind: of tools/push_to_hub.py
+    if kind not in ENCODER_LOADERS and model_type not in FOLDERS:
+        raise ValueError(f"{config}: model_type '{model_type}'; expected {', '.join(FOLDERS)}")
+    return kind if kind in ENCODER_LOADERS else FOLDERS[model_type]

@@ -1,186 +1,139 @@
-"""Does the gallery answer the queries?
+"""Evaluate retrieval of gallery images by query images.
 
     python retrieval/evaluate_retrieval.py --query_features query.npz --gallery_features gallery.npz --top_k 1 3 5
 
 vectors (Q, D), (N, D) [-> PCA-whitening -> database augmentation] -> index -> ranked lists (Q, K) [-> query expansion
 -> re-ranking] -> Top-K, mAP, R-precision, MAP@R, over all queries and over those whose class the gallery has
 
-An image is never its own answer: the same file, by path or bytes, is taken out of a query's list.
+An image is never its own answer: the same file, by path or bytes, is removed from a query's list.
 """
 
-import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
+from jsonargparse.typing import PositiveInt
 
 from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.text.files import write_json
 from common.training.device import choose_device
-from common.vectors.faiss_index import NAMES
-from common.vectors.shards import Features, read_features
+from common.vectors.extractor import ENCODING_OPTIONS
+from common.vectors.shards import FeatureSet, read_features
 from retrieval.labels import read_labels
-from retrieval.metrics import GroundTruth, Images, query_values, summarise
-from retrieval.ranking import RERANKERS, Postprocessing, Ranker
+from retrieval.metrics import GroundTruth, LabelledImages, query_values, summarise
+from retrieval.ranking import Postprocessing, Ranker
 
-QUERY_ROWS = 1024  # queries ranked at once, if their lists together are no longer than
-LIST_PLACES = 2**23
+QUERY_ROWS = 1024  # queries ranked at once, unless their lists together are longer than
+LIST_ROWS = 2**23
 
 
-def main(argv: list[str]) -> dict:
-    args = read_arguments(argv)
-    device = choose_device(args.device)
+@tool
+def main(
+    *,
+    query_features: Path,  # .npz or folder of extract_features.py
+    gallery_features: Path,  # extracted with the same weights and options
+    top_k: list[PositiveInt] = (1, 3, 5),
+    query_labels: Path | None = None,  # .csv or .tsv of path and class; default: the folder's name is the class
+    gallery_labels: Path | None = None,  # the same for the gallery
+    output: Path | None = None,  # write the scores here, as JSON
+    index: str = "flat",  # exact, flat, ivf, hnsw, ivfpq, or a FAISS factory string
+    search_params: str = "",  # of an approximate index: nprobe=32, efSearch=128
+    depth: PositiveInt = 10_000,  # how much of the gallery is ranked, for mAP
+    postprocessing: Postprocessing,
+    device: str = "auto",
+) -> dict:
+    top_k = sorted(set(top_k))
     print("加载查询集特征...")
-    queries = read_features(args.query_features)
+    queries = read_features(query_features)
     print("加载候选集特征...")
-    gallery = read_features(args.gallery_features)
-    check_alike(queries, gallery, args)
-    truth = GroundTruth(
-        Images(read_labels(queries, args.query_labels), *identities(queries)),
-        Images(read_labels(gallery, args.gallery_labels), *identities(gallery)),
-    )
+    gallery = read_features(gallery_features)
+    check_comparable(queries, gallery, query_features, gallery_features)
+    truth = GroundTruth(labelled(queries, query_labels), labelled(gallery, gallery_labels))
     print(f"查询集: ({len(queries)}, {queries.width}), 候选集: ({len(gallery)}, {gallery.width})")
     print("构建 FAISS 索引...")
-    ranker = Ranker(
-        gallery.blocks, len(gallery), gallery.width, postprocessing_of(args), args.index, args.search, device
-    )
+    size = len(gallery), gallery.width
+    ranker = Ranker(gallery.blocks, *size, postprocessing, index, search_params, choose_device(device))
     print("执行检索...")
-    depth = max(args.depth, max(args.top_k), int(truth.true_count.max()))
-    values = measure(queries, ranker, truth, depth, args.top_k)
+    depth = max(depth, *top_k, int(truth.true_count.max()))
+    values = evaluate_queries(queries, ranker, truth, depth, top_k)
+    digests = all(any(side.digests) for side in (queries, gallery))
     report = summarise(values, truth, len(gallery)) | {
         "queries": len(queries),
         "gallery": len(gallery),
         "depth": min(depth, len(gallery)),
-        "index": args.index,
+        "index": index,
         "queries_without_class_in_gallery": int((truth.true_count == 0).sum()),
-        "copies_left_out": int(truth.copies.sum()),
-        "copies_found_by": how_copies_are_found(queries, gallery),
+        "duplicates_removed": int(truth.duplicates.sum()),
+        "duplicates_found_by": "path and bytes" if digests else "path alone (the .npz holds no digests)",
         "postprocessing": ranker.steps,
-        "query_features": str(args.query_features),
-        "gallery_features": str(args.gallery_features),
-        "made_by": gallery.facts,
+        "query_features": str(query_features),
+        "gallery_features": str(gallery_features),
+        "metadata": gallery.metadata,
     }
-    print(format_report(report, values, args.top_k))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.output, report)
+    print(format_report(report, values, top_k))
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, report)
     return report
 
 
-def measure(
-    queries: Features, ranker: Ranker, truth: GroundTruth, depth: int, top_k: list[int]
+def evaluate_queries(
+    queries: FeatureSet, ranker: Ranker, truth: GroundTruth, depth: int, top_k: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """-> a value (Q,) of each query for each measure."""
+    """-> for each metric a value (Q,) of each query."""
     parts, first = [], 0
-    for block in queries.blocks(max(1, min(QUERY_ROWS, LIST_PLACES // depth))):
-        rows = slice(first, first + len(block))
-        places = ranker(block, depth + int(truth.copies[rows].max()))
-        relevant = truth.relevant(places, depth, first)
-        parts.append(query_values(relevant, truth.true_count[rows], top_k))
+    for block in queries.blocks(max(1, min(QUERY_ROWS, LIST_ROWS // depth))):
+        part = slice(first, first + len(block))
+        rows = ranker(block, depth + int(truth.duplicates[part].max()))
+        parts.append(query_values(truth.relevant(rows, depth, first), truth.true_count[part], top_k))
         first += len(block)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def format_report(report: dict, values: dict[str, np.ndarray], top_k: list[int]) -> str:
-    """The lines of each Top-K, and a table of everything with both denominators."""
+def format_report(report: dict, values: dict[str, np.ndarray], top_k: Sequence[int]) -> str:
+    """A line for each Top-K, and a table of all metrics with both denominators."""
     total, missing = report["queries"], report["queries_without_class_in_gallery"]
     lines = [f"Top-{k} 准确率: {report[f'Top-{k}']:.4f} ({int(values[f'Top-{k}'].sum())}/{total})" for k in top_k]
-    lines += [
-        "",
-        f"{'':12}{f'all {total}':>12}{f'answerable {total - missing}':>20}{'95 % interval':>20}{'chance':>10}",
-    ]
+    header = f"{'':12}{f'all {total}':>12}{f'answerable {total - missing}':>20}{'95 % interval':>20}{'chance':>10}"
+    lines += ["", header]
     for name in values:
         low, high = report["interval_95"][name]
-        some = report["answerable"][name]
-        lines.append(
-            f"{name:12}{report[name]:12.4f}{'-' if some is None else f'{some:.4f}':>20}{f'{low:.4f} .. {high:.4f}':>20}"
-            + (f"{report['chance'][name]:10.4f}" if name in report["chance"] else "")
-        )
-    lines.append(
-        f"coverage {report['coverage']:.4f}: {missing} of {total} queries have no image of their class in the gallery"
-    )
-    lines.append(
-        f"{report['copies_left_out']} copies of queries left out of their lists, found by {report['copies_found_by']}"
-    )
+        answerable = report["answerable"][name]
+        answerable = "-" if answerable is None else f"{answerable:.4f}"
+        chance = f"{report['chance'][name]:10.4f}" if name in report["chance"] else ""
+        lines.append(f"{name:12}{report[name]:12.4f}{answerable:>20}{f'{low:.4f} .. {high:.4f}':>20}{chance}")
+    lines += [
+        f"coverage {report['coverage']:.4f}: {missing} of {total} queries have no image of their class in the gallery",
+        f"{report['duplicates_removed']} duplicates of queries removed from their lists, found by "
+        f"{report['duplicates_found_by']}",
+    ]
     if report["depth"] < report["gallery"]:
         lines.append(
-            f"lists end at {report['depth']} of {report['gallery']}: right answers behind count as not found in mAP"
+            f"lists end at {report['depth']} of {report['gallery']}: correct images beyond count as missed in mAP"
         )
     return "\n".join(lines)
 
 
-def identities(features: Features) -> tuple[list[str], list[str]]:
-    """-> digests, absolute paths"""
-    return features.digests, [os.path.abspath(path) for path in features.paths]  # noqa: PTH100 - no look at the disk
+def labelled(features: FeatureSet, table: Path | None) -> LabelledImages:
+    paths = [os.path.abspath(path) for path in features.paths]  # noqa: PTH100 - no look at the disk
+    return LabelledImages(read_labels(features, table), features.digests, paths)
 
 
-def how_copies_are_found(*sides: Features) -> str:
-    return "path and bytes" if all(any(side.digests) for side in sides) else "path alone (the .npz holds no digests)"
-
-
-def check_alike(queries: Features, gallery: Features, args: argparse.Namespace) -> None:
-    """Vectors of two networks, or made in two ways, have nothing to say to each other."""
+def check_comparable(queries: FeatureSet, gallery: FeatureSet, query_file: Path, gallery_file: Path) -> None:
+    """ValueError if the vectors were made by two networks, or with two sets of options."""
     if queries.width != gallery.width:
-        raise ValueError(
-            f"{args.query_features}: vectors of width {queries.width}, but {gallery.width} in {args.gallery_features}"
-        )
-    for name in ("key", "pooling", "layer", "flip", "tiles", "image_size"):
-        ours, theirs = queries.facts.get(name), gallery.facts.get(name)
-        if queries.facts and gallery.facts and ours != theirs:
-            what = "by other weights" if name == "key" else f"with {name} {ours}, not {theirs}"
-            raise ValueError(f"{args.query_features}: made {what} than {args.gallery_features}; extract both alike")
-
-
-def postprocessing_of(args: argparse.Namespace) -> Postprocessing:
-    return Postprocessing(
-        args.pca_whiten,
-        args.dba,
-        args.alpha_qe,
-        args.alpha,
-        args.rerank,
-        args.rerank_depth,
-        args.k1,
-        args.k2,
-        args.weight,
-    )
-
-
-def read_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="evaluate_retrieval.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--query_features", type=Path, required=True, help=".npz or folder of extract_features.py")
-    parser.add_argument("--gallery_features", type=Path, required=True, help="the same weights and settings")
-    parser.add_argument("--top_k", type=int, nargs="+", default=[1, 3, 5])
-    parser.add_argument("--query_labels", type=Path, help=".csv or .tsv of path and class; otherwise the folder's name")
-    parser.add_argument("--gallery_labels", type=Path, help="the same for the gallery")
-    parser.add_argument("--output", type=Path, help="write the numbers here, as JSON")
-    parser.add_argument("--index", default="flat", help=f"{', '.join(NAMES)}, or a FAISS factory string")
-    parser.add_argument("--search", default="", help="of an approximate index: nprobe=32, efSearch=128")
-    parser.add_argument("--depth", type=int, default=10_000, help="how much of the gallery is ranked, for mAP")
-    parser.add_argument(
-        "--pca_whiten",
-        type=int,
-        default=-1,
-        metavar="N",
-        help="PCA-whitening fitted on the gallery, to N directions; 0: all",
-    )
-    parser.add_argument("--dba", type=int, default=0, metavar="K", help="gallery vectors joined by their K nearest")
-    parser.add_argument("--alpha_qe", type=int, default=0, metavar="K", help="query vectors joined by their K nearest")
-    parser.add_argument("--alpha", type=float, default=3.0, help="of both: weight is cosine^alpha; 0: plain mean")
-    parser.add_argument("--rerank", choices=RERANKERS, default="none")
-    parser.add_argument("--rerank_depth", type=int, default=1000, help="how many of a list are put in a new order")
-    parser.add_argument("--k1", type=int, default=20, help="k-reciprocal: neighbours that must be mutual")
-    parser.add_argument("--k2", type=int, default=6, help="k-reciprocal: encodings that are averaged")
-    parser.add_argument("--lambda", type=float, default=0.3, dest="weight", help="share of the original distance")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    args = parser.parse_args(argv)
-    if min(args.top_k) < 1:
-        raise ValueError(f"--top_k {min(args.top_k)}: expected at least 1")
-    args.top_k = sorted(set(args.top_k))
-    return args
+        raise ValueError(f"{query_file}: vectors of width {queries.width}, but {gallery.width} in {gallery_file}")
+    for name in ("key", *ENCODING_OPTIONS) if queries.metadata and gallery.metadata else ():
+        ours, theirs = queries.metadata.get(name), gallery.metadata.get(name)
+        if ours != theirs:
+            difference = "by other weights" if name == "key" else f"with {name} {ours}, not {theirs}"
+            raise ValueError(f"{query_file}: made {difference} than {gallery_file}; extract both alike")
 
 
 if __name__ == "__main__":

@@ -1,72 +1,107 @@
-"""Which vector does each image of a folder have?
+"""Extract the vector of each image of a folder.
 
     python retrieval/extract_features.py --image_dir data/train --output features/gallery.npz --vit_checkpoint W
     torchrun --nproc_per_node 8 retrieval/extract_features.py ... --output features/gallery   (a folder: shards)
 
 images -> vectors (N, D), unit length -> shards, in the order of the paths -> one .npz, or a folder for millions
 
-A call that was stopped goes on where it stood. Shard k holds the images k * shard_size .. of the sorted list whoever
-made it, so processes share the work without speaking to each other, and the result does not depend on their number.
+A stopped run resumes with its first missing shard. Shard k holds the images k * shard_size .. of the sorted list
+whichever process makes it, so processes need no communication, and the result does not depend on their number.
 """
 
-import argparse
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import numpy as np
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
 from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.images.io import list_images
 from common.text.files import write_json
 from common.training.skip_log import report_skipped, write_skipped
-from common.vectors.shards import Features, read_folder, shard_numbers, write_npz, write_shard
-from retrieval.encoders import add_encoder_flags, extractor_of
+from common.vectors.extractor import ExtractorOptions
+from common.vectors.shards import FeatureSet, Shard, read_folder, shard_numbers, write_npz, write_shard
+from retrieval.encoders import open_extractor
+
+RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
 
 
-def main(argv: list[str]) -> Features | None:
-    """-> all features, or None where other processes are still at work."""
-    args = read_arguments(argv)
-    paths = read_list(args.image_dir, args.image_list) if args.image_list else list_images(args.image_dir)
+@tool
+def main(
+    *,
+    image_dir: Path,  # images, in all folders below
+    image_list: Path | None = None,  # file of paths relative to it: only these, in this order
+    output: Path,  # a file.npz, or a folder of float16 shards
+    vit_checkpoint: str,  # weights of a ViTP, CLIP or style encoder, or a timm model: NAME, NAME:FILE, NAME:random
+    options: ExtractorOptions,
+    shard_size: PositiveInt = 8192,  # images per shard: the most that a stop loses
+    rank: NonNegativeInt = RANK,  # number of this process
+    world_size: PositiveInt = WORLD_SIZE,  # number of processes
+) -> FeatureSet | None:
+    """-> all features, or None while other processes are still at work."""
+    if rank >= world_size:
+        raise ValueError(f"--rank {rank}: expected 0 to {world_size - 1} with --world_size {world_size}")
+    paths = read_list(image_dir, image_list) if image_list else list_images(image_dir)
     print(f"找到 {len(paths)} 张图像")
-    shards = -(-len(paths) // args.shard_size)
-    if args.rank >= shards:
+    shards = [paths[start : start + shard_size] for start in range(0, len(paths), shard_size)]
+    if rank >= len(shards):
         return None  # more processes than shards
-    extractor = extractor_of(args)
-    one_file = args.output.suffix == ".npz"
-    folder = args.output.with_name(f"{args.output.name}.parts") if one_file else args.output
-    facts = extractor.facts | {
-        "image_dir": str(args.image_dir),
+    extractor = open_extractor(vit_checkpoint, options)
+    one_file = output.suffix == ".npz"
+    folder = output.with_name(f"{output.name}.parts") if one_file else output
+    metadata = extractor.metadata | {
+        "image_dir": str(image_dir),
         "images": len(paths),
-        "list": digest_of(paths, args.image_dir),
-        "shard_size": args.shard_size,
-        "shards": shards,
+        "list": digest_of(paths, image_dir),
+        "shard_size": shard_size,
+        "shards": len(shards),
         "dtype": "float32" if one_file else "float16",
     }
-    agree_on_facts(folder, facts)
-    done = set(shard_numbers(folder))
-    mine = [number for number in range(args.rank, shards, args.world_size) if number not in done]
-    for number, shard in extractor.shards(paths, mine, args.shard_size, facts["dtype"]):
-        write_shard(folder, number, shard)
-    features = finish(folder, args.output if one_file else None, shards)
+    agree_on_metadata(folder, metadata)
+    missing = [number for number in range(rank, len(shards), world_size) if number not in shard_numbers(folder)]
+    rows = extractor.embed([path for number in missing for path in shards[number]], quiet=not missing)
+    for number in missing:
+        write_shard(folder, number, make_shard(list(islice(rows, len(shards[number]))), metadata["dtype"]))
+    features = gather(folder, output if one_file else None, len(shards))
     if features is not None:
-        report(features, args.output.with_suffix(".skipped.jsonl") if one_file else folder / "skipped.jsonl", args)
+        if features.skipped:
+            write_skipped(
+                output.with_suffix(".skipped.jsonl") if one_file else folder / "skipped.jsonl", features.skipped
+            )
+            report_skipped(features.skipped)
+        print(f"特征已保存到 {output}")
+        print(f"特征形状: ({len(features)}, {features.width})")
     return features
 
 
-def finish(folder: Path, output: Path | None, shards: int) -> Features | None:
-    """Once every process has made its shards: the features. For one file the shards are gathered into it."""
+def make_shard(rows: list, dtype: str) -> Shard:
+    """rows: image records with their vectors, as Extractor.embed gives them."""
+    vectors = [vector for _, vector in rows if vector is not None]
+    return Shard(
+        np.stack(vectors).astype(dtype) if vectors else np.empty((0, 1), dtype),
+        [[str(record.path), record.digest] for record, _ in rows if not record.problem],
+        {str(record.path): record.problem for record, _ in rows if record.problem},
+    )
+
+
+def gather(folder: Path, output: Path | None, shards: int) -> FeatureSet | None:
+    """The features once every process has written its shards. output: the .npz that the shards are collected in."""
     if output is None:
         return read_folder(folder) if len(shard_numbers(folder)) == shards else None
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of processes that end together one gathers, the others find nothing left
-        if not (folder / "facts.json").is_file() or len(shard_numbers(folder)) < shards:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of processes that end together, one gathers
+        if not (folder / "metadata.json").is_file() or len(shard_numbers(folder)) < shards:
             return None
         features = read_folder(folder)
         write_npz(output, features)
@@ -74,26 +109,19 @@ def finish(folder: Path, output: Path | None, shards: int) -> Features | None:
         return features
 
 
-def agree_on_facts(folder: Path, facts: dict[str, Any]) -> None:
-    """Write what the vectors are made of, or compare it with what an earlier call or another process wrote."""
+def agree_on_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+    """Write what the vectors depend on, or compare it with what an earlier run or another process wrote."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "facts.json"
+    file = folder / "metadata.json"
     if not file.is_file():
-        write_json(file, facts)
+        write_json(file, metadata)
         return
-    there = json.loads(file.read_text(encoding="utf-8"))
-    other = next((name for name in facts if there.get(name) != facts[name]), None)
-    if other:
-        what = "other images" if other == "list" else f"{other} {there.get(other)}, not {facts[other]}"
-        raise ValueError(f"{folder}: holds vectors made otherwise ({what}); delete it or choose another --output")
-
-
-def report(features: Features, skipped_file: Path, args: argparse.Namespace) -> None:
-    if features.skipped:
-        write_skipped(skipped_file, features.skipped)
-        report_skipped(features.skipped)
-    print(f"特征已保存到 {args.output}")
-    print(f"特征形状: ({len(features)}, {features.width})")
+    written = json.loads(file.read_text(encoding="utf-8"))
+    differing = next((name for name in metadata if written.get(name) != metadata[name]), None)
+    if differing:
+        difference = f"{differing} {written.get(differing)}, not {metadata[differing]}"
+        difference = "other images" if differing == "list" else difference
+        raise ValueError(f"{folder}: holds other vectors ({difference}); delete it or choose another --output")
 
 
 def read_list(folder: Path, file: Path) -> list[Path]:
@@ -109,23 +137,6 @@ def read_list(folder: Path, file: Path) -> list[Path]:
 def digest_of(paths: list[Path], folder: Path) -> str:
     names = "\0".join(os.path.relpath(path, folder) for path in paths)
     return hashlib.blake2b(names.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-
-
-def read_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="extract_features.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--image_dir", type=Path, required=True, help="images, looked for in all folders below")
-    parser.add_argument("--image_list", type=Path, help="file of paths relative to it: only these, in this order")
-    parser.add_argument("--output", type=Path, required=True, help="a file.npz, or a folder of float16 shards")
-    add_encoder_flags(parser)
-    parser.add_argument("--shard_size", type=int, default=8192, help="images of a shard: what a stop loses at most")
-    parser.add_argument("--rank", type=int, default=int(os.environ.get("RANK", 0)), help="number of this process")
-    parser.add_argument("--world_size", type=int, default=int(os.environ.get("WORLD_SIZE", 1)), help="of how many")
-    args = parser.parse_args(argv)
-    if not 0 <= args.rank < args.world_size:
-        raise ValueError(f"--rank {args.rank}: expected 0 to {args.world_size - 1} with --world_size {args.world_size}")
-    if args.shard_size < 1:
-        raise ValueError(f"--shard_size {args.shard_size}: expected at least 1")
-    return args
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Which images of an index are like this one, or fit these words?
+"""Search an index by image or words.
 
-    python retrieval/search.py --index_dir my_index --image a.jpg --sheet found.png
-    python retrieval/search.py --index_dir my_index --text "a red boat on the left"     (of CLIP's vectors)
+    python retrieval/search.py --index_dir my_index --image a.jpg --sheet results.png
+    python retrieval/search.py --index_dir my_index --text "a red boat on the left"     (an index of CLIP vectors)
 
-image or words -> vector (1, D) -> cosines (k,), paths -> lines, or --json; a picture of what was found
+image or words -> vector (1, D) -> cosines (k,), paths -> lines, or --json; a contact sheet of the results
 """
 
-import argparse
-import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 
 if not __package__:  # started as a file: imports begin at the repository root
@@ -16,79 +17,84 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import numpy as np
 import torch
+from jsonargparse.typing import PositiveInt
 
 from common.cli.errors import run_script
-from common.vectors.extractor import ENCODING_OPTIONS, Extractor
+from common.cli.tool_parser import tool
+from common.vectors.extractor import ENCODING_OPTIONS, Extractor, ExtractorOptions
 from common.vectors.vector_store import VectorStore
 from retrieval.encoders import open_extractor
 from retrieval.result_sheet import draw_results
 
 
-def main(argv: list[str]) -> list[dict]:
+@tool
+def main(
+    *,
+    index_dir: Path,  # written by build_index.py
+    image: Sequence[Path] = (),  # find images like these
+    text: Sequence[str] = (),  # find images that match these words, each query in quotes
+    top_k: PositiveInt = 10,  # images per query
+    search_params: str = "",  # of an approximate index: nprobe=64, efSearch=256
+    sheet: Path | None = None,  # write a contact sheet of the results, .png
+    vit_checkpoint: str = "",  # where the weights are, if they have moved
+    device: str = "auto",
+    json: bool = False,
+) -> list[dict]:
     """-> one {query, found: [{image, similarity}]} for each query"""
-    args = read_arguments(argv)
-    collection, extractor = open_index(args.index_dir, args.vit_checkpoint, args.device)
-    queries: list[Path | str] = [*args.image, *args.text]
-    scores, paths = collection.search(encode(extractor, args.image, args.text), args.top_k, args.search)
+    if not (image or text) or not all(words.strip() for words in text):
+        raise ValueError("nothing to search for; give --image FILE or --text WORDS")
+    if sheet and sheet.suffix.lower() != ".png":
+        raise ValueError(f"--sheet {sheet}: is written as PNG; let its name end in .png")
+    queries = [*image, *text]
+    scores, paths = open_index(index_dir, vit_checkpoint, device).search(image, text, top_k, search_params)
     results = [
-        {"query": str(query), "found": [{"image": str(path), "similarity": score} for path, score in zip(*row)]}
-        for query, *row in zip(queries, paths, scores)
+        {"query": str(query), "found": [{"image": str(path), "similarity": score} for path, score in zip(*matches)]}
+        for query, *matches in zip(queries, paths, scores)
     ]
-    print(json.dumps(results, ensure_ascii=False) if args.json else format_results(results))
-    if args.sheet:
-        draw_results(args.sheet, queries, paths, scores)
+    print(dumps(results, ensure_ascii=False) if json else format_results(results))
+    if sheet:
+        draw_results(sheet, queries, paths, scores)
     return results
 
 
-def open_index(index_dir: Path, weights: str = "", device: str = "auto") -> tuple[VectorStore, Extractor]:
-    """An index and what its vectors were made with. weights: where they are now, if not where the index found them."""
-    collection = VectorStore(index_dir)
-    facts = collection.facts
-    weights = weights or facts["weights"]
-    extractor = open_extractor(weights, **{way: facts[way] for way in ENCODING_OPTIONS}, device=device)
-    if extractor.facts["key"] != facts["key"]:
-        raise ValueError(f"{weights}: not the weights that {index_dir} was made with")
-    return collection, extractor
+@dataclass
+class Searcher:
+    """A vector store and the encoder of its vectors."""
+
+    store: VectorStore
+    extractor: Extractor
+
+    def search(
+        self, images: Sequence[Path], texts: Sequence[str], k: int, search_params: str = ""
+    ) -> tuple[list[list[float]], list[list[Path]]]:
+        """-> cosines, highest first, and images: a list of up to k for each query, those of images first."""
+        vectors = [self.extractor.encode(images)] if images else []
+        if texts:
+            if self.extractor.pooling != "native":
+                pooling = self.extractor.pooling
+                raise ValueError(f"--text: words are compared with native vectors, this index has pooling {pooling}")
+            with torch.inference_mode():
+                vectors.append(self.extractor.encoder.encode_text(list(texts)).cpu().numpy())
+        return self.store.search(np.concatenate(vectors), k, search_params)
 
 
-def encode(extractor: Extractor, images: list[Path], texts: list[str]) -> np.ndarray:
-    """-> (images + texts, D), unit length"""
-    parts = [extractor.encode(images)] if images else []
-    if texts:
-        if extractor.pooling != "own":
-            raise ValueError(f"--text: words are compared with pooling 'own' alone, this index has {extractor.pooling}")
-        with torch.inference_mode():
-            parts.append(extractor.encoder.encode_text(texts).cpu().numpy())
-    return np.concatenate(parts)
+def open_index(index_dir: Path, weights: str = "", device: str = "auto") -> Searcher:
+    """weights: where they are now, if they have moved since the index was built."""
+    store = VectorStore(index_dir)
+    weights = weights or store.metadata["weights"]
+    options = {name: store.metadata[name] for name in ENCODING_OPTIONS}
+    extractor = open_extractor(weights, ExtractorOptions(**options, device=device))
+    if extractor.metadata["key"] != store.metadata["key"]:
+        raise ValueError(f"{weights}: not the weights that {index_dir} was built with")
+    return Searcher(store, extractor)
 
 
 def format_results(results: list[dict]) -> str:
     lines = []
     for result in results:
         lines.append(f"{result['query']}:")
-        lines += [f"{found['similarity']:8.4f}  {found['image']}" for found in result["found"]]
+        lines += [f"{match['similarity']:8.4f}  {match['image']}" for match in result["found"]]
     return "\n".join(lines)
-
-
-def read_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="search.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--index_dir", type=Path, required=True, help="what build_index.py made")
-    parser.add_argument("--image", type=Path, nargs="+", default=[], help="find images like these")
-    parser.add_argument("--text", nargs="+", default=[], help="find images that fit these words, each in quotes")
-    parser.add_argument("--top_k", type=int, default=10, help="images to find for each")
-    parser.add_argument("--search", default="", help="of an approximate index: nprobe=64, efSearch=256")
-    parser.add_argument("--sheet", type=Path, help="write a picture of what was found, .png")
-    parser.add_argument("--vit_checkpoint", default="", help="where the weights are, if not where the index found them")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
-    args = parser.parse_args(argv)
-    if not args.image and not args.text or not all(text.strip() for text in args.text):
-        raise ValueError("nothing to search for; give --image FILE or --text WORDS")
-    if args.sheet and args.sheet.suffix.lower() != ".png":
-        raise ValueError(f"--sheet {args.sheet}: is written as PNG; let its name end in .png")
-    if args.top_k < 1:
-        raise ValueError(f"--top_k {args.top_k}: expected at least 1")
-    return args
 
 
 if __name__ == "__main__":

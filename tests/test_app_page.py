@@ -26,7 +26,7 @@ def page_flags(page_weights):
 
 @pytest.fixture(scope="module")
 def page(page_weights):
-    page = app.main([*page_flags(page_weights), "--port", "0", "--max_upload_mb", "1"], block=False)
+    page = app.open_page([*page_flags(page_weights), "--port", "0", "--max_upload_mb", "1"])
     yield page
     page.close()
 
@@ -61,19 +61,15 @@ def test_mistakes_are_one_line_and_name_no_folder(client, page_pictures, tmp_pat
     svg.write_text("<svg onload='window.evil=1'/>")
     first = handle_file(page_pictures[0])
     for values, name, words in (
-        ((None, 3), "/search_image", "an image is missing; choose a file or paste a picture"),
-        ((handle_file(broken), 3), "/search_image", "broken.png: not an image that Pillow can read"),
-        ((handle_file(svg), TEXTS), "/match", "a.png: an SVG drawing; draw it as PNG first"),
-        ((first, "  "), "/describe", "the text is empty; give the words to be scored against the image"),
-        (
-            (first, "two <image> here"),
-            "/describe",
-            "the text holds &#x27;&lt;image&gt;&#x27;, which stands for an image; take it out",
-        ),
+        ((None, 3), "/search_image", "an image is missing"),
+        ((handle_file(broken), 3), "/search_image", "broken.png: "),
+        ((handle_file(svg), TEXTS), "/match", "a.png: an SVG drawing"),
+        ((first, "  "), "/describe", "the text is empty"),
+        ((first, "two <image> here"), "/describe", "the text holds &#x27;&lt;image&gt;&#x27;"),
     ):
         with pytest.raises(AppError) as error:
             client.predict(*values, api_name=name)
-        assert error.value.message == words
+        assert error.value.message.startswith(words) and not {"/", "<", "\n"} & set(error.value.message)
 
 
 def test_large_files_are_refused(page, tmp_path):
@@ -168,7 +164,7 @@ def click_through(visitor, images: list[str]) -> None:
     shown.get_by_text(EVIL).first.wait_for()  # the name of a file, as text
     press("Find images like this")
     visitor.get_by_text("an image is missing").wait_for()
-    fill("Match texts", images[:1], "Texts, one a line", TEXTS)
+    fill("Match texts", images[:1], "Texts, one per line", TEXTS)
     press("Match")
     choices = shown.get_by_role("radio")
     choices.nth(2).wait_for()

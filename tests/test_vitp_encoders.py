@@ -94,11 +94,11 @@ def test_internvit_weights_that_do_not_fit(tmp_path):
     weights = torch.load(path)
     missing = {name: value for name, value in weights.items() if ".ls1" not in name}
     torch.save(missing, path)
-    with pytest.raises(ValueError, match="vit.pth: its tensors are not the model's: 3 are missing"):
+    with pytest.raises(ValueError, match="vit.pth: not weights of .*is missing"):
         open_encoder(path)
     torch.save(weights, path)
     (tmp_path / "vit.json").unlink()
-    with pytest.raises(FileNotFoundError, match="vit.pth: no config.json beside it.*; put it there"):
+    with pytest.raises(FileNotFoundError, match="vit.pth: no config.json beside it; put one there"):
         open_encoder(path)
     torch.save({"a.weight": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="vit.pth: a.weight: a tensor of no InternVL"):
@@ -140,7 +140,7 @@ def test_style_encoder(tmp_path, pixels):
         torch.testing.assert_close(encoder(small), style(small).style)
         torch.testing.assert_close(encoder(small, "mean"), F.normalize(style.tower(small).patches.mean(1), dim=1))
     assert encoder.preprocess(Image.new("RGB", (300, 20))).shape == (3, 32, 32)
-    with pytest.raises(ValueError, match="know no words"):
+    with pytest.raises(ValueError, match="no text encoder"):
         encoder.encode_text(["a frog"])
 
 
@@ -183,8 +183,8 @@ def test_timm(name, cls, pixels):
                 torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
         with pytest.raises(ValueError, match="--layer -99: .*out of range"):
             encoder(images, "mean", -99)
-        with pytest.raises(ValueError, match="--layer -2: the network's own vector is of its end"):
-            encoder(images, "own", -2)
+        with pytest.raises(ValueError, match="--layer -2: "):
+            encoder(images, "native", -2)
 
 
 def test_timm_weights_of_a_file(tmp_path, pixels):
@@ -224,7 +224,7 @@ def test_what_is_no_encoder(tmp_path):
         open_encoder("nowhere/vit.pth")
     with pytest.raises(ValueError, match="unknown timm model 'vit_tny_patch16_224'; did you mean vit_tiny_patch16_224"):
         open_encoder("vit_tny_patch16_224:random")
-    with pytest.raises(ValueError, match="test_vit:: what stands behind the colon"):
+    with pytest.raises(ValueError, match="test_vit:: nothing after the colon"):
         open_encoder("test_vit:")
     with pytest.raises(FileNotFoundError, match="none.pth: no such file of weights"):
         open_encoder("test_vit:none.pth")
@@ -234,8 +234,8 @@ def test_what_is_no_encoder(tmp_path):
     with pytest.raises(ValueError, match="model_type 'llama'; expected clip, internvl_vision"):
         open_encoder(tmp_path)
     torch.save({"kind": "tokenizer"}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="weights of kind 'tokenizer' make no image vectors"):
+    with pytest.raises(ValueError, match="weights of kind 'tokenizer' give no image vectors"):
         open_encoder(tmp_path / "other.pth")
     torch.save(torch.ones(2), tmp_path / "tensor.pth")
-    with pytest.raises(ValueError, match="weights of kind 'Tensor' make no image vectors"):
+    with pytest.raises(ValueError, match="weights of kind 'Tensor' give no image vectors"):
         open_encoder(tmp_path / "tensor.pth")

@@ -5,18 +5,18 @@ import pytest
 import torch
 
 from common.vectors import faiss_index
-from common.vectors.faiss_index import ExactIndex, GpuIndex, build_index, factory
-from common.vectors.shards import unit
+from common.vectors.faiss_index import ExactIndex, GpuIndex, build_index, index_factory
+from common.vectors.shards import l2_normalize
 
 
 @pytest.fixture
 def vectors():
-    return unit(np.random.default_rng(0).standard_normal((400, 16)))
+    return l2_normalize(np.random.default_rng(0).standard_normal((400, 16)))
 
 
 @pytest.fixture
 def queries():
-    return unit(np.random.default_rng(1).standard_normal((7, 16)))
+    return l2_normalize(np.random.default_rng(1).standard_normal((7, 16)))
 
 
 def blocks(vectors):
@@ -68,19 +68,19 @@ def test_a_handful_of_vectors_can_be_indexed(vectors):
 def test_the_limit_of_a_gpu_is_said(vectors, queries):
     index = GpuIndex(build_index(blocks(vectors), 400, 16, "flat"))
     np.testing.assert_array_equal(index.search(queries, 9)[1], sorted_places(vectors, queries, 9))
-    with pytest.raises(ValueError, match="at most 2048 on a GPU, not 2049; use a lower --depth"):
+    with pytest.raises(ValueError, match="at most 2048 on a GPU, not 2049; lower --depth"):
         index.search(queries, 2049)
 
 
 def test_names():
-    assert factory("ivf", 1_000_000, 1024) == ("IVF4000,Flat", "nprobe=250")
-    assert factory("ivfpq", 1_000_000, 1024)[0] == "IVF4000,PQ128x8"
-    assert factory("ivfpq", 1000, 100)[0] == "IVF25,PQ10x4"  # the largest divisor up to an eighth; 16 centroids
-    assert factory("OPQ16,IVF256,PQ16", 10, 32) == ("OPQ16,IVF256,PQ16", "")
+    assert index_factory("ivf", 1_000_000, 1024) == ("IVF4000,Flat", "nprobe=250")
+    assert index_factory("ivfpq", 1_000_000, 1024)[0] == "IVF4000,PQ128x8"
+    assert index_factory("ivfpq", 1000, 100)[0] == "IVF25,PQ10x4"  # the largest divisor up to an eighth; 16 centroids
+    assert index_factory("OPQ16,IVF256,PQ16", 10, 32) == ("OPQ16,IVF256,PQ16", "")
 
 
 def test_what_faiss_refuses_is_one_line(vectors):
     with pytest.raises(ValueError, match="index 'tree': FAISS refuses it .*by name: exact, flat, ivf, hnsw, ivfpq"):
         build_index(blocks(vectors), 400, 16, "tree")
-    with pytest.raises(ValueError, match="--search speed=9: FAISS refuses it"):
+    with pytest.raises(ValueError, match="--search_params speed=9: FAISS refuses it"):
         build_index(blocks(vectors), 400, 16, "ivf", "speed=9")

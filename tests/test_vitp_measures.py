@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from common.vectors.shards import Features
+from common.vectors.shards import FeatureSet
 from retrieval.labels import read_labels
-from retrieval.metrics import GroundTruth, Images, query_values, summarise
+from retrieval.metrics import GroundTruth, LabelledImages, query_values, summarise
 
 
 def images(labels, digests=None, paths=None, side="q"):
     count = len(labels)
-    return Images(
+    return LabelledImages(
         list(labels), digests or [f"{side}{n}" for n in range(count)], paths or [f"/{side}/{n}" for n in range(count)]
     )
 
@@ -49,7 +49,7 @@ def test_an_image_is_not_its_own_answer():
     queries = images("aab", digests=["1", "2", "3"], paths=["/x", "/y", "/z"])
     gallery = images("aabcb", digests=["", "2", "3", "3", "9"], paths=["/x", "/y", "/other", "/third", "/fourth"])
     truth = GroundTruth(queries, gallery)
-    assert truth.copies.tolist() == [1, 1, 2] and truth.true_count.tolist() == [1, 1, 1]
+    assert truth.duplicates.tolist() == [1, 1, 2] and truth.true_count.tolist() == [1, 1, 1]
     ranked = np.array([[0, 1, 2, 3, 4], [1, 2, 0, 3, 4], [3, 2, 0, 4, 1]])
     relevant = truth.relevant(ranked, 3)
     assert relevant.tolist() == [[True, False, False], [False, True, False], [False, True, False]]
@@ -59,7 +59,7 @@ def test_an_image_is_not_its_own_answer():
 
 def test_images_without_digests_are_told_apart_by_path():
     truth = GroundTruth(images("ab", digests=["", ""]), images("ab", digests=["", ""], side="g"))
-    assert truth.copies.tolist() == [0, 0] and truth.true_count.tolist() == [1, 1]
+    assert truth.duplicates.tolist() == [0, 0] and truth.true_count.tolist() == [1, 1]
 
 
 def test_both_denominators():
@@ -95,9 +95,7 @@ def test_a_collapsed_model_scores_chance():
 
 
 def features(paths, root=""):
-    return Features(
-        [np.zeros((len(paths), 2))], [[path, ""] for path in paths], {"image_dir": root} if root else {}, {}
-    )
+    return FeatureSet([np.zeros((len(paths), 2))], [[path, ""] for path in paths], {"image_dir": root} if root else {})
 
 
 def test_labels_are_folders():

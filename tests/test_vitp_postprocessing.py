@@ -7,18 +7,17 @@ import pytest
 from sklearn.decomposition import PCA
 
 from common.vectors.faiss_index import build_index
-from common.vectors.shards import unit
+from common.vectors.shards import l2_normalize
 from retrieval.diffusion import Diffusion, conjugate_gradients
 from retrieval.k_reciprocal import KReciprocal
-from retrieval.query_expansion import augment_gallery, expand, neighbours_of
-from retrieval.ranking import Postprocessing, Ranker
-from retrieval.whitening import fit_whitening
+from retrieval.query_expansion import augment_gallery, expand, find_neighbours
+from retrieval.ranking import Postprocessing, Ranker, fit_whitening
 
 
 def clusters(count=60, width=8, kinds=6, seed=0, noise=0.6):
     random = np.random.default_rng(seed)
     centres = random.standard_normal((kinds, width))
-    return unit(centres[np.arange(count) % kinds] + noise * random.standard_normal((count, width)))
+    return l2_normalize(centres[np.arange(count) % kinds] + noise * random.standard_normal((count, width)))
 
 
 @pytest.fixture
@@ -37,19 +36,21 @@ def exact(gallery):
 
 @pytest.mark.parametrize("width", [0, 5])
 def test_whitening_against_scikit_learn(gallery, queries, width):
-    found = fit_whitening(lambda: iter([gallery[:25], gallery[25:26], gallery[26:]]), width)
+    whiten, kept = fit_whitening(gallery, width)
+    assert kept == (width or 8)
     pca = PCA(width or None, whiten=True, svd_solver="full").fit(gallery)
-    expected = unit(pca.transform(queries))
+    expected = l2_normalize(pca.transform(queries))
     # Directions have no sign: cosines do not change with it.
-    np.testing.assert_allclose(found(queries) @ found(gallery).T, expected @ unit(pca.transform(gallery)).T, atol=1e-4)
+    cosines = expected @ l2_normalize(pca.transform(gallery)).T
+    np.testing.assert_allclose(whiten(queries) @ whiten(gallery).T, cosines, atol=1e-4)
 
 
 def test_whitening_keeps_what_varies_alone(gallery):
     flat = np.concatenate([gallery, np.full((60, 1), 3.0), gallery[:, :1]], 1).astype(np.float32)
-    assert fit_whitening(lambda: iter([flat])).projection.shape == (10, 8)
-    assert fit_whitening(lambda: iter([gallery[:4]])).projection.shape == (8, 3)  # fewer images than dimensions
+    assert fit_whitening(flat)[1] == 8 and fit_whitening(flat)[0](flat).shape == (60, 8)
+    assert fit_whitening(gallery[:4])[1] == 3  # fewer images than dimensions
     with pytest.raises(ValueError, match="--pca_whiten 9: the 60 gallery vectors vary in 8 directions only"):
-        fit_whitening(lambda: iter([flat]), 9)
+        fit_whitening(flat, 9)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 3.0])
@@ -76,7 +77,7 @@ def test_database_augmentation_against_a_loop(gallery):
 
 def test_neighbours_leave_the_vector_itself_out(gallery):
     copies = np.concatenate([gallery, np.repeat(gallery[:1], 7, 0)])  # itself may not be among its first 4
-    scores, places = neighbours_of(copies, exact(copies), 3)
+    scores, places = find_neighbours(copies, exact(copies), 3)
     assert not (places == np.arange(67)[:, None]).any() and places.shape == (67, 3)
     assert (np.diff(scores) <= 0).all()
 
@@ -128,7 +129,7 @@ def slow_reciprocal(query, gallery, k1, k2, weight):
 
 @pytest.mark.parametrize("k1, k2", [(20, 6), (7, 3), (4, 1)])
 def test_reciprocal_against_sets(gallery, queries, k1, k2):
-    reranker = KReciprocal(gallery, *neighbours_of(gallery, exact(gallery), max(k1, k2)), k1, k2, 0.3)
+    reranker = KReciprocal(gallery, *find_neighbours(gallery, exact(gallery), max(k1, k2)), k1, k2, 0.3)
     scores, places = exact(gallery).search(queries, 60)
     found = reranker(queries, scores, places)
     for query, row, order in zip(queries, found, places):
@@ -142,13 +143,13 @@ def test_reciprocal_against_sets(gallery, queries, k1, k2):
 
 def test_reciprocal_needs_neighbours(gallery):
     with pytest.raises(ValueError, match="k1 20: the gallery has 9 neighbours"):
-        KReciprocal(gallery[:10], *neighbours_of(gallery[:10], exact(gallery[:10]), 20))
+        KReciprocal(gallery[:10], *find_neighbours(gallery[:10], exact(gallery[:10]), 20))
 
 
 def test_diffusion_against_the_dense_solution(gallery, queries):
     k, gamma, alpha, query_k = 8, 3.0, 0.99, 4
     scores, places = exact(gallery).search(queries, 60)
-    found = Diffusion(*neighbours_of(gallery, exact(gallery), k), gamma, alpha, query_k)(scores, places)
+    found = Diffusion(*find_neighbours(gallery, exact(gallery), k), gamma, alpha, query_k)(scores, places)
     cosines = gallery.astype(float) @ gallery.T
     nearest = [sorted((j for j in range(60) if j != i), key=lambda j: -cosines[i, j])[:k] for i in range(60)]
     graph = np.zeros((60, 60))
@@ -183,7 +184,7 @@ def test_chains_are_found_by_diffusion_alone():
     angle = np.linspace(0.1, 2.6, 40)
     first = np.stack([np.cos(angle), np.sin(angle), np.full(40, 0.5)], 1)
     second = np.stack([np.cos(angle), np.sin(angle), np.full(40, -0.2)], 1)
-    gallery = unit(np.concatenate([first, second]))
+    gallery = l2_normalize(np.concatenate([first, second]))
     query = gallery[:1]
     plain = Ranker(lambda: iter([gallery]), *gallery.shape)(query, 40)[0]
     spread = Ranker(lambda: iter([gallery]), *gallery.shape, Postprocessing(rerank="diffusion"))(query, 40)[0]

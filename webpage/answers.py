@@ -1,13 +1,13 @@
-"""What does each tab show? Models and what was asked -> plain values; nothing here knows of a page.
+"""What each tab of the web page computes: models and a visitor's input -> plain values, independent of any page.
 
-compare_styles   two images           -> words, two maps of where the style head looks
-search           an image or words    -> pictures with captions
+compare_styles   two images           -> text, two maps of the style head's sensitivity
+search_by_*      an image or words    -> thumbnails with captions
 match_texts      an image, texts      -> texts with cosine and probability, the best first
-show_text        an image, a text     -> where in the image it is
+show_text        an image, a text     -> heat map of the text
 describe         an image, a text     -> description, score, expected score, P(yes), analysis, seconds
 what_if          image, question, style image -> two answers with their styles
 
-Images are files; ValueError or OSError, one line for a person, where one cannot be used.
+Images are paths of files. Input that cannot be used is a ValueError or OSError of one line.
 """
 
 from pathlib import Path
@@ -16,17 +16,15 @@ from typing import Any
 import torch
 from PIL import Image
 
-from blip2_gated.counterfactual import Told
-from blip2_gated.counterfactual import what_if as told_twice
-from clip.embed import encode_texts
+from blip2_gated import counterfactual
+from clip.embed import embed_texts
 from clip.heatmap_overlay import overlay
-from clip.inference import draw_maps, image_encoder, rank_texts
+from clip.inference import draw_maps, rank_texts
 from common.images.io import open_image
 from inspect_image import style_sensitivity
 from style_comparator import compare_images
 from style_encoder import read_image
 from webpage.models import Models
-from webpage.searching import Found
 
 THUMBNAIL = 400  # pixels of the shorter side of a found image: what the page shows and no more
 MAX_TEXTS = 50
@@ -34,80 +32,81 @@ MAX_TEXTS = 50
 
 def compare_styles(models: Models, first: str, second: str) -> tuple[str, Image.Image, Image.Image]:
     encoder, statistics = models.style_encoder
-    _need(first, "the first image"), _need(second, "the second image")
-    _, words = compare_images(Path(first), Path(second), encoder, statistics, models.place)
+    paths = [require_image(first, "the first image"), require_image(second, "the second image")]
+    _, text = compare_images(*paths, encoder, statistics, models.torch_device)
     maps = []
-    for path in (first, second):
+    for path in paths:
         with torch.enable_grad():
-            heat = style_sensitivity(encoder, read_image(path, encoder)[None].to(models.place))
+            heat = style_sensitivity(encoder, read_image(path, encoder)[None].to(models.torch_device))
         maps.append(overlay(open_image(path), heat))
-    return "\n".join(line.strip() for line in words.splitlines()), *maps
+    return "\n".join(line.strip() for line in text.splitlines()), *maps
 
 
 def search_by_image(models: Models, image: str, count: int) -> list[tuple[Image.Image, str]]:
-    return _thumbnails(models.searcher.by_image(_need(image, "an image"), int(count)))
+    return thumbnails(*models.searcher.search([require_image(image)], [], int(count)))
 
 
 def search_by_words(models: Models, words: str, count: int) -> list[tuple[Image.Image, str]]:
     if not words.strip():
         raise ValueError("no words; say what the images should show")
-    return _thumbnails(models.searcher.by_words(words.strip(), int(count)))
+    return thumbnails(*models.searcher.search([], [words.strip()], int(count)))
 
 
 def match_texts(models: Models, image: str, texts: str) -> list[dict[str, Any]]:
-    """texts: one a line -> [{"text", "score" (cosine), "probability" (softmax over these texts)}], the best first."""
-    lines = _lines(texts)
-    vectors = encode_texts(models.clip_model, lines, models.place, quiet=True)  # (M, D)
-    seen = image_encoder(models.clip_model, models.place)([open_image(_need(image, "an image"))])  # (1, D)
-    ranked = rank_texts((seen.cpu() @ vectors.T)[0], models.clip_model.scale.item(), len(lines), set())
-    return [{**one, "text": lines[one["text"]]} for one in ranked["top"]]
+    """texts: one per line -> [{"text", "score" (cosine), "probability" (softmax over these texts)}], the best first."""
+    lines = split_texts(texts)
+    vectors = embed_texts(models.clip_model, lines, models.torch_device, quiet=True)  # (M, D)
+    image_vector = torch.from_numpy(models.clip_extractor.encode([require_image(image)])[0])  # (D,)
+    ranked = rank_texts(vectors @ image_vector, models.clip_model.scale.item(), len(lines), set())
+    return [{**match, "text": lines[match["text"]]} for match in ranked["top"]]
 
 
 def show_text(models: Models, image: str, texts: str, chosen: str) -> Image.Image:
-    """The image under the map of one of its texts; what all texts have in common is taken off."""
-    lines = _lines(texts)
+    """The image under the heat map of one of its texts, relative to what all texts have in common."""
+    lines = split_texts(texts)
     if chosen not in lines:
         raise ValueError("the texts have changed since; match them again")
-    vectors = encode_texts(models.clip_model, lines, models.place, quiet=True)
+    vectors = embed_texts(models.clip_model, lines, models.torch_device, quiet=True)
     shared = vectors.mean(0) if len(lines) > 1 else None
-    picture = open_image(_need(image, "an image"))
+    picture = open_image(require_image(image))
     vector = vectors[lines.index(chosen)][None]
-    return overlay(picture, draw_maps(models.clip_model, [picture], vector, shared, None, models.place)[0], 480)
+    return overlay(picture, draw_maps(models.clip_model, [picture], vector, shared, None, models.torch_device)[0], 480)
 
 
 def describe(models: Models, image: str, text: str) -> dict[str, Any]:
-    return models.analyzer.analyze_image(_need(image, "an image"), text)
+    return models.analyzer.analyze_image(str(require_image(image)), text)
 
 
-def what_if(models: Models, image: str, question: str, style_image: str | None) -> tuple[Told, Told]:
-    return told_twice(models.gated, _need(image, "an image"), question, style_image or None)
+def what_if(models: Models, image: str, question: str, style_image: str | None) -> tuple:
+    return counterfactual.what_if(models.gated, str(require_image(image)), question, style_image or None)
 
 
-def _thumbnails(found: Found) -> list[tuple[Image.Image, str]]:
-    """Small pictures made anew: the files, with what they say of place, camera and the like, stay here."""
-    shown = []
-    for path, score in found:
+def thumbnails(scores: list[list[float]], paths: list[list[Path]]) -> list[tuple[Image.Image, str]]:
+    """Results of one query as small copies with captions.
+
+    The files themselves, with what their metadata says of place, camera and the like, stay on this machine.
+    """
+    captioned = []
+    for path, score in zip(paths[0], scores[0]):
         try:
             picture = open_image(path, at_least=THUMBNAIL)
         except (ValueError, OSError):  # gone or broken since it was indexed
-            shown.append((Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white"), f"{score:.3f}  {path.name} (gone)"))
+            captioned.append((Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white"), f"{score:.3f}  {path.name} (gone)"))
             continue
         picture.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
         picture.info.clear()
-        shown.append((picture, f"{score:.3f}  {path.name}"))
-    return shown
+        captioned.append((picture, f"{score:.3f}  {path.name}"))
+    return captioned
 
 
-def _need(image: str | None, what: str) -> str:
+def require_image(image: str | None, name: str = "an image") -> Path:
     if not image:
-        raise ValueError(f"{what} is missing; choose a file or paste a picture")
-    return image
+        raise ValueError(f"{name} is missing; choose a file or paste a picture")
+    return Path(image)
 
 
-def _lines(texts: str) -> list[str]:
+def split_texts(texts: str) -> list[str]:
     lines = list(dict.fromkeys(line.strip() for line in texts.splitlines() if line.strip()))
-    if not lines:
-        raise ValueError("no text; write one a line")
-    if len(lines) > MAX_TEXTS:
-        raise ValueError(f"{len(lines)} texts; at most {MAX_TEXTS} are matched at once")
+    if not 1 <= len(lines) <= MAX_TEXTS:
+        raise ValueError(f"{len(lines)} texts; write at least one, at most {MAX_TEXTS}, one per line")
     return lines

@@ -1,9 +1,9 @@
-"""The page: a tab for each system whose weights are there, each a row of inputs, a button and what comes back.
+"""Layout of the web page: a tab for each system whose weights are given, with inputs, a button and outputs.
 
 Models -> gradio.Blocks
 
-Whatever comes from a file, a caption or a visitor is shown by parts that take it for text: text boxes, labels, gallery
-captions. Only `gr.Error` takes HTML, so its words are escaped here.
+Text from a file, a caption or a visitor is shown only by components that do not interpret it: text boxes, labels,
+gallery captions. `gr.Error` alone takes HTML, so its message is escaped here.
 """
 
 import html
@@ -19,152 +19,138 @@ from webpage import answers
 from webpage.models import Models
 
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # the visitor's own
-STYLE = ".choices .wrap { flex-direction: column; } .choices label { width: 100%; }"
-KEPT_SECONDS = 3600  # how long what visitors send is kept
-MOST_WORDS = 2000  # characters of a text
-MOST_LINES = 20_000  # characters of many texts
+CSS = ".choices .wrap { flex-direction: column; } .choices label { width: 100%; }"
+UPLOAD_SECONDS = 3600  # how long uploads are kept
+MAX_TEXT = 2000  # characters
+MAX_LINES = 20_000  # characters of many texts
 
 
 def build_page(models: Models) -> gr.Blocks:
-    with gr.Blocks(title="vision-wrapper", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as page:
+    with gr.Blocks(title="vision-wrapper", analytics_enabled=False, delete_cache=(600, UPLOAD_SECONDS)) as page:
         gr.HTML("<h1>vision-wrapper</h1>")
-        for given, name, fill in (
+        for weights, name, fill_tab in (
             (models.style, "Compare styles", fill_styles),
             (models.index or models.folder, "Search", fill_search),
             (models.clip, "Match texts", fill_match),
             (models.llava, "Describe and score", fill_describe),
             (models.blip2, "What if: style", fill_what_if),
         ):
-            if given:
+            if weights:
                 with gr.Tab(name):
-                    gr.HTML(f"<small>{html.escape('/'.join(Path(given).parts[-2:]))}</small>")
-                    fill(models)
+                    gr.HTML(f"<small>{html.escape('/'.join(Path(weights).parts[-2:]))}</small>")
+                    fill_tab(models)
     return page
 
 
 def fill_styles(models: Models) -> None:
     with gr.Row():
-        first, second = _picture("First image"), _picture("Second image")
+        first, second = _image_input("First image"), _image_input("Second image")
     button = gr.Button("Compare", variant="primary")
-    words = gr.Textbox(label="Likeness", lines=3)
+    similarity = gr.Textbox(label="Similarity", lines=3)
     with gr.Row():
-        maps = [_map(f"Where the style head looks, {name} image", 320) for name in ("first", "second")]
-    _ask(button.click, partial(answers.compare_styles, models), [first, second], [words, *maps], "compare")
+        maps = [_image_output(f"Sensitivity of the style head, {name} image", 320) for name in ("first", "second")]
+    _connect(button.click, partial(answers.compare_styles, models), [first, second], [similarity, *maps], "compare")
 
 
 def fill_search(models: Models) -> None:
     with gr.Row():
         with gr.Column(scale=1):
-            image = _picture("Image")
-            like = gr.Button("Find images like this", variant="primary")
-            words = gr.Textbox(label="or words, where the images' vectors are a CLIP's", max_length=MOST_WORDS)
-            named = gr.Button("Find images of these words", variant="primary")
+            image = _image_input("Image")
+            by_image = gr.Button("Find images like this", variant="primary")
+            words = gr.Textbox(label="or words, if the vectors are a CLIP's", max_length=MAX_TEXT)
+            by_words = gr.Button("Find images of these words", variant="primary")
             count = gr.Slider(1, 60, 12, step=1, label="How many")
         with gr.Column(scale=3):
-            found = gr.Gallery(
-                label="Found, the most alike first", columns=4, height=720, format="jpeg", buttons=["fullscreen"]
+            results = gr.Gallery(
+                label="Results, most similar first", columns=4, height=720, format="jpeg", buttons=["fullscreen"]
             )
-    _ask(like.click, partial(answers.search_by_image, models), [image, count], found, "search_image")
-    by_words = partial(answers.search_by_words, models)
-    _ask([named.click, words.submit], by_words, [words, count], found, "search_words")
+    _connect(by_image.click, partial(answers.search_by_image, models), [image, count], results, "search_image")
+    search_words = partial(answers.search_by_words, models)
+    _connect([by_words.click, words.submit], search_words, [words, count], results, "search_words")
 
 
 def fill_match(models: Models) -> None:
     def match(image: str, texts: str) -> tuple:
         ranked = answers.match_texts(models, image, texts)
-        choices = [(f"{one['score']:.3f} · {one['probability']:.1%} · {one['text']}", one["text"]) for one in ranked]
+        choices = [(f"{row['score']:.3f} · {row['probability']:.1%} · {row['text']}", row["text"]) for row in ranked]
         best = ranked[0]["text"]
         return gr.Radio(choices=choices, value=best), answers.show_text(models, image, texts, best)
 
     with gr.Row():
         with gr.Column():
-            image = _picture("Image")
-            texts = gr.Textbox(label="Texts, one a line", lines=4, max_length=MOST_LINES)
+            image = _image_input("Image")
+            texts = gr.Textbox(label="Texts, one per line", lines=4, max_length=MAX_LINES)
             button = gr.Button("Match", variant="primary")
         with gr.Column():
-            heat = _map("Where the chosen text is", 400)
+            heat = _image_output("Heat map of the chosen text", 400)
             chosen = gr.Radio([], label="Cosine, probability among these texts, text", elem_classes="choices")
-    _ask(button.click, match, [image, texts], [chosen, heat], "match")
-    _ask(chosen.input, partial(answers.show_text, models), [image, texts, chosen], heat, "where")
+    _connect(button.click, match, [image, texts], [chosen, heat], "match")
+    _connect(chosen.input, partial(answers.show_text, models), [image, texts, chosen], heat, "where")
 
 
 def fill_describe(models: Models) -> None:
     def describe(image: str, text: str) -> list[str]:
-        found = answers.describe(models, image, text)
-        score = "none given" if found["score"] is None else f"{found['score']} of 10"
-        expected = "" if found["expected_score"] is None else f"{found['expected_score']:.2f}"
+        result = answers.describe(models, image, text)
         return [
-            found["description"],
-            score,
-            expected,
-            f"{found['p_yes']:.3f}",
-            found["analysis"] or "",
-            f"{found['seconds']:.1f}",
+            result["description"],
+            "none given" if result["score"] is None else f"{result['score']} of 10",
+            "" if result["expected_score"] is None else f"{result['expected_score']:.2f}",
+            f"{result['p_yes']:.3f}",
+            result["analysis"] or "",
+            f"{result['seconds']:.1f}",
         ]
 
     with gr.Row():
         with gr.Column():
-            image = _picture("Image")
-            text = gr.Textbox(label="Text to be scored against it", max_length=MOST_WORDS)
+            image = _image_input("Image")
+            text = gr.Textbox(label="Text to be scored against it", max_length=MAX_TEXT)
             button = gr.Button("Describe and score", variant="primary")
         with gr.Column():
             description = gr.Textbox(label="Description", lines=4)
             with gr.Row():
                 numbers = [gr.Textbox(label=name, min_width=100) for name in ("Score", "Expected score", "P(yes)")]
-            analysis = gr.Textbox(label="Analysis", lines=3)
-            seconds = gr.Textbox(label="Seconds")
-    _ask(button.click, describe, [image, text], [description, *numbers, analysis, seconds], "describe")
+            rest = [gr.Textbox(label="Analysis", lines=3), gr.Textbox(label="Seconds")]
+    _connect(button.click, describe, [image, text], [description, *numbers, *rest], "describe")
 
 
 def fill_what_if(models: Models) -> None:
     def what_if(image: str, question: str, style_image: str | None) -> list:
-        return [value for told in answers.what_if(models, image, question, style_image) for value in told]
+        return [value for outcome in answers.what_if(models, image, question, style_image) for value in outcome]
 
     with gr.Row():
-        image, style_image = _picture("Image"), _picture("Take the style from (none: gates closed)")
-    question = gr.Textbox("In which style is this picture drawn?", label="Question", max_length=MOST_WORDS)
+        image, style_image = _image_input("Image"), _image_input("Take the style from (none: gates closed)")
+    question = gr.Textbox("In which style is this picture drawn?", label="Question", max_length=MAX_TEXT)
     button = gr.Button("Ask twice", variant="primary")
-    shown = []
+    outputs = []
     with gr.Row():
         for name in ("As it is", "With the other style"):
             with gr.Column():
-                shown += [
-                    gr.Textbox(label=f"{name}: answer"),
-                    gr.Label(label="Styles that the gates are told", num_top_classes=5, show_heading=False),
-                    gr.Label(
-                        label="Probability of each style's name as the answer", num_top_classes=5, show_heading=False
-                    ),
-                ]
-    _ask(button.click, what_if, [image, question, style_image], shown, "what_if")
+                outputs.append(gr.Textbox(label=f"{name}: answer"))
+                for label in ("Styles given to the gates", "Probability of each style's name as the answer"):
+                    outputs.append(gr.Label(label=label, num_top_classes=5, show_heading=False))
+    _connect(button.click, what_if, [image, question, style_image], outputs, "what_if")
 
 
-def _picture(label: str) -> gr.Image:
-    picture = gr.Image(type="filepath", sources=["upload", "clipboard"], label=label, height=280, buttons=[])
+def _image_input(label: str) -> gr.Image:
+    component = gr.Image(type="filepath", sources=["upload", "clipboard"], label=label, height=280, buttons=[])
     # gradio's own would decode the file here, whatever its size; common.images.io opens it, and names what is wrong
-    picture.preprocess = lambda sent: sent.path if sent else None
-    return picture
+    component.preprocess = lambda upload: upload.path if upload else None
+    return component
 
 
-def _map(label: str, height: int) -> gr.Image:
+def _image_output(label: str, height: int) -> gr.Image:
     """Without gradio's button that sends the picture to its makers' site."""
     return gr.Image(label=label, format="png", height=height, buttons=["fullscreen", "download"])
 
 
-def _ask(triggers: Any, function: Callable, inputs: list, outputs: Any, api_name: str) -> None:
-    """When a button is pressed, a line is entered or a choice is made: one question at a time, as on one device."""
-    gr.on(
-        triggers,
-        _with_errors(function),
-        inputs,
-        outputs,
-        api_name=api_name,
-        concurrency_limit=1,
-        concurrency_id="models",
-    )
+def _connect(triggers: Any, function: Callable, inputs: list, outputs: Any, api_name: str) -> None:
+    """Call `function` on a click, an entered line or a choice; one call at a time, as on one device."""
+    limits = {"concurrency_limit": 1, "concurrency_id": "models"}
+    gr.on(triggers, _with_errors(function), inputs, outputs, api_name=api_name, **limits)
 
 
 def _with_errors(function: Callable) -> Callable:
-    """A person's mistake is one line on the page; a bug keeps its traceback, on the server."""
+    """User errors are shown as one line on the page; a bug keeps its traceback, on the server."""
 
     @wraps(function)
     def answer(*values: Any) -> Any:
@@ -173,7 +159,7 @@ def _with_errors(function: Callable) -> Callable:
         except (ValueError, OSError) as error:
             line = one_line(error)
             for path in (value for value in values if isinstance(value, str) and Path(value).is_absolute()):
-                line = line.replace(path, Path(path).name)  # where uploads lie is nobody's business
+                line = line.replace(path, Path(path).name)  # the folder of uploads is not shown
             raise gr.Error(html.escape(line), print_exception=False) from None
 
     return answer

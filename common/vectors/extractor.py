@@ -1,127 +1,116 @@
-"""Files to vectors: the part that extracting, indexing and searching have in common.
+"""Vectors of image files by an image encoder.
 
-paths -> pixels (B, 3, S, S) uint8 -> encoder -> vectors (B, D), unit length -> shards of `shard_size` images
+paths -> pixels (B, 3, S, S) uint8 -> encoder -> vectors (B, D), unit length
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from common.cli.progress_bar import progress_bar
+from common.models.checkpoint_file import weights_digest
 from common.models.pooling import ImageEncoder
 from common.training.device import choose_device, choose_precision, disable_malloc_trim
 from common.training.loader import choose_num_workers
-from common.vectors.image_index import key_of
-from common.vectors.image_loader import Batch, ImageFiles, read_batches
-from common.vectors.shards import Shard
+from common.vectors.image_loader import Batch, ImageFiles, ImageRecord, read_batches
 
-ENCODING_OPTIONS = ("pooling", "layer", "flip", "tiles", "image_size")  # what shapes a vector, besides the weights
+ENCODING_OPTIONS = ("pooling", "layer", "flip", "tiles", "image_size")  # what determines a vector, besides the weights
+
+
+@dataclass(frozen=True)
+class ExtractorOptions:
+    pooling: Literal["auto", "native", "cls", "mean", "gem", "cls+mean"] = "auto"  # auto: native, else mean
+    layer: int = -1  # -1: the last block, -2: the one before, ...
+    flip: bool = False  # average with the vector of the mirrored image
+    tiles: PositiveInt = 1  # cut into at most so many squares and average their vectors
+    image_size: NonNegativeInt = 0  # pixels of the square input; 0: the network's own
+    batch_size: PositiveInt = 32  # images per batch
+    num_workers: int = -1  # decoding processes; -1: none on a CPU, else up to 8
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that supports it, else fp32
+    device: str = "auto"
+
+
+DEFAULT_OPTIONS = ExtractorOptions()
 
 
 class Extractor:
-    """An encoder and the way its vectors are made; `facts` tell apart whatever gives other vectors."""
+    """An encoder and its options; `metadata` identifies what the vectors depend on."""
 
     def __init__(
         self,
         encoder: ImageEncoder,
         weights: str,
-        device: torch.device,
-        pooling: str = "auto",
-        layer: int = -1,
-        flip: bool = False,
-        tiles: int = 1,
-        batch_size: int = 32,
-        num_workers: int = -1,
-        precision: str = "auto",
+        options: ExtractorOptions = DEFAULT_OPTIONS,
+        full_decode: bool = False,
     ):
-        """weights: the name by which `facts` know the encoder."""
-        for name, value in (("tiles", tiles), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"--{name} {value}: expected at least 1")
-        self.encoder, self.device = encoder, device
+        """encoder: on its device. weights: the name that `metadata` records. full_decode: see ImageFiles."""
+        self.encoder, self.options, self.full_decode = encoder, options, full_decode
+        self.device = next(encoder.parameters()).device
         if self.device.type == "cpu":
             disable_malloc_trim()
-        self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[
-            choose_precision(precision, self.device)
-        ]
-        self.pooling, self.layer, self.flip, self.tiles = self.encoder.pooling(pooling), layer, flip, tiles
-        self.batch_size, self.workers = batch_size, choose_num_workers(self.device) if num_workers < 0 else num_workers
-        self.facts: dict[str, Any] = {
+        precision = choose_precision(options.precision, self.device)
+        self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.pooling = encoder.pooling(options.pooling)
+        self.metadata: dict[str, Any] = {
             "weights": weights,
-            "key": key_of(self.encoder),
+            "key": weights_digest({**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}),
             "pooling": self.pooling,
-            "layer": layer,
-            "flip": flip,
-            "tiles": tiles,
-            "image_size": self.encoder.image_size,
+            "layer": options.layer,
+            "flip": options.flip,
+            "tiles": options.tiles,
+            "image_size": encoder.image_size,
         }
 
-    def batches(
-        self, paths: Sequence[Path], positions: Sequence[int], quiet: bool = False
-    ) -> Iterator[tuple[Batch, np.ndarray]]:
-        """Batches of those positions, in order, and their vectors (images, D) float32."""
-        files = ImageFiles(paths, positions, self.encoder.preprocess, self.encoder.image_size, self.tiles)
-        with tqdm(total=len(positions), desc="提取特征", unit="img", disable=quiet, dynamic_ncols=True) as bar:
-            for batch in read_batches(files, self.batch_size, self.workers, pin=self.device.type == "cuda"):
-                yield batch, self.vectors(batch)
-                bar.update(len(batch.positions) + len(batch.problems))
+    def embed(self, paths: Sequence[Path], quiet: bool = False) -> Iterator[tuple[ImageRecord, np.ndarray | None]]:
+        """Each file in order, with its vector (D,) float32, or None if it is unreadable."""
+        size, workers = self.encoder.image_size, self.options.num_workers
+        if workers < 0:  # for a single batch, starting processes takes longer than decoding
+            workers = choose_num_workers(self.device) if len(paths) > self.options.batch_size else 0
+        files = ImageFiles(paths, self.encoder.preprocess, size, self.options.tiles, self.full_decode)
+        with progress_bar(total=len(paths), desc="提取特征", unit="img", quiet=quiet) as bar:
+            for batch in read_batches(files, self.options.batch_size, workers, pin=self.device.type == "cuda"):
+                vectors = iter(self.vectors(batch))
+                for record in batch.records:
+                    yield record, None if record.problem else next(vectors)
+                bar.update(len(batch.records))
 
     def encode(self, paths: Sequence[Path]) -> np.ndarray:
-        """-> (N, D) float32, unit length; ValueError where one cannot be used."""
-        found = []
-        for batch, vectors in self.batches(paths, range(len(paths)), quiet=True):
-            if batch.problems:
-                raise ValueError(next(iter(batch.problems.values())))
-            found.append(vectors)
-        return np.concatenate(found)
+        """-> (N, D) float32, unit length; ValueError for a file that is unreadable."""
+        vectors = []
+        for record, vector in self.embed(paths, quiet=True):
+            if record.problem:
+                raise ValueError(record.problem)
+            vectors.append(vector)
+        return np.stack(vectors)
 
     @torch.inference_mode()
     def vectors(self, batch: Batch) -> np.ndarray:
-        """-> (images, D) float32; of several tiles the mean of their vectors, at unit length."""
-        if not batch.positions:
+        """-> (readable images, D) float32; of several tiles the mean of their vectors, at unit length."""
+        if not batch.tiles:
             return np.empty((0, 0), np.float32)
-        amp = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
-        with amp:
+        with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
+            options = (self.pooling, self.options.layer, self.options.flip)
             parts = [
-                self.encoder(pixels.to(self.device, non_blocking=True), self.pooling, self.layer, self.flip)
-                for pixels in batch.pixels.split(self.batch_size)  # tiles make more of them than images
+                self.encoder(pixels.to(self.device, non_blocking=True), *options)
+                for pixels in batch.pixels.split(self.options.batch_size)  # tiles make more of them than images
             ]
-        found = torch.cat(parts)
+        vectors = torch.cat(parts)
         if max(batch.tiles) > 1:
-            found = F.normalize(torch.stack([tiles.mean(0) for tiles in found.split(batch.tiles)]), dim=1)
-        if not torch.isfinite(found).all():
-            raise ValueError(f"{self.facts['weights']}: gives vectors that are not numbers (NaN)")
-        return found.cpu().numpy()
-
-    def shards(
-        self, paths: Sequence[Path], numbers: Sequence[int], size: int, dtype: str
-    ) -> Iterator[tuple[int, Shard]]:
-        """Shard number n holds paths[n * size : (n + 1) * size]; each is given as soon as it is complete."""
-        ends = {number: min((number + 1) * size, len(paths)) for number in numbers}
-        positions = [at for number in numbers for at in range(number * size, ends[number])]
-        open_shard = Shard([], [], {})
-        for batch, vectors in self.batches(paths, positions) if positions else ():
-            rows = dict(zip(batch.positions, zip(vectors, batch.digests)))
-            for at in sorted([*rows, *batch.problems]):
-                if at in rows:
-                    vector, digest = rows[at]
-                    open_shard.vectors.append(vector.astype(dtype))
-                    open_shard.images.append([str(paths[at]), digest])
-                else:
-                    open_shard.skipped[str(paths[at])] = batch.problems[at]
-                if at + 1 == ends[at // size]:
-                    stacked = np.stack(open_shard.vectors) if open_shard.vectors else np.empty((0, 1), dtype)
-                    yield at // size, open_shard._replace(vectors=stacked)
-                    open_shard = Shard([], [], {})
+            vectors = F.normalize(torch.stack([tiles.mean(0) for tiles in vectors.split(batch.tiles)]), dim=1)
+        if not torch.isfinite(vectors).all():
+            raise ValueError(f"{self.metadata['weights']}: the model gives vectors that are not finite (NaN)")
+        return vectors.float().cpu().numpy()
 
 
-def own_device(name: str) -> torch.device:
-    """As choose_device, and with several processes each its own GPU."""
-    local = os.environ.get("LOCAL_RANK", "")
-    return choose_device(f"cuda:{local}" if name == "auto" and local and torch.cuda.is_available() else name)
+def local_device(name: str) -> torch.device:
+    """As choose_device; of several processes on a machine, each gets its own GPU."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    return choose_device(f"cuda:{rank}" if name == "auto" and rank and torch.cuda.is_available() else name)

@@ -1,10 +1,11 @@
-"""How do image files become batches of pixels, in order, with the broken ones named?
+"""Batches of decoded images in the order of their paths; unreadable files are named.
 
-paths -> decode, cut -> (tiles, 3, S, S) uint8, hash of the file -> Batch of several images -> next one while it is used
+paths -> decode, cut into tiles -> (tiles, 3, S, S) uint8, digest of the file -> Batch of several images
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,68 +20,51 @@ DECODE_SCALE = 2  # sides of a JPEG are decoded at no less than this many times 
 
 
 class ImageRecord(NamedTuple):
-    position: int  # in the list of paths
-    pixels: torch.Tensor | None  # (tiles, 3, S, S) uint8; None where the file cannot be used
+    path: Path
     digest: str  # of the file's bytes: equal files are one image
-    problem: str
+    problem: str  # why the file cannot be used; '' = readable
 
 
 class Batch(NamedTuple):
-    positions: list[int]
-    pixels: torch.Tensor  # (T, 3, S, S) uint8, the tiles of all images one after the other
-    tiles: list[int]  # of each image; sums to T
-    digests: list[str]
-    problems: dict[int, str]  # position -> why it cannot be used
+    records: list[ImageRecord]
+    pixels: torch.Tensor  # (T, 3, S, S) uint8, the tiles of all readable images one after the other
+    tiles: list[int]  # of each readable image; sums to T
 
 
+@dataclass
 class ImageFiles(Dataset):
-    """dataset[index] -> ImageRecord of paths[positions[index]].
+    """dataset[index] -> ImageRecord of paths[index], pixels (tiles, 3, S, S) uint8, or None if it is unreadable."""
 
-    preprocess: image -> (3, S, S) uint8. tiles > 1: cut as in training into at most so many squares and a thumbnail.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        positions: Sequence[int],
-        preprocess: Callable[[Image.Image], torch.Tensor],
-        image_size: int,
-        tiles: int = 1,
-    ):
-        self.paths, self.positions, self.preprocess = paths, positions, preprocess
-        self.image_size, self.tiles = image_size, tiles
+    paths: Sequence[Path]
+    preprocess: Callable[[Image.Image], torch.Tensor]  # -> (3, S, S) uint8
+    image_size: int  # pixels, S
+    tiles: int = 1  # above 1: cut as in training into at most so many squares and a thumbnail
+    full_decode: bool = False  # decode JPEGs at full size, as tiling always does
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.paths)
 
-    def __getitem__(self, index: int) -> ImageRecord:
-        position = self.positions[index]
-        path = self.paths[position]
+    def __getitem__(self, index: int) -> tuple[ImageRecord, torch.Tensor | None]:
+        path = self.paths[index]
+        tiled = self.tiles > 1
         try:
-            image = open_image(path, at_least=0 if self.tiles > 1 else DECODE_SCALE * self.image_size)
+            image = open_image(path, at_least=0 if tiled or self.full_decode else DECODE_SCALE * self.image_size)
             digest = file_digest(path)
         except (ValueError, OSError) as error:
-            return ImageRecord(position, None, "", str(error))
-        squares = [image]
-        if self.tiles > 1:
-            squares = cut_tiles(image, self.image_size, max_tiles=self.tiles)
-        return ImageRecord(position, torch.stack([self.preprocess(square) for square in squares]), digest, "")
+            return ImageRecord(path, "", str(error)), None
+        squares = cut_tiles(image, self.image_size, max_tiles=self.tiles) if tiled else [image]
+        return ImageRecord(path, digest, ""), torch.stack([self.preprocess(square) for square in squares])
 
 
-def collate(records: list[ImageRecord]) -> Batch:
-    good = [record for record in records if record.pixels is not None]
-    return Batch(
-        [record.position for record in good],
-        torch.cat([record.pixels for record in good]) if good else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
-        [len(record.pixels) for record in good],
-        [record.digest for record in good],
-        {record.position: record.problem for record in records if record.pixels is None},
-    )
+def collate(items: list[tuple[ImageRecord, torch.Tensor | None]]) -> Batch:
+    pixels = [tiles for _, tiles in items if tiles is not None]
+    stacked = torch.cat(pixels) if pixels else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    return Batch([record for record, _ in items], stacked, [len(tiles) for tiles in pixels])
 
 
-def read_batches(dataset: ImageFiles, batch_size: int, workers: int, pin: bool = False) -> Iterator[Batch]:
-    """batch_size: images. workers: processes that decode; 0 = none."""
-    return iter(DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate, pin_memory=pin))
+def read_batches(dataset: ImageFiles, batch_size: int, num_workers: int, pin: bool = False) -> Iterator[Batch]:
+    """batch_size: images. num_workers: decoding processes; 0 = none."""
+    return iter(DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=collate, pin_memory=pin))
 
 
 def file_digest(path: Path) -> str:

@@ -1,167 +1,241 @@
-"""A folder of images that can be searched, and kept up to date as images come and go.
+"""Vectors of a folder of images on disk, updated as images come and go, and searched.
 
-image folder -> what is new since the last time -> shards of vectors -> exact search, or a FAISS index beside them
+image folder -> images that are new or changed -> shards of vectors -> exact search, or a FAISS index of the shards
 queries (Q, D) -> cosines (Q, k), paths
 
-index folder:  facts.json  shard-*.npy, shard-*.json (vectors, and [name, digest, size, time] of their files)
+store folder:  metadata.json  shard-*.npy, shard-*.json (vectors, and [name, size, time] of their files)
                removed.json (files that are gone)  index.faiss, index.json (an approximate index, and its shards)
 
-Shards are only added. A deleted file is named in removed.json and passed over; once too many are, the shards are
-written anew. A call that is stopped loses at most the shard it was at.
+Shards are only added. A deleted file is listed in removed.json and skipped in search; once too many are, the shards
+are rewritten. A killed update loses SAVE_SECONDS of work at most, an interrupted one nothing.
 """
 
 import json
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.images.io import list_images
 from common.text.files import write_atomically, write_json
 from common.vectors.extractor import ENCODING_OPTIONS, Extractor
-from common.vectors.faiss_index import ExactIndex, build_index, set_search
-from common.vectors.faiss_library import load_faiss
-from common.vectors.image_index import Stamp, stamp_of
-from common.vectors.shards import Shard, read_shards, shard_numbers, unit, write_shard
+from common.vectors.faiss_index import ExactIndex, Index, build_index, load_faiss, set_search_params
+from common.vectors.shards import Shard, l2_normalize, read_shard, read_shards, remove_shard, shard_numbers, write_shard
 
-SHARD_SIZE = 8192
-MOST_REMOVED = 0.3  # share of rows that may be gone before the shards are written anew
-MOST_SHARDS = 200
-GROWTH = 4  # an index is built anew once it would hold so many times the vectors that its clusters were found with
+CACHE = ".image_index"  # hidden, so that list_images skips it
+SHARD_SIZE = 8192  # images
+SAVE_SECONDS = 300
+MAX_REMOVED = 0.3  # share of rows that may be gone before the shards are rewritten
+MAX_SMALL_SHARDS = 200
+MAX_GROWTH = 4  # an index is trained again once it would hold so many times the vectors that it was trained on
+
+
+class Stamp(NamedTuple):
+    """State of a file when it was encoded."""
+
+    name: str  # relative to the image folder, with /
+    size: int  # bytes
+    changed: int  # nanoseconds
 
 
 class VectorStore:
-    """`len` and `search` speak of the files that are there; `facts` say what made the vectors."""
+    """`paths`: the images, sorted; `skipped`: unreadable files of the last update; `metadata`: how vectors are made."""
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        if not (self.folder / "facts.json").is_file():
-            raise FileNotFoundError(f"{folder}: no index in it; make one with build_index.py --image_dir DIR")
-        self.facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_text(encoding="utf-8"))
-        self.image_dir = Path(self.facts["image_dir"])
-        self.skipped: dict[str, str] = {}
+    def __init__(self, folder: str | Path, image_dir: str | Path | None = None, repair: bool = False):
+        """image_dir: where the images are now, if they have moved. repair: discard damaged shards."""
+        self.folder, file = Path(folder), Path(folder) / "metadata.json"
+        if not file.is_file():
+            raise FileNotFoundError(f"{folder}: holds no index; make one with build_index.py --image_dir DIR")
+        self.metadata: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        self.image_dir = Path(image_dir or self.metadata["image_dir"])
+        self.skipped: dict[Path, str] = {}
+        if repair:
+            for number in shard_numbers(self.folder):
+                try:
+                    read_shard(self.folder, number, verify=True)
+                except ValueError:
+                    remove_shard(self.folder, number)
         self._load()
 
     @classmethod
-    def create(cls, folder: str | Path, image_dir: str | Path, kind: str, facts: dict[str, Any]) -> "VectorStore":
-        """An empty one. kind: a name of common.vectors.faiss_index, or a FAISS factory string."""
+    def create(
+        cls,
+        folder: str | Path,
+        image_dir: str | Path,
+        metadata: dict[str, Any],
+        kind: str = "flat",
+        dtype: str = "float16",
+    ) -> "VectorStore":
+        """An empty one. metadata: an extractor's. kind: a name of faiss_index, or a FAISS factory string."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder) / "facts.json", {"image_dir": str(Path(image_dir).resolve()), "kind": kind, **facts})
+        content = {"image_dir": str(Path(image_dir).resolve()), "kind": kind, "dtype": dtype, **metadata}
+        write_json(Path(folder) / "metadata.json", content)
         return cls(folder)
 
     def __len__(self) -> int:
-        return int(self.live.sum())
+        return len(self.rows)
 
-    def update(self, extractor: Extractor) -> dict[str, int]:
-        """Encode what is new or changed, forget what is gone -> how many of each; `skipped` names what is broken."""
-        other = next((name for name in ("key", *ENCODING_OPTIONS) if extractor.facts[name] != self.facts[name]), None)
-        if other:
-            raise ValueError(f"{self.folder}: its vectors are of other weights or settings ({other}); make a new index")
-        wanted = {stamp_of(path, self.image_dir): path for path in list_images(self.image_dir)}
-        before, known = {stamp for stamp, live in zip(self.stamps, self.live) if live}, set(self.stamps)
-        self._add({path: stamp for stamp, path in wanted.items() if stamp not in known}, extractor)
-        write_json(self.folder / "removed.json", sorted(known - set(wanted)))
+    @property
+    def paths(self) -> list[Path]:
+        return [self.image_dir / self.stamps[row].name for row in self.rows]
+
+    def vectors(self) -> np.ndarray:
+        """(N, D) float32 in the order of `paths`"""
+        return self.features.all()[self.rows]
+
+    def update(self, extractor: Extractor, quiet: bool = False) -> dict[str, int]:
+        """Encode new and changed images, drop those that are gone -> counts of added, removed and all images."""
+        differing = [name for name in ("key", *ENCODING_OPTIONS) if extractor.metadata[name] != self.metadata[name]]
+        if differing:
+            raise ValueError(f"{self.folder}: made with other weights or settings ({differing[0]}); make a new index")
+        before, known = {self.stamps[row] for row in self.rows}, set(self.stamps)
+        current = {stamp_of(path, self.image_dir): path for path in list_images(self.image_dir)}
+        new = {path: stamp for stamp, path in current.items() if stamp not in known}
+        self.skipped = {}
+        self._append(self._encode(new, extractor, quiet))
+        if known - current.keys() != self.removed:
+            write_json(self.folder / "removed.json", sorted(known - current.keys()))
         self._load()
         if not len(self):
-            raise ValueError(f"{self.image_dir}: none of its images can be read")
-        if len(self) < (1 - MOST_REMOVED) * len(self.live) or len(self.shards) > MOST_SHARDS:
-            self._write_anew()
+            reason = next(iter(self.skipped.values()))
+            raise ValueError(f"{self.image_dir}: none of its {len(current)} images can be read; {reason}")
+        most_shards = MAX_SMALL_SHARDS + len(self) / SHARD_SIZE
+        if len(self) < (1 - MAX_REMOVED) * len(self.stamps) or len(self.shards) > most_shards:
+            self._compact()
         self._update_index()
-        after = {stamp for stamp, live in zip(self.stamps, self.live) if live}
+        after = {self.stamps[row] for row in self.rows}
         return {"added": len(after - before), "removed": len(before - after), "images": len(self)}
 
-    def search(self, queries: np.ndarray, k: int, search: str = "") -> tuple[list[list[float]], list[list[Path]]]:
-        """Unit vectors (Q, D) -> cosines, highest first, and images: Q lists of k, shorter where it found fewer.
+    def search(
+        self, queries: np.ndarray, k: int, search_params: str = ""
+    ) -> tuple[list[list[float]], list[list[Path]]]:
+        """Unit vectors (Q, D) -> cosines, highest first, and images: Q lists of k, shorter if it found fewer.
 
-        search: parameters of an approximate index, such as 'nprobe=64'.
+        search_params: of an approximate index, such as 'nprobe=64'.
         """
         if not len(self):
-            raise ValueError(f"{self.folder}: holds no image yet; call build_index.py again")
+            raise ValueError(f"{self.folder}: holds no image yet; run build_index.py again")
         queries, k = np.asarray(queries, np.float32), min(k, len(self))
-        if queries.ndim != 2 or queries.shape[1] != self.vectors.width:
-            raise ValueError(f"queries {queries.shape}: the index holds vectors of width {self.vectors.width}")
-        index = self._open_index(search)
-        asked = k
+        if queries.ndim != 2 or queries.shape[1] != self.features.width:
+            raise ValueError(f"queries {queries.shape}: the index holds vectors of width {self.features.width}")
+        index, wanted = self._open_index(search_params), k
+        live = np.isin(np.arange(len(self.stamps)), self.rows)
         while True:
-            scores, places = index.search(queries, asked)
-            live = self.live[places] & (places >= 0)
-            if asked >= len(self.live) or (live.sum(1) >= k).all():
+            scores, rows = index.search(queries, wanted)
+            usable = live[rows] & (rows >= 0)
+            if wanted >= len(self.stamps) or (usable.sum(1) >= k).all():
                 break
-            asked = min(2 * asked + 16, len(self.live))  # files that are gone took places of those that are there
-        kept = [np.flatnonzero(row)[:k] for row in live]
-        return (
-            [score[keep].tolist() for score, keep in zip(scores, kept)],
-            [[self.image_dir / self.stamps[at].name for at in row[keep]] for row, keep in zip(places, kept)],
-        )
+            wanted = min(2 * wanted + 16, len(self.stamps))  # removed images took places of present ones
+        kept = [np.flatnonzero(row)[:k] for row in usable]
+        paths = [[self.image_dir / self.stamps[row].name for row in found[keep]] for found, keep in zip(rows, kept)]
+        return [score[keep].tolist() for score, keep in zip(scores, kept)], paths
 
     def _load(self) -> None:
-        self.shards, self.vectors = read_shards(self.folder)
-        self.stamps = [Stamp(name, *rest) for name, _, *rest in self.vectors.images]
+        self.features = read_shards(self.folder, self.metadata)
+        self.stamps = [Stamp(*image) for image in self.features.images]
+        self.shards = [[number, len(part)] for number, part in zip(shard_numbers(self.folder), self.features.parts)]
         file = self.folder / "removed.json"
-        removed = {Stamp(*row) for row in json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else set()
-        last = {one.name: row for row, one in enumerate(self.stamps)}  # a file that is there twice counts once
-        live = [last[one.name] == row and one not in removed for row, one in enumerate(self.stamps)]
-        self.live = np.array(live, bool)
+        removed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        self.removed = {Stamp(*stamp) for stamp in removed}
+        last = {stamp.name: row for row, stamp in enumerate(self.stamps) if stamp not in self.removed}
+        self.rows = [last[name] for name in sorted(last, key=lambda name: name.split("/"))]  # as list_images sorts
 
-    def _add(self, new: dict[Path, Stamp], extractor: Extractor) -> None:
-        first = max(shard_numbers(self.folder), default=-1) + 1
-        stamps = {str(path): stamp for path, stamp in new.items()}
-        for number, shard in extractor.shards(list(new), range(-(-len(new) // SHARD_SIZE)), SHARD_SIZE, "float16"):
-            self.skipped |= shard.skipped
-            images = [[stamps[path].name, digest, *stamps[path][1:]] for path, digest in shard.images]
-            if images:
-                write_shard(self.folder, first + number, Shard(shard.vectors, images, {}))
+    def _encode(self, new: dict[Path, Stamp], extractor: Extractor, quiet: bool) -> Iterator[tuple[Stamp, np.ndarray]]:
+        for record, vector in extractor.embed(list(new), quiet or not new):
+            if vector is None:
+                self.skipped[record.path] = record.problem
+            else:
+                yield new[record.path], vector
 
-    def _write_anew(self) -> None:
-        """Live rows into new shards, then the old ones away; a stop in between leaves files twice, which is no harm."""
-        rows, start = np.flatnonzero(self.live), max(self.shards) + 1
-        for at in range(0, len(rows), SHARD_SIZE):
-            chosen = rows[at : at + SHARD_SIZE]
-            shard = Shard(
-                self.vectors.rows(chosen).astype(np.float16), [self.vectors.images[row] for row in chosen], {}
-            )
-            write_shard(self.folder, start + at // SHARD_SIZE, shard)
-        for number in self.shards:
-            (self.folder / f"shard-{number:05}.json").unlink()
-            (self.folder / f"shard-{number:05}.npy").unlink()
+    def _append(self, rows: Iterable[tuple[Stamp, np.ndarray]]) -> None:
+        """Write rows as new shards: when one is full, every SAVE_SECONDS, and at the end, also of an interruption."""
+        pending: list[tuple[Stamp, np.ndarray]] = []
+        saved = time.monotonic()
+        try:
+            for row in rows:
+                pending.append(row)
+                if len(pending) == SHARD_SIZE or time.monotonic() - saved > SAVE_SECONDS:
+                    self._write(pending)
+                    pending, saved = [], time.monotonic()
+        finally:
+            if pending:
+                self._write(pending)
+
+    def _write(self, rows: list[tuple[Stamp, np.ndarray]]) -> None:
+        vectors = np.stack([vector for _, vector in rows]).astype(self.metadata["dtype"])
+        number = max(shard_numbers(self.folder), default=-1) + 1
+        write_shard(self.folder, number, Shard(vectors, [list(stamp) for stamp, _ in rows], {}))
+
+    def _compact(self) -> None:
+        """Rewrite the live rows as new shards, then delete the old ones; rows that a stop leaves twice count once."""
+        parts, ends = self.features.parts, np.cumsum([len(part) for part in self.features.parts])
+        part_of = np.searchsorted(ends, self.rows, side="right")
+        self._append((self.stamps[row], parts[part][row - ends[part]]) for row, part in zip(self.rows, part_of))
+        for number, _ in self.shards:
+            remove_shard(self.folder, number)
         self._load()
 
     def _update_index(self) -> None:
-        """Bring index.faiss to the shards that are there: add the new ones, or build it anew."""
-        if self.facts["kind"] in ("flat", "exact"):
+        """Bring index.faiss up to date: add the new shards, or build it again."""
+        indexed = self._indexed()
+        shards, total, trained_on = indexed["shards"], len(self.stamps), indexed["trained_on"]
+        if self.metadata["kind"] in ("flat", "exact") or shards == self.shards:
             return
-        covered = self._covered()
-        shards = [[number, len(part)] for number, part in zip(self.shards, self.vectors.parts)]
-        total, trained = len(self.live), covered["trained"]
-        if covered["shards"] == shards:
-            return
-        if covered["shards"] and covered["shards"] == shards[: len(covered["shards"])] and total <= GROWTH * trained:
+        if shards and shards == self.shards[: len(shards)] and total <= MAX_GROWTH * trained_on:
             index = load_faiss().read_index(str(self.folder / "index.faiss"))
-            for part in self.vectors.parts[len(covered["shards"]) :]:
-                index.add(unit(part))
+            for part in self.features.parts[len(shards) :]:
+                index.add(l2_normalize(part))
         else:
-            trained = total
-            index = build_index(self._blocks, total, self.vectors.width, self.facts["kind"])
+            trained_on = total
+            index = build_index(self._blocks, total, self.features.width, self.metadata["kind"])
         with write_atomically(self.folder / "index.faiss") as file:
             load_faiss().write_index(index, load_faiss().PyCallbackIOWriter(file.write))
-        write_json(self.folder / "index.json", {"shards": shards, "trained": trained})
+        write_json(self.folder / "index.json", {"shards": self.shards, "trained_on": trained_on})
 
-    def _open_index(self, search: str):
-        if self.facts["kind"] in ("flat", "exact"):
-            if search:
-                raise ValueError(f"--search {search}: {self.folder} compares with every image; it has nothing to set")
+    def _open_index(self, search_params: str) -> Index:
+        if self.metadata["kind"] in ("flat", "exact"):
+            if search_params:
+                raise ValueError(f"--search_params {search_params}: {self.folder} is searched exactly; nothing to set")
             return ExactIndex(self._blocks)
-        if self._covered()["shards"] != [[number, len(part)] for number, part in zip(self.shards, self.vectors.parts)]:
-            raise ValueError(f"{self.folder}: an update was stopped before its end; call build_index.py again")
+        if self._indexed()["shards"] != self.shards:
+            raise ValueError(f"{self.folder}: an update was stopped before its end; run build_index.py again")
         index = load_faiss().read_index(str(self.folder / "index.faiss"))
-        set_search(index, search)
+        set_search_params(index, search_params)
         return index
 
-    def _covered(self) -> dict[str, Any]:
-        """Which shards the approximate index holds, and how many vectors its clusters were found with."""
+    def _indexed(self) -> dict[str, Any]:
+        """The shards that the approximate index holds, and how many vectors it was trained on."""
         file = self.folder / "index.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"shards": [], "trained": 0}
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"shards": [], "trained_on": 0}
 
-    def _blocks(self):
-        """Vectors of every row, of removed files too, as an index counts them."""
-        return (unit(part) for part in self.vectors.parts)
+    def _blocks(self) -> Iterator[np.ndarray]:
+        """Unit vectors of every row, of removed files too, as an index counts them."""
+        return map(l2_normalize, self.features.parts)
+
+
+def index_folder(
+    image_dir: str | Path, extractor: Extractor, cache_dir: str | Path | None = None, quiet: bool = False
+) -> VectorStore:
+    """The images of a folder, encoded as far as is needed.
+
+    Vectors are kept in float32 in .image_index inside the folder, apart for each encoder; or in cache_dir, a folder of
+    its own for each image folder. The image folder can be moved.
+    """
+    image_dir = Path(image_dir)
+    if not image_dir.is_dir():
+        what = "a file" if image_dir.is_file() else "no such folder"
+        raise FileNotFoundError(f"{image_dir}: {what}; expected a folder of images")
+    folder = Path(cache_dir or image_dir / CACHE) / f"{extractor.metadata['key']}-{extractor.metadata['image_size']}"
+    if not (folder / "metadata.json").is_file():
+        VectorStore.create(folder, image_dir, extractor.metadata, dtype="float32")
+    store = VectorStore(folder, image_dir, repair=True)
+    store.update(extractor, quiet)
+    return store
+
+
+def stamp_of(path: Path, folder: Path) -> Stamp:
+    """The file as it is now."""
+    status = path.stat()
+    return Stamp(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)
