@@ -1,4 +1,4 @@
-"""Do gates help with questions about style? Plain Q-Former, film, gate, kv and LoRA on real drawings, three seeds.
+"""Effect of gating on questions about style: plain Q-Former, film, gate, kv and LoRA on real drawings, three seeds.
 
     python benchmarks/blip2_real.py --data_dir FOLDER --efficientnet_weights FILE [--arms film kv] [--seeds 0]
 
@@ -221,7 +221,7 @@ def learn_and_measure(args: argparse.Namespace, run: Path, flags: list[str]) -> 
         "cpu_minutes": cpu_minutes,
         "best_epoch": results["best_epoch"],
         "right": {kind: one["vqa_accuracy"] for kind, one in found["by_type"].items()},
-        "blind": {kind: one["blind"] for kind, one in found["by_type"].items()},
+        "blind": {kind: one["question_only"] for kind, one in found["by_type"].items()},
         "questions": {kind: one["questions"] for kind, one in found["by_type"].items()},
         "main": found["losses"]["main"],
     }

@@ -1,4 +1,4 @@
-"""What do the gates cost, and what do kept features save?
+"""Cost of the gates, and gain from cached features.
 
     python benchmarks/blip2_speed.py                         counts at the full opt-2.7b shape, times at a small one
     python benchmarks/blip2_speed.py --shape opt-2.7b        on a GPU: times and memory of the full shape
@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.turns import in_turns, middle, peak_memory
-from blip2_gated.backbone import SHAPES, build_blip2, fit_config, train_tokenizer
+from benchmarks.turns import median_of, peak_memory, run_in_turns
+from blip2_gated.backbone import CONFIGS, build_blip2, fit_config, make_tokenizer
 from blip2_gated.checkpoint import store_frozen
-from blip2_gated.dataset import Sample, VqaDataset
-from blip2_gated.feature_cache import keep_features
+from blip2_gated.dataset import VqaDataset, VqaSample
+from blip2_gated.feature_cache import cache_features
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.style_vocabulary import StyleVocabulary
 from blip2_gated.training_model import GatedTrainingModel
@@ -158,7 +158,7 @@ def build(
         count = config[part].get("num_hidden_layers", whole)
         config[part]["num_hidden_layers"] = max(1, round(count * layers))
     vocabulary = config["text_config"]["vocab_size"]
-    tokenizer = train_tokenizer([f"Question: {QUESTION} Answer: {ANSWER}\n"] * 3, vocabulary)
+    tokenizer = make_tokenizer([f"Question: {QUESTION} Answer: {ANSWER}\n"] * 3, vocabulary)
     config = fit_config(config, tokenizer)
     config["text_config"]["vocab_size"] = vocabulary  # the published size, whatever this tokenizer uses of it
     styles = StyleVocabulary(tokenizer, ["noto"], [ANSWER])
@@ -188,19 +188,22 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
     disable_malloc_trim()
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shape = SHAPES["small"] if args.shape == "small" else OPT_2_7B
+    shape = CONFIGS["small"] if args.shape == "small" else OPT_2_7B
     gating, trained = (None, "qformer") if args.way == "plain" else (args.gating, "gates")
     model = build(shape, args.layers, args.efficientnet, gating, trained)
     store_frozen(model, "auto", device)
     model.to(device).train()
-    samples = [Sample(index, f"{index}", QUESTION, ANSWER, "noto", "style") for index in range(2 * args.batch_size)]
     with tempfile.TemporaryDirectory() as folder:
+        samples = [
+            VqaSample(index, f"{index}", QUESTION, ANSWER, "noto", "style", Path(folder, f"{index}"))
+            for index in range(2 * args.batch_size)
+        ]
         pictures: Any = Pictures(len(samples), model.image_size, Path(folder))
         if args.way == "kept features":
-            pictures = keep_features(
+            pictures = cache_features(
                 model, pictures, list(pictures.pixels), folder, device, args.batch_size, quiet=True
             )
-        dataset = VqaDataset(samples, pictures, model.image_size, model.prompts, model.styles, image_root=Path(folder))
+        dataset = VqaDataset(samples, pictures, model.image_size, model.prompts, model.styles)
         learner = GatedTrainingModel(model, WEIGHTS).to(device)
         optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], 1e-4, fused=True)
 
@@ -227,10 +230,10 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
 
 def compare(args: argparse.Namespace, ways: list[str]) -> None:
     """Each way `rounds` times in turn; medians, spread and the ratio to the last way."""
-    found = in_turns(ways, args.rounds)
-    last, _ = middle(found[ways[-1]], "seconds")
+    found = run_in_turns(ways, args.rounds)
+    last, _ = median_of(found[ways[-1]], "seconds")
     for way, runs in found.items():
-        (seconds, spread), (peak, _) = middle(runs, "seconds", 3), middle(runs, "peak")
+        (seconds, spread), (peak, _) = median_of(runs, "seconds", 3), median_of(runs, "peak")
         print(f"{way:14}{seconds:9.3f} s a step {spread}{seconds / last:8.3f} x   peak {peak:7.0f} MiB")
 
 

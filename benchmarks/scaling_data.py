@@ -1,4 +1,4 @@
-"""What do reading, an epoch and evaluating cost against the number of samples, and what do several processes cost?
+"""Time of reading, an epoch and evaluation against the number of samples, and cost of several processes.
 
     python benchmarks/scaling_data.py data [--systems style clip]
     python benchmarks/scaling_data.py world           the same CLIP training on 1, 2 and 4 gloo processes
@@ -44,7 +44,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
     "blip2": (
         "blip2_gated.train",
         {
-            "reading": ["blip2_gated.train:read_splits", "blip2_gated.train:prepare_data"],
+            "reading": ["blip2_gated.train:read_splits", "blip2_gated.train:build_datasets"],
             "epoch": ["common.training.trainer:Trainer._train_epoch"],
             "evaluating": ["blip2_gated.train:validate"],
         },

@@ -1,7 +1,7 @@
-"""Where does the BLIP-2 inside come from? A published one, a folder, or one built from parts without any download.
+"""The BLIP-2 inside: pretrained, from the Hub or a folder, or built from a config without any download.
 
 name or folder with weights   -> Blip2ForConditionalGeneration, tokenizer
-config (JSON file or 'small') -> the same from scratch, with a byte-pair tokenizer trained on the texts to be learnt
+config (JSON file or 'small') -> the same from scratch, with a byte-pair tokenizer trained on the training texts
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, processors
 from transformers import (
     AutoTokenizer,
     Blip2Config,
@@ -18,10 +18,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-PAD, END, IMAGE = "<pad>", "</s>", "<image>"  # as OPT has them: one token both begins and ends a text
-# Deviations of 1 / sqrt(width), and no dropout: at the library's 0.02, right for widths of thousands, the image is a
-# fiftieth of what the queries say at the start, dropout drowns it, and a small model learns to do without the image.
-SMALL: dict[str, Any] = {  # minutes on a CPU
+from common.models.checkpoint_file import first_line
+from common.models.tokenizer import train_tokenizer
+
+PAD, END, IMAGE = "<pad>", "</s>", "<image>"  # as in OPT: one token both begins and ends a text
+# Initial deviations of 1 / sqrt(width), and no dropout. At the library's 0.02, meant for widths of thousands, the image
+# is a fiftieth of the query output at the start, dropout drowns it, and a small model learns to ignore the image.
+SMALL: dict[str, Any] = {  # trains in minutes on a CPU
     "vision_config": {
         "hidden_size": 192,
         "intermediate_size": 768,
@@ -54,18 +57,18 @@ SMALL: dict[str, Any] = {  # minutes on a CPU
     },
     "num_query_tokens": 8,
 }
-SHAPES = {"small": SMALL}
+CONFIGS = {"small": SMALL}
 
 
 def is_config(source: str) -> bool:
-    """Built from scratch, in place of read with its weights."""
-    return source in SHAPES or (source.endswith(".json") and Path(source).is_file())
+    """Whether `source` is a config to build from scratch, not a model with weights."""
+    return source in CONFIGS or (source.endswith(".json") and Path(source).is_file())
 
 
 def read_config(source: str) -> dict[str, Any]:
     """'small', or a JSON file of Blip2Config -> plain values."""
-    if source in SHAPES:
-        return SHAPES[source]
+    if source in CONFIGS:
+        return CONFIGS[source]
     try:
         return json.loads(Path(source).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -73,25 +76,25 @@ def read_config(source: str) -> dict[str, Any]:
 
 
 def fit_config(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The config with this tokenizer's vocabulary and special tokens in it."""
+    """The config with this tokenizer's vocabulary size and special tokens."""
     text = config["text_config"]
     if len(tokenizer) > text.get("vocab_size", len(tokenizer)):
-        raise ValueError(f"a vocabulary of {len(tokenizer)} tokens; BLIP-2's config has room for {text['vocab_size']}")
-    own = {
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens; the BLIP-2 config allows {text['vocab_size']}")
+    special = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    return {**config, "text_config": {**text, **own}, "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE)}
+    return {**config, "text_config": {**text, **special}, "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE)}
 
 
 def build_blip2(config: dict[str, Any]) -> Blip2ForConditionalGeneration:
-    """From scratch.
+    """BLIP-2 with random weights.
 
-    The library's defaults are for loading weights over them: its vision tower begins with a deviation of 1e-10 and its
-    queries at zero, all alike, so that nothing would ever tell one from another. Here they begin as in BLIP-2's own
-    code: normal, with the Q-Former's deviation, 0.02 unless its config says otherwise.
+    The library's defaults assume that weights are loaded over them: its vision tower starts with a deviation of 1e-10
+    and its queries at zero, so that they would stay identical. Here they are initialised as in BLIP-2's own code:
+    normal, with the Q-Former's deviation, 0.02 unless its config says otherwise.
     """
     blip2 = Blip2Config(**json.loads(json.dumps(config)))
     deviation = blip2.qformer_config.initializer_range
@@ -102,14 +105,14 @@ def build_blip2(config: dict[str, Any]) -> Blip2ForConditionalGeneration:
 
 
 def read_blip2(source: str) -> tuple[Blip2ForConditionalGeneration, PreTrainedTokenizerBase]:
-    """A hub name or a folder, in the number format of its files."""
+    """A pretrained BLIP-2-OPT by hub name or folder, in the dtype of its files."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = Blip2ForConditionalGeneration.from_pretrained(source)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"--model.blip2 {source}: cannot be had ({str(error).strip().splitlines()[0]}); expected a hub name while "
-            "connected, a folder of save_pretrained with its tokenizer, a JSON config, or 'small'"
+            f"--model.blip2 {source}: cannot be loaded ({first_line(error)}); expected a hub name (with a network "
+            "connection), a folder of save_pretrained with its tokenizer, a JSON config, or 'small'"
         ) from error
     if model.config.text_config.model_type != "opt":
         raise ValueError(
@@ -117,32 +120,22 @@ def read_blip2(source: str) -> tuple[Blip2ForConditionalGeneration, PreTrainedTo
         )
     if model.config.image_token_index is None:
         if IMAGE not in tokenizer.get_vocab():
-            raise ValueError(f"--model.blip2 {source}: neither its config nor its tokenizer knows an image token")
+            raise ValueError(f"--model.blip2 {source}: neither its config nor its tokenizer has an image token")
         model.config.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE)
     return model, tokenizer
 
 
-def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-pair encoding with OPT's conventions, learnt from `texts`: nothing is downloaded, and no text is unknown."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, END, IMAGE],
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    backend.train_from_iterator(sorted(set(texts)), trainer)
-    return tokenizer_from(backend.to_str())
+def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-pair tokenizer with OPT's conventions, trained on `texts`."""
+    return train_tokenizer(sorted(set(texts)), vocab_size, PAD, END, END, [IMAGE])
 
 
-def tokenizer_from(text: str) -> PreTrainedTokenizerFast:
-    """The JSON of a tokenizer, as a checkpoint holds it -> the tokenizer; a text begins with END."""
-    backend = Tokenizer.from_str(text)
-    if backend.post_processor is None:
-        begin = (END, backend.token_to_id(END))
-        backend.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[begin])
+def tokenizer_from_json(text: str) -> PreTrainedTokenizerFast:
+    """The JSON of a fast tokenizer, as a checkpoint holds it -> the tokenizer; a text begins with END."""
+    tokenizer = Tokenizer.from_str(text)
+    if tokenizer.post_processor is None:
+        begin = (END, tokenizer.token_to_id(END))
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[begin])
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token=PAD, bos_token=END, eos_token=END, extra_special_tokens=[IMAGE]
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=END, eos_token=END, extra_special_tokens=[IMAGE]
     )

@@ -1,93 +1,91 @@
-"""Tables of questions about images to batches.
+"""Data set of questions about images: CSV tables to batches.
 
 CSV rows -> samples -> image (B, 3, S, S) uint8, or patches (B, N, V) and pooled (B, P) of the feature cache;
-input_ids, attention_mask, labels (B, T); question_ids, question_mask (B, W); style_ids (B,) -1 = not known;
-applies (B,) 1 = the style losses count here
+input_ids, attention_mask, labels (B, T); question_ids, question_mask (B, W); style_ids (B,) -1 = unknown;
+applies (B,) 1 = the style losses apply
 
-Another data set: a function that makes samples of rows, with its name in DATASETS.
+Another data set: a function that makes samples of rows, and its name in DATASETS.
 """
 
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from accelerate import Accelerator
+from torch.utils.data import Dataset, default_collate
 
-from blip2_gated.feature_cache import FeatureCache
-from blip2_gated.model import squeeze
+from blip2_gated.feature_cache import FeatureCache, cache_features
+from blip2_gated.model import Blip2OPTGated, squeeze
 from blip2_gated.prompts import PromptEncoder
 from blip2_gated.style_vocabulary import StyleVocabulary, in_words
 from common.cli.settings import unknown_name
-from common.images.cache import ImageCache
+from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import SampleKey
+from common.samples.layouts import create_sample_dataset
+from common.training.skip_log import check_skip_rate, report_skipped
+
+SAMPLE_ROOT = "./data/vqa"  # default of data.root; without --demo, sample data is drawn into this folder only
+SAMPLE_IMAGES = {True: 1000, False: 100}  # with --demo and without
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of a table's columns; '' where it has none."""
+    """Names of a table's columns; '' for one it does not have."""
 
     image: str = "image"
     question: str = "question"
     answer: str = "answer"
     style: str = "style"
     type: str = ""
-    style_type: str = "school"  # artquest alone
+    style_type: str = "school"  # artquest only: the question type whose answer is the style
 
 
 @dataclass(frozen=True)
-class Sample:
+class VqaSample:
     number: int  # of the row in its table, from 0
-    image: str  # as the table names it
+    image: str  # as in the table
     question: str
     answer: str
-    style: str  # label, '' = not known
-    type: str  # kind of question
+    style: str  # label, '' = unknown
+    type: str  # of the question
+    path: Path = Path()  # of the image; read_samples fills it in
 
 
-def csv_samples(rows: list[dict[str, str]], columns: Columns) -> list[Sample]:
-    """One sample a row. Without a column of types a question is of type 'style' where its answer names the style."""
+def csv_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSample]:
+    """One sample per row. Without a column of types a question is of type 'style' if its answer names the style."""
 
-    def sample(number: int, row: dict[str, str]) -> Sample:
+    def sample(number: int, row: dict[str, str]) -> VqaSample:
         style = row[columns.style] if columns.style else ""
-        about = "style" if style and in_words(style) in in_words(row[columns.answer]) else "other"
-        kind = row[columns.type] if columns.type else about
-        return Sample(number, row[columns.image], row[columns.question], row[columns.answer], style, kind)
+        guess = "style" if style and in_words(style) in in_words(row[columns.answer]) else "other"
+        question_type = row[columns.type] if columns.type else guess
+        return VqaSample(number, row[columns.image], row[columns.question], row[columns.answer], style, question_type)
 
     return [sample(number, row) for number, row in enumerate(rows)]
 
 
-def artquest_samples(rows: list[dict[str, str]], columns: Columns) -> list[Sample]:
-    """ArtQuest (Bleidt et al. 2024) asks up to six types of question about a painting: artist, school, timeframe, type,
+def artquest_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSample]:
+    """ArtQuest (Bleidt et al. 2024) has up to six types of question per painting: artist, school, timeframe, type,
     technique, title. It has no column of styles.
 
-    What comes nearest is the school (Italian, Dutch, ...): a painting's style is the answer to its question of
-    `style_type`, by default 'school'. 'timeframe' would be another choice; artists and titles are too many classes.
+    The nearest to a style is the school (Italian, Dutch, ...): a painting's style is the answer to its question of
+    `columns.style_type`, by default 'school'. 'timeframe' is another choice; artists and titles are too many classes.
     """
-    kinds = {row[columns.type].lower() for row in rows}
-    if columns.style_type not in kinds:
-        raise ValueError(unknown_name(columns.style_type, sorted(kinds), "--data.style_type"))
-    styles = {
-        row[columns.image]: row[columns.answer].lower()
-        for row in rows
-        if row[columns.type].lower() == columns.style_type
-    }
-    return [
-        Sample(
-            number,
-            row[columns.image],
-            row[columns.question],
-            row[columns.answer],
-            styles.get(row[columns.image], ""),
-            row[columns.type].lower(),
-        )
-        for number, row in enumerate(rows)
-    ]
+    rows = [{**row, columns.type: row[columns.type].lower()} for row in rows]
+    types = {row[columns.type] for row in rows}
+    if columns.style_type not in types:
+        raise ValueError(unknown_name(columns.style_type, sorted(types), "--data.style_type"))
+    style_rows = [row for row in rows if row[columns.type] == columns.style_type]
+    styles = {row[columns.image]: row[columns.answer].lower() for row in style_rows}
+    samples = csv_samples(rows, replace(columns, style=""))
+    return [replace(sample, style=styles.get(sample.image, "")) for sample in samples]
 
 
-DATASETS: dict[str, Callable[[list[dict[str, str]], Columns], list[Sample]]] = {
+DATASETS: dict[str, Callable[[list[dict[str, str]], Columns], list[VqaSample]]] = {
     "csv": csv_samples,
     "artquest": artquest_samples,
 }
@@ -95,24 +93,23 @@ DATASETS: dict[str, Callable[[list[dict[str, str]], Columns], list[Sample]]] = {
 
 def read_samples(
     table: str | Path, image_root: str | Path, dataset_name: str, columns: Columns
-) -> tuple[list[Sample], dict[str, str]]:
-    """-> samples whose image exists and whose question and answer say something, {the other rows: why}."""
+) -> tuple[list[VqaSample], dict[str, str]]:
+    """-> samples with an image file, a question and an answer, {row: reason} of the skipped ones."""
     if dataset_name not in DATASETS:
         raise ValueError(unknown_name(dataset_name, list(DATASETS), "--data.dataset_name"))
-    rows = read_rows(Path(table), columns)
-    good, skipped, there = [], {}, {}
-    for sample in DATASETS[dataset_name](rows, columns):
-        if sample.image not in there:  # asked once per image, not once per question
-            path = Path(image_root) / sample.image
-            there[sample.image] = "" if path.is_file() else f"{path}: no such file"
-        empty = not sample.question.strip() or not sample.answer.strip()
-        if problem := "an empty question or answer" if empty else there[sample.image]:
-            skipped[f"{table}:{sample.number + 2}"] = problem
+    is_file = functools.cache(Path.is_file)  # one look per image, not one per question
+    samples, skipped = [], {}
+    for sample in DATASETS[dataset_name](read_rows(Path(table), columns), columns):
+        path = Path(image_root, sample.image)
+        if not sample.question.strip() or not sample.answer.strip():
+            skipped[f"{table}:{sample.number + 2}"] = "an empty question or answer"
+        elif not is_file(path):
+            skipped[f"{table}:{sample.number + 2}"] = f"{path}: no such file"
         else:
-            good.append(sample)
-    if not good:
+            samples.append(replace(sample, path=path))
+    if not samples:
         raise ValueError(f"{table}: no usable sample; the first: {next(iter(skipped.values()), 'it has no rows')}")
-    return good, skipped
+    return samples, skipped
 
 
 def read_rows(table: Path, columns: Columns) -> list[dict[str, str]]:
@@ -134,34 +131,25 @@ def read_rows(table: Path, columns: Columns) -> list[dict[str, str]]:
     return rows
 
 
-def image_paths(samples: list[Sample], image_root: str | Path) -> list[Path]:
-    """Every image once, in the order of its first question."""
-    return [Path(image_root) / name for name in dict.fromkeys(sample.image for sample in samples)]
-
-
 class VqaDataset(Dataset):
-    """dataset[index] or dataset[SampleKey(...)] -> one sample; `collate` pads a batch. `cut`: texts that were too long.
+    """dataset[index] or dataset[SampleKey(...)] -> one sample; `collate` pads a batch.
 
-    images: pixels or features by path, `image_root` / the sample's image.
+    images: pixels or features by path. truncated: number of texts that were too long.
     """
 
     def __init__(
         self,
-        samples: list[Sample],
+        samples: list[VqaSample],
         images: ImageCache | FeatureCache,
         image_size: int,
         prompts: PromptEncoder,
         styles: StyleVocabulary,
         style_where: str = "answers",
-        image_root: Path = Path(),
     ):
-        if style_where not in ("answers", "all"):
-            raise ValueError(f"--loss.style_where {style_where}: expected answers or all")
         self.samples, self.images, self.image_size, self.prompts = samples, images, image_size, prompts
-        self.image_root = image_root
         self.encoded = [prompts.encode(sample.question, sample.answer) for sample in samples]
-        self.cut = sum(one.cut for one in self.encoded)
-        self.style_ids = [styles.numbers.get(sample.style, -1) for sample in samples]
+        self.truncated = sum(encoded.truncated for encoded in self.encoded)
+        self.style_ids = [styles.class_ids.get(sample.style, -1) for sample in samples]
         self.applies = [style_where == "all" or bool(styles.named_in(sample.answer)) for sample in samples]
 
     def __len__(self) -> int:
@@ -169,22 +157,83 @@ class VqaDataset(Dataset):
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
         index = key.index if isinstance(key, SampleKey) else key
-        source = self.images[self.image_root / self.samples[index].image]
-        if isinstance(self.images, FeatureCache):
-            inputs = dict(zip(("patches", "pooled"), source))
-        else:
-            inputs = {"image": squeeze(source, self.image_size)}
         return {
-            **inputs,
+            **self.image_inputs(self.samples[index]),
             "encoded": self.encoded[index],
             "style_ids": torch.tensor(self.style_ids[index]),
             "applies": torch.tensor(self.applies[index]),
         }
 
+    def image_inputs(self, sample: VqaSample) -> dict[str, torch.Tensor]:
+        """-> image (3, S, S), or patches (N, V) and, with an EfficientNet, pooled (P,)."""
+        image = self.images[sample.path]
+        if isinstance(self.images, FeatureCache):
+            return image
+        return {"image": squeeze(image, self.image_size)}
+
     def file_of(self, index: int) -> str:
-        """Which image, and which row of the table asks about it."""
+        """The sample's image, and its row in the table."""
         return f"{self.samples[index].image} (row {self.samples[index].number + 2})"
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        stacked = {name: torch.stack([item[name] for item in items]) for name in items[0] if name != "encoded"}
-        return {**stacked, **self.prompts.collate([item["encoded"] for item in items])}
+        texts = self.prompts.collate([item.pop("encoded") for item in items])
+        return {**default_collate(items), **texts}
+
+
+def read_splits(
+    settings: Namespace, names: Sequence[str], is_main: bool = True
+) -> tuple[dict[str, list[VqaSample]], dict[str, str]]:
+    """-> {split: samples}, {skipped row: reason}. Draws sample data if the default folder or the demo's is missing."""
+    root = Path(settings.data_root)
+    if not root.exists() and (settings.demo or settings.data_root == SAMPLE_ROOT):
+        if is_main:
+            print(f"no folder {root}: drawing {SAMPLE_IMAGES[settings.demo]} sample pictures with questions there")
+            create_sample_dataset(root, SAMPLE_IMAGES[settings.demo], layout="vqa")
+    elif not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder (--data.root)")
+    fields = ("image", "question", "answer", "style", "type")
+    columns = {field: getattr(settings, f"data_{field}_column") for field in fields}
+    columns = Columns(**columns, style_type=settings.data_style_type)
+    splits, skipped = {}, {}
+    for name in names:
+        table = root / getattr(settings, f"data_{name}_csv")
+        image_root = settings.data_image_root or root
+        splits[name], skipped_rows = read_samples(table, image_root, settings.data_dataset_name, columns)
+        skipped |= skipped_rows
+    return splits, skipped
+
+
+def build_datasets(
+    settings: Namespace,
+    splits: dict[str, list[VqaSample]],
+    skipped: dict[str, str],
+    model: Blip2OPTGated,
+    accelerator: Accelerator,
+) -> tuple[dict[str, VqaDataset], dict[str, str]]:
+    """Decode every image once, skip questions about unreadable ones, cache features if set -> {split: data set}."""
+    cache_dir, quiet = Path(settings.data_cache_dir), not accelerator.is_main_process
+    skipped, total, datasets = dict(skipped), len(skipped) + sum(map(len, splits.values())), {}
+    for name, samples in splits.items():
+        paths = list(dict.fromkeys(sample.path for sample in samples))
+        images = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache_dir / "images", quiet=quiet)
+        unreadable = [sample for sample in samples if str(sample.path) in images.skipped]
+        skipped |= {f"{name}:{sample.number + 2}": images.skipped[str(sample.path)] for sample in unreadable}
+        datasets[name] = VqaDataset(
+            [sample for sample in samples if str(sample.path) not in images.skipped],
+            images,
+            model.image_size,
+            model.prompts,
+            model.styles,
+            settings.loss_style_where,
+        )
+    if not quiet:
+        report_skipped(skipped)
+    check_skip_rate(skipped, total, settings.data_max_skipped, settings.data_root)
+    if settings.training_cache_features:
+        model.to(accelerator.device)
+        for dataset in datasets.values():
+            paths = list(dict.fromkeys(sample.path for sample in dataset.samples))
+            dataset.images = cache_features(
+                model, dataset.images, paths, cache_dir / "features", accelerator.device, quiet=quiet
+            )
+    return datasets, skipped

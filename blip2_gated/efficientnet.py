@@ -1,6 +1,6 @@
-"""The style expert: a frozen EfficientNet beside BLIP-2's own vision encoder.
+"""The style encoder: a frozen EfficientNet next to BLIP-2's own vision tower.
 
-pixel_values (B, 3, S, S) as BLIP-2 normalises them -> its own statistics and size -> pooled (B, P) -> style (B, D)
+pixel_values (B, 3, S, S) normalised for BLIP-2 -> its own statistics and size -> pooled (B, P) -> style (B, D)
 """
 
 import torch
@@ -9,15 +9,14 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from common.models.backbone import create_backbone
-
-INTERPOLATIONS = {"bilinear": "bilinear", "bicubic": "bicubic"}
+from multimodal_utils import project_pooled_embed
 
 
 class EfficientNetAdapter(nn.Module):
-    """A timm network that never learns, and the projection of its pooled feature, which does.
+    """A frozen timm network and the trainable projection of its pooled feature.
 
-    pretrained: True (timm's weights), False (random) or a file of weights, a WikiArt one for instance. `width`: of the
-    projection, equal to the Q-Former's. image_size: pixels; None takes the network's own.
+    pretrained: True (timm's weights), False (random) or a file of weights, for instance trained on WikiArt. width: of
+    the projection, equal to the Q-Former's. mean, std: of BLIP-2. image_size: pixels; None takes the network's own.
     """
 
     def __init__(
@@ -33,41 +32,36 @@ class EfficientNetAdapter(nn.Module):
         self.backbone = create_backbone(name, pretrained)
         config = resolve_model_data_config(self.backbone)
         self.image_size: int = image_size or config["input_size"][-1]
-        self.interpolation = INTERPOLATIONS.get(config["interpolation"], "bicubic")
+        self.interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
         self.preprocessing = {"size": self.image_size, "mean": list(config["mean"]), "std": list(config["std"])}
-        # (x * their std + their mean - our mean) / our std, as one factor and one shift per channel
-        theirs, ours = torch.tensor([mean, std]), torch.tensor([config["mean"], config["std"]])
-        self.register_buffer("factor", (theirs[1] / ours[1]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", ((theirs[0] - ours[0]) / ours[1]).view(1, 3, 1, 1), persistent=False)
+        # (x * BLIP-2's std + BLIP-2's mean - own mean) / own std, as one factor and one shift per channel
+        blip2, own = torch.tensor([mean, std]), torch.tensor([config["mean"], config["std"]])
+        self.register_buffer("factor", (blip2[1] / own[1]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", ((blip2[0] - own[0]) / own[1]).view(1, 3, 1, 1), persistent=False)
         self.pooled_width: int = self.backbone.num_features
         self.norm = nn.LayerNorm(self.pooled_width, elementwise_affine=False)
         self.project = nn.Linear(self.pooled_width, width)
         self.backbone.requires_grad_(False)
 
     def pooled(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the network says of an image before its classifier -> (B, P), without gradient."""
+        """The feature before the network's classifier -> (B, P), without gradient."""
         with torch.no_grad():
-            image = self.renormalise(pixel_values)
-            features = self.backbone.forward_features(image)
+            features = self.backbone.forward_features(self.renormalise(pixel_values))
             return self.backbone.forward_head(features, pre_logits=True)
 
     def renormalise(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) with BLIP-2's statistics -> (B, 3, s, s) with the network's."""
         image = pixel_values * self.factor + self.shift
-        if image.shape[-1] != self.image_size or image.shape[-2] != self.image_size:
-            size = (self.image_size, self.image_size)
-            image = F.interpolate(image, size, mode=self.interpolation, align_corners=False, antialias=True)
-        return image
-
-    def normalise(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Every network, random ones too, then speaks with the same loudness."""
-        return self.norm(pooled)
+        size = (self.image_size, self.image_size)
+        if image.shape[-2:] == size:
+            return image
+        return F.interpolate(image, size, mode=self.interpolation, align_corners=False, antialias=True)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """pooled (B, P) -> style (B, D)."""
-        return self.project(self.normalise(pooled))
+        """pooled (B, P) -> style (B, D). The norm gives features of every network, random ones too, the same scale."""
+        return project_pooled_embed(self.norm(pooled), self.project)
 
     def train(self, mode: bool = True) -> "EfficientNetAdapter":
         super().train(mode)
-        self.backbone.eval()  # BatchNorm statistics and drop path stand still
+        self.backbone.eval()  # BatchNorm statistics and drop path stay fixed
         return self

@@ -1,14 +1,14 @@
-"""How may a style change what the Q-Former takes from the image? Three gates on its cross-attention.
+"""Gates on the Q-Former's cross-attention: three ways for style to modulate what its queries read from the image.
 
-control tokens (B, M, D) + keys, values (B, N, C) of one layer -> what the queries read from the image (B, Q, C)
+control tokens (B, M, D) + keys, values (B, N, C) of one layer -> output of the cross-attention (B, Q, C)
 
     film   K' = (1 + s tanh(w_k c)) K    V' = (1 + s tanh(w_v c)) V + s b c
     gate   K' = 2 sigmoid(s u_k c) K     V' = 2 sigmoid(s u_v c) V
     kv     attention over the image + s * attention over keys and values made of the control tokens
 
-c pools the control tokens; s, one number per head or per channel, learns from init_scale on. All of w, b, u and the
-values of kv begin at zero, so that every gate begins as the identity, bit for bit. There is no shift of the keys: the
-same vector added to every key adds the same number to all of a query's scores, and softmax takes it away.
+c is the pooled control tokens; s, one trainable number per head or per channel, starts at init_scale. All of w, b, u
+and the values of kv start at zero, so that every gate starts as the identity, bit for bit. There is no shift of the
+keys: the same vector added to every key adds the same number to all scores of a query, which softmax removes.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Attend = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # keys, values (B
 
 
 class Gate(nn.Module):
-    """What the three have in common: the strength s, and control tokens pooled to one vector."""
+    """Base class: the strength s, and the norm of the control tokens."""
 
     def __init__(self, width: int, control_width: int, heads: int, per_head: bool, init_scale: float):
         super().__init__()
@@ -35,21 +35,21 @@ class Gate(nn.Module):
         self.norm = nn.LayerNorm(control_width)
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """(B, units) -> (B, 1, C): a head's number for each of its channels."""
+        """(B, units) -> (B, 1, C): each head's number repeated over its channels."""
         return values.repeat_interleave(self.channels_per_unit, dim=-1).unsqueeze(-2)
 
 
 class PooledGate(Gate):
-    """A gate that reads one vector: the mean of the control tokens, weighted by a learned query."""
+    """A gate controlled by one vector: the mean of the control tokens, weighted by a learned query."""
 
-    outputs = 0  # numbers per unit that the control vector is projected to
+    outputs = 0  # per unit, projected from the control vector
 
     def __init__(self, width: int, control_width: int, heads: int, per_head: bool, init_scale: float):
         super().__init__(width, control_width, heads, per_head, init_scale)
         self.query = nn.Parameter(torch.zeros(control_width))
         self.project = zero_linear(control_width, self.outputs * self.units)
 
-    def numbers(self, control: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def modulation(self, control: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """control (B, M, D) -> `outputs` tensors (B, units)."""
         control = self.norm(control)
         weights = torch.softmax(control @ self.query / control.shape[-1] ** 0.5, dim=-1)  # (B, M)
@@ -58,37 +58,37 @@ class PooledGate(Gate):
 
 
 class FilmGate(PooledGate):
-    """Feature-wise scale and shift (Perez et al. 2018), with the baseline 1 for the scale."""
+    """Feature-wise scale and shift (Perez et al. 2018); the scale is relative to 1."""
 
     outputs = 3
 
     def forward(self, attend: Attend, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor) -> torch.Tensor:
-        key_scale, value_scale, shift = self.numbers(control)
+        key_scale, value_scale, shift = self.modulation(control)
         key = key * (1 + self.spread(self.scale * key_scale.tanh()))
         value = value * (1 + self.spread(self.scale * value_scale.tanh())) + self.spread(self.scale * shift)
         return attend(key, value)
 
 
 class SigmoidGate(PooledGate):
-    """A factor from 0 (closed) over 1 (as it is, the start) to 2."""
+    """A factor from 0 (closed) to 2 (doubled); 1, the identity, at the start."""
 
     outputs = 2
 
     def forward(self, attend: Attend, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor) -> torch.Tensor:
-        key_gate, value_gate = (2 * torch.sigmoid(self.scale * one) for one in self.numbers(control))
+        key_gate, value_gate = (2 * torch.sigmoid(self.scale * logits) for logits in self.modulation(control))
         return attend(key * self.spread(key_gate), value * self.spread(value_gate))
 
 
 class TokenGate(Gate):
-    """Keys and values of the control tokens beside those of the image.
+    """Additional keys and values, made of the control tokens.
 
-    They have a softmax of their own, as in zero-initialised attention (Zhang et al. 2023, LLaMA-Adapter): in a softmax
-    shared with the image, even tokens whose values are zero would take weight away from it.
+    They have a softmax of their own, as in zero-initialised attention (Zhang et al. 2023, LLaMA-Adapter): in one shared
+    with the image, even tokens with zero values would take weight away from it.
     """
 
     def __init__(self, width: int, control_width: int, heads: int, per_head: bool, init_scale: float):
         super().__init__(width, control_width, heads, per_head, init_scale)
-        self.key = nn.Linear(control_width, width, bias=False)  # a shift of all keys would do nothing
+        self.key = nn.Linear(control_width, width, bias=False)  # a bias would have no effect, see above
         self.value = zero_linear(control_width, width)
 
     def forward(self, attend: Attend, key: torch.Tensor, value: torch.Tensor, control: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ GATES = {"film": FilmGate, "gate": SigmoidGate, "kv": TokenGate}
 
 
 class GatedCrossAttention(Blip2QFormerMultiHeadAttention):
-    """The library's cross-attention with a gate between its projections and its softmax. Names of weights stay."""
+    """The library's cross-attention, with the same weight names, and a gate between its projections and its softmax."""
 
     def __init__(self, config, gate: Gate):
         super().__init__(config, is_cross_attention=True)
@@ -117,43 +117,43 @@ class GatedCrossAttention(Blip2QFormerMultiHeadAttention):
     ):
         """hidden_states (B, Q, C), encoder_hidden_states (B, N, V), control_tokens (B, M, D) -> (B, Q, C), None.
 
-        Without control tokens the gate is closed: plain cross-attention.
+        Without control tokens: plain cross-attention.
         """
         query = self._heads(self.query(hidden_states))
-        core = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.attention_dropout if self.training else 0.0
 
         def attend(key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-            found, _ = core(
+            output, _ = attention(
                 self, query, self._heads(key), self._heads(value), None, dropout=dropout, scaling=self.scaling
             )
-            return found.reshape(*found.shape[:2], -1).contiguous()
+            return output.reshape(*output.shape[:2], -1).contiguous()
 
         key, value = self.key(encoder_hidden_states), self.value(encoder_hidden_states)
-        return attend(key, value) if control_tokens is None else self.gate(attend, key, value, control_tokens), None
+        if control_tokens is None:
+            return attend(key, value), None
+        return self.gate(attend, key, value, control_tokens), None
 
     def _heads(self, vectors: torch.Tensor) -> torch.Tensor:
         """(B, N, C) -> (B, heads, N, C / heads)."""
         return vectors.unflatten(-1, (-1, self.attention_head_size)).transpose(1, 2)
 
 
-def cross_attention_layers(qformer: nn.Module) -> list[nn.Module]:
-    """The layers that look at the image: every second one in the published models."""
-    return [layer for layer in qformer.encoder.layer if layer.has_cross_attention]
-
-
 def add_gates(qformer: nn.Module, kind: str, control_width: int, per_head: bool, init_scale: float) -> list[Gate]:
-    """Put one gate into each cross-attention of a Q-Former, in place -> the gates. ValueError for an unknown kind."""
+    """Put one gate into each cross-attention of a Q-Former, in place -> the gates. ValueError for an unknown kind.
+
+    In the published models every second layer has a cross-attention.
+    """
     if kind not in GATES:
         raise ValueError(f"--model.gating.type {kind}: expected none, {', '.join(GATES)}")
     gates = []
-    for layer in cross_attention_layers(qformer):
+    for layer in qformer.encoder.layer:
+        if not layer.has_cross_attention:
+            continue
         plain = layer.crossattention.attention
-        config = plain.config
         gate = GATES[kind](plain.all_head_size, control_width, plain.num_attention_heads, per_head, init_scale)
-        gated = GatedCrossAttention(config, gate).to(plain.query.weight.device)
-        for name in ("query", "key", "value"):
-            setattr(gated, name, getattr(plain, name))
+        gated = GatedCrossAttention(plain.config, gate).to(plain.query.weight.device)
+        gated.query, gated.key, gated.value = plain.query, plain.key, plain.value
         layer.crossattention.attention = gated
         gates.append(gate)
     return gates

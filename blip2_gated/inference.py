@@ -1,14 +1,13 @@
-"""Ask a picture.
+"""Answer questions about a picture.
 
     python blip2_gated/inference.py picture.png "In which style is this picture drawn?" --checkpoint best.pt
-    python blip2_gated/inference.py --checkpoint best.pt --export whole.pt
+    python blip2_gated/inference.py --checkpoint best.pt --export full.pt
 
-image, questions -> answers, and what the EfficientNet sees of styles. --export writes a file with every weight in it.
+image, questions -> answers, and the style head's probabilities. --export writes a file with every weight in it.
 """
 
-import argparse
-import json
 import sys
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -16,69 +15,48 @@ if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
+from jsonargparse.typing import PositiveInt
 
 from blip2_gated.checkpoint import load_gated, save_full
-from blip2_gated.model import Blip2OPTGated
 from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.training.device import choose_device
 
 
-def main(argv: list[str]) -> dict[str, Any]:
-    args = read_arguments(argv)
-    model, content = load_gated(args.checkpoint, choose_device(args.device), args.blip2, args.efficientnet)
-    if args.export:
-        facts = {name: content[name] for name in ("settings", "epoch", "step", "metrics")}
-        save_full(args.export, model, content["build"], **facts)
-        print(f"{args.export}: every weight, {args.export.stat().st_size / 2**20:.0f} MiB")
-        return {"export": str(args.export)}
-    image = model.prepare([args.image])
-    answers = model.predict_answers(
-        image.expand(len(args.questions), -1, -1, -1), args.questions, num_beams=args.num_beams
-    )
-    result = {"image": args.image, "answers": dict(zip(args.questions, answers)), "styles": styles_of(model, image)}
-    if args.json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+@tool
+def main(
+    image: str = "",  # a picture
+    questions: list[str] = (),  # an empty one asks for a caption
+    *,
+    checkpoint: Path,  # best.pt of train.py
+    export: Path | None = None,  # write a file that needs no other weights, and answer nothing
+    num_beams: PositiveInt = 5,  # of beam search
+    blip2: str = "",  # location of BLIP-2's weights, if not as in training
+    efficientnet: str = "",  # location of the EfficientNet's weights, if not as in training
+    device: str = "auto",
+    json: bool = False,
+) -> dict[str, Any]:
+    if not export and not (image and questions):
+        raise ValueError("expected a picture and at least one question, or --export FILE")
+    model, content = load_gated(checkpoint, choose_device(device), blip2, efficientnet)
+    if export:
+        metadata = {name: content[name] for name in ("settings", "epoch", "step", "metrics")}
+        save_full(export, model, content["build"], **metadata)
+        print(f"{export}: every weight, {export.stat().st_size / 2**20:.0f} MiB")
+        return {"export": str(export)}
+    pixels = model.prepare([image])
+    answers = model.predict_answers(pixels.expand(len(questions), -1, -1, -1), questions, num_beams=num_beams)
+    with torch.no_grad():
+        styles = model.style_probabilities(model.features(pixels))
+    result = {"image": image, "answers": dict(zip(questions, answers)), "styles": styles}
+    if json:
+        print(dumps(result, indent=2, ensure_ascii=False))
         return result
     for question, answer in result["answers"].items():
         print(f"{question}  {answer}")
-    if result["styles"]:
-        seen = ", ".join(f"{label} {share:.0%}" for label, share in list(result["styles"].items())[:3])
-        print(f"styles that the EfficientNet sees: {seen}")
+    if styles:
+        print("styles: " + ", ".join(f"{label} {share:.0%}" for label, share in list(styles.items())[:3]))
     return result
-
-
-@torch.no_grad()
-def styles_of(model: Blip2OPTGated, image: torch.Tensor) -> dict[str, float]:
-    """image (1, 3, S, S) -> {label: probability}, the likeliest first; {} without a style head."""
-    logits = model.style_logits(model.features(image).pooled)
-    if logits is None:
-        return {}
-    shares = logits.softmax(-1)[0].tolist()
-    return dict(sorted(zip(model.styles.labels, shares), key=lambda one: -one[1]))
-
-
-def read_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, exit_on_error=False
-    )
-    parser.add_argument("image", nargs="?", help="a picture")
-    parser.add_argument("questions", nargs="*", help="what to ask; an empty one asks for a caption")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="best.pt of train.py")
-    parser.add_argument("--export", type=Path, help="write a file that needs no other weights, and ask nothing")
-    parser.add_argument("--num_beams", type=int, default=5, help="beams of the search; default: %(default)s")
-    parser.add_argument("--blip2", default="", help="where BLIP-2's weights lie now, if not as in training")
-    parser.add_argument("--efficientnet", default="", help="where the EfficientNet's weights lie now")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
-    try:
-        args = parser.parse_args(argv)
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
-    if not args.export and not (args.image and args.questions):
-        raise ValueError("expected a picture and at least one question, or --export FILE")
-    if args.num_beams < 1:
-        raise ValueError(f"--num_beams {args.num_beams}: expected 1 or more")
-    return args
 
 
 if __name__ == "__main__":

@@ -7,17 +7,13 @@ from torch import nn
 TARGETS = r"encoder\.layer\.\d+\.crossattention\.attention\.(key|value)"
 
 
-def add_lora(qformer: nn.Module, rank: int, alpha: float, dropout: float) -> None:
-    """Add adapters to a Q-Former in place. They begin as the identity; the weights below them stand still."""
-    if rank < 1:
-        raise ValueError(f"--model.lora.rank {rank}: expected 1 or more")
+def add_lora(qformer: nn.Module, rank: int, alpha: float, dropout: float) -> list[LoraLayer]:
+    """Add trainable adapters to a Q-Former in place -> its LoRA layers. They start as the identity; peft freezes the
+    weights under them."""
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)
     inject_adapter_in_model(config, qformer)
+    return [module for module in qformer.modules() if isinstance(module, LoraLayer)]
 
 
 def lora_parameters(qformer: nn.Module) -> list[nn.Parameter]:
     return [parameter for name, parameter in qformer.named_parameters() if ".lora_" in name]
-
-
-def lora_layers(qformer: nn.Module) -> list[LoraLayer]:
-    return [module for module in qformer.modules() if isinstance(module, LoraLayer)]

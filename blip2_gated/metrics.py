@@ -1,7 +1,7 @@
-"""How right are the answers?
+"""Metrics of answers to questions.
 
-predictions, references (N texts) -> exact match, VQA accuracy, BLEU, ROUGE, style hit rate; whole and by question type,
-beside the VQA accuracy of who answers without looking at the image
+predictions, references (N texts) -> exact match, VQA accuracy, BLEU, ROUGE, style hit rate; overall and by question
+type, compared with the VQA accuracy of a question-only baseline
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from blip2_gated.dataset import Sample
+from blip2_gated.dataset import VqaSample
 from blip2_gated.style_vocabulary import StyleVocabulary
 from common.metrics.text import text_metrics
 
@@ -20,47 +20,49 @@ ARTICLES = {"a", "an", "the"}
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One question with what was said."""
+class Prediction:
+    """A question with the model's answer."""
 
-    number: int
-    image: str
-    question: str
-    answer: str
-    prediction: str
-    type: str
-    style: str
+    sample: VqaSample
+    text: str
+
+    def as_row(self) -> dict[str, Any]:
+        """One line of predictions.jsonl."""
+        columns = asdict(self.sample)
+        del columns["path"]
+        correct = normalise_answer(self.text) == normalise_answer(self.sample.answer)
+        return {**columns, "prediction": self.text, "correct": correct}
 
 
 def normalise_answer(text: str) -> str:
-    """As the VQA evaluation does (Antol et al. 2015): small letters, digits, no articles and no punctuation but inside
-    numbers. Its table of contractions is left out."""
+    """As in the VQA evaluation (Antol et al. 2015), without its table of contractions: lower case, numbers as digits,
+    no articles, no punctuation."""
     text = re.sub(r"(?<=\d)[,.](?=\d)", "", text.lower().strip())
     words = re.sub(r"[^\w\s]", " ", text).split()
     return " ".join(NUMBERS.get(word, word) for word in words if word not in ARTICLES)
 
 
 def vqa_accuracy(prediction: str, references: Sequence[str]) -> float:
-    """min(agreeing people / 3, 1), averaged over leaving each person out; with fewer than four references one that
-    agrees is enough."""
-    said = normalise_answer(prediction)
-    agree = [normalise_answer(reference) == said for reference in references]
+    """min(agreeing annotators / 3, 1), averaged over leaving each annotator out; with fewer than four references one
+    that agrees is enough."""
+    normalised = normalise_answer(prediction)
+    agree = [normalise_answer(reference) == normalised for reference in references]
     if len(agree) < 4:
         return float(any(agree))
-    return sum(min((sum(agree) - one) / 3, 1.0) for one in agree) / len(agree)
+    return sum(min((sum(agree) - agrees) / 3, 1.0) for agrees in agree) / len(agree)
 
 
 class QuestionOnlyBaseline:
-    """guess(question) -> what is best said without looking: the commonest answer in training to the same question, or,
-    where nobody asked it, to those that begin with the most of its words. samples: of the training set, at least one.
+    """baseline(question) -> the most frequent training answer to the same question, or, if it does not occur, to the
+    questions that share the longest beginning with it. samples: of the training set, at least one.
     """
 
-    def __init__(self, samples: Iterable[Sample]):
+    def __init__(self, samples: Iterable[VqaSample]):
         self._answers: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
-        for one in samples:
-            words = tuple(one.question.split())
+        for sample in samples:
+            words = tuple(sample.question.split())
             for count in range(len(words) + 1):
-                self._answers[words[:count]][one.answer] += 1
+                self._answers[words[:count]][sample.answer] += 1
 
     def __call__(self, question: str) -> str:
         words = tuple(question.split())
@@ -70,43 +72,41 @@ class QuestionOnlyBaseline:
 
 
 def measure_answers(
-    answered: Sequence[Answered], styles: StyleVocabulary, guess: Callable[[str], str] | None = None
+    predictions: Sequence[Prediction], styles: StyleVocabulary, baseline: Callable[[str], str] | None = None
 ) -> dict[str, Any]:
     """-> {"all": scores, "by_type": {type: scores}}, everything in percent.
 
-    style_hit_rate: of the questions whose answer names a style, the share whose prediction names any style;
-    style_accuracy: that names the right one; blind: VQA accuracy of `guess`, where there is one.
+    style_hit_rate: share of the questions whose answer names a style whose prediction names any style; style_accuracy:
+    names the right one; question_only: VQA accuracy of `baseline`, if there is one.
     """
-    types = sorted({one.type for one in answered})
-    by_type = {kind: _scores([one for one in answered if one.type == kind], styles, guess) for kind in types}
-    return {"all": _scores(answered, styles, guess), "by_type": by_type}
+    by_type = defaultdict(list)
+    for prediction in sorted(predictions, key=lambda prediction: prediction.sample.type):
+        by_type[prediction.sample.type].append(prediction)
+    scores = {kind: _scores(members, styles, baseline) for kind, members in by_type.items()}
+    return {"all": _scores(predictions, styles, baseline), "by_type": scores}
 
 
 def _scores(
-    answered: Sequence[Answered], styles: StyleVocabulary, guess: Callable[[str], str] | None
+    predictions: Sequence[Prediction], styles: StyleVocabulary, baseline: Callable[[str], str] | None
 ) -> dict[str, float]:
     def percent(values: Sequence[float | bool]) -> float:
         return 100 * sum(values) / len(values)
 
+    pairs = [(prediction.text, prediction.sample.answer) for prediction in predictions]
     scores = {
-        "questions": len(answered),
-        "exact_match": percent([one.prediction.strip().lower() == one.answer.strip().lower() for one in answered]),
-        "vqa_accuracy": percent([vqa_accuracy(one.prediction, [one.answer]) for one in answered]),
-        **text_metrics([one.prediction for one in answered], [[one.answer] for one in answered]),
+        "questions": len(predictions),
+        "exact_match": percent([text.strip().lower() == answer.strip().lower() for text, answer in pairs]),
+        "vqa_accuracy": percent([vqa_accuracy(text, [answer]) for text, answer in pairs]),
+        **text_metrics([text for text, _ in pairs], [[answer] for _, answer in pairs]),
     }
-    if all(len(one.answer.split()) < 4 for one in answered):  # BLEU counts runs of four words: 0, whatever is said
+    if all(len(answer.split()) < 4 for _, answer in pairs):  # BLEU counts runs of four words: always 0
         del scores["bleu"]
-    if guess:
-        scores["blind"] = percent([vqa_accuracy(guess(one.question), [one.answer]) for one in answered])
-    about = [(styles.named_in(one.prediction), styles.named_in(one.answer)) for one in answered]
-    about = [(said, true) for said, true in about if true]
-    if about:
-        scores["style_hit_rate"] = percent([bool(said) for said, _ in about])
-        scores["style_accuracy"] = percent([set(said) == set(true) for said, true in about])
+    if baseline:
+        samples = [prediction.sample for prediction in predictions]
+        scores["question_only"] = percent([vqa_accuracy(baseline(one.question), [one.answer]) for one in samples])
+    named = [(set(styles.named_in(text)), set(styles.named_in(answer))) for text, answer in pairs]
+    named = [(predicted, true) for predicted, true in named if true]
+    if named:
+        scores["style_hit_rate"] = percent([bool(predicted) for predicted, _ in named])
+        scores["style_accuracy"] = percent([predicted == true for predicted, true in named])
     return scores
-
-
-def as_line(answered: Answered) -> dict[str, Any]:
-    """One line of the predictions file."""
-    right = normalise_answer(answered.prediction) == normalise_answer(answered.answer)
-    return {**asdict(answered), "correct": right}

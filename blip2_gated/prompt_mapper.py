@@ -1,8 +1,8 @@
-"""What does this question want to know of this style? Style feature + question -> control tokens for the gates.
+"""Prompt mapper: style feature and question to the control tokens of the gates.
 
 style (B, S), question embeds (B, T, E) + mask (B, T) -> control tokens (B, M, D)
 
-It is handed the question alone: one that saw the answer would tell it to the gates, and training would be cheating.
+Its input is the question alone: with the answer in it, training would leak the answer through the gates.
 """
 
 import torch
@@ -10,10 +10,10 @@ from torch import nn
 
 
 class PromptMapper(nn.Module):
-    """M learned tokens, each with the style added, look once at the words of the question.
+    """M learned tokens, with the style added to each, attend once to the words of the question.
 
-    The style is added and not attended to, so that no question, however long, can drown it. Words come as the language
-    model's input embeddings without positions: what is asked for is in the words.
+    The style is added and not attended to, so that it keeps its weight whatever the length of the question. Words are
+    the language model's input embeddings, without positions.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class PromptMapper(nn.Module):
         if num_tokens < 1 or hidden % heads:
             raise ValueError(
                 f"--model.prompt_mapper.num_tokens {num_tokens}, hidden {hidden}: expected 1 or more tokens and a "
-                f"width that {heads} heads share"
+                f"width divisible by {heads} heads"
             )
         self.tokens = nn.Parameter(0.5 * torch.randn(num_tokens, hidden))
         self.style = nn.Linear(style_width, hidden)
@@ -41,11 +41,10 @@ class PromptMapper(nn.Module):
         self.output = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, control_width))
 
     def forward(self, style: torch.Tensor, question: torch.Tensor, question_mask: torch.Tensor) -> torch.Tensor:
-        """question_mask: 1 = a word of the question, at least one per row -> (B, M, D)."""
+        """question_mask: 1 = a token of the question, at least one per row -> (B, M, D)."""
         tokens = self.tokens + self.style(style).unsqueeze(1)  # (B, M, H)
         words = self.words(question)  # (B, T, H)
-        seen, _ = self.attention(
-            self.norm(tokens), words, words, key_padding_mask=question_mask == 0, need_weights=False
-        )
-        tokens = tokens + seen
+        padding = question_mask == 0
+        attended, _ = self.attention(self.norm(tokens), words, words, key_padding_mask=padding, need_weights=False)
+        tokens = tokens + attended
         return self.output(tokens + self.mix(tokens))

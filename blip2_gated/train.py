@@ -1,8 +1,8 @@
-"""Train BLIP2-gated: answers to questions about images, with a style expert at the Q-Former's cross-attention.
+"""Train BLIP2-gated: answers to questions about images, with style gates in the Q-Former's cross-attention.
 
-python blip2_gated/train.py --config artquest         configs/default.yaml, configs/artquest.yaml on top; all are flags
+python blip2_gated/train.py --config artquest         configs/default.yaml, then configs/artquest.yaml; all are flags
 python blip2_gated/train.py --demo                    drawn pictures and a small BLIP-2, minutes on a CPU
-python blip2_gated/train.py --training.save_last      keep last/ too; then --training.resume goes on after a stop
+python blip2_gated/train.py --training.save_last      also write last/, from which --training.resume continues
 torchrun --nproc_per_node 2 blip2_gated/train.py      several GPUs; accelerate launch works too
 """
 
@@ -21,14 +21,13 @@ from torch.utils.data import DataLoader
 
 from blip2_gated import config
 from blip2_gated.backbone import is_config
-from blip2_gated.checkpoint import build_gated, load_gated, make_recipe, save_gated, store_frozen
-from blip2_gated.data import prepare_data, read_splits
-from blip2_gated.dataset import Sample, VqaDataset
+from blip2_gated.checkpoint import build_arguments, build_gated, load_gated, save_gated, store_frozen
+from blip2_gated.dataset import VqaDataset, VqaSample, build_datasets, read_splits
 from blip2_gated.generate_answers import answer_samples
 from blip2_gated.metrics import QuestionOnlyBaseline, measure_answers
-from blip2_gated.model import TRAINED, Blip2OPTGated
+from blip2_gated.model import Blip2OPTGated
 from blip2_gated.training_model import GatedTrainingModel, measure_loss
-from blip2_gated.warm_start import learn_to_read, learn_to_see
+from blip2_gated.warm_start import pretrain_language, pretrain_vision
 from common.cli.errors import run_script
 from common.cli.settings import read_settings
 from common.training.device import make_accelerator
@@ -47,95 +46,84 @@ CURVES = {
     "style head's loss": ["train/style_head", "val/style_head"],
     "learning rate": ["train/learning_rate"],
 }
-
 EPOCH_LINE = {
-    "loss": "train/loss",
-    "main": "train/main",
-    "val main": "val/main",
-    "val style hit": "val/style_hit",
-    "val KL": "val/consistency",
+    "train/loss": "loss {:.3f}",
+    "train/main": "main {:.3f}",
+    "val/main": "val main {:.3f}",
+    "val/style_hit": "val style hit {:.3f}",
+    "val/consistency": "val KL {:.3f}",
 }
 BEST = "best.pt"
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
-    check(settings)
+    check_settings(settings)
     accelerator = make_accelerator(settings.training_device, settings.training_precision)
     with accelerator.main_process_first():
         splits, skipped = read_splits(settings, ("train", "val"), accelerator.is_main_process)
     set_seed(settings.training_seed)
-    recipe = recipe_of(settings, splits["train"])
-    model = build_gated(recipe)
+    build = training_set_arguments(settings, splits["train"])
+    model = build_gated(build)
     store_frozen(model, settings.model_frozen_dtype, accelerator.device)
-    with accelerator.main_process_first():  # the others find what the first has written
-        sets, skipped = prepare_data(settings, splits, skipped, model, accelerator)
+    with accelerator.main_process_first():  # the others read the caches that the first has written
+        sets, skipped = build_datasets(settings, splits, skipped, model, accelerator)
     run = None
-    if accelerator.is_main_process:  # from here on the data is known to be good, and an older run may be moved aside
+    if accelerator.is_main_process:  # the data is valid by now, so an older run may be moved
         run = Run(settings.training_checkpoint_dir, settings.training_log_dir, vars(settings), settings.training_resume)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
     if settings.training_warm_start_steps and is_config(settings.model_blip2) and not settings.training_resume:
-        begin(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
+        warm_start(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
     trainer = build_trainer(settings, model, sets["train"], accelerator, run)
     trainer.start(settings.training_resume, settings.training_seed)
     if run:
-        describe(sets, trainer)
+        print_summary(sets, trainer)
 
     for _, means in trainer.epochs():
         scores = validate(trainer, sets["val"], settings.training_batch_size) if run else {}
-        values = trainer.record_epoch(means, scores, "main", maximize=False)  # the other losses are means to an end
+        values = trainer.record_epoch(means, scores, "main", maximize=False)  # the other losses are regularisers
         if run:
             if trainer.progress.is_best:
                 metadata = trainer.checkpoint_metadata(values)
-                save_gated(run.folder / BEST, trainer.unwrapped_model.model, recipe, **metadata)
+                save_gated(run.folder / BEST, trainer.unwrapped_model.model, build, **metadata)
             plot_curves(run.folder / "training_curves.png", trainer.progress.history, CURVES)
             trainer.print_epoch(values, EPOCH_LINE)
-    results = finish(trainer, sets, settings.training_eval_samples) if run else {}
+    results = save_results(trainer, sets, settings.training_eval_samples) if run else {}
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
 
 
-def check(settings: Namespace) -> None:
-    """What the types of the settings cannot say."""
-    for name in ("batch_size", "epochs", "accumulation", "save_steps", "log_steps"):
-        if getattr(settings, f"training_{name}") < 1:
-            raise ValueError(f"--training.{name} {getattr(settings, f'training_{name}')}: expected 1 or more")
-    if settings.model_train not in TRAINED:
-        raise ValueError(f"--model.train {settings.model_train}: expected {', '.join(TRAINED)}")
-    if is_config(settings.model_blip2) and settings.model_train != "all":
+def check_settings(settings: Namespace) -> None:
+    """Combinations that the types of the settings cannot exclude."""
+    trained = settings.model_train
+    if is_config(settings.model_blip2) and trained != "all":
         raise ValueError(
-            f"--model.train {settings.model_train}: {settings.model_blip2} is built from scratch and knows nothing; "
-            "train all of it, or name one with weights"
+            f"--model.train {trained}: {settings.model_blip2} is built from scratch with random weights; "
+            "use --model.train all, or a --model.blip2 with weights"
         )
-    if settings.training_cache_features and settings.model_train == "all":
-        raise ValueError("--training.cache_features: with --model.train all the vision tower learns; leave one out")
-    if settings.model_train == "gates" and settings.model_gating_type == "none" and not settings.model_lora_enabled:
-        raise ValueError("--model.gating.type none: without gates and without LoRA nothing would learn")
+    if settings.training_cache_features and trained == "all":
+        raise ValueError("--training.cache_features: --model.train all trains the vision tower; use one of the two")
+    if trained == "gates" and settings.model_gating_type == "none" and not settings.model_lora_enabled:
+        raise ValueError("--model.gating.type none: without gates and without LoRA nothing would be trainable")
     if settings.training_resume and not settings.training_save_last:
-        raise ValueError("--training.resume: goes on from last/, which only --training.save_last keeps; give both")
+        raise ValueError("--training.resume: continues from last/, which only --training.save_last writes; give both")
 
 
-def recipe_of(settings: Namespace, samples: list[Sample]) -> dict[str, Any]:
-    """Styles and, where BLIP-2 is built from scratch, words are those of the training set."""
-    texts = [f"{settings.data_prompt.format(one.question)} {one.answer}\n" for one in samples]
-    labels = [one.style for one in samples if one.style]
-    return make_recipe(settings, labels, texts, [one.answer for one in samples])
+def training_set_arguments(settings: Namespace, samples: list[VqaSample]) -> dict[str, Any]:
+    """Build arguments with the styles and, for a BLIP-2 from scratch, the vocabulary of the training set."""
+    texts = [f"{settings.data_prompt.format(sample.question)} {sample.answer}\n" for sample in samples]
+    labels = [sample.style for sample in samples if sample.style]
+    return build_arguments(settings, labels, texts, [sample.answer for sample in samples])
 
 
-def begin(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_main: bool) -> None:
-    """A model from scratch sees, then reads. Every device does the same, so that nothing has to be sent."""
-    for what, learn in (("words of images", learn_to_see), ("answers", learn_to_read)):
-        first, last = learn(
-            model,
-            train_set,
-            settings.training_warm_start_steps,
-            settings.training_batch_size,
-            settings.training_seed,
-            quiet=not is_main,
-        )
+def warm_start(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_main: bool) -> None:
+    """Every device does the same, so that nothing has to be sent."""
+    steps, batch_size = settings.training_warm_start_steps, settings.training_batch_size
+    for target, pretrain in (("words of images", pretrain_vision), ("answers", pretrain_language)):
+        first, last = pretrain(model, train_set, steps, batch_size, settings.training_seed, quiet=not is_main)
         if is_main:
-            print(f"beginning: loss over {what} {first:.3f} -> {last:.3f}")
+            print(f"warm start: loss over {target} {first:.3f} -> {last:.3f}")
 
 
 def build_trainer(
@@ -149,10 +137,10 @@ def build_trainer(
         accelerator.num_processes,
     )
     loader = make_loader(train_set, batches, accelerator.device, settings.data_num_workers, train_set.collate)
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [one for one in learning if one.ndim > 1], "weight_decay": settings.training_weight_decay},
-        {"params": [one for one in learning if one.ndim <= 1], "weight_decay": 0.0},
+        {"params": [tensor for tensor in trainable if tensor.ndim > 1], "weight_decay": settings.training_weight_decay},
+        {"params": [tensor for tensor in trainable if tensor.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.training_learning_rate, betas=(0.9, 0.98), fused=True)
     schedule = TrainSchedule(
@@ -167,28 +155,27 @@ def build_trainer(
         settings.training_max_nonfinite_steps,
     )
     last = Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None
-    return Trainer(accelerator, learner_of(settings, model), optimizer, loader, schedule, run, last)
+    return Trainer(accelerator, make_training_model(settings, model), optimizer, loader, schedule, run, last)
 
 
-def learner_of(settings: Namespace, model: Blip2OPTGated) -> GatedTrainingModel:
+def make_training_model(settings: Namespace, model: Blip2OPTGated) -> GatedTrainingModel:
     weights = {name: getattr(settings, f"loss_{name}") for name in ("main", "style_hit", "consistency", "style_head")}
     return GatedTrainingModel(model, weights, settings.loss_detach_image)
 
 
-def describe(sets: dict[str, VqaDataset], trainer: Trainer) -> None:
-    model: Blip2OPTGated = trainer.unwrapped_model.model
-    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    frozen = sum(parameter.numel() for parameter in model.parameters()) - learning
-    train_set = sets["train"]
-    images = len({sample.image for sample in train_set.samples})
+def print_summary(sets: dict[str, VqaDataset], trainer: Trainer) -> None:
+    model, train_set = trainer.unwrapped_model.model, sets["train"]
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.numel() for parameter in model.parameters()) - trainable
+    images = len({sample.path for sample in train_set.samples})
     print(
-        f"{len(train_set)} questions about {images} images to train on, {len(sets['val'])} to "
-        f"validate; {train_set.cut} texts longer than {model.prompts.max_tokens} tokens and cut\n"
-        f"{learning / 1e6:.2f} million parameters learn, {frozen / 1e6:.2f} million stand still; "
+        f"{len(train_set)} training questions about {images} images, {len(sets['val'])} validation questions; "
+        f"{train_set.truncated} texts longer than {model.prompts.max_tokens} tokens were truncated\n"
+        f"{trainable / 1e6:.2f} million trainable parameters, {frozen / 1e6:.2f} million frozen; "
         f"{trainer.steps_per_epoch} steps per epoch; logs in {trainer.run.log_folder}"
     )
-    if model.styles.without:
-        print(f"styles without a token of their own, left out of style losses: {', '.join(model.styles.without)}")
+    if skipped := model.styles.labels_without_tokens:
+        print(f"styles without a token of their own, skipped in style losses: {', '.join(skipped)}")
 
 
 def validate(trainer: Trainer, val_set: VqaDataset, batch_size: int) -> dict[str, float]:
@@ -197,20 +184,20 @@ def validate(trainer: Trainer, val_set: VqaDataset, batch_size: int) -> dict[str
     return measure_loss(trainer.unwrapped_model, loader, trainer.accelerator.device)
 
 
-def finish(trainer: Trainer, sets: dict[str, VqaDataset], eval_samples: int) -> dict[str, Any]:
-    """results.json with the answers of the best model, and the closing lines."""
+def save_results(trainer: Trainer, sets: dict[str, VqaDataset], eval_samples: int) -> dict[str, Any]:
+    """results.json with the scores of the best model's answers, and the closing lines."""
     run, results = trainer.run, trainer.progress.results()
     if eval_samples:
         model, _ = load_gated(run.folder / BEST, trainer.accelerator.device)
-        answered = answer_samples(model, sets["val"], eval_samples, quiet=False, num_beams=1)
-        results["answers"] = measure_answers(answered, model.styles, QuestionOnlyBaseline(sets["train"].samples))
-        for kind, scores in {"all": results["answers"]["all"], **results["answers"]["by_type"]}.items():
+        predictions = answer_samples(model, sets["val"], eval_samples, quiet=False, num_beams=1)
+        baseline = QuestionOnlyBaseline(sets["train"].samples)
+        results["answers"] = measure_answers(predictions, model.styles, baseline)
+        for question_type, scores in {"all": results["answers"]["all"], **results["answers"]["by_type"]}.items():
             print(
-                f"right answers, {kind:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}, "
-                f"question-only baseline {scores['blind']:.1f} %"
+                f"correct answers, {question_type:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}, "
+                f"question-only baseline {scores['question_only']:.1f} %"
             )
-    plots = f"{run.folder / 'training_curves.png'}"
-    trainer.finish(results, run.folder / "results.json", run.folder / BEST, plots)
+    trainer.finish(results, run.folder / "results.json", run.folder / BEST, f"{run.folder / 'training_curves.png'}")
     return results
 
 

@@ -1,24 +1,22 @@
-"""The gated model as the training loop wants it: model(**batch) -> loss, parts.
+"""The gated model with its losses, as the trainer calls it: model(**batch) -> loss, parts.
 
-parts of a batch as (sum, count): main, style_hit, consistency, style_head; the loss is their weighted sum of means
+parts of a batch as (sum, count): main, style_hit, consistency, style_head; the loss is the weighted sum of their means
 """
 
 import torch
 from torch import nn
 
 from blip2_gated.losses import (
+    SumAndCount,
     answer_rows,
     consistency_loss,
     main_loss,
-    mean,
     style_head_loss,
     style_hit_loss,
     style_masses,
 )
-from blip2_gated.model import Blip2OPTGated, Features
-from common.training.distributed import replicated_mean
-
-Parts = dict[str, tuple[torch.Tensor, torch.Tensor]]
+from blip2_gated.model import Blip2OPTGated, TowerFeatures
+from common.training.distributed import global_mean, replicated_mean
 
 
 class GatedTrainingModel(nn.Module):
@@ -36,7 +34,7 @@ class GatedTrainingModel(nn.Module):
         self.register_buffer("known", known, persistent=False)
 
     def forward(self, **batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        means = {name: mean(part) for name, part in self.parts(**batch).items()}
+        means = {name: global_mean(*part) for name, part in self.parts(**batch).items()}
         loss = sum(self.weights[name] * value for name, value in means.items())
         return replicated_mean(loss), {name: replicated_mean(value) for name, value in means.items()}
 
@@ -48,17 +46,17 @@ class GatedTrainingModel(nn.Module):
         patches: torch.Tensor | None = None,
         pooled: torch.Tensor | None = None,
         **inputs: torch.Tensor,
-    ) -> Parts:
-        """A batch of VqaDataset -> each part's sum and the number of tokens or samples it is over."""
-        features = None if patches is None else Features(patches, pooled)
+    ) -> dict[str, SumAndCount]:
+        """A batch of VqaDataset -> each part's sum, and the number of tokens or samples it is summed over."""
+        features = None if patches is None else TowerFeatures(patches, pooled)
         output = self.model(features=features, **inputs)
         log_probs, targets, samples = answer_rows(output.logits, labels)
-        parts: Parts = {"main": main_loss(log_probs, targets)}
+        parts = {"main": main_loss(log_probs, targets)}
         if output.style_logits is not None:
             parts["style_head"] = style_head_loss(output.style_logits, style_ids)
         if len(self.token_ids) == 0:
             return parts
-        words = targets != self.model.prompts.newline  # the newline is to stay a newline
+        words = targets != self.model.prompts.newline  # style words must not replace the newline
         named, masses = style_masses(
             log_probs[words], samples[words], self.token_ids, self.token_classes, len(labels), self.num_classes
         )
@@ -73,16 +71,16 @@ class GatedTrainingModel(nn.Module):
 
 @torch.no_grad()
 def measure_loss(
-    learner: GatedTrainingModel, loader: torch.utils.data.DataLoader, device: torch.device
+    training_model: GatedTrainingModel, loader: torch.utils.data.DataLoader, device: torch.device
 ) -> dict[str, float]:
-    """Each part's mean over a whole data set, and their weighted sum as 'loss'; nothing is shared between devices."""
-    sums: dict[str, list[torch.Tensor]] = {}
-    was_training = learner.training
-    learner.eval()
+    """Each part's mean over a whole data set, and their weighted sum as 'loss', on this device alone."""
+    sums: dict[str, torch.Tensor] = {}  # (2,) each
+    was_training = training_model.training
+    training_model.eval()
     for batch in loader:
-        for name, part in learner.parts(**{key: value.to(device) for key, value in batch.items()}).items():
-            before = sums.get(name, [0, 0])
-            sums[name] = [total + one for total, one in zip(before, part)]
-    learner.train(was_training)
+        batch = {name: value.to(device) for name, value in batch.items()}
+        for name, (total, count) in training_model.parts(**batch).items():
+            sums[name] = sums.get(name, 0) + torch.stack([total, count])
+    training_model.train(was_training)
     means = {name: float(total / count) if count else 0.0 for name, (total, count) in sums.items()}
-    return {"loss": sum(learner.weights[name] * value for name, value in means.items()), **means}
+    return {"loss": sum(training_model.weights[name] * value for name, value in means.items()), **means}

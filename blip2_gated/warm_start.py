@@ -1,11 +1,11 @@
-"""What does a BLIP-2 from scratch learn before everything learns together?
+"""Warm start of a BLIP-2 from scratch, before all of it is trained together.
 
-1. tower and Q-Former: image -> image tokens -> which words do the answers about it hold?
+1. vision tower and Q-Former: image -> image tokens -> words of the answers about the image
 2. language model: image tokens as they are, question -> answer
 
-The published one was put together so: a tower and a Q-Former that could see, a language model that could read. All at
-once, the first thing to be learnt is which answers are common, and the quickest way to say so is one and the same shift
-of all image tokens; the Q-Former's LayerNorms then divide away what differs between images.
+The published BLIP-2 was assembled likewise, from a vision tower, a Q-Former and a language model that were pretrained.
+Trained all at once, a model first learns which answers are frequent, and the quickest way to express that is the same
+shift of all image tokens; the Q-Former's LayerNorms then divide away what differs between images.
 """
 
 import torch
@@ -15,29 +15,30 @@ from blip2_gated.losses import answer_rows, main_loss
 from blip2_gated.model import Blip2OPTGated
 from common.samples.word_pretraining import minimize, pretrain_on_words
 
-LEARNING_RATE = 1e-3  # of both, at its peak
+LEARNING_RATE = 1e-3  # peak, of both steps
 
 
-def learn_to_see(
+def pretrain_vision(
     model: Blip2OPTGated, dataset: VqaDataset, steps: int, batch_size: int, seed: int, quiet: bool = True
 ) -> tuple[float, float]:
-    """Step 1 -> loss over words at the beginning and at the end."""
-    answers: dict[str, list[str]] = {}
-    example = {sample.image: index for index, sample in enumerate(dataset.samples)}  # a sample that shows the image
-    for sample in dataset.samples:
-        answers.setdefault(sample.image, []).append(sample.answer)
-    images = list(answers)
+    """Step 1 -> loss over words at the start and at the end."""
+    answers, index_of = {}, {}  # by path; index: of a sample with that image
+    for index, sample in enumerate(dataset.samples):
+        answers.setdefault(sample.path, []).append(sample.answer)
+        index_of[sample.path] = index
+    indices = [index_of[path] for path in answers]
 
-    def see(rows: torch.Tensor) -> torch.Tensor:
-        batch = dataset.collate([dataset[example[images[row]]] for row in rows.tolist()])
-        return _image_tokens(model, batch).mean(1)
+    def embed(rows: torch.Tensor) -> torch.Tensor:
+        return _image_tokens(model, dataset.collate([dataset[indices[row]] for row in rows.tolist()])).mean(1)
 
-    learning = [one for name, one in model.named_parameters() if one.requires_grad and "language_model." not in name]
+    named = model.named_parameters()
+    parameters = [tensor for name, tensor in named if tensor.requires_grad and "language_model." not in name]
     model.train()
+    texts = list(map(" ".join, answers.values()))
     return pretrain_on_words(
-        see,
-        learning,
-        [" ".join(answers[image]) for image in images],
+        embed,
+        parameters,
+        texts,
         steps=steps,
         batch_size=batch_size,
         seed=seed,
@@ -46,10 +47,10 @@ def learn_to_see(
     )
 
 
-def learn_to_read(
+def pretrain_language(
     model: Blip2OPTGated, dataset: VqaDataset, steps: int, batch_size: int, seed: int, quiet: bool = True
 ) -> tuple[float, float]:
-    """Step 2 -> loss over answers at the beginning and at the end. What sees stands still: nothing can be shifted."""
+    """Step 2 -> loss over answers at the start and at the end. The vision side is frozen, so no token is shifted."""
     generator, device = torch.Generator().manual_seed(seed), model.mean.device
     model.train()
 
@@ -59,7 +60,8 @@ def learn_to_read(
         with torch.no_grad():
             tokens = _image_tokens(model, batch)
         logits = model.answer_logits(batch["input_ids"].to(device), batch["attention_mask"].to(device), tokens)
-        total, count = main_loss(*answer_rows(logits, batch["labels"].to(device))[:2])
+        log_probs, targets, _ = answer_rows(logits, batch["labels"].to(device))
+        total, count = main_loss(log_probs, targets)
         return total / count
 
     return minimize(loss, list(model.blip2.language_model.parameters()), steps, LEARNING_RATE, "answers", quiet)

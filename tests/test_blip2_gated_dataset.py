@@ -12,10 +12,10 @@ from tiny.blip2 import batch_of, build, run
 from blip2_gated import evaluate, inference, train
 from blip2_gated.backbone import read_blip2
 from blip2_gated.checkpoint import load_gated
-from blip2_gated.dataset import DATASETS, Columns, Sample, VqaDataset, read_samples
-from blip2_gated.feature_cache import FeatureCache, keep_features
+from blip2_gated.dataset import DATASETS, Columns, VqaDataset, VqaSample, read_samples
+from blip2_gated.feature_cache import FeatureCache, cache_features
 from blip2_gated.prompts import IGNORED, PromptEncoder
-from blip2_gated.warm_start import learn_to_read, learn_to_see
+from blip2_gated.warm_start import pretrain_language, pretrain_vision
 from common.images.cache import ImageCache
 
 COLUMNS = Columns()
@@ -70,7 +70,7 @@ def test_artquest_takes_the_school_for_the_style(tmp_path, table):
 
 
 def test_another_data_set_is_a_function(table, tmp_path, monkeypatch):
-    monkeypatch.setitem(DATASETS, "mine", lambda rows, columns: [Sample(0, "a.png", "q", "a", "", "mine")])
+    monkeypatch.setitem(DATASETS, "mine", lambda rows, columns: [VqaSample(0, "a.png", "q", "a", "", "mine")])
     assert read_samples(table, tmp_path, "mine", COLUMNS)[0][0].type == "mine"
 
 
@@ -84,7 +84,7 @@ def test_pieces_are_what_the_tokenizer_makes_of_the_whole():
     assert encoded.question == tokenizer(" How many black cats?", add_special_tokens=False).input_ids
     assert prompts.encode("").prompt == [*image, tokenizer.bos_token_id]
     long = PromptEncoder(tokenizer, image[0], 5, max_tokens=3).encode("How many black cats?", "two")
-    assert long.cut and len(long.question) == 3 and long.prompt[-len(prompts.tail) :] == prompts.tail
+    assert long.truncated and len(long.question) == 3 and long.prompt[-len(prompts.tail) :] == prompts.tail
 
 
 def test_labels_are_the_answer_and_its_newline():
@@ -95,7 +95,7 @@ def test_labels_are_the_answer_and_its_newline():
         assert model.prompts.tokenizer.decode(learnt) == f"{answer}\n"
         places = batch["labels"][row] != IGNORED
         assert torch.equal(batch["input_ids"][row][places], learnt) and bool(batch["attention_mask"][row][places].all())
-    left = model.prompts.collate([model.prompts.encode("How many?"), model.prompts.encode("Why?")], left=True)
+    left = model.prompts.collate([model.prompts.encode("How many?"), model.prompts.encode("Why?")], side="left")
     assert left["attention_mask"][:, -1].tolist() == [1, 1] and (left["labels"] == IGNORED).all()
 
 
@@ -117,9 +117,9 @@ def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
     model, _ = build("film")
     samples, _ = read_samples(table, tmp_path, "csv", COLUMNS)
     store = ImageCache([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
-    dataset = VqaDataset(samples, store, 32, model.prompts, model.styles, image_root=tmp_path)
+    dataset = VqaDataset(samples, store, 32, model.prompts, model.styles)
     assert dataset.applies == [True, False, True] and dataset.style_ids == [1, 0, 0]
-    assert VqaDataset(samples, store, 32, model.prompts, model.styles, "all", tmp_path).applies == [True, True, True]
+    assert VqaDataset(samples, store, 32, model.prompts, model.styles, "all").applies == [True, True, True]
     batch = dataset.collate([dataset[0], dataset[1]])
     assert batch["image"].shape == (2, 3, 32, 32) and batch["image"].dtype == torch.uint8
     assert not torch.equal(batch["image"][0], batch["image"][1])
@@ -132,9 +132,9 @@ def test_from_scratch_it_sees_first_and_then_reads(table, tmp_path):
     ends = []
     for _ in range(2):
         model, plain = build("film", trained="all")
-        dataset = VqaDataset(samples, store, 32, model.prompts, model.styles, image_root=tmp_path)
+        dataset = VqaDataset(samples, store, 32, model.prompts, model.styles)
         before, states = plain.state_dict(), []
-        for learn in (learn_to_see, learn_to_read):
+        for learn in (pretrain_vision, pretrain_language):
             first, last = learn(model, dataset, steps=30, batch_size=4, seed=0)
             assert last < 0.7 * first
             states.append({name: value.clone() for name, value in model.blip2.state_dict().items() if name in before})
@@ -150,26 +150,27 @@ def test_kept_features_are_the_towers_and_know_when_they_are_stale(tmp_path, tab
     model, _ = build("film")
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     store = ImageCache(paths, 48, None, quiet=True)
-    cache = keep_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
+    cache = cache_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert isinstance(cache, FeatureCache) and len(cache) == 2
     images = torch.stack([model.prepare([tmp_path / "b.png"])[0]])
     features = model.features(images)
-    for kept, now in zip(cache[paths[1]], features):
+    for name, now in features._asdict().items():
+        kept = cache[paths[1]][name]
         assert kept.dtype == torch.float16
         torch.testing.assert_close(kept.float(), now[0], rtol=2e-3, atol=2e-3)
     files = sorted((tmp_path / "kept").iterdir())
-    keep_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
+    cache_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert sorted((tmp_path / "kept").iterdir()) == files  # found, not made again
     with torch.no_grad():
         model.efficientnet.backbone.conv_stem.weight[0] += 1e-6
-    keep_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
+    cache_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert len(list((tmp_path / "kept").iterdir())) == 2 * len(files)
     Image.new("RGB", (50, 40)).save(tmp_path / "b.png")
-    keep_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
+    cache_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert len(list((tmp_path / "kept").iterdir())) == 3 * len(files)
     trained, _ = build("film", trained="all")
-    with pytest.raises(ValueError, match="the vision tower learns"):
-        keep_features(trained, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
+    with pytest.raises(ValueError, match="--training.cache_features"):
+        cache_features(trained, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
 
 
 def test_the_efficientnet_sees_imagenet_statistics_at_its_own_size():
@@ -232,7 +233,7 @@ def test_weights_for_another_blip2_are_refused(blip2_arguments, tmp_path, tiny_b
         other.language_model.get_input_embeddings().weight.mul_(1.5)
     other.save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match="was trained with another BLIP-2 or EfficientNet"):
+    with pytest.raises(ValueError, match="best.pt: .*--blip2 and --efficientnet"):
         load_gated(tmp_path / "checkpoints" / "best.pt", blip2=str(tmp_path / "other"))
     with pytest.raises(ValueError, match="expected a picture and at least one question"):
         inference.main(["--checkpoint", "best.pt"])

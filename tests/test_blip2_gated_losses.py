@@ -5,27 +5,20 @@ import math
 import pytest
 import torch
 
-from blip2_gated.backbone import train_tokenizer
-from blip2_gated.dataset import Sample
-from blip2_gated.losses import (
-    answer_rows,
-    consistency_loss,
-    main_loss,
-    mean,
-    style_head_loss,
-    style_hit_loss,
-    style_masses,
-)
-from blip2_gated.metrics import Answered, QuestionOnlyBaseline, measure_answers, normalise_answer, vqa_accuracy
+from blip2_gated.backbone import make_tokenizer
+from blip2_gated.dataset import VqaSample
+from blip2_gated.losses import answer_rows, consistency_loss, main_loss, style_head_loss, style_hit_loss, style_masses
+from blip2_gated.metrics import Prediction, QuestionOnlyBaseline, measure_answers, normalise_answer, vqa_accuracy
 from blip2_gated.style_vocabulary import StyleVocabulary
 from blip2_gated.training_model import GatedTrainingModel, measure_loss
+from common.training.distributed import global_mean
 
 TEXTS = [f" {word}" for word in ("Fluent flat", "Fluent 3D", "Noto", "Cubism", "Realism", "study of hands", "flatly")]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(TEXTS * 20, 500)
+    return make_tokenizer(TEXTS * 20, 500)
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +30,23 @@ def styles(tokenizer):
 
 def test_shared_and_short_pieces_name_no_style(tokenizer, styles):
     words = [tokenizer.decode([token]) for token in styles.token_ids]
-    assert styles.labels == ["fluent_3d", "fluent_flat", "noto"] and not styles.without
+    assert styles.labels == ["fluent_3d", "fluent_flat", "noto"] and not styles.labels_without_tokens
     assert all(word.startswith(" ") for word in words)  # pieces inside words, as 'ism', are none
     assert {word.strip().lower() for word in words} >= {"flat", "noto"}
     assert not any("fluent" in word.lower() for word in words)
     assert {styles.labels[number] for number in styles.token_classes} == set(styles.labels)
     of = StyleVocabulary(tokenizer, ["study_of_hands", "study_of_realism"])
     assert {"study", "of"}.isdisjoint(tokenizer.decode([token]).strip() for token in of.token_ids)
-    assert StyleVocabulary(tokenizer, ["noto", "noto_of"]).without == ["noto", "noto_of"]
+    assert StyleVocabulary(tokenizer, ["noto", "noto_of"]).labels_without_tokens == ["noto", "noto_of"]
 
 
 def test_styles_are_found_as_whole_words(styles):
     assert styles.named_in("It is Fluent Flat.") == ["fluent_flat"] and styles.named_in("flatly notorious") == []
     assert styles.named_in("Noto or fluent 3D") == ["noto", "fluent_3d"]
-    assert StyleVocabulary(train_tokenizer(["a"], 300), ["flat", "fluent_flat"]).named_in("fluent flat") == [
+    assert StyleVocabulary(make_tokenizer(["a"], 300), ["flat", "fluent_flat"]).named_in("fluent flat") == [
         "fluent_flat"
     ]
-    assert StyleVocabulary(train_tokenizer(["a"], 300), []).named_in("noto") == []
+    assert StyleVocabulary(make_tokenizer(["a"], 300), []).named_in("noto") == []
 
 
 def test_main_loss_is_the_librarys(tokenizer):
@@ -63,7 +56,7 @@ def test_main_loss_is_the_librarys(tokenizer):
     labels[1] = -100
     log_probs, targets, samples = answer_rows(logits, labels)
     expected = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 11), labels[:, 1:].reshape(-1))
-    torch.testing.assert_close(mean(main_loss(log_probs, targets)), expected)
+    torch.testing.assert_close(global_mean(*main_loss(log_probs, targets)), expected)
     assert samples.tolist() == [0, 0, 0, 2, 2, 2]
 
 
@@ -87,21 +80,21 @@ def test_style_hit_falls_as_mass_moves_to_style_words():
     optimizer, values = torch.optim.SGD([logits], lr=5.0), []
     for _ in range(20):
         named, _ = style_masses(logits.log_softmax(-1), torch.tensor([0]), ids, classes, 1, 2)
-        loss = mean(style_hit_loss(named, torch.tensor([True])))
+        loss = global_mean(*style_hit_loss(named, torch.tensor([True])))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         values.append(loss.item())
     assert values[0] == pytest.approx(4 / 6, abs=1e-5) and values[-1] < 0.1
     total, count = style_hit_loss(named, torch.tensor([False]))
-    assert float(total) == 0 and float(mean((total, count))) == 0
+    assert float(total) == 0 and float(global_mean(total, count)) == 0
 
 
 def test_consistency_is_the_symmetric_kl_over_known_classes():
     torch.manual_seed(2)
     logits, masses = torch.randn(3, 4, requires_grad=True), torch.rand(3, 4) * 0.2
     known, applies = torch.tensor([True, False, True, True]), torch.tensor([True, True, False])
-    total, count = consistency_loss(logits, masses, known, applies, teach=False)
+    total, count = consistency_loss(logits, masses, known, applies, detach_image=False)
     expected = 0.0
     for sample in (0, 1):
         p = logits[sample, known].softmax(-1)
@@ -110,7 +103,7 @@ def test_consistency_is_the_symmetric_kl_over_known_classes():
     assert float(total) == pytest.approx(expected, rel=1e-4) and int(count) == 2
     total.backward()
     assert logits.grad[:2].abs().sum() > 0 and logits.grad[2].abs().sum() == 0
-    assert not consistency_loss(logits, masses, known, applies, teach=True)[0].requires_grad
+    assert not consistency_loss(logits, masses, known, applies, detach_image=True)[0].requires_grad
 
 
 def test_style_head_learns_known_styles_only():
@@ -128,8 +121,8 @@ def test_the_supervised_head_keeps_consistency_from_uniform():
     image, text = torch.randn(3, 3, requires_grad=True), torch.randn(3, 3, requires_grad=True)
     optimizer, yes = torch.optim.Adam([image, text], lr=0.1), torch.ones(3, dtype=torch.bool)
     for _ in range(200):
-        loss = mean(consistency_loss(image, text.softmax(-1), yes, yes, teach=True))
-        loss = loss + mean(style_head_loss(image, truth))
+        loss = global_mean(*consistency_loss(image, text.softmax(-1), yes, yes, detach_image=True))
+        loss = loss + global_mean(*style_head_loss(image, truth))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -157,7 +150,7 @@ def test_losses_of_a_batch_equal_losses_of_its_parts():
 
 def test_answers_are_measured(styles):
     def answered(prediction, answer, kind):
-        return Answered(0, "a.png", "?", answer, prediction, kind, "noto")
+        return Prediction(VqaSample(0, "a.png", "?", answer, "noto", kind), prediction)
 
     said = [
         answered("noto", "Noto", "style"),
@@ -185,13 +178,16 @@ def test_answering_without_looking_is_the_baseline(styles):
         ("How many suns are there?", "2"),
         ("What is it?", "noto"),
     ]
-    guess = QuestionOnlyBaseline(Sample(0, "a.png", question, answer, "", "") for question, answer in asked)
+    guess = QuestionOnlyBaseline(VqaSample(0, "a.png", question, answer, "", "") for question, answer in asked)
     assert guess("How many cats are there?") == "3"  # the same question
     assert guess("How many birds are there?") == "2" and guess("How is it?") == "2"  # the longest beginning it shares
     assert guess("What?") == "2" and guess("What is that?") == "noto"
-    said = [Answered(0, "a.png", "How many dogs?", answer, "9", "count", "") for answer in ("2", "two", "4", "5")]
-    assert measure_answers(said, styles, guess)["all"]["blind"] == 50
-    assert "blind" not in measure_answers(said, styles)["all"]
+    said = [
+        Prediction(VqaSample(0, "a.png", "How many dogs?", answer, "", "count"), "9")
+        for answer in ("2", "two", "4", "5")
+    ]
+    assert measure_answers(said, styles, guess)["all"]["question_only"] == 50
+    assert "question_only" not in measure_answers(said, styles)["all"]
 
 
 def test_vqa_accuracy_as_in_the_paper():

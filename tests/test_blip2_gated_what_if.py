@@ -6,7 +6,7 @@ from tiny.blip2 import KINDS, build, opened
 from tiny.llava import picture
 
 from blip2_gated.counterfactual import name_probabilities, what_if
-from blip2_gated.model import Features
+from blip2_gated.model import TowerFeatures
 
 QUESTION = "In which style is this drawn?"
 
@@ -27,17 +27,17 @@ def test_only_the_style_is_anothers():
     model = opened("film", False)
     as_it_is, told = what_if(model, picture(1), QUESTION, picture(2), num_beams=1)
     both = [model.features(model.prepare([picture(seed)])) for seed in (1, 2)]
-    mixed = Features(both[0].patches, both[1].pooled)
+    mixed = TowerFeatures(both[0].patches, both[1].pooled)
     for found, features in ((as_it_is, both[0]), (told, mixed)):
         assert [found.answer] == model.predict_answers(features, [QUESTION], num_beams=1)
-        assert found.seen == pytest.approx(
+        assert found.styles == pytest.approx(
             dict(zip(model.styles.labels, model.style_logits(features.pooled)[0].softmax(-1).tolist()))
         )
-    assert as_it_is.seen != told.seen and as_it_is.named != told.named
+    assert as_it_is.styles != told.styles and as_it_is.names != told.names
     itself, again = what_if(model, picture(1), QUESTION, picture(1), num_beams=1)
     assert itself == again == as_it_is
     _, nothing = what_if(model, picture(1), QUESTION, num_beams=1)
-    assert nothing.seen == {} and list(nothing.named.values()) == sorted(nothing.named.values(), reverse=True)
+    assert nothing.styles == {} and list(nothing.names.values()) == sorted(nothing.names.values(), reverse=True)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from conftest import flags
 
-from blip2_gated.backbone import build_blip2, fit_config, train_tokenizer
+from blip2_gated.backbone import build_blip2, fit_config, make_tokenizer
 from blip2_gated.gates import GATES
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.style_vocabulary import StyleVocabulary
@@ -47,7 +47,7 @@ MAPPER = {"num_tokens": 3, "hidden": 32, "dropout": 0.1}
 
 def build(kind="film", per_head=False, trained="gates", lora=None, seed=0):
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(TEXTS, 600)
+    tokenizer = make_tokenizer(TEXTS, 600)
     blip2 = build_blip2(fit_config(CONFIG, tokenizer))
     plain = copy.deepcopy(blip2).eval()
     styles = StyleVocabulary(tokenizer, ["noto", "black_cats"], ["Noto"])
@@ -84,7 +84,7 @@ def write_blip2(folder: Path, data: Path) -> Path:
     """A folder as save_pretrained writes it, whose training takes milliseconds a step."""
     with (data / "train.csv").open() as file:
         texts = [f"Question: {row['question']} Answer: {row['answer']}\n" for row in csv.DictReader(file)]
-    tokenizer = train_tokenizer(texts, 600)
+    tokenizer = make_tokenizer(texts, 600)
     torch.manual_seed(0)
     build_blip2(fit_config(CONFIG, tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

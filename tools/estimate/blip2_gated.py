@@ -12,9 +12,9 @@ from transformers import AutoTokenizer, Blip2Config
 
 from blip2_gated import config
 from blip2_gated.backbone import IMAGE, is_config
-from blip2_gated.checkpoint import build_gated, make_recipe, store_frozen
+from blip2_gated.checkpoint import build_arguments, build_gated, store_frozen
 from blip2_gated.prompts import Encoded
-from blip2_gated.train import check, learner_of
+from blip2_gated.train import check_settings, make_training_model
 from blip2_gated.training_model import GatedTrainingModel
 from common.cli.settings import read_settings
 from common.models.checkpoint_file import first_line
@@ -27,21 +27,21 @@ WORDS = "Question: In which style is this picture drawn? Answer: "  # that a new
 def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
     """argv: flags of blip2_gated/train.py. text_tokens: of a question, and of an answer; 0: data.max_tokens."""
     settings = read_settings(config, argv, __doc__)
-    check(settings)
+    check_settings(settings)
     settings = Namespace(**{**vars(settings), "model_efficientnet_weights": False})
-    recipe = _without_weights(make_recipe(settings, STYLES, [WORDS, *STYLES], STYLES))
+    arguments = _without_weights(build_arguments(settings, STYLES, [WORDS, *STYLES], STYLES))
     with torch.device("meta"):
-        sketch = build_gated(recipe)
+        sketch = build_gated(arguments)
     prompts, size, cached = sketch.prompts, sketch.image_size, settings.training_cache_features
     length = min(text_tokens or prompts.max_tokens, prompts.max_tokens)
     with torch.device("meta"):
         features = sketch.features(meta_tensor((1, 3, size, size), torch.uint8)) if cached else None
 
     def build(precision: str, checkpointing: bool) -> GatedTrainingModel:
-        model = build_gated(recipe)
+        model = build_gated(arguments)
         frozen_dtype = precision if settings.model_frozen_dtype == "auto" else settings.model_frozen_dtype
         store_frozen(model, frozen_dtype, torch.device("cpu"))
-        return learner_of(settings, model).train()
+        return make_training_model(settings, model).train()
 
     def batch(samples: int) -> Batch:
         question, answer = [prompts.newline] * length, [prompts.newline] * length
@@ -73,11 +73,11 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     )
 
 
-def _without_weights(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe whose BLIP-2 is a name -> the same from its config, as in a file that holds every weight."""
-    name = recipe["blip2"].get("source")
+def _without_weights(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Build arguments whose BLIP-2 is a name -> the same from its config, as in a file that holds every weight."""
+    name = arguments["blip2"].get("source")
     if name is None or is_config(name):
-        return recipe
+        return arguments
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         blip2 = Blip2Config.from_pretrained(name)
@@ -85,4 +85,4 @@ def _without_weights(recipe: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"--model.blip2 {name}: its config cannot be loaded ({first_line(error)})") from None
     if blip2.image_token_index is None:
         blip2.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE)
-    return {**recipe, "blip2": {"config": blip2.to_dict()}, "tokenizer": tokenizer.backend_tokenizer.to_str()}
+    return {**arguments, "blip2": {"config": blip2.to_dict(), "tokenizer": tokenizer.backend_tokenizer.to_str()}}
