@@ -9,6 +9,7 @@ Equal names in two folders mean the same content in two styles. That is not requ
 keeps a content on one side and batches show the same contents in several styles.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -45,26 +46,23 @@ class TargetShapes:
     has_mask: bool = False
 
 
-def find_samples(data_dir: str | Path, ignore_targets: list[str] = ()) -> list[Sample]:
+def find_samples(data_dir: str | Path, ignore_targets: Sequence[str] = ()) -> list[Sample]:
     """Every <style>/<name>_img.* of a data folder, sorted by style, then name."""
     data_dir = Path(data_dir)
     if unknown := set(ignore_targets) - set(TARGETS):
         raise ValueError(f"IGNORE_TARGETS holds '{unknown.pop()}'; expected any of {', '.join(TARGETS)}")
     if not data_dir.is_dir():
         raise FileNotFoundError(f"{data_dir}: no such folder (DATA_DIR); expected {data_dir}/<style>/<name>_img.png")
-    samples = []
-    for folder in sorted(path for path in data_dir.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        files = {path.name: path for path in sorted(folder.iterdir())}
-        for path in files.values():
-            if not path.stem.endswith("_img") or path.suffix.lower() not in IMAGE_SUFFIXES or path.name[0] == ".":
-                continue
-            name = path.stem.removesuffix("_img")
-            if samples and (samples[-1].style, samples[-1].name) == (folder.name, name):
-                raise ValueError(f"{path}: '{name}' has two images, also {samples[-1].image.name}; remove one")
-            targets = {kind: files[f"{name}_{kind}.pt"] for kind in TARGETS if f"{name}_{kind}.pt" in files}
-            samples.append(
-                Sample(path, folder.name, name, {k: v for k, v in targets.items() if k not in ignore_targets})
-            )
+    samples: list[Sample] = []
+    for path in sorted(data_dir.glob("*/*_img.*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith(".") or path.parent.name.startswith("."):
+            continue
+        name = path.stem.removesuffix("_img")
+        if samples and (samples[-1].style, samples[-1].name) == (path.parent.name, name):
+            raise ValueError(f"{path}: '{name}' has two images, also {samples[-1].image.name}; remove one")
+        targets = {kind: path.with_name(f"{name}_{kind}.pt") for kind in TARGETS if kind not in ignore_targets}
+        existing = {kind: target for kind, target in targets.items() if target.is_file()}
+        samples.append(Sample(path, path.parent.name, name, existing))
     if not samples:
         raise FileNotFoundError(
             f"{data_dir}: no '*_img.png' found; expected {data_dir}/<style>/<name>_img.png, "
@@ -74,7 +72,7 @@ def find_samples(data_dir: str | Path, ignore_targets: list[str] = ()) -> list[S
 
 
 def split_samples(
-    samples: list[Sample], share: float, val_styles: list[str] = (), seed: int = 0
+    samples: list[Sample], share: float, val_styles: Sequence[str] = (), seed: int = 0
 ) -> tuple[list[Sample], list[Sample]]:
     """-> training samples, validation samples: whole styles, or `share` of each style.
 

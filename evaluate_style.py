@@ -6,6 +6,7 @@ images -> vectors by four methods -> pair ROC-AUC, precision@1, MAP@R for style 
 for content where styles share file names (lower is better: how much of the content leaks into the style vector).
 """
 
+from collections.abc import Callable, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.metrics.embedding import retrieval_metrics
+from common.models.eval_mode import eval_mode
 from common.text.files import write_json
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
@@ -34,8 +36,8 @@ def main(
     *,
     weights: str,  # a .pth written by train.py
     data_dir: str,  # folder of <style>/<name>_img.*
-    styles: list[str] = (),  # only these style folders
-    names: list[str] = (),  # only these contents: file names without _img and suffix
+    styles: Sequence[str] = (),  # only these style folders
+    names: Sequence[str] = (),  # only these contents: file names without _img and suffix
     grey: bool = False,  # remove the colours first
     device: str = "auto",
     output: Path | None = None,  # write the results to this JSON file
@@ -54,7 +56,7 @@ def main(
     dataset = StyleDataset(images.readable(samples), images, size, TargetShapes(), grey=grey)
     untrained, problem = build_untrained(content, torch_device)
 
-    vectors = {"style encoder": style_vectors(encoder, dataset, torch_device)[0]}
+    vectors = {"style encoder": style_vectors(encoder, dataset, torch_device)}
     vectors |= baseline_vectors(untrained, dataset, torch_device)
     results = {name: score(rows, dataset, per_style=True) for name, rows in vectors.items()}
     report = {
@@ -80,36 +82,43 @@ def main(
     return report
 
 
-@torch.inference_mode()
-def style_vectors(encoder: VisionStyleEncoder, dataset: StyleDataset, device: torch.device, batch_size: int = 64):
-    """-> style (N, S), pooled backbone features (N, V) of every image of a dataset, in its order."""
-    was_training = encoder.training
-    encoder.eval()
-    loader = DataLoader(dataset, batch_size, generator=torch.Generator())  # its own: the global one belongs to training
-    styles, pooled = [], []
-    for batch in progress_bar(loader, "encoding"):
-        output = encoder(batch["image"].to(device))
-        styles.append(output.style.float().cpu())
-        pooled.append(output.features.pooled.float().cpu())
-    encoder.train(was_training)
-    return torch.cat(styles), torch.cat(pooled)
+def style_vectors(encoder: VisionStyleEncoder, dataset: StyleDataset, device: torch.device) -> torch.Tensor:
+    """-> style (N, S) of every image of a dataset, in its order."""
+
+    def encode(image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"style": encoder(image.to(device)).style}
+
+    with eval_mode(encoder):
+        return _encode_dataset(dataset, encode, "encoding")["style"]
 
 
-@torch.inference_mode()
-def baseline_vectors(untrained: VisionStyleEncoder | None, dataset: StyleDataset, device: torch.device):
+def baseline_vectors(
+    untrained: VisionStyleEncoder | None, dataset: StyleDataset, device: torch.device
+) -> dict[str, torch.Tensor]:
     """-> {name: (N, W)}: baselines for the style encoder on the same images; untrained None: the histogram alone."""
-    vectors: dict[str, list[torch.Tensor]] = {"colour histogram": []}
-    if untrained:
-        vectors |= {"backbone before training": [], "Gram matrices": []}
-        untrained.eval()
-    loader = DataLoader(dataset, 64, generator=torch.Generator())
-    for batch in progress_bar(loader, "baselines"):
-        vectors["colour histogram"].append(colour_histogram(batch["image"]))
+
+    def encode(image: torch.Tensor) -> dict[str, torch.Tensor]:
+        vectors = {"colour histogram": colour_histogram(image)}
         if untrained:
-            features = untrained.tower(batch["image"].to(device))
-            vectors["backbone before training"].append(features.pooled.float().cpu())
-            vectors["Gram matrices"].append(gram_vectors(features.feature_maps).cpu())
-    return {name: torch.cat(parts) for name, parts in vectors.items()}
+            features = untrained.eval().tower(image.to(device))
+            vectors["backbone before training"] = features.pooled
+            vectors["Gram matrices"] = gram_vectors(features.feature_maps)
+        return vectors
+
+    return _encode_dataset(dataset, encode, "baselines")
+
+
+@torch.inference_mode()
+def _encode_dataset(
+    dataset: StyleDataset, encode: Callable[[torch.Tensor], dict[str, torch.Tensor]], label: str
+) -> dict[str, torch.Tensor]:
+    """encode(image (B, 3, S, S)) -> {name: (B, W)}, over a dataset: {name: (N, W)}."""
+    loader = DataLoader(dataset, 64, generator=torch.Generator())  # its own: the global one belongs to training
+    batches = [
+        {name: vectors.float().cpu() for name, vectors in encode(batch["image"]).items()}
+        for batch in progress_bar(loader, label)
+    ]
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def gram_vectors(feature_maps: list[torch.Tensor], width: int = 64) -> torch.Tensor:

@@ -156,14 +156,14 @@ def group_means(
     """Mean similarity (R, C) of every pair of groups -> (groups, groups), their names; the pair of an image with itself
     does not count."""
     row_names, column_names = sorted(set(rows)), sorted(set(columns))
-    means = torch.ones(len(row_names), len(column_names))
-    for i, row in enumerate(row_names):
-        for j, column in enumerate(column_names):
-            block = similarity[[name == row for name in rows]][:, [name == column for name in columns]]
-            others = block[block < 1 - 1e-6]
-            if len(others):
-                means[i, j] = others.mean()
-    return means, row_names, column_names
+    in_row, in_column = (  # (groups, images), 1 = of this group
+        torch.tensor([[float(group == name) for name in names] for group in groups])
+        for names, groups in ((rows, row_names), (columns, column_names))
+    )
+    counted = (similarity < 1 - 1e-6).float()
+    counts = in_row @ counted @ in_column.T
+    means = in_row @ (similarity * counted) @ in_column.T / counts
+    return means.where(counts > 0, 1.0), row_names, column_names
 
 
 if __name__ == "__main__":

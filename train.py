@@ -36,11 +36,11 @@ from model import StyleTrainingModel, VisionStyleEncoder
 from style_encoder import save_encoder
 
 EPOCH_LINE = {
-    "loss": "train/loss",
-    "AUC": "val/style_auc",
-    "P@1": "val/style_precision_at_1",
-    "MAP@R": "val/style_map_at_r",
-    "content AUC": "val/content_auc",
+    "train/loss": "loss {:.3f}",
+    "val/style_auc": "AUC {:.3f}",
+    "val/style_precision_at_1": "P@1 {:.3f}",
+    "val/style_map_at_r": "MAP@R {:.3f}",
+    "val/content_auc": "content AUC {:.3f}",
 }
 
 
@@ -183,7 +183,7 @@ def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShape
 
 def validate(trainer: Trainer, val_set: StyleDataset) -> tuple[dict[str, float], torch.Tensor]:
     """-> scores, style vectors (N, S) of the validation set."""
-    style, _ = style_vectors(trainer.eval_model.encoder, val_set, trainer.accelerator.device)
+    style = style_vectors(trainer.eval_model.encoder, val_set, trainer.accelerator.device)
     parts = score(style, val_set)
     return {f"{kind}_{name}": value for kind, part in parts.items() for name, value in part.items()}, style
 
@@ -236,7 +236,7 @@ def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) 
     """results.json, TensorBoard's embedding projector, and the closing lines."""
     run, results = trainer.run, trainer.progress.results()
     if len(val_set):
-        style, _ = style_vectors(trainer.eval_model.encoder, val_set, trainer.accelerator.device)
+        style = style_vectors(trainer.eval_model.encoder, val_set, trainer.accelerator.device)
         results["validation"] = {"style encoder": score(style, val_set, per_style=True), **baselines}
         styles = [sample.style for sample in val_set.samples]
         write_projector(run.writer, style, val_set.pixels, styles, trainer.progress.step)

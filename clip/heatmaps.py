@@ -1,10 +1,9 @@
-"""Where in a picture is the answer to a text?
+"""Heat maps: the regions of an image that match a text.
 
-image (B, 3, S, S), text vectors (B, D) -> one of the methods -> (B, rows, columns) in [0, 1], one value a patch
+image (B, 3, S, S), text vectors (B, D) -> one of the methods -> (B, rows, columns) in [0, 1], one value per patch
 
-Image i is asked for text i. The methods stand in clip/attention_maps.py and clip/cnn_heatmaps.py; they read the
-model and change nothing in it. A map is scaled so that its lowest place is 0 and its highest 1, as in all the papers:
-it says where, not how much, which is the cosine's part.
+Image i is explained for text i. The methods are in clip/attention_maps.py and clip/cnn_heatmaps.py; they do not change
+the model. Each map is scaled to [0, 1], as in all the papers: it shows where, not how well, the text matches.
 """
 
 from collections.abc import Callable
@@ -18,14 +17,13 @@ from torch import nn
 
 from clip.attention_maps import chefer, grad_eclip, legrad, min_max, surgery
 from clip.cnn_heatmaps import dense, gradcam, is_timm_transformer
-from clip.embed import at_rest
 from clip.model import CLIPModel
+from common.models.eval_mode import eval_mode
 
-TRANSFORMER_METHODS = {"grad_eclip": grad_eclip, "legrad": legrad, "surgery": surgery, "chefer": chefer}
-CONVOLUTION_METHODS = {"gradcam": gradcam, "dense": dense}
-DEFAULT_METHOD = "chefer"  # the best by benchmarks/heatmaps.py: its peak is on the named thing most often
-DEFAULT_CONVOLUTION_METHOD = "gradcam"  # the same for convolutions
-MAX_WEIGHTS = 2**27  # attention weights kept at once: half a GB, and as much again for their gradients
+# The first is the default: the best in benchmarks/heatmaps.py, whose peak is most often on the named object.
+TRANSFORMER_METHODS = {"chefer": chefer, "grad_eclip": grad_eclip, "legrad": legrad, "surgery": surgery}
+CNN_METHODS = {"gradcam": gradcam, "dense": dense}
+MAX_WEIGHTS = 2**27  # attention weights kept at once: 0.5 GB, and as much again for their gradients
 
 
 def heatmap(
@@ -37,9 +35,9 @@ def heatmap(
 ) -> torch.Tensor:
     """image (B, 3, S, S) as encode_image takes it, text_vectors (B, D) unit -> (B, rows, columns) float32 in [0, 1].
 
-    method: one of `methods_of(model)`, None the best by benchmarks/heatmaps.py. shared (D,): what all texts have in
-    common, such as their mean; taken off, the map shows what speaks for this text and not for any text (feature surgery
-    of Li et al. 2023). A map without any difference in it is 0 everywhere.
+    method: one of `methods_of(model)`, None the best in benchmarks/heatmaps.py. shared (D,): the part that all texts
+    have in common, such as their mean; it is subtracted, so that the map shows what matches this text and not any text
+    (feature surgery of Li et al. 2023). A constant map is 0 everywhere.
     """
     compute = find_method(model, method)
     if image.shape[1:] != (3, model.image_size, model.image_size) or len(image) != len(text_vectors):
@@ -49,7 +47,7 @@ def heatmap(
         )
     direction = text_vectors if shared is None else F.normalize(text_vectors - shared, dim=-1)
     visual, maps = model.network.visual, []
-    with torch.inference_mode(False), torch.enable_grad(), at_rest(model):  # whatever the caller is in
+    with torch.inference_mode(False), torch.enable_grad(), eval_mode(model):  # whatever mode the caller is in
         pixels, direction = model.normalise(image.clone()).detach(), direction.clone().detach()
         for part in torch.arange(len(image)).split(images_at_once(visual)):
             maps.append(min_max(compute(visual, pixels[part], direction[part]).detach().float()))
@@ -57,7 +55,7 @@ def heatmap(
 
 
 def find_method(model: CLIPModel, name: str | None) -> Callable:
-    """The method of that name, or the default; a wrong name is a ValueError that lists the right ones."""
+    """The method of that name, or the default; ValueError with the valid names for any other."""
     known = methods_of(model)
     if name and name not in known:
         raise ValueError(f"heat map method '{name}': this image tower has {', '.join(known)}")
@@ -65,22 +63,22 @@ def find_method(model: CLIPModel, name: str | None) -> Callable:
 
 
 def methods_of(model: CLIPModel) -> dict[str, Callable]:
-    """The methods that fit this model's image tower, the default first; none is a ValueError."""
+    """The methods for this model's image tower, the default first; ValueError where there is none."""
     visual = model.network.visual
     if isinstance(visual, VisionTransformer):
         plain = all(isinstance(block.attn, nn.MultiheadAttention) for block in visual.transformer.resblocks)
         if not plain or visual.attn_pool is not None or visual.pool_type != "tok":
             raise ValueError("heat maps of a ViT need plain attention and a class token that is the image's vector")
-        return {DEFAULT_METHOD: TRANSFORMER_METHODS[DEFAULT_METHOD], **TRANSFORMER_METHODS}
-    if is_timm_transformer(visual):  # its attention comes in too many forms to be computed again
+        return TRANSFORMER_METHODS
+    if is_timm_transformer(visual):  # its attention has too many variants to be recomputed
         return {"gradcam": gradcam}
     if isinstance(visual, (ModifiedResNet, TimmModel)):
-        return {DEFAULT_CONVOLUTION_METHOD: CONVOLUTION_METHODS[DEFAULT_CONVOLUTION_METHOD], **CONVOLUTION_METHODS}
+        return CNN_METHODS
     raise ValueError(f"no heat map method for an image tower of class {type(visual).__name__}")
 
 
 def images_at_once(visual: nn.Module) -> int:
-    """Large transformers' attention weights, all kept for their gradient, would fill the memory."""
+    """Images whose attention weights, all kept for their gradients, fit MAX_WEIGHTS."""
     if not isinstance(visual, VisionTransformer):
         return 64
     tokens, blocks = visual.positional_embedding.shape[0], visual.transformer.resblocks

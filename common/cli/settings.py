@@ -21,6 +21,7 @@ import re
 import sys
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple, cast
@@ -102,18 +103,14 @@ def _shorten(message: str) -> str:
 
 def _report_overrides(layers: list[tuple[str, dict[str, object]]]) -> None:
     """Name what is set in two places and which one won; the command line over defaults needs no words."""
-    sources: dict[str, tuple[str, object]] = {}
-    overrides: dict[tuple[str, str], list[str]] = {}
-    for source, layer in layers:
-        if source == "the command line":
-            sources = {flag: earlier for flag, earlier in sources.items() if earlier[0] != layers[0][0]}
-        for flag, value in layer.items():
-            earlier, before = sources.get(flag, (source, value))
-            if value != before:
-                overrides.setdefault((source, earlier), []).append(flag)
-        sources |= {flag: (source, value) for flag, value in layer.items()}
+    overrides: dict[str, list[str]] = {}
+    for flag in layers[0][1]:
+        values = [(source, layer[flag]) for source, layer in layers if flag in layer]
+        for (earlier, before), (later, after) in pairwise(values):
+            if after != before and (earlier, later) != (layers[0][0], layers[-1][0]):
+                overrides.setdefault(f"{later} over {earlier}", []).append(flag)
     if overrides and os.environ.get("RANK", "0") == "0":
-        lines = [f"{source} over {earlier}: {', '.join(flags)}" for (source, earlier), flags in overrides.items()]
+        lines = [f"{places}: {', '.join(flags)}" for places, flags in overrides.items()]
         print(f"settings: {'; '.join(lines)}", file=sys.stderr)
 
 
@@ -142,12 +139,7 @@ def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> dict
 
     `key` in `section` means the setting section.key (whole_path), or else `key` or `section_key`.
     """
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # JSON is YAML
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: cannot be read as JSON or YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: expected names and values, found {type(content).__name__}")
+    content = read_mapping(file)
     plain = {_plain(name): name for name in known}
     values: dict[str, object] = {}
     for path, value in _entries(content):
@@ -161,6 +153,19 @@ def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> dict
             raise ValueError(f"{file}: '{name}' is set twice")
         values[name] = value
     return values
+
+
+def read_mapping(file: Path) -> dict[str, Any]:
+    """The names and values of a JSON or YAML file."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file (--config)")
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # JSON is YAML
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read as JSON or YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: expected names and values, found {type(content).__name__}")
+    return content
 
 
 def _entries(content: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:

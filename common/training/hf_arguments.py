@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
-from common.cli.settings import unknown_name
-from common.text.json_text import parse_json
+from common.cli.settings import read_mapping, unknown_name
 
 
 class TrainerParser(HfArgumentParser):
@@ -42,15 +41,7 @@ class TrainerParser(HfArgumentParser):
 
 
 def _read_config(path: Path, known: list[str]) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (--config)")
-    try:
-        values = parse_json(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected names and values, found {type(values).__name__}")
-    for name in values:
-        if name not in known:
-            raise ValueError(f"{path}: {unknown_name(name, known, 'setting')}")
+    values = read_mapping(path)
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f"{path}: {unknown_name(unknown[0], known, 'setting')}")
     return values

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
 from common.images.transforms import square
 from common.text.files import write_atomically
+
+GREEN, RED = "#2ea043", "#cf222e"
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -21,7 +24,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[str, list[str]]) -> None:
     """One panel per title over epochs; each history entry holds 'epoch' and some of the panel's names ('train/loss').
 
-    A panel whose names are not there is left out; a title that ends in '[0, 1]' or '[0, 100]' fixes the panel's range.
+    Panels without values are omitted; a title that ends in '[0, 1]' or '[0, 100]' fixes the panel's range.
     """
     present = {name for entry in history for name in entry}
     panels = {title: [name for name in names if name in present] for title, names in panels.items()}
@@ -53,7 +56,7 @@ def neighbour_grid(
     columns: int = 7,
     side: int = 72,
 ) -> np.ndarray:
-    """First column: one query per class. The others: its nearest, framed green for the same class, red for another.
+    """First column: one query per class. The others: its nearest neighbours, framed green for the same class, else red.
 
     pictures(index) -> (H, W, 3) uint8; vectors (N, D) unit length -> (height, width, 3) uint8.
     """
@@ -62,15 +65,15 @@ def neighbour_grid(
     similarity = vectors[queries] @ vectors.T  # (Q, N)
     similarity[torch.arange(len(queries)), queries] = -torch.inf
     nearest = similarity.topk(min(columns - 1, len(labels) - 1)).indices.tolist()
-    frame, green, red = 3, (46, 160, 67), (207, 34, 46)
-    sheet = np.full((len(queries) * (side + 2 * frame), columns * (side + 2 * frame), 3), 255, np.uint8)
-    for row, (query, found) in enumerate(zip(queries, nearest)):
-        for column, index in enumerate([query, *found]):
-            top, left = row * (side + 2 * frame), column * (side + 2 * frame)
-            colour = (255, 255, 255) if column == 0 else green if labels[index] == labels[query] else red
-            sheet[top : top + side + 2 * frame, left : left + side + 2 * frame] = colour
-            sheet[top + frame : top + frame + side, left + frame : left + frame + side] = square(pictures(index), side)
-    return sheet
+
+    def tile(index: int, colour: str) -> np.ndarray:
+        return np.asarray(ImageOps.expand(Image.fromarray(square(pictures(index), side)), 3, colour))
+
+    grid = []
+    for query, neighbours in zip(queries, nearest):
+        colours = [GREEN if labels[index] == labels[query] else RED for index in neighbours]
+        grid.append(np.hstack([tile(query, "white"), *map(tile, neighbours, colours)]))
+    return np.vstack(grid)
 
 
 def write_projector(

@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,14 +43,14 @@ class Run:
         self.results.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = lock_folder(self.folder)
-        facts = self.folder / "run.json"
-        if resume and facts.is_file():
-            self.name = json.loads(facts.read_text())["name"]
+        record = self.folder / "run.json"
+        if record.is_file() and not resume:
+            self._move_earlier_run(record)
+        if record.is_file():
+            self.name = json.loads(record.read_text())["name"]
         else:
-            if not resume:
-                self._move_older_run(facts)
-            self.name = self._free_name(Path(log_dir))
-            write_json(facts, {"name": self.name, **provenance()})
+            self.name = self._new_name(Path(log_dir))
+            write_json(record, {"name": self.name, **provenance()})
         self.settings = settings
         write_json(self.folder / "settings.json", settings)
         self.log_folder = Path(log_dir) / self.name
@@ -72,32 +73,27 @@ class Run:
         with (self.log_folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
-    def _move_older_run(self, facts: Path) -> None:
-        if not facts.is_file():
-            return
-        older = self.folder / json.loads(facts.read_text())["name"]
-        older.mkdir(exist_ok=True)
-        kept = (".lock", "README.md")
-        moved = [path for path in self.folder.iterdir() if path.name not in kept and not (path / "run.json").is_file()]
-        for path in sorted(moved, key=lambda one: one == facts):  # run.json last: what is left half way is still found
-            if path != older and (path.is_file() or re.match(r"(last|checkpoint-\d+)(\.|$)", path.name)):
-                path.rename(older / path.name)
-        if self.results != self.folder and (files := [path for path in self.results.iterdir() if path.is_file()]):
-            (self.results / older.name).mkdir(exist_ok=True)
-            for path in files:
-                path.rename(self.results / older.name / path.name)
-        print(f"the run that was in {self.folder} is now in {older}")
+    def _move_earlier_run(self, record: Path) -> None:
+        name = json.loads(record.read_text())["name"]
+        state = re.compile(r"(last|checkpoint-\d+)(\.|$)")
+        for folder in dict.fromkeys((self.results, self.folder)):
+            (folder / name).mkdir(exist_ok=True)
+            paths = [path for path in folder.iterdir() if path.is_file() or state.match(path.name)]
+            for path in sorted(
+                paths, key=lambda path: path == record
+            ):  # run.json last: a kill does no harm
+                if path.name not in (".lock", "README.md"):
+                    path.rename(folder / name / path.name)
+        print(f"the earlier run in {self.folder} was moved to {self.folder / name}")
 
-    def _free_name(self, log_dir: Path) -> str:
-        name = first = datetime.now().strftime("%Y%m%d-%H%M%S")
-        number = 2
-        while (log_dir / name).exists() or (self.folder / name).exists():
-            name, number = f"{first}-{number}", number + 1
-        return name
+    def _new_name(self, log_dir: Path) -> str:
+        time = datetime.now().strftime("%Y%m%d-%H%M%S")
+        names = chain([time], (f"{time}-{number}" for number in count(2)))
+        return next(name for name in names if not (log_dir / name).exists() and not (self.folder / name).exists())
 
 
 def lock_folder(folder: Path) -> IO[str]:
-    """-> a lock, held until it is closed or this process ends, however it ends. ValueError where another run has it."""
+    """-> a lock that is held until it is closed or the process ends. ValueError where another run holds it."""
     lock = (folder / ".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,4 +124,4 @@ def _step_of(line: str) -> int:
     try:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError, TypeError):
-        return sys.maxsize  # half a line, cut by a kill
+        return sys.maxsize  # an incomplete line after a kill

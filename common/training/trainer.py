@@ -224,12 +224,8 @@ class Trainer:
         return {"settings": self.run.settings, **position, "metrics": values}
 
     def print_epoch(self, values: dict[str, float], columns: dict[str, str]) -> None:
-        """One line. columns: label -> name of a value, with a format if not ':.3f'."""
-        cells = []
-        for label, column in columns.items():
-            name, _, style = column.partition(":")
-            if name in values:
-                cells.append(f"{label} {values[name]:{style or '.3f'}}")
+        """One line. columns: name of a value -> format with its label, such as 'loss {:.3f}'."""
+        cells = [text.format(values[name]) for name, text in columns.items() if name in values]
         best = "  best so far" if self.progress.is_best else ""
         print(f"epoch {self.progress.epoch + 1}/{self.schedule.epochs}  {'  '.join(cells)}{best}")
         if self.progress.is_out_of_patience(self.schedule.patience):
