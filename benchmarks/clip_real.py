@@ -1,4 +1,4 @@
-"""Does our training loop retrieve as well as open_clip's own, from the same start, data and number of epochs?
+"""Retrieval after training with this repository and with open_clip, from the same weights, data and number of epochs.
 
     python benchmarks/clip_real.py --data_dir FOLDER --image_weights FILE [--text_tower FOLDER] [--epochs 30]
 
@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from clip import config, train
 from clip.checkpoint import load_clip, save_clip
 from clip.dataset import Pair, PairDataset, find_pairs, split_pairs
-from clip.embed import encode_pairs
+from clip.embed import embed_pairs
 from clip.model import CLIPModel
 from clip.pretrained_weights import load_weights
 from common.cli.settings import read_settings
@@ -129,7 +129,7 @@ def train_peer(
 ) -> tuple[dict, float]:
     rows = ["filepath\ttitle", *(f"{pair.image}\t{text}" for pair in learnt for text in pair.texts)]
     (folder / "train.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    architecture = json.loads(json.dumps(start.facts["architecture"]))
+    architecture = json.loads(json.dumps(start.config["architecture"]))
     if args.text_tower:
         text = {"hf_model_name": args.text_tower, "hf_tokenizer_name": args.text_tower, "hf_pooler_type": "mean_pooler"}
         architecture["text_cfg"] = {**text, "hf_proj_type": "mlp", "context_length": 77}
@@ -170,9 +170,9 @@ def train_peer(
             "--workers",
             "0",
             "--image-mean",
-            *map(str, start.facts["mean"]),
+            *map(str, start.config["mean"]),
             "--image-std",
-            *map(str, start.facts["std"]),
+            *map(str, start.config["std"]),
             "--logs",
             str(folder / "peer_logs"),
             "--name",
@@ -192,7 +192,7 @@ def train_peer(
 
 def evaluate(model: CLIPModel, args: argparse.Namespace, held: list[Pair]) -> dict:
     store = ImageCache([pair.image for pair in held], round(CACHE_SCALE * model.image_size), None, quiet=True)
-    vectors = encode_pairs(model, PairDataset(held, store, model.image_size, model.tokenizer), "cpu", quiet=True)
+    vectors = embed_pairs(model, PairDataset(held, store, model.image_size, model.tokenizer), "cpu", quiet=True)
     words = same_words(vectors.texts)
     given = (vectors.image_vectors, vectors.text_vectors, vectors.image_of_text, words)
     rankings = rank_both_ways(*given)

@@ -1,4 +1,4 @@
-"""Training speed and memory of CLIP beside open_clip's own step; the loader alone; the gradient cache.
+"""Training speed and memory of CLIP compared with open_clip's step; the loader alone; the gradient cache.
 
     python benchmarks/clip_speed.py [--model_name small --image_size 64 --batch_size 64] [--only step loader cache]
 
@@ -29,7 +29,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from benchmarks.turns import in_turns, middle, peak_memory
+from benchmarks.turns import median_of, peak_memory, run_in_turns
 from clip import config, train
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs
 from clip.model import CLIPModel
@@ -73,13 +73,13 @@ def main() -> None:
 
 def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -> None:
     """Run each way `rounds` times in turn; print medians, spread and the ratio to the last way, the peer."""
-    found = in_turns(ways, rounds)
-    rates = {way: middle(runs, "rate")[0] for way, runs in found.items()}
+    found = run_in_turns(ways, rounds)
+    rates = {way: median_of(runs, "rate")[0] for way, runs in found.items()}
     for way, runs in found.items():
         if not rates[way]:
             print(f"{way:18}does not fit into the {runs[0]['peak']:.0f} MiB that are free")
             continue
-        (rate, spread), (peak, _) = middle(runs, "rate", 1), middle(runs, "peak")
+        (rate, spread), (peak, _) = median_of(runs, "rate", 1), median_of(runs, "peak")
         extra = f"  loss {runs[0]['loss']:.6f}" if "loss" in runs[0] else ""
         print(
             f"{way:18}{rate:9.1f} {unit} {spread}  {rate / (rates[ways[-1]] or rate):6.2f} x  "
@@ -139,8 +139,8 @@ def step_ours(args: argparse.Namespace) -> dict:
 
 def step_open_clip(args: argparse.Namespace) -> dict:
     trainer, batch = trainer_of(args)
-    ours: CLIPModel = trainer.plain_model.model
-    settings = trainer.plan
+    ours: CLIPModel = trainer.unwrapped_model.model
+    settings = trainer.schedule
     network = ours.network
     network.output_dict = True
     network.train()

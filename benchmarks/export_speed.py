@@ -1,4 +1,4 @@
-"""How fast is an exported network beside PyTorch, on one thread?
+"""Speed of an exported network compared with PyTorch, on one thread.
 
     python benchmarks/export_speed.py --weights checkpoints/best.pth [--batch_size 8] [--rounds 7]
 

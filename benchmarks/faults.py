@@ -1,5 +1,5 @@
-"""Does a run outlive what happens to runs? Every fault is done to a training run for real, and the weights at the end
-must be, bit for bit, those of a run that was left in peace.
+"""Fault injection: every fault is applied to a real training run, whose final weights must equal, bit for bit, those
+of an undisturbed run.
 
     python benchmarks/faults.py --systems style clip blip2 vitp llava [--kills 20] [--folder ./.cache/faults]
 

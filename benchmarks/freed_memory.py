@@ -1,4 +1,4 @@
-"""Does it pay on a CPU to keep freed memory, as common/training/device.py does?
+"""Effect of keeping freed memory on a CPU, as common/training/device.py does.
 
     python benchmarks/freed_memory.py [--rounds 3]
 
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.turns import in_turns, middle, peak_memory
+from benchmarks.turns import median_of, peak_memory, run_in_turns
 from common.training.device import disable_malloc_trim
 from model import StyleTrainingModel, VisionStyleEncoder
 
@@ -52,9 +52,9 @@ def main() -> None:
     if args.way:
         print(json.dumps(measure(args.way == "kept")))
         return
-    for name, runs in in_turns(("default", "kept"), args.rounds).items():
-        columns = "  ".join(f"{key} {middle(runs, key)[0]:,.1f}" for key in runs[0])
-        print(f"{name:8}{columns}  {middle(runs, 'images_per_second', 1)[1]} img/s")
+    for name, runs in run_in_turns(("default", "kept"), args.rounds).items():
+        columns = "  ".join(f"{key} {median_of(runs, key)[0]:,.1f}" for key in runs[0])
+        print(f"{name:8}{columns}  {median_of(runs, 'images_per_second', 1)[1]} img/s")
 
 
 if __name__ == "__main__":

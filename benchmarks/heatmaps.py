@@ -1,4 +1,4 @@
-"""Which heat map finds what a text names?
+"""Localisation by heat maps: how well each kind finds the object that a text names.
 
     python benchmarks/heatmaps.py --weights best_model.pth [--scenes 200] [--json FILE]
 

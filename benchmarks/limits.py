@@ -1,21 +1,19 @@
-"""How much of what this machine can do at most does each system use?
+"""Share of the machine's limits (arithmetic, memory bandwidth) that each system reaches.
 
     python benchmarks/limits.py [--rounds 5]
 
-limits   operations a second of the best fp32 matrix product; bytes a second of adding up an array that no cache holds
+limits   operations a second of the best fp32 matrix product; bytes a second of summing an array larger than any cache
 steps    a training step of each system at the largest batch of benchmarks/scaling.py: operations, counted by
          tools/estimate/dry_run.py, over the first limit
 search   exact search of a gallery: one query after the other reads all of it (bytes), many at once compute (operations)
 tokens   LLaVA, new tokens of a batch: each reads the language model's weights and the batch's keys and values (bytes)
 
-The median of the rounds counts; a limit is measured anew before each row, since what else runs on a machine changes.
+The median of the rounds counts; limits are measured again before each row, because the load on a machine changes.
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +26,7 @@ import torch
 from benchmarks.llava_speed import build as build_llava
 from benchmarks.llava_speed import write_images
 from benchmarks.scaling import POINTS, write_models
+from benchmarks.turns import time_in_turns
 from common.images.io import open_image
 from common.training.device import disable_malloc_trim
 from common.vectors.faiss_index import build_index
@@ -55,49 +54,43 @@ def main() -> None:
 
 def row(what: str, work: float, unit: str, run: Callable[[], object], rounds: int) -> None:
     """work: operations or bytes of one run."""
-    most = {"operations": most_operations, "bytes": most_bytes}[unit](rounds)
-    seconds = middle(run, rounds)
+    limit = {"operations": max_operations, "bytes": max_bytes}[unit](rounds)
+    seconds = median_seconds(run, rounds)
     print(
-        f"| {what} | {seconds:.3f} | {work / seconds / GIGA:.1f} {unit} | {most / GIGA:.1f} | "
-        f"{work / seconds / most:.1%} |",
+        f"| {what} | {seconds:.3f} | {work / seconds / GIGA:.1f} {unit} | {limit / GIGA:.1f} | "
+        f"{work / seconds / limit:.1%} |",
         flush=True,
     )
 
 
-def middle(run: Callable[[], object], rounds: int) -> float:
-    run()  # does not count
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def median_seconds(run: Callable[[], object], rounds: int) -> float:
+    return time_in_turns({"run": run}, rounds)["run"]
 
 
-def most_operations(rounds: int) -> float:
+def max_operations(rounds: int) -> float:
     size = 2048
     first, second = torch.randn(size, size), torch.randn(size, size)
-    return 2 * size**3 / middle(lambda: first @ second, rounds)
+    return 2 * size**3 / median_seconds(lambda: first @ second, rounds)
 
 
-def most_bytes(rounds: int) -> float:
+def max_bytes(rounds: int) -> float:
     array = torch.ones(2**28)  # 1 GiB
-    return array.nbytes / middle(array.sum, rounds)
+    return array.nbytes / median_seconds(array.sum, rounds)
 
 
 def steps(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        places = write_models(Path(folder))
+        paths = write_models(Path(folder))
         for system, points in POINTS.items():
-            flags = [places.get(word, word) for word in points[2][2]]
+            flags = [paths.get(word, word) for word in points[2][2]]
             _, step = read_step([system, *flags])
             torch.manual_seed(0)
             model = step.build("fp32", bool(step.checkpointing))
             optimizer, batches = step.optimizer(model), [random_batch(step.batch(step.samples))] * step.accumulation
-            found = dry_step(step, "fp32", bool(step.checkpointing), step.samples)
+            memory = dry_step(step, "fp32", bool(step.checkpointing), step.samples)
             row(
                 f"{system}, step: {step.description}, {step.samples} {step.unit}",
-                found.operations,
+                memory.operations,
                 "operations",
                 partial(take_step, model, optimizer, batches, "fp32", step.clip_norm),
                 args.rounds,
@@ -127,9 +120,9 @@ def search(args: argparse.Namespace) -> None:
 
 def tokens(args: argparse.Namespace) -> None:
     loaded = build_llava(argparse.Namespace(device="cpu", shape="small"))
-    loaded.model.generation_config.eos_token_id = None  # nobody stops early
+    loaded.model.generation_config.eos_token_id = None  # all rows are generated to the end
     prompter = ChatFormatter(loaded.processor, "")
-    weights = sum(one.nbytes for one in loaded.model.model.language_model.parameters())
+    weights = sum(parameter.nbytes for parameter in loaded.model.model.language_model.parameters())
     weights += loaded.model.lm_head.weight.nbytes
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), 16)

@@ -1,4 +1,4 @@
-"""What does LoRA on real pictures give? AUC and ROUGE on held-out pictures before and after.
+"""Effect of LoRA fine-tuning on real pictures: AUC and ROUGE on held-out pictures before and after.
 
     python benchmarks/llava_real.py --data_dir FOLDER --language_model FOLDER --image_weights FILE [--epochs 4]
 

@@ -1,4 +1,4 @@
-"""How much faster is a batched two-stage analysis with images read once than one by one?
+"""Speed of a batched two-stage analysis that encodes each image once, compared with one sample after the other.
 
     python benchmarks/llava_speed.py [--images 32 --batch_size 16 --texts 1] [--shape small | 7b | FOLDER]
 
@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from benchmarks.turns import in_turns, middle, peak_memory
+from benchmarks.turns import median_of, peak_memory, run_in_turns
 from common.images.io import open_image
 from common.training.device import disable_malloc_trim
 from llava.analyzer import LlavaAnalyzer
@@ -57,14 +57,14 @@ def main() -> None:
         print(json.dumps(measure(args)))
         return
     write_images(args.work_dir, args.images)
-    found = in_turns(WAYS, args.rounds)
+    found = run_in_turns(WAYS, args.rounds)
     print(
         f"{args.shape}, {args.images} images, {args.texts} texts each, batch {args.batch_size}, {args.device}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
     )
-    slowest, _ = middle(found[WAYS[0]], "pairs")
+    slowest, _ = median_of(found[WAYS[0]], "pairs")
     for way, runs in found.items():
-        (rate, spread), (tokens, _), (peak, _) = (middle(runs, name) for name in ("pairs", "tokens", "peak"))
+        (rate, spread), (tokens, _), (peak, _) = (median_of(runs, name) for name in ("pairs", "tokens", "peak"))
         print(
             f"{way:12}{rate:8.2f} pairs/s {spread} {rate / slowest:6.1f} x  {tokens:8.0f} new tokens/s  "
             f"peak {peak:7.0f} MiB"

@@ -1,4 +1,4 @@
-"""What does a training step cost against batch and image size, and is the memory that it needs foreseen?
+"""Memory and time of a training step against batch and image size, compared with the estimate.
 
     python benchmarks/scaling.py [--systems clip vitp]      (amount of data, processes: benchmarks/scaling_data.py)
 

@@ -1,4 +1,4 @@
-"""How well does the style encoder tell real drawing styles apart, seen and unseen ones?
+"""Discrimination of real drawing styles by the style encoder, seen and unseen ones.
 
     python benchmarks/style_real.py --data_dir STYLES --pretrained WEIGHTS [--only contents folds] [--epochs 8]
 

@@ -1,4 +1,4 @@
-"""How much of the possible speed does training reach?
+"""Share of the possible speed that training of the style encoder reaches.
 
     python benchmarks/style_speed.py [--data_dir data/sample_styles] [--model_name efficientnet_lite0 --image_size 96]
 

@@ -1,36 +1,49 @@
-"""Ways that are compared take turns, each in a process of its own: its peak memory is then its own, and what else the
-machine does at the time meets all of them alike."""
+"""Timing of variants in turn, so that other load on the machine affects all of them alike."""
 
 import json
 import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
 
-def in_turns(ways: Iterable[str], rounds: int) -> dict[str, list[dict]]:
-    """Start the running script again with its own flags and `--way NAME` -> the JSON of its last line, each round."""
-    found: dict[str, list[dict]] = {way: [] for way in ways}
+def run_in_turns(variants: Iterable[str], rounds: int) -> dict[str, list[dict]]:
+    """Start the running script with its own flags and `--way NAME`, each time in a new process, whose peak memory is
+    then that of one variant -> the JSON of its last line, for each round."""
+    results: dict[str, list[dict]] = {variant: [] for variant in variants}
     for _ in range(rounds):
-        for way, runs in found.items():
-            done = subprocess.run([sys.executable, *sys.argv, "--way", way], capture_output=True, text=True)
-            if done.returncode:
-                raise SystemExit(f"{way}: {done.stderr[-2000:]}")
-            runs.append(json.loads(done.stdout.splitlines()[-1]))
-    return found
+        for variant, runs in results.items():
+            process = subprocess.run([sys.executable, *sys.argv, "--way", variant], capture_output=True, text=True)
+            if process.returncode:
+                raise SystemExit(f"{variant}: {process.stderr[-2000:]}")
+            runs.append(json.loads(process.stdout.splitlines()[-1]))
+    return results
 
 
-def middle(runs: list[dict], name: str, digits: int = 2) -> tuple[float, str]:
-    """-> the median of a number over the rounds, and '(smallest .. largest)'"""
+def time_in_turns(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each variant in this process, after one warm-up round."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + 1):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def median_of(runs: Sequence[dict], name: str, digits: int = 2) -> tuple[float, str]:
+    """-> the median of a number over the rounds, and its range: '(smallest .. largest)'"""
     values = [run[name] for run in runs]
     return statistics.median(values), f"({min(values):.{digits}f} .. {max(values):.{digits}f})"
 
 
 def peak_memory() -> float:
-    """MiB that this process has held at most: of the GPU where it used one, else of main memory."""
+    """Peak of this process in MiB: of GPU memory if it used a GPU, else of main memory."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

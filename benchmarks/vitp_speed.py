@@ -1,4 +1,4 @@
-"""What do packing and token masking save in a training step, and how near is a step to what the machine can do?
+"""Speed of ViTP's training step: packing, token masking, and the share of the machine's limit.
 
     python benchmarks/vitp_speed.py packing --meta_path META --tokenizer FOLDER     lengths as they are in your data
     python benchmarks/vitp_speed.py masking [--tiles 7]
@@ -17,7 +17,6 @@ import json
 import resource
 import statistics
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -29,16 +28,17 @@ from transformers import InternVLVisionConfig, LlamaConfig, Qwen2Config
 from transformers.models.internvl.modeling_internvl import InternVLConfig
 from transformers.utils import logging
 
+from benchmarks.turns import time_in_turns
 from common.cli.errors import run_script
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
 from common.training.device import choose_device, disable_malloc_trim
 from common.training.length_sampler import LengthGroupedSampler
-from vitp.batching import Collator, PackedDataset
 from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_tokenizer
-from vitp.dataset import InstructionDataset
+from vitp.dataset import Collator, InstructionDataset
 from vitp.meta import read_meta
 from vitp.model import VisualInstructionModel
+from vitp.packing import PackedDataset
 from vitp.processing import read_tokenizer
 from vitp.token_masking import build_masking
 
@@ -139,7 +139,9 @@ def packing(args: argparse.Namespace) -> dict:
             name: [collate([source[one] for one in batch]) for batch in batches]
             for name, (batches, _, source) in ways.items()
         }
-        taken = in_turns(args, {name: lambda few=few: run(model, optimizer, few, args) for name, few in read.items()})
+        taken = time_in_turns(
+            {name: lambda few=few: run(model, optimizer, few, args) for name, few in read.items()}, args.rounds
+        )
         for name, seconds in taken.items():
             result[name]["tokens_per_second"] = tokens / seconds
             print(f"{name:12}{tokens / seconds:8.0f} tokens/s  {taken['padded'] / seconds:5.2f}x")
@@ -155,7 +157,7 @@ def masking(args: argparse.Namespace) -> dict:
         model.masking = build_masking(name, None, None, 0) if name != "off" else None
         run(model, optimizer, [batch] * args.steps, args)
 
-    taken = in_turns(args, {name: lambda name=name: once(name) for name in names})
+    taken = time_in_turns({name: lambda name=name: once(name) for name in names}, args.rounds)
     shown = batch["input_ids"].shape
     print(f"batch of {shown[0]} x {shown[1]} tokens, {args.tiles * image_tokens(model)} of each an image's")
     for name in names:
@@ -168,7 +170,8 @@ def step(args: argparse.Namespace) -> dict:
     batch = random_batch(args, model)
     with FlopCounterMode(display=False) as counter:
         run(model, optimizer, [batch], args)
-    taken = in_turns(args, {"step": lambda: run(model, optimizer, [batch] * args.steps, args)})["step"] / args.steps
+    taken = time_in_turns({"step": lambda: run(model, optimizer, [batch] * args.steps, args)}, args.rounds)["step"]
+    taken /= args.steps
     tera = counter.get_total_flops() / taken / 1e12
     memory = (
         torch.cuda.max_memory_allocated()
@@ -232,18 +235,6 @@ def run(model, optimizer, batches: Iterable[dict[str, torch.Tensor]], args: argp
         optimizer.zero_grad()
     if args.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def in_turns(args: argparse.Namespace, ways: dict) -> dict[str, float]:
-    """-> seconds of each way, the median of --rounds, after one that does not count"""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(args.rounds + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            if number:
-                taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def cut(values: Sequence[int], size: int) -> list[Sequence[int]]:
