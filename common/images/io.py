@@ -23,10 +23,10 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int = 0) -> Image.Image:
-    """Decode one file -> RGB image. `grey` takes the colours away (three equal channels).
+    """Decode one file -> RGB image. grey: without colours (three equal channels).
 
-    at_least: pixels of the shorter side that are enough. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size where
-    that leaves so many, which its blocks allow at a fraction of the work; others come at full size.
+    at_least: required pixels of the shorter side. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves
+    enough of them, which costs a fraction of the work; other formats are decoded at full size.
     """
     source = path if isinstance(path, TarMember) else Path(path)
     if isinstance(source, Path) and not source.is_file():

@@ -1,9 +1,9 @@
-"""How is an image of any shape cut into square tiles?
+"""Square tiles of images of any shape (dynamic resolution).
 
-image (W x H) -> grid of columns x rows tiles whose shape is nearest -> resized to it -> tiles, row by row, + thumbnail
+image (W x H) -> grid of columns x rows tiles of the nearest aspect ratio -> resized to it -> tiles by rows, + thumbnail
               -> pixel_values (tiles, 3, S, S)
 
-InternVL 1.5's dynamic resolution (arXiv 2404.16821, section 3.2). All tiles of an image stand in one <img>..</img>.
+InternVL 1.5's dynamic resolution (arXiv 2404.16821, section 3.2). All tiles of an image are in one <img>..</img>.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Tiling:
-    """How images become tiles, and tiles tokens."""
+    """Settings of tiling."""
 
     tile_size: int  # pixels a side
-    tokens: int  # of the language model's sequence, per tile
+    tokens: int  # of the language model's sequence, for each tile
     min_tiles: int = 1
-    max_tiles: int = 12  # of a sample: several images share them
+    max_tiles: int = 12  # of a sample, shared by its images
     thumbnail: bool = True
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -33,11 +33,11 @@ class Tiling:
         _check_limits(self.min_tiles, self.max_tiles)
 
     def limit(self, images: int) -> int:
-        """The most tiles of each of a sample's images, thumbnails aside."""
+        """Maximum number of tiles of each of a sample's images, without thumbnails."""
         return max(self.min_tiles, self.max_tiles // max(images, 1))
 
     def count(self, size: tuple[int, int], limit: int) -> int:
-        """size: (width, height) -> tiles, the thumbnail included."""
+        """size: (width, height) -> tiles, with the thumbnail."""
         return count_tiles(*size, self.tile_size, self.min_tiles, limit, self.thumbnail)
 
     def pixel_values(self, image: Image.Image, limit: int) -> torch.Tensor:
@@ -49,7 +49,7 @@ class Tiling:
 def choose_grid(width: int, height: int, tile_size: int, min_tiles: int = 1, max_tiles: int = 12) -> tuple[int, int]:
     """-> (columns, rows), min_tiles <= columns * rows <= max_tiles.
 
-    The nearest aspect ratio wins. Among equal ones a larger grid does while the image has more than half its pixels.
+    The grid with the nearest aspect ratio; of equal ones the larger, if the image has more than half its pixels.
     """
     _check_limits(min_tiles, max_tiles)
     return get_optimal_tiled_canvas((height, width), (tile_size, tile_size), min_tiles, max_tiles)
@@ -58,7 +58,7 @@ def choose_grid(width: int, height: int, tile_size: int, min_tiles: int = 1, max
 def count_tiles(
     width: int, height: int, tile_size: int, min_tiles: int = 1, max_tiles: int = 12, thumbnail: bool = True
 ) -> int:
-    """Tiles that cut_tiles will make, the thumbnail included."""
+    """Number of tiles of cut_tiles, with the thumbnail."""
     columns, rows = choose_grid(width, height, tile_size, min_tiles, max_tiles)
     return columns * rows + (thumbnail and columns * rows > 1)
 
@@ -66,10 +66,11 @@ def count_tiles(
 def cut_tiles(
     image: Image.Image, tile_size: int, min_tiles: int = 1, max_tiles: int = 12, thumbnail: bool = True
 ) -> list[Image.Image]:
-    """Squares of tile_size pixels, row by row; with more than one, the whole image as the last."""
+    """Squares of tile_size pixels, row by row; if there are several, the whole image as the last (thumbnail)."""
     columns, rows = choose_grid(*image.size, tile_size, min_tiles, max_tiles)
-    resized = image.resize((columns * tile_size, rows * tile_size), Image.Resampling.BICUBIC)
-    corners = [(column * tile_size, row * tile_size) for row in range(rows) for column in range(columns)]
+    width, height = columns * tile_size, rows * tile_size
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    corners = [(left, top) for top in range(0, height, tile_size) for left in range(0, width, tile_size)]
     tiles = [resized.crop((left, top, left + tile_size, top + tile_size)) for left, top in corners]
     if thumbnail and len(tiles) > 1:
         tiles.append(image.resize((tile_size, tile_size), Image.Resampling.BICUBIC))

@@ -1,9 +1,9 @@
-"""Samples inside tar shards of the webdataset kind, read in place: nothing is ever unpacked.
+"""Samples in webdataset tar shards, read in place without unpacking.
 
 shard.tar: 000123.jpg, 000123.txt, 000123.json  ->  {'000123': {'jpg': TarMember, 'txt': TarMember, ...}}
 
-Plain tar files have their members at fixed places, so an index of offsets makes any sample readable in any order, which
-streaming from front to back does not: true shuffling, and a resumed run that knows where it stands.
+Members of an uncompressed tar have fixed offsets, so samples can be read in any order. Unlike streaming, this allows
+full shuffling and exact resuming.
 """
 
 import tarfile
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file inside an uncompressed tar; stands wherever the path of an image may stand."""
+    """A file inside an uncompressed tar; accepted wherever the path of an image is."""
 
     shard: Path
     name: str
@@ -32,12 +32,12 @@ class TarMember:
             file.seek(self.offset)
             content = file.read(self.size)
         if len(content) < self.size:
-            raise ValueError(f"{self}: the shard ends before the file does; it was not copied whole")
+            raise ValueError(f"{self}: the shard ends before the file does; its copy is incomplete")
         return content
 
 
 def read_shard(shard: Path) -> dict[str, dict[str, TarMember]]:
-    """Members of one shard by sample: the name up to the first dot of its last part, as webdataset has it."""
+    """Members of one shard by sample, whose key is the name up to the first dot of its last part, as in webdataset."""
     samples: dict[str, dict[str, TarMember]] = {}
     try:
         with tarfile.open(shard, "r:") as archive:
@@ -45,8 +45,8 @@ def read_shard(shard: Path) -> dict[str, dict[str, TarMember]]:
                 if member.isfile() and not Path(member.name).name.startswith("."):
                     folder, _, last = member.name.rpartition("/")
                     key, _, suffix = last.partition(".")
-                    found = TarMember(shard, member.name, member.offset_data, member.size)
-                    samples.setdefault(f"{folder}/{key}" if folder else key, {})[suffix.lower()] = found
+                    file = TarMember(shard, member.name, member.offset_data, member.size)
+                    samples.setdefault(f"{folder}/{key}" if folder else key, {})[suffix.lower()] = file
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{shard}: cannot be read as an uncompressed tar ({error})") from None
     return samples

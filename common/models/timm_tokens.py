@@ -1,4 +1,4 @@
-"""Tokens of a timm backbone: patches (B, N, V) and class token (B, V), whatever its layout."""
+"""Tokens of timm backbones in any layout: patches (B, N, V) and class token (B, V)."""
 
 from typing import NamedTuple
 
@@ -7,16 +7,16 @@ from torch import nn
 
 
 class Tokens(NamedTuple):
-    """What a network knows of B images at one depth."""
+    """Features of B images at one depth of a network."""
 
     patches: torch.Tensor  # (B, N, V)
     cls: torch.Tensor | None  # (B, V); None where the network has no class token
 
 
 def split_tokens(backbone: nn.Module, features: torch.Tensor) -> Tokens:
-    """What a timm backbone's forward_features gives: tokens (B, prefixes + N, V), or a map in either order of axes."""
+    """features: of forward_features; tokens (B, prefixes + N, V), or a map in either order of axes."""
     if features.ndim == 3:
-        prefixes = getattr(backbone, "num_prefix_tokens", 0)
+        prefixes = getattr(backbone, "num_prefix_tokens", 0) or 0
         return Tokens(features[:, prefixes:], features[:, 0] if prefixes else None)
     if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
         features = features.permute(0, 3, 1, 2)
@@ -24,21 +24,22 @@ def split_tokens(backbone: nn.Module, features: torch.Tensor) -> Tokens:
 
 
 def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """(B, 3, S, S) uint8 -> what a timm backbone reads, in the order that its convolutions are fastest in."""
-    return ((pixels / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+    """(B, 3, S, S) uint8 0..255 or float 0..1 -> input of a timm backbone, in the layout that is fastest for it."""
+    unit = pixels / 255 if pixels.dtype == torch.uint8 else pixels
+    return ((unit - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def backbone_tokens(backbone: nn.Module, image: torch.Tensor, layer: int = -1) -> Tokens:
-    """A timm backbone's tokens; at layer -1 behind its final norm, before that as a block leaves them."""
+    """At layer -1 after the final norm, at earlier layers the output of the block."""
     prefixes = getattr(backbone, "num_prefix_tokens", 0)
     try:
         if layer == -1:
             return split_tokens(backbone, backbone.forward_features(image))
-        more = {"return_prefix_tokens": True} if prefixes else {}
-        (found,) = backbone.forward_intermediates(
-            image, indices=[layer], stop_early=True, intermediates_only=True, output_fmt="NCHW", **more
+        options = {"return_prefix_tokens": True} if prefixes else {}
+        (output,) = backbone.forward_intermediates(
+            image, indices=[layer], stop_early=True, intermediates_only=True, output_fmt="NCHW", **options
         )
     except AssertionError as error:
         raise ValueError(f"--layer {layer}: {error}") from None
-    patches, prefix = found if prefixes else (found, None)
+    patches, prefix = output if prefixes else (output, None)
     return Tokens(patches.flatten(2).mT, prefix[:, 0] if prefixes else None)

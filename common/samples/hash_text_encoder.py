@@ -1,10 +1,10 @@
-"""A text encoder that needs no network: hashed word vectors.
+"""Text encoder without a network: hashed word vectors.
 
 text -> words -> one fixed Gaussian vector per word (seeded by the word's hash)
      -> embed (L, D), pooled (D,), mask (L,)
 
-It knows no meaning, only identity: the same word gives the same vector on every machine, different words give
-nearly orthogonal ones (random indexing, Kanerva et al. 2000). That is enough to train and test against.
+It encodes identity, not meaning: the same word gives the same vector on every machine, different words give nearly
+orthogonal ones (random indexing, Kanerva et al. 2000). That is enough for demos and tests.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ START, END = "<start>", "<end>"
 def hash_text(text: str, width: int = 64, length: int = 16) -> dict[str, torch.Tensor]:
     """Encode one text -> embed (length, width), pooled (width,) of unit norm, mask (length,) with 1 = real token.
 
-    Longer texts are cut to `length` tokens, as a real tokenizer does; the end token is always kept.
+    Longer texts are truncated to `length` tokens, as by a real tokenizer; the end token is always kept.
     """
     words = re.findall(r"\w+|[^\w\s]", text.lower())[: length - 2]
     tokens = [START, *words, END]
@@ -38,6 +38,6 @@ def _word_vector(word: str, width: int) -> torch.Tensor:
 
 
 def _positions(length: int, width: int) -> torch.Tensor:
-    """Sinusoids (Vaswani et al. 2017, section 3.5) -> (length, width); word order leaves a trace in the embed."""
+    """Sinusoids (Vaswani et al. 2017, section 3.5) -> (length, width); they make the embed depend on word order."""
     angle = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-np.log(10000.0) / width))
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width].float()

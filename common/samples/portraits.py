@@ -1,4 +1,4 @@
-"""The people of the sample data: head and shoulders of made-up characters, and what can be said of them.
+"""Portraits of the sample data: head and shoulders of invented characters, with their descriptions.
 
 random generator -> Portrait (hair, eyes, outfit, accessory, expression; sentences) -> parts() -> filled polygons
 """
@@ -24,7 +24,7 @@ EYES = {"brown": (120, 76, 44), "blue": (56, 116, 216), "green": (60, 150, 84), 
 SKIN = ((250, 222, 196), (232, 190, 150), (190, 136, 98), (138, 94, 68))
 LENGTHS = ("short", "shoulder-length", "long")
 ACCESSORIES = ("glasses", "hat", "scarf", "earrings", "hair bow", "headphones")
-EXPRESSIONS = {  # what the face shows, and the character told from it
+EXPRESSIONS = {  # description of the face, and of the personality
     "smiling": ("a broad smile", "Cheerful and open, makes friends wherever the road leads."),
     "serious": ("a serious look", "Calm and reserved, thinks twice before speaking once."),
     "sad": ("a sad frown", "Gentle and melancholy, remembers what others would rather forget."),
@@ -35,7 +35,7 @@ EXPRESSIONS = {  # what the face shows, and the character told from it
 
 @dataclass(frozen=True)
 class Portrait:
-    """Head and shoulders of a made-up character; what is said of it can be seen."""
+    """Head and shoulders of an invented character; everything in its description is visible."""
 
     character: str
     hair: str
@@ -49,12 +49,12 @@ class Portrait:
 
     @property
     def appearance(self) -> str:
-        outfit, thing = f"{self.outfit} outfit", f"{self.accessory_colour} {self.accessory}"
+        outfit, accessory = f"{self.outfit} outfit", f"{self.accessory_colour} {self.accessory}"
         if self.accessory not in ("glasses", "earrings", "headphones"):
-            thing = _with_article(thing)
+            accessory = _with_article(accessory)
         return (
             f"{self.character} has {self.length} {self.hair} hair and {self.eyes} eyes, wears {_with_article(outfit)} "
-            f"and {thing}, and shows {EXPRESSIONS[self.expression][0]}."
+            f"and {accessory}, and shows {EXPRESSIONS[self.expression][0]}."
         )
 
     @property
@@ -150,7 +150,7 @@ def _with_article(words: str) -> str:
 
 def random_portrait(random: np.random.Generator, character: str) -> Portrait:
     hair = pick(random, HAIR)
-    others = [colour for colour in COLOURS if colour not in ("brown", hair)]  # to be seen against the hair
+    others = [colour for colour in COLOURS if colour not in ("brown", hair)]  # visible against the hair
     outfit, accessory_colour = (str(colour) for colour in random.choice(others, 2, replace=False))
     return Portrait(
         character,

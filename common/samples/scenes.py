@@ -1,9 +1,9 @@
-"""What is drawn in the sample data: the truth behind every picture, and no pixel of it.
+"""Scenes of the sample data: the ground truth behind every picture, without pixels.
 
 random generator -> Scene (objects with kind, colour, size, box; captions) -> parts() -> filled polygons
 
 All coordinates are fractions of the picture's side in [0, 1], x to the right, y down. Parts are listed from back to
-front; `sample_styles` turns them into pictures.
+front; common/samples/styles.py turns them into pictures.
 """
 
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ class Scene:
     objects: tuple[SceneObject, ...]
     groups: tuple[tuple[int, ...], ...]  # indices into objects
     background: str
-    tint: str  # the colour that the background is a pale shade of, where it has a choice
+    tint: str  # the background is a pale shade of this colour, if it has no fixed one
     position: str | None = None  # of a single object
     relation: str | None = None
 
@@ -117,13 +117,13 @@ class Scene:
 
     def parts(self) -> Iterator[Part]:
         yield from background_parts(self.background, self.tint)
-        for index, thing in enumerate(self.objects):
-            corner, extent = np.array(thing.box[:2]), np.array(thing.box[2:]) - np.array(thing.box[:2])
-            for tone, points in KINDS[thing.kind].shapes:
+        for index, item in enumerate(self.objects):
+            corner, extent = np.array(item.box[:2]), np.array(item.box[2:]) - np.array(item.box[:2])
+            for tone, points in KINDS[item.kind].shapes:
                 points = np.clip(points, 0, 1)
-                if thing.mirrored:
+                if item.mirrored:
                     points = points * [-1, 1] + [1, 0]
-                yield Part(corner + extent * points, shade(thing.colour, tone), index)
+                yield Part(corner + extent * points, shade(item.colour, tone), index)
 
 
 def plural(kind: str) -> str:
@@ -131,34 +131,34 @@ def plural(kind: str) -> str:
 
 
 def questions(scene: Scene, random: np.random.Generator) -> list[tuple[str, str]]:
-    """What can be asked of a scene, with true short answers: kind, count, colour, position."""
+    """Questions about a scene with short answers: kind, count, colour, position."""
     kinds = [scene.first(group).kind for group in range(len(scene.groups))]
-    asked = [("Which kinds of objects are in this picture?", " and ".join(kinds))]
+    pairs = [("Which kinds of objects are in this picture?", " and ".join(kinds))]
     for group, members in enumerate(scene.groups):
         noun, verb = scene.noun(group), "is" if len(members) == 1 else "are"
-        asked.append((f"How many {plural(kinds[group])} are there?", str(len(members))))
-        asked.append((f"What colour {verb} the {noun}?", scene.first(group).colour))
+        pairs.append((f"How many {plural(kinds[group])} are there?", str(len(members))))
+        pairs.append((f"What colour {verb} the {noun}?", scene.first(group).colour))
     if scene.position:
-        asked.append((f"Where is the {kinds[0]}?", scene.position))
+        pairs.append((f"Where is the {kinds[0]}?", scene.position))
     if scene.relation:
         first, second = scene.noun(0), scene.noun(1)
-        verb, said = "Is" if len(scene.groups[0]) == 1 else "Are", RELATIONS[random.integers(len(RELATIONS))]
-        said = said if said in (scene.relation, OPPOSITES[scene.relation]) else scene.relation
-        asked.append((f"What is {scene.relation} the {second}?", kinds[0]))
-        asked.append((f"{verb} the {first} {said} the {second}?", "yes" if said == scene.relation else "no"))
-    return asked
+        verb, claimed = "Is" if len(scene.groups[0]) == 1 else "Are", RELATIONS[random.integers(len(RELATIONS))]
+        claimed = claimed if claimed in (scene.relation, OPPOSITES[scene.relation]) else scene.relation
+        pairs.append((f"What is {scene.relation} the {second}?", kinds[0]))
+        pairs.append((f"{verb} the {first} {claimed} the {second}?", "yes" if claimed == scene.relation else "no"))
+    return pairs
 
 
 def questions_chinese(scene: Scene) -> list[tuple[str, str]]:
-    asked = []
+    pairs = []
     for group, members in enumerate(scene.groups):
         first = scene.first(group)
         kind = KINDS[first.kind]
-        asked.append((f"图中有几{kind.measure}{kind.chinese}？", f"{NUMBERS[len(members)][1]}{kind.measure}。"))
-        asked.append((f"{kind.chinese}是什么颜色的？", f"{CHINESE[first.colour]}。"))
+        pairs.append((f"图中有几{kind.measure}{kind.chinese}？", f"{NUMBERS[len(members)][1]}{kind.measure}。"))
+        pairs.append((f"{kind.chinese}是什么颜色的？", f"{CHINESE[first.colour]}。"))
     if scene.position:
-        asked.append((f"{kind.chinese}在图片的什么位置？", f"{CHINESE[scene.position]}。"))
-    return asked
+        pairs.append((f"{kind.chinese}在图片的什么位置？", f"{CHINESE[scene.position]}。"))
+    return pairs
 
 
 def single_scene(random: np.random.Generator, kind: str) -> Scene:
@@ -173,7 +173,7 @@ def single_scene(random: np.random.Generator, kind: str) -> Scene:
 
 
 def random_scene(random: np.random.Generator) -> Scene:
-    """One object, two to four equal objects, or one or two objects beside one or two of another kind."""
+    """One object, two to four equal objects, or one or two objects next to one or two of another kind."""
     form = random.choice(3, p=[0.3, 0.2, 0.5])
     first, second = (str(kind) for kind in random.choice(list(KINDS), 2, replace=False))
     if form == 0:
@@ -185,10 +185,12 @@ def random_scene(random: np.random.Generator) -> Scene:
         objects = _group(random, first, slots)
         return Scene(objects, (tuple(range(len(objects))),), background, tint)
     relation = pick(random, RELATIONS)
-    here, there = (_group(random, kind, _split(half, random)) for kind, half in zip((first, second), HALVES[relation]))
-    count = len(here)
-    groups = (tuple(range(count)), tuple(range(count, count + len(there))))
-    return Scene(here + there, groups, background, tint, relation=relation)
+    first_objects, second_objects = (
+        _group(random, kind, _split(half, random)) for kind, half in zip((first, second), HALVES[relation])
+    )
+    objects = first_objects + second_objects
+    groups = (tuple(range(len(first_objects))), tuple(range(len(first_objects), len(objects))))
+    return Scene(objects, groups, background, tint, relation=relation)
 
 
 def _split(half: tuple, random: np.random.Generator) -> list[tuple]:

@@ -1,4 +1,4 @@
-"""The shapes of the sample data: what a house or a fish is made of, and the grounds they stand on.
+"""Shapes of the sample data: the polygons of a house or a fish, and of the backgrounds.
 
 name of a kind -> polygons with tones in the unit square -> Part(points, colour, owner) in the picture
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, JSON and JSON Lines among them; Git LFS pointers."""
+"""Atomic writing of files, JSON and JSON Lines; Git LFS pointers."""
 
 import json
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import IO, Any
 
 LFS_START = b"version https://git-lfs"
-LFS_HINT = "a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned"
+LFS_HINT = "a Git LFS pointer, not the file itself; run `git lfs pull` in its clone"
 
 
 @contextmanager
 def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[bytes]]:
-    """A file to write to that takes its name only once it is whole; on any failure the old one stays.
+    """A file that gets its name only when it is complete; on any failure the old one stays.
 
-    durable: wait until the disk has it, so that it outlives a power cut too.
+    durable: wait until it is on the disk, so that it survives a power cut as well.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -28,14 +28,13 @@ def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[byte
         partial.replace(path)
     except OSError as error:
         raise OSError(
-            error.errno, f"could not be written ({error.strerror}); what was there before is untouched", str(path)
+            error.errno, f"could not be written ({error.strerror}); an earlier version is untouched", str(path)
         ) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """A .jsonl of `rows`."""
     with write_atomically(path) as file:
         for row in rows:
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
@@ -47,12 +46,12 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def is_lfs_pointer(path: str | Path) -> bool:
-    """Whether a clone without Git LFS left its three lines of text in the place of this file."""
+    """Whether this is the text file that a clone without Git LFS has in place of the file."""
     with Path(path).open("rb") as file:
         return file.read(len(LFS_START)) == LFS_START
 
 
 def refuse_lfs_pointer(path: str | Path) -> None:
-    """ValueError with the remedy where `path` is a Git LFS pointer."""
+    """ValueError if `path` is a Git LFS pointer."""
     if is_lfs_pointer(path):
         raise ValueError(f"{path}: {LFS_HINT}")

@@ -1,4 +1,4 @@
-"""JSON of other people, whose every fault is a ValueError of one line."""
+"""Parsing of JSON of any origin: every fault is a ValueError of one line."""
 
 import json
 from typing import Any
@@ -11,6 +11,6 @@ def parse_json(text: str | bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text ({error})") from None
     except RecursionError:
-        raise ValueError("not JSON (brackets within brackets without end)") from None
+        raise ValueError("not JSON (nested too deeply)") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error})") from None
