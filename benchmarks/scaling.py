@@ -165,7 +165,7 @@ POINTS = {  # system -> (what is varied, its values, flags), the other points
 
 
 def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[str, float]:
-    """In this process -> bytes measured and foreseen, seconds of a step, operations."""
+    """In this process -> bytes measured and estimated, seconds of a step, operations."""
     import torch
 
     from tools.estimate.dry_run import dry_step
@@ -201,10 +201,10 @@ def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[s
     measured = _memory("VmHWM") - before
     del model, optimizer, batches
     found = dry_step(step, precision, bool(step.checkpointing), step.samples)
-    foreseen = found.peak + (found.gradients if ddp else 0)  # the buckets, as tools/estimate/sharding.py has it
+    estimated = found.peak + (found.gradients if ddp else 0)  # the buckets, as tools/estimate/sharding.py has it
     return {
         "measured": measured,
-        "foreseen": foreseen,
+        "estimated": estimated,
         "seconds": statistics.median(seconds),
         "operations": found.operations,
         "phase": found.phase,
@@ -222,7 +222,7 @@ def points(chosen: list[str], steps: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         places = write_models(Path(folder))
         for system in chosen:
-            columns = ("flags", "precision", "foreseen GiB", "measured GiB", "ratio", "s a step", "10^9 operations")
+            columns = ("flags", "precision", "estimated GiB", "measured GiB", "ratio", "s a step", "10^9 operations")
             print(f"\n{system}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
             rows = [(kind, value, flags, "fp32") for kind, value, flags in POINTS[system]]
             rows.append((*POINTS[system][2][:3], "bf16"))
@@ -261,8 +261,8 @@ def _one(system: str, precision: str, flags: list[str], steps: int) -> list[dict
     found = json.loads(done.stdout.splitlines()[-1])
     words = " ".join(word for word in flags if not word.startswith("/"))
     print(
-        f"| {words} | {precision} | {found['foreseen'] / GIB:.3f} | {found['measured'] / GIB:.3f} | "
-        f"{found['foreseen'] / found['measured']:.3f} | {found['seconds']:.2f} | {found['operations'] / 1e9:.0f} |",
+        f"| {words} | {precision} | {found['estimated'] / GIB:.3f} | {found['measured'] / GIB:.3f} | "
+        f"{found['estimated'] / found['measured']:.3f} | {found['seconds']:.2f} | {found['operations'] / 1e9:.0f} |",
         flush=True,
     )
     return [found]

@@ -185,10 +185,10 @@ def measured(step, checkpointing=False):
 @pytest.mark.parametrize("system", estimate.SYSTEMS)
 def test_a_real_step_of_each_system(systems, system):
     step = step_of(system, systems[system])
-    foreseen = dry_step(step, "fp32", False, step.samples)
+    estimated = dry_step(step, "fp32", False, step.samples)
     found = measured(step)
-    assert abs(foreseen.peak / found - 1) < 0.1, f"{foreseen} for {found}"
-    assert foreseen.activations > 0.3 * foreseen.peak  # else only weights would have been compared
+    assert abs(estimated.peak / found - 1) < 0.1, f"{estimated} for {found}"
+    assert estimated.activations > 0.3 * estimated.peak  # else only weights would have been compared
 
 
 def test_tiles_are_those_of_the_meta_file(systems, tmp_path):
@@ -206,7 +206,7 @@ def test_tiles_are_those_of_the_meta_file(systems, tmp_path):
 
 def test_operations_are_those_that_pytorch_counts(systems):
     step = step_of("style", systems["style"])
-    foreseen = dry_step(step, "fp32", False, step.samples)
+    estimated = dry_step(step, "fp32", False, step.samples)
     model = step.build("fp32", False)
     with FlopCounterMode(display=False) as counter:
         take_step(model, step.optimizer(model), [random_batch(step.batch(step.samples))], "fp32")
@@ -214,7 +214,7 @@ def test_operations_are_those_that_pytorch_counts(systems):
     blocks = [one for one in model.modules() if type(one).__name__ == "Attention"]
     tokens = 1 + (160 // 16) ** 2
     attention = sum(7 * 2 * step.samples * one.num_heads * tokens**2 * one.head_dim for one in blocks)
-    assert foreseen.operations == counter.get_total_flops() + attention and attention > 0
+    assert estimated.operations == counter.get_total_flops() + attention and attention > 0
 
 
 def test_checkpointing_needs_less_and_computes_more(systems):
