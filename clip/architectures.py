@@ -1,9 +1,9 @@
-"""Name -> open_clip network.
+"""Architectures of CLIP by name, and open_clip networks of them.
 
-'ViT-B/32' ... 'small'  ->  architecture (a dict of open_clip's config)  ->  CLIP or CustomTextCLIP
+'ViT-B/32' ... 'small'  ->  architecture (a model config of open_clip)  ->  CLIP or CustomTextCLIP
 
-An architecture is plain values, so a checkpoint can carry it: a Hugging Face text tower's own config is inside it, not
-the name of a folder that may be gone.
+An architecture is plain values, so a checkpoint can carry it: the config of a Hugging Face text tower is inside, not
+the name of a folder that may no longer exist.
 """
 
 import copy
@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from common.cli.settings import unknown_name
+from common.models.checkpoint_file import first_line
 
 OPENAI_NAMES = {
     "ViT-B/32": "ViT-B-32",
@@ -24,27 +25,27 @@ OPENAI_NAMES = {
     "RN50": "RN50",
     "RN101": "RN101",
 }
-# From scratch on a CPU. Small patches, because drawings are told apart by small things.
+# From scratch on a CPU. Small patches, because generated scenes differ in small details.
 SMALL = {
     "embed_dim": 256,
     "vision_cfg": {"image_size": 64, "layers": 6, "width": 256, "head_width": 64, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 4},
 }
-INITIAL_SCALE = 16.0  # the temperature's inverse when nothing is loaded; the parameter is its logarithm
-SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0  # where SigLIP starts (Zhai et al. 2023, section 3.2)
+INITIAL_SCALE = 16.0  # 1 / temperature at the start of training; the parameter is its logarithm
+SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0  # of SigLIP at the start of training (Zhai et al. 2023, section 3.2)
 
 
-def architecture_of(
+def make_architecture(
     model_name: str,
     image_size: int | None = None,
     projection_dim: int | None = None,
     patch_dropout: float = 0.0,
     image_tower: str | None = None,
 ) -> dict[str, Any]:
-    """open_clip's config of one of our names, with what the caller changes in it.
+    """open_clip's model config of this name, with changes.
 
     image_tower: a timm model in place of the image tower; image_size: pixels of the square input; patch_dropout: share
-    of patches left out of each training image (Li et al. 2023, FLIP; transformers only).
+    of patches dropped from each training image (Li et al. 2023, FLIP; transformers only).
     """
     names = [*OPENAI_NAMES, "small"]
     if model_name not in names:
@@ -52,21 +53,19 @@ def architecture_of(
             unknown_name(model_name, names, "model") + f" (--model_name: {', '.join(names)}, "
             "or a folder or hub name of a Hugging Face CLIP model)"
         )
-    found = SMALL if model_name == "small" else open_clip.get_model_config(OPENAI_NAMES[model_name])
-    architecture = copy.deepcopy(found)
-    vision = architecture["vision_cfg"]
+    architecture = copy.deepcopy(
+        SMALL if model_name == "small" else open_clip.get_model_config(OPENAI_NAMES[model_name])
+    )
     if image_tower:
-        size = vision["image_size"]
-        vision = {"timm_model_name": image_tower, "timm_pool": "", "timm_proj": "linear", "image_size": size}
-        architecture["vision_cfg"] = vision
-    if image_size:
-        vision["image_size"] = image_size
-    if patch_dropout:
-        if isinstance(vision.get("layers"), list):
-            raise ValueError(f"--patch_dropout: {model_name} has no patches to leave out; use a ViT, or 0")
-        vision["patch_dropout"] = patch_dropout
-    if projection_dim:
-        architecture["embed_dim"] = projection_dim
+        size = architecture["vision_cfg"]["image_size"]
+        timm_tower = {"timm_model_name": image_tower, "timm_pool": "", "timm_proj": "linear", "image_size": size}
+        architecture["vision_cfg"] = timm_tower
+    vision = architecture["vision_cfg"]
+    if patch_dropout and isinstance(vision.get("layers"), list):
+        raise ValueError(f"--patch_dropout: {model_name} has no patches to drop; use a ViT, or 0")
+    vision |= {"patch_dropout": patch_dropout} if patch_dropout else {}
+    vision["image_size"] = image_size or vision["image_size"]
+    architecture["embed_dim"] = projection_dim or architecture["embed_dim"]
     patch = vision.get("patch_size")
     if patch and vision["image_size"] % patch:
         raise ValueError(f"--image_size {vision['image_size']}: must be a multiple of {model_name}'s patch of {patch}")
@@ -74,7 +73,7 @@ def architecture_of(
 
 
 def with_text_tower(architecture: dict[str, Any], name: str, context_length: int = 77) -> dict[str, Any]:
-    """The same with any Hugging Face text encoder by name or folder, such as xlm-roberta-base or a Chinese BERT.
+    """The architecture with a Hugging Face text encoder by name or folder, such as xlm-roberta-base or a Chinese BERT.
 
     Its width, layers and vocabulary come from its own config; its vectors are averaged over real tokens and projected
     by an MLP, as in open_clip's configs for such towers.
@@ -82,15 +81,14 @@ def with_text_tower(architecture: dict[str, Any], name: str, context_length: int
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ValueError(f"--text_tower {name}: no config to be had ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"--text_tower {name}: no config can be read from it ({first_line(error)})") from error
     if getattr(config, "pad_token_id", None) is None:
-        raise ValueError(f"--text_tower {name}: its config has no pad_token_id; padding could not be told from words")
-    text = {"hf_config": config.to_dict(), "context_length": context_length}
-    return {**architecture, "text_cfg": text}
+        raise ValueError(f"--text_tower {name}: its config has no pad_token_id; it is needed to mask padding")
+    return {**architecture, "text_cfg": {"hf_config": config.to_dict(), "context_length": context_length}}
 
 
 def build_network(architecture: dict[str, Any], sigmoid: bool = False) -> nn.Module:
-    """architecture -> open_clip network with random weights; `sigmoid` gives it SigLIP's bias and start."""
+    """architecture -> open_clip network with random weights; `sigmoid`: with the bias and initial values of SigLIP."""
     architecture = copy.deepcopy(architecture)
     scale, bias = (SIGMOID_SCALE, SIGMOID_BIAS) if sigmoid else (INITIAL_SCALE, None)
     start = {"init_logit_scale": math.log(scale), "init_logit_bias": bias}
@@ -98,7 +96,7 @@ def build_network(architecture: dict[str, Any], sigmoid: bool = False) -> nn.Mod
     if "hf_config" not in text:
         network = open_clip.CLIP(**architecture, **start)
     else:
-        # open_clip reads such a tower from a folder by name; the place holder leaves the choice to us.
+        # open_clip would read such a tower from a folder by name; it gets a placeholder that is replaced.
         architecture["text_cfg"] = {"vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
         network = open_clip.CustomTextCLIP(**architecture, **start)
         network.text = _text_encoder(text["hf_config"], architecture["embed_dim"])
@@ -114,6 +112,6 @@ def _text_encoder(config: dict[str, Any], width: int) -> HFTextEncoder:
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(f"--text_tower: {config.model_type} has a decoder too; choose an encoder such as xlm-roberta")
     encoder = HFTextEncoder("", width, config=config, pooler_type="mean_pooler", proj_type="mlp")
-    # Mean pooling leaves an encoder's own pooler without a gradient, which DDP does not forgive.
+    # Without the encoder's own pooler: mean pooling leaves it without a gradient, an error in DDP.
     encoder.transformer = AutoModel.from_config(config, add_pooling_layer=False)
     return encoder

@@ -1,8 +1,8 @@
-"""Which patches did a vision transformer's class token answer with?
+"""Attention-based heat maps of vision transformers.
 
-pixels (B, 3, S, S), direction (B, D) unit -> blocks taken apart -> (B, rows, columns), higher = more for the text
+pixels (B, 3, S, S), direction (B, D) unit -> blocks step by step -> (B, rows, columns), higher = more for the text
 
-Attention is computed again from its weights, in the open: torch's own does not hand out what has to be looked at.
+Attention is recomputed from its weights, because torch's own does not expose the intermediate values.
 Shapes: one class token and N patches are T tokens of width V; H heads.
 """
 
@@ -15,13 +15,13 @@ from torch import nn
 
 
 def min_max(maps: torch.Tensor) -> torch.Tensor:
-    """(B, rows, columns) -> the same with 0 at each map's lowest place and 1 at its highest."""
+    """(B, rows, columns) -> the same, each map scaled to [0, 1]."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 class Attention(NamedTuple):
-    """What one block's attention did."""
+    """Intermediate values of one block's attention."""
 
     queries: torch.Tensor  # (B, H, T, V / H), as keys and values
     keys: torch.Tensor
@@ -31,7 +31,7 @@ class Attention(NamedTuple):
 
 
 def attend(block: nn.Module, tokens: torch.Tensor) -> Attention:
-    """The attention of an open_clip block over tokens (B, T, V), from its weights."""
+    """The attention of an open_clip block over tokens (B, T, V)."""
     projected = F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)  # (B, T, 3 V)
     queries, keys, values = (
         part.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for part in projected.chunk(3, dim=-1)
@@ -50,22 +50,22 @@ def merge_heads(values: torch.Tensor) -> torch.Tensor:
 
 
 def finish_block(block: nn.Module, tokens: torch.Tensor, attention: Attention) -> torch.Tensor:
-    """Everything after the attention -> tokens (B, T, V) of the next block."""
+    """The rest of the block after its attention -> tokens (B, T, V) of the next block."""
     tokens = tokens + block.ls_1(block.attn.out_proj(attention.attended))
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
 def project(visual: VisionTransformer, tokens: torch.Tensor) -> torch.Tensor:
-    """tokens (..., V) -> (..., D) unit, as the class token becomes the image's vector."""
+    """tokens (..., V) -> (..., D) unit, by the projection of the class token."""
     return F.normalize(visual.ln_post(tokens) @ visual.proj, dim=-1)
 
 
 @torch.no_grad()
 def tokens_before(visual: VisionTransformer, pixels: torch.Tensor, block: int) -> torch.Tensor:
-    """-> (B, T, V), what block number `block` reads."""
+    """-> (B, T, V), the input of block number `block`."""
     tokens = visual._embeds(pixels)
-    for one in visual.transformer.resblocks[:block]:
-        tokens = one(tokens)
+    for layer in visual.transformer.resblocks[:block]:
+        tokens = layer(tokens)
     return tokens
 
 
@@ -77,7 +77,7 @@ def grad_eclip(visual: VisionTransformer, pixels: torch.Tensor, direction: torch
     """Zhao et al. 2024, Gradient-based visual explanation for CLIP: relu(sum_c w_c k_i v_ic) of the last block.
 
     w: gradient of the cosine in the class token's attended values; v: values of patch i; k: cosine of the class
-    token's query and patch i's key, scaled to [0, 1], in place of the softmax, which leaves too few patches standing.
+    token's query and patch i's key, scaled to [0, 1], in place of the softmax, which suppresses too many patches.
     w and v are those of the real heads; the authors' program computes the block as if it had one head.
     """
     blocks = visual.transformer.resblocks
@@ -86,16 +86,15 @@ def grad_eclip(visual: VisionTransformer, pixels: torch.Tensor, direction: torch
     cosine = (project(visual, finish_block(blocks[-1], tokens, attention)[:, 0]) * direction).sum()
     channels = torch.autograd.grad(cosine, attention.attended)[0][:, :1]  # (B, 1, V)
     queries, keys, values = (merge_heads(part) for part in attention[:3])
-    nearness = F.cosine_similarity(queries[:, :1], keys[:, 1:], dim=-1)  # (B, N)
-    nearness = min_max(nearness[:, None])[:, 0]
-    return to_grid(visual, F.relu((channels * values[:, 1:]).sum(-1) * nearness))
+    similarity = to_grid(visual, F.cosine_similarity(queries[:, :1], keys[:, 1:], dim=-1))
+    return F.relu(to_grid(visual, (channels * values[:, 1:]).sum(-1)) * min_max(similarity))
 
 
 def legrad(visual: VisionTransformer, pixels: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """Bousselham et al. 2024, LeGrad: how much would more attention to a patch raise the cosine?
+    """Bousselham et al. 2024, LeGrad: sensitivity of the cosine to attention to each patch.
 
-    Each block answers with the mean of its tokens. The gradient of that answer in the block's own attention weights,
-    its positive part, mean over heads and asking tokens; mean over all blocks.
+    A block's cosine is that of the mean of its tokens. Its gradient in the block's own attention weights, the positive
+    part, mean over heads and queries; mean over all blocks.
     """
     tokens, maps = tokens_before(visual, pixels, 0), []
     for block in visual.transformer.resblocks:
@@ -112,7 +111,7 @@ def chefer(visual: VisionTransformer, pixels: torch.Tensor, direction: torch.Ten
     """Chefer et al. 2021, Generic attention-model explainability, eq. 5 and 6: rollout weighted by gradients.
 
     R starts as the identity; each block adds A R, A being the mean over heads of relu(gradient * attention weights).
-    What the class token has gathered from each patch is the map.
+    The map is the relevance of each patch for the class token.
     """
     tokens = tokens_before(visual, pixels, 0).requires_grad_()
     weights = []
@@ -129,17 +128,17 @@ def chefer(visual: VisionTransformer, pixels: torch.Tensor, direction: torch.Ten
 
 @torch.no_grad()
 def surgery(visual: VisionTransformer, pixels: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """Li et al. 2023, CLIP Surgery: patches that attend to what is like them, compared with the text.
+    """Li et al. 2023, CLIP Surgery: patches that attend to similar patches, compared with the text.
 
-    Beside the blocks of the upper half runs a second path: it gathers their attention with values in the place of
-    queries and keys, without their MLPs, and its patches are projected as the class token is.
+    In the upper half of the blocks a second path accumulates attention with values in place of queries and keys,
+    without MLPs; its patches are projected like the class token.
     """
     blocks = visual.transformer.resblocks
     start = len(blocks) // 2
     tokens = path = tokens_before(visual, pixels, start)
     for block in blocks[start:]:
         attention = attend(block, tokens)
-        alike = self_similarity(attention.values, attention.values) @ attention.values
-        path = path + block.ls_1(block.attn.out_proj(merge_heads(alike)))
+        similar = self_similarity(attention.values, attention.values) @ attention.values
+        path = path + block.ls_1(block.attn.out_proj(merge_heads(similar)))
         tokens = finish_block(block, tokens, attention)
     return to_grid(visual, (project(visual, path[:, 1:]) * direction[:, None]).sum(-1))

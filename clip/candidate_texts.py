@@ -1,58 +1,58 @@
-"""Which texts are there to choose from, and which images does the metadata give them to?
+"""Candidate texts of an index of metadata, and the images they belong to.
 
-metadata.jsonl, optimized_metadata.jsonl, data.json, or a .txt with a text a line
--> M different texts, {name of an image: numbers of its texts}
+metadata.jsonl, optimized_metadata.jsonl, data.json, or a .txt with one text per line
+-> M unique texts, {name of an image: indices of its texts}
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clip.pairs import DEFAULT_TEXT_FIELDS, IMAGE_KEYS, read_index, texts_of
+from clip.pairs import DEFAULT_TEXT_FIELDS, IMAGE_KEYS, Entry, check_record, texts_of
+from common.text.conversations import read_records
 
 
 def read_texts(
     path: str | Path, text_fields: Sequence[str] = DEFAULT_TEXT_FIELDS
 ) -> tuple[list[str], dict[str, set[int]], dict[str, str]]:
-    """A metadata file -> its different texts, {name of an image: numbers of its texts}, {what was left out: why}.
+    """A metadata file -> its unique texts, {name of an image: indices of its texts}, {skipped entry: reason}.
 
-    text_fields: what texts of a line without a text of its own are built from, as in clip/pairs.py.
+    text_fields: as for clip.pairs.find_pairs.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'} (--metadata)")
-    numbers: dict[str, int] = {}
-    named: dict[str, set[int]] = {}
-    skipped: dict[str, str] = {}
-    if path.suffix == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: not UTF-8 text (--metadata)") from None
-        entries = [(f"{path} line {number}", {"text": line}) for number, line in enumerate(lines, 1) if line.strip()]
-    elif path.suffix in (".json", ".jsonl"):
-        entries = read_index(path)
-    else:
+    if path.suffix not in (".txt", ".json", ".jsonl"):
         raise ValueError(f"{path}: --metadata takes a .jsonl, .json or .txt file")
-    for where, entry in entries:
-        texts = [] if isinstance(entry, str) else texts_of(entry, text_fields)
-        if not texts:
-            skipped[where] = entry if isinstance(entry, str) else "no text in it"
+    indices: dict[str, int] = {}
+    texts_of_image: dict[str, set[int]] = {}
+    skipped: dict[str, str] = {}
+    for source, entry in _read_lines(path) if path.suffix == ".txt" else read_records(path):
+        try:
+            check_record(entry)
+            texts = texts_of(entry, text_fields)
+            if not texts:
+                raise ValueError("no text in it")
+        except ValueError as error:
+            skipped[source] = str(error)
             continue
-        found = {numbers.setdefault(text, len(numbers)) for text in texts}
-        name = next((entry[key] for key in IMAGE_KEYS if isinstance(entry.get(key), str)), None)
-        if name:
-            named.setdefault(Path(name).as_posix(), set()).update(found)
-    if not numbers:
+        matches = {indices.setdefault(text, len(indices)) for text in texts}
+        if name := next((entry[key] for key in IMAGE_KEYS if isinstance(entry.get(key), str)), None):
+            texts_of_image.setdefault(Path(name).as_posix(), set()).update(matches)
+    if not indices:
         raise ValueError(f"{path}: holds no text; expected lines such as " + '{"file_name": "a.png", "text": "..."}')
-    return list(numbers), named, skipped
+    return list(indices), texts_of_image, skipped
 
 
-def true_texts(path: Path, roots: list[Path], named: dict[str, set[int]]) -> set[int]:
-    """The texts that the metadata gives an image, found by its path from a root, else by a file name of its own."""
-    for root in roots:
-        if path.resolve().is_relative_to(root.resolve()):
-            found = named.get(path.resolve().relative_to(root.resolve()).as_posix())
-            if found:
-                return found
-    same = [numbers for name, numbers in named.items() if name.rsplit("/", 1)[-1] == path.name]
-    return same[0] if len(same) == 1 else set()
+def _read_lines(path: Path) -> Iterable[Entry]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text (--metadata)") from None
+    return [(f"{path} line {number}", {"text": line}) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def true_texts(path: Path, roots: list[Path], texts_of_image: dict[str, set[int]]) -> set[int]:
+    """Indices of an image's own texts, by its path below one of the roots, else by its file name if that is unique."""
+    path = path.resolve()
+    below = [path.relative_to(root.resolve()).as_posix() for root in roots if path.is_relative_to(root.resolve())]
+    same_name = [texts for name, texts in texts_of_image.items() if name.rsplit("/", 1)[-1] == path.name]
+    matches = [texts_of_image[name] for name in below if name in texts_of_image]
+    return next(iter(matches or (same_name if len(same_name) == 1 else [set()])))

@@ -1,4 +1,4 @@
-"""A CLIP as a file, and back: this project's own, a folder of the Hub, or a Hugging Face CLIP."""
+"""Checkpoints of CLIP: this project's own files, folders of the Hub, Hugging Face CLIP folders."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from common.models.model_folder import is_model_folder, load_model
 KIND = "clip"
 
 
-def save_clip(path: str | Path, model: CLIPModel, **facts: Any) -> None:
-    """One file that `load_clip` rebuilds the model from alone."""
-    save_model(path, model, KIND, {"facts": model.facts}, **facts)
+def save_clip(path: str | Path, model: CLIPModel, **metadata: Any) -> None:
+    """One file, sufficient for `load_clip` to rebuild the model."""
+    save_model(path, model, KIND, {"config": model.config}, **metadata)
 
 
 def load_clip(path: str | Path, device: torch.device | str = "cpu") -> tuple[CLIPModel, dict[str, Any]]:
     """A file of save_clip; or a folder or name on the Hub, of tools/push_to_hub.py or of a Hugging Face CLIP -> model
-    in eval mode, the file's facts."""
+    in eval mode, the file's metadata."""
     if not Path(path).is_file() and not is_model_folder(path):
         return read_huggingface(path).to(device).eval(), {}
     content = load_model(path, KIND)

@@ -1,9 +1,9 @@
-"""Which places of a last feature map make an image's vector what it is?
+"""Heat maps from the last feature map of an image tower.
 
-pixels (B, 3, S, S), direction (B, D) unit -> feature map (B, C, rows, columns) and the head that makes a vector of it
--> (B, rows, columns), higher = more for the text
+pixels (B, 3, S, S), direction (B, D) unit -> feature map (B, C, rows, columns), head -> (B, rows, columns), higher =
+more for the text
 
-For open_clip's ResNets, timm's convolutional networks, and by their last tokens timm's transformers.
+For open_clip's ResNets, timm's convolutional networks, and, with their last tokens, timm's transformers.
 """
 
 from collections.abc import Callable
@@ -28,29 +28,29 @@ def gradcam(visual: nn.Module, pixels: torch.Tensor, direction: torch.Tensor) ->
 
 @torch.no_grad()
 def dense(visual: nn.Module, pixels: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """The cosine of each place by itself with the text.
+    """The cosine of each position with the text.
 
-    timm: each place goes through the head as if it were the whole map. ModifiedResNet: values attend to values in the
-    pooling layer (CLIP Surgery, as above), of length 1 and eight times as sharp, as the authors do for ResNets.
+    timm: each position passes the head as if it were the whole map. ModifiedResNet: values attend to values in the
+    pooling layer (CLIP Surgery), as unit vectors and eight times as sharp, as the authors do for ResNets.
     """
     features, head = feature_map(visual, pixels)
     batch, _, rows, columns = features.shape
     if isinstance(visual, ModifiedResNet):
         pool = visual.attnpool
-        places = features.flatten(2).transpose(1, 2)  # (B, N, C)
-        places = torch.cat([places.mean(1, keepdim=True), places], dim=1) + pool.positional_embedding
-        values = pool.v_proj(places).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+        positions = features.flatten(2).mT  # (B, N, C)
+        positions = torch.cat([positions.mean(1, keepdim=True), positions], dim=1) + pool.positional_embedding
+        values = pool.v_proj(positions).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
         unit = F.normalize(values, dim=-1)
         vectors = pool.c_proj(merge_heads(self_similarity(8 * unit, unit) @ values))[:, 1:]
     else:
-        alone = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1], 1, 1)
-        vectors = head(alone).unflatten(0, (batch, -1))
+        positions = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1], 1, 1)
+        vectors = head(positions).unflatten(0, (batch, -1))
     return (F.normalize(vectors, dim=-1) * direction[:, None]).sum(-1).unflatten(1, (rows, columns))
 
 
 @torch.no_grad()
 def feature_map(visual: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, Callable]:
-    """-> the last feature map (B, C, rows, columns), and what makes the image's vectors (B, D) of it."""
+    """-> the last feature map (B, C, rows, columns), the head that turns it into vectors (B, D)."""
     if isinstance(visual, ModifiedResNet):
         features = visual.stem(pixels)
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
@@ -61,8 +61,8 @@ def feature_map(visual: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, 
         return _timm_tokens(visual, pixels)
     features = trunk.forward_features(pixels)
     if getattr(trunk, "output_fmt", "NCHW") == "NCHW":
-        return features, lambda one: visual.head(trunk.forward_head(one))
-    return features.permute(0, 3, 1, 2), lambda one: visual.head(trunk.forward_head(one.permute(0, 2, 3, 1)))
+        return features, lambda maps: visual.head(trunk.forward_head(maps))
+    return features.permute(0, 3, 1, 2), lambda maps: visual.head(trunk.forward_head(maps.permute(0, 2, 3, 1)))
 
 
 def is_timm_transformer(visual: nn.Module) -> bool:
@@ -70,23 +70,19 @@ def is_timm_transformer(visual: nn.Module) -> bool:
 
 
 def _timm_tokens(visual: TimmModel, pixels: torch.Tensor) -> tuple[torch.Tensor, Callable]:
-    """The patches that a timm ViT's last block reads, as a feature map: after it no token asks another any more."""
+    """The input patches of a timm ViT's last block as a feature map; behind it tokens no longer interact."""
     trunk, last = visual.trunk, visual.trunk.blocks[-1]
-    seen = {}
-
-    def remember(_, arguments, named):
-        seen["arguments"], seen["named"] = arguments, named
-
-    hook = last.register_forward_pre_hook(remember, with_kwargs=True)
+    calls = []
+    hook = last.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
     try:
         trunk.forward_features(pixels)
     finally:
         hook.remove()
-    tokens, *others = seen["arguments"]
+    (tokens, *others), named = calls[0]
     prefix, patches = tokens.tensor_split([trunk.num_prefix_tokens], dim=1)
 
     def head(features: torch.Tensor) -> torch.Tensor:
-        again = torch.cat([prefix, features.flatten(2).transpose(1, 2)], dim=1)
-        return visual.head(trunk.forward_head(trunk.norm(last(again, *others, **seen["named"]))))
+        tokens = torch.cat([prefix, features.flatten(2).mT], dim=1)
+        return visual.head(trunk.forward_head(trunk.norm(last(tokens, *others, **named))))
 
-    return patches.transpose(1, 2).unflatten(2, trunk.patch_embed.grid_size), head
+    return patches.mT.unflatten(2, trunk.patch_embed.grid_size), head

@@ -3,7 +3,7 @@
 pairs -> image_vectors (N, D), text_vectors (M, D), image_of_text (M,), texts (M), all on the CPU, of length 1
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -38,28 +38,27 @@ def embed_pairs(
     """Every image of a data set, uncropped, and every one of its texts."""
     texts = [text for pair in dataset.pairs for text in pair.texts]
     owners = [index for index, pair in enumerate(dataset.pairs) for _ in pair.texts]
-    images = embed_images(model, lambda index: dataset[index]["image"], len(dataset), device, batch_size, quiet=quiet)
+    images = embed_images(model, dataset, device, batch_size, quiet=quiet)
     return PairEmbeddings(images, embed_texts(model, texts, device, batch_size, quiet), torch.tensor(owners), texts)
 
 
 @torch.inference_mode()
 def embed_images(
     model: CLIPModel,
-    read: Callable[[int], torch.Tensor],
-    count: int,
+    dataset: PairDataset,
     device: torch.device,
     batch_size: int = 64,
     threads: int = 4,
     quiet: bool = False,
 ) -> torch.Tensor:
-    """read(index) -> (3, S, S) uint8, for 0 .. count - 1 and from several threads -> (count, D) unit vectors."""
-    vectors = []
+    """Every image of a data set, uncropped and read in several threads -> (N, D) unit vectors."""
+    vectors, count = [], len(dataset)
     with ThreadPoolExecutor(threads) as pool, eval_mode(model):
-        ahead = list(map(pool.submit, [read] * batch_size, range(min(batch_size, count))))
+        ahead = list(map(pool.submit, [dataset.__getitem__] * batch_size, range(min(batch_size, count))))
         for start in progress_bar(range(0, count, batch_size), desc="images", quiet=quiet):
-            images = torch.stack([future.result() for future in ahead])  # (B, 3, S, S)
+            images = torch.stack([future.result()["image"] for future in ahead])  # (B, 3, S, S)
             following = range(start + batch_size, min(start + 2 * batch_size, count))
-            ahead = [pool.submit(read, index) for index in following]  # read while the model works
+            ahead = [pool.submit(dataset.__getitem__, index) for index in following]  # read while the model works
             vectors.append(model.encode_image(images.to(device)).float().cpu())
     return torch.cat(vectors)
 

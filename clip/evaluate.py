@@ -1,189 +1,154 @@
-"""How good is a CLIP model on a folder of pairs?
+"""Evaluation of a CLIP model on a folder of image-text pairs.
 
     python clip/evaluate.py --weights model-checkpoint/best_model.pth --data_dir FOLDER [--split val] [--json]
 
-images, texts -> vectors -> retrieval both ways, cosines of true and false pairs, BLEU and ROUGE of the text found, and
-where images have classes, zero-shot classification and a linear probe; each with its chance level, recalls and
+images, texts -> vectors -> retrieval both ways, cosines of true and false pairs, BLEU and ROUGE of the retrieved text,
+and where images have classes, zero-shot classification and a linear probe; each with its chance level, recalls and
 accuracies with a 95 % interval. --output_dir gets evaluation.json, per_query.jsonl, similarity.png, retrieval.png, and
-skipped.jsonl, which names what could not be used.
+skipped.jsonl.
 """
 
-import argparse
-import json
 import sys
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from json import dumps
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from clip.checkpoint import load_clip
 from clip.csv_labels import read_column
 from clip.dataset import Pair, PairDataset, find_pairs, split_pairs
-from clip.embed import encode_images, encode_pairs
-from clip.metrics import draw, measure_classes, measure_found_texts, measure_retrieval
-from clip.model import CLIPModel
+from clip.embed import embed_images, embed_pairs
+from clip.metrics import measure_classes, measure_retrieval, measure_retrieved_texts, sample
 from clip.pairs import DEFAULT_TEXT_FIELDS
 from clip.report import format_report, write_results
 from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.images.cache import CACHE_SCALE, ImageCache
-from common.images.transforms import square
 from common.metrics.retrieval import rank_both_ways, same_words, similarity_statistics
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
 
-CLASSES = {
-    "label": lambda pair: pair.label,
-    "character": lambda pair: pair.name,
-    "title": lambda pair: pair.title,
-    "folder": lambda pair: PurePosixPath(pair.key).parent.name,
-}
-
 
 class Images(NamedTuple):
-    """Pairs whose image can be read, and their pixels."""
+    """Pairs whose image can be read, and the images."""
 
     pairs: list[Pair]
     pixels: ImageCache
 
 
-def main(argv: list[str]) -> dict[str, Any]:
-    args = read_arguments(argv)
-    device = choose_device(args.device)
-    model, content = load_clip(args.weights, device)
+@tool
+def main(
+    *,
+    weights: str,  # best_model.pth, or a folder or name of a Hugging Face CLIP
+    data_dir: Path,  # pairs in any format that train.py reads
+    output_dir: Path = Path("results/evaluation"),  # default: results/evaluation
+    split: str = "",  # train or val as in the training of these weights, or a label of --split_csv; default: all pairs
+    split_csv: Path | None = None,  # table with columns image and split; the linear probe is fitted to its 'train'
+    classes: Literal["label", "character", "title", "folder"] = "label",  # source of the classes; default: label
+    classes_csv: Path | None = None,  # table of images and classes, in place of --classes
+    class_column: str = "category",  # column of the classes in it; default: category
+    templates: Sequence[str] = (),  # prompts for class names, {} stands for the name
+    text_fields: Sequence[str] = (),  # texts of a metadata line; default: as in training
+    limit: NonNegativeInt = 0,  # evaluate a random sample of this many images; 0: all
+    batch_size: PositiveInt = 64,  # images or texts encoded at once
+    device: str = "auto",
+    json: bool = False,
+) -> dict[str, Any]:
+    if split_csv and not split:
+        raise ValueError("--split_csv: name one of its splits with --split")
+    if invalid := [template for template in templates if "{}" not in template]:
+        raise ValueError(f"--templates '{invalid[0]}': expected {{}} where the class name goes")
+    torch_device = choose_device(device)
+    model, content = load_clip(weights, torch_device)
     settings = content.get("settings", {})
-    fields = args.text_fields or settings.get("text_fields", DEFAULT_TEXT_FIELDS)
-    pairs, skipped = find_pairs(args.data_dir, fields)
-    source, class_of = read_classes(args, pairs)
-    asked, to_fit, broken = choose_images(args, settings, pairs, model.image_size)
-    skipped |= broken
+    pairs, skipped = find_pairs(data_dir, text_fields or settings.get("text_fields", DEFAULT_TEXT_FIELDS))
+    if classes_csv:
+        source, labels = (
+            f"{class_column} in {classes_csv}",
+            read_column(classes_csv, class_column, pairs, "--classes_csv"),
+        )
+    else:
+        source, labels = f"{classes} of each image", [getattr(pair, classes) for pair in pairs]
+    class_of = {pair.key: label.replace("_", " ") for pair, label in zip(pairs, labels)}
+    if split_csv:
+        test, fit = select_by_table(pairs, split, split_csv, limit, model.image_size)
+    elif split:
+        test, fit = select_by_training(pairs, split, settings, limit, model.image_size), open_images([], 0)
+    else:
+        test, fit = open_images(sample(pairs, limit), model.image_size), open_images([], 0)
+    skipped |= test.pixels.skipped | fit.pixels.skipped
+    if not test.pairs:
+        raise ValueError(f"{data_dir}: no image to evaluate; {next(iter(skipped.values()), '--split')}")
     report_skipped(skipped)
 
-    dataset = PairDataset(*asked, model.image_size, model.tokenizer)
-    encoded = encode_pairs(model, dataset, device, args.batch_size)
-    text_ids = same_words(encoded.texts)
-    vectors = encoded.image_vectors.to(device), encoded.text_vectors.to(device), encoded.image_of_text
+    dataset = PairDataset(*test, model.image_size, model.tokenizer)
+    embeddings = embed_pairs(model, dataset, torch_device, batch_size)
+    text_ids = same_words(embeddings.texts)
+    image_vectors, text_vectors = embeddings.image_vectors.to(torch_device), embeddings.text_vectors.to(torch_device)
+    vectors = image_vectors, text_vectors, embeddings.image_of_text
     rankings = rank_both_ways(*vectors, text_ids)
-    labels, fit_labels = ([class_of[pair.key] for pair in images.pairs] for images in (asked, to_fit))
-    fit_vectors = encode_whole(model, to_fit, device, args.batch_size) if any(fit_labels) else None
+    labels, fit_labels = ([class_of[pair.key] for pair in images.pairs] for images in (test, fit))
+    fit_set = PairDataset(*fit, model.image_size, model.tokenizer)
+    fit_vectors = embed_images(model, fit_set, torch_device, batch_size) if any(fit_labels) else None
     report = {
-        "weights": str(args.weights),
-        "data_dir": str(args.data_dir),
-        "split": args.split,
+        "weights": weights,
+        "data_dir": str(data_dir),
+        "split": split,
         "images": len(dataset),
-        "texts": len(encoded.texts),
-        "different_texts": int(text_ids.max()) + 1,
-        "texts_cut": dataset.cut_texts,
-        "left_out": len(skipped),
-        "note": note_on(args, settings),
-        "retrieval": measure_retrieval(*rankings, encoded.image_of_text),
+        "texts": len(embeddings.texts),
+        "unique_texts": int(text_ids.max()) + 1,
+        "truncated_texts": dataset.truncated_texts,
+        "skipped": len(skipped),
+        "note": "" if split else note_on_training(data_dir, settings),
+        "retrieval": measure_retrieval(*rankings, embeddings.image_of_text),
         "similarity": similarity_statistics(*vectors, text_ids),
-        "found_text": measure_found_texts(rankings[0], encoded),
-        "classes_from": source,
-        **measure_classes(model, encoded.image_vectors, labels, fit_vectors, fit_labels, args.templates, device),
+        "retrieved_text": measure_retrieved_texts(rankings[0], embeddings),
+        "class_source": source,
+        **measure_classes(model, embeddings.image_vectors, labels, fit_vectors, fit_labels, templates, torch_device),
     }
-    write_results(args.output_dir, report, rankings, encoded, [pair.key for pair in asked.pairs], skipped)
-    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else format_report(report, args.output_dir))
+    write_results(output_dir, report, rankings, embeddings, [pair.key for pair in test.pairs], skipped)
+    print(dumps(report, indent=2, ensure_ascii=False) if json else format_report(report, output_dir))
     return report
 
 
-def read_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="evaluate.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--weights", required=True, help="best_model.pth, or folder or name of a Hugging Face CLIP")
-    parser.add_argument("--data_dir", type=Path, required=True, help="pairs in any form that train.py reads")
-    parser.add_argument("--output_dir", type=Path, default=Path("results/evaluation"), help="default %(default)s")
-    parser.add_argument(
-        "--split",
-        help="only this split: train or val as the training of these weights split the "
-        "folder, or a word of --split_csv",
-    )
-    parser.add_argument(
-        "--split_csv",
-        type=Path,
-        help="table with columns image and split; the linear probe is then fitted to the images of its 'train'",
-    )
-    parser.add_argument("--classes", choices=CLASSES, default="label", help="what is the class; default %(default)s")
-    parser.add_argument("--classes_csv", type=Path, help="table of images and classes, in place of --classes")
-    parser.add_argument("--class_column", default="category", help="the classes in it; default %(default)s")
-    parser.add_argument("--templates", nargs="+", default=(), help="prompts for class names, {} stands for the name")
-    parser.add_argument("--text_fields", nargs="+", help="texts of a metadata line; default: training's")
-    parser.add_argument("--limit", type=int, default=0, help="only so many images, drawn at random; 0 = all")
-    parser.add_argument("--batch_size", type=int, default=64, help="images or texts encoded at once")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    args = parser.parse_args(argv)
-    if args.batch_size < 1 or args.limit < 0:
-        raise ValueError("--batch_size: expected 1 or more; --limit: 0 or more")
-    if args.split_csv and not args.split:
-        raise ValueError("--split_csv: name one of its splits with --split")
-    if bad := [template for template in args.templates if "{}" not in template]:
-        raise ValueError(f"--templates '{bad[0]}': expected {{}} where the class name goes")
-    return args
+def select_by_table(pairs: list[Pair], split: str, split_csv: Path, limit: int, size: int) -> tuple[Images, Images]:
+    """-> images of a split, images to fit the linear probe to: those of 'train', none where that is the split."""
+    splits = read_column(split_csv, "split", pairs, "--split_csv")
+    if split not in splits:
+        raise ValueError(f"--split {split}: not in {split_csv}, which has {', '.join(sorted(set(splits) - {''}))}")
+    members = [[pair for pair, label in zip(pairs, splits) if label == name] for name in (split, "train")]
+    return open_images(sample(members[0], limit), size), open_images(members[1] if split != "train" else [], size)
 
 
-def read_classes(args: argparse.Namespace, pairs: list[Pair]) -> tuple[str, dict[str, str]]:
-    """-> where classes come from, {image: class, '' = not known}."""
-    if args.classes_csv:
-        labels = read_column(args.classes_csv, args.class_column, pairs, "--classes_csv")
-        source = f"{args.class_column} in {args.classes_csv}"
-    else:
-        source, labels = f"{args.classes} of each image", [CLASSES[args.classes](pair) for pair in pairs]
-    return source, {pair.key: label.replace("_", " ") for pair, label in zip(pairs, labels)}
-
-
-def choose_images(
-    args: argparse.Namespace, settings: dict[str, Any], pairs: list[Pair], size: int
-) -> tuple[Images, Images, dict[str, str]]:
-    """-> images to ask about, images that only a probe is fitted to, {what cannot be read: why}."""
-    to_fit: list[Pair] = []
-    if args.split_csv:
-        splits = read_column(args.split_csv, "split", pairs, "--split_csv")
-        if args.split not in splits:
-            known = ", ".join(sorted(set(splits) - {""}))
-            raise ValueError(f"--split {args.split}: not in {args.split_csv}, which knows {known}")
-        if args.split != "train":
-            to_fit = [pair for pair, split in zip(pairs, splits) if split == "train"]
-        pairs = [pair for pair, split in zip(pairs, splits) if split == args.split]
-    elif args.split and (args.split not in ("train", "val") or not settings.get("val_split")):
+def select_by_training(pairs: list[Pair], split: str, settings: dict[str, Any], limit: int, size: int) -> Images:
+    """Images of the split that training made: unreadable images are dropped first, then the rest is split."""
+    if split not in ("train", "val") or not settings.get("val_split"):
         raise ValueError(
-            f"--split {args.split}: without --split_csv there are train and val, and those only of weights that "
+            f"--split {split}: without --split_csv there are train and val, and those only for weights that "
             "clip/train.py wrote with a validation set"
         )
-    if args.split_csv or not args.split:
-        asked, broken = readable(draw(pairs, args.limit), size)
-    else:  # as training did: what is broken goes first, then the rest is split
-        asked, broken = readable(pairs, size)
-        sides = split_pairs(asked.pairs, settings["val_split"], settings["seed"])
-        asked = Images(draw(sides[args.split == "val"], args.limit), asked.pixels)
-    if not asked.pairs:
-        raise ValueError(f"{args.data_dir}: no image is left to ask about; {next(iter(broken.values()), '--split')}")
-    to_fit, broken_too = readable(to_fit, size)
-    return asked, to_fit, broken | broken_too
+    readable, pixels = open_images(pairs, size)
+    train, val = split_pairs(readable, settings["val_split"], settings["seed"])
+    return Images(sample(train if split == "train" else val, limit), pixels)
 
 
-def readable(pairs: list[Pair], size: int) -> tuple[Images, dict[str, str]]:
-    """Those whose image can be decoded, for a model of `size` pixels, {the others: why}."""
+def open_images(pairs: list[Pair], size: int) -> Images:
+    """Check every image, for a model of `size` pixels."""
     pixels = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * size), cache_dir=None, quiet=not pairs)
-    return Images(pixels.readable(pairs), pixels), pixels.skipped
+    return Images(pixels.readable(pairs), pixels)
 
 
-def encode_whole(model: CLIPModel, images: Images, device: torch.device, batch_size: int) -> torch.Tensor:
-    """Every image, uncropped -> (N, D)."""
-
-    def read(index: int) -> torch.Tensor:
-        return torch.tensor(square(images.pixels[images.pairs[index].image], model.image_size)).permute(2, 0, 1)
-
-    return encode_images(model, read, len(images.pairs), device, batch_size)
-
-
-def note_on(args: argparse.Namespace, settings: dict[str, Any]) -> str:
-    """What a reader of the numbers has to know, or ''."""
-    if args.split or not settings.get("data_dir") or Path(settings["data_dir"]).resolve() != args.data_dir.resolve():
+def note_on_training(data_dir: Path, settings: dict[str, Any]) -> str:
+    """A warning where the weights were trained on images of this folder."""
+    if not settings.get("data_dir") or Path(settings["data_dir"]).resolve() != data_dir.resolve():
         return ""
-    rest = "; --split val asks about the others" if settings.get("val_split") else ""
-    return f"these weights were trained on images of this folder, and they are among those asked about{rest}"
+    rest = "; --split val evaluates the others alone" if settings.get("val_split") else ""
+    return f"these weights were trained on images of this folder, which are evaluated too{rest}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Heat maps as pictures to look at.
+"""Overlays of heat maps on images.
 
-image (PIL), map (S, S) in [0, 1], lines of text -> the image beside the image under its map, the text below
+image (PIL), map (S, S) in [0, 1], text -> the image and its overlay side by side, the text below
 """
 
 import matplotlib
@@ -12,12 +12,12 @@ from clip.heatmaps import enlarge
 from common.images.contact_sheet import GAP, LINE, draw_text, wrap
 from common.images.transforms import square
 
-SIDE = 320  # pixels of one picture
-COLOURS = matplotlib.colormaps["inferno"]  # perceptually uniform: twice the heat looks twice as hot, in grey too
+SIDE = 320  # pixels of one image
+COLOURS = matplotlib.colormaps["inferno"]  # perceptually uniform: in greyscale too
 
 
 def overlay(image: Image.Image, heat: torch.Tensor, side: int = SIDE) -> Image.Image:
-    """The centred square of an image under its map (rows, columns) in [0, 1]: cold places dim, hot ones in colour."""
+    """The centred square of an image under its map (rows, columns) in [0, 1]: low values dim, high ones in colour."""
     pixels = square(np.asarray(image), side).astype(np.float32)
     strength = enlarge(heat[None].float().cpu(), side)[0].numpy()[..., None]  # (side, side, 1)
     colour = COLOURS(strength[..., 0])[..., :3] * 255
@@ -25,12 +25,12 @@ def overlay(image: Image.Image, heat: torch.Tensor, side: int = SIDE) -> Image.I
     return Image.fromarray((pixels * (1 - share) + colour * share).astype(np.uint8))
 
 
-def side_by_side(image: Image.Image, heat: torch.Tensor, text: str, facts: str) -> Image.Image:
-    """What the model saw, the same under the map, the text in as many lines as it needs, the numbers in a last one."""
+def side_by_side(image: Image.Image, heat: torch.Tensor, text: str, caption: str) -> Image.Image:
+    """The input of the model, its overlay, and below them the text, wrapped, and a caption in one line."""
     width = 2 * SIDE + 3 * GAP
     lines = wrap(text, width - 2 * GAP)
     sheet = Image.new("RGB", (width, SIDE + 3 * GAP + LINE * (len(lines) + 1) + 4), "white")
     sheet.paste(Image.fromarray(square(np.asarray(image), SIDE)), (GAP, GAP))
     sheet.paste(overlay(image, heat), (2 * GAP + SIDE, GAP))
-    draw_text(sheet, lines, facts, GAP, SIDE + 2 * GAP)
+    draw_text(sheet, lines, caption, GAP, SIDE + 2 * GAP)
     return sheet

@@ -1,93 +1,80 @@
-"""The model as a Hugging Face CLIP folder, and back: config.json, model.safetensors, tokenizer, preprocessor.
+"""Conversion to and from Hugging Face CLIP folders: config.json, model.safetensors, tokenizer, preprocessor.
 
-transformers' names <-> open_clip's names: q, k, v apart <-> one matrix; projections transposed; else a rename
+open_clip's names <-> transformers' names: q, k, v as one matrix <-> apart; projections transposed; else renamed
 
 Only for networks with a vision transformer and CLIP's text transformer: transformers has no other CLIP.
 """
 
-import json
 from pathlib import Path
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 from transformers import CLIPModel as TransformersCLIP
 
 from clip.model import CLIPModel
+from common.models.checkpoint_file import first_line, load_every_tensor
 
-# ours -> theirs; {n} is the number of a block, at the same place in both.
-BLOCK = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
-VISION = {
-    "visual.class_embedding": "vision_model.embeddings.class_embedding",
-    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "visual.ln_pre": "vision_model.pre_layrnorm",
-    "visual.ln_post": "vision_model.post_layernorm",
-}
-TEXT = {
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final": "text_model.final_layer_norm",
-    "logit_scale": "logit_scale",
-}
-TRANSPOSED = {"visual.proj": "visual_projection.weight", "text_projection": "text_projection.weight"}
-TOWERS = {
-    "visual.transformer.resblocks.": "vision_model.encoder.layers.",
-    "transformer.resblocks.": "text_model.encoder.layers.",
-}
+NAMES = [  # of open_clip, of transformers: beginnings first, then parts of blocks
+    ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
+    ("transformer.resblocks.", "text_model.encoder.layers."),
+    ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
+    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    ("visual.conv1.", "vision_model.embeddings.patch_embedding."),
+    ("visual.ln_pre.", "vision_model.pre_layrnorm."),
+    ("visual.ln_post.", "vision_model.post_layernorm."),
+    ("visual.proj", "visual_projection.weight"),
+    ("token_embedding.", "text_model.embeddings.token_embedding."),
+    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    ("ln_final.", "text_model.final_layer_norm."),
+    ("text_projection", "text_projection.weight"),
+    ("logit_scale", "logit_scale"),
+]
+BLOCK_NAMES = [
+    (".ln_1.", ".layer_norm1."),
+    (".ln_2.", ".layer_norm2."),
+    (".attn.", ".self_attn."),
+    (".mlp.c_fc.", ".mlp.fc1."),
+    (".mlp.c_proj.", ".mlp.fc2."),
+]
 
 
 def to_transformers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """open_clip's state dict -> transformers' CLIPModel's."""
-    found: dict[str, torch.Tensor] = {}
+    renamed: dict[str, torch.Tensor] = {}
     for name, value in weights.items():
-        tower = next((prefix for prefix in TOWERS if name.startswith(prefix)), None)
-        if name in TRANSPOSED:
-            found[TRANSPOSED[name]] = value.T.contiguous()
-        elif tower is None:
-            found[_renamed(name, VISION | TEXT)] = value
+        new = _rename(name, NAMES, BLOCK_NAMES)
+        if ".in_proj_" in new:
+            renamed |= {
+                new.replace("in_proj_", f"{part}_proj."): piece.clone() for part, piece in zip("qkv", value.chunk(3))
+            }
         else:
-            number, rest = name.removeprefix(tower).split(".", 1)
-            block = f"{TOWERS[tower]}{number}."
-            if rest.startswith("attn.in_proj_"):
-                kind = rest.removeprefix("attn.in_proj_")
-                for part, piece in zip("qkv", value.chunk(3)):
-                    found[f"{block}self_attn.{part}_proj.{kind}"] = piece.clone()
-            else:
-                found[block + _renamed(rest, BLOCK)] = value
-    return found
+            renamed[new] = value.T.contiguous() if new.endswith("projection.weight") else value
+    return renamed
 
 
 def to_open_clip_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """transformers' CLIPModel's state dict -> open_clip's. An unknown name is an error."""
-    found: dict[str, torch.Tensor] = {}
-    theirs = {value: name for name, value in (VISION | TEXT).items()}
+    names, block_names = ([(new, old) for old, new in table] for table in (NAMES, BLOCK_NAMES))
+    renamed: dict[str, torch.Tensor] = {}
     for name, value in weights.items():
-        tower = next((ours for ours, prefix in TOWERS.items() if name.startswith(prefix)), None)
-        transposed = next((ours for ours, other in TRANSPOSED.items() if name == other), None)
-        if name.endswith("position_ids"):  # a counter that older folders carry
-            continue
-        if transposed:
-            found[transposed] = value.T.contiguous()
-        elif tower is None:
-            found[_renamed(name, theirs)] = value
-        else:
-            number, rest = name.removeprefix(TOWERS[tower]).split(".", 1)
-            block = f"{tower}{number}."
-            if rest.startswith(("self_attn.k_proj.", "self_attn.v_proj.")):
-                continue  # taken with q
-            if rest.startswith("self_attn.q_proj."):
-                parts = [weights[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
-                found[f"{block}attn.in_proj_{rest.split('.')[-1]}"] = torch.cat(parts)
-            else:
-                found[block + _renamed(rest, {other: ours for ours, other in BLOCK.items()})] = value
-    return found
+        new = _rename(name, names, block_names)
+        if ".q_proj." in name:
+            parts = [weights[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
+            renamed[new.replace("q_proj.", "in_proj_")] = torch.cat(parts)
+        elif ".k_proj." not in name and ".v_proj." not in name:
+            renamed[new] = value.T.contiguous() if name.endswith("projection.weight") else value
+    return renamed
+
+
+def _rename(name: str, beginnings: list[tuple[str, str]], parts: list[tuple[str, str]]) -> str:
+    match = next(((old, new) for old, new in beginnings if name.startswith(old)), None)
+    if match is None:
+        raise ValueError(f"'{name}': not a tensor of a plain CLIP")
+    name = match[1] + name.removeprefix(match[0])
+    for old, new in parts:
+        name = name.replace(old, new)
+    return name
 
 
 def read_huggingface(name: str | Path) -> CLIPModel:
@@ -102,17 +89,17 @@ def read_huggingface(name: str | Path) -> CLIPModel:
         processor = CLIPImageProcessor.from_pretrained(name)
         mean, std = list(processor.image_mean), list(processor.image_std)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{name}: cannot be read as a CLIP folder ({str(error).strip().splitlines()[0]})") from error
+        raise ValueError(f"{name}: cannot be read as a CLIP folder ({first_line(error)})") from error
     architecture = _architecture(theirs.config)
     tokenizer = {"kind": "clip", "context_length": architecture["text_cfg"]["context_length"]}
-    facts = {"architecture": architecture, "sigmoid": False, "tokenizer": tokenizer, "mean": mean, "std": std}
-    model = CLIPModel(facts=facts)
-    model.network.load_state_dict(to_open_clip_names(theirs.state_dict()))
+    config = {"architecture": architecture, "sigmoid": False, "tokenizer": tokenizer, "mean": mean, "std": std}
+    model = CLIPModel(config=config)
+    load_every_tensor(model.network, to_open_clip_names(theirs.state_dict()), name, "a plain CLIP")
     return model
 
 
 def write_huggingface(model: CLIPModel, folder: str | Path) -> None:
-    """Everything that transformers' CLIPModel and CLIPProcessor load."""
+    """All files that transformers' CLIPModel and CLIPProcessor load."""
     theirs = TransformersCLIP(_config(model)).eval()
     theirs.load_state_dict(to_transformers_names(model.network.state_dict()))
     theirs.save_pretrained(folder)
@@ -120,17 +107,17 @@ def write_huggingface(model: CLIPModel, folder: str | Path) -> None:
     CLIPImageProcessor(
         size={"shortest_edge": size},
         crop_size={"height": size, "width": size},
-        image_mean=model.facts["mean"],
-        image_std=model.facts["std"],
+        image_mean=model.config["mean"],
+        image_std=model.config["std"],
     ).save_pretrained(folder)
-    write_vocabulary(Path(folder), model.facts["tokenizer"]["context_length"])
+    transformers_tokenizer(model.tokenizer.context_length).save_pretrained(folder)
 
 
 def _architecture(config: CLIPConfig) -> dict:
     vision, text = config.vision_config, config.text_config
     if vision.hidden_act != text.hidden_act or vision.hidden_act not in ("quick_gelu", "gelu"):
         raise ValueError(f"activations {vision.hidden_act} and {text.hidden_act}: expected quick_gelu or gelu for both")
-    # An end token of 2 is what old configs say for 'the highest number of the row'; any other is looked for itself.
+    # An end token of 2 stands for 'the highest index of the row' in old configs; any other is searched for itself.
     pooling = {} if text.eos_token_id == 2 else {"pool_type": "eos", "eos_id": text.eos_token_id}
     return {
         "embed_dim": config.projection_dim,
@@ -158,12 +145,12 @@ def _architecture(config: CLIPConfig) -> dict:
 
 
 def _config(model: CLIPModel) -> CLIPConfig:
-    architecture = model.facts["architecture"]
+    architecture = model.config["architecture"]
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     if "timm_model_name" in vision or "hf_config" in text or isinstance(vision["layers"], list):
         raise ValueError("a Hugging Face CLIP folder holds a vision transformer and CLIP's text transformer only")
     if model.network.logit_bias is not None:
-        raise ValueError("a Hugging Face CLIP has no bias beside its scale; this model was trained with --loss siglip")
+        raise ValueError("a Hugging Face CLIP has no logit bias; this model was trained with --loss siglip")
     shared = {"hidden_act": "quick_gelu" if architecture.get("quick_gelu") else "gelu"}
     vision_config = CLIPVisionConfig(
         hidden_size=vision["width"],
@@ -194,30 +181,10 @@ def _config(model: CLIPModel) -> CLIPConfig:
     return CLIPConfig(text_config=text_config, vision_config=vision_config, projection_dim=architecture["embed_dim"])
 
 
-def write_vocabulary(folder: Path, context_length: int) -> None:
-    """vocab.json and merges.txt from the vocabulary that comes with open_clip."""
+def transformers_tokenizer(context_length: int) -> CLIPTokenizer:
+    """CLIP's tokenizer in transformers, with the vocabulary that comes with open_clip."""
     bpe = SimpleTokenizer()
     special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    vocabulary = {special.get(token, token): number for token, number in bpe.encoder.items()}
-    merges = [" ".join(pair) for pair, _ in sorted(bpe.bpe_ranks.items(), key=lambda item: item[1])]
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
-    facts = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": context_length,
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
-
-
-def _renamed(name: str, table: dict[str, str]) -> str:
-    """The name with its longest known beginning replaced."""
-    if name in table:
-        return table[name]
-    module, _, parameter = name.rpartition(".")
-    if module not in table:
-        raise ValueError(f"'{name}': not a tensor of a plain CLIP")
-    return f"{table[module]}.{parameter}"
+    vocabulary = {special.get(token, token): index for token, index in bpe.encoder.items()}
+    merges = sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.get)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=context_length)

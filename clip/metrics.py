@@ -1,6 +1,6 @@
-"""What is measured of a model on a folder of pairs, each number beside its chance level.
+"""Metrics of a model on image-text pairs, with chance levels.
 
-rankings, texts, vectors, class names -> plain dicts of numbers, in percent where they are shares
+rankings, texts, vectors, class names -> plain dicts of numbers, shares in percent
 """
 
 from collections.abc import Sequence
@@ -9,51 +9,49 @@ from typing import Any
 import numpy as np
 import torch
 
-from clip.embed import Encoded
+from clip.embed import PairEmbeddings
+from clip.linear_probe import linear_probe
 from clip.model import CLIPModel
-from clip.probes import linear_probe, zero_shot
+from clip.zero_shot import zero_shot
 from common.metrics.bootstrap import bootstrap_means, interval_of
 from common.metrics.retrieval import RECALL_AT, Ranking, chance_ranks, chance_recall, rank_scores
-from common.metrics.text import text_scores
+from common.metrics.text import text_metrics
 
-COMPARED_TEXTS = 2000  # images whose found text BLEU and ROUGE look at; of more, so many are drawn
+MAX_COMPARED = 2000  # images whose retrieved text is scored by BLEU and ROUGE; of more, a random sample
 
 
 def measure_retrieval(images: Ranking, texts: Ranking, image_of_text: torch.Tensor) -> dict[str, dict[str, Any]]:
     """{'i2t_r1': {'value', 'interval', 'chance'}, ..., 'rsum': ..., 'i2t_mean_rank': {'value', 'chance'}, ...}.
 
-    Intervals are of resampled images, each with all its texts.
+    Intervals are over resampled images, each with all its texts.
     """
-    numbers: dict[str, dict[str, Any]] = {
+    metrics: dict[str, dict[str, Any]] = {
         name: {"value": value} for name, value in rank_scores(images.rank, texts.rank).items()
     }
-    columns, names = [], []
+    columns = {}
     for direction, ranking, clusters in (("i2t", images, None), ("t2i", texts, image_of_text.numpy())):
         mean, median = chance_ranks(ranking.true_count, ranking.gallery)
-        numbers[f"{direction}_mean_rank"]["chance"], numbers[f"{direction}_median_rank"]["chance"] = mean, median
+        metrics[f"{direction}_mean_rank"]["chance"], metrics[f"{direction}_median_rank"]["chance"] = mean, median
         for k in RECALL_AT:
-            numbers[f"{direction}_r{k}"]["chance"] = chance_recall(ranking.true_count, ranking.gallery, k)
-            columns.append((100 * (ranking.rank <= k).numpy(), clusters))
-            names.append(f"{direction}_r{k}")
-    means, count = bootstrap_means(columns), len(images.rank)  # means (samples, 6)
-    for name, values in zip(names, means.T):
-        numbers[name]["interval"] = list(interval_of(values, count, top=100))
-    numbers["rsum"]["interval"] = list(interval_of(means.sum(1), count, top=600))
-    numbers["rsum"]["chance"] = sum(numbers[name]["chance"] for name in names)
-    return numbers
+            columns[f"{direction}_r{k}"] = (100 * (ranking.rank <= k).numpy(), clusters)
+            metrics[f"{direction}_r{k}"]["chance"] = chance_recall(ranking.true_count, ranking.gallery, k)
+    means, count = bootstrap_means(list(columns.values())), len(images.rank)  # means (samples, 6)
+    for name, values in zip(columns, means.T):
+        metrics[name]["interval"] = list(interval_of(values, count, top=100))
+    metrics["rsum"]["interval"] = list(interval_of(means.sum(1), count, top=600))
+    metrics["rsum"]["chance"] = sum(metrics[name]["chance"] for name in columns)
+    return metrics
 
 
-def measure_found_texts(images: Ranking, encoded: Encoded) -> dict[str, Any]:
-    """BLEU and ROUGE of the text that each image finds first, against the image's own texts; chance: a random text."""
-    own: list[list[str]] = [[] for _ in encoded.image_vectors]
-    for owner, text in zip(encoded.image_of_text.tolist(), encoded.texts):
-        own[owner].append(text)
-    asked = draw(list(range(len(own))), COMPARED_TEXTS)
-    references = [own[index] for index in asked]
-    random = np.random.default_rng(0).integers(len(encoded.texts), size=len(asked))
-    found = text_scores([encoded.texts[int(images.found[index])] for index in asked], references)
-    chance = text_scores([encoded.texts[index] for index in random], references)
-    return {"images": len(asked), **{name: {"value": found[name], "chance": chance[name]} for name in found}}
+def measure_retrieved_texts(images: Ranking, embeddings: PairEmbeddings) -> dict[str, Any]:
+    """BLEU and ROUGE of the text that each image retrieves first, against its own texts; chance: a random text."""
+    texts, own = embeddings.texts, embeddings.texts_of_image
+    sampled = sample(list(range(len(own))), MAX_COMPARED)
+    references = [own[index] for index in sampled]
+    random = np.random.default_rng(0).integers(len(texts), size=len(sampled))
+    scores = text_metrics([texts[int(images.found[index])] for index in sampled], references)
+    chance = text_metrics([texts[index] for index in random], references)
+    return {"images": len(sampled), **{name: {"value": scores[name], "chance": chance[name]} for name in scores}}
 
 
 def measure_classes(
@@ -65,20 +63,20 @@ def measure_classes(
     templates: Sequence[str],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Vectors (N, D) and class names of images, '' = not known -> {'zero_shot', 'linear_probe'}, each its numbers or
-    {'not_measured': why}. fit_vectors (F, D), fit_labels: what the linear probe is fitted to; None = a part of the N.
+    """Vectors (N, D) and class names of images, '' = unknown -> {'zero_shot', 'linear_probe'}, each its metrics or
+    {'not_measured': reason}. fit_vectors (F, D), fit_labels: images to fit the linear probe to; None = a part of the N.
     """
-    asked = [index for index, label in enumerate(labels) if label]
-    names = [labels[index] for index in asked]
+    labelled = [index for index, label in enumerate(labels) if label]
+    names = [labels[index] for index in labelled]
     if len(set(names)) < 2:
-        why = f"these images have {len(set(names))} classes; two or more are needed"
-        return {"zero_shot": {"not_measured": why}, "linear_probe": {"not_measured": why}}
-    facts = {"images": len(asked), "images_without_class": len(labels) - len(asked)}
-    result = {"zero_shot": facts | zero_shot(model, vectors[asked], names, device, templates)}
-    vectors, training = vectors[asked], None
+        unmeasured = {"not_measured": f"these images have {len(set(names))} classes; two or more are needed"}
+        return {"zero_shot": unmeasured, "linear_probe": unmeasured}
+    counts = {"images": len(labelled), "images_without_class": len(labels) - len(labelled)}
+    result = {"zero_shot": counts | zero_shot(model, vectors[labelled], names, device, templates)}
+    vectors, training = vectors[labelled], None
     if fit_vectors is not None:
         fit = [index for index, label in enumerate(fit_labels) if label]
-        training = [False] * len(asked) + [True] * len(fit)
+        training = [False] * len(labelled) + [True] * len(fit)
         vectors, names = torch.cat([vectors, fit_vectors[fit]]), [*names, *(fit_labels[index] for index in fit)]
     try:
         result["linear_probe"] = linear_probe(vectors, names, training)
@@ -87,7 +85,7 @@ def measure_classes(
     return result
 
 
-def draw(items: list, count: int) -> list:
+def sample(items: list, count: int) -> list:
     """`count` of them at random, always the same ones, in their order; 0 = all."""
     if not 0 < count < len(items):
         return items

@@ -1,33 +1,43 @@
-"""Image and text towers that put a picture and its words at the same place.
+"""CLIP: image and text towers with projections to one space.
 
 image (B, 3, S, S) -> visual tower -> projection -> (B, D) unit \\
                                                                  cosine * scale -> logits (B, B) -> loss
 tokens (B, T)      -> text tower   -> projection -> (B, D) unit /
 
-The networks are open_clip's, so weights come and go between the two, and to Hugging Face by clip/huggingface.py.
+The networks are open_clip's, so weights can be exchanged with it, and with Hugging Face by clip/huggingface.py.
 """
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+import torchvision.transforms.functional as TF
 from open_clip.transformer import text_global_pool
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_model_data_config
 from torch import nn
+from torchvision.transforms import InterpolationMode
 from transformers import AutoModel
 
-from clip.architectures import architecture_of, build_network, with_text_tower
+from clip.architectures import build_network, make_architecture, with_text_tower
 from clip.pretrained_weights import load_pretrained, load_weights
-from clip.tokenizer import ClipTokenizer, HuggingFaceTokenizer, pad, read_tokenizer, tokenizer_from
+from clip.tokenizer import build_tokenizer, huggingface_tokenizer_config
 from common.models.backbone import create_backbone
+from common.text.padding import pad
 
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5: the temperature never falls below 0.01
+PROJECTIONS = (  # of the towers, and the temperature: names in open_clip's networks
+    "visual.proj",
+    "visual.attnpool.c_proj.",
+    "visual.head.",
+    "text_projection",
+    "text.proj.",
+    "logit_scale",
+    "logit_bias",
+)
 STATISTICS = {  # mean and standard deviation of each channel, for pixels in [0, 1]
     "clip": (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
@@ -35,7 +45,7 @@ STATISTICS = {  # mean and standard deviation of each channel, for pixels in [0,
 
 
 class CLIPModel(nn.Module):
-    """`CLIPModel("ViT-B/32")`, or from plain facts (`CLIPModel(facts=...)`), as a checkpoint does.
+    """`CLIPModel("ViT-B/32")`, or from plain values (`CLIPModel(config=...)`), as a checkpoint does.
 
     model_name: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101, small. pretrained: None (random), 'openai', another tag of
     open_clip, or a file. image_tower + image_weights: a timm model with timm's weights (True), none, or a file of them;
@@ -56,46 +66,47 @@ class CLIPModel(nn.Module):
         text_tower: str | None = None,
         sigmoid: bool = False,
         normalisation: str = "auto",
-        facts: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
     ):
         super().__init__()
-        if facts is None:
-            architecture = architecture_of(model_name, image_size, projection_dim, patch_dropout, image_tower)
-            tokenizer = ClipTokenizer(architecture["text_cfg"]["context_length"])
+        if config is None:
+            architecture = make_architecture(model_name, image_size, projection_dim, patch_dropout, image_tower)
+            tokenizer = {"kind": "clip", "context_length": architecture["text_cfg"]["context_length"]}
             if text_tower:
                 architecture = with_text_tower(architecture, text_tower)
                 text = architecture["text_cfg"]
-                tokenizer = read_tokenizer(text_tower, text["context_length"], text["hf_config"]["pad_token_id"])
+                pad_id = text["hf_config"]["pad_token_id"]
+                tokenizer = huggingface_tokenizer_config(text_tower, text["context_length"], pad_id)
             if pretrained == "openai":
-                architecture["quick_gelu"] = True  # OpenAI trained with it; their weights mean nothing without
-            facts = {"architecture": architecture, "sigmoid": sigmoid, "tokenizer": tokenizer.to_facts()}
-        self.facts = facts
-        self.network = build_network(facts["architecture"], facts["sigmoid"])
-        self.image_size: int = facts["architecture"]["vision_cfg"]["image_size"]
-        self.tokenizer: ClipTokenizer | HuggingFaceTokenizer = tokenizer_from(facts["tokenizer"])
+                architecture["quick_gelu"] = True  # the activation that these weights were trained with
+            config = {"architecture": architecture, "sigmoid": sigmoid, "tokenizer": tokenizer}
+        self.config = config
+        self.network = build_network(config["architecture"], config["sigmoid"])
+        self.image_size: int = config["architecture"]["vision_cfg"]["image_size"]
+        self.tokenizer = build_tokenizer(config["tokenizer"])
         self.frozen: list[nn.Module] = []
         own_statistics = STATISTICS["clip"]
         if image_tower:
             trunk = create_backbone(image_tower, image_weights, self.image_size)
             self.network.visual.trunk.load_state_dict(trunk.state_dict())
-            config = resolve_model_data_config(trunk)
-            own_statistics = config["mean"], config["std"]
+            data_config = resolve_model_data_config(trunk)
+            own_statistics = data_config["mean"], data_config["std"]
         if text_tower:
             self.network.text.transformer = AutoModel.from_pretrained(text_tower, add_pooling_layer=False)
         if pretrained:
             own_statistics = load_pretrained(self.network, model_name, pretrained) or own_statistics
-        if "mean" not in facts:
+        if "mean" not in config:
             if normalisation not in ("auto", *STATISTICS):
                 raise ValueError(f"--normalisation {normalisation}: expected auto, clip or imagenet")
             mean, std = STATISTICS.get(normalisation, own_statistics)
-            facts |= {"mean": [float(one) for one in mean], "std": [float(one) for one in std]}
+            config |= {"mean": list(map(float, mean)), "std": list(map(float, std))}
         # Preprocessing belongs to the weights: it is done inside, so that no caller can do it wrongly.
-        self.register_buffer("mean", torch.tensor(facts["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(facts["std"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
 
     @property
     def logit_scale(self) -> torch.Tensor:
-        """ln(1 / temperature), a parameter; `scale` is what cosines are multiplied by."""
+        """ln(1 / temperature), a parameter; `scale` is the factor of cosines."""
         return self.network.logit_scale
 
     @property
@@ -113,7 +124,7 @@ class CLIPModel(nn.Module):
         """image (B, 3, S, S), uint8 0..255 or float 0..1 -> (B, D), of length 1 unless `normalize` is False."""
         size = self.image_size
         if image.ndim != 4 or image.shape[1:] != (3, size, size):
-            raise ValueError(f"image {tuple(image.shape)}: this model reads (B, 3, {size}, {size})")
+            raise ValueError(f"image {tuple(image.shape)}: expected (B, 3, {size}, {size})")
         return self.network.encode_image(self.normalise(image), normalize=normalize)
 
     def encode_text(self, tokens: torch.Tensor | list[str], normalize: bool = True) -> torch.Tensor:
@@ -133,64 +144,40 @@ class CLIPModel(nn.Module):
         return F.normalize(features, dim=-1) if normalize else features
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
-        """-> (B, T) int64, T = tokens of the longest text; more than the context length is cut."""
-        return pad(self.tokenizer.encode(texts)[0], self.tokenizer.pad_id)
+        """-> (B, T) int64, T = tokens of the longest text, truncated to the context length."""
+        return pad(self.tokenizer.encode(texts)[0], self.tokenizer.pad_id).values
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W), uint8 0..255 or float 0..1 -> what the tower reads."""
+        """(B, 3, H, W), uint8 0..255 or float 0..1 -> input of the tower."""
         unit = image / 255 if image.dtype == torch.uint8 else image
         return (unit - self.mean) / self.std
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """-> (3, S, S) uint8: shorter side to S, bicubic, then the centred square, to the pixel as CLIP's own."""
-        size, (width, height) = self.image_size, image.size
-        short = min(width, height)
-        width, height = int(size * width / short), int(size * height / short)
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        scaled = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-        return torch.tensor(np.asarray(scaled)[top : top + size, left : left + size]).permute(2, 0, 1)
+        """-> (3, S, S) uint8: shorter side to S, bicubic, then the centred square, identical to OpenAI's."""
+        scaled = TF.resize(image.convert("RGB"), self.image_size, InterpolationMode.BICUBIC)
+        return TF.pil_to_tensor(TF.center_crop(scaled, self.image_size))
 
     def freeze_backbone(self) -> None:
-        """Only the projections and the temperature learn."""
-        visual, network = self.network.visual, self.network
-        for parameter in network.parameters():
-            parameter.requires_grad_(False)
-        text = network.text.proj.parameters() if hasattr(network, "text") else [network.text_projection]
-        for parameter in [*_projection_of(visual), *text, network.logit_scale, network.logit_bias]:
-            if parameter is not None:
+        """Train only the projections and the temperature."""
+        self.network.requires_grad_(False)
+        for name, parameter in self.network.named_parameters():
+            if name.startswith(PROJECTIONS):
                 parameter.requires_grad_(True)
-        self.frozen = [network.visual, network.text.transformer if hasattr(network, "text") else network.transformer]
+        self.frozen = [self.network]
         self.train(self.training)
 
     def lock_image_tower(self) -> None:
-        """LiT (Zhai et al. 2022): the image tower stays as it is and the text tower learns to read it.
-
-        A timm tower's projection is new and goes on learning.
-        """
-        for parameter in self.network.visual.parameters():
-            parameter.requires_grad_(False)
-        if hasattr(self.network.visual, "trunk"):
-            for parameter in self.network.visual.head.parameters():
-                parameter.requires_grad_(True)
+        """Freeze the image tower but for the new projection of a timm model (LiT, Zhai et al. 2022)."""
+        self.network.lock_image_tower()
         self.frozen = [self.network.visual]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "CLIPModel":
         super().train(mode)
-        for module in self.frozen:  # BatchNorm statistics and dropout of what is frozen stand still
+        for module in self.frozen:  # no update of BatchNorm statistics, no dropout
             module.eval()
         return self
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Less memory for about a third more time."""
-        self.network.set_grad_checkpointing(enable)
-
     def load_checkpoint(self, path: str | Path) -> None:
-        """Weights of this architecture: a file of ours, of open_clip or of OpenAI (also its TorchScript archives)."""
+        """Weights of this architecture: a file of clip/train.py, of open_clip or of OpenAI (TorchScript too)."""
         load_weights(self.network, Path(path))
-
-
-def _projection_of(visual: nn.Module) -> Iterable[nn.Parameter]:
-    if hasattr(visual, "trunk"):
-        return visual.head.parameters()
-    return visual.attnpool.c_proj.parameters() if hasattr(visual, "attnpool") else [visual.proj]

@@ -188,9 +188,6 @@ def _check_paths(metadata: Path, output: Path) -> None:
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise ValueError(f"{output}: {'is a folder' if output.is_dir() else 'its folder does not exist'} (--output)")
     refuse_lfs_pointer(metadata)
-    with metadata.open("rb") as file:
-        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise ValueError(f"{metadata}: is UTF-16; save it as UTF-8")
 
 
 def format_report(report: dict) -> str:

@@ -1,4 +1,4 @@
-"""Somebody else's weights into an open_clip network: files, and the tags that open_clip knows.
+"""Pretrained weights for open_clip networks: files of several origins, and open_clip's tags.
 
 file (ours, open_clip's, OpenAI's; .pth, .pt, .bin, .safetensors) -> names of this network -> all of them, or an error
 """
@@ -10,11 +10,12 @@ import open_clip
 import torch
 from open_clip.factory import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
-from safetensors.torch import load_file
 from torch import nn
 
 from clip.architectures import OPENAI_NAMES
-from common.models.checkpoint_file import load_every_tensor, read_tensors
+from common.models.checkpoint_file import first_line, load_every_tensor, read_tensors
+
+OPENAI_CONSTANTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # among the weights of archives
 
 
 def load_pretrained(network: nn.Module, model_name: str, pretrained: str) -> tuple | None:
@@ -33,27 +34,28 @@ def load_pretrained(network: nn.Module, model_name: str, pretrained: str) -> tup
     try:
         path = open_clip.download_pretrained(config)
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"--pretrained {pretrained}: could not be fetched ({reason}); connect once, or give a local file"
+            f"--pretrained {pretrained}: download failed ({first_line(error)}); connect once, or give a local file"
         ) from error
     load_weights(network, Path(path))
     return (config["mean"], config["std"]) if config.get("mean") else None
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Every tensor of the network comes from the file, or nothing is loaded and the error says what is missing."""
+    """Load every tensor of the network from the file, or none: the error names what is missing."""
     weights = _read(path)
     for prefix in ("module.", "network."):  # of DDP, and of CLIPModel
         if all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    for name in ("input_resolution", "context_length", "vocab_size", "attn_mask"):  # constants, in archives of OpenAI
-        weights.pop(name, None)
-    weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    weights = {
+        name: value.float() if value.is_floating_point() else value  # OpenAI's are float16
+        for name, value in weights.items()
+        if name not in OPENAI_CONSTANTS
+    }
     weights = convert_state_dict(network, weights)
     if hasattr(network, "text"):
         weights = convert_to_custom_text_state_dict(weights)
-    if network.logit_bias is not None and "logit_bias" not in weights:  # softmax weights, sigmoid training
+    if network.logit_bias is not None and "logit_bias" not in weights:  # weights of --loss clip
         weights["logit_bias"] = network.logit_bias.detach().clone()
     if hasattr(network.visual, "positional_embedding") and "visual.positional_embedding" in weights:
         resize_pos_embed(weights, network)  # another image size
@@ -61,22 +63,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of TorchScript archives such as OpenAI's
         try:
-            return load_file(path)
-        except Exception as error:  # safetensors raises an error of its own kind
-            raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
-    try:
-        with warnings.catch_warnings():  # torch would like other archives than TorchScript's; OpenAI's are such
-            warnings.simplefilter("ignore")
             content = read_tensors(path)
-    except ValueError as error:
-        try:  # the archive's tensors are taken and its program is not run
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+        except ValueError as error:
+            try:  # only the tensors of an archive are used, its program is not run
                 return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-        except RuntimeError:
-            raise error from None
+            except RuntimeError:
+                raise error from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}; expected named weights")
     return next((content[key] for key in ("model_state_dict", "state_dict") if key in content), content)

@@ -1,22 +1,23 @@
-"""Words -> token numbers, by CLIP's byte-pair encoding or by a Hugging Face tokenizer.
+"""Tokenizers of CLIP's text tower (byte-pair encoding) and of Hugging Face text towers.
 
-texts (list of str) -> list of token lists without padding -> `pad` -> tokens (B, T), T = the longest of the batch
+texts (list of str) -> token lists without padding -> common.text.padding.pad -> tokens (B, T), T = the longest text
 
-CLIP's text tower looks only backwards, so padding behind the end token changes nothing and need not be computed; the
-same holds for encoders with a padding mask. Short captions then cost a fraction of 77 tokens.
+CLIP's text tower is causal, so padding behind the end token changes nothing and need not be computed; the same holds
+for encoders with a padding mask. Short captions then cost a fraction of 77 tokens.
 """
 
-import json
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import torch
 from open_clip.tokenizer import SimpleTokenizer
 from tokenizers import Tokenizer as BackendTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from common.models.checkpoint_file import first_line
 
-class ClipTokenizer:
+
+class CLIPTokenizer:
     """Byte-pair encoding of CLIP; the vocabulary comes with open_clip."""
 
     pad_id = 0
@@ -29,63 +30,42 @@ class ClipTokenizer:
         return SimpleTokenizer()
 
     def encode(self, texts: list[str]) -> tuple[list[list[int]], int]:
-        """-> tokens of each text with start and end, at most context_length; number of texts that were cut."""
-        bpe, found, cut = self._bpe, [], 0
-        for text in texts:
-            tokens = [bpe.sot_token_id, *bpe.encode(text), bpe.eot_token_id]
-            if len(tokens) > self.context_length:
-                tokens = [*tokens[: self.context_length - 1], bpe.eot_token_id]
-                cut += 1
-            found.append(tokens)
-        return found, cut
-
-    def to_facts(self) -> dict:
-        """Plain values that `tokenizer_from` rebuilds it from."""
-        return {"kind": "clip", "context_length": self.context_length}
+        """-> tokens of each text with start and end, at most context_length; number of truncated texts."""
+        bpe, limit = self._bpe, self.context_length - 2
+        words = [bpe.encode(text) for text in texts]
+        rows = [[bpe.sot_token_id, *tokens[:limit], bpe.eot_token_id] for tokens in words]
+        return rows, sum(len(tokens) > limit for tokens in words)
 
 
 class HuggingFaceTokenizer:
     """Any fast tokenizer of transformers, for a Hugging Face text tower."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, context_length: int, pad_id: int):
-        self.tokenizer, self.context_length, self.pad_id = tokenizer, context_length, pad_id
+    def __init__(self, backend: str, context_length: int, pad_id: int):
+        """backend: the content of tokenizer.json."""
+        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=BackendTokenizer.from_str(backend))
+        self.context_length, self.pad_id = context_length, pad_id
 
     def encode(self, texts: list[str]) -> tuple[list[list[int]], int]:
-        found = self.tokenizer(
-            list(texts), truncation=True, max_length=self.context_length, return_attention_mask=False
-        )
-        full = self.tokenizer(list(texts), truncation=False, return_attention_mask=False, verbose=False)
-        return found.input_ids, sum(len(one) > self.context_length for one in full.input_ids)
-
-    def to_facts(self) -> dict:
-        return {
-            "kind": "huggingface",
-            "context_length": self.context_length,
-            "pad_id": self.pad_id,
-            "tokenizer_json": self.tokenizer.backend_tokenizer.to_str(),
-        }
+        options = {"return_attention_mask": False, "verbose": False}
+        rows = self.tokenizer(list(texts), truncation=True, max_length=self.context_length, **options).input_ids
+        full = self.tokenizer(list(texts), truncation=False, **options).input_ids
+        return rows, sum(len(row) > self.context_length for row in full)
 
 
-def tokenizer_from(facts: dict) -> ClipTokenizer | HuggingFaceTokenizer:
-    if facts["kind"] == "clip":
-        return ClipTokenizer(facts["context_length"])
-    backend = BackendTokenizer.from_str(facts["tokenizer_json"])
-    return HuggingFaceTokenizer(
-        PreTrainedTokenizerFast(tokenizer_object=backend), facts["context_length"], facts["pad_id"]
-    )
+Tokenizer = CLIPTokenizer | HuggingFaceTokenizer
 
 
-def read_tokenizer(name: str | Path, context_length: int, pad_id: int) -> HuggingFaceTokenizer:
-    """The tokenizer of a Hugging Face name or folder."""
+def build_tokenizer(config: dict[str, Any]) -> Tokenizer:
+    """config: {"kind": "clip", "context_length"}, or of huggingface_tokenizer_config."""
+    if config["kind"] == "clip":
+        return CLIPTokenizer(config["context_length"])
+    return HuggingFaceTokenizer(config["tokenizer_json"], config["context_length"], config["pad_id"])
+
+
+def huggingface_tokenizer_config(name: str | Path, context_length: int, pad_id: int) -> dict[str, Any]:
+    """The tokenizer of a Hugging Face name or folder as plain values."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        json.loads(tokenizer.backend_tokenizer.to_str())
+        backend = AutoTokenizer.from_pretrained(name).backend_tokenizer.to_str()
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"--text_tower {name}: no tokenizer to be had ({str(error).splitlines()[0]})") from error
-    return HuggingFaceTokenizer(tokenizer, context_length, pad_id)
-
-
-def pad(sequences: list[list[int]], pad_id: int) -> torch.Tensor:
-    """Token lists -> (B, longest) int64."""
-    rows = [torch.as_tensor(sequence, dtype=torch.int64) for sequence in sequences]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_id)
+        raise ValueError(f"--text_tower {name}: no fast tokenizer can be read from it ({first_line(error)})") from error
+    return {"kind": "huggingface", "context_length": context_length, "pad_id": pad_id, "tokenizer_json": backend}

@@ -1,4 +1,4 @@
-"""CLIP as the trainer takes it: model(image, tokens, text_ids, group_ids) -> loss, parts."""
+"""Training model of CLIP: a batch to its loss."""
 
 import math
 
@@ -11,11 +11,11 @@ from clip.model import MAX_SCALE, CLIPModel
 
 
 class CLIPTrainingModel(nn.Module):
-    """What is trained: model(image, tokens, text_ids, group_ids) -> loss, parts.
+    """model(image, tokens, text_ids, group_ids) -> loss, parts.
 
     slices > 1 is the gradient cache (Gao et al. 2021): the loss sees the whole batch while activations of one slice at
-    a time are in memory. Each slice is one checkpoint, so the backward pass computes it again, with the same random
-    state, and its gradients add up to those of the batch at once.
+    a time are in memory. Each slice is an activation checkpoint: the backward pass recomputes it with the same random
+    state, and the gradients add up to those of the whole batch.
     """
 
     def __init__(self, model: CLIPModel, loss: str = "clip", multi_positive: bool = True, slices: int = 1):

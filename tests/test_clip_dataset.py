@@ -11,7 +11,7 @@ from PIL import Image
 
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs
 from clip.pairs import texts_of
-from clip.tokenizer import ClipTokenizer
+from clip.tokenizer import CLIPTokenizer
 from common.images.cache import ImageCache
 from common.images.transforms import Augmentation, SampleKey
 from common.training.samplers import DeterministicBatchSampler
@@ -67,7 +67,7 @@ def test_two_folders(tmp_path):
     (tmp_path / "captions" / "b.txt").write_bytes(b"\xff\xfe\x00")
     pairs, skipped = find_pairs(tmp_path)
     assert [pair.texts for pair in pairs] == [("a red square", "seen from above")]
-    assert sorted(skipped.values()) == ["no captions/c.txt beside it", "not UTF-8 text"]
+    assert sorted(skipped.values()) == ["no captions/c.txt for it", "not UTF-8 text"]
 
 
 PERSONA = {
@@ -87,7 +87,7 @@ def test_metadata_lines(tmp_path):
     write_jsonl(tmp_path / "metadata.jsonl", [PERSONA, "", "{broken", second, '["list"]'])
     pairs, skipped = find_pairs(tmp_path)
     assert [pair.texts for pair in pairs] == [("Mira. Red hair", "Mira"), ("Mira. Red hair", "Mira. Kind")]
-    assert {pair.name for pair in pairs} == {"Mira"} and pairs[0].title == "Story"
+    assert {pair.character for pair in pairs} == {"Mira"} and pairs[0].title == "Story"
     assert [where.split()[-1] for where in skipped] == ["3", "5"]
     assert find_pairs(tmp_path, ["title+character", "appearance"])[0][0].texts == ("Story. Mira", "Red hair")
     write_jsonl(tmp_path / "optimized_metadata.jsonl", [{**PERSONA, "text": "a girl with red hair"}])
@@ -110,7 +110,7 @@ def test_errors_say_what_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         find_pairs(tmp_path / "none")
     (tmp_path / "data.json").write_text("{}")
-    with pytest.raises(ValueError, match="expected a list"):
+    with pytest.raises(ValueError, match="data.json"):
         find_pairs(tmp_path)
 
 
@@ -185,7 +185,7 @@ def pairs(tmp_path):
 
 def dataset(pairs, augmentation=None):
     store = ImageCache([pair.image for pair in pairs], 12, None, quiet=True)
-    return PairDataset(pairs, store, 8, ClipTokenizer(), augmentation)
+    return PairDataset(pairs, store, 8, CLIPTokenizer(), augmentation)
 
 
 def test_a_sample(pairs):
@@ -195,7 +195,7 @@ def test_a_sample(pairs):
     assert item["tokens"][0] == 49406 and item["tokens"][-1] == 49407
     assert data[2]["text_ids"] == data[3]["text_ids"] != data[4]["text_ids"]
     assert [int(data[index]["group_ids"]) for index in range(5)] == [0, 0, 1, 2, -1]
-    assert data.all_texts == 18 and data.cut_texts == 0
+    assert data.unique_texts == 18 and data.truncated_texts == 0
     batch = data.collate([data[0], data[1], data[2]])
     assert list(batch) == ["image", "tokens", "text_ids", "group_ids"] and batch["tokens"].shape[0] == 3
 
@@ -264,7 +264,7 @@ def test_real_captions_and_personas(real_data):
     pairs, skipped = find_pairs(real_data / "captions")
     assert len(pairs) == 564 and not skipped
     people, skipped = find_pairs(real_data / "persona")
-    assert len(people) == 222 and not skipped and all(pair.name and pair.texts for pair in people)
+    assert len(people) == 222 and not skipped and all(pair.character and pair.texts for pair in people)
     store = ImageCache([pair.image for pair in people], 48, None, quiet=True)
-    data = PairDataset(people, store, 32, ClipTokenizer())
-    assert 0 < data.cut_texts < data.all_texts  # these descriptions are long; the share is reported
+    data = PairDataset(people, store, 32, CLIPTokenizer())
+    assert 0 < data.truncated_texts < data.unique_texts  # these descriptions are long; the share is reported

@@ -23,7 +23,7 @@ TEXTS = ["a red house", "Two cats, asleep; under a tree!", "", "夕阳下的海 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(0)
-    model = CLIPModel(facts=json.loads(json.dumps({**TINY_CLIP, "sigmoid": True})))
+    model = CLIPModel(config=json.loads(json.dumps({**TINY_CLIP, "sigmoid": True})))
     path = tmp_path_factory.mktemp("clip_export") / "clip.pth"
     save_clip(path, model)
     return path
@@ -142,7 +142,7 @@ def test_timm_opens_the_image_tower(tower, tmp_path):
     with torch.no_grad():
         assert torch.equal(theirs(image), model.network.visual.trunk(image))
     config = timm.data.resolve_model_data_config(theirs)
-    assert config["input_size"] == (3, 64, 64) and list(config["mean"]) == pytest.approx(model.facts["mean"])
+    assert config["input_size"] == (3, 64, 64) and list(config["mean"]) == pytest.approx(model.config["mean"])
 
 
 def test_transformers_folder_and_what_has_no_such_form(weights, tiny_clip, tmp_path):

@@ -20,13 +20,13 @@ def tiny_clip(vision=None, **more) -> CLIPModel:
     """A CLIP of a few thousand weights; the text tower only has to be there."""
     vision = vision or {"image_size": 24, "patch_size": 8, "layers": 3, "width": 16, "head_width": 8}
     text = {"context_length": 8, "vocab_size": 50, "width": 8, "heads": 1, "layers": 1}
-    facts = {
+    config = {
         "architecture": {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text, **more},
         "sigmoid": False,
         "tokenizer": {"kind": "clip", "context_length": 8},
     }
     torch.manual_seed(0)
-    model = CLIPModel(facts=facts)
+    model = CLIPModel(config=config)
     for name, value in model.network.visual.named_parameters():
         if "weight" in name and value.ndim == 2:
             torch.nn.init.normal_(value, std=0.4)  # far from uniform attention
@@ -178,7 +178,7 @@ def test_maps_are_those_of_the_papers(method, quick_gelu):
 def test_attention_computed_again_gives_the_same_vector(patch, size, quick_gelu):
     vision = {"image_size": size, "patch_size": patch, "layers": 2, "width": 32, "head_width": 16, "ls_init_value": 0.3}
     model = tiny_clip(vision, quick_gelu=quick_gelu)
-    model.set_grad_checkpointing()
+    model.network.set_grad_checkpointing()
     image, text = ask(model, count=2)
     visual = model.network.visual
     with torch.no_grad():

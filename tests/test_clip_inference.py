@@ -30,7 +30,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     architecture = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text}
     tokenizer = {"kind": "clip", "context_length": 20}
-    model = CLIPModel(facts={"architecture": architecture, "sigmoid": False, "tokenizer": tokenizer})
+    model = CLIPModel(config={"architecture": architecture, "sigmoid": False, "tokenizer": tokenizer})
     path = tmp_path_factory.mktemp("model") / "best_model.pth"
     save_clip(path, model)
     return path
@@ -100,8 +100,8 @@ def test_queries_find_images(samples, weights, tmp_path, capsys):
     names = sorted(path.name for path in (samples / "images").iterdir() if path.is_file())
     for row, query, vector in zip(result["queries"], queries, vectors):
         expected = sorted(zip((images @ vector).tolist(), names), reverse=True)[:4]
-        assert row["query"] == query and [one["image"] for one in row["found"]] == [name for _, name in expected]
-        assert [one["score"] for one in row["found"]] == pytest.approx([score for score, _ in expected], abs=1e-5)
+        assert row["query"] == query and [one["image"] for one in row["matches"]] == [name for _, name in expected]
+        assert [one["score"] for one in row["matches"]] == pytest.approx([score for score, _ in expected], abs=1e-5)
     assert Image.open(tmp_path / "out" / "search.png").width > 800
     assert json.loads(capsys.readouterr().out) == result  # JSON and nothing else
     assert "images" not in result and not (tmp_path / "out" / "results.jsonl").exists()
@@ -131,11 +131,11 @@ def test_broken_images_and_lines_are_named(samples, weights, tmp_path, capsys):
     with metadata.open("a") as file:
         file.write("not JSON\n")
     result = main(arguments(samples, weights, tmp_path, "--metadata", metadata))
-    assert result["texts"] == 2 and result["cut_texts"] == 1 and len(result["images"]) == 7
+    assert result["texts"] == 2 and result["truncated_texts"] == 1 and len(result["images"]) == 7
     assert len(result["skipped"]) == 3
     said = capsys.readouterr()
     assert "zz.png: a Git LFS pointer" in said.err and "line 3: no text" in said.err and "line 5: not JSON" in said.err
-    assert "1 texts are longer than the model reads" in said.out
+    assert "1 texts are longer than the model" in said.out
     written = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["file"] for line in written] == list(result["skipped"])
     assert result["images"][0]["true_rank"] in (1, 2) and "true_rank" not in result["images"][1]

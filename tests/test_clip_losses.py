@@ -86,7 +86,7 @@ SMALL = {
 
 def learner(loss="clip", **more):
     torch.manual_seed(0)
-    return CLIPTrainingModel(CLIPModel(facts={**SMALL, "sigmoid": loss == "siglip"}), loss, **more)
+    return CLIPTrainingModel(CLIPModel(config={**SMALL, "sigmoid": loss == "siglip"}), loss, **more)
 
 
 def batch():

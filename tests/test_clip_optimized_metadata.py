@@ -642,7 +642,7 @@ def test_a_failure_leaves_the_old_output(tmp_path, monkeypatch):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
         (b"", "holds no line"),
         (b"\n\r\n", "holds no line"),
-        ('{"file_name": "a"}'.encode("utf-16"), "UTF-16"),
+        ('{"file_name": "a"}'.encode("utf-16"), "UTF-8"),
     ],
 )
 def test_files_that_are_no_metadata(tmp_path, content, message):

@@ -8,7 +8,8 @@ import torch
 import yaml
 from transformers import CLIPModel as TransformersCLIP
 
-from blip2_gated.checkpoint import build_gated, load_gated, make_recipe, save_gated
+from blip2_gated.checkpoint import build_arguments, build_gated, load_gated, save_gated
+from blip2_gated.dataset import VqaSample
 from clip.checkpoint import load_clip, save_clip
 from clip.model import CLIPModel
 from common.cli.settings import read_settings
@@ -142,7 +143,7 @@ def test_what_a_run_does_not_have_is_left_out(tmp_path):
     for word in ("Results", "Training", "The run", "None", "nan"):
         assert word not in card
     again, facts = load_clip(tmp_path / "hub")
-    assert same(dict(model.state_dict()), dict(again.state_dict())) and same(facts["build"]["facts"], model.facts)
+    assert same(dict(model.state_dict()), dict(again.state_dict())) and same(facts["build"]["config"], model.config)
 
 
 def test_clips_that_transformers_does_not_have(tmp_path):
@@ -175,7 +176,7 @@ def test_blip2_gated_names_what_it_was_made_from(tiny_blip2, tmp_path, uploads):
             "32",
         ],
     )
-    recipe = make_recipe(settings, ["oil", "ink"], ["Question: a Answer: oil\n"], ["oil"])
+    recipe = build_arguments(settings, [VqaSample(0, "a.png", "a", style, style, "style") for style in ("oil", "ink")])
     torch.manual_seed(0)
     save_gated(tmp_path / "best.pt", build_gated(recipe), recipe, settings=vars(settings), metrics={"val/main": 1.5})
     with pytest.raises(ValueError, match=f"build: blip2: source is {tiny_blip2}, a path .* --hub_id {tiny_blip2}="):
@@ -239,7 +240,7 @@ def trainers_folder(tiny_clip, tmp_path):
 def test_a_trainers_folder_leaves_its_optimizer_at_home(trainers_folder, tmp_path, uploads):
     push_to_hub.main([str(trainers_folder), "--name", "me/mine"])
     files = uploads[-1]["files"]
-    tokenizer = {"merges.txt", "vocab.json", "tokenizer_config.json"}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
     model = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "settings.json"}
     assert set(files) == tokenizer | model
     assert_names_no_place(files, "/home/me", tmp_path)

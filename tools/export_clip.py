@@ -9,7 +9,6 @@ tokenizer.json, texts -> such tokens; preprocessing.json, files -> such images, 
 """
 
 import sys
-import tempfile
 from collections.abc import Callable
 from json import dumps
 from pathlib import Path
@@ -20,10 +19,9 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import torch
 from tokenizers import Tokenizer as BackendTokenizer
-from transformers import CLIPTokenizer
 
 from clip.checkpoint import load_clip
-from clip.huggingface import write_huggingface, write_vocabulary
+from clip.huggingface import transformers_tokenizer, write_huggingface
 from clip.model import CLIPModel
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
@@ -38,14 +36,12 @@ def portable_tokenizer(model: CLIPModel) -> BackendTokenizer:
     The CLIP vocabulary is read as transformers does, which differs only for broken Unicode and HTML entities:
     open_clip mends these first.
     """
-    metadata = model.facts["tokenizer"]
-    length, pad_id = metadata["context_length"], model.tokenizer.pad_id
-    if metadata["kind"] == "clip":
-        with tempfile.TemporaryDirectory() as folder:
-            write_vocabulary(Path(folder), length)
-            tokenizer = CLIPTokenizer.from_pretrained(folder).backend_tokenizer
+    config, pad_id = model.config["tokenizer"], model.tokenizer.pad_id
+    length = config["context_length"]
+    if config["kind"] == "clip":
+        tokenizer = transformers_tokenizer(length).backend_tokenizer
     else:
-        tokenizer = BackendTokenizer.from_str(metadata["tokenizer_json"])
+        tokenizer = BackendTokenizer.from_str(config["tokenizer_json"])
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(pad_id=pad_id, pad_token=tokenizer.id_to_token(pad_id), length=length)
     return tokenizer
@@ -66,7 +62,7 @@ def preprocessing(model: CLIPModel) -> dict[str, Any]:
         f"cut out the centred {size} x {size} pixels: left = round((width - {size}) / 2), top likewise",
     ]
     return {
-        "image": image_preprocessing(size, resize, model.facts["mean"], model.facts["std"]),
+        "image": image_preprocessing(size, resize, model.config["mean"], model.config["std"]),
         "text": {
             "name": "tokens",
             "shape": ["batch", model.tokenizer.context_length],
@@ -118,7 +114,7 @@ def main(
             raise ValueError(
                 f"{weights}: its image tower is open_clip's, not timm's; use --format transformers or onnx"
             )
-        write_timm_folder(output, trunk, model.image_size, model.facts["mean"], model.facts["std"])
+        write_timm_folder(output, trunk, model.image_size, model.config["mean"], model.config["std"])
         text = f'{output}: timm.create_model("local-dir:{output}", pretrained=True)'
     print(dumps(result) if json else text)
     return result

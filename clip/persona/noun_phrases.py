@@ -33,11 +33,6 @@ def is_filler(lexeme: Lexeme) -> bool:
     return lexeme.words in RULE_WORDS.joints or bool(lexeme.kinds & {"adverb", "temporal"})
 
 
-def is_unlisted(lexeme: Lexeme) -> bool:
-    """A word or compound on no list."""
-    return not lexeme.kinds - {"compound", "describing"} and lexeme.words[0].isalpha()
-
-
 def starts_noun(lexeme: Lexeme) -> bool:
     """Whether this is a noun, as far as can be known of unlisted words."""
     if lexeme.words in RULE_WORDS.joints:
@@ -57,7 +52,8 @@ def modifiers_before(sentence: Sentence, noun: int, wanted: set[str]) -> list[in
             modifiers.insert(0, index)
         elif not is_filler(lexeme):
             between_commas = sentence[index + 1].words != "," or at(sentence, index - 1).words == ","
-            if unlisted or not is_unlisted(lexeme) or not between_commas:
+            is_listed = lexeme.kinds - {"compound", "describing"} or not lexeme.words[0].isalpha()
+            if unlisted or is_listed or not between_commas:
                 break
             unlisted += 1  # "long luxurious black hair"
         index -= 1

@@ -13,6 +13,7 @@ from clip.persona.lexicon import NOUNS, PAUSES, RULE_WORDS
 from clip.persona.negation import read_sentences
 from clip.persona.noun_phrases import Sentence, at, is_filler, is_said_of_character, skip, starts_noun, without_last
 
+ARTICLES = (" a", " an", " the", " this")
 COMPANIONS = {"age", "build", "colour", "shade", "trait", "blonde", "describing", "skin_word"}  # "tall, pale young man"
 
 
@@ -43,14 +44,11 @@ def find_traits(text: str, name: str = "") -> list[str]:
 
 def _is_character(sentence: Sentence, index: int) -> bool:
     """Whether this person is the character ("is a tall young man"), and not somebody that is met or resembled."""
-    start = index - 1
-    while start >= 0 and index - start < 9:
-        lexeme = sentence[start]
-        if lexeme.words in ("a", "an", "the", "this") or lexeme.words.endswith((" a", " an")):
-            break
-        if lexeme.kinds & {"stop", "verb"} or lexeme.words in PAUSES - {","}:
-            return False
-        start -= 1
+    near = range(index - 1, max(index - 9, -1), -1)
+    start = next((back for back in near if f" {sentence[back].words}".endswith(ARTICLES)), near.stop)
+    between = sentence[start + 1 : index]
+    if any(lexeme.kinds & {"stop", "verb"} or lexeme.words in PAUSES - {","} for lexeme in between):
+        return False
     if start <= 0 or sentence[start].words.endswith((" a", " an")):
         return True
     before, earlier = sentence[start - 1].words, at(sentence, start - 2).words

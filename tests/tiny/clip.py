@@ -22,7 +22,7 @@ TINY_CLIP = {
 def write_clip(folder: Path) -> Path:
     """A Hugging Face CLIP folder whose training takes milliseconds a step."""
     torch.manual_seed(0)
-    write_huggingface(CLIPModel(facts=dict(TINY_CLIP)), folder)
+    write_huggingface(CLIPModel(config=dict(TINY_CLIP)), folder)
     return folder
 
 
