@@ -26,13 +26,13 @@ from common.cli.errors import one_line
 from common.cli.settings import read_settings
 from common.images.io import open_image, path_below
 from common.models.checkpoint_file import load_model_file, read_tensors
-from dataset import load_target
 from common.text.conversations import read_conversations
+from dataset import load_target
+from llava.config import read_training_settings
 from llava.eval_dataset import read_samples
 from llava.request_io import read_requests
-from llava.config import read_training_settings
 from vitp.dataset import image_size
-from vitp.json2jsonl import read_records, to_conversation
+from vitp.json2jsonl import read_annotations, to_conversation
 from vitp.meta import index_lines, read_meta
 
 OFTEN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -97,7 +97,7 @@ def read_all_of_shards(path: Path) -> None:
 
 
 def convert_all(path: Path) -> None:
-    for number, record in enumerate(read_records(path)):
+    for number, record in enumerate(read_annotations(path)):
         to_conversation(record, number, ["What?"])
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from multimodal_utils import (
     build_projector,
     create_attention_mask_from_embed,
+    drop_tokens,
     mask_tokens,
     merge_image_tokens,
     pixel_shuffle,
@@ -255,6 +256,18 @@ def test_what_is_hidden_leaves_no_trace_in_padding():
     assert (drop(tokens).positions[drop(tokens).mask == 0] == 0).all()
     result.square().sum().backward()
     assert broken.grad.isfinite().all() and not broken.grad[hidden].any()
+
+
+def test_dropped_tokens_and_what_belongs_to_them():
+    tokens = torch.arange(12.0).view(2, 3, 2).requires_grad_()
+    kept = torch.tensor([[True, False, True], [False, True, False]])
+    shorter = drop_tokens(tokens, kept)
+    assert shorter.positions.tolist() == [[0, 2], [1, 0]] and shorter.mask.tolist() == [[1, 1], [1, 0]]
+    assert shorter.tokens.tolist() == [[[0, 1], [4, 5]], [[8, 9], [0, 0]]]
+    shorter.tokens.sum().backward()
+    assert torch.equal(tokens.grad[..., 0] > 0, kept)
+    with pytest.raises(ValueError, match="kept"):
+        drop_tokens(tokens, kept.long())
 
 
 def test_masking_keeps_the_dtype_and_trains_the_mask_token():

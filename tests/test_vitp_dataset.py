@@ -10,11 +10,11 @@ from PIL import Image
 from common.images.tiling import Tiling
 from common.text.chat_labels import IGNORED
 from common.training.skip_log import SkipLog
-from vitp.batching import Collator, PackedDataset
 from vitp.chat_template import INTERNVL_SYSTEM, ChatTemplate, prepare_tokenizer
-from vitp.dataset import InstructionDataset
+from vitp.dataset import Collator, InstructionDataset
 from vitp.demo import train_tokenizer
 from vitp.meta import read_meta
+from vitp.packing import PackedDataset
 
 TILING = Tiling(28, tokens=4, max_tiles=6)
 
@@ -112,7 +112,7 @@ def test_bad_lines_are_named_and_left_out(tmp_path, template):
     ]
     log = tmp_path / "skipped.jsonl"
     data = load(write(tmp_path, records), template, skipped=SkipLog(log))
-    assert len(data) == 60 and data.where(0).endswith("data.jsonl:1") and data.where(30).endswith("data.jsonl:32")
+    assert len(data) == 60 and data.key(0).endswith("data.jsonl:1") and data.key(30).endswith("data.jsonl:32")
     named = [json.loads(line) for line in log.read_text().splitlines()]
     assert [entry["file"].rsplit(":", 1)[1] for entry in named] == ["31", "63", "64"] and all(
         e["reason"] for e in named
@@ -124,7 +124,7 @@ def test_too_many_bad_lines_stop_the_run(tmp_path, template):
     meta = write(tmp_path, [{"conversations": turns("q", "a")}] * 20 + ["{"] * 2)
     with pytest.raises(ValueError, match="2 of 22 samples cannot be used, more than 5%; the last: .*data.jsonl:22: "):
         load(meta, template)
-    with pytest.raises(ValueError, match="no sample that can be used"):
+    with pytest.raises(ValueError, match="no usable sample"):
         load(write(tmp_path, ["{"]), template)
 
 
@@ -134,7 +134,7 @@ def test_broken_images_give_way_to_the_next_sample(tmp_path, template):
     meta = write(tmp_path, records, dict.fromkeys(names, (20, 20)))
     (tmp_path / "images" / "3.png").write_bytes(b"not an image")
     data = load(meta, template)
-    assert torch.equal(data[3]["input_ids"], data[4]["input_ids"]) and list(data.skipped.skipped) == [data.where(3)]
+    assert torch.equal(data[3]["input_ids"], data[4]["input_ids"]) and list(data.skipped.skipped) == [data.key(3)]
     assert data.lengths()[3] is None
     (tmp_path / "images" / "9.png").unlink()
     with pytest.raises(ValueError, match="2 of 30 samples"):
@@ -178,7 +178,7 @@ def test_one_long_turn_gets_fewer_tiles_then_a_shorter_answer(tmp_path, template
         assert answer and (ended or tiles == 1)
     data = load(meta, template, 20)
     assert data.read(0) is None
-    assert "no room for an answer in --max_seq_length 20" in data.skipped.skipped[data.where(0)]
+    assert "no room for an answer in --max_seq_length 20" in data.skipped.skipped[data.key(0)]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from common.text.conversations import parse_conversation
-from vitp.json2jsonl import PROMPTS, main, read_records
+from vitp.json2jsonl import PROMPTS, main, read_annotations
 from vitp.meta import read_meta
 
 LLAVA = [
@@ -86,16 +86,16 @@ def test_what_is_wrong(tmp_path, capsys):
     good = [{"image": f"{index}.png", "caption": "x"} for index in range(40)]
     assert len(run(tmp_path, [*good, {"image": "z.png"}])) == 40
     said = capsys.readouterr()
-    assert "left out: record 40: neither conversations" in said.err and "40 conversations, 1 left out" in said.out
+    assert "record 40: neither conversations" in said.err and "40 conversations, 1 skipped" in said.out
     for content, message in (
         ([*good, {}, 3, {"caption": "x"}], "3 of 43 samples cannot be used"),
-        ([{"image": "a"}], "no record that can be used"),
-        ("{nothing", "neither JSON nor JSONL"),
+        ([{"image": "a"}], "no usable record"),
+        ("{nothing", "neither JSON nor JSON Lines"),
     ):
         with pytest.raises(ValueError, match=message):
             run(tmp_path, content)
     with pytest.raises(FileNotFoundError, match="gone.json: no such file"):
-        read_records("gone.json")
+        read_annotations("gone.json")
     with pytest.raises(ValueError, match="give --root"):
         run(tmp_path, LLAVA, "--meta", "meta.json")
     with pytest.raises(FileNotFoundError, match="--root"):

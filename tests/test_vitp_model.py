@@ -92,12 +92,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_model(tmp_path)
 
-    refused(
-        {name: value for name, value in weights.items() if name != "mlp1.3.bias"},
-        "1 are missing, such as .*linear_2.bias",
-    )
-    refused({**weights, "vision_model.extra": torch.ones(1)}, "1 have no place in the model, such as .*extra")
-    refused({**weights, "mlp1.3.bias": torch.ones(5)}, "do not fit")
+    refused({name: value for name, value in weights.items() if name != "mlp1.3.bias"}, "linear_2.bias is missing")
+    refused({**weights, "vision_model.extra": torch.ones(1)}, "extra is unknown")
+    refused({**weights, "mlp1.3.bias": torch.ones(5)}, r"linear_2.bias is \(5,\)")
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "ps_version": "v1"}))
     refused(weights, "ps_version v1")
@@ -248,7 +245,7 @@ def test_text_alone_reaches_every_weight_with_zero():
 
 def test_wrong_number_of_placeholders_is_an_error():
     batch = tiny_batch((1, 1))
-    with pytest.raises(ValueError, match="8 placeholders of id 60 for 4 image tokens"):
+    with pytest.raises(ValueError, match="8 placeholders of id 60"):
         tiny_model()(**{**batch, "pixel_values": batch["pixel_values"][:1]})
 
 

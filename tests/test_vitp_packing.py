@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitp.packing import pack, packed_attention_mask, sequence_bounds
+from vitp.model import packed_attention_mask, sequence_bounds
+from vitp.packing import pack
 
 
 @settings(max_examples=100, deadline=None)

@@ -148,9 +148,9 @@ def test_what_cannot_be_built(tmp_path, llm):
     (tmp_path / "nothing.json").write_text("{}")
     (tmp_path / "broken.json").write_text("{")
     for vision, language, message in (
-        ("vit_tiny_patch16_224.augreg_in21k", llm, "cannot be had .* without the tag it begins at random"),
+        ("vit_tiny_patch16_224.augreg_in21k", llm, "without the tag it is initialised at random"),
         ("vit_tiny_patch16_22", llm, "did you mean vit_tiny_patch16_224"),
-        (str(tmp_path / "clip.json"), llm, "expected InternVLVisionModel"),
+        (str(tmp_path / "clip.json"), llm, "clip.json: .*InternVLVisionModel"),
         ("vit_tiny_patch16_224", str(tmp_path / "nothing.json"), "names no model_type"),
         ("vit_tiny_patch16_224", str(tmp_path / "broken.json"), "not JSON"),
         ("vit_tiny_patch16_224", str(tmp_path / "absent"), "--llm expects"),

@@ -84,11 +84,7 @@ def test_its_own_stream_of_numbers():
 
 def test_nothing_to_hide_and_what_is_refused():
     assert build_masking("guide", 0.0, None, 0) is None and build_masking("paper", None, 0.0, 0) is None
-    for arguments, message in (
-        (("papers", None, None), "TMAug_mode"),
-        (("guide", 1.5, None), "TMAug_prob"),
-        (("guide", None, 1.0), "TMAug_ratio"),
-    ):
+    for arguments, message in ((("guide", 1.5, None), "TMAug_prob"), (("guide", None, 1.0), "TMAug_ratio")):
         with pytest.raises(ValueError, match=message):
             build_masking(*arguments, 0)
     assert set(MODES) == {"guide", "paper", "repo"}

@@ -6,13 +6,14 @@
     python vitp/extract_vit.py work_dirs/mine vit_timm.safetensors --format timm   its tensors alone
 
 A checkpoint is a folder of Trainer, of Hugging Face or of InternVL, or a file in it. .pth and .safetensors hold
-InternViT's own names, and <name>.json its config beside them. Nothing is rounded unless --dtype says so.
+InternViT's own names, with the config in <name>.json beside them. Nothing is rounded unless --dtype says so.
 """
 
-import argparse
-import json
 import sys
+from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
+from typing import Literal
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -20,32 +21,30 @@ if not __package__:  # started as a file: imports begin at the repository root
 import timm
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModel, GotOcr2ImageProcessor
+from transformers import GotOcr2ImageProcessor
 from transformers.utils import logging
 
 from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.models.backbone import write_timm_folder
 from common.text.files import write_atomically, write_json
 from vitp.key_mapping import Weights, vit_from_transformers, vit_to_timm
 from vitp.model import TIMM
-from vitp.vision_encoder import Vit, internvit_settings, read_vit
+from vitp.vision_encoder import Vit, build_vit, internvit_settings, read_vit
 
-FORMATS = ("internvit", "hf", "timm")
-FILES = (".pth", ".pt", ".bin", ".safetensors")
-PLAIN_VIT = "vit_base_patch16_224"  # timm's name for a ViT of any size, whose sizes are arguments
+FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+PLAIN_VIT = "vit_base_patch16_224"  # timm's name for a ViT whose sizes are all given as arguments
 
 
 def write_folder(folder: Path, vit: Vit) -> None:
-    """config.json, model.safetensors, preprocessor_config.json: AutoModel and AutoImageProcessor read it."""
-    model = AutoModel.from_config(vit.config)
-    model.to(next(iter(vit.weights.values())).dtype).load_state_dict(vit.weights)
-    model.save_pretrained(folder)
-    side = {"height": vit.config.image_size[0], "width": vit.config.image_size[1]}
-    GotOcr2ImageProcessor(size=side, image_mean=vit.image_mean, image_std=vit.image_std).save_pretrained(folder)
+    """config.json, model.safetensors, preprocessor_config.json, for AutoModel and AutoImageProcessor."""
+    build_vit(vit).save_pretrained(folder)
+    size = {"height": vit.config.image_size[0], "width": vit.config.image_size[1]}
+    GotOcr2ImageProcessor(size=size, image_mean=vit.image_mean, image_std=vit.image_std).save_pretrained(folder)
 
 
 def write_file(path: Path, weights: Weights, settings: dict) -> None:
-    """The tensors, and <name>.json beside them."""
+    """The tensors, and `settings` in <name>.json beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in weights.items()}
     with write_atomically(path) as file:
@@ -56,8 +55,26 @@ def write_file(path: Path, weights: Weights, settings: dict) -> None:
     write_json(path.with_suffix(".json"), settings)
 
 
+def write_timm(folder: Path, vit: Vit) -> None:
+    """For timm.create_model("local-dir:FOLDER", pretrained=True)."""
+    if vit.config.model_type == TIMM:
+        model = timm.create_model(vit.config.architecture, **{"num_classes": 0, **(vit.config.model_args or {})})
+    else:
+        model = timm.create_model(PLAIN_VIT, **timm_settings(vit)["build"])
+    weights = timm_weights(vit)
+    model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+    write_timm_folder(folder, model, vit.config.image_size[0], vit.image_mean, vit.image_std)
+
+
+def timm_weights(vit: Vit) -> Weights:
+    """Under timm's names, the only ones of an encoder that is one of timm's."""
+    if vit.config.model_type == TIMM:
+        return {name.removeprefix("timm_model."): value for name, value in vit.weights.items()}
+    return vit_to_timm(vit_from_transformers(vit.weights))
+
+
 def timm_settings(vit: Vit) -> dict:
-    """How to build the same model: timm.models.VisionTransformer(**build)."""
+    """Arguments that build the same model as timm.models.VisionTransformer(**build)."""
     config = vit.config
     if config.norm_type != "layer_norm" or config.hidden_act != "gelu" or not config.use_mean_pooling:
         raise ValueError(f"timm's VisionTransformer has no {config.norm_type}, {config.hidden_act}; use --format hf")
@@ -76,80 +93,63 @@ def timm_settings(vit: Vit) -> dict:
     return {"class": "timm.models.VisionTransformer", "build": build, "mean": vit.image_mean, "std": vit.image_std}
 
 
-def write_timm(folder: Path, vit: Vit) -> None:
-    """What timm.create_model("local-dir:FOLDER", pretrained=True) opens."""
-    if vit.config.model_type == TIMM:
-        model = timm.create_model(vit.config.architecture, **{"num_classes": 0, **(vit.config.model_args or {})})
-        weights = own_timm_weights(vit)
+def write_vit(output: Path, file_format: str, vit: Vit) -> None:
+    is_file = output.suffix in FILE_SUFFIXES
+    if file_format == "hf" and is_file:
+        raise ValueError(f"{output}: --format hf writes a folder; give a name without {output.suffix}")
+    if file_format == "internvit" and not is_file:
+        raise ValueError(f"{output}: --format internvit writes a file; let its name end in .pth or .safetensors")
+    if file_format == "hf":
+        write_folder(output, vit)
+    elif not is_file:
+        write_timm(output, vit)
+    elif vit.config.model_type == TIMM:
+        images = {"image_mean": vit.image_mean, "image_std": vit.image_std}
+        write_file(output, timm_weights(vit), vit.config.to_dict() | images)
+    elif file_format == "timm":
+        write_file(output, timm_weights(vit), timm_settings(vit))
     else:
-        model = timm.create_model(PLAIN_VIT, **timm_settings(vit)["build"])
-        weights = vit_to_timm(vit_from_transformers(vit.weights))
-    model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
-    write_timm_folder(folder, model, vit.config.image_size[0], vit.image_mean, vit.image_std)
+        write_file(output, vit_from_transformers(vit.weights), internvit_settings(vit))
 
 
-def own_timm_weights(vit: Vit) -> Weights:
-    """Of an encoder that is one of timm's own: its names are the only ones it has."""
-    return {name.removeprefix("timm_model."): value for name, value in vit.weights.items()}
-
-
-def main(argv: list[str]) -> dict:
-    parser = argparse.ArgumentParser(prog="extract_vit.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("paths", nargs="*", help="checkpoint and output, where the flags do not name them")
-    parser.add_argument("--checkpoint", help="a folder, or a file of weights")
-    parser.add_argument("--output", help="what to write: .pth, .safetensors, or a folder")
-    parser.add_argument("--format", choices=FORMATS, help="otherwise hf for a folder, internvit for a file")
-    parser.add_argument("--config", help="config.json, where none is beside the weights")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="otherwise as it is")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
-    args = parser.parse_args(argv)
+@tool
+def main(
+    paths: Sequence[str] = (),  # checkpoint and output, in place of the flags
+    *,
+    checkpoint: str = "",  # a folder, or a file of weights
+    output: str = "",  # what to write: .pth, .safetensors, or a folder
+    format: Literal["internvit", "hf", "timm"] | None = None,  # by default hf for a folder, internvit for a file
+    config: str | None = None,  # config.json, where none is beside the weights
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,  # by default unchanged
+    json: bool = False,
+) -> dict:
+    positional = [*paths]
+    checkpoint = checkpoint or (positional.pop(0) if positional else "")
+    output = output or (positional.pop(0) if positional else "")
+    if not checkpoint or not output or positional:
+        raise ValueError("two paths are needed: extract_vit.py --checkpoint CHECKPOINT --output OUTPUT")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    given = [*args.paths]
-    checkpoint = args.checkpoint or (given.pop(0) if given else None)
-    output = args.output or (given.pop(0) if given else None)
-    if not checkpoint or not output or given:
-        raise ValueError("two paths are needed: extract_vit.py --checkpoint CHECKPOINT --output OUTPUT")
-    output = Path(output)
-    kind = args.format or ("internvit" if output.suffix in FILES else "hf")
-    vit = read_vit(checkpoint, args.config)
-    if args.dtype:
-        dtype = getattr(torch, args.dtype)
-        vit = vit._replace(weights={name: value.to(dtype) for name, value in vit.weights.items()})
-    _write(output, kind, vit)
+    format = format or ("internvit" if Path(output).suffix in FILE_SUFFIXES else "hf")
+    vit = read_vit(checkpoint, config)
+    if dtype:
+        vit = vit._replace(weights={name: value.to(getattr(torch, dtype)) for name, value in vit.weights.items()})
+    write_vit(Path(output), format, vit)
     result = {
-        "checkpoint": str(checkpoint),
-        "output": str(output),
-        "format": kind,
+        "checkpoint": checkpoint,
+        "output": output,
+        "format": format,
         "tensors": len(vit.weights),
         "parameters": sum(value.numel() for value in vit.weights.values()),
-        "tensors_left": vit.left,
+        "tensors_left": vit.num_others,
         "dtype": str(next(iter(vit.weights.values())).dtype).removeprefix("torch."),
     }
     text = (
         f"{output}: {result['parameters']:,} parameters in {result['tensors']} tensors, {result['dtype']}; "
-        f"{vit.left} tensors of the projector and language model left behind"
+        f"{vit.num_others} tensors of the projector and language model left behind"
     )
-    print(json.dumps(result) if args.json else text)
+    print(dumps(result) if json else text)
     return result
-
-
-def _write(output: Path, kind: str, vit: Vit) -> None:
-    if kind == "hf":
-        if output.suffix in FILES:
-            raise ValueError(f"{output}: --format hf writes a folder; give a name without {output.suffix}")
-        write_folder(output, vit)
-    elif kind == "timm" and output.suffix not in FILES:
-        write_timm(output, vit)
-    elif not output.suffix:
-        raise ValueError(f"{output}: --format {kind} writes a file; let its name end in .pth or .safetensors")
-    elif vit.config.model_type == TIMM:
-        images = {"image_mean": vit.image_mean, "image_std": vit.image_std}
-        write_file(output, own_timm_weights(vit), vit.config.to_dict() | images)
-    elif kind == "timm":
-        write_file(output, vit_to_timm(vit_from_transformers(vit.weights)), timm_settings(vit))
-    else:
-        write_file(output, vit_from_transformers(vit.weights), internvit_settings(vit))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How is each tensor called in InternVL's own checkpoints, in transformers, and in timm?
+"""Names of tensors in InternVL's own checkpoints, in transformers, and in timm.
 
 names of InternVL (vision_model.*, mlp1.*, language_model.*)      } -> names of the model here:
 names of any transformers version ([model.]vision_tower.* ...)    }    model.vision_tower.*, lm_head.weight, ...
 names of an InternViT alone (embeddings.*, encoder.layers.*)  <->  InternVLVisionModel, -> timm's VisionTransformer
 
-InternVL holds query, key and value in one matrix, transformers in three; nothing else is computed, so the way there
-and back gives the same bits.
+InternVL holds query, key and value in one matrix, transformers in three; nothing else is computed, so a round trip
+gives the same bits.
 """
 
 import re
@@ -44,7 +44,7 @@ INTERNLM2 = (  # InternLM2, Llama
     (".attention_norm.", ".input_layernorm."),
     (".ffn_norm.", ".post_attention_layernorm."),
 )
-WHOLE = (  # any transformers version, as a pattern, and the name here
+WHOLE_MODEL = (  # pattern of any transformers version, name here
     (r"^base_model\.model\.", ""),
     (r"\.modules_to_save\.default\.", "."),
     (r"^(model\.)?vision_tower\.", "model.vision_tower."),
@@ -55,14 +55,14 @@ WHOLE = (  # any transformers version, as a pattern, and the name here
     (r"^language_model\.(lm_head|output)\.", "lm_head."),
     (r"^(model\.)?language_model\.(model\.)?", "model.language_model."),
 )
-PARTS = ("q_proj", "k_proj", "v_proj")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 TOWER = "model.vision_tower."
 
 
 def to_model_names(weights: Weights, heads: tuple[int, int] | None = None) -> Weights:
     """Any of the layouts -> the names of VisualInstructionModel's state_dict.
 
-    heads: query and key-value heads of an InternLM2, whose fused matrix cannot be taken apart without.
+    heads: query and key-value heads of an InternLM2, which its fused matrices are split by.
     """
     vision, rest = split_vision(weights)
     result = {f"{TOWER}{name}": value for name, value in vision.items()}
@@ -70,7 +70,7 @@ def to_model_names(weights: Weights, heads: tuple[int, int] | None = None) -> We
         if name.endswith(".attention.wqkv.weight"):
             if heads is None:
                 raise ValueError(f"{name}: an InternLM2 matrix, but the config names no internlm2 and its heads")
-            for part, matrix in zip(PARTS, _split_internlm2(value, *heads)):
+            for part, matrix in zip(PROJECTIONS, _split_internlm2(value, *heads)):
                 result[name.replace("attention.wqkv", f"self_attn.{part}")] = matrix
         else:
             result[_replace(name, INTERNLM2) if name.startswith("model.language_model.") else name] = value
@@ -78,14 +78,14 @@ def to_model_names(weights: Weights, heads: tuple[int, int] | None = None) -> We
 
 
 def split_vision(weights: Weights) -> tuple[Weights, Weights]:
-    """Any of the layouts, or a vision encoder alone -> it, under its own names in transformers; the rest of the model.
+    """Any of the layouts, or a vision encoder alone -> encoder, under its names in transformers; rest of the model.
 
     ValueError names a tensor that belongs to neither.
     """
     alone = not any(re.search(r"vision_(model|tower)\.", name) for name in weights)
     internvit, vision, rest = {}, {}, {}
     for name, value in weights.items():
-        for pattern, ours in WHOLE:
+        for pattern, ours in WHOLE_MODEL:
             name = re.sub(pattern, ours, name)
         if name.startswith("vision_model.") or (alone and name.startswith(("embeddings.class", "encoder.layers."))):
             internvit[name.removeprefix("vision_model.")] = value
@@ -99,7 +99,7 @@ def split_vision(weights: Weights) -> tuple[Weights, Weights]:
             raise ValueError(
                 f"{name}: a tensor of no InternVL; expected the names of InternVL, transformers or InternViT"
             )
-    if internvit and vision:  # an InternViT alone: its other embeddings are called like transformers'
+    if internvit and vision:  # an InternViT alone: some of its embeddings have transformers' names
         internvit, vision = {**internvit, **vision}, {}
     return (vit_to_transformers(internvit) if internvit else vision), rest
 
@@ -109,7 +109,7 @@ def vit_to_transformers(weights: Weights) -> Weights:
     result = {}
     for name, value in weights.items():
         if ".attn.qkv." in name:
-            for part, matrix in zip(PARTS, value.chunk(3)):
+            for part, matrix in zip(PROJECTIONS, value.chunk(3)):
                 result[_replace(name.replace(".qkv.", f".{part}."), VISION)] = matrix.contiguous()
         else:
             result[_replace(name, VISION)] = value
@@ -121,10 +121,10 @@ def vit_from_transformers(weights: Weights) -> Weights:
     back = [(theirs, ours) for ours, theirs in VISION]
     result = {}
     for name, value in weights.items():
-        if name.rsplit(".", 2)[-2] in PARTS[1:]:
-            continue  # joined where q_proj is met
+        if name.rsplit(".", 2)[-2] in PROJECTIONS[1:]:
+            continue  # joined with q_proj
         if ".q_proj." in name:
-            value = torch.cat([weights[name.replace("q_proj", part)] for part in PARTS])
+            value = torch.cat([weights[name.replace("q_proj", part)] for part in PROJECTIONS])
             name = name.replace("q_proj", "qkv")
         result[_replace(name, back)] = value
     return result
@@ -138,9 +138,9 @@ def vit_to_timm(weights: Weights) -> Weights:
 
 
 def vision_config(weights: Weights, hints: dict) -> InternVLVisionConfig:
-    """Exact config of an InternViT: sizes as its tensors have them, the rest from its config.json.
+    """Config of an InternViT: sizes from its tensors, the rest from its config.json.
 
-    weights: in transformers' names. hints: 'num_attention_heads', which no tensor shows, and what else is known.
+    weights: under transformers' names. hints: num_attention_heads, which no tensor shows, and further settings.
     """
     kernel = weights.get("embeddings.patch_embeddings.projection.weight")
     table = weights.get("embeddings.position_embeddings")
@@ -165,7 +165,7 @@ def vision_config(weights: Weights, hints: dict) -> InternVLVisionConfig:
         attention_bias="attention.q_proj.bias" in first,
         use_qk_norm="attention.q_norm.weight" in first,
         norm_type="layer_norm" if "layernorm_before.bias" in first else "rms_norm",
-        use_mean_pooling="layernorm.weight" not in weights,  # where it is, a final norm stands behind the blocks
+        use_mean_pooling="layernorm.weight" not in weights,  # a final norm behind the blocks
         hidden_act=hints.get("hidden_act", "gelu"),
         layer_norm_eps=hints.get("layer_norm_eps", 1e-6),
         attention_dropout=hints.get("attention_dropout", 0.0),

@@ -1,9 +1,7 @@
-"""Which samples are there?
+"""The meta file of training data, and the index of its annotation files.
 
-meta.json {name: {root, annotation, repeat_time, max_dynamic_patch, data_augment}} -> Source
-JSONL file -> where its lines begin; the lines themselves are read when they are needed
-
-A line, an image or a sample that cannot be used is left out and named, and the run stops when 5 % are such.
+meta.json {name: {root, annotation, repeat_time, max_dynamic_patch, data_augment, length}} -> Source
+JSONL file -> where its lines begin; a line is read again whenever its sample is needed
 """
 
 from dataclasses import dataclass
@@ -20,14 +18,14 @@ class Source:
     name: str
     root: Path
     annotation: Path
-    repeat_time: float = 1  # below 1: so much of the file, from its start
+    repeat_time: float = 1  # below 1: this share of the file, from its start
     max_tiles: int | None = None  # in place of --max_dynamic_patch
     data_augment: bool = False
-    length: int | None = None  # samples that the file is said to hold
+    length: int | None = None  # number of samples, as the meta file states it
 
 
 def read_meta(path: str | Path) -> list[Source]:
-    """Paths in it hold as they are, or from the meta file's own folder."""
+    """Paths in it are relative to the working directory or to the meta file's folder."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (--meta_path)")
@@ -41,9 +39,8 @@ def read_meta(path: str | Path) -> list[Source]:
 
 
 def index_lines(source: Source) -> tuple[list[tuple[int, int]], dict[str, str]]:
-    """-> (number from 1, start in bytes) of each line that holds a conversation; {"file:number": what is wrong} of
-    each that does not."""
-    lines, bad, start = [], {}, 0
+    """-> (number from 1, start in bytes) of each line with a conversation, {"file:number": error} of the others."""
+    lines, errors, start = [], {}, 0
     with source.annotation.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -51,13 +48,13 @@ def index_lines(source: Source) -> tuple[list[tuple[int, int]], dict[str, str]]:
                     parse_conversation(parse_json(line))
                     lines.append((number, start))
             except ValueError as error:
-                bad[f"{source.annotation}:{number}"] = str(error)
+                errors[f"{source.annotation}:{number}"] = str(error)
             start += len(line)
-    return lines, bad
+    return lines, errors
 
 
 def repeat(lines: list, source: Source) -> list:
-    """As often as repeat_time says; of a fraction, so much from the start."""
+    """repeat_time copies; below 1, this share from the start."""
     if source.repeat_time < 1:
         return lines[: max(1, int(len(lines) * source.repeat_time))]
     return lines * int(source.repeat_time)
@@ -68,18 +65,12 @@ def _source(meta: Path, name: str, entry: dict) -> Source:
         raise ValueError(f"{meta}: '{name}' names no annotation")
     paths = {}
     for key in ("root", "annotation"):
-        given = Path(entry.get(key, ""))
-        paths[key] = given if given.exists() else meta.parent / given
+        path = Path(entry.get(key, ""))
+        paths[key] = path if path.exists() else meta.parent / path
         if not paths[key].exists():
-            raise FileNotFoundError(f"{given}: no such {key} of '{name}' ({meta}), nor below {meta.parent}")
+            raise FileNotFoundError(f"{path}: no such {key} of '{name}' ({meta}), nor below {meta.parent}")
     times, tiles = entry.get("repeat_time", 1), entry.get("max_dynamic_patch")
     if not (isinstance(times, int | float) and times > 0 and (tiles is None or isinstance(tiles, int) and tiles > 0)):
         raise ValueError(f"{meta}: '{name}': repeat_time {times} and max_dynamic_patch {tiles} must be above 0")
-    return Source(
-        name,
-        **paths,
-        repeat_time=times,
-        max_tiles=tiles,
-        data_augment=bool(entry.get("data_augment")),
-        length=entry.get("length"),
-    )
+    augment = bool(entry.get("data_augment"))
+    return Source(name, **paths, repeat_time=times, max_tiles=tiles, data_augment=augment, length=entry.get("length"))

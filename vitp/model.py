@@ -1,10 +1,10 @@
-"""A batch to a loss: InternViT -> pixel shuffle -> LN-MLP projector -> causal language model.
+"""InternViT, pixel shuffle, LN-MLP projector and a causal language model: a batch to its loss.
 
 pixel_values (tiles, 3, S, S) -> patches (tiles, N, V) -> 2 x 2 patches a token (tiles, N / 4, 4 V) -> features (M, D)
-    -> masked in training (vitp.token_masking) -> where input_ids (B, T) hold <IMG_CONTEXT> -> language model -> loss
+    -> masked in training (vitp/token_masking.py) -> in place of <IMG_CONTEXT> in input_ids (B, T) -> loss
 
-transformers' InternVLForConditionalGeneration, with four things that it does not do: masking that shortens sequences,
-packed samples that do not see each other, logits for learnt tokens alone, and timm backbones of any shape.
+transformers' InternVLForConditionalGeneration with four additions: masking that shortens sequences, packed samples that
+do not attend to each other, logits for labelled tokens alone, and timm backbones of any shape.
 """
 
 import torch
@@ -17,15 +17,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.internvl.modeling_internvl import InternVLCausalLMOutputWithPast
 
 from common.models.timm_tokens import split_tokens
-from multimodal_utils import pixel_shuffle
-from vitp.packing import packed_attention_mask, sequence_bounds
+from multimodal_utils import drop_tokens, merge_image_tokens, pixel_shuffle
 from vitp.token_masking import TokenMasking
 
 VIT, TIMM = "internvl_vision", "timm_wrapper"  # model_type of the vision encoders
+PADDING = {"position_ids": 0, "labels": -100, "sample_ids": -1}
 
 
 class VisualInstructionConfig(InternVLConfig):
-    """InternVLConfig that also reads back a vision tower which is not InternVL's."""
+    """InternVLConfig that also reads vision towers of timm."""
 
     sub_configs_defaults = {
         "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
@@ -48,12 +48,12 @@ class VisualInstructionModel(InternVLForConditionalGeneration):
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
     ) -> InternVLCausalLMOutputWithPast:
-        """With labels (B, T): the loss, summed over learnt tokens and divided by num_items_in_batch or by their number.
+        """With labels (B, T): the loss, summed over labelled tokens and divided by num_items_in_batch or their number.
         Without: as transformers' own.
 
         pixel_values (tiles, 3, S, S), in reading order; None for text alone. attention_mask (B, T), 1 = real.
-        position_ids (B, T) and sample_ids (B, T) are for packed samples: positions begin at 0 in each sample, ids are
-        equal in each, -1 at padding.
+        position_ids (B, T) and sample_ids (B, T) describe packed samples: positions from 0 in each, one id for each,
+        -1 at padding.
         """
         if labels is None:
             if pixel_values is not None:
@@ -64,14 +64,17 @@ class VisualInstructionModel(InternVLForConditionalGeneration):
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if position_ids is None:
             position_ids = (real.cumsum(1) - 1) * real
-        if sample_ids is None:
-            sample_ids, packed = real.long() - 1, False
-        else:
-            packed = True
+        packed = sample_ids is not None
+        if not packed:
+            sample_ids = real.long() - 1
         embeds, kept = self._embed(input_ids, pixel_values, sample_ids)
         rows = {"position_ids": position_ids, "labels": labels, "sample_ids": sample_ids}
-        if self.masking is not None and self.training:
-            embeds, rows = _leave_out(embeds, rows, kept & real.bool())
+        if self.training and self.masking is not None and self.masking.hide == "drop":
+            shorter = drop_tokens(embeds, kept & real.bool())
+            embeds, padded = shorter.tokens, shorter.mask == 0
+            rows = {
+                name: row.gather(1, shorter.positions).masked_fill(padded, PADDING[name]) for name, row in rows.items()
+            }
         hidden = self.model(
             inputs_embeds=embeds,
             position_ids=rows["position_ids"],
@@ -90,34 +93,31 @@ class VisualInstructionModel(InternVLForConditionalGeneration):
         return BaseModelOutputWithPooling(pooler_output=self.model.multi_modal_projector(shuffled))
 
     def save_pretrained(self, save_directory, save_original_format: bool = False, **kwargs) -> None:
-        """Under the names of state_dict: Trainer loads a checkpoint by those, and passes over any other in silence."""
+        """Under the names of state_dict: Trainer loads checkpoints by those, and ignores any other silently."""
         super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
 
     def _embed(self, input_ids, pixel_values, sample_ids) -> tuple[torch.Tensor, torch.Tensor]:
-        """-> embeds (B, T, D) with images in their places, kept (B, T) bool, False where masking leaves a token out."""
+        """-> embeds (B, T, D) of text and images, kept (B, T) bool: False for tokens that masking drops."""
         embeds = self.get_input_embeddings()(input_ids)
-        places = input_ids == self.config.image_token_id
-        kept = torch.ones_like(places)
+        kept = torch.ones_like(input_ids, dtype=torch.bool)
         if pixel_values is None:
-            if not self.training:
-                return embeds, kept
-            # Every process has to use every weight: with DDP, FSDP and ZeRO a batch of text alone would hang the rest.
-            blank = embeds.new_zeros(1, 3, *self.config.vision_config.image_size)
-            return embeds + 0 * self.get_image_features(blank).pooler_output.sum(), kept
-        features = self.get_image_features(pixel_values).pooler_output.flatten(0, 1).to(embeds.dtype)  # (M, D)
-        if int(places.sum()) != len(features):
-            raise ValueError(
-                f"{int(places.sum())} placeholders of id {self.config.image_token_id} for {len(features)} image tokens"
-            )
+            if self.training:
+                # Every process has to use every weight: with DDP, FSDP and ZeRO a batch of text alone would hang.
+                blank = embeds.new_zeros(1, 3, *self.config.vision_config.image_size)
+                embeds = embeds + 0 * self.get_image_features(blank).pooler_output.sum()
+            return embeds, kept
+        features = self.get_image_features(pixel_values).pooler_output.to(embeds.dtype)  # (tiles, N / 4, D)
         if self.masking is not None and self.training:
             row = torch.arange(len(input_ids), device=input_ids.device)[:, None] * input_ids.shape[1]
-            features, kept[places] = self.masking(features, (row + sample_ids)[places])
-        return embeds.masked_scatter(places[..., None], features), kept
+            is_image = input_ids == self.config.image_token_id
+            masked, kept[is_image] = self.masking(features.flatten(0, 1), (row + sample_ids)[is_image])
+            features = masked.view_as(features)
+        return merge_image_tokens(embeds, input_ids, features, self.config.image_token_id).embeds, kept
 
     def _attention(self, sample_ids: torch.Tensor, packed: bool) -> dict:
-        """What tells the language model who may see whom, in the words of its attention implementation.
+        """The mask, in the form that the language model's attention implementation takes.
 
-        An explicit mask always: left to itself, transformers takes gaps in the positions for borders of samples.
+        Always explicit: transformers would otherwise take gaps in the positions for borders of samples.
         """
         implementation = self.model.language_model.config._attn_implementation
         if implementation.startswith("flash"):
@@ -130,15 +130,15 @@ class VisualInstructionModel(InternVLForConditionalGeneration):
         return {"attention_mask": mask}
 
     def _loss(self, hidden, labels, num_items_in_batch) -> torch.Tensor:
-        """Logits of learnt tokens only: images are most of a sequence, and a vocabulary is wide."""
+        """Logits at labelled tokens only: images are most of a sequence, and a vocabulary is wide."""
         targets = F.pad(labels[:, 1:], (0, 1), value=-100)
-        learnt = targets != -100
-        logits = self.lm_head(hidden[learnt]).float()  # (L, vocabulary)
-        total = F.cross_entropy(logits, targets[learnt], reduction="sum")
-        return total / (learnt.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+        labelled = targets != -100
+        logits = self.lm_head(hidden[labelled]).float()  # (L, vocabulary)
+        total = F.cross_entropy(logits, targets[labelled], reduction="sum")
+        return total / (labelled.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
 
 
-# What a saved config.json names as its architecture: the folder is for every tool that knows InternVL.
+# The architecture in a saved config.json: every tool that knows InternVL opens the folder.
 VisualInstructionModel.__name__ = InternVLForConditionalGeneration.__name__
 
 
@@ -149,14 +149,38 @@ def timm_patches(tower: TimmWrapperModel, pixel_values: torch.Tensor) -> torch.T
     return patches.unflatten(1, (side, side))
 
 
+def packed_attention_mask(sample_ids: torch.Tensor) -> torch.Tensor:
+    """sample_ids (B, T) -> (B, 1, T, T) bool: a token attends to itself and to earlier tokens of its own sample."""
+    same_sample = sample_ids[:, :, None] == sample_ids[:, None, :]
+    return same_sample.tril()[:, None]
+
+
+def sequence_bounds(sample_ids: torch.Tensor) -> dict:
+    """sample_ids (B, T) -> the same for flash attention: where each sample begins in the flattened batch.
+
+    Padding counts as a sample of its own, so that the bounds cover every row.
+    """
+    batch, length = sample_ids.shape
+    unique = sample_ids + 1 + torch.arange(batch, device=sample_ids.device)[:, None] * (length + 1)
+    sizes = unique.flatten().unique_consecutive(return_counts=True)[1]
+    bounds, longest = F.pad(sizes.cumsum(0), (1, 0)).to(torch.int32), int(sizes.max())
+    return {
+        "attention_mask": None,
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
 def set_drop_path(model: VisualInstructionModel, rate: float) -> None:
     """Stochastic depth (arXiv 1603.09382) in each residual branch of an InternViT, linear from 0 to `rate`.
 
-    timm backbones are built with theirs. A branch's factor of 0 or 1 / (1 - p) passes through the layer scale behind
-    it, so it may sit where transformers keeps the (otherwise empty) dropouts of the branch.
+    timm backbones are built with theirs. The layer scale behind a branch commutes with the factor 0 or 1 / (1 - p), so
+    drop path may stand where transformers keeps the (otherwise empty) dropouts of the branch.
     """
     if not 0 <= rate < 1:
-        raise ValueError(f"--drop_path_rate {rate}: expected a chance from 0 to below 1")
+        raise ValueError(f"--drop_path_rate {rate}: expected a value in [0, 1)")
     tower = model.model.vision_tower
     if tower.config.model_type == TIMM:
         return
@@ -165,14 +189,3 @@ def set_drop_path(model: VisualInstructionModel, rate: float) -> None:
         dropout = tower.config.projection_dropout, tower.config.hidden_dropout_prob
         layer.attention.projection_dropout = nn.Sequential(nn.Dropout(dropout[0]), DropPath(chance))
         layer.dropout = nn.Sequential(nn.Dropout(dropout[1]), DropPath(chance))
-
-
-def _leave_out(embeds, rows, kept) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Tokens that are not kept (B, T) go from every row; rows that keep fewer than the most are padded at the end."""
-    lengths = kept.sum(1)
-    longest = int(lengths.max())
-    order = (~kept).long().argsort(dim=1, stable=True)[:, :longest]  # the kept ones first, in their order
-    embeds = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[-1]))
-    filled = torch.arange(longest, device=kept.device) < lengths[:, None]
-    padding = {"position_ids": 0, "labels": -100, "sample_ids": -1}
-    return embeds, {name: row.gather(1, order).masked_fill(~filled, padding[name]) for name, row in rows.items()}

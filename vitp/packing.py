@@ -1,66 +1,98 @@
-"""How do several samples share one sequence without seeing each other?
+"""Several samples in one sequence, none of which attends to another.
 
-lengths -> packs of sample numbers, each at most max_length tokens
-sample_ids (B, T), equal in each sample, -1 at padding -> who may attend to whom
+lengths -> packs of sample indices, each at most max_length tokens -> PackedDataset
+sample_ids (B, T), equal within each sample, -1 at padding -> attention mask
 """
 
 from bisect import bisect_left, insort
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
+
+from vitp.dataset import InstructionDataset, Sample, join_pixels
+
+
+class PackedDataset(Dataset):
+    """Several samples of an InstructionDataset in each sequence of at most max_seq_length tokens."""
+
+    def __init__(self, dataset: InstructionDataset, seed: int = 0):
+        self.dataset = dataset
+        lengths = {index: length for index, length in enumerate(dataset.lengths()) if length is not None}
+        indices = list(lengths)
+        packs = pack(list(lengths.values()), dataset.max_seq_length, seed)
+        self.packs = [[indices[position] for position in members] for members in packs]
+        self.pack_lengths = [sum(lengths[index] for index in members) for members in self.packs]
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """A Sample with position_ids (T,) from 0 in each of its samples, and sample_ids (T,)."""
+        for step in range(len(self)):
+            samples = self._read(self.packs[(index + step) % len(self)])
+            if samples:
+                return join_samples(samples)
+        raise ValueError("no sample can be read")
+
+    def lengths(self) -> list[int]:
+        return self.pack_lengths
+
+    def set_epoch(self, epoch: int) -> None:
+        self.dataset.set_epoch(epoch)
+
+    def _read(self, members: list[int]) -> list[Sample]:
+        samples, room = [], self.dataset.max_seq_length
+        for index in members:
+            sample = self.dataset.read(index)
+            if sample is None:
+                continue
+            if len(sample["input_ids"]) > room:
+                reason = "its image is not of the width and height that the annotation says; the pack is full"
+                self.dataset.skipped.add(self.dataset.key(index), reason, len(self.dataset))
+                continue
+            samples.append(sample)
+            room -= len(sample["input_ids"])
+        return samples
+
+
+def join_samples(samples: list[Sample]) -> Sample:
+    lengths = [len(sample["input_ids"]) for sample in samples]
+    return {
+        **{name: torch.cat([sample[name] for sample in samples]) for name in ("input_ids", "labels")},
+        "position_ids": torch.cat([torch.arange(length) for length in lengths]),
+        "sample_ids": torch.arange(len(samples)).repeat_interleave(torch.tensor(lengths)),
+        "key": "; ".join(sample["key"] for sample in samples),
+        **join_pixels(samples),
+    }
 
 
 def pack(lengths: list[int], max_length: int, seed: int) -> list[list[int]]:
-    """Sample numbers in packs of at most max_length tokens; each sample is in one pack.
+    """Sample indices in packs of at most max_length tokens; each sample is in one pack.
 
-    Longest first, each into the open pack that it fills most (best-fit decreasing; at most 11/9 of the fewest packs).
+    Best-fit decreasing: longest first, each into the open pack that it fills most (at most 11/9 of the fewest packs).
     Among equal lengths, and in every pack, the order is drawn from `seed`.
     """
     if lengths and max(lengths) > max_length:
         raise ValueError(f"a sample of {max(lengths)} tokens does not fit into a sequence of {max_length}")
     random = np.random.default_rng(seed)
     packs: list[list[int]] = []
-    by_space: dict[int, list[int]] = {}  # tokens that are free -> packs that have so many
-    spaces: list[int] = []  # the keys of by_space, rising
-    for sample in sorted(random.permutation(len(lengths)).tolist(), key=lambda one: -lengths[one]):
-        place = bisect_left(spaces, lengths[sample])
-        if place == len(spaces):
-            chosen, space = len(packs), max_length
+    by_room: dict[int, list[int]] = {}  # free tokens -> packs
+    rooms: list[int] = []  # keys of by_room, rising
+    for sample in sorted(random.permutation(len(lengths)).tolist(), key=lambda index: -lengths[index]):
+        smallest = bisect_left(rooms, lengths[sample])
+        if smallest == len(rooms):
+            number, room = len(packs), max_length
             packs.append([])
         else:
-            space = spaces[place]
-            chosen = by_space[space].pop()
-            if not by_space[space]:
-                del by_space[space], spaces[place]
-        packs[chosen].append(sample)
-        left = space - lengths[sample]
-        if left not in by_space:
-            by_space[left] = []
-            insort(spaces, left)
-        by_space[left].append(chosen)
-    return [random.permutation(one).tolist() for one in packs]
-
-
-def packed_attention_mask(sample_ids: torch.Tensor) -> torch.Tensor:
-    """sample_ids (B, T) -> (B, 1, T, T) bool: a token sees itself and what stands before it in its own sample."""
-    same = sample_ids[:, :, None] == sample_ids[:, None, :]
-    return same.tril()[:, None]
-
-
-def sequence_bounds(sample_ids: torch.Tensor) -> dict:
-    """sample_ids (B, T) -> flash attention's description of the same: where each sample begins in the flattened batch.
-
-    Padding counts as a sample of its own, so that the bounds cover every row.
-    """
-    batch, length = sample_ids.shape
-    whole = (sample_ids + 1 + torch.arange(batch, device=sample_ids.device)[:, None] * (length + 1)).flatten()
-    sizes = whole.unique_consecutive(return_counts=True)[1]
-    bounds = torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
-    longest = int(sizes.max())
-    return {
-        "attention_mask": None,
-        "cu_seq_lens_q": bounds,
-        "cu_seq_lens_k": bounds,
-        "max_length_q": longest,
-        "max_length_k": longest,
-    }
+            room = rooms[smallest]
+            number = by_room[room].pop()
+            if not by_room[room]:
+                del by_room[room], rooms[smallest]
+        packs[number].append(sample)
+        room -= lengths[sample]
+        if room not in by_room:
+            by_room[room] = []
+            insort(rooms, room)
+        by_room[room].append(number)
+    return [random.permutation(members).tolist() for members in packs]

@@ -1,9 +1,11 @@
-"""What goes with a model into its folder: tokenizer, chat template, how images are cut and normalised.
+"""Tokenizer, chat template and tiling of a model: read from its folder, fitted to it, saved with it.
 
-folder -> tokenizer, Tiling            tokenizer, Tiling -> InternVLProcessor, which transformers loads again
+model, tokenizer, image statistics -> ModelBundle
+tokenizer, tiling -> InternVLProcessor, which transformers opens
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 from transformers import (
     AutoTokenizer,
@@ -14,40 +16,75 @@ from transformers import (
 )
 
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
-from vitp.checkpoint import read_json
+from vitp.chat_template import ChatTemplate, prepare_tokenizer
+from vitp.checkpoint import fit_to_images, fit_to_tokenizer, read_json
+from vitp.model import VisualInstructionModel
 
-FILES = ("processor_config.json", "preprocessor_config.json")
+CONFIG_FILES = ("processor_config.json", "preprocessor_config.json")
+
+
+class ModelBundle(NamedTuple):
+    """A model with the template and tiling that fit it."""
+
+    model: VisualInstructionModel
+    template: ChatTemplate
+    tiling: Tiling
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.template.tokenizer
+
+
+def bundle_model(
+    model: VisualInstructionModel,
+    tokenizer: PreTrainedTokenizerBase,
+    statistics: dict,
+    conv_style: str,
+    image_size: int | None = None,
+    **tiling,
+) -> ModelBundle:
+    """Fit a model to its tokenizer, in place, and to tiles of image_size pixels (None: its own).
+
+    statistics: image_mean and image_std. tiling: further arguments of Tiling.
+    """
+    prepare_tokenizer(tokenizer, conv_style)
+    template = ChatTemplate(tokenizer, conv_style)
+    tokens = fit_to_images(model, image_size)
+    fit_to_tokenizer(model, tokenizer, template.end_token_id)
+    mean, std = tuple(statistics["image_mean"]), tuple(statistics["image_std"])
+    return ModelBundle(
+        model, template, Tiling(model.config.vision_config.image_size[0], tokens, mean=mean, std=std, **tiling)
+    )
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """From a folder, from a .gguf file, or from the folder of a config.json. No code from it is run."""
-    place, more = Path(path), {}
-    if place.suffix == ".gguf":
-        place, more = place.parent, {"gguf_file": place.name}
-    elif place.suffix == ".json":
-        place = place.parent
+    """From a folder, a .gguf file, or the folder of a config.json. No code from it is run."""
+    folder, options = Path(path), {}
+    if folder.suffix in (".gguf", ".json"):
+        options = {"gguf_file": folder.name} if folder.suffix == ".gguf" else {}
+        folder = folder.parent
     try:
-        return AutoTokenizer.from_pretrained(place, trust_remote_code=False, **more)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except (ValueError, OSError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: no tokenizer can be read there ({reason}); give --tokenizer its folder") from None
+        raise ValueError(f"{path}: holds no readable tokenizer ({reason}); --tokenizer names its folder") from None
 
 
 def read_image_settings(folder: str | Path) -> dict:
-    """-> image_mean, image_std and whatever else the folder's image processor says; ImageNet's where it has none."""
-    for name in FILES:
+    """-> image_mean, image_std and the other settings of the folder's image processor; ImageNet's if it has none"""
+    for name in CONFIG_FILES:
         path = Path(folder) / name
         if path.is_file():
-            facts = read_json(path)
-            facts = facts.get("image_processor", facts)
-            if "image_mean" in facts and "image_std" in facts:
-                return facts
+            settings = read_json(path)
+            settings = settings.get("image_processor", settings)
+            if "image_mean" in settings and "image_std" in settings:
+                return settings
     return {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
 
 
-def build_processor(tokenizer: PreTrainedTokenizerBase, template: str, tiling: Tiling) -> InternVLProcessor:
-    """transformers' own processor, with this tiling. Its images differ in the last bit or two: it resizes tensors,
-    this repository (as InternVL) PIL images."""
+def build_processor(template: ChatTemplate, tiling: Tiling) -> InternVLProcessor:
+    """transformers' processor with this tiling. Its pixels differ in the last bit or two: it resizes tensors, this
+    repository PIL images, as InternVL does."""
     images = GotOcr2ImageProcessor(
         size={"height": tiling.tile_size, "width": tiling.tile_size},
         image_mean=list(tiling.mean),
@@ -58,8 +95,8 @@ def build_processor(tokenizer: PreTrainedTokenizerBase, template: str, tiling: T
     )
     return InternVLProcessor(
         image_processor=images,
-        tokenizer=tokenizer,
+        tokenizer=template.tokenizer,
         video_processor=InternVLVideoProcessor(),
         image_seq_length=tiling.tokens,
-        chat_template=template,
+        chat_template=template.template,
     )

@@ -1,13 +1,13 @@
-"""Which image tokens does the language model not see in training (ViTP's token mask augmentation)?
+"""Token mask augmentation of ViTP: image tokens hidden from the language model in training.
 
-features (M, D) of a batch, sample (M,) whose each is -> features (M, D), kept (M,) bool
+features (M, D) of a batch, sample_ids (M,) -> features (M, D), kept (M,) bool
 
-Three readings of it are in circulation, and each has a name here; `probability` is always the chance that a sample is
-masked at all, `ratio` the share of its tokens that goes:
+Three readings of it are in circulation. `probability` is the chance that a sample is masked at all, `ratio` the share
+of its tokens that is hidden:
 
     guide  0.75, 0.30, zeroed    the sequence keeps its length
-    paper  1.00, 0.75, dropped   the sequence gets shorter, the others keep their positions
-    repo   0.25, 0.75, dropped   the paper's code fires in 1 - p of the cases and drops the share p, for p = 0.75
+    paper  1.00, 0.75, dropped   the sequence gets shorter, the other tokens keep their positions
+    repo   0.25, 0.75, dropped   the paper's code masks 1 - p of the samples and drops the share p, for p = 0.75
 """
 
 from dataclasses import dataclass, field
@@ -33,39 +33,36 @@ MODES = {
 
 @dataclass
 class TokenMasking:
-    """Draws from a generator of its own, so that nothing else changes its stream and a run can save it."""
+    """Draws from a generator of its own, which a run can save and which changes no other random numbers."""
 
     probability: float
     ratio: float
     hide: str
     generator: torch.Generator = field(default_factory=torch.Generator)
 
-    def __call__(self, features: torch.Tensor, sample: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """features (M, D), sample (M,) equal for neighbours of one sample -> features (M, D), kept (M,) bool.
+    def __call__(self, features: torch.Tensor, sample_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """features (M, D), sample_ids (M,) equal for neighbours of one sample -> features (M, D), kept (M,) bool.
 
         A sample's tokens are drawn from all of its tiles and images together. Hidden tokens of 'zero' are zeros and
-        kept; those of 'drop' come back as they were, for the caller to leave out.
+        kept; those of 'drop' are unchanged, for the caller to drop.
         """
-        sizes = sample.unique_consecutive(return_counts=True)[1].tolist()
-        shown, kept = [], []
-        for tokens in features.split(sizes):
-            masked = mask_tokens(tokens[None], self.ratio, self.hide, self.generator, self.probability)
-            shown.append(masked.tokens[0] if self.hide == "zero" else tokens)
-            kept.append(masked.kept[0].bool() if self.hide == "drop" else masked.kept.new_ones(len(tokens)).bool())
-        return torch.cat(shown), torch.cat(kept)
+        samples = [
+            mask_tokens(tokens[None], self.ratio, self.hide, self.generator, self.probability)
+            for tokens in features.split(sample_ids.unique_consecutive(return_counts=True)[1].tolist())
+        ]
+        if self.hide == "drop":
+            return features, torch.cat([sample.kept[0] for sample in samples]).bool()
+        zeroed = torch.cat([sample.tokens[0] for sample in samples])
+        return zeroed, torch.ones_like(sample_ids, dtype=torch.bool)
 
 
 def build_masking(mode: str, probability: float | None, ratio: float | None, seed: int) -> TokenMasking | None:
-    """A mode's numbers, or others where they are given; None where nothing would ever be hidden."""
-    if mode not in MODES:
-        raise ValueError(f"--TMAug_mode '{mode}': expected one of {', '.join(MODES)}")
-    chosen = MODES[mode]
-    probability = chosen.probability if probability is None else probability
-    ratio = chosen.ratio if ratio is None else ratio
-    if not 0 <= probability <= 1:
-        raise ValueError(f"--TMAug_prob {probability}: expected a chance from 0 to 1")
-    if not 0 <= ratio < 1:
-        raise ValueError(f"--TMAug_ratio {ratio}: expected a share from 0 to below 1")
+    """A mode with its own numbers or those given; None where no token would ever be hidden."""
+    default = MODES[mode]
+    probability = default.probability if probability is None else probability
+    ratio = default.ratio if ratio is None else ratio
+    if not 0 <= probability <= 1 or not 0 <= ratio < 1:
+        raise ValueError(f"--TMAug_prob {probability} must lie in [0, 1], --TMAug_ratio {ratio} in [0, 1)")
     if probability == 0 or ratio == 0:
         return None
-    return TokenMasking(probability, ratio, chosen.hide, torch.Generator().manual_seed(seed))
+    return TokenMasking(probability, ratio, default.hide, torch.Generator().manual_seed(seed))

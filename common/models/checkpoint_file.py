@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from common.cli.errors import reader_was_killed
 from common.text.files import refuse_lfs_pointer, write_atomically
@@ -57,17 +59,23 @@ def check_kind(path: str | Path, content: dict[str, Any], kind: str) -> None:
 
 
 def load_every_tensor(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: str | Path, what: str) -> None:
-    """load_state_dict that loads nothing unless names and shapes match exactly; the error names the file and `what` it
-    should hold the weights of."""
-    expected = module.state_dict()
-    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
-    wrong += [name for name in weights if name not in expected]
-    if wrong:
-        raise ValueError(
-            f"{path}: not weights of {what}; {len(wrong)} tensors are missing, unknown or of another shape, the first: "
-            + ", ".join(wrong[:3])
-        )
+    """load_state_dict that loads nothing unless names and shapes match exactly."""
+    check_tensors(weights, module.state_dict(), path, what)
     module.load_state_dict(weights)
+
+
+def check_tensors(
+    weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], path: str | Path, what: str
+) -> None:
+    """ValueError unless names and shapes match exactly; it names the file and `what` it should hold the weights of."""
+    shapes, wanted = ({name: tuple(value.shape) for name, value in one.items()} for one in (weights, expected))
+    problems = [f"{name} is missing" for name in wanted if name not in shapes]
+    problems += [f"{name} is unknown" for name in shapes if name not in wanted]
+    problems += [
+        f"{name} is {shapes[name]}, not {shape}" for name, shape in wanted.items() if shapes.get(name, shape) != shape
+    ]
+    if problems:
+        raise ValueError(f"{path}: not weights of {what}; {len(problems)} tensors differ: {', '.join(problems[:3])}")
 
 
 def weights_digest(weights: Mapping[str, torch.Tensor], sampled: bool = False) -> str:
@@ -88,11 +96,16 @@ def weights_digest(weights: Mapping[str, torch.Tensor], sampled: bool = False) -
 
 
 def read_tensors(path: str | Path) -> Any:
-    """torch.load that never runs code from the file, with errors that name it."""
+    """A .safetensors file, or one of torch.save, which never runs code from the file; errors name it."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     refuse_lfs_pointer(path)
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

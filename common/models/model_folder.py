@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.utils._pytree import keystr, tree_map, tree_map_with_path
 
-from common.models.checkpoint_file import check_kind, first_line, load_model_file
-from common.text.files import refuse_lfs_pointer, write_atomically, write_json
+from common.models.checkpoint_file import check_kind, first_line, load_model_file, read_tensors
+from common.text.files import write_atomically, write_json
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.safetensors", "metadata.safetensors"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -52,12 +51,12 @@ def read_model_folder(folder: str | Path) -> dict[str, Any]:
     if not is_model_folder(folder) or not (folder / WEIGHTS).is_file():
         raise ValueError(f"{folder}: holds no model of this project; expected {CONFIG} with a 'kind', and {WEIGHTS}")
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    tensors = _read_tensors(folder / METADATA) if (folder / METADATA).is_file() else {}
+    tensors = read_tensors(folder / METADATA) if (folder / METADATA).is_file() else {}
 
     def insert(value: Any) -> Any:
         return tensors[value.removeprefix(TENSOR)] if isinstance(value, str) and value.startswith(TENSOR) else value
 
-    return {**tree_map(insert, config), "model_state_dict": _read_tensors(folder / WEIGHTS)}
+    return {**tree_map(insert, config), "model_state_dict": read_tensors(folder / WEIGHTS)}
 
 
 def load_model(path: str | Path, kind: str) -> dict[str, Any]:
@@ -103,11 +102,3 @@ def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     with write_atomically(path) as file:
         save_file(copies, file.name, metadata={"format": "pt"})
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    refuse_lfs_pointer(path)
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None

@@ -43,7 +43,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     def build(precision: str, checkpointing: bool) -> nn.Module:
         model, _ = _model(named, data)
         with torch.device("cpu"):
-            set_drop_path(model, 0.0 if named.freeze_backbone else named.drop_path_rate)
+            set_drop_path(model, named.drop_path)
         model.config.image_token_id = IMAGE
         model.masking = build_masking(named.TMAug_mode, named.TMAug_prob, named.TMAug_ratio, seed=run.seed)
         trained = set_trainable(model, named.trainable_parts())
@@ -88,9 +88,8 @@ def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructio
             )
         model = VisualInstructionModel._from_config(VisualInstructionConfig.from_dict(config), **loading)
     else:
-        drop_path = 0.0 if named.freeze_backbone else named.drop_path_rate
         vision, llm = _config_of(named.vision_config), _config_of(named.llm)
-        model, _ = build_model(vision, llm, data.force_image_size, drop_path, **loading)
+        model, _ = build_model(vision, llm, data.force_image_size, named.drop_path, **loading)
     return model, fit_to_images(model, data.force_image_size)
 
 

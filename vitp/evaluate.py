@@ -1,0 +1,164 @@
+"""Scores of a trained model's answers to the questions of a conversations file.
+
+    python vitp/evaluate.py --model_name_or_path work_dirs/mine --data test.jsonl [--train_data train.jsonl]
+
+Each first question is asked. A record with "facts" (words) scores the share of them in the answer, any other 1 for an
+answer equal to the reference; "kind" groups questions, which otherwise group by their text. The question-only baseline
+answers with what is most frequent for a kind in --train_data. --output gets the scores and every answer as JSON.
+"""
+
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+
+if not __package__:  # started as a file: imports begin at the repository root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from transformers.utils import logging
+
+from common.cli.errors import run_script
+from common.cli.progress_bar import progress_bar
+from common.cli.tool_parser import tool
+from common.images.io import open_image
+from common.text.conversations import IMAGE, parse_conversation, read_records
+from common.text.files import write_json
+from common.training.device import choose_device
+from common.training.skip_log import check_skip_rate, report_skipped
+from vitp.inference import VQAPredictor
+
+
+@dataclass(frozen=True)
+class QuestionSample:
+    images: tuple[Path, ...]
+    question: str
+    reference: str
+    kind: str
+    facts: tuple[str, ...] = ()
+
+    def score(self, answer: str) -> float:
+        """Share of the facts that the answer names; without facts, 1 for the reference word for word."""
+        if not self.facts:
+            return float(answer == self.reference)
+        return float(np.mean([bool(re.search(rf"\b{re.escape(fact)}\b", answer)) for fact in self.facts]))
+
+
+def read_samples(path: str | Path, image_dir: str | Path = "") -> tuple[list[QuestionSample], dict[str, str]]:
+    """image_dir: where image paths begin, by default the file's folder -> samples, {skipped record: reason}"""
+    root = Path(image_dir) if image_dir else Path(path).parent
+    samples, skipped = [], {}
+    for key, record in read_records(path):
+        try:
+            conversation = parse_conversation(record).first(1)
+            question, reference = conversation.turns[0]
+            kind = record.get("kind") or question.replace(IMAGE, "").strip()
+            images = tuple(root / image for image in conversation.images)
+            if missing := [image for image in images if not image.is_file()]:
+                raise ValueError(f"no such image: {missing[0]}")
+            samples.append(QuestionSample(images, question, reference, kind, tuple(record.get("facts", ()))))
+        except ValueError as error:
+            skipped[key] = str(error)
+    if not samples:
+        raise ValueError(f"{path}: no usable question; {next(iter(skipped.items()), 'the file is empty')}")
+    return samples, skipped
+
+
+def question_only_answers(samples: Iterable[QuestionSample]) -> dict[str, str]:
+    """{kind: the answer to give without an image}: the most frequent reference, or the most frequent of each fact."""
+    groups = defaultdict(list)
+    for sample in samples:
+        groups[sample.kind].append(sample)
+    return {
+        kind: " ".join(map(_most_frequent, zip(*(sample.facts for sample in group)))).capitalize()
+        if group[0].facts
+        else _most_frequent(sample.reference for sample in group)
+        for kind, group in groups.items()
+    }
+
+
+def evaluate(
+    predictor: VQAPredictor,
+    samples: Sequence[QuestionSample],
+    baseline: dict[str, str],
+    batch_size: int = 16,
+    max_new_tokens: int = 64,
+) -> tuple[dict, list[dict]]:
+    """-> {"accuracy", "question_only", "count", "questions": {kind: the same three}}, answers
+
+    baseline: of question_only_answers; {} leaves question_only away.
+    """
+    answers: list[str] = []
+    for start in progress_bar(range(0, len(samples), batch_size), "answering questions"):
+        batch = samples[start : start + batch_size]
+        requests = [([open_image(image) for image in sample.images], sample.question) for sample in batch]
+        answers += predictor(requests, max_new_tokens=max_new_tokens)
+    scores = defaultdict(list)
+    for sample, answer in zip(samples, answers):
+        scores[sample.kind].append((sample.score(answer), sample.score(baseline.get(sample.kind, ""))))
+
+    def means(pairs: list[tuple[float, float]]) -> dict:
+        accuracy, question_only = (sum(column) / len(pairs) for column in zip(*pairs))
+        return {"accuracy": accuracy, **({"question_only": question_only} if baseline else {}), "count": len(pairs)}
+
+    report = means([pair for pairs in scores.values() for pair in pairs])
+    report["questions"] = {kind: means(pairs) for kind, pairs in scores.items()}
+    rows = [
+        {
+            "images": [str(image) for image in sample.images],
+            "question": sample.question.replace(IMAGE, "").strip(),
+            "reference": sample.reference,
+            "answer": answer,
+        }
+        for sample, answer in zip(samples, answers)
+    ]
+    return report, rows
+
+
+def format_report(report: dict) -> str:
+    def line(name: str, part: dict) -> str:
+        baseline = f" (question only {part['question_only']:.0%})" if "question_only" in part else ""
+        return f"{name:12} {part['accuracy']:4.0%}{baseline} of {part['count']}"
+
+    return "\n".join([line("accuracy", report), *(f"  {line(*item)}" for item in report["questions"].items())])
+
+
+@tool
+def main(
+    *,
+    model_name_or_path: str,  # a folder that train.py wrote, or an InternVL
+    data: Path,  # .json or .jsonl of conversations
+    image_dir: str = "",  # where image paths begin; otherwise the folder of --data
+    train_data: Path | None = None,  # conversations the model was trained on, for the question-only baseline
+    output: Path | None = None,  # .json of scores and answers
+    conv_style: str | None = None,  # internvl2_5, chat, or a .jinja file; otherwise the folder's own template
+    max_dynamic_patch: PositiveInt | None = None,  # most tiles of an image; otherwise the model's own
+    max_new_tokens: PositiveInt = 64,  # length of an answer
+    batch_size: PositiveInt = 16,  # questions answered together
+    max_skipped: ClosedUnitInterval = 0.05,  # share of unusable records that is allowed
+    device: str = "auto",
+    json: bool = False,
+) -> dict:
+    samples, skipped = read_samples(data, image_dir)
+    check_skip_rate(skipped, len(samples) + len(skipped), max_skipped, data)
+    report_skipped(skipped)
+    baseline = question_only_answers(read_samples(train_data, image_dir)[0]) if train_data else {}
+    logging.disable_progress_bar()
+    predictor = VQAPredictor(model_name_or_path, choose_device(device), max_dynamic_patch, conv_style)
+    report, answers = evaluate(predictor, samples, baseline, batch_size, max_new_tokens)
+    if output:
+        write_json(output, {**report, "answers": answers})
+    print(dumps(report, ensure_ascii=False) if json else format_report(report))
+    return report
+
+
+def _most_frequent(values: Iterable[str]) -> str:
+    return Counter(values).most_common(1)[0][0]
+
+
+if __name__ == "__main__":
+    run_script(main)
