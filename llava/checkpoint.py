@@ -15,7 +15,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from common.models.checkpoint_file import first_line, read_tensors, weights_digest
 from common.text.files import write_json
-from common.training.device import choose_device
+from common.training.device import choose_device, choose_precision
 from llava import timm_tower  # noqa: F401  registers the tower with transformers
 
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -77,15 +77,10 @@ def load_processor(model_id: str) -> ProcessorMixin:
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """auto: fp32 on a CPU, where half formats are mostly emulated; on a GPU bf16 if it is supported, else fp16."""
-    if precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if precision not in NUMBER_FORMATS:
-        raise ValueError(f"--precision {precision}: expected auto, {', '.join(NUMBER_FORMATS)}")
-    if precision == "fp16" and device.type == "cpu":
-        raise ValueError("--precision fp16: needs a GPU; use fp32 or bf16 on a CPU")
-    return NUMBER_FORMATS[precision]
+    if precision == "auto" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return torch.float16
+    chosen = choose_precision(precision, device)
+    return torch.float32 if chosen == "no" else NUMBER_FORMATS[chosen]
 
 
 def choose_attention(attention: str, device: torch.device, dtype: torch.dtype) -> str:

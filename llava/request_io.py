@@ -3,13 +3,13 @@
 .csv (columns image,text) or .jsonl (fields image, text) -> rows -> requests;  results -> .jsonl, one line each
 """
 
-import csv
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.text.conversations import read_records
 from common.text.files import write_jsonl
+from common.text.tables import read_csv
 
 
 class Request(NamedTuple):
@@ -24,10 +24,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.suffix.lower() == ".csv":
-        try:
-            rows: list[dict[str, Any]] = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
+        _, rows = read_csv(path)
     elif path.suffix.lower() == ".jsonl":
         rows = [_as_row(record) for _, record in read_records(path)]
     else:

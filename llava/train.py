@@ -91,10 +91,10 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
 
 
 def load_base(tuning: FineTuning, training: TrainingArguments) -> LoadedModel:
-    """fp32 on a CPU; on a GPU, the frozen base of LoRA in the number format of training."""
+    """The frozen base of LoRA in the number format of training, anything else in fp32."""
     if training.device.type == "cpu":
         disable_malloc_trim()
-    # Trainable weights stay fp32 under autocast; frozen ones do not have to.
+    # Trainable weights stay fp32 under autocast; frozen ones need not.
     frozen_base = tuning.lora_rank and not tuning.freeze_language_model
     half = "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
     return load_image_text_model(
