@@ -1,5 +1,5 @@
 #!/bin/sh
-# Any train.py on all GPUs of one machine, or of several. Every word goes to torchrun: the script, then its flags.
+# Any train.py on all GPUs of one or several machines. All arguments go to torchrun: the script, then its flags.
 #
 #   sh recipes/torchrun.sh clip/train.py --batch_size 1024                         one machine, 8 GPUs
 #   GPUS=1 sh recipes/torchrun.sh llava/train.py --data mine.jsonl                 one GPU
@@ -14,8 +14,8 @@ fail() { echo "torchrun.sh: error: $*" >&2; exit 1; }
 for pair in "GPUS=$GPUS" "NODES=$NODES" "PORT=$PORT"; do
   case ${pair#*=} in '' | 0* | *[!0-9]*) fail "$pair: expected a whole number above 0" ;; esac
 done
-[ "$#" -gt 0 ] || fail "no script; for instance: sh recipes/torchrun.sh train.py --epochs 5"
-[ -f "$1" ] || fail "$1: no such script; start this in the repository"
+[ "$#" -gt 0 ] || fail "no script given; for instance: sh recipes/torchrun.sh train.py --epochs 5"
+[ -f "$1" ] || fail "$1: no such script; run this in the repository's root"
 
 if [ "$NODES" -eq 1 ]; then
   exec torchrun --standalone --nproc_per_node "$GPUS" "$@"

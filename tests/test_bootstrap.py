@@ -1,4 +1,4 @@
-"""Intervals of means: against scipy, by hand, and for queries that are not independent."""
+"""Bootstrap intervals of means: against scipy, by hand, and for dependent queries."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
-"""Every reader of other people's files, given what no program would write.
+"""Malformed files for every reader of files of unknown origin.
 
-It names what is wrong in one line, or leaves it out; it never stops with another error, and never opens what lies
+A reader names the problem in one line, or skips the record; it never raises another error, and never opens files
 outside the data.
 """
 

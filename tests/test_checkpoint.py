@@ -1,4 +1,4 @@
-"""Files that a run leaves: whole or not there, and safe to open."""
+"""Checkpoint files: written atomically, and safe to open."""
 
 import os
 import pickle

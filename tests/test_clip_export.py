@@ -1,4 +1,4 @@
-"""CLIP outside: both towers as ONNX with a tokenizer and preprocessing that need no code of ours; timm's tower."""
+"""Export of CLIP: both towers as ONNX with a portable tokenizer and preprocessing; timm's tower."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a step needs, said beforehand: exact for a network counted by hand, near for each system's real step."""
+"""Estimates: exact for a network counted by hand, within a tenth of a real step for each system."""
 
 import json
 from collections import Counter

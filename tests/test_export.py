@@ -1,5 +1,4 @@
-"""The style encoder outside: ONNX gives what PyTorch gives, preprocessing.json is enough to feed it, timm opens its
-backbone."""
+"""Export of the style encoder: ONNX outputs equal PyTorch's, preprocessing.json is sufficient, timm opens it."""
 
 import json
 import re

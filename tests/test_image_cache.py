@@ -1,4 +1,4 @@
-"""Kept pixels equal decoded ones, broken files are counted, changed files are noticed."""
+"""Image cache: cached pixels equal decoded ones, broken files are counted, changed files are detected."""
 
 import os
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Opening other people's images: every kind comes out as upright 8-bit RGB, every bad file is a line with its name."""
+"""Opening images: every format becomes upright 8-bit RGB, every bad file is one line with its name."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Metrics against slow loops written from their definitions."""
+"""Embedding metrics against slow loops written from their definitions."""
 
 import math
 

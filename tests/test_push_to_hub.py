@@ -1,4 +1,4 @@
-"""What goes to the Hub: the same bits back, exactly the files that others need, a card of the run's own figures."""
+"""Upload to the Hub: identical weights on return, only the files that others need, a card of the run's own results."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The files of recipes/ start what they name: here with gloo, on a CPU, with two processes in place of 8 or 64."""
+"""The files of recipes/ run to the end: with gloo, on a CPU, with two processes in place of 8 or 64."""
 
 import importlib.util
 import os
@@ -117,8 +117,8 @@ def test_llava_takes_vitps_file_or_says_what_it_lacks():
 @pytest.mark.parametrize(
     "words, settings, message",
     [
-        ([], {}, "no script; for instance"),
-        (["gone.py"], {}, "gone.py: no such script; start this in the repository"),
+        ([], {}, "no script given"),
+        (["gone.py"], {}, "gone.py: no such script"),
         (["train.py"], {"GPUS": "two"}, "GPUS=two: expected a whole number above 0"),
         (["train.py"], {"NODES": 0}, "NODES=0: expected"),
         (["train.py"], {"NODES": 2}, "NODES=2 needs HOST"),

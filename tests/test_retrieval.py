@@ -1,4 +1,4 @@
-"""Retrieval scores against double loops written from their definitions, scikit-learn, and models that know nothing."""
+"""Retrieval metrics against loops written from their definitions, scikit-learn, and random models."""
 
 import math
 

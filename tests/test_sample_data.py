@@ -1,4 +1,4 @@
-"""Sample data: repeatable bytes, true words and boxes, every layout's files, styles told apart by more than colour."""
+"""Sample data: reproducible bytes, true captions and boxes, every layout's files, styles beyond colour."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""An image network learns which words are said of its images."""
+"""Word pretraining of an image network."""
 
 import torch
 from torch import nn
