@@ -1,4 +1,4 @@
-"""The command line of a tool: the parameters of its main().
+"""Command lines of tools, declared by the parameters of their main().
 
 @tool                                       python compare.py a.png b.png --weights W [--top_k 5] [--json]
 def main(
@@ -14,7 +14,7 @@ def main(
     json: bool = False,                     a switch
 )
 
-The decorated main(argv) parses and calls. Flags cannot be abbreviated; whatever is wrong is a ValueError of one line.
+The decorated main(argv) parses and calls. Flags cannot be abbreviated; every mistake is a ValueError of one line.
 """
 
 import argparse
@@ -49,8 +49,8 @@ class ToolParser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         known, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-            raise ValueError(unknown_name(unknown[0], flags, "flag"))
+            word, flags = unknown[0].partition("=")[0], [flag for flag in self._option_string_actions if flag[1] == "-"]
+            raise ValueError(unknown_name(word, flags, "flag") if word[0] == "-" else f"'{word}' belongs to no flag")
         return known
 
 
@@ -74,7 +74,9 @@ def make_parser(function: Callable[..., Any]) -> ToolParser:
     """The module's docstring is the description; usage names the file that holds `function`."""
     module = sys.modules[function.__module__]
     parser = ToolParser(
-        prog=Path(inspect.getfile(function)).name, description=_summary(module.__doc__), allow_abbrev=False
+        prog=Path(inspect.getfile(function)).name,
+        description=(module.__doc__ or "").strip().split("\n\n")[0],
+        allow_abbrev=False,
     )
     groups = _dataclasses(function)
     definitions: list[Callable[..., Any]] = [function, *groups.values()]
@@ -140,7 +142,3 @@ def _comments(definition: Callable[..., Any]) -> dict[str, str]:
         fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
         return {ast.unparse(field.target): trailing_comment(lines, field) for field in fields}
     return {arg.arg: trailing_comment(lines, arg) for arg in (*node.args.args, *node.args.kwonlyargs)}
-
-
-def _summary(docstring: str | None) -> str:
-    return (docstring or "").strip().split("\n\n")[0]

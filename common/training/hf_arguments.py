@@ -7,31 +7,25 @@ dataclasses, among them TrainingArguments -> flags -> one instance of each datac
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from transformers import HfArgumentParser
 
 from common.cli.settings import read_mapping, unknown_name
+from common.cli.tool_parser import ToolParser
 
 
-class TrainerParser(HfArgumentParser):
-    """HfArgumentParser whose errors are ValueErrors of one line, unknown flags with the nearest that exist."""
+class TrainerParser(ToolParser, HfArgumentParser):
+    """HfArgumentParser with a file of settings, and with the error messages of the tools."""
 
     def __init__(self, dataclass_types: Iterable[Any], description: str = ""):
         super().__init__(dataclass_types, prog="train.py", description=description, allow_abbrev=False)
         self.add_argument("--config", type=Path, help="JSON file of settings by name; flags win")
 
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
     def parse(self, argv: list[str], **defaults: Any) -> list[Any]:
         """-> one instance of each dataclass. `defaults` replace those of the dataclasses."""
         self.set_defaults(**defaults)
-        namespace, unknown = self.parse_known_args(argv)
-        if unknown:
-            flag = unknown[0].partition("=")[0]
-            flags = [option for option in self._option_string_actions if option.startswith("--")]
-            raise ValueError(unknown_name(flag, flags, "flag") if flag.startswith("--") else f"'{flag}' stands alone")
+        namespace = self.parse_args(argv)
         if namespace.config:
             self.set_defaults(**_read_config(namespace.config, sorted(vars(namespace))))
         try:
