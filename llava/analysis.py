@@ -14,6 +14,7 @@ from PIL import Image
 from common.cli.progress_bar import progress_bar
 from common.images.io import open_image
 from llava.score_parsing import parse_analysis, parse_score
+from llava.scoring_config import ScoringConfig
 
 ImageSource = str | Path | Image.Image
 
@@ -71,6 +72,7 @@ class ImageTexts:
 class Analyzer(ABC):
     """Two-stage analysis of pairs of image and text."""
 
+    scoring: ScoringConfig
     placeholder = "<image>"  # stands for the image in prompts, so texts may not hold it
 
     @abstractmethod

@@ -19,6 +19,7 @@ if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from peft import PeftModel
+from torch import nn
 from transformers import TrainingArguments, set_seed
 
 from common.cli.errors import run_script
@@ -131,7 +132,7 @@ def make_samples(
 
 
 def build_trainer(
-    model,
+    model: nn.Module,
     formatter: ChatFormatter,
     train_set: list[TokenizedConversation],
     val_set: list[TokenizedConversation],
