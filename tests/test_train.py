@@ -115,7 +115,7 @@ def test_an_older_run_is_moved_aside(run_arguments, tmp_path, capsys):
     for path in older:
         assert (path / "best.pth").is_file() and (path / "last" / "progress.json").is_file()
         assert not [inner for inner in path.iterdir() if (inner / "run.json").is_file()]
-    assert "is now in" in capsys.readouterr().out
+    assert "was moved to" in capsys.readouterr().out
 
 
 def failure(arguments, monkeypatch) -> str:

@@ -4,9 +4,10 @@ DDP averages gradients over devices. A loss that compares samples with samples g
 backward of the gather sums the gradients that every device's loss gives a vector, and DDP's mean divides again.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed
-import torch.distributed.nn
 
 
 def is_distributed() -> bool:
@@ -22,7 +23,7 @@ def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
     """(B, ...) on each device -> (B * world, ...) on every device, in the order of their ranks."""
     if not is_distributed():
         return tensor
-    return torch.cat(torch.distributed.nn.all_gather(tensor.contiguous()))
+    return _Gather.apply(tensor)
 
 
 def global_mean(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
@@ -45,3 +46,19 @@ def replicated_mean(value: torch.Tensor) -> torch.Tensor:
     mean = value.detach().clone()
     torch.distributed.all_reduce(mean)
     return value + (mean / torch.distributed.get_world_size() - value).detach()
+
+
+class _Gather(torch.autograd.Function):
+    """torch.distributed.nn.all_gather is deprecated, and its successor is not public."""
+
+    @staticmethod
+    def forward(context: Any, tensor: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous()
+        torch.distributed.all_reduce(gradient)
+        return gradient.chunk(torch.distributed.get_world_size())[rank()]
