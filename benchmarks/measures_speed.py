@@ -88,7 +88,7 @@ def ours_data(args: argparse.Namespace) -> tuple[FeatureSet, FeatureSet, list[st
     """The same as evaluate_retrieval.py holds it: vectors with paths, and labels as texts."""
     queries, labels, gallery, gallery_labels = classes_data(args)
     sides = [
-        FeatureSet([vectors], [[f"/{side}/{row}.png", ""] for row in range(len(vectors))])
+        FeatureSet([vectors], [f"/{side}/{row}.png" for row in range(len(vectors))], [""] * len(vectors))
         for side, vectors in (("query", queries), ("gallery", gallery))
     ]
     return *sides, list(map(str, labels)), list(map(str, gallery_labels))

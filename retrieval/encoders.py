@@ -24,85 +24,61 @@ from common.models.pooling import ImageEncoder
 from common.models.timm_tokens import Tokens, backbone_tokens, normalise
 from common.vectors.extractor import DEFAULT_OPTIONS, Extractor, ExtractorOptions, local_device
 from style_encoder import load_encoder
-from vitp.vision_encoder import Vit, load_vit
+from vitp.vision_encoder import load_vit
 
 
-class TimmImageEncoder(ImageEncoder):
-    """Any timm model; its native vector is the input of its classifier."""
+class BackboneEncoder(ImageEncoder):
+    """A timm backbone and the normalisation of its input; no native vector."""
 
-    has_native = True
-
-    def __init__(self, backbone: nn.Module, image_size: int = 0):
+    def __init__(self, backbone: nn.Module, image_size: int, mean, std):
+        """mean, std: of each channel, for pixels in [0, 1]."""
         super().__init__()
-        self.backbone = backbone.to(memory_format=torch.channels_last)
-        config = resolve_model_data_config(backbone)
-        self.image_size = image_size or config["input_size"][-1]
-        config["input_size"] = (3, self.image_size, self.image_size)
-        self.preprocess = create_transform(**config, normalize=False)
-        register_normalisation(self, config["mean"], config["std"])
+        self.backbone, self.image_size = backbone, image_size
+        self.preprocess = partial(squash, size=image_size)
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.as_tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
         return backbone_tokens(self.backbone, normalise(pixels, self.mean, self.std), layer)
+
+
+class TimmImageEncoder(BackboneEncoder):
+    """Any timm model; its native vector is the input of its classifier."""
+
+    has_native = True
 
     def native_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.backbone(normalise(pixels, self.mean, self.std))
 
 
-class StyleImageEncoder(ImageEncoder):
+class StyleImageEncoder(BackboneEncoder):
     """A style encoder; its native vector is the style, its patches are those of its backbone."""
 
     has_native = True
 
     def __init__(self, encoder: nn.Module):
-        super().__init__()
-        self.encoder = encoder
-        self.image_size = encoder.tower.image_size
-        self.preprocess = partial(centred_square, size=self.image_size)
-
-    def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
-        tower = self.encoder.tower
-        return backbone_tokens(tower.backbone, normalise(pixels, tower.mean, tower.std), layer)
+        tower = encoder.tower
+        super().__init__(tower.backbone, tower.image_size, tower.mean, tower.std)
+        self.encoder, self.preprocess = encoder, partial(centred_square, size=tower.image_size)
 
     def native_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.encoder(pixels).style
 
 
-class InternViTImageEncoder(ImageEncoder):
+class InternViTImageEncoder(BackboneEncoder):
     """The ViT of an instruction-trained model; never trained to compare images, it has no native vector."""
-
-    def __init__(self, model: nn.Module, vit: Vit, image_size: int = 0):
-        """image_size: pixels; a multiple of the patch size, to which an InternViT resamples positions; 0: its own."""
-        super().__init__()
-        self.model = model
-        own_size, patch_size = vit.config.image_size[0], vit.config.patch_size[0]
-        self.image_size = image_size or own_size
-        fixed = isinstance(model, TimmWrapperModel)
-        if self.image_size != own_size and (fixed or self.image_size % patch_size):
-            expected = f"its own size, {own_size}" if fixed else f"a multiple of {patch_size}"
-            raise ValueError(f"--image_size {image_size}: this ViT takes {expected}")
-        self.preprocess = partial(squash, size=self.image_size)
-        register_normalisation(self, vit.image_mean, vit.image_std)
 
     def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
         """Layer -1 is transformers' last_hidden_state, -2 its hidden_states[-2], ...; later blocks are not computed."""
-        image = normalise(pixels, self.mean, self.std)
-        if isinstance(self.model, TimmWrapperModel):
-            return backbone_tokens(self.model.timm_model, image, layer)
-        blocks = self.model.encoder.layer
+        blocks = self.backbone.encoder.layer
         if not -len(blocks) <= layer <= -1:
             raise ValueError(f"--layer {layer}: this ViT has {len(blocks)} blocks; expected -{len(blocks)} to -1")
-        hidden = self.model.embeddings(image)  # (B, 1 + N, V)
+        hidden = self.backbone.embeddings(normalise(pixels, self.mean, self.std))  # (B, 1 + N, V)
         for block in blocks[: len(blocks) + 1 + layer]:
             hidden = block(hidden)
         if layer == -1:
-            hidden = self.model.layernorm(hidden)
+            hidden = self.backbone.layernorm(hidden)
         return Tokens(hidden[:, 1:], hidden[:, 0])
-
-
-def register_normalisation(module: nn.Module, mean: list[float], std: list[float]) -> None:
-    """Buffers `mean` and `std` (1, 3, 1, 1)."""
-    module.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-    module.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
 
 def centred_square(image: Image.Image, size: int) -> torch.Tensor:
@@ -122,9 +98,13 @@ def _open_timm(weights: str, image_size: int) -> ImageEncoder:
     if colon and not source:
         raise ValueError(f"{weights}: nothing after the colon; expected a file of weights, or random")
     torch.manual_seed(0)  # random weights are the same ones each time
-    return TimmImageEncoder(
-        create_backbone(name, source != "random" and (source or True), image_size or None), image_size
-    )
+    backbone = create_backbone(name, source != "random" and (source or True), image_size or None)
+    config = resolve_model_data_config(backbone)
+    size = image_size or config["input_size"][-1]
+    backbone = backbone.to(memory_format=torch.channels_last)
+    encoder = TimmImageEncoder(backbone, size, config["mean"], config["std"])
+    encoder.preprocess = create_transform(**{**config, "input_size": (3, size, size)}, normalize=False)
+    return encoder
 
 
 def _open_style(weights: str, image_size: int) -> ImageEncoder:
@@ -136,11 +116,17 @@ def _open_clip(weights: str, image_size: int) -> ImageEncoder:
 
 
 def _open_internvit(weights: str, image_size: int) -> ImageEncoder:
+    """image_size: a multiple of the patch size, to which an InternViT resamples its positions."""
     try:
         model, vit = load_vit(weights)
     except FileNotFoundError as error:
         raise FileNotFoundError(str(error).replace("--config must name one", "put one there")) from None
-    return InternViTImageEncoder(model.float(), vit, image_size)
+    own_size, patch_size = vit.config.image_size[0], vit.config.patch_size[0]
+    if isinstance(model, TimmWrapperModel):
+        return BackboneEncoder(model.float().timm_model, own_size, vit.image_mean, vit.image_std)
+    if image_size % patch_size:
+        raise ValueError(f"--image_size {image_size}: {weights} takes a multiple of {patch_size}")
+    return InternViTImageEncoder(model.float(), image_size or own_size, vit.image_mean, vit.image_std)
 
 
 ENCODER_LOADERS = {"style encoder": _open_style, "clip": _open_clip, "InternViT": _open_internvit, "timm": _open_timm}
@@ -168,34 +154,33 @@ def open_encoder(weights: str | Path, device: torch.device | str = "cpu", image_
 
 def open_extractor(weights: str, options: ExtractorOptions = DEFAULT_OPTIONS) -> Extractor:
     """The encoder of `weights`, ready to encode files."""
-    return Extractor(open_encoder(weights, local_device(options.device), options.image_size), weights, options)
+    encoder = open_encoder(weights, local_device(options.device), options.image_size)
+    return Extractor(encoder, weights, options)
 
 
 def kind_of(weights: str | Path) -> str:
     """A key of ENCODER_LOADERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
-    path = Path(weights)
+    path, name = Path(weights), str(weights).partition(":")[0]
     if path.is_dir():
-        return _kind_of_folder(path)
+        return _kind_of_folder(path / "config.json")
     if path.is_file():
         content = {} if path.suffix == ".safetensors" else read_tensors(path)
         kind = content.get("kind", "InternViT") if isinstance(content, dict) else type(content).__name__
         if kind not in ENCODER_LOADERS:
-            raise ValueError(
-                f"{path}: weights of kind '{kind}' give no image vectors; expected {', '.join(ENCODER_LOADERS)}"
-            )
+            kinds = ", ".join(ENCODER_LOADERS)
+            raise ValueError(f"{path}: weights of kind '{kind}' give no image vectors; expected {kinds}")
         return kind
-    name = str(weights).partition(":")[0]
     if "/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors"):
         raise FileNotFoundError(f"{weights}: no such file or folder of weights")
     return "timm"
 
 
-def _kind_of_folder(path: Path) -> str:
-    config = path / "config.json"
+def _kind_of_folder(config: Path) -> str:
     if not config.is_file():
         raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
     content = json.loads(config.read_text(encoding="utf-8"))
-    kind, model_type = content.get("kind"), content.get("model_type")  # kind: of tools/push_to_hub.py
-    if kind not in ENCODER_LOADERS and model_type not in FOLDERS:
-        raise ValueError(f"{config}: model_type '{model_type}'; expected {', '.join(FOLDERS)}")
-    return kind if kind in ENCODER_LOADERS else FOLDERS[model_type]
+    if content.get("kind") in ENCODER_LOADERS:  # of tools/push_to_hub.py
+        return content["kind"]
+    if content.get("model_type") not in FOLDERS:
+        raise ValueError(f"{config}: model_type '{content.get('model_type')}'; expected {', '.join(FOLDERS)}")
+    return FOLDERS[content["model_type"]]

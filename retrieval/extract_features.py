@@ -31,7 +31,7 @@ from common.images.io import list_images
 from common.text.files import write_json
 from common.training.skip_log import report_skipped, write_skipped
 from common.vectors.extractor import ExtractorOptions
-from common.vectors.shards import FeatureSet, Shard, read_folder, shard_numbers, write_npz, write_shard
+from common.vectors.shards import FeatureSet, Shard, read_features, shard_numbers, write_npz, write_shard
 from retrieval.encoders import open_extractor
 
 RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
@@ -90,20 +90,20 @@ def make_shard(rows: list, dtype: str) -> Shard:
     vectors = [vector for _, vector in rows if vector is not None]
     return Shard(
         np.stack(vectors).astype(dtype) if vectors else np.empty((0, 1), dtype),
-        [[str(record.path), record.digest] for record, _ in rows if not record.problem],
-        {str(record.path): record.problem for record, _ in rows if record.problem},
+        [[str(record.path), record.digest] for record, vector in rows if vector is not None],
+        {str(record.path): record.problem for record, vector in rows if vector is None},
     )
 
 
 def gather(folder: Path, output: Path | None, shards: int) -> FeatureSet | None:
     """The features once every process has written its shards. output: the .npz that the shards are collected in."""
     if output is None:
-        return read_folder(folder) if len(shard_numbers(folder)) == shards else None
+        return read_features(folder) if len(shard_numbers(folder)) == shards else None
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of processes that end together, one gathers
         if not (folder / "metadata.json").is_file() or len(shard_numbers(folder)) < shards:
             return None
-        features = read_folder(folder)
+        features = read_features(folder)
         write_npz(output, features)
         shutil.rmtree(folder)
         return features

@@ -19,16 +19,16 @@ def read_labels(features: FeatureSet, table: Path | None = None) -> list[str]:
     relative = [os.path.relpath(path, root) if root else path for path in features.paths]
     if table is None:
         labels = [Path(path).parent.name for path in relative]
-        for path, label in zip(features.paths, labels):
-            if not label:
-                raise ValueError(f"{path}: lies in no class folder below {root or '.'}; give a table of classes")
+        if "" in labels:
+            path = features.paths[labels.index("")]
+            raise ValueError(f"{path}: lies in no class folder below {root or '.'}; give a table of classes")
         return labels
     classes = read_table(table)
     keys = [[os.path.normpath(name) for name in names] for names in zip(relative, features.paths)]
     labels = [classes.get(key, classes.get(whole)) for key, whole in keys]
-    missing = [path for path, label in zip(relative, labels) if label is None]
-    if missing:
-        raise ValueError(f"{table}: no class for {len(missing)} of {len(labels)} images, the first: {missing[0]}")
+    if None in labels:
+        first = relative[labels.index(None)]
+        raise ValueError(f"{table}: no class for {labels.count(None)} of {len(labels)} images, the first: {first}")
     return labels
 
 
@@ -42,15 +42,9 @@ def read_table(file: Path) -> dict[str, str]:
         hint = " (a .tsv is split at tabs)" if rows else ""
         raise ValueError(f"{file}: expected two columns, path and class{hint}")
     header = [name.strip().lower() for name in rows[0]]
-    columns = [
-        next((header.index(name) for name in names if name in header), None) for names in (PATH_NAMES, LABEL_NAMES)
-    ]
-    if None in columns:
-        columns = [0, 1]
-    else:
-        del rows[0]
+    named = [[header.index(name) for name in names if name in header] for names in (PATH_NAMES, LABEL_NAMES)]
+    path, label = (columns[0] for columns in named) if all(named) else (0, 1)
     for row in rows:
-        if len(row) <= max(columns):
+        if len(row) <= max(path, label):
             raise ValueError(f"{file}: '{','.join(row)}' has fewer columns than the first line")
-    path, label = columns
-    return {os.path.normpath(row[path]): row[label] for row in rows}
+    return {os.path.normpath(row[path]): row[label] for row in rows[1 if all(named) else 0 :]}

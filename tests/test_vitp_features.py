@@ -13,11 +13,11 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from common.images.io import list_images, open_image
 from common.images.tiling import cut_tiles
-from common.vectors.extractor import ExtractorOptions
-from common.vectors.image_loader import ImageFiles, collate, read_batches
+from common.vectors.extractor import ExtractorOptions, ImageFiles, collate
 from common.vectors.shards import FeatureSet, read_features
 from retrieval import extract_features
 from retrieval.encoders import open_encoder, open_extractor
@@ -234,11 +234,12 @@ def test_loader_processes_change_nothing(folder):
     encoder = open_encoder(VIT, image_size=32)
     paths = list_images(folder)
     files = ImageFiles(paths[3:], encoder.preprocess, 32)
-    for alone, shared in zip(read_batches(files, 4, 0), read_batches(files, 4, 2), strict=True):
-        assert alone.records == shared.records and alone.tiles == shared.tiles
-        assert torch.equal(alone.pixels, shared.pixels)
-    nothing = collate([ImageFiles([folder / "class 1" / "broken.png"], encoder.preprocess, 32)[0]])
-    assert nothing.tiles == [] and nothing.records[0].problem
+    for alone, shared in zip(
+        *(DataLoader(files, 4, num_workers=count, collate_fn=collate) for count in (0, 2)), strict=True
+    ):
+        assert alone[0] == shared[0] and torch.equal(alone[1], shared[1])
+    (record,), pixels = collate([ImageFiles([folder / "class 1" / "broken.png"], encoder.preprocess, 32)[0]])
+    assert record.problem and pixels.shape == (0, 3, 32, 32)
 
 
 def test_equal_files_have_equal_digests(folder):

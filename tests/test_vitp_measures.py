@@ -95,7 +95,7 @@ def test_a_collapsed_model_scores_chance():
 
 
 def features(paths, root=""):
-    return FeatureSet([np.zeros((len(paths), 2))], [[path, ""] for path in paths], {"image_dir": root} if root else {})
+    return FeatureSet([np.zeros((len(paths), 2))], paths, [""] * len(paths), {"image_dir": root} if root else {})
 
 
 def test_labels_are_folders():

@@ -114,16 +114,16 @@ def test_many_deleted_images_hide_nothing(folder, tmp_path, monkeypatch):
 
 def test_an_update_that_was_stopped(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(vector_store, "SHARD_SIZE", 5)
-    place, real = tmp_path / "index", Extractor.vectors
+    place, real = tmp_path / "index", Extractor.encode_pixels
     calls = []
 
-    def vectors(self, batch):
-        calls.append(len(batch.records))
+    def encode_pixels(self, pixels, tiles):
+        calls.append(len(tiles))
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(self, batch)
+        return real(self, pixels, tiles)
 
-    monkeypatch.setattr(Extractor, "vectors", vectors)
+    monkeypatch.setattr(Extractor, "encode_pixels", encode_pixels)
     with pytest.raises(KeyboardInterrupt):
         index(folder, place, "--kind", "ivf", "--batch_size", "4")
     assert sum(calls[:3]) == 12

@@ -1,28 +1,33 @@
 """Vectors of image files by an image encoder.
 
-paths -> pixels (B, 3, S, S) uint8 -> encoder -> vectors (B, D), unit length
+paths -> decode, cut into tiles -> pixels (T, 3, S, S) uint8 -> encoder -> vectors (B, D), unit length
 """
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from common.cli.progress_bar import progress_bar
+from common.images.io import open_image
+from common.images.tiling import cut_tiles
 from common.models.checkpoint_file import weights_digest
 from common.models.pooling import ImageEncoder
 from common.training.device import choose_device, choose_precision, disable_malloc_trim
 from common.training.loader import choose_num_workers
-from common.vectors.image_loader import Batch, ImageFiles, ImageRecord, read_batches
 
 ENCODING_OPTIONS = ("pooling", "layer", "flip", "tiles", "image_size")  # what determines a vector, besides the weights
+DECODE_SCALE = 2  # sides of a JPEG are decoded at no less than this many times the model's
 
 
 @dataclass(frozen=True)
@@ -69,45 +74,85 @@ class Extractor:
             "image_size": encoder.image_size,
         }
 
-    def embed(self, paths: Sequence[Path], quiet: bool = False) -> Iterator[tuple[ImageRecord, np.ndarray | None]]:
+    def embed(self, paths: Sequence[Path], quiet: bool = False) -> "Iterator[tuple[ImageRecord, np.ndarray | None]]":
         """Each file in order, with its vector (D,) float32, or None if it is unreadable."""
-        size, workers = self.encoder.image_size, self.options.num_workers
+        batch_size, workers = self.options.batch_size, self.options.num_workers
         if workers < 0:  # for a single batch, starting processes takes longer than decoding
-            workers = choose_num_workers(self.device) if len(paths) > self.options.batch_size else 0
-        files = ImageFiles(paths, self.encoder.preprocess, size, self.options.tiles, self.full_decode)
+            workers = choose_num_workers(self.device) if len(paths) > batch_size else 0
+        tiles, pin = self.options.tiles, self.device.type == "cuda"
+        files = ImageFiles(paths, self.encoder.preprocess, self.encoder.image_size, tiles, self.full_decode)
+        loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=collate, pin_memory=pin)
         with progress_bar(total=len(paths), desc="提取特征", unit="img", quiet=quiet) as bar:
-            for batch in read_batches(files, self.options.batch_size, workers, pin=self.device.type == "cuda"):
-                vectors = iter(self.vectors(batch))
-                for record in batch.records:
-                    yield record, None if record.problem else next(vectors)
-                bar.update(len(batch.records))
+            for records, pixels in loader:
+                vectors = iter(self.encode_pixels(pixels, [record.tiles for record in records if record.tiles]))
+                for record in records:
+                    yield record, next(vectors) if record.tiles else None
+                bar.update(len(records))
 
     def encode(self, paths: Sequence[Path]) -> np.ndarray:
         """-> (N, D) float32, unit length; ValueError for a file that is unreadable."""
         vectors = []
         for record, vector in self.embed(paths, quiet=True):
-            if record.problem:
+            if vector is None:
                 raise ValueError(record.problem)
             vectors.append(vector)
         return np.stack(vectors)
 
     @torch.inference_mode()
-    def vectors(self, batch: Batch) -> np.ndarray:
-        """-> (readable images, D) float32; of several tiles the mean of their vectors, at unit length."""
-        if not batch.tiles:
+    def encode_pixels(self, pixels: torch.Tensor, tiles: list[int]) -> np.ndarray:
+        """pixels (T, 3, S, S), `tiles` of each image -> (images, D) float32: the mean of its tiles, unit length."""
+        if not tiles:
             return np.empty((0, 0), np.float32)
+        options = (self.pooling, self.options.layer, self.options.flip)
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
-            options = (self.pooling, self.options.layer, self.options.flip)
             parts = [
-                self.encoder(pixels.to(self.device, non_blocking=True), *options)
-                for pixels in batch.pixels.split(self.options.batch_size)  # tiles make more of them than images
+                self.encoder(part.to(self.device, non_blocking=True), *options)
+                for part in pixels.split(self.options.batch_size)  # tiles make more of them than images
             ]
         vectors = torch.cat(parts)
-        if max(batch.tiles) > 1:
-            vectors = F.normalize(torch.stack([tiles.mean(0) for tiles in vectors.split(batch.tiles)]), dim=1)
+        if max(tiles) > 1:
+            vectors = F.normalize(torch.stack([part.mean(0) for part in vectors.split(tiles)]), dim=1)
         if not torch.isfinite(vectors).all():
             raise ValueError(f"{self.metadata['weights']}: the model gives vectors that are not finite (NaN)")
         return vectors.float().cpu().numpy()
+
+
+class ImageRecord(NamedTuple):
+    path: Path
+    tiles: int  # 0 = unreadable
+    digest: str  # of the file's bytes: equal files are one image
+    problem: str  # why the file cannot be used
+
+
+@dataclass
+class ImageFiles(Dataset):
+    """dataset[index] -> ImageRecord of paths[index], pixels (tiles, 3, S, S) uint8."""
+
+    paths: Sequence[Path]
+    preprocess: Callable[[Image.Image], torch.Tensor]  # -> (3, S, S) uint8
+    image_size: int  # pixels, S
+    tiles: int = 1  # above 1: cut as in training into at most so many squares and a thumbnail
+    full_decode: bool = False  # decode JPEGs at full size, as tiling always does
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[ImageRecord, torch.Tensor]:
+        path, tiled = self.paths[index], self.tiles > 1
+        try:
+            image = open_image(path, at_least=0 if tiled or self.full_decode else DECODE_SCALE * self.image_size)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+        except (ValueError, OSError) as error:
+            return ImageRecord(path, 0, "", str(error)), torch.empty(0, 3, self.image_size, self.image_size).byte()
+        squares = cut_tiles(image, self.image_size, max_tiles=self.tiles) if tiled else [image]
+        return ImageRecord(path, len(squares), digest, ""), torch.stack(list(map(self.preprocess, squares)))
+
+
+def collate(items: list[tuple[ImageRecord, torch.Tensor]]) -> tuple[list[ImageRecord], torch.Tensor]:
+    """-> B records, pixels (T, 3, S, S) of all their tiles"""
+    records, pixels = zip(*items)
+    return list(records), torch.cat(pixels)
 
 
 def local_device(name: str) -> torch.device:

@@ -11,7 +11,8 @@ Any other name is taken as a FAISS factory string, such as IVF4096,SQfp16.
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class Index(Protocol):
         """Unit vectors (Q, D) float32 -> cosines (Q, k), rows (Q, k) int64; -1 where it found fewer."""
 
 
-def load_faiss():
+def load_faiss() -> ModuleType:
     """The module, imported on first use and after torch, with as many threads as torch has.
 
     Each brings an OpenMP runtime of its own. Linux keeps the two apart; on a Mac the second one stops the process, or
@@ -46,7 +47,8 @@ class ExactIndex:
     """Every query against every vector by matrix products; `blocks` may read from disk each time."""
 
     def __init__(self, blocks: BlockReader, device: torch.device | str = "cpu"):
-        self.device, self.blocks = torch.device(device), blocks
+        self.device = torch.device(device)
+        self.blocks: Callable[[], Iterator[Any]] = blocks
         if self.device.type != "cpu":  # transferred once
             resident = [torch.from_numpy(block).to(self.device, torch.float32) for block in blocks()]
             self.blocks = lambda: iter(resident)
@@ -63,7 +65,9 @@ class ExactIndex:
         return scores, rows
 
 
-def _merge(scores, rows, cosines, start: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _merge(
+    scores: torch.Tensor, rows: torch.Tensor, cosines: torch.Tensor, start: int, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The k best of those known and of a block whose first row is `start`."""
     block = cosines.topk(min(k, cosines.shape[1]))
     scores, rows = torch.cat([scores, block.values], 1), torch.cat([rows, block.indices + start], 1)
@@ -74,7 +78,7 @@ def _merge(scores, rows, cosines, start: int, k: int) -> tuple[torch.Tensor, tor
 class GpuIndex:
     """A FAISS index on a GPU that refuses more neighbours than its kernels return."""
 
-    def __init__(self, index):
+    def __init__(self, index: Any):
         self.index = index
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +117,7 @@ def build_index(
     return index
 
 
-def set_search_params(index, search_params: str) -> None:
+def set_search_params(index: Any, search_params: str) -> None:
     """How thoroughly a FAISS index searches: 'nprobe=32', 'efSearch=128', or several separated by commas."""
     if search_params:
         try:

@@ -29,27 +29,20 @@ class Shard(NamedTuple):
 
 @dataclass
 class FeatureSet:
-    """Vectors of N images in order, read on demand. images: path, digest of each."""
+    """Vectors of N images in order, read on demand."""
 
     parts: list[np.ndarray]  # each (n, D)
-    images: list[list]
+    paths: list[str]
+    digests: list[str]  # of the files' bytes; '' = unknown
     metadata: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def paths(self) -> list[str]:
-        return [path for path, *_ in self.images]
-
-    @property
-    def digests(self) -> list[str]:
-        return [digest for _, digest, *_ in self.images]
-
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.paths)
 
     @property
     def width(self) -> int:
-        return self.parts[0].shape[1] if self.parts else 0
+        return self.parts[0].shape[1]
 
     def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
         """All vectors in order, (up to `rows`, D) float32 at a time."""
@@ -66,7 +59,7 @@ def write_shard(folder: Path, number: int, shard: Shard) -> None:
     vectors = np.ascontiguousarray(shard.vectors)
     with write_atomically(folder / f"shard-{number:05}.npy") as file:
         np.save(file, vectors)
-    content = {"images": shard.images, "skipped": shard.skipped, "checksum": zlib.crc32(vectors)}
+    content = {"images": shard.images, "skipped": shard.skipped, "checksum": zlib.crc32(vectors.data)}
     with write_atomically(folder / f"shard-{number:05}.json") as file:
         file.write(json.dumps(content, ensure_ascii=False).encode())
 
@@ -82,7 +75,9 @@ def read_shard(folder: Path, number: int, verify: bool = False) -> Shard:
     try:
         content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         vectors = np.load(path, mmap_mode="r" if content["images"] else None)  # an empty array cannot be mapped
-        intact = len(vectors) == len(content["images"]) and (not verify or zlib.crc32(vectors) == content["checksum"])
+        intact = len(vectors) == len(content["images"]) and (
+            not verify or zlib.crc32(vectors.data) == content["checksum"]
+        )
     except (ValueError, EOFError, FileNotFoundError):
         intact = False
     if not intact:
@@ -93,17 +88,6 @@ def read_shard(folder: Path, number: int, verify: bool = False) -> Shard:
 def remove_shard(folder: Path, number: int) -> None:
     for suffix in ("json", "npy"):
         (folder / f"shard-{number:05}.{suffix}").unlink(missing_ok=True)
-
-
-def read_shards(folder: Path, metadata: dict[str, Any]) -> FeatureSet:
-    """The rows of every complete shard of a folder, one after the other."""
-    shards = [read_shard(folder, number) for number in shard_numbers(folder)]
-    return FeatureSet(
-        [shard.vectors for shard in shards if shard.images],
-        [image for shard in shards for image in shard.images],
-        metadata,
-        {path: reason for shard in shards for path, reason in shard.skipped.items()},
-    )
 
 
 def write_npz(path: Path, features: FeatureSet) -> None:
@@ -121,7 +105,10 @@ def write_npz(path: Path, features: FeatureSet) -> None:
 def read_features(path: str | Path) -> FeatureSet:
     """A folder of shards, or an .npz with `features` and `image_paths` of any origin."""
     path = Path(path)
-    return read_folder(path) if path.is_dir() else _read_npz(path)
+    features = read_folder(path) if path.is_dir() else _read_npz(path)
+    if not len(features):
+        raise ValueError(f"{path}: holds no vectors; none of its images could be read")
+    return features
 
 
 def read_folder(folder: Path) -> FeatureSet:
@@ -129,13 +116,17 @@ def read_folder(folder: Path) -> FeatureSet:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; expected a folder written by extract_features.py")
     metadata = json.loads(file.read_text(encoding="utf-8"))
-    count = len(shard_numbers(folder))
-    if count < metadata.get("shards", 0):
-        raise ValueError(f"{folder}: {count} of {metadata['shards']} shards; run extract_features.py again to resume")
-    features = read_shards(folder, metadata)
-    if not len(features):
-        raise ValueError(f"{folder}: none of its images could be read")
-    return features
+    shards = [read_shard(folder, number) for number in shard_numbers(folder)]
+    if len(shards) < metadata["shards"]:
+        found = f"{len(shards)} of {metadata['shards']} shards"
+        raise ValueError(f"{folder}: {found}; run extract_features.py again to resume")
+    return FeatureSet(
+        [shard.vectors for shard in shards if shard.images],
+        [path for shard in shards for path, _ in shard.images],
+        [digest for shard in shards for _, digest in shard.images],
+        metadata,
+        {path: reason for shard in shards for path, reason in shard.skipped.items()},
+    )
 
 
 def _read_npz(path: Path) -> FeatureSet:
@@ -149,11 +140,9 @@ def _read_npz(path: Path) -> FeatureSet:
     vectors, paths = content.get("features"), content.get("image_paths")
     if vectors is None or paths is None or vectors.ndim != 2 or len(vectors) != len(paths):
         raise ValueError(f"{path}: expected features (N, D) and image_paths (N,), found {', '.join(content)}")
-    if not len(vectors):
-        raise ValueError(f"{path}: holds no vectors")
-    digests = content.get("digests", [""] * len(vectors))
-    images = [[str(path), str(digest)] for path, digest in zip(paths, digests)]
-    return FeatureSet([vectors], images, json.loads(str(content.get("metadata", "{}"))))
+    digests = content.get("digests", [""] * len(paths))
+    metadata = json.loads(str(content.get("metadata", "{}")))
+    return FeatureSet([vectors], list(map(str, paths)), list(map(str, digests)), metadata)
 
 
 def l2_normalize(vectors: np.ndarray) -> np.ndarray:

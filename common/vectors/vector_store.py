@@ -4,7 +4,7 @@ image folder -> images that are new or changed -> shards of vectors -> exact sea
 queries (Q, D) -> cosines (Q, k), paths
 
 store folder:  metadata.json  shard-*.npy, shard-*.json (vectors, and [name, size, time] of their files)
-               removed.json (files that are gone)  index.faiss, index.json (an approximate index, and its shards)
+               removed.json (files that are gone)  index.faiss (an approximate index of the rows of all shards)
 
 Shards are only added. A deleted file is listed in removed.json and skipped in search; once too many are, the shards
 are rewritten. A killed update loses SAVE_SECONDS of work at most, an interrupted one nothing.
@@ -22,7 +22,7 @@ from common.images.io import list_images
 from common.text.files import write_atomically, write_json
 from common.vectors.extractor import ENCODING_OPTIONS, Extractor
 from common.vectors.faiss_index import ExactIndex, Index, build_index, load_faiss, set_search_params
-from common.vectors.shards import Shard, l2_normalize, read_shard, read_shards, remove_shard, shard_numbers, write_shard
+from common.vectors.shards import Shard, l2_normalize, read_shard, remove_shard, shard_numbers, write_shard
 
 CACHE = ".image_index"  # hidden, so that list_images skips it
 SHARD_SIZE = 8192  # images
@@ -52,11 +52,7 @@ class VectorStore:
         self.image_dir = Path(image_dir or self.metadata["image_dir"])
         self.skipped: dict[Path, str] = {}
         if repair:
-            for number in shard_numbers(self.folder):
-                try:
-                    read_shard(self.folder, number, verify=True)
-                except ValueError:
-                    remove_shard(self.folder, number)
+            self._remove_damaged()
         self._load()
 
     @classmethod
@@ -70,7 +66,8 @@ class VectorStore:
     ) -> "VectorStore":
         """An empty one. metadata: an extractor's. kind: a name of faiss_index, or a FAISS factory string."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        content = {"image_dir": str(Path(image_dir).resolve()), "kind": kind, "dtype": dtype, **metadata}
+        image_dir = str(Path(image_dir).resolve())
+        content = {"image_dir": image_dir, "kind": kind, "dtype": dtype, "trained_on": 0, **metadata}
         write_json(Path(folder) / "metadata.json", content)
         return cls(folder)
 
@@ -83,7 +80,11 @@ class VectorStore:
 
     def vectors(self) -> np.ndarray:
         """(N, D) float32 in the order of `paths`"""
-        return self.features.all()[self.rows]
+        return np.concatenate(self.parts)[self.rows].astype(np.float32)
+
+    @property
+    def width(self) -> int:
+        return self.parts[0].shape[1]
 
     def update(self, extractor: Extractor, quiet: bool = False) -> dict[str, int]:
         """Encode new and changed images, drop those that are gone -> counts of added, removed and all images."""
@@ -118,8 +119,8 @@ class VectorStore:
         if not len(self):
             raise ValueError(f"{self.folder}: holds no image yet; run build_index.py again")
         queries, k = np.asarray(queries, np.float32), min(k, len(self))
-        if queries.ndim != 2 or queries.shape[1] != self.features.width:
-            raise ValueError(f"queries {queries.shape}: the index holds vectors of width {self.features.width}")
+        if queries.ndim != 2 or queries.shape[1] != self.width:
+            raise ValueError(f"queries {queries.shape}: the index holds vectors of width {self.width}")
         index, wanted = self._open_index(search_params), k
         live = np.isin(np.arange(len(self.stamps)), self.rows)
         while True:
@@ -133,9 +134,9 @@ class VectorStore:
         return [score[keep].tolist() for score, keep in zip(scores, kept)], paths
 
     def _load(self) -> None:
-        self.features = read_shards(self.folder, self.metadata)
-        self.stamps = [Stamp(*image) for image in self.features.images]
-        self.shards = [[number, len(part)] for number, part in zip(shard_numbers(self.folder), self.features.parts)]
+        self.shards = {number: read_shard(self.folder, number) for number in shard_numbers(self.folder)}
+        self.parts = [shard.vectors for shard in self.shards.values()]
+        self.stamps = [Stamp(*image) for shard in self.shards.values() for image in shard.images]
         file = self.folder / "removed.json"
         removed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
         self.removed = {Stamp(*stamp) for stamp in removed}
@@ -170,49 +171,58 @@ class VectorStore:
 
     def _compact(self) -> None:
         """Rewrite the live rows as new shards, then delete the old ones; rows that a stop leaves twice count once."""
-        parts, ends = self.features.parts, np.cumsum([len(part) for part in self.features.parts])
+        parts, ends = self.parts, np.cumsum([len(part) for part in self.parts])
         part_of = np.searchsorted(ends, self.rows, side="right")
         self._append((self.stamps[row], parts[part][row - ends[part]]) for row, part in zip(self.rows, part_of))
-        for number, _ in self.shards:
-            remove_shard(self.folder, number)
+        for number in self.shards:
+            self._remove(number)
         self._load()
 
+    def _remove(self, number: int) -> None:
+        (self.folder / "index.faiss").unlink(missing_ok=True)  # its rows are counted over all shards
+        remove_shard(self.folder, number)
+
+    def _remove_damaged(self) -> None:
+        for number in shard_numbers(self.folder):
+            try:
+                read_shard(self.folder, number, verify=True)
+            except ValueError:
+                self._remove(number)
+
     def _update_index(self) -> None:
-        """Bring index.faiss up to date: add the new shards, or build it again."""
-        indexed = self._indexed()
-        shards, total, trained_on = indexed["shards"], len(self.stamps), indexed["trained_on"]
-        if self.metadata["kind"] in ("flat", "exact") or shards == self.shards:
+        """Bring index.faiss up to date: add the new rows, or build it again."""
+        if self.metadata["kind"] in ("flat", "exact"):
             return
-        if shards and shards == self.shards[: len(shards)] and total <= MAX_GROWTH * trained_on:
-            index = load_faiss().read_index(str(self.folder / "index.faiss"))
-            for part in self.features.parts[len(shards) :]:
-                index.add(l2_normalize(part))
+        total, file = len(self.stamps), self.folder / "index.faiss"
+        index = load_faiss().read_index(str(file)) if file.is_file() else None
+        if index is not None and index.ntotal == total:
+            return
+        if index is None or total > MAX_GROWTH * self.metadata["trained_on"]:
+            index = build_index(self._blocks, total, self.width, self.metadata["kind"])
+            self.metadata["trained_on"] = total
+            write_json(self.folder / "metadata.json", self.metadata)
         else:
-            trained_on = total
-            index = build_index(self._blocks, total, self.features.width, self.metadata["kind"])
-        with write_atomically(self.folder / "index.faiss") as file:
-            load_faiss().write_index(index, load_faiss().PyCallbackIOWriter(file.write))
-        write_json(self.folder / "index.json", {"shards": self.shards, "trained_on": trained_on})
+            missing = np.cumsum([len(part) for part in self.parts]) > index.ntotal
+            for number in np.flatnonzero(missing):
+                index.add(l2_normalize(self.parts[number]))
+        with write_atomically(file) as output:
+            load_faiss().write_index(index, load_faiss().PyCallbackIOWriter(output.write))
 
     def _open_index(self, search_params: str) -> Index:
         if self.metadata["kind"] in ("flat", "exact"):
             if search_params:
                 raise ValueError(f"--search_params {search_params}: {self.folder} is searched exactly; nothing to set")
             return ExactIndex(self._blocks)
-        if self._indexed()["shards"] != self.shards:
+        file = self.folder / "index.faiss"
+        index = load_faiss().read_index(str(file)) if file.is_file() else None
+        if index is None or index.ntotal != len(self.stamps):
             raise ValueError(f"{self.folder}: an update was stopped before its end; run build_index.py again")
-        index = load_faiss().read_index(str(self.folder / "index.faiss"))
         set_search_params(index, search_params)
         return index
 
-    def _indexed(self) -> dict[str, Any]:
-        """The shards that the approximate index holds, and how many vectors it was trained on."""
-        file = self.folder / "index.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"shards": [], "trained_on": 0}
-
     def _blocks(self) -> Iterator[np.ndarray]:
         """Unit vectors of every row, of removed files too, as an index counts them."""
-        return map(l2_normalize, self.features.parts)
+        return map(l2_normalize, self.parts)
 
 
 def index_folder(
