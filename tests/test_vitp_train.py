@@ -3,16 +3,13 @@
 import json
 import os
 import re
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import flags, flip_a_bit
-from processes import start_script, torchrun
+from conftest import flags
 from safetensors.torch import load_file
-from tiny.vitp import internvl_folder, vitp_flags, weights
+from tiny.vitp import LANGUAGE_PREFIX, PROJECTOR_PREFIX, VISION_PREFIX, internvl_folder, same, vitp_flags, weights
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from retrieval import compare_encoders
@@ -20,12 +17,6 @@ from vitp import demo, evaluate, inference
 from vitp.chat_template import prepare_tokenizer
 from vitp.inference import VQAPredictor
 from vitp.train import main
-
-VISION, PROJECTOR, LANGUAGE = "model.vision_tower.", "model.multi_modal_projector.", "model.language_model."
-
-
-def same(one: dict, other: dict) -> bool:
-    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_it_trains_and_leaves_a_folder_for_transformers(vitp_parts, tmp_path, capsys):
@@ -69,79 +60,20 @@ def test_it_trains_and_leaves_a_folder_for_transformers(vitp_parts, tmp_path, ca
 @pytest.mark.parametrize(
     "given, moves",
     [
-        (["--freeze_llm"], {VISION, PROJECTOR}),
-        (["--freeze_llm", "True", "--freeze_mlp"], {VISION}),
-        (["--freeze_backbone", "true"], {PROJECTOR, LANGUAGE}),
-        (["--freeze_backbone", "False"], {VISION, PROJECTOR, LANGUAGE}),
+        (["--freeze_llm"], {VISION_PREFIX, PROJECTOR_PREFIX}),
+        (["--freeze_llm", "True", "--freeze_mlp"], {VISION_PREFIX}),
+        (["--freeze_backbone", "true"], {PROJECTOR_PREFIX, LANGUAGE_PREFIX}),
+        (["--freeze_backbone", "False"], {VISION_PREFIX, PROJECTOR_PREFIX, LANGUAGE_PREFIX}),
     ],
 )
 def test_frozen_parts_stay(vitp_parts, tmp_path, given, moves):
     main([*vitp_flags(vitp_parts, tmp_path / "before", learning_rate=0, max_steps=1, weight_decay=0), *given])
     main([*vitp_flags(vitp_parts, tmp_path / "after", max_steps=2), *given])
     before, after = weights(tmp_path / "before"), weights(tmp_path / "after")
-    for prefix in (VISION, PROJECTOR, LANGUAGE):
+    for prefix in (VISION_PREFIX, PROJECTOR_PREFIX, LANGUAGE_PREFIX):
         names = [name for name in before if name.startswith(prefix)]
         moved = [name for name in names if not torch.equal(before[name], after[name])]
         assert bool(moved) == (prefix in moves) and (len(moved) > 0.9 * len(names) or prefix not in moves)
-
-
-def stop_and_go_on(vitp_parts, tmp_path, **more):
-    """A run of six steps, and one that goes on from the state after its third -> their weights. Half an epoch, or, by
-    length, a whole one; images are augmented anew in each."""
-    more = {"meta_path": vitp_parts / "data" / "augmented.json", **more}
-    whole = vitp_flags(vitp_parts, tmp_path / "whole", max_steps=6, save_steps=3, drop_path_rate=0.2, **more)
-    main(whole)
-    straight = weights(tmp_path / "whole")
-    (tmp_path / "whole" / "model.safetensors").unlink()
-    checkpoint = tmp_path / "whole" / "checkpoint-3"
-    main([*whole, "--resume_from_checkpoint", str(checkpoint)])
-    return straight, weights(tmp_path / "whole"), weights(checkpoint)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"TMAug_mode": "guide"},
-        {"TMAug_mode": "paper", "group_by_length": True, "gradient_accumulation_steps": 2},
-        {"TMAug_mode": "repo", "packing": True, "per_device_train_batch_size": 1, "dataloader_num_workers": 1},
-    ],
-    ids=["guide", "paper, by length", "repo, packed"],
-)
-def test_resumed_run_ends_with_the_same_weights(vitp_parts, tmp_path, more):
-    straight, resumed, checkpoint = stop_and_go_on(vitp_parts, tmp_path, **more)
-    assert same(straight, resumed) and not same(straight, checkpoint)
-
-
-def test_without_the_masking_state_a_resumed_run_would_differ(vitp_parts, tmp_path, monkeypatch):
-    from vitp.trainer import InstructionTrainer
-
-    monkeypatch.setattr(
-        InstructionTrainer, "_load_rng_state", super(InstructionTrainer, InstructionTrainer)._load_rng_state
-    )
-    straight, resumed, _ = stop_and_go_on(vitp_parts, tmp_path, TMAug_mode="guide")
-    assert not same(straight, resumed)
-
-
-@pytest.mark.slow
-def test_killed_run_goes_on(vitp_parts, tmp_path):
-    """SIGKILL while it trains, then the same command with --resume_from_checkpoint true."""
-    command = vitp_flags(vitp_parts, tmp_path / "killed", max_steps=16, save_steps=4)
-    process = start_script("vitp/train.py", command)
-    state = tmp_path / "killed" / "checkpoint-4" / "trainer_state.json"
-    deadline = time.monotonic() + 240
-    while not state.is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, process.stderr.read()[-2000:]
-    assert not (tmp_path / "killed" / "model.safetensors").is_file()
-    with pytest.raises(ValueError, match="checkpoint-[0-9]+ exists; .* --resume_from_checkpoint true"):
-        main(command)
-    broken = tmp_path / "killed" / "checkpoint-15"  # as a kill in the middle of writing leaves it
-    broken.mkdir()
-    (broken / "trainer_state.json").write_text('{"global_st')
-    main([*command, "--resume_from_checkpoint", "true"])
-    main(vitp_flags(vitp_parts, tmp_path / "straight", max_steps=16))
-    assert same(weights(tmp_path / "killed"), weights(tmp_path / "straight"))
 
 
 def test_a_bad_step_is_left_out_and_names_its_lines(vitp_parts, tmp_path, second_step_is_bad, capsys):
@@ -153,61 +85,11 @@ def test_a_bad_step_is_left_out_and_names_its_lines(vitp_parts, tmp_path, second
     assert max(entry.get("train/skipped_steps", 0) for entry in entries) == 1
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(vitp_parts, tmp_path, capsys):
-    main(vitp_flags(vitp_parts, tmp_path / "straight"))
-    command = vitp_flags(vitp_parts, tmp_path / "run", save_steps=1)
-    main(command)
-    flip_a_bit(tmp_path / "run" / "checkpoint-4" / "optimizer.pt")
-    main([*command, "--resume_from_checkpoint", "true"])
-    assert "checkpoint-4: optimizer.pt is not as it was written" in capsys.readouterr().err
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "straight"))
-    flip_a_bit(tmp_path / "run" / "checkpoint-2" / "optimizer.pt")
-    with pytest.raises(ValueError, match="checkpoint-2: .*, optimizer.pt is not as"):
-        main([*command, "--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-2")])
-
-
-def test_a_checkpoint_of_another_model_is_refused(vitp_parts, tmp_path):
-    main(vitp_flags(vitp_parts, tmp_path, max_steps=2, save_steps=1))
-    path = tmp_path / "checkpoint-1" / "model.safetensors"
-    changed = weights(path.parent)
-    changed["model.extra"] = changed.pop(f"{PROJECTOR}linear_1.bias")
-    from safetensors.torch import save_file
-
-    save_file(changed, path, metadata={"format": "pt"})
-    (path.parent / "checksums.json").unlink()  # else it would be refused as damaged
-    with pytest.raises(ValueError, match="not of this model: 2 tensors differ"):
-        main([*vitp_flags(vitp_parts, tmp_path, max_steps=2), "--resume_from_checkpoint", str(path.parent)])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("packing", [False, True], ids=["plain", "packed"])
-def test_two_processes_equal_one(vitp_parts, tmp_path, packing):
-    common = {"TMAug_prob": 0, "drop_path_rate": 0, "learning_rate": 0.1, "optim": "sgd", "packing": packing}
-    one = vitp_flags(vitp_parts, tmp_path / "one", **common, per_device_train_batch_size=4)
-    two = vitp_flags(vitp_parts, tmp_path / "two", **common, per_device_train_batch_size=2, ddp_backend="gloo")
-    main(one)
-    torchrun("vitp/train.py", two)
-    ours, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
-    start = tmp_path / "start"
-    main(vitp_flags(vitp_parts, start, **{**common, "learning_rate": 0}, max_steps=1))
-    moved = sum(float((ours[name] - value).norm()) for name, value in weights(start).items())
-    apart = sum(float((ours[name] - theirs[name]).norm()) for name in ours)
-    assert moved > 0.1 and apart < 1e-4 * moved
-
-
-@pytest.mark.slow
-def test_ranks_mask_differently_and_each_saves_its_state(vitp_parts, tmp_path):
-    more = {"max_steps": 2, "save_steps": 2, "per_device_train_batch_size": 2, "ddp_backend": "gloo"}
-    torchrun("vitp/train.py", vitp_flags(vitp_parts, tmp_path, **more, TMAug_mode="paper"))
-    states = [torch.load(tmp_path / "checkpoint-2" / f"token_masking_{rank}.pt") for rank in (0, 1)]
-    assert not torch.equal(*states)
-
-
 @pytest.mark.parametrize(
     "ranks, held",
     [
-        ({"use_llm_lora": 4}, {VISION, PROJECTOR}),
-        ({"use_backbone_lora": 2}, {PROJECTOR, LANGUAGE}),
+        ({"use_llm_lora": 4}, {VISION_PREFIX, PROJECTOR_PREFIX}),
+        ({"use_backbone_lora": 2}, {PROJECTOR_PREFIX, LANGUAGE_PREFIX}),
         ({"use_llm_lora": 4, "use_backbone_lora": 2, "freeze_mlp": True}, set()),
     ],
     ids=["llm", "backbone", "both"],
@@ -223,12 +105,12 @@ def test_lora(vitp_parts, tmp_path, ranks, held):
     main(command)
     start, end = weights(tmp_path / "start"), weights(tmp_path / "lora")
     adapter = load_file(tmp_path / "lora" / "checkpoint-4" / "adapter_model.safetensors")
-    for prefix, flag in ((VISION, "use_backbone_lora"), (LANGUAGE, "use_llm_lora")):
+    for prefix, flag in ((VISION_PREFIX, "use_backbone_lora"), (LANGUAGE_PREFIX, "use_llm_lora")):
         added = {name for name in adapter if prefix in name and ".lora_A." in name}
         assert bool(added) == (flag in ranks) and all(adapter[name].shape[0] == ranks[flag] for name in added)
         changed = [name for name in start if name.startswith(prefix) and not torch.equal(start[name], end[name])]
         assert changed and (flag not in ranks or all("proj" in name or "mlp" in name for name in changed))
-    for prefix in (VISION, PROJECTOR, LANGUAGE):
+    for prefix in (VISION_PREFIX, PROJECTOR_PREFIX, LANGUAGE_PREFIX):
         whole = [name for name in start if name.startswith(prefix)]
         assert (prefix in held) == all(f"base_model.model.{name}" in adapter for name in whole)
 
@@ -251,7 +133,7 @@ def test_internvls_own_folder_is_trained(vitp_parts, tmp_path):
     for name, extra in (("own", {}), ("larger", {"force_image_size": 42})):
         result = main(vitp_flags(vitp_parts, tmp_path / name, max_steps=2, **more, **extra))
         assert result["steps"] == 2
-    assert weights(tmp_path / "larger")[f"{VISION}embeddings.position_embeddings"].shape[1] == 37
+    assert weights(tmp_path / "larger")[f"{VISION_PREFIX}embeddings.position_embeddings"].shape[1] == 37
     with pytest.raises(ValueError, match="--force_image_size 44: .* multiple of 14; the nearest is 42"):
         main(vitp_flags(vitp_parts, tmp_path / "refused", force_image_size=44, **more))
 

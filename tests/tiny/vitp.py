@@ -12,6 +12,9 @@ from common.samples.layouts import create_sample_dataset
 from vitp import demo
 from vitp.model import VisualInstructionConfig, VisualInstructionModel
 
+# Names of tensors in a trained model's file.
+VISION_PREFIX, PROJECTOR_PREFIX = "model.vision_tower.", "model.multi_modal_projector."
+LANGUAGE_PREFIX = "model.language_model."
 CONTEXT_ID, VOCABULARY = 60, 64
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 TEXT = {
@@ -235,3 +238,7 @@ def vitp_flags(parts: Path, output: Path, **more) -> list[str]:
 
 def weights(folder) -> dict:
     return load_file(folder / "model.safetensors")
+
+
+def same(one: dict, other: dict) -> bool:
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
