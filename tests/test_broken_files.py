@@ -25,7 +25,8 @@ from clip.pairs import find_pairs
 from common.cli.errors import one_line
 from common.cli.settings import read_settings
 from common.images.io import open_image, path_below
-from common.models.checkpoint_file import load_model_file, read_tensors
+from common.models.checkpoint_file import read_tensors
+from common.models.model_folder import load_model
 from common.text.conversations import read_conversations
 from dataset import load_target
 from llava.config import read_training_settings
@@ -126,7 +127,7 @@ READERS = {  # name of the file: what is in it, who reads it
     "a_embed.pt": (torch_file(torch.randn(3, 4)), lambda path: load_target(path, "embed")),
     "model.pth": (
         torch_file({"format": 1, "kind": "x", "model_state_dict": {"a": torch.ones(2)}}),
-        lambda path: load_model_file(path, "x"),
+        lambda path: load_model(path, "x"),
     ),
     "legacy.pt": (pickled({"a": torch.ones(2)}), read_tensors),
     "image.png": (png(), open_image),
@@ -278,7 +279,7 @@ def test_yaml_tags_and_pickles_run_nothing(tmp_path):
 
     torch.save({"model_state_dict": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match="refused, it holds Python objects"):
-        load_model_file(tmp_path / "evil.pth", "x")
+        load_model(tmp_path / "evil.pth", "x")
     assert not mark.exists()
 
 

@@ -6,14 +6,15 @@ import pickle
 import pytest
 import torch
 
-from common.models.checkpoint_file import load_model_file, read_tensors, save_model, weights_digest
+from common.models.checkpoint_file import read_tensors, save_model, weights_digest
+from common.models.model_folder import load_model
 from common.text.files import write_atomically
 
 
 def test_round_trip_is_exact(tmp_path):
     model = torch.nn.Linear(3, 2)
     save_model(tmp_path / "a.pth", model, "linear", {"in_features": 3}, settings={"seed": 1}, step=4)
-    content = load_model_file(tmp_path / "a.pth", "linear")
+    content = load_model(tmp_path / "a.pth", "linear")
     assert content["build"] == {"in_features": 3} and content["settings"] == {"seed": 1} and content["step"] == 4
     for name, tensor in model.state_dict().items():
         assert torch.equal(content["model_state_dict"][name], tensor)
@@ -79,7 +80,7 @@ def test_wrong_files_are_named(tmp_path):
         "other.pth": "is a 'another kind' checkpoint",
     }.items():
         with pytest.raises((ValueError, FileNotFoundError), match=f"{name}: .*{words}"):
-            load_model_file(tmp_path / name, "style encoder")
+            load_model(tmp_path / name, "style encoder")
 
 
 def test_a_pointer_in_place_of_weights_is_called_one(tmp_path):

@@ -150,7 +150,7 @@ def test_transformers_folder_and_what_has_no_such_form(weights, tiny_clip, tmp_p
     one, other = TransformersCLIP.from_pretrained(tmp_path / "hf"), TransformersCLIP.from_pretrained(tiny_clip)
     for name, tensor in other.state_dict().items():
         assert torch.equal(one.state_dict()[name], tensor)
-    with pytest.raises(ValueError, match="has no bias"):
+    with pytest.raises(ValueError, match="bias"):
         export_clip.main(["--weights", str(weights), "--output", str(tmp_path / "a"), "--format", "transformers"])
     with pytest.raises(ValueError, match="image tower is open_clip's, not timm's"):
         export_clip.main(["--weights", str(weights), "--output", str(tmp_path / "b"), "--format", "timm"])

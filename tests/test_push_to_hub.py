@@ -14,7 +14,6 @@ from clip.checkpoint import load_clip, save_clip
 from clip.model import CLIPModel
 from common.cli.settings import read_settings
 from common.models import hub
-from common.models.checkpoint_file import load_model_file
 from common.models.hub import files_to_upload, is_local_path, without_local_paths
 from common.models.model_folder import is_hub_name, load_model
 from retrieval.encoders import open_encoder
@@ -78,7 +77,7 @@ def test_a_style_encoder_comes_back_to_the_bit(trained, tmp_path, uploads):
         "metadata.safetensors",
         "model.safetensors",
     ]
-    before, after = load_model_file(weights, "style encoder"), load_model(tmp_path / "hub", "style encoder")
+    before, after = load_model(weights, "style encoder"), load_model(tmp_path / "hub", "style encoder")
     settings = before.pop("settings"), after.pop("settings")
     assert same(before, after) and before["validation"]["bank"].ndim == 2
     changed = {name for name in settings[0] if settings[0][name] != settings[1][name]}
@@ -120,7 +119,7 @@ def test_the_card_holds_the_runs_figures_and_no_others(trained, tmp_path, capsys
     weights, data = trained
     push_to_hub.main([weights, "--output", str(tmp_path / "hub")])
     card = (tmp_path / "hub" / "README.md").read_text()
-    content = load_model_file(weights, "style encoder")
+    content = load_model(weights, "style encoder")
     head = front(card)
     assert "license" not in head and "no licence" in capsys.readouterr().out
     assert head["library_name"] == "vision-wrapper" and head["pipeline_tag"] == "image-feature-extraction"

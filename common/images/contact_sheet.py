@@ -94,7 +94,7 @@ def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
         lines[-1] += word if lines[-1] else word.lstrip()
     lines = [line.rstrip() for line in lines]
     if max_lines and len(lines) > max_lines:
-        lines[max_lines - 1 :] = [_cut(" ".join(lines[max_lines - 1 :]), width)]
+        lines[max_lines - 1 :] = [_cut(" ".join(lines[max_lines - 1 : max_lines + 1]), width)]
     return lines
 
 

@@ -1,7 +1,7 @@
 """Checkpoints as folders for the Hugging Face Hub, and back, to the same bits.
 
-content of save_model -> folder/config.json (kind, build, settings, metrics, ...), model.safetensors (weights),
-metadata.safetensors (all other tensors) -> content of load_model_file
+content of a checkpoint -> folder/config.json (kind, build, settings, metrics, ...), model.safetensors (weights),
+metadata.safetensors (all other tensors) -> the same content
 
 load_model takes a file of save_model, such a folder, or the name of one on the Hub (`owner/name`).
 """
@@ -16,7 +16,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 from torch.utils._pytree import keystr, tree_map, tree_map_with_path
 
-from common.models.checkpoint_file import check_kind, first_line, load_model_file, read_tensors
+from common.models.checkpoint_file import FORMAT, first_line, read_model_file, read_tensors
 from common.text.files import write_atomically, write_json
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.safetensors", "metadata.safetensors"
@@ -60,22 +60,21 @@ def read_model_folder(folder: str | Path) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, kind: str) -> dict[str, Any]:
-    """A file, a folder, or a name on the Hub -> content as of load_model_file."""
+    """A file, a folder, or a name on the Hub -> the content given to save_model, of this kind."""
     if is_hub_name(path):
         path = fetch_folder(str(path))
-    if not Path(path).is_dir():
-        return load_model_file(path, kind)
-    content = read_model_folder(path)
-    check_kind(path, content, kind)
+    content = read_model_folder(path) if Path(path).is_dir() else read_model_file(path)
+    if content["kind"] != kind:
+        raise ValueError(f"{path}: is a '{content['kind']}' checkpoint; a '{kind}' one is needed here")
+    if content["format"] > FORMAT:
+        raise ValueError(f"{path}: written by a newer version (format {content['format']}); update this repository")
     return content
 
 
 def is_hub_name(path: str | Path) -> bool:
     """`owner/name`, unless a file or folder of that name, or a folder `owner`, exists on this machine."""
-    name = str(path)
-    if not HUB_NAME.fullmatch(name) or name.endswith(FILE_SUFFIXES):
-        return False
-    return not Path(name).exists() and not Path(name).parent.is_dir()
+    could_be = HUB_NAME.fullmatch(str(path)) and not str(path).endswith(FILE_SUFFIXES)
+    return bool(could_be) and not Path(path).exists() and not Path(path).parent.is_dir()
 
 
 def fetch_folder(name: str, files: tuple[str, ...] = (CONFIG, WEIGHTS, METADATA)) -> Path:

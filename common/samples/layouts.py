@@ -126,10 +126,10 @@ def _write_styles(folder: SampleFolder, num_samples: int, seed: int, size: int) 
         stem = f"scene_{index:05d}"
         truth.append(_truth(scene, name=stem))
         for style in STYLES:
-            folder.write_image(f"{style}/{stem}_img.png", _draw(scene, style, seed, index, size))
+            folder.write(f"{style}/{stem}_img.png", _draw(scene, style, seed, index, size))
             for kind, tensor in hash_text(f"{_words(style)} style").items():
-                folder.write_tensor(f"{style}/{stem}_{kind}.pt", tensor)
-    folder.write_json("scenes.json", truth)
+                folder.write(f"{style}/{stem}_{kind}.pt", tensor)
+    folder.write("scenes.json", truth)
 
 
 def _write_captions(folder: SampleFolder, num_samples: int, seed: int, size: int) -> None:
@@ -138,11 +138,11 @@ def _write_captions(folder: SampleFolder, num_samples: int, seed: int, size: int
         suffix, suffix_chinese = "", ""
         if index % 2:
             suffix, suffix_chinese = f", in {_words(style)} style", f"{CHINESE_STYLES[style]}风格。"
-        folder.write_text(f"captions/{PurePosixPath(image).stem}.txt", f"{scene.caption}{suffix}\n")
+        folder.write(f"captions/{PurePosixPath(image).stem}.txt", f"{scene.caption}{suffix}\n")
         english.append({"image_path": image, "caption": scene.caption + suffix})
         chinese.append({"image_path": image, "caption": scene.caption_chinese + suffix_chinese})
-    folder.write_json("data.json", english)
-    folder.write_json("captions_zh.json", chinese)
+    folder.write("data.json", english)
+    folder.write("captions_zh.json", chinese)
 
 
 def _write_persona(folder: SampleFolder, num_samples: int, seed: int, size: int) -> None:
@@ -153,7 +153,7 @@ def _write_persona(folder: SampleFolder, num_samples: int, seed: int, size: int)
         name = f"{GIVEN_NAMES[number % len(GIVEN_NAMES)]} {FAMILY_NAMES[number % len(FAMILY_NAMES)]}"
         portrait = random_portrait(_random(seed, "portrait", index), f"{name} {turn + 1}" if turn else name)
         image = f"images/portrait_{index:05d}.png"
-        folder.write_image(image, _draw(portrait, _style_of(seed, index, PORTRAIT_STYLES), seed, index, size))
+        folder.write(image, _draw(portrait, _style_of(seed, index, PORTRAIT_STYLES), seed, index, size))
         rows.append(
             {
                 "file_name": image,
@@ -164,7 +164,7 @@ def _write_persona(folder: SampleFolder, num_samples: int, seed: int, size: int)
                 "url": f"sample:persona/{seed}/{index}",
             }
         )
-    folder.write_jsonl("metadata.jsonl", rows)
+    folder.write("metadata.jsonl", rows)
 
 
 def _write_vqa(folder: SampleFolder, num_samples: int, seed: int, size: int) -> None:
@@ -179,7 +179,7 @@ def _write_vqa(folder: SampleFolder, num_samples: int, seed: int, size: int) -> 
     for name, table in tables.items():
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("image", "question", "answer", "style"), *table])
-        folder.write_text(f"{name}.csv", text.getvalue())
+        folder.write(f"{name}.csv", text.getvalue())
 
 
 def _write_conversations(folder: SampleFolder, num_samples: int, seed: int, size: int) -> None:
@@ -199,7 +199,7 @@ def _write_conversations(folder: SampleFolder, num_samples: int, seed: int, size
         rows.append(
             {"id": index, "image": PurePosixPath(image).name, "width": size, "height": size, "conversations": messages}
         )
-    folder.write_jsonl("conversations.jsonl", rows)
+    folder.write("conversations.jsonl", rows)
     source = {
         "root": "images/",
         "annotation": "conversations.jsonl",
@@ -208,7 +208,7 @@ def _write_conversations(folder: SampleFolder, num_samples: int, seed: int, size
         "length": len(rows),
         "max_dynamic_patch": 12,
     }
-    folder.write_json("meta.json", {"sample": source})
+    folder.write("meta.json", {"sample": source})
 
 
 def _write_retrieval(folder: SampleFolder, num_samples: int, seed: int, size: int) -> None:
@@ -218,9 +218,9 @@ def _write_retrieval(folder: SampleFolder, num_samples: int, seed: int, size: in
         kind, style = kinds[number], _style_of(seed, index)
         scene = single_scene(_random(seed, "single", index), kind)
         name = f"{'query' if turn % 3 == 1 else 'gallery'}/{kind}/{kind}_{turn:05d}.png"
-        folder.write_image(name, _draw(scene, style, seed, index, size))
+        folder.write(name, _draw(scene, style, seed, index, size))
         truth.append(_truth(scene, name=name, style=style))
-    folder.write_json("scenes.json", truth)
+    folder.write("scenes.json", truth)
 
 
 LAYOUTS = {
@@ -238,10 +238,10 @@ def _draw_scenes(folder: SampleFolder, count: int, seed: int, size: int) -> Iter
     truth = []
     for index, scene in enumerate(_distinct_scenes(count, seed)):
         image, style = f"images/scene_{index:05d}.png", _style_of(seed, index)
-        folder.write_image(image, _draw(scene, style, seed, index, size))
+        folder.write(image, _draw(scene, style, seed, index, size))
         truth.append(_truth(scene, name=image, style=style))
         yield image, scene, style
-    folder.write_json("scenes.json", truth)
+    folder.write("scenes.json", truth)
 
 
 def _distinct_scenes(count: int, seed: int) -> Iterator[Scene]:

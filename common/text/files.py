@@ -45,13 +45,8 @@ def write_json(path: str | Path, content: Any) -> None:
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def is_lfs_pointer(path: str | Path) -> bool:
-    """Whether this is the text file that a clone without Git LFS has in place of the file."""
-    with Path(path).open("rb") as file:
-        return file.read(len(LFS_START)) == LFS_START
-
-
 def refuse_lfs_pointer(path: str | Path) -> None:
-    """ValueError if `path` is a Git LFS pointer."""
-    if is_lfs_pointer(path):
-        raise ValueError(f"{path}: {LFS_HINT}")
+    """ValueError if `path` is the text file that a clone without Git LFS has in place of the file."""
+    with Path(path).open("rb") as file:
+        if file.read(len(LFS_START)) == LFS_START:
+            raise ValueError(f"{path}: {LFS_HINT}")
