@@ -49,7 +49,7 @@ class QuestionSample:
 
 
 def read_samples(path: str | Path, image_dir: str | Path = "") -> tuple[list[QuestionSample], dict[str, str]]:
-    """image_dir: where image paths begin, by default the file's folder -> samples, {skipped record: reason}"""
+    """-> samples, {skipped record: reason}; image_dir: folder that image paths are relative to, by default the file's."""
     root = Path(image_dir) if image_dir else Path(path).parent
     samples, skipped = [], {}
     for key, record in read_records(path):
@@ -132,7 +132,7 @@ def main(
     *,
     model_name_or_path: str,  # a folder that train.py wrote, or an InternVL
     data: Path,  # .json or .jsonl of conversations
-    image_dir: str = "",  # where image paths begin; otherwise the folder of --data
+    image_dir: str = "",  # folder that image paths are relative to; otherwise that of --data
     train_data: Path | None = None,  # conversations the model was trained on, for the question-only baseline
     output: Path | None = None,  # .json of scores and answers
     conv_style: str | None = None,  # internvl2_5, chat, or a .jinja file; otherwise the folder's own template

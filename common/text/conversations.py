@@ -52,7 +52,7 @@ class Conversation:
 def read_conversations(path: str | Path, image_dir: str | Path = "") -> tuple[list[Conversation], dict[str, str]]:
     """A file, or an AniPersonaCaps folder -> conversations in order, {skipped record: reason}.
 
-    image_dir: where image paths begin, by default the folder of the file. Records with missing images are skipped.
+    image_dir: folder that image paths are relative to, by default that of the file. Records with missing images are skipped.
     """
     path = Path(path)
     if path.is_dir():
@@ -114,7 +114,7 @@ def parse_conversation(record: Any) -> Conversation:
         raise ValueError("'image' is neither a path nor a list of paths")
     spoken = [_message(message) for message in messages]
     system = spoken.pop(0)[1] if spoken and spoken[0][0] == "system" else None
-    if spoken and spoken[0][0] == "assistant":  # InternVL's rule: nobody has asked yet
+    if spoken and spoken[0][0] == "assistant":  # an answer without a question, trimmed as InternVL does
         spoken.pop(0)
     if len(spoken) % 2:
         spoken.pop()
