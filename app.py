@@ -16,13 +16,11 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 
-from jsonargparse.typing import PositiveInt, restricted_number_type
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from webpage.models import Models
-
-Port = restricted_number_type("Port", int, [(">=", 0), ("<=", 65535)])
 
 
 @tool
@@ -30,10 +28,12 @@ def open_page(
     *,
     models: Models,
     host: str = "127.0.0.1",  # 0.0.0.0: reachable from the whole network
-    port: Port = 7860,  # 0: the first free one
+    port: NonNegativeInt = 7860,  # 0: the first free one
     max_upload_mb: PositiveInt = 20,  # largest upload
 ) -> Any:
     """-> the running page, a gradio.Blocks."""
+    if port > 65535:
+        raise ValueError(f"--port {port}: expected at most 65535")
     models.check()
     if find_spec("gradio") is None:
         raise ValueError("gradio is not installed; pip install -r requirements-app.txt")

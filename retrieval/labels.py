@@ -3,10 +3,10 @@
 paths -> names (N,)
 """
 
-import csv
 import os
 from pathlib import Path
 
+from common.text.tables import read_rows
 from common.vectors.shards import FeatureSet
 
 PATH_NAMES = ("path", "image", "image_path", "file", "file_name")
@@ -34,10 +34,7 @@ def read_labels(features: FeatureSet, table: Path | None = None) -> list[str]:
 
 def read_table(file: Path) -> dict[str, str]:
     """Path -> class: columns by name if there is a header (path, label, ...), else the first two."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such table of classes")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        rows = [row for row in csv.reader(lines, delimiter="\t" if file.suffix == ".tsv" else ",") if row]
+    rows = [cells for _, cells in read_rows(file, "--query_labels, --gallery_labels")]
     if not rows or len(rows[0]) < 2:
         hint = " (a .tsv is split at tabs)" if rows else ""
         raise ValueError(f"{file}: expected two columns, path and class{hint}")

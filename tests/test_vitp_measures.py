@@ -124,5 +124,5 @@ def test_labels_of_a_table(tmp_path):
     (tmp_path / "one.tsv").write_text("x/a.jpg cat\n")
     with pytest.raises(ValueError, match="one.tsv: expected two columns.*split at tabs"):
         read_labels(there, tmp_path / "one.tsv")
-    with pytest.raises(FileNotFoundError, match="none.csv: no such table"):
+    with pytest.raises(FileNotFoundError, match="none.csv: no such file"):
         read_labels(there, tmp_path / "none.csv")

@@ -73,12 +73,22 @@ def show_text(models: Models, image: str, texts: str, chosen: str) -> Image.Imag
     return overlay(picture, draw_maps(models.clip_model, [picture], vector, shared, None, models.torch_device)[0], 480)
 
 
-def describe(models: Models, image: str, text: str) -> dict[str, Any]:
-    return models.analyzer.analyze_image(str(require_image(image)), text)
+def describe(models: Models, image: str, text: str) -> tuple[str, ...]:
+    result = models.analyzer.analyze_image(str(require_image(image)), text)
+    return (
+        result["description"],
+        "none given" if result["score"] is None else f"{result['score']} of 10",
+        "" if result["expected_score"] is None else f"{result['expected_score']:.2f}",
+        f"{result['p_yes']:.3f}",
+        result["analysis"] or "",
+        f"{result['seconds']:.1f}",
+    )
 
 
-def what_if(models: Models, image: str, question: str, style_image: str | None) -> tuple:
-    return counterfactual.what_if(models.gated, str(require_image(image)), question, style_image or None)
+def what_if(models: Models, image: str, question: str, style_image: str | None) -> list:
+    """Answer, styles given to the gates, probability of each style's name; then the same with the other style."""
+    outcomes = counterfactual.what_if(models.gated, str(require_image(image)), question, style_image or None)
+    return [value for outcome in outcomes for value in outcome]
 
 
 def thumbnails(scores: list[list[float]], paths: list[list[Path]]) -> list[tuple[Image.Image, str]]:

@@ -47,15 +47,13 @@ class Models:
         for flag, needed in (("folder", "clip"), ("index_weights", "index"), ("llava_adapter", "llava")):
             if getattr(self, flag) and not getattr(self, needed):
                 raise ValueError(f"--{flag}: is used with --{needed} only; give --{needed} too")
-        clip_file = (
-            self.clip if Path(self.clip).suffix in (".pth", ".pt") else ""
-        )  # else a folder, or a name on the Hub
-        for flag, path in (("style", self.style), ("blip2", self.blip2), ("clip", clip_file)):
-            if path and not Path(path).is_file():
-                raise FileNotFoundError(f"{path}: no such file (--{flag})")
-        for flag, path in (("index", self.index), ("folder", self.folder)):
-            if path and not Path(path).is_dir():
-                raise FileNotFoundError(f"{path}: no such folder (--{flag})")
+        kinds = {"style": "file", "clip": "file", "index": "folder", "folder": "folder", "blip2": "file"}
+        for flag, kind in kinds.items():
+            path = Path(getattr(self, flag))
+            exists = path.is_file() if kind == "file" else path.is_dir()
+            on_hub = flag == "clip" and path.suffix not in (".pth", ".pt")  # or a Hugging Face folder
+            if getattr(self, flag) and not exists and not on_hub:
+                raise FileNotFoundError(f"{path}: no such {kind} (--{flag})")
 
     @cached_property
     def torch_device(self) -> torch.device:

@@ -18,7 +18,10 @@ from common.cli.errors import one_line
 from webpage import answers
 from webpage.models import Models
 
-FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # the visitor's own
+FONTS: dict[str, Any] = {
+    "font": ["system-ui", "sans-serif"],
+    "font_mono": ["ui-monospace", "monospace"],
+}  # the visitor's own
 CSS = ".choices .wrap { flex-direction: column; } .choices label { width: 100%; }"
 UPLOAD_SECONDS = 3600  # how long uploads are kept
 MAX_TEXT = 2000  # characters
@@ -43,19 +46,16 @@ def build_page(models: Models) -> gr.Blocks:
 
 
 def fill_styles(models: Models) -> None:
-    with gr.Row():
-        first, second = _image_input("First image"), _image_input("Second image")
-    button = gr.Button("Compare", variant="primary")
-    similarity = gr.Textbox(label="Similarity", lines=3)
-    with gr.Row():
-        maps = [_image_output(f"Sensitivity of the style head, {name} image", 320) for name in ("first", "second")]
-    _connect(button.click, partial(answers.compare_styles, models), [first, second], [similarity, *maps], "compare")
+    images = [_image_input("First image"), _image_input("Second image")]
+    maps = [_image_output(f"Sensitivity of the style head, {name} image", 320) for name in ("first", "second")]
+    similarity = gr.Textbox(label="Similarity", lines=3, render=False)
+    _form("Compare", partial(answers.compare_styles, models), images, [similarity, *maps], "compare")
 
 
 def fill_search(models: Models) -> None:
     with gr.Row():
         with gr.Column(scale=1):
-            image = _image_input("Image")
+            image = _image_input("Image").render()
             by_image = gr.Button("Find images like this", variant="primary")
             words = gr.Textbox(label="or words, if the vectors are a CLIP's", max_length=MAX_TEXT)
             by_words = gr.Button("Find images of these words", variant="primary")
@@ -76,63 +76,51 @@ def fill_match(models: Models) -> None:
         best = ranked[0]["text"]
         return gr.Radio(choices=choices, value=best), answers.show_text(models, image, texts, best)
 
-    with gr.Row():
-        with gr.Column():
-            image = _image_input("Image")
-            texts = gr.Textbox(label="Texts, one per line", lines=4, max_length=MAX_LINES)
-            button = gr.Button("Match", variant="primary")
-        with gr.Column():
-            heat = _image_output("Heat map of the chosen text", 400)
-            chosen = gr.Radio([], label="Cosine, probability among these texts, text", elem_classes="choices")
-    _connect(button.click, match, [image, texts], [chosen, heat], "match")
-    _connect(chosen.input, partial(answers.show_text, models), [image, texts, chosen], heat, "where")
+    label = "Cosine, probability among these texts, text"
+    texts = gr.Textbox(label="Texts, one per line", lines=4, max_length=MAX_LINES, render=False)
+    inputs = [_image_input("Image"), texts]
+    chosen = gr.Radio([], label=label, elem_classes="choices", render=False)
+    heat = _image_output("Heat map of the chosen text", 400)
+    _form("Match", match, inputs, [chosen, heat], "match")
+    _connect(chosen.input, partial(answers.show_text, models), [*inputs, chosen], heat, "where")
 
 
 def fill_describe(models: Models) -> None:
-    def describe(image: str, text: str) -> list[str]:
-        result = answers.describe(models, image, text)
-        return [
-            result["description"],
-            "none given" if result["score"] is None else f"{result['score']} of 10",
-            "" if result["expected_score"] is None else f"{result['expected_score']:.2f}",
-            f"{result['p_yes']:.3f}",
-            result["analysis"] or "",
-            f"{result['seconds']:.1f}",
-        ]
-
-    with gr.Row():
-        with gr.Column():
-            image = _image_input("Image")
-            text = gr.Textbox(label="Text to be scored against it", max_length=MAX_TEXT)
-            button = gr.Button("Describe and score", variant="primary")
-        with gr.Column():
-            description = gr.Textbox(label="Description", lines=4)
-            with gr.Row():
-                numbers = [gr.Textbox(label=name, min_width=100) for name in ("Score", "Expected score", "P(yes)")]
-            rest = [gr.Textbox(label="Analysis", lines=3), gr.Textbox(label="Seconds")]
-    _connect(button.click, describe, [image, text], [description, *numbers, *rest], "describe")
+    text = gr.Textbox(label="Text to be scored against it", max_length=MAX_TEXT, render=False)
+    labels = ("Description", "Score", "Expected score", "P(yes)", "Analysis", "Seconds")
+    outputs = [gr.Textbox(label=label, render=False) for label in labels]
+    _form("Describe and score", partial(answers.describe, models), [_image_input("Image"), text], outputs, "describe")
 
 
 def fill_what_if(models: Models) -> None:
-    def what_if(image: str, question: str, style_image: str | None) -> list:
-        return [value for outcome in answers.what_if(models, image, question, style_image) for value in outcome]
-
-    with gr.Row():
-        image, style_image = _image_input("Image"), _image_input("Take the style from (none: gates closed)")
-    question = gr.Textbox("In which style is this picture drawn?", label="Question", max_length=MAX_TEXT)
-    button = gr.Button("Ask twice", variant="primary")
+    question = "In which style is this picture drawn?"
+    question = gr.Textbox(question, label="Question", max_length=MAX_TEXT, render=False)
+    inputs = [_image_input("Image"), question, _image_input("Take the style from (none: gates closed)")]
     outputs = []
+    for name in ("As it is", "With the other style"):
+        outputs.append(gr.Textbox(label=f"{name}: answer", render=False))
+        for label in ("Styles given to the gates", "Probability of each style's name as the answer"):
+            outputs.append(gr.Label(label=label, num_top_classes=5, show_heading=False, render=False))
+    _form("Ask twice", partial(answers.what_if, models), inputs, outputs, "what_if")
+
+
+def _form(button: str, function: Callable, inputs: list, outputs: list, api_name: str) -> None:
+    """Inputs and a button on the left, outputs on the right."""
     with gr.Row():
-        for name in ("As it is", "With the other style"):
-            with gr.Column():
-                outputs.append(gr.Textbox(label=f"{name}: answer"))
-                for label in ("Styles given to the gates", "Probability of each style's name as the answer"):
-                    outputs.append(gr.Label(label=label, num_top_classes=5, show_heading=False))
-    _connect(button.click, what_if, [image, question, style_image], outputs, "what_if")
+        with gr.Column():
+            for component in inputs:
+                component.render()
+            click = gr.Button(button, variant="primary").click
+        with gr.Column():
+            for component in outputs:
+                component.render()
+    _connect(click, function, inputs, outputs, api_name)
 
 
 def _image_input(label: str) -> gr.Image:
-    component = gr.Image(type="filepath", sources=["upload", "clipboard"], label=label, height=280, buttons=[])
+    component = gr.Image(
+        type="filepath", sources=["upload", "clipboard"], label=label, height=280, buttons=[], render=False
+    )
     # gradio's own would decode the file here, whatever its size; common.images.io opens it, and names what is wrong
     component.preprocess = lambda upload: upload.path if upload else None
     return component
@@ -140,7 +128,8 @@ def _image_input(label: str) -> gr.Image:
 
 def _image_output(label: str, height: int) -> gr.Image:
     """Without gradio's button that sends the picture to its makers' site."""
-    return gr.Image(label=label, format="png", height=height, buttons=["fullscreen", "download"])
+    buttons = ["fullscreen", "download"]
+    return gr.Image(label=label, format="png", height=height, buttons=buttons, render=False)
 
 
 def _connect(triggers: Any, function: Callable, inputs: list, outputs: Any, api_name: str) -> None:

@@ -51,8 +51,11 @@ class VectorStore:
         self.metadata: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         self.image_dir = Path(image_dir or self.metadata["image_dir"])
         self.skipped: dict[Path, str] = {}
-        if repair:
-            self._remove_damaged()
+        for number in shard_numbers(self.folder) if repair else ():
+            try:
+                read_shard(self.folder, number, verify=True)
+            except ValueError:
+                self._remove(number)
         self._load()
 
     @classmethod
@@ -82,15 +85,11 @@ class VectorStore:
         """(N, D) float32 in the order of `paths`"""
         return np.concatenate(self.parts)[self.rows].astype(np.float32)
 
-    @property
-    def width(self) -> int:
-        return self.parts[0].shape[1]
-
     def update(self, extractor: Extractor, quiet: bool = False) -> dict[str, int]:
         """Encode new and changed images, drop those that are gone -> counts of added, removed and all images."""
-        differing = [name for name in ("key", *ENCODING_OPTIONS) if extractor.metadata[name] != self.metadata[name]]
-        if differing:
-            raise ValueError(f"{self.folder}: made with other weights or settings ({differing[0]}); make a new index")
+        for name in ("key", *ENCODING_OPTIONS):
+            if extractor.metadata[name] != self.metadata[name]:
+                raise ValueError(f"{self.folder}: made with other weights or settings ({name}); make a new index")
         before, known = {self.stamps[row] for row in self.rows}, set(self.stamps)
         current = {stamp_of(path, self.image_dir): path for path in list_images(self.image_dir)}
         new = {path: stamp for stamp, path in current.items() if stamp not in known}
@@ -119,8 +118,9 @@ class VectorStore:
         if not len(self):
             raise ValueError(f"{self.folder}: holds no image yet; run build_index.py again")
         queries, k = np.asarray(queries, np.float32), min(k, len(self))
-        if queries.ndim != 2 or queries.shape[1] != self.width:
-            raise ValueError(f"queries {queries.shape}: the index holds vectors of width {self.width}")
+        width = self.parts[0].shape[1]
+        if queries.ndim != 2 or queries.shape[1] != width:
+            raise ValueError(f"queries {queries.shape}: the index holds vectors of width {width}")
         index, wanted = self._open_index(search_params), k
         live = np.isin(np.arange(len(self.stamps)), self.rows)
         while True:
@@ -182,39 +182,34 @@ class VectorStore:
         (self.folder / "index.faiss").unlink(missing_ok=True)  # its rows are counted over all shards
         remove_shard(self.folder, number)
 
-    def _remove_damaged(self) -> None:
-        for number in shard_numbers(self.folder):
-            try:
-                read_shard(self.folder, number, verify=True)
-            except ValueError:
-                self._remove(number)
-
     def _update_index(self) -> None:
         """Bring index.faiss up to date: add the new rows, or build it again."""
         if self.metadata["kind"] in ("flat", "exact"):
             return
-        total, file = len(self.stamps), self.folder / "index.faiss"
-        index = load_faiss().read_index(str(file)) if file.is_file() else None
+        total, index = len(self.stamps), self._read_index()
         if index is not None and index.ntotal == total:
             return
         if index is None or total > MAX_GROWTH * self.metadata["trained_on"]:
-            index = build_index(self._blocks, total, self.width, self.metadata["kind"])
+            index = build_index(self._blocks, total, self.parts[0].shape[1], self.metadata["kind"])
             self.metadata["trained_on"] = total
             write_json(self.folder / "metadata.json", self.metadata)
         else:
             missing = np.cumsum([len(part) for part in self.parts]) > index.ntotal
             for number in np.flatnonzero(missing):
                 index.add(l2_normalize(self.parts[number]))
-        with write_atomically(file) as output:
-            load_faiss().write_index(index, load_faiss().PyCallbackIOWriter(output.write))
+        with write_atomically(self.folder / "index.faiss") as file:
+            load_faiss().write_index(index, load_faiss().PyCallbackIOWriter(file.write))
+
+    def _read_index(self):
+        file = self.folder / "index.faiss"
+        return load_faiss().read_index(str(file)) if file.is_file() else None
 
     def _open_index(self, search_params: str) -> Index:
         if self.metadata["kind"] in ("flat", "exact"):
             if search_params:
                 raise ValueError(f"--search_params {search_params}: {self.folder} is searched exactly; nothing to set")
             return ExactIndex(self._blocks)
-        file = self.folder / "index.faiss"
-        index = load_faiss().read_index(str(file)) if file.is_file() else None
+        index = self._read_index()
         if index is None or index.ntotal != len(self.stamps):
             raise ValueError(f"{self.folder}: an update was stopped before its end; run build_index.py again")
         set_search_params(index, search_params)

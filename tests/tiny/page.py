@@ -6,6 +6,7 @@ from conftest import draw_styles
 from PIL import Image
 
 from blip2_gated.checkpoint import save_full
+from blip2_gated.prompts import TEMPLATE
 from common.images.io import list_images
 from tiny.blip2 import opened
 from tiny.llava import write_llava
@@ -23,19 +24,17 @@ def write_page_files(folder: Path, style: str, clip: Path) -> dict[str, str]:
     Image.open(first).save(first.with_name(f"{EVIL}.jpg"), comment=SECRET)  # Pillow hands a comment on to its copies
     write_llava(folder / "llava")
     model = opened("film", False)
-    recipe = {
+    arguments = {
         "efficientnet": {"name": "test_efficientnet", "pretrained": False, "output_dim": 0, "image_size": None},
         "gating": {"kind": "film", "per_head": False, "init_scale": 1.0},
         "lora": None,
         "trained": "gates",
         "mapper": {"num_tokens": 3, "hidden": 32, "dropout": 0.1},
-        "template": model.prompts.template,
+        "template": TEMPLATE,
         "max_tokens": 48,
-        "labels": model.styles.labels,
-        "spellings": ["Noto"],
-        "frozen_dtype": "fp32",
     }
-    save_full(folder / "gated.pt", model, recipe)
+    build = {"labels": model.styles.labels, "spellings": ["Noto"], "frozen_dtype": "fp32", "model": arguments}
+    save_full(folder / "gated.pt", model, build)
     return {
         "style": style,
         "clip": str(clip),
