@@ -89,8 +89,8 @@ def main(
     dataset = PairDataset(*test, model.image_size, model.tokenizer)
     embeddings = embed_pairs(model, dataset, torch_device, batch_size)
     text_ids = same_words(embeddings.texts)
-    image_vectors, text_vectors = embeddings.image_vectors.to(torch_device), embeddings.text_vectors.to(torch_device)
-    vectors = image_vectors, text_vectors, embeddings.image_of_text
+    image_vectors, text_vectors, image_of_text, _ = embeddings
+    vectors = image_vectors.to(torch_device), text_vectors.to(torch_device), image_of_text
     rankings = rank_both_ways(*vectors, text_ids)
     labels, fit_labels = ([class_of[pair.key] for pair in images.pairs] for images in (test, fit))
     fit_set = PairDataset(*fit, model.image_size, model.tokenizer)

@@ -47,22 +47,21 @@ def linear_probe(
     if not len(test):
         raise ValueError("no image of these classes is left to test")
     features = vectors.double().numpy()
-    largest = Counter(labels[fit].tolist()).most_common()
-    folds = StratifiedKFold(min(5, largest[-1][1]), shuffle=True, random_state=seed)
+    by_size = Counter(labels[fit].tolist()).most_common()
     search = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
         {"logisticregression__C": INVERSE_PENALTIES},
-        cv=folds,
+        cv=StratifiedKFold(min(5, by_size[-1][1]), shuffle=True, random_state=seed),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of the weakest penalties, which separate small sets
         search.fit(features[fit], labels[fit])
     return {
-        "classes": len(largest),
+        "classes": len(by_size),
         "images_to_fit": len(fit),
         "test_images": len(test),
         "skipped_classes": rare,
         "C": search.best_params_["logisticregression__C"],
-        "top1": accuracy(search.predict(features[test]) == labels[test], len(largest)),
-        "largest_class": 100 * float(np.mean(labels[test] == largest[0][0])),
+        "top1": accuracy(search.predict(features[test]) == labels[test], len(by_size)),
+        "largest_class": 100 * float(np.mean(labels[test] == by_size[0][0])),
     }

@@ -167,14 +167,15 @@ def build_datasets(
     settings: Namespace, pairs: list, skipped: dict[str, str], model: CLIPModel, accelerator: Accelerator
 ) -> tuple[PairDataset, PairDataset, dict[str, str]]:
     """Decode every image once, skip unreadable ones, split -> training set, validation set, {skipped: reason}."""
-    is_main = accelerator.is_main_process
     paths = [pair.image for pair in pairs]
     cache_dir = settings.cache_dir if settings.cache_images else None
     with accelerator.main_process_first():  # the others read the cache that the first has written
-        images = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache_dir, quiet=not is_main)
+        images = ImageCache(
+            paths, round(CACHE_SCALE * model.image_size), cache_dir, quiet=not accelerator.is_main_process
+        )
     total = len(pairs) + len(skipped)
     skipped = skipped | images.skipped
-    if is_main:
+    if accelerator.is_main_process:
         report_skipped(skipped)
     check_skip_rate(skipped, total, settings.max_skipped, settings.data_dir)
     train, val = split_pairs(images.readable(pairs), settings.val_split, settings.seed)
@@ -210,21 +211,21 @@ def build_trainer(
     )
     if settings.compile:
         model.network.visual.compile()  # in place keeps parameter names; texts vary too much in length
-    learner = CLIPTrainingModel(model, settings.loss, not settings.single_positive, settings.accum_batches)
+    training_model = CLIPTrainingModel(model, settings.loss, not settings.single_positive, settings.accum_batches)
     last = Path(settings.checkpoint_dir) / "last"
-    return Trainer(accelerator, learner, optimizer, loader, schedule, run, last, settings.ema_decay)
+    return Trainer(accelerator, training_model, optimizer, loader, schedule, run, last, settings.ema_decay)
 
 
 def print_summary(train_set: PairDataset, val_set: PairDataset, trainer: Trainer, settings: Namespace) -> None:
     trainable = sum(parameter.numel() for parameter in trainer.unwrapped_model.parameters() if parameter.requires_grad)
     texts = train_set.unique_texts + val_set.unique_texts
     truncated = train_set.truncated_texts + val_set.truncated_texts
-    limit = trainer.unwrapped_model.model.tokenizer.context_length
     print(
         f"{len(train_set)} images to train on, {len(val_set)} to validate; {texts} unique texts, {truncated} "
-        f"({truncated / texts:.1%}) truncated to {limit} tokens\n"
+        f"({truncated / texts:.1%}) truncated to "
+        f"{trainer.unwrapped_model.model.tokenizer.context_length} tokens\n"
         f"{settings.model_name}, {trainable / 1e6:.1f} million trainable parameters; {trainer.steps_per_epoch} steps "
-        f"per epoch of {trainer.loader.batch_sampler.batch_size} pairs; logs in {trainer.run.log_folder}"
+        f"per epoch of {trainer.batch_sampler.batch_size} pairs; logs in {trainer.run.log_folder}"
     )
 
 

@@ -47,7 +47,7 @@ def test_json_index(tmp_path):
         assert pairs[1].label == "toys" and pairs[1].image.is_file()
     reasons = list(skipped.values())
     assert "no such image" in reasons[0] and "leaves the data folder" in reasons[1]
-    assert "leaves the data folder" in reasons[2] and "no text" in reasons[3] and "not an object" in reasons[4]
+    assert "leaves the data folder" in reasons[2] and "no text" in reasons[3] and "not a JSON object" in reasons[4]
     assert list(skipped)[0].endswith("data.json entry 3")
 
 

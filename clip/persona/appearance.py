@@ -72,9 +72,10 @@ def _find_heads(sentence: Sentence, values: Values, last: str | None) -> str | N
     for index, lexeme in enumerate(sentence):
         head = _head_of(sentence, index)
         pronoun = head is None and lexeme.words in ("it", "they", "other", "one")
-        if head and lexeme.words in ("hair", "eye") and _modifies_next(sentence, index):  # "red hair | scrunchie"
-            continue
-        if pronoun and (last is None or (last == "hair") != (lexeme.words == "it")):
+        modifier = (
+            head and lexeme.words in ("hair", "eye") and _modifies_next(sentence, index)
+        )  # "red hair | scrunchie"
+        if modifier or (pronoun and (last is None or (last == "hair") != (lexeme.words == "it"))):
             continue
         if head is None and not pronoun:
             last = None if lexeme.kinds & NOUNS else last
@@ -180,9 +181,8 @@ def _add_thing(sentence: Sentence, index: int, appearance: dict[str, list[str]])
     key = next(KEYS[kind] for kind in KEYS if kind in kinds)
     phrase = noun_phrase(sentence, index, {"colour", "shade", "describing", "length"})
     alone = len(phrase) == 1
-    if alone and (kinds & {"generic", "body_part"} or _is_verb(sentence, index)):
-        return
-    if "body_part" in kinds and starts_noun(following):
+    unspecific = alone and (kinds & {"generic", "body_part"} or _is_verb(sentence, index))
+    if unspecific or ("body_part" in kinds and starts_noun(following)):
         return
     if sentence[index].words in ("bow", "bows") and any(
         lexeme.words in RULE_WORDS.archery or "weapons" in lexeme.kinds for lexeme in sentence
@@ -218,9 +218,8 @@ def _is_verb(sentence: Sentence, index: int) -> bool:
 def _modifies_next(sentence: Sentence, index: int) -> bool:
     """ "armor | plates", "staff | member": the next noun is the thing."""
     noun, following = sentence[index].words, at(sentence, index + 1)
-    if (noun, following.words) in NOT_THINGS or following.words == "like":
-        return True
-    return bool(following.kinds & THINGS) and not noun.endswith("s")
+    composed = following.kinds & THINGS and not noun.endswith("s")
+    return bool(composed) or following.words == "like" or (noun, following.words) in NOT_THINGS
 
 
 def _describes_thing(sentence: Sentence, index: int) -> bool:

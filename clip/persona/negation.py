@@ -41,9 +41,8 @@ def _scope(sentence: Sentence, start: int) -> Iterator[Lexeme]:
     comparing = negator in RULE_WORDS.comparing
     for index in range(start + 1, len(sentence)):
         lexeme, following = sentence[index], at(sentence, index + 1)
-        if _ends_clause(lexeme) or (lexeme.words == "," and not _is_enumeration(sentence, index)):
-            return
-        if content and ("verb" in lexeme.kinds or lexeme.words in (*RULE_WORDS.pronouns, "with")):
+        next_clause = content and ("verb" in lexeme.kinds or lexeme.words in (*RULE_WORDS.pronouns, "with"))
+        if _ends_clause(lexeme) or next_clause or (lexeme.words == "," and not _is_enumeration(sentence, index)):
             return
         if lexeme.words == "and":
             if negator == "no":
@@ -81,9 +80,9 @@ def _mark_others(sentence: Sentence) -> None:
         if not relative and (joined or "verb" not in at(sentence, start).kinds):
             continue
         for other in range(start, len(sentence)):
-            if sentence[other].words in CLAUSE_ENDS or (other > start and "break" in sentence[other].kinds):
-                break
-            if sentence[other].words == "," and (relative or any(map(_is_subject, sentence[other + 1 : other + 3]))):
+            ends = sentence[other].words in CLAUSE_ENDS or (other > start and "break" in sentence[other].kinds)
+            starts = relative or any(map(_is_subject, sentence[other + 1 : other + 3]))
+            if ends or (sentence[other].words == "," and starts):
                 break
             sentence[other].negated = True
 

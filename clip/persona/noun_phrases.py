@@ -13,7 +13,6 @@ from common.text.lexicon import Lexeme
 
 Sentence = list[Lexeme]
 END = Lexeme(".")
-CONTRACTIONS = ("he's", "she's", "they're", "be", "being", "been")
 
 
 def at(sentence: Sentence, index: int) -> Lexeme:
@@ -176,7 +175,7 @@ def is_said_of_character(sentence: Sentence, verb: int) -> bool:
     """Whether sentence[verb] is the "is" of "she is", "Mira was", "who seems", "tends to be", not of "the night is"."""
     if verb < 0 or sentence[verb].words not in RULE_WORDS.be:
         return False
-    if sentence[verb].words in CONTRACTIONS:
+    if sentence[verb].words in ("he's", "she's", "they're", "be", "being", "been"):
         return True
     start = skip(
         sentence,
@@ -186,9 +185,9 @@ def is_said_of_character(sentence: Sentence, verb: int) -> bool:
     )
     subject = at(sentence, start)
     named = subject.capitalized and start > 0  # "then Scar is", not "Hair is"
-    if any(lexeme.words in ("that", "which") for lexeme in sentence[start + 1 : verb]):
-        return False
-    if subject.words in RULE_WORDS.something or (subject.kinds & NOUNS - {"person", "kin"} and not named):
+    relative = any(lexeme.words in ("that", "which") for lexeme in sentence[start + 1 : verb])
+    thing = subject.words in RULE_WORDS.something or (subject.kinds & NOUNS - {"person", "kin"} and not named)
+    if relative or thing:
         return False
     if start in (1, 2) and not subject.kinds and not any("stop" in lexeme.kinds for lexeme in sentence[:start]):
         return True  # "Cave bears are"

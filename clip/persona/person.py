@@ -118,9 +118,8 @@ def _of_character(sentence: Sentence, row: list[int], end: int) -> list[int]:
     verb = start - article
     lead = at(sentence, verb)
     said = verb < 0 or lead.words in ("as", ":", ";") or is_said_of_character(sentence, verb)
-    if lead.words.endswith("thing") or "others" in lead.kinds:  # "does something | righteous", "those wise enough"
-        return []
-    if lead.words in RULE_WORDS.be and not said:  # "the night is | quiet"
+    elsewhere = lead.words in RULE_WORDS.be and not said  # "the night is | quiet"
+    if elsewhere or lead.words.endswith("thing") or "others" in lead.kinds:  # "something | righteous", "those wise"
         return []
     said = said or at(sentence, row[0] - 1).words in RULE_WORDS.intensifiers
     if row[-1] == end - 1 and end < len(sentence):
