@@ -16,7 +16,7 @@ if not __package__:  # started as a file: imports begin at the repository root
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.training.skip_log import report_skipped
-from common.vectors.extractor import DEFAULT_OPTIONS, ENCODING_OPTIONS, ExtractorOptions
+from common.vectors.extractor import DEFAULT_OPTIONS, ENCODING_OPTIONS, ExtractorOptions, difference
 from common.vectors.vector_store import VectorStore
 from retrieval.encoders import open_extractor
 
@@ -33,7 +33,7 @@ def main(
     """-> counts of images added, removed, and in the index"""
     if (index_dir / "metadata.json").is_file():
         store = VectorStore(index_dir, repair=True)
-        check_settings(store, image_dir, {"kind": kind or store.metadata["kind"], **vars(options)})
+        check_settings(store, image_dir, kind, options)
         options = replace(options, **{name: store.metadata[name] for name in ENCODING_OPTIONS})
         extractor = open_extractor(vit_checkpoint or store.metadata["weights"], options)
     else:
@@ -47,15 +47,14 @@ def main(
     return changes
 
 
-def check_settings(store: VectorStore, image_dir: Path | None, settings: dict) -> None:
+def check_settings(store: VectorStore, image_dir: Path | None, kind: str, options: ExtractorOptions) -> None:
     """An index keeps the settings it was built with; ValueError for a flag that differs from them."""
     if image_dir and image_dir.resolve() != store.image_dir:
         raise ValueError(f"{store.folder}: is the index of {store.image_dir}, not of {image_dir}")
-    defaults = vars(DEFAULT_OPTIONS)
-    for name in ("kind", *ENCODING_OPTIONS):
-        value, stored = settings[name], store.metadata[name]
-        if value not in (defaults.get(name), stored):
-            raise ValueError(f"{store.folder}: was built with {name} {stored}, not {value}; make a new index")
+    flags, defaults = {"kind": kind, **vars(options)}, {"kind": "", **vars(DEFAULT_OPTIONS)}
+    given = [name for name in ("kind", *ENCODING_OPTIONS) if flags[name] != defaults[name]]
+    if differing := difference(store.metadata, flags, given):
+        raise ValueError(f"{store.folder}: was built with {differing}; make a new index")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.text.files import write_json
 from common.training.device import choose_device
-from common.vectors.extractor import ENCODING_OPTIONS
+from common.vectors.extractor import difference
 from common.vectors.shards import FeatureSet, read_features
 from retrieval.labels import read_labels
 from retrieval.metrics import GroundTruth, LabelledImages, query_values, summarise
@@ -129,11 +129,8 @@ def check_comparable(queries: FeatureSet, gallery: FeatureSet, query_file: Path,
     """ValueError if the vectors were made by two networks, or with two sets of options."""
     if queries.width != gallery.width:
         raise ValueError(f"{query_file}: vectors of width {queries.width}, but {gallery.width} in {gallery_file}")
-    for name in ("key", *ENCODING_OPTIONS) if queries.metadata and gallery.metadata else ():
-        ours, theirs = queries.metadata.get(name), gallery.metadata.get(name)
-        if ours != theirs:
-            difference = "by other weights" if name == "key" else f"with {name} {ours}, not {theirs}"
-            raise ValueError(f"{query_file}: made {difference} than {gallery_file}; extract both alike")
+    if queries.metadata and gallery.metadata and (differing := difference(queries.metadata, gallery.metadata)):
+        raise ValueError(f"{query_file}: {differing} as in {gallery_file}; extract both alike")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from common.cli.tool_parser import tool
 from common.images.io import list_images
 from common.text.files import write_json
 from common.training.skip_log import report_skipped, write_skipped
-from common.vectors.extractor import ExtractorOptions
+from common.vectors.extractor import ExtractorOptions, difference
 from common.vectors.shards import FeatureSet, Shard, read_features, shard_numbers, write_npz, write_shard
 from retrieval.encoders import open_extractor
 
@@ -117,11 +117,8 @@ def agree_on_metadata(folder: Path, metadata: dict[str, Any]) -> None:
         write_json(file, metadata)
         return
     written = json.loads(file.read_text(encoding="utf-8"))
-    differing = next((name for name in metadata if written.get(name) != metadata[name]), None)
-    if differing:
-        difference = f"{differing} {written.get(differing)}, not {metadata[differing]}"
-        difference = "other images" if differing == "list" else difference
-        raise ValueError(f"{folder}: holds other vectors ({difference}); delete it or choose another --output")
+    if differing := difference(written, metadata, metadata):
+        raise ValueError(f"{folder}: holds other vectors ({differing}); delete it or choose another --output")
 
 
 def read_list(folder: Path, file: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from jsonargparse.typing import PositiveInt
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
-from common.vectors.extractor import ENCODING_OPTIONS, Extractor, ExtractorOptions
+from common.vectors.extractor import ENCODING_OPTIONS, Extractor, ExtractorOptions, difference
 from common.vectors.vector_store import VectorStore
 from retrieval.encoders import open_extractor
 from retrieval.result_sheet import draw_results
@@ -81,20 +81,16 @@ class Searcher:
 def open_index(index_dir: Path, weights: str = "", device: str = "auto") -> Searcher:
     """weights: where they are now, if they have moved since the index was built."""
     store = VectorStore(index_dir)
-    weights = weights or store.metadata["weights"]
     options = {name: store.metadata[name] for name in ENCODING_OPTIONS}
-    extractor = open_extractor(weights, ExtractorOptions(**options, device=device))
-    if extractor.metadata["key"] != store.metadata["key"]:
-        raise ValueError(f"{weights}: not the weights that {index_dir} was built with")
+    extractor = open_extractor(weights or store.metadata["weights"], ExtractorOptions(**options, device=device))
+    if differing := difference(store.metadata, extractor.metadata):
+        raise ValueError(f"{index_dir}: was built with {differing} than {extractor.metadata['weights']}")
     return Searcher(store, extractor)
 
 
 def format_results(results: list[dict]) -> str:
-    lines = []
-    for result in results:
-        lines.append(f"{result['query']}:")
-        lines += [f"{match['similarity']:8.4f}  {match['image']}" for match in result["found"]]
-    return "\n".join(lines)
+    matches = "{similarity:8.4f}  {image}".format_map
+    return "\n".join(line for row in results for line in (f"{row['query']}:", *map(matches, row["found"])))
 
 
 if __name__ == "__main__":

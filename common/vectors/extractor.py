@@ -5,7 +5,7 @@ paths -> decode, cut into tiles -> pixels (T, 3, S, S) uint8 -> encoder -> vecto
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +91,10 @@ class Extractor:
 
     def encode(self, paths: Sequence[Path]) -> np.ndarray:
         """-> (N, D) float32, unit length; ValueError for a file that is unreadable."""
-        vectors = []
-        for record, vector in self.embed(paths, quiet=True):
-            if vector is None:
+        records, vectors = zip(*self.embed(paths, quiet=True))
+        for record in records:
+            if record.problem:
                 raise ValueError(record.problem)
-            vectors.append(vector)
         return np.stack(vectors)
 
     @torch.inference_mode()
@@ -153,6 +152,15 @@ def collate(items: list[tuple[ImageRecord, torch.Tensor]]) -> tuple[list[ImageRe
     """-> B records, pixels (T, 3, S, S) of all their tiles"""
     records, pixels = zip(*items)
     return list(records), torch.cat(pixels)
+
+
+def difference(made: dict[str, Any], wanted: dict[str, Any], names: Iterable[str] = ("key", *ENCODING_OPTIONS)) -> str:
+    """The first of `names` in which the metadata of vectors differ, in words; '' = none."""
+    for name in names:
+        if made.get(name) != wanted.get(name):
+            what = {"key": "weights", "list": "images"}.get(name)
+            return f"other {what}" if what else f"{name} {made.get(name)}, not {wanted.get(name)}"
+    return ""
 
 
 def local_device(name: str) -> torch.device:

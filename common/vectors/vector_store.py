@@ -20,7 +20,7 @@ import numpy as np
 
 from common.images.io import list_images
 from common.text.files import write_atomically, write_json
-from common.vectors.extractor import ENCODING_OPTIONS, Extractor
+from common.vectors.extractor import Extractor, difference
 from common.vectors.faiss_index import ExactIndex, Index, build_index, load_faiss, set_search_params
 from common.vectors.shards import Shard, l2_normalize, read_shard, remove_shard, shard_numbers, write_shard
 
@@ -87,9 +87,8 @@ class VectorStore:
 
     def update(self, extractor: Extractor, quiet: bool = False) -> dict[str, int]:
         """Encode new and changed images, drop those that are gone -> counts of added, removed and all images."""
-        for name in ("key", *ENCODING_OPTIONS):
-            if extractor.metadata[name] != self.metadata[name]:
-                raise ValueError(f"{self.folder}: made with other weights or settings ({name}); make a new index")
+        if differing := difference(self.metadata, extractor.metadata):
+            raise ValueError(f"{self.folder}: was built with {differing}; make a new index")
         before, known = {self.stamps[row] for row in self.rows}, set(self.stamps)
         current = {stamp_of(path, self.image_dir): path for path in list_images(self.image_dir)}
         new = {path: stamp for stamp, path in current.items() if stamp not in known}
