@@ -9,7 +9,7 @@ Equal names in two folders mean the same content in two styles. That is not requ
 keeps a content on one side and batches show the same contents in several styles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -174,10 +174,10 @@ class StyleDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
-        view = key if isinstance(key, SampleKey) and self.augmentation else None
+        view = key if isinstance(key, SampleKey) else None
         index = key.index if isinstance(key, SampleKey) else key
         pixels, style_id = self.pixels(index), self.style_ids[index]  # (H, W, 3)
-        if view:
+        if view and self.augmentation:
             pixels = self.augmentation(pixels, self.image_size, view)
             style_id = style_id if not view.style_seed else len(self.styles) + view.style_seed  # a class of its own
         else:
@@ -233,7 +233,7 @@ class PKBatchSampler:
         rank: int = 0,
         world: int = 1,
     ):
-        self.members = [[] for _ in dataset.styles]
+        self.members: list[list[int]] = [[] for _ in dataset.styles]
         for index, style_id in enumerate(dataset.style_ids):
             self.members[style_id].append(index)
         self.names = [sample.name for sample in dataset.samples]
@@ -257,7 +257,7 @@ class PKBatchSampler:
         """The next iteration yields the batches of `epoch` from number `start` on."""
         self.epoch, self.start = epoch, start
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         for batch in self.epoch_batches(self.epoch)[self.start :]:
             yield batch[self.rank :: self.world]
 
@@ -269,7 +269,7 @@ class PKBatchSampler:
         draws = {name: random.random() for name in dict.fromkeys(self.names)}  # one order of contents for all styles
         groups = [self._groups(sorted(members, key=lambda i: draws[self.names[i]])) for members in self.members]
         remaining = [list(style) for style in groups]
-        batches = []
+        batches: list[list[SampleKey]] = []
         while any(remaining):
             order = sorted(range(len(groups)), key=lambda style: (-len(remaining[style]), random.random()))
             batch, grey = [], random.random() < self.grey_prob
@@ -279,7 +279,7 @@ class PKBatchSampler:
                 )
                 batch += [SampleKey(epoch, index, 0, grey) for index in group]
             for _ in range(self.remixed):
-                style, style_seed = random.integers(len(groups)), int(random.integers(1, 2**31))
+                style, style_seed = int(random.integers(len(groups))), int(random.integers(1, 2**31))
                 group = groups[style][len(batches) % len(groups[style])]
                 batch += [SampleKey(epoch, index, style_seed, grey) for index in group]
             batches.append(batch)

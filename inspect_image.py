@@ -41,7 +41,7 @@ def main(
     with torch.no_grad():
         output = encoder(pixels)
     model = {"name": content["build"]["model_name"], "epoch": content["epoch"], **content["preprocessing"]}
-    report = {
+    report: dict[str, Any] = {
         "image": {"path": str(image), "width": width, "height": height},
         "model": model,
         "outputs": describe_outputs(output),

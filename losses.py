@@ -1,7 +1,7 @@
 """Losses over targets that may be absent or padded, equal on any number of devices.
 
 Every mean is sum / count with the count taken over all devices (`global_mean`), so that gradients averaged by
-DDP are those of one device seeing the whole batch.
+DDP are those of one device that sees the whole batch.
 """
 
 import torch
@@ -50,7 +50,9 @@ def style_contrast(
     return SupConLoss(temperature=temperature)(style, style_ids), (positives == 0).float().mean()
 
 
-def _weighted_losses(predicted, target, weight) -> tuple[torch.Tensor, torch.Tensor]:
+def _weighted_losses(
+    predicted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     predicted, target = predicted.float(), target.float()  # cosine in half precision overflows
     squared = ((predicted - target) ** 2).mean(-1)
     cosine = 1 - F.cosine_similarity(predicted, target, dim=-1)

@@ -10,7 +10,7 @@ transfer does (Huang and Belongie 2017): strokes and texture are in the shallow 
 discard the arrangement of the content.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -161,7 +161,7 @@ class StyleHead(nn.Module):
     def __init__(self, feature_map_widths: list[int], style_width: int, dropout: float):
         super().__init__()
         # Backbones are trained to ignore colours and tones. The histogram is computed, not learned: a linear layer
-        # keeps its distances from the first step on, whereas learned bins needed more than a whole training here.
+        # keeps its distances from the first step on, whereas learned bins needed longer than a complete training here.
         self.palette = nn.Linear(PALETTE_BINS**3, 128)
         # An equal share for each depth: the deepest map would dominate the others by its width alone.
         self.projections = nn.ModuleList(
@@ -188,8 +188,8 @@ def colour_histogram(image: torch.Tensor, bins: int = 8) -> torch.Tensor:
 
     The cosine of two of them is the Hellinger affinity of the two palettes.
     """
-    whole = image.dtype == torch.uint8
-    cells = image.long() * bins // 256 if whole else (image * bins).long().clamp(0, bins - 1)
+    integers = image.dtype == torch.uint8
+    cells = image.long() * bins // 256 if integers else (image * bins).long().clamp(0, bins - 1)
     cells = ((cells[:, 0] * bins + cells[:, 1]) * bins + cells[:, 2]).flatten(1)  # (B, H W)
     counts = torch.zeros(image.shape[0], bins**3, device=image.device)
     counts.scatter_add_(1, cells, torch.ones_like(cells, dtype=counts.dtype))
@@ -210,7 +210,9 @@ class StyleTrainingModel(nn.Module):
         super().__init__()
         self.encoder, self.weights, self.temperature = encoder, weights, temperature
 
-    def forward(self, image: torch.Tensor, style_ids: torch.Tensor, **targets: torch.Tensor):
+    def forward(
+        self, image: torch.Tensor, style_ids: torch.Tensor, **targets: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """image (B, 3, H, W), style_ids (B,); targets as in StyleDataset -> loss, unweighted parts."""
         output = self.encoder(image)
         parts = {}
@@ -225,7 +227,7 @@ class StyleTrainingModel(nn.Module):
         if output.mask_logits is not None:
             parts["mask"] = mask_loss(output.mask_logits, targets["mask"], targets["has_mask"])
         parts["style"], without_positives = style_contrast(output.style, style_ids, self.temperature)
-        loss = sum(self.weights[name] * part for name, part in parts.items())
+        loss = cast(torch.Tensor, sum(self.weights[name] * part for name, part in parts.items()))
         return loss, {**parts, "anchors_without_positives": without_positives}
 
 

@@ -13,7 +13,7 @@ Existing files are kept, so an interrupted run continues where it stopped.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import PositiveInt
@@ -88,7 +88,7 @@ class HuggingFaceTextEncoder:
             config = AutoConfig.from_pretrained(name)
             self.tokenizer = AutoTokenizer.from_pretrained(name)
             if config.model_type in ("clip", "clip_text_model"):
-                kind = CLIPTextModelWithProjection
+                kind: Any = CLIPTextModelWithProjection
             else:
                 # An encoder-decoder's own class would ask for decoder input.
                 kind = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel

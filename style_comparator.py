@@ -77,7 +77,7 @@ def rank_folder(
     paths = list_images(folder)
     vectors = encode_files([image, *paths], encoder, device)
     scores = compare(vectors[:1].expand(len(paths), -1), vectors[1:], statistics)
-    rows = [{"image": str(path), **score} for path, score in zip(paths, scores)]
+    rows: list[dict[str, Any]] = [{"image": str(path), **score} for path, score in zip(paths, scores)]
     ranked = sorted(rows, key=lambda row: -row["similarity"])
     mean = sum(row["similarity"] for row in ranked) / len(ranked)
     lines = [f"{len(ranked)} images in {folder}, mean style similarity {mean:.4f}; the most similar:"]

@@ -10,7 +10,7 @@ torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch work
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm.optim
 import torch
@@ -166,7 +166,7 @@ def build_trainer(
 
 
 def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShapes, trainer: Trainer) -> None:
-    sampler = trainer.loader.batch_sampler
+    sampler = trainer.batch_sampler
     targets = {
         f"embed ({shapes.length}, {shapes.embed_width})": shapes.embed_width,
         f"pooled ({shapes.pooled_width},)": shapes.pooled_width,
@@ -195,7 +195,7 @@ def save_and_plot(
     encoder, folder, epoch = trainer.eval_model.encoder, trainer.run.folder, trainer.progress.epoch + 1
     metadata = {
         **trainer.checkpoint_metadata(values),
-        "styles": trainer.loader.dataset.styles,
+        "styles": cast(StyleDataset, trainer.loader.dataset).styles,
         "validation": validation_statistics(style, val_set),
     }
     if trainer.progress.is_best:

@@ -195,8 +195,13 @@ def build_trainer(
         accelerator.num_processes,
     )
     loader = make_loader(train_set, batches, accelerator.device, settings.num_workers, train_set.collate)
-    groups = parameter_groups(model, settings.weight_decay, settings.layer_decay)
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, settings.weight_decay, settings.layer_decay),
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+        fused=True,
+    )
     schedule = TrainSchedule(
         settings.num_epochs,
         settings.learning_rate,

@@ -9,7 +9,7 @@ makes a new cache.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from common.images.io import open_image
 from common.images.webdataset import TarMember
 from common.text.files import write_atomically, write_json
 
-Sample = TypeVar("Sample")  # anything with an `.image`
+Sample = TypeVar("Sample", bound=Any)  # anything with an `.image`
 CACHE_SCALE = 1.5  # cached pixels per pixel of a model's input: a random crop then loses little sharpness
 
 
@@ -34,7 +34,12 @@ class ImageCache:
     """
 
     def __init__(
-        self, paths: list[Path | TarMember], size: int, cache_dir: str | Path | None, threads: int = 4, quiet=False
+        self,
+        paths: Sequence[Path | TarMember],
+        size: int,
+        cache_dir: str | Path | None,
+        threads: int = 4,
+        quiet: bool = False,
     ):
         self.size, self.threads, self.quiet = size, threads, quiet
         self.pixels: np.ndarray | None = None
@@ -58,7 +63,7 @@ class ImageCache:
     def _decode(self, path: Path | TarMember) -> np.ndarray:
         return np.asarray(fit_shorter_side(open_image(path, at_least=self.size), self.size))
 
-    def _open(self, paths: list[Path | TarMember], cache_dir: Path) -> None:
+    def _open(self, paths: Sequence[Path | TarMember], cache_dir: Path) -> None:
         name = cache_dir / _key(paths, self.size)
         pixels, index = name.with_suffix(".bin"), name.with_suffix(".json")
         if not index.is_file():  # written last: its presence says that the pixels are complete
@@ -70,7 +75,7 @@ class ImageCache:
         if pixels.stat().st_size:
             self.pixels = np.memmap(pixels, dtype=np.uint8, mode="r")
 
-    def _fill(self, paths: list[Path | TarMember], pixels: Path, index: Path) -> None:
+    def _fill(self, paths: Sequence[Path | TarMember], pixels: Path, index: Path) -> None:
         entries, skipped, offset = [], {}, 0
         with write_atomically(pixels) as file:
             for path, result in self._in_threads(self._decode, paths, "decoding"):
@@ -83,11 +88,11 @@ class ImageCache:
                 offset += result.nbytes
         write_json(index, {"entries": entries, "skipped": skipped})
 
-    def _check(self, paths: list[Path | TarMember]) -> None:
+    def _check(self, paths: Sequence[Path | TarMember]) -> None:
         results = self._in_threads(open_image, paths, "checking")
         self.skipped = {str(path): result for path, result in results if isinstance(result, str)}
 
-    def _in_threads(self, function: Callable, paths: list[Path | TarMember], label: str) -> Iterator[tuple]:
+    def _in_threads(self, function: Callable, paths: Sequence[Path | TarMember], label: str) -> Iterator[tuple]:
         """(path, function(path), or why the file cannot be read) for each path, in order.
 
         Pillow decodes outside Python's lock, so threads are enough.
@@ -119,7 +124,7 @@ def fit_shorter_side(image: Image.Image, size: int) -> Image.Image:
     return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
 
 
-def _key(paths: list[Path], size: int) -> str:
+def _key(paths: Sequence[Path | TarMember], size: int) -> str:
     digest = hashlib.blake2b(f"3 {size}".encode(), digest_size=12)
     for path in paths:
         file, offset = (path.shard, path.offset) if isinstance(path, TarMember) else (path, 0)

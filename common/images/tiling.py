@@ -29,7 +29,7 @@ class Tiling:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_limits(self.min_tiles, self.max_tiles)
 
     def limit(self, images: int) -> int:

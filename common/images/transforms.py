@@ -6,7 +6,6 @@ No global random state: the same key gives the same pixels in any worker, proces
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
@@ -25,7 +24,8 @@ def square(pixels: np.ndarray, size: int, grey: bool = False) -> np.ndarray:
     return np.asarray(_grey(image) if grey else image)
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True)
+class SampleKey:
     """A view of an image, as a batch sampler asks a dataset for it."""
 
     epoch: int
@@ -130,7 +130,7 @@ def _palette(image: Image.Image, style: np.random.Generator, grain: np.random.Ge
     image = image.convert("RGB", tuple(np.pad(mixing, ((0, 0), (0, 1))).ravel()))
     if style.random() < 0.5:
         hue, saturation, value = image.convert("HSV").split()
-        turn, scale = style.integers(256), style.uniform(0.4, 1.5)
+        turn, scale = int(style.integers(256)), style.uniform(0.4, 1.5)
         hue = hue.point([(level + turn) % 256 for level in range(256)])
         saturation = saturation.point([min(255, int(level * scale)) for level in range(256)])
         image = Image.merge("HSV", (hue, saturation, value)).convert("RGB")

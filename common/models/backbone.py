@@ -8,7 +8,7 @@ Prefix tokens, channel order, pooling and normalisation are read from the timm m
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -33,6 +33,9 @@ class VisionTower(nn.Module):
     pretrained: True (timm's weights, downloaded once), False, or a file of weights for this architecture.
     image_size: pixels of the square input; None keeps the backbone's own.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(
         self,
@@ -95,15 +98,15 @@ class VisionTower(nn.Module):
 
 def create_backbone(
     model_name: str, pretrained: bool | str = False, image_size: int | None = None, drop_path_rate: float = 0.0
-) -> nn.Module:
+) -> Any:
     """A timm model without its classifier. pretrained: True (timm's weights), False, or a file for this architecture;
     image_size: pixels, for models that can be built for another one."""
     architecture = model_name.split(".")[0]
     if not timm.is_model(architecture):
         raise ValueError(unknown_name(model_name, timm.list_models(), "timm model"))
-    options = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:
-        backbone = timm.create_model(model_name, pretrained=pretrained is True, num_classes=0, **options)
+        backbone = cast(Any, timm.create_model(model_name, pretrained=pretrained is True, num_classes=0, **options))
     except (OSError, RuntimeError) as error:
         if pretrained is not True:
             raise
@@ -123,7 +126,7 @@ def create_backbone(
     return backbone
 
 
-def _load_local_weights(backbone: nn.Module, path: Path) -> None:
+def _load_local_weights(backbone: Any, path: Path) -> None:
     """Strict except for the classifier, which a backbone does not have."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of weights")

@@ -61,6 +61,11 @@ class ImageEncoder(nn.Module):
         return F.normalize(POOLINGS[name](tokens), dim=1)
 
 
+def _cls(tokens: Tokens) -> torch.Tensor:
+    assert tokens.cls is not None
+    return tokens.cls.float()
+
+
 def _mean(tokens: Tokens) -> torch.Tensor:
     return tokens.patches.float().mean(1)
 
@@ -75,11 +80,11 @@ def _gem(tokens: Tokens) -> torch.Tensor:
 
 def _cls_and_mean(tokens: Tokens) -> torch.Tensor:
     """Both at unit length, so that neither dominates."""
-    return torch.cat([F.normalize(tokens.cls.float(), dim=1), F.normalize(_mean(tokens), dim=1)], 1)
+    return torch.cat([F.normalize(_cls(tokens), dim=1), F.normalize(_mean(tokens), dim=1)], 1)
 
 
 POOLINGS: dict[str, Callable[[Tokens], torch.Tensor]] = {
-    "cls": lambda tokens: tokens.cls.float(),
+    "cls": _cls,
     "mean": _mean,
     "gem": _gem,
     "cls+mean": _cls_and_mean,

@@ -1,6 +1,6 @@
 """Tokens of timm backbones in any layout: patches (B, N, V) and class token (B, V)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
     return ((unit - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def backbone_tokens(backbone: nn.Module, image: torch.Tensor, layer: int = -1) -> Tokens:
+def backbone_tokens(backbone: Any, image: torch.Tensor, layer: int = -1) -> Tokens:
     """At layer -1 after the final norm, at earlier layers the output of the block."""
     prefixes = getattr(backbone, "num_prefix_tokens", 0)
     try:
@@ -41,5 +41,7 @@ def backbone_tokens(backbone: nn.Module, image: torch.Tensor, layer: int = -1) -
         )
     except AssertionError as error:
         raise ValueError(f"--layer {layer}: {error}") from None
-    patches, prefix = output if prefixes else (output, None)
-    return Tokens(patches.flatten(2).mT, prefix[:, 0] if prefixes else None)
+    if not prefixes:
+        return Tokens(output.flatten(2).mT, None)
+    patches, prefix = output
+    return Tokens(patches.flatten(2).mT, prefix[:, 0])

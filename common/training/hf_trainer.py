@@ -5,14 +5,15 @@ checkpoint-N/ gets checksums.json, by which latest_valid_checkpoint (common/trai
 """
 
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
-from transformers import Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 
 from common.training.length_sampler import LengthGroupedSampler, SetEpochCallback
 from common.training.nonfinite import NonFiniteGuard
@@ -29,30 +30,34 @@ class FaultTolerantTrainer(Trainer):
     run: the open record of the run on the main process; None elsewhere.
     """
 
+    model: Any
+
     def __init__(
         self,
-        *arguments,
+        *arguments: Any,
         file_of: Callable[[Any], str],
         max_nonfinite_steps: int = 5,
         group_by_length: bool = False,
         run: Run | None = None,
-        **named,
+        **named: Any,
     ):
         super().__init__(*arguments, **named)
+        if not sys.stderr.isatty() and self.pop_callback(ProgressCallback):
+            self.add_callback(PrinterCallback)  # lines in place of a bar, which a file or pipe cannot redraw
         self.group_by_length, self.run = group_by_length, run
         if run is not None:
             self.add_callback(RunLog(run))
-        self.data_collator = _Named(self.data_collator, file_of)
+        self.data_collator = partial(_collate_with_files, self.data_collator, file_of)
         self.max_nonfinite_steps = max_nonfinite_steps
         self.add_callback(SetEpochCallback())
-        self.nonfinite_guard: NonFiniteGuard | None = None
-        self.step_files: list[str] = []  # of the step that is under way, on this process
-        self.step_loss: torch.Tensor | None = None  # sum over its batches
+        self.nonfinite_guard: Any = None  # a NonFiniteGuard from the first step on
+        self.step_files: list[str] = []  # of the current step, on this process
+        self.step_loss: Any = None  # sum over its batches
 
-    def _get_train_sampler(self, train_dataset=None):
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if not self.group_by_length:
             return super()._get_train_sampler(train_dataset)
-        dataset = self.train_dataset if train_dataset is None else train_dataset
+        dataset = cast(Any, self.train_dataset if train_dataset is None else train_dataset)
         step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedSampler([length or 0 for length in dataset.lengths()], step_size, self.args.seed)
 
@@ -62,16 +67,16 @@ class FaultTolerantTrainer(Trainer):
             self.step_files += files
         return super()._prepare_inputs(inputs)
 
-    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         if self.nonfinite_guard is None:
-            self.nonfinite_guard = self._start_counting()
+            self.nonfinite_guard = self._make_guard()
         if self.step_loss is None:  # the first batch of a step
             self.nonfinite_guard.save_buffers()
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.step_loss = loss if self.step_loss is None else self.step_loss + loss
         return loss
 
-    def _get_grad_norm(self, model, grad_norm=None):
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Trainer asks for it between the last backward of a step and its optimizer."""
         norm = super()._get_grad_norm(model, grad_norm)
         # With fp16 the gradient scaler handles overflowing gradients: it skips the step itself and lowers its scale.
@@ -84,32 +89,33 @@ class FaultTolerantTrainer(Trainer):
         self.log({"skipped_steps": self.nonfinite_guard.total})
         return norm
 
-    def _start_counting(self) -> NonFiniteGuard:
-        """Where a run goes on, from the number that its log says.
+    def _make_guard(self) -> NonFiniteGuard:
+        """A guard that counts on from the log of a resumed run.
 
-        DeepSpeed's engine takes its step within the last backward, before anybody can look: one bad step is the end.
+        DeepSpeed's engine takes its step within the last backward, before it can be checked: one non-finite step ends
+        the run.
         """
         earlier = [entry["skipped_steps"] for entry in self.state.log_history if "skipped_steps" in entry]
-        folder = self.run.log_folder if self.run else Path(self.args.output_dir)
+        folder = self.run.log_folder if self.run else Path(str(self.args.output_dir))
         return NonFiniteGuard(
             self.model,
             1 if self.is_deepspeed_enabled else self.max_nonfinite_steps,
             folder / "skipped_steps.jsonl" if self.args.should_save else None,
             "a lower --learning_rate or --bf16 in place of --fp16 usually helps",
-            max(earlier, default=0),
+            int(max(earlier, default=0)),
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Without what is no number: JSON has none for it."""
+        """Without infinities and NaN, which JSON does not have."""
         logs = {name: value for name, value in logs.items() if not isinstance(value, float) or math.isfinite(value)}
         if self.nonfinite_guard and ("loss" in logs or "train_loss" in logs):
             logs["skipped_steps"] = self.nonfinite_guard.total
         super().log(logs, start_time)
 
-    def _save_checkpoint(self, model, trial) -> None:
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.nonfinite_guard and self.nonfinite_guard.consecutive:
             return  # weights that are broken would take the place of those that are not
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         with atomic_save(folder, "the checkpoints before are untouched"):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # every process has written its random state
@@ -123,15 +129,15 @@ class RunLog(TrainerCallback):
     def __init__(self, run: Run):
         self.run = run
 
-    def on_train_begin(self, args, state, control, **_) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         self.run.start_logging(state.global_step)
 
-    def on_log(self, args, state, control, logs=None, **_) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
         if numbers:
             self.run.log(state.global_step, {_scalar_name(name): value for name, value in numbers.items()})
 
-    def on_train_end(self, args, state, control, **_) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         self.run.writer.flush()
 
     on_evaluate = on_train_end
@@ -139,7 +145,7 @@ class RunLog(TrainerCallback):
 
 def find_resume_checkpoint(output_dir: str | Path, requested: str | None) -> Path | None:
     """requested: --resume_from_checkpoint: true for the newest valid checkpoint of output_dir, false, or a folder."""
-    choice = str(requested or False).lower()
+    choice = (requested or "false").lower()
     if choice in ("false", "no", "0"):
         return None
     if choice in ("true", "yes", "1"):
@@ -149,21 +155,17 @@ def find_resume_checkpoint(output_dir: str | Path, requested: str | None) -> Pat
                 f"{output_dir}: no valid checkpoint-N to resume from; start without --resume_from_checkpoint"
             )
         return newest
-    if damage := find_damage(Path(requested)):
+    checkpoint = Path(str(requested))
+    if damage := find_damage(checkpoint):
         raise ValueError(f"{requested}: not a valid checkpoint, {damage} (--resume_from_checkpoint)")
-    return Path(requested)
+    return checkpoint
 
 
 def _scalar_name(name: str) -> str:
     return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name.removeprefix('train_')}"
 
 
-@dataclass(frozen=True)
-class _Named:
-    """A collator whose batches say which files they hold."""
-
-    collator: Callable[[list], dict[str, Any]]
-    file_of: Callable[[Any], str]
-
-    def __call__(self, items: list) -> dict[str, Any]:
-        return {**self.collator(items), FILES: [self.file_of(item) for item in items]}
+def _collate_with_files(
+    collator: Callable[[list], dict[str, Any]], file_of: Callable[[Any], str], items: list
+) -> dict[str, Any]:
+    return {**collator(items), FILES: [file_of(item) for item in items]}

@@ -1,15 +1,16 @@
 """Data loaders of training: the default number of worker processes, and a random generator of their own."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 
 def make_loader(
     dataset: Dataset,
-    batch_sampler: Sampler,
+    batch_sampler: Iterable[list[Any]],
     device: torch.device,
     num_workers: int = -1,
     collate_fn: Callable | None = None,

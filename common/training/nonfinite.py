@@ -43,10 +43,10 @@ class NonFiniteGuard:
 
         Waits for the device.
         """
-        flags = [~loss.detach().isfinite().all()]
+        checks = [~loss.detach().isfinite().all()]
         if norm is not None:
-            flags.append(~torch.as_tensor(norm, device=loss.device).isfinite())
-        flags = torch.stack(flags).int()
+            checks.append(~torch.as_tensor(norm, device=loss.device).isfinite())
+        flags = torch.stack(checks).int()
         if is_distributed():
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
         values = flags.tolist()

@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 class Run:
     """The open folders of a run, on the main process; the other processes of a distributed run have None."""
 
+    writer: SummaryWriter  # from start_logging on
+
     def __init__(
         self,
         checkpoint_dir: str | Path,
@@ -55,7 +57,6 @@ class Run:
         write_json(self.folder / "settings.json", settings)
         self.log_folder = Path(log_dir) / self.name
         self.log_folder.mkdir(parents=True, exist_ok=True)
-        self.writer: SummaryWriter | None = None
 
     def start_logging(self, step: int) -> None:
         """Open the logs; entries after `step`, of a run that was killed later, are removed."""
@@ -79,9 +80,7 @@ class Run:
         for folder in dict.fromkeys((self.results, self.folder)):
             (folder / name).mkdir(exist_ok=True)
             paths = [path for path in folder.iterdir() if path.is_file() or state.match(path.name)]
-            for path in sorted(
-                paths, key=lambda path: path == record
-            ):  # run.json last: a kill does no harm
+            for path in sorted(paths, key=lambda path: path == record):  # run.json last: a kill does no harm
                 if path.name not in (".lock", "README.md"):
                     path.rename(folder / name / path.name)
         print(f"the earlier run in {self.folder} was moved to {self.folder / name}")

@@ -1,5 +1,7 @@
 """Batch sampler whose batches are a pure function of (seed, epoch), so that training can resume from any of them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from common.images.transforms import SampleKey
@@ -27,7 +29,7 @@ class DeterministicBatchSampler:
         """The next iteration yields the batches of `epoch` from number `start` on."""
         self.epoch, self.start = epoch, start
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
         for number in range(self.start, self.count // self.batch_size):
             batch = order[number * self.batch_size : (number + 1) * self.batch_size]

@@ -1,7 +1,7 @@
 """Training loop of the style encoder, CLIP and BLIP2-gated. A model is trainable if model(**batch) -> (loss, parts).
 
 for epoch, means in trainer.epochs():       all optimizer steps of an epoch
-    validate, save, plot, break             what follows an epoch stands in the script
+    validate, record_epoch, save, plot      by the script
 
 Exact resume: the state of every step is (weights, optimizer, moving average, random states, epoch, batch); the batch
 sampler's list is a pure function of (seed, epoch); the learning rate is a pure function of the step. A run killed
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -52,13 +52,15 @@ class Trainer:
         ema_decay: float = 0.0,
     ):
         """run: on the main process alone. state_dir: folder of the state to resume from; None saves none."""
-        if len(loader.batch_sampler) < schedule.accumulation:
+        self.batch_sampler = cast(Any, loader.batch_sampler)  # one of samplers.py, or of its kind
+        if len(self.batch_sampler) < schedule.accumulation:
             raise ValueError(
-                f"{len(loader.batch_sampler)} batch(es) per epoch with ACCUMULATION {schedule.accumulation}: not one "
+                f"{len(self.batch_sampler)} batch(es) per epoch with ACCUMULATION {schedule.accumulation}: not one "
                 "step; use more images, a smaller BATCH_SIZE or less accumulation"
             )
         self.accelerator, self.loader, self.schedule = accelerator, loader, schedule
-        self.run, self.state_dir = run, state_dir
+        self.run: Any = run  # a Run, or None
+        self.state_dir = state_dir
         self.ema_model = None
         if ema_decay:
             ema_model = AveragedModel(model, multi_avg_fn=partial(_update_average, ema_decay), use_buffers=True)
@@ -73,16 +75,16 @@ class Trainer:
         )
         self.progress = Progress()
         self.sums: dict[str, torch.Tensor | float] = {}  # on the device: adding does not wait for it
-        self.steps_per_epoch = len(loader.batch_sampler) // schedule.accumulation
+        self.steps_per_epoch = len(self.batch_sampler) // schedule.accumulation
 
     @property
-    def unwrapped_model(self) -> torch.nn.Module:
+    def unwrapped_model(self) -> Any:
         """The model under training, without the wrappers of distributed training."""
         return self.accelerator.unwrap_model(self.model)
 
     @property
-    def eval_model(self) -> torch.nn.Module:
-        """The model to validate and to save: the moving average of the weights where there is one."""
+    def eval_model(self) -> Any:
+        """The model to validate and to save: with the moving average of the weights, if there is one."""
         return self.ema_model.module if self.ema_model else self.unwrapped_model
 
     def start(self, resume: bool, seed: int) -> None:
@@ -107,7 +109,7 @@ class Trainer:
     def _train_epoch(self) -> dict[str, float]:
         schedule, progress = self.schedule, self.progress
         self.model.train()
-        self.loader.batch_sampler.set_position(progress.epoch, progress.batch)
+        self.batch_sampler.set_position(progress.epoch, progress.batch)
         samples, clock = 0, time.perf_counter()
         bar = progress_bar(
             desc=f"epoch {progress.epoch + 1}/{schedule.epochs}",
@@ -186,11 +188,12 @@ class Trainer:
 
     def _files_of_step(self) -> list[str]:
         """The files of all devices: the sampler knows them, so batches need not carry names."""
-        sampler = copy.copy(self.loader.batch_sampler)
+        sampler = copy.copy(self.batch_sampler)
         sampler.rank, sampler.world = 0, 1
         sampler.set_position(self.progress.epoch, self.progress.batch)
         batches = islice(iter(sampler), self.schedule.accumulation)
-        return [self.loader.dataset.file_of(key.index) for batch in batches for key in batch]
+        dataset = cast(Any, self.loader.dataset)
+        return [dataset.file_of(key.index) for batch in batches for key in batch]
 
     def record_epoch(
         self, means: dict[str, float], scores: dict[str, float], metric: str, maximize: bool = True
@@ -252,25 +255,26 @@ class Trainer:
         """
         if self.state_dir is None or self.nonfinite_guard.consecutive:
             return
-        partial = self.state_dir.with_name("last.partial")
+        unfinished = self.state_dir.with_name("last.partial")
         sums = {name: float(value) for name, value in self.sums.items()}
         if self.accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        with atomic_save(partial, "the state before is untouched", shown=self.state_dir):
-            self.accelerator.save_state(str(partial))
+        with atomic_save(unfinished, "the state before is untouched", shown=self.state_dir):
+            self.accelerator.save_state(str(unfinished))
             if self.accelerator.is_main_process:
                 if self.ema_model:
-                    torch.save(self.ema_model.state_dict(), partial / "average.pth")
-                write_json(partial / "progress.json", {**asdict(self.progress), "sums": sums})
+                    torch.save(self.ema_model.state_dict(), unfinished / "average.pth")
+                write_json(unfinished / "progress.json", {**asdict(self.progress), "sums": sums})
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
-                write_checksums(partial)
-                promote_state(partial, self.state_dir)
+                write_checksums(unfinished)
+                promote_state(unfinished, self.state_dir)
 
     def resume(self) -> None:
         """Restore last/, or the state before it where last/ is damaged."""
+        assert self.state_dir is not None
         if self.accelerator.is_main_process:
             ensure_valid_state(self.state_dir)
         self.accelerator.wait_for_everyone()
@@ -281,7 +285,7 @@ class Trainer:
         self.accelerator.load_state(str(self.state_dir))
 
 
-def _update_average(decay: float, average: list[torch.Tensor], now: list[torch.Tensor], _) -> None:
+def _update_average(decay: float, average: list[torch.Tensor], now: list[torch.Tensor], _: Any) -> None:
     """torch's own interpolates by start + share * (end - start), which makes NaN of the infinities in a mask buffer."""
     if not average[0].is_floating_point():  # a count, as of batch normalisation; torch passes one dtype at a time
         torch._foreach_copy_(average, now)
