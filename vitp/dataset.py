@@ -71,7 +71,7 @@ class InstructionDataset(Dataset):
     def read(self, index: int) -> Sample | None:
         """-> input_ids, labels (T,), pixel_values (tiles, 3, S, S) if it has images, key; None for a broken sample."""
         try:
-            source, tiling, conversation, _ = self._record(index)
+            source, tiling, conversation = self._conversation(index)
             images = [open_image(source.root / name) for name in conversation.images]
             if source.data_augment:
                 random = np.random.default_rng((self.seed, self.epoch, index))
@@ -103,17 +103,20 @@ class InstructionDataset(Dataset):
         number, line, _ = self.table[index]
         return f"{self.sources[number].annotation}:{line}"
 
-    def _record(self, index: int) -> tuple[Source, Tiling, Conversation, dict]:
+    def _conversation(self, index: int) -> tuple[Source, Tiling, Conversation]:
         number, _, start = self.table[index]
         with self.sources[number].annotation.open("rb") as file:
             file.seek(start)
-            record = parse_json(file.readline())
-        return self.sources[number], self.tilings[number], parse_conversation(record), record
+            conversation = parse_conversation(parse_json(file.readline()))
+        return self.sources[number], self.tilings[number], conversation
 
     def _length(self, index: int) -> int | None:
         try:
-            source, tiling, conversation, record = self._record(index)
-            stated = record.get("width"), record.get("height")  # by json2jsonl.py, which spares opening the image
+            source, tiling, conversation = self._conversation(index)
+            stated = (
+                conversation.record.get("width"),
+                conversation.record.get("height"),
+            )  # by json2jsonl.py, which spares opening the image
             if len(conversation.images) == 1 and all(isinstance(side, int) and side > 0 for side in stated):
                 sizes = [stated]
             else:

@@ -26,7 +26,7 @@ from common.cli.errors import run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.images.io import open_image
-from common.text.conversations import IMAGE, parse_conversation, read_records
+from common.text.conversations import IMAGE, read_conversations
 from common.text.files import write_json
 from common.training.device import choose_device
 from common.training.skip_log import check_skip_rate, report_skipped
@@ -49,22 +49,14 @@ class QuestionSample:
 
 
 def read_samples(path: str | Path, image_dir: str | Path = "") -> tuple[list[QuestionSample], dict[str, str]]:
-    """-> samples, {skipped record: reason}; image_dir: folder that image paths are relative to, by default the file's."""
-    root = Path(image_dir) if image_dir else Path(path).parent
-    samples, skipped = [], {}
-    for key, record in read_records(path):
-        try:
-            conversation = parse_conversation(record).first(1)
-            question, reference = conversation.turns[0]
-            kind = record.get("kind") or question.replace(IMAGE, "").strip()
-            images = tuple(root / image for image in conversation.images)
-            if missing := [image for image in images if not image.is_file()]:
-                raise ValueError(f"no such image: {missing[0]}")
-            samples.append(QuestionSample(images, question, reference, kind, tuple(record.get("facts", ()))))
-        except ValueError as error:
-            skipped[key] = str(error)
-    if not samples:
-        raise ValueError(f"{path}: no usable question; {next(iter(skipped.items()), 'the file is empty')}")
+    """-> samples, {skipped record: reason}; arguments as of read_conversations"""
+    conversations, skipped = read_conversations(path, image_dir)
+    samples = []
+    for conversation in conversations:
+        record, first = conversation.record, conversation.first(1)
+        question, reference = first.turns[0]
+        kind, facts = record.get("kind") or question.replace(IMAGE, "").strip(), tuple(record.get("facts", ()))
+        samples.append(QuestionSample(first.images, question, reference, kind, facts))
     return samples, skipped
 
 

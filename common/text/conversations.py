@@ -11,7 +11,7 @@ where no question has one, they are put before the first.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ class Conversation:
     images: tuple[str | Path, ...] = ()  # in reading order
     system: str | None = None
     key: str = ""  # file and line, for messages
+    record: dict[str, Any] = field(default_factory=dict, compare=False)  # with whatever else it says
 
     def first(self, count: int) -> "Conversation":
         """The first `count` turns with their images."""
@@ -52,7 +53,7 @@ class Conversation:
 def read_conversations(path: str | Path, image_dir: str | Path = "") -> tuple[list[Conversation], dict[str, str]]:
     """A file, or an AniPersonaCaps folder -> conversations in order, {skipped record: reason}.
 
-    image_dir: folder that image paths are relative to, by default that of the file. Records with missing images are skipped.
+    image_dir: folder that image paths are relative to, by default that of the file. Missing images skip their record.
     """
     path = Path(path)
     if path.is_dir():
@@ -130,7 +131,7 @@ def parse_conversation(record: Any) -> Conversation:
     shown = sum(turn.images for turn in turns)
     if shown != len(images):
         raise ValueError(f"{shown} {IMAGE} in the questions for {len(images)} images")
-    return Conversation(tuple(turns), tuple(images), system)
+    return Conversation(tuple(turns), tuple(images), system, record=record)
 
 
 def _message(message: Any) -> tuple[str, str]:
