@@ -22,9 +22,8 @@ def build_projector(kind: str, vision_dim: int, text_dim: int, shuffle: int = 2)
     """Module (..., vision_dim) -> (..., text_dim).
 
     'linear': one Linear (LLaVA, arXiv 2304.08485). 'mlp2x_gelu': Linear, GELU, Linear (LLaVA-1.5, arXiv 2310.03744).
-    'internvl': LayerNorm, Linear, GELU, Linear (mlp1 of InternVL 1.5, arXiv 2404.16821); vision_dim is the encoder's,
-    the module takes patches that pixel_shuffle by `shuffle` has made shuffle^2 times wider. The other two leave
-    `shuffle` unread.
+    'internvl': LayerNorm, Linear, GELU, Linear (mlp1 of InternVL 1.5, arXiv 2404.16821) of patches that pixel_shuffle
+    by `shuffle` has made shuffle^2 times as wide as the encoder's vision_dim; `shuffle` is for this kind alone.
     """
     if kind == "linear":
         return nn.Linear(vision_dim, text_dim)
@@ -60,12 +59,12 @@ def create_attention_mask_from_embed(
         raise ValueError(f"embed {tuple(embed.shape)}: expected (B, L, D)")
     batch, length = embed.shape[:2]
     if lengths is not None and mask is not None:
-        raise ValueError("lengths and mask both given; they say the same thing, give one")
+        raise ValueError("lengths and mask both given, but they mean the same; give one")
     if mask is not None:
         if mask.shape != (batch, length):
             raise ValueError(f"mask {tuple(mask.shape)}: expected {(batch, length)}, as embed {tuple(embed.shape)} has")
         if not ((mask == 0) | (mask == 1)).all():
-            raise ValueError("mask: expected 0 and 1 only (1 = real); an additive mask of -inf is another thing")
+            raise ValueError("mask: expected 0 and 1 only (1 = real); an additive mask of 0 and -inf is not accepted")
         return mask.to(embed.device, torch.int64)
     if lengths is None:
         return torch.ones(batch, length, dtype=torch.int64, device=embed.device)
@@ -100,7 +99,7 @@ def pixel_shuffle(patches: torch.Tensor, factor: int = 2, grid: tuple[int, int] 
     rows, columns = patches.shape[1:3] if patches.ndim == 4 else grid or (math.isqrt(count), math.isqrt(count))
     if rows * columns != count:
         raise ValueError(
-            f"patches {tuple(patches.shape)}: {count} do not fill a {rows} x {columns} grid; take off prefix tokens "
+            f"patches {tuple(patches.shape)}: {count} do not fill a {rows} x {columns} grid; remove prefix tokens "
             "(CLS, registers), or give grid=(rows, columns)"
         )
     if rows % factor or columns % factor:
@@ -115,7 +114,7 @@ def pixel_shuffle(patches: torch.Tensor, factor: int = 2, grid: tuple[int, int] 
 
 class MaskedTokens(NamedTuple):
     tokens: torch.Tensor  # (B, K, D); K = N, or for 'drop' the most that any sample keeps
-    positions: torch.Tensor  # (B, K) where each token stood among the N, rising; 0 at padding
+    positions: torch.Tensor  # (B, K) index of each token among the N, ascending; 0 at padding
     mask: torch.Tensor  # (B, K) 1 = a token of the model's input, 0 = padding of a sample that keeps fewer
     kept: torch.Tensor  # (B, N) 1 = untouched, 0 = zeroed, dropped or replaced
 
@@ -128,12 +127,12 @@ def mask_tokens(
     prob: float = 1.0,
     mask_token: torch.Tensor | None = None,
 ) -> MaskedTokens:
-    """Hide a random share of tokens (B, N, D), drawn for each sample by itself without replacement.
+    """Hide a random share of tokens (B, N, D), drawn for each sample independently, without replacement.
 
     Of a sample that is drawn (each with probability `prob`) ceil((1 - ratio) N) tokens stay, in their order: ViTP's
     rule, in every mode. The others become zeros, are dropped (a truly shorter sequence; samples that keep fewer are
     padded with zeros at the end) or become mask_token (D,). Every call takes the same amount from `generator`: give
-    each rank its own and save it with the run. One on the CPU draws the same wherever the tokens are.
+    each rank its own and save it with the run. One on the CPU draws the same for tokens on any device.
     """
     if tokens.ndim != 3:
         raise ValueError(f"tokens {tuple(tokens.shape)}: expected (B, N, D)")
@@ -191,8 +190,8 @@ def merge_image_tokens(
 
     text_embeds (B, T, D); image_embeds: one (N_i, D) per image, in reading order over the batch, or (images, N, D).
     A placeholder either stands for a whole image (LLaVA's code), or there are as many placeholders as image tokens (as
-    transformers' processors write them); the counts tell which. What attention_mask (B, T) hides is taken off, a
-    placeholder too, and padding is put back on `padding_side`. labels (B, T) are moved along.
+    transformers' processors write them); their number decides. Tokens that attention_mask (B, T) hides are removed,
+    placeholders included, and padding is added on `padding_side`. labels (B, T) move with their tokens.
     """
     mask = create_attention_mask_from_embed(text_embeds, mask=attention_mask)
     batch, length, width = text_embeds.shape
@@ -216,7 +215,6 @@ def merge_image_tokens(
     counts = _output_counts(real, placeholders, [len(image) for image in images], image_token_id)  # (B, T)
     index, filled = _gather_index(counts, placeholders, padding_side)  # (B, T') each
     index, filled = index.to(text_embeds.device), filled.to(text_embeds.device)
-
     vectors = torch.cat([text_embeds.flatten(0, 1), *(image.to(text_embeds) for image in images)])
     embeds = vectors.index_select(0, index.flatten()).view(*index.shape, width).masked_fill(~filled[..., None], 0)
     if labels is not None:
@@ -251,10 +249,8 @@ def _output_counts(
 def _gather_index(
     counts: torch.Tensor, placeholders: torch.Tensor, padding_side: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """counts, placeholders (B, T) -> source row (B, T') of each output token, and whether it is one (B, T') bool.
-
-    Source rows are the B T text positions, then all image tokens in reading order; 0 at padding.
-    """
+    """counts, placeholders (B, T) -> source row of each output token, whether it is one and no padding: (B, T') each.
+    Source rows are the B T text positions, then all image tokens in reading order; 0 at padding."""
     is_image = placeholders.flatten().repeat_interleave(counts.flatten())  # (S,) over the output tokens of the batch
     text_row = torch.arange(counts.numel()).repeat_interleave(counts.flatten())
     filled = lengths_to_mask(counts.sum(1)).bool()

@@ -244,3 +244,13 @@ def page_models(page_weights):
 def page_pictures(page_weights) -> list[str]:
     """Two files of different styles."""
     return [str(list_images(f"{page_weights['folder']}/style_{style}")[-1]) for style in (0, 2)]
+
+
+@pytest.fixture
+def uploads(monkeypatch) -> list[dict]:
+    """What push_to_hub.py would send to the Hub."""
+    from tiny.hub import StubApi
+
+    monkeypatch.setattr("common.models.hub.HfApi", StubApi)
+    monkeypatch.setattr(StubApi, "calls", [])
+    return StubApi.calls

@@ -1,14 +1,12 @@
 """Two-stage analysis: batches equal single images to the token, whatever the processor; strict scores; bad input."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from tiny.llava import picture, write_internvl, write_llava, write_llava_next, write_pictures, write_timm_llava
+from tiny.llava import picture, write_internvl, write_llava, write_llava_next, write_timm_llava
 
-from llava import config, inference
 from llava.analyzer import LlavaAnalyzer
 from llava.checkpoint import LoadedModel, choose_attention, choose_dtype, load_image_text_model
 from llava.config import PROMPTS, VICUNA_SYSTEM
@@ -246,72 +244,6 @@ def test_wrong_folders_and_formats_are_one_line(folders, tmp_path):
     assert choose_dtype("auto", cpu) == torch.float32 and choose_attention("auto", cpu, torch.float32) == "sdpa"
     with pytest.raises(ValueError, match="fp16"):
         choose_dtype("fp16", cpu)
-
-
-def run(folders, *arguments):
-    return inference.main(
-        [
-            "--model_id",
-            str(folders["llava"]),
-            "--device",
-            "cpu",
-            "--description_tokens",
-            "4",
-            "--analysis_tokens",
-            "4",
-            *arguments,
-        ]
-    )
-
-
-def test_one_image_and_the_test_cases(folders, tmp_path, capsys, monkeypatch):
-    write_pictures(tmp_path, 1)
-    found = run(folders, "--image", str(tmp_path / "0.png"), "--text", "a star", "--json")
-    assert json.loads(capsys.readouterr().out) == found and found[0]["text"] == "a star"
-    assert set(found[0]) >= {
-        "description",
-        "score",
-        "analysis",
-        "expected_score",
-        "p_yes",
-        "prompt",
-        "tokens",
-        "seconds",
-    }
-    monkeypatch.setattr(config, "test_cases", [(str(tmp_path / "0.png"), "one"), (str(tmp_path / "0.png"), "two")])
-    assert len(run(folders)) == 2 and capsys.readouterr().out.count("P(Yes)") == 2
-    with pytest.raises(FileNotFoundError, match="absent.png"):
-        run(folders, "--image", "absent.png", "--text", "x")
-    with pytest.raises(ValueError, match="--text"):
-        run(folders, "--image", "a.png")
-    with pytest.raises(ValueError, match="did you mean en"):
-        run(folders, "--language", "eng")
-
-
-def test_a_table_in_and_results_out_with_resume(folders, tmp_path, capsys):
-    write_pictures(tmp_path, 4)
-    table, out = tmp_path / "pairs.csv", tmp_path / "out" / "results.jsonl"
-    table.write_text("image,text\n0.png,a star\n1.png,a beach\nabsent.png,x\n2.png,\n3.png,a star\n")
-    found = run(folders, "--input", str(table), "--output", str(out))
-    first = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(found) == len(first) == 5 and sum("error" in line for line in first) == 2
-    assert "absent.png" in capsys.readouterr().err
-    good = [line for line in out.read_text().splitlines() if '"error"' not in line]
-    out.write_text("\n".join(good[:2]) + "\n" + good[2][:30])  # as a kill leaves it
-    picture(9).save(tmp_path / "absent.png")
-    run(folders, "--input", str(table), "--output", str(out), "--batch_size", "1")
-    second = {line["key"]: line for line in map(json.loads, out.read_text().splitlines())}
-    assert sorted(second) == list("12345") and [key for key in second if "error" in second[key]] == ["4"]
-    assert "are already in" in capsys.readouterr().err
-    for line in first:
-        again = second[line["key"]]
-        for name in () if "error" in line else ("description", "response", "tokens", "attempts", "prompt"):
-            assert line[name] == again[name], name
-    with pytest.raises(ValueError, match="other settings"):
-        run(folders, "--input", str(table), "--output", str(out), "--score_temperature", "0.5")
-    lines = tmp_path / "pairs.jsonl"
-    lines.write_text('{"image": "0.png", "text": "a star", "id": "mine"}\nnot json\n')
-    assert [line["key"] for line in run(folders, "--input", str(lines), "--json")] == ["mine", "2"]
 
 
 def test_a_loaded_model_is_taken_as_it_is(tiny):

@@ -199,7 +199,7 @@ class VectorStore:
         with write_atomically(self.folder / "index.faiss") as file:
             load_faiss().write_index(index, load_faiss().PyCallbackIOWriter(file.write))
 
-    def _read_index(self):
+    def _read_index(self) -> Any:
         file = self.folder / "index.faiss"
         return load_faiss().read_index(str(file)) if file.is_file() else None
 

@@ -1,0 +1,44 @@
+"""What tests of the Hub share: a stand-in for its API, and comparisons of what would be uploaded."""
+
+import torch
+import yaml
+
+from common.models import hub
+
+
+class StubApi:
+    """Stands for HfApi: writes down what would be uploaded."""
+
+    calls: list[dict] = []
+
+    def create_repo(self, name, private, exist_ok):
+        self.calls.append({"name": name, "private": private, "exist_ok": exist_ok})
+        return f"https://huggingface.co/{name}"
+
+    def upload_folder(self, repo_id, folder_path, commit_message):
+        files = {
+            path.relative_to(folder_path).as_posix(): path.read_bytes()
+            for path in sorted(hub.Path(folder_path).rglob("*"))
+            if path.is_file()
+        }
+        self.calls.append({"name": repo_id, "files": files})
+
+
+def front(text):
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def same(one, other):
+    """Equal content, tensors to the bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return one == other
+
+
+def assert_names_no_place(files, *places):
+    for name, content in files.items():
+        if name.endswith((".json", ".md")):
+            for place in places:
+                assert str(place).encode() not in content, f"{name} names {place}"
