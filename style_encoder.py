@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.cli.errors import one_line
 from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.io import open_image
 from common.images.transforms import square
@@ -43,7 +44,7 @@ def build_untrained(content: dict[str, Any], device: torch.device) -> tuple[Visi
     try:
         encoder = VisionStyleEncoder(**content["build"], pretrained=content["settings"]["pretrained"])
     except (ValueError, OSError) as error:
-        return None, " ".join(str(error).split())
+        return None, one_line(error)
     return encoder.eval().to(device), ""
 
 

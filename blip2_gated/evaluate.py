@@ -61,9 +61,8 @@ def main(
 ) -> dict[str, Any]:
     place = choose_device(device)
     model, content = load_gated(checkpoint, place, blip2, efficientnet)
-    trained = content["settings"]
-    options = read_settings(config, list(settings), given={**trained, "training_cache_features": False})
-    options.demo = bool(trained["demo"])
+    trained = {**content["settings"], "training_cache_features": False}
+    options = read_settings(config, list(settings), defaults=trained)
     splits, skipped = read_splits(options, [split])
     sets, skipped = build_datasets(options, splits, skipped, model, Accelerator(cpu=place.type == "cpu"))
     dataset = sets[split]

@@ -199,8 +199,8 @@ def test_sections_are_layered(sectioned, tmp_path):
 
 def test_values_of_an_older_run_lie_below_a_named_file_and_flags(sectioned):
     older = {"training_batch_size": 64, "training_rate": 0.5}
-    assert read_settings(sectioned, [], given=older).training_batch_size == 64
-    settings = read_settings(sectioned, ["--config", "art", "--data.root", "d"], given=older)
+    assert read_settings(sectioned, [], defaults=older).training_batch_size == 64
+    settings = read_settings(sectioned, ["--config", "art", "--data.root", "d"], defaults=older)
     assert (settings.training_batch_size, settings.training_rate, settings.data_root) == (8, 0.5, "d")
 
 

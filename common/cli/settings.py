@@ -1,7 +1,7 @@
 """Settings: values that a user edits in a config file, each with a flag of the same name that overrides it.
 
     config.py  BATCH_SIZE: int = 32  # images per step    ->   --batch_size 32   in `--help`, with that comment
-    later wins: config.py < config.json beside it, or --config FILE < command line
+    later wins: config.py < config.json in its folder, or --config FILE < command line
 
 A module with TYPES has sections, and its values in configs/default.yaml: with {"model": {"lora": {"rank": int}}} the
 file says `model: {lora: {rank: 8}}`, with a comment as help, and the flag is --model.lora.rank.
@@ -44,29 +44,29 @@ class Setting(NamedTuple):
 
 
 def read_settings(
-    module: ModuleType, argv: list[str], description: str = "", given: dict[str, object] | None = None
+    module: ModuleType, argv: list[str], description: str = "", defaults: dict[str, object] | None = None
 ) -> Namespace:
     """Settings of `module`, overridden by files, overridden by `argv` -> Namespace with lower-case names, _ for dots.
 
-    `--demo` puts the module's DEMO, or configs/demo.yaml, over its values. `given`: values of an earlier run by those
-    names, in place of the module's. ValueError names an unknown flag or an unknown name in a file with the nearest real
-    one, or a value of the wrong type.
+    `--demo` puts the module's DEMO, or configs/demo.yaml, over its values. `defaults`: values of an earlier run by
+    those names, in place of the module's. ValueError names an unknown flag, or an unknown name in a file, with the
+    nearest real one, or a value of the wrong type.
     """
     folder = Path(inspect.getfile(module)).parent
-    by_name, beside = folder / "configs", folder / "config.json"
+    by_name, neighbour = folder / "configs", folder / "config.json"
     sectioned = hasattr(module, "TYPES")
     settings = _sections(module.TYPES, by_name / "default.yaml") if sectioned else _constants(module)
     known = {flag: setting.type for flag, setting in settings.items()}
     words = _parse_words(argv, known)
     demo, show_help, name = (words.pop(option, None) for option in ("demo", "help", "config"))
-    base = {flag: (given or {}).get(_plain(flag), setting.value) for flag, setting in settings.items()}
+    base = {flag: (defaults or {}).get(_plain(flag), setting.value) for flag, setting in settings.items()}
     layers = [("default.yaml" if sectioned else "config.py", base)]
     if demo and sectioned:
         layers.append(("demo.yaml", _file_values(by_name / "demo.yaml", known, whole_path=True)))
     elif demo:
         layers.append(("DEMO", {name.lower(): value for name, value in module.DEMO.items()}))
-    file = _find_config(by_name, name) if name else beside
-    if name or (not sectioned and beside.is_file() and not demo and given is None):
+    file = _find_config(by_name, name) if name else neighbour
+    if name or (not sectioned and neighbour.is_file() and not demo and defaults is None):
         layers.append((file.name, _file_values(file, known, whole_path=sectioned)))
     layers.append(("the command line", words))
     values = {flag: value for _, layer in layers for flag, value in layer.items()}
@@ -91,7 +91,7 @@ def read_settings(
         raise ValueError(_shorten(error.message or str(error))) from None
     _report_overrides(layers)
     plain = json.dumps({_plain(flag): parsed[flag] for flag in settings})  # PositiveInt and the like become int
-    return Namespace(demo=bool(demo), **json.loads(plain))
+    return Namespace(demo=bool(demo or (defaults or {}).get("demo")), **json.loads(plain))
 
 
 def _shorten(message: str) -> str:
@@ -121,7 +121,7 @@ def unknown_name(name: str, known: list[str], what: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """How names are compared: training.batch-size and training_batch_size are one."""
+    """The form in which names are compared: training.batch-size and training_batch_size are equal."""
     return name.lower().replace(".", "_").replace("-", "_")
 
 
