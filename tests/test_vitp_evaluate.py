@@ -17,6 +17,7 @@ def test_scores():
     described = sample("description", "A small red star.", ["small", "red", "star", "on a hill"])
     assert described.score("A small star, reddish, on a hill") == 0.75  # whole words
     assert described.score("") == 0
+    assert described.score("Small star, red, on a hill") == 1  # a sentence begins with a capital letter
 
 
 def test_the_baseline_is_what_is_most_frequent_for_a_kind():

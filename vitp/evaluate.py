@@ -42,10 +42,11 @@ class QuestionSample:
     facts: tuple[str, ...] = ()
 
     def score(self, answer: str) -> float:
-        """Share of the facts that the answer names; without facts, 1 for the reference word for word."""
+        """Share of the facts that the answer names, in any case; without facts, 1 for the reference word for word."""
         if not self.facts:
             return float(answer == self.reference)
-        return float(np.mean([bool(re.search(rf"\b{re.escape(fact)}\b", answer)) for fact in self.facts]))
+        named = [bool(re.search(rf"\b{re.escape(fact)}\b", answer, re.IGNORECASE)) for fact in self.facts]
+        return float(np.mean(named))
 
 
 def read_samples(path: str | Path, image_dir: str | Path = "") -> tuple[list[QuestionSample], dict[str, str]]:
