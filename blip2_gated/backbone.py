@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer
 from transformers import (
     AutoTokenizer,
     Blip2Config,
@@ -131,11 +131,8 @@ def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast
 
 
 def tokenizer_from_json(text: str) -> PreTrainedTokenizerFast:
-    """The JSON of a fast tokenizer, as a checkpoint holds it -> the tokenizer; a text begins with END."""
+    """The JSON of a fast tokenizer, as a checkpoint holds it -> the tokenizer."""
     tokenizer = Tokenizer.from_str(text)
-    if tokenizer.post_processor is None:
-        begin = (END, tokenizer.token_to_id(END))
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[begin])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, bos_token=END, eos_token=END, extra_special_tokens=[IMAGE]
     )

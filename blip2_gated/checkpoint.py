@@ -21,6 +21,7 @@ from blip2_gated.backbone import (
     read_config,
     tokenizer_from_json,
 )
+from blip2_gated.dataset import VqaSample
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.style_vocabulary import StyleVocabulary
 from common.models.checkpoint_file import save_model, weights_digest
@@ -30,20 +31,20 @@ KIND = "blip2_gated"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def build_arguments(
-    settings: Namespace, labels: Iterable[str], texts: list[str], answers: Iterable[str]
-) -> dict[str, Any]:
+def build_arguments(settings: Namespace, samples: Iterable[VqaSample]) -> dict[str, Any]:
     """Plain values that build_gated makes a model of.
 
-    labels: of the training set's styles; texts: to train a tokenizer on if BLIP-2 is built from scratch; answers: of
-    the training set, for their spellings of the styles.
+    samples: of the training set, for the style labels, their spellings in answers and, if BLIP-2 is built from scratch,
+    the vocabulary.
     """
     blip2: dict[str, Any] = {"source": settings.model_blip2}
     if is_config(settings.model_blip2):
         config = read_config(settings.model_blip2)
+        texts = [f"{settings.data_prompt.format(sample.question)} {sample.answer}\n" for sample in samples]
         tokenizer = make_tokenizer(texts, config["text_config"]["vocab_size"])
         blip2 = {"config": fit_config(config, tokenizer), "tokenizer": tokenizer.backend_tokenizer.to_str()}
-    labels = sorted(set(labels))
+    labels = sorted({sample.style for sample in samples if sample.style})
+    short_answers = {sample.answer for sample in samples if len(sample.answer.split()) <= 6}
     model = {
         "efficientnet": {
             "name": settings.model_efficientnet_name,
@@ -78,21 +79,20 @@ def build_arguments(
         "blip2": blip2,
         "frozen_dtype": settings.model_frozen_dtype,
         "labels": labels,
-        "spellings": sorted({answer for answer in answers if len(answer.split()) <= 6}) if labels else [],
+        "spellings": sorted(short_answers) if labels else [],
         "model": model,
     }
 
 
 def build_gated(build: dict[str, Any]) -> Blip2OPTGated:
     """The model of build_arguments, with untrained gates, mapper and style head."""
-    efficientnet, external = build["model"]["efficientnet"], []
     if "config" in build["blip2"]:
         tokenizer, blip2 = tokenizer_from_json(build["blip2"]["tokenizer"]), build_blip2(build["blip2"]["config"])
     else:
         blip2, tokenizer = read_blip2(build["blip2"]["source"])
-        external.append("blip2")
-    if efficientnet and efficientnet["pretrained"]:
-        external.append("efficientnet")
+    has_source = {"blip2": "source" in build["blip2"]}
+    has_source["efficientnet"] = bool((build["model"]["efficientnet"] or {}).get("pretrained"))
+    external = [part for part in has_source if has_source[part]]
     styles = StyleVocabulary(tokenizer, build["labels"], build["spellings"])
     model = Blip2OPTGated(blip2, tokenizer, styles, **build["model"], external=external)
     blip2.qformer.float()
@@ -120,9 +120,8 @@ def save_full(path: str | Path, model: Blip2OPTGated, build: dict[str, Any], **m
     """Every weight: a file that needs neither the Hub nor folders."""
     config = json.loads(model.blip2.config.to_json_string(use_diff=False))
     blip2 = {"config": config, "tokenizer": model.prompts.tokenizer.backend_tokenizer.to_str()}
-    arguments = dict(build["model"])
-    if arguments["efficientnet"]:
-        arguments["efficientnet"] = {**arguments["efficientnet"], "pretrained": False}
+    efficientnet = build["model"]["efficientnet"]
+    arguments = {**build["model"], "efficientnet": {**efficientnet, "pretrained": False} if efficientnet else None}
     external, model.external_weights = model.external_weights, set()
     try:
         save_model(path, model, KIND, {**build, "blip2": blip2, "model": arguments}, fingerprint="", **metadata)
@@ -158,6 +157,6 @@ def load_gated(
 
 def fingerprint(model: Blip2OPTGated) -> str:
     """Of the weights that a checkpoint does not hold; '' if it holds all."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    external = {name: tensors[name] for name in model.external_weights & set(tensors)}
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    external = {name: tensor for name, tensor in tensors if name in model.external_weights}
     return weights_digest(external, sampled=True) if external else ""

@@ -34,11 +34,11 @@ def what_if(
     if not model.gates:
         raise ValueError("this BLIP-2 has no gates (model.gating.type none), so style cannot change its answer")
     features = model.features(model.prepare([image]))
-    other = None if style_image is None else model.features(model.prepare([style_image])).pooled
-    changed = features._replace(pooled=other)
-    return answer_with_style(model, features, question, **options), answer_with_style(
-        model, changed, question, **options
+    pooled = None if style_image is None else model.features(model.prepare([style_image])).pooled
+    original, changed = (
+        answer_with_style(model, style, question, **options) for style in (features, features._replace(pooled=pooled))
     )
+    return original, changed
 
 
 @torch.no_grad()
@@ -53,12 +53,12 @@ def answer_with_style(model: Blip2OPTGated, features: TowerFeatures, question: s
 def name_probabilities(model: Blip2OPTGated, features: TowerFeatures, question: str) -> torch.Tensor:
     """features of one image -> (C,) P(the answer is the style's name), summed over its spellings; the rest of 1 is on
     other answers. Whole names, since styles may share words: Fluent 3D, Fluent flat."""
-    styles, device = model.styles, model.mean.device
+    styles = model.styles
     if not styles.labels:
         return torch.zeros(0)
     spellings = [(styles.class_ids[label], spelling) for label in styles.labels for spelling in styles.spellings[label]]
-    batch = model.prompts.collate([model.prompts.encode(question, spelling) for _, spelling in spellings])
-    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    encoded = [model.prompts.encode(question, spelling) for _, spelling in spellings]
+    batch = model.prompts.collate(encoded, device=model.mean.device)
     control = model.control_tokens(features.pooled, batch["question_ids"][:1], batch["question_mask"][:1])
     tokens = model.image_tokens(features.patches, control).expand(len(spellings), -1, -1)
     logits = model.answer_logits(batch["input_ids"], batch["attention_mask"], tokens)  # (N, T, vocabulary)

@@ -7,7 +7,6 @@ applies (B,) 1 = the style losses apply
 Another data set: a function that makes samples of rows, and its name in DATASETS.
 """
 
-import csv
 import functools
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from common.cli.settings import unknown_name
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import SampleKey
 from common.samples.layouts import create_sample_dataset
+from common.text.tables import read_table
 from common.training.skip_log import check_skip_rate, report_skipped
 
 SAMPLE_ROOT = "./data/vqa"  # default of data.root; without --demo, sample data is drawn into this folder only
@@ -113,22 +113,9 @@ def read_samples(
 
 
 def read_rows(table: Path, columns: Columns) -> list[dict[str, str]]:
-    if not table.is_file():
-        raise FileNotFoundError(f"{table}: no such file; expected a CSV table of questions (--data.root, --data.*_csv)")
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or [])
-            rows = [{name: row[name] or "" for name in names} for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table}: cannot be read as CSV ({error})") from None
-    for field in ("image", "question", "answer", "style", "type"):
-        name = getattr(columns, field)
-        if name and name not in names:
-            raise ValueError(
-                f"{table}: {unknown_name(name, names, 'column')} (it has {', '.join(names)}; --data.{field}_column)"
-            )
-    return rows
+    names = {field: getattr(columns, field) for field in ("image", "question", "answer", "style", "type")}
+    required = {name: f"--data.{field}_column" for field, name in names.items() if name}
+    return read_table(table, required, "--data.root, --data.*_csv")[1]
 
 
 class VqaDataset(Dataset):
@@ -166,10 +153,9 @@ class VqaDataset(Dataset):
 
     def image_inputs(self, sample: VqaSample) -> dict[str, torch.Tensor]:
         """-> image (3, S, S), or patches (N, V) and, with an EfficientNet, pooled (P,)."""
-        image = self.images[sample.path]
         if isinstance(self.images, FeatureCache):
-            return image
-        return {"image": squeeze(image, self.image_size)}
+            return self.images[sample.path]
+        return {"image": squeeze(self.images[sample.path], self.image_size)}
 
     def file_of(self, index: int) -> str:
         """The sample's image, and its row in the table."""
@@ -191,13 +177,17 @@ def read_splits(
             create_sample_dataset(root, SAMPLE_IMAGES[settings.demo], layout="vqa")
     elif not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder (--data.root)")
-    fields = ("image", "question", "answer", "style", "type")
-    columns = {field: getattr(settings, f"data_{field}_column") for field in fields}
-    columns = Columns(**columns, style_type=settings.data_style_type)
+    columns = Columns(
+        settings.data_image_column,
+        settings.data_question_column,
+        settings.data_answer_column,
+        settings.data_style_column,
+        settings.data_type_column,
+        settings.data_style_type,
+    )
     splits, skipped = {}, {}
     for name in names:
-        table = root / getattr(settings, f"data_{name}_csv")
-        image_root = settings.data_image_root or root
+        table, image_root = root / getattr(settings, f"data_{name}_csv"), settings.data_image_root or root
         splits[name], skipped_rows = read_samples(table, image_root, settings.data_dataset_name, columns)
         skipped |= skipped_rows
     return splits, skipped

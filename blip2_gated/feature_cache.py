@@ -18,6 +18,7 @@ from blip2_gated.model import Blip2OPTGated, squeeze
 from common.cli.progress_bar import progress_bar
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.models.checkpoint_file import weights_digest
+from common.models.eval_mode import eval_mode
 from common.text.files import write_atomically, write_json
 
 
@@ -30,9 +31,6 @@ class FeatureCache:
             name: np.memmap(index.with_suffix(f".{name}.bin"), np.float16, "r", shape=tuple(shape))
             for name, shape in json.loads(index.read_text()).items()
         }
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, path: Path) -> dict[str, torch.Tensor]:
         return {name: torch.tensor(array[self.rows[path]]) for name, array in self.arrays.items()}
@@ -82,9 +80,9 @@ def _fill(
     batch_size: int,
     quiet: bool,
 ) -> None:
-    was_training, shapes = model.training, {}
-    model.eval()
+    shapes = {}
     with (
+        eval_mode(model),
         write_atomically(index.with_suffix(".patches.bin"), durable=False) as patches_file,
         write_atomically(index.with_suffix(".pooled.bin"), durable=False) as pooled_file,
     ):
@@ -92,12 +90,10 @@ def _fill(
             batch = [squeeze(images[path], model.image_size) for path in paths[start : start + batch_size]]
             features = model.features(torch.stack(batch).to(device))
             for name, file, values in zip(features._fields, (patches_file, pooled_file), features):
-                if values is None:  # no EfficientNet
-                    continue
-                half = values.half()
-                if not half.isfinite().all():
-                    raise ValueError(f"--training.cache_features: {name} exceed the range of fp16; train without it")
-                file.write(half.cpu().numpy().tobytes())
-                shapes[name] = [len(paths), *half.shape[1:]]
-    model.train(was_training)
+                if values is not None:  # without an EfficientNet there is no pooled
+                    half = values.half()
+                    if not half.isfinite().all():
+                        raise ValueError(f"--training.cache_features: {name} exceed the range of fp16; use pixels")
+                    file.write(half.cpu().numpy().tobytes())
+                    shapes[name] = [len(paths), *half.shape[1:]]
     write_json(index, shapes)

@@ -28,8 +28,7 @@ class Prediction:
 
     def as_row(self) -> dict[str, Any]:
         """One line of predictions.jsonl."""
-        columns = asdict(self.sample)
-        del columns["path"]
+        columns = {name: value for name, value in asdict(self.sample).items() if name != "path"}
         correct = normalise_answer(self.text) == normalise_answer(self.sample.answer)
         return {**columns, "prediction": self.text, "correct": correct}
 
@@ -79,11 +78,11 @@ def measure_answers(
     style_hit_rate: share of the questions whose answer names a style whose prediction names any style; style_accuracy:
     names the right one; question_only: VQA accuracy of `baseline`, if there is one.
     """
-    by_type = defaultdict(list)
-    for prediction in sorted(predictions, key=lambda prediction: prediction.sample.type):
-        by_type[prediction.sample.type].append(prediction)
-    scores = {kind: _scores(members, styles, baseline) for kind, members in by_type.items()}
-    return {"all": _scores(predictions, styles, baseline), "by_type": scores}
+    by_type = {
+        question_type: _scores([one for one in predictions if one.sample.type == question_type], styles, baseline)
+        for question_type in sorted({prediction.sample.type for prediction in predictions})
+    }
+    return {"all": _scores(predictions, styles, baseline), "by_type": by_type}
 
 
 def _scores(
@@ -102,11 +101,10 @@ def _scores(
     if all(len(answer.split()) < 4 for _, answer in pairs):  # BLEU counts runs of four words: always 0
         del scores["bleu"]
     if baseline:
-        samples = [prediction.sample for prediction in predictions]
-        scores["question_only"] = percent([vqa_accuracy(baseline(one.question), [one.answer]) for one in samples])
+        guesses = [baseline(prediction.sample.question) for prediction in predictions]
+        scores["question_only"] = percent([vqa_accuracy(guess, [answer]) for guess, (_, answer) in zip(guesses, pairs)])
     named = [(set(styles.named_in(text)), set(styles.named_in(answer))) for text, answer in pairs]
-    named = [(predicted, true) for predicted, true in named if true]
-    if named:
+    if named := [(predicted, true) for predicted, true in named if true]:
         scores["style_hit_rate"] = percent([bool(predicted) for predicted, _ in named])
         scores["style_accuracy"] = percent([predicted == true for predicted, true in named])
     return scores

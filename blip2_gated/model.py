@@ -26,10 +26,10 @@ from blip2_gated.prompts import TEMPLATE, PromptEncoder
 from blip2_gated.style_vocabulary import StyleVocabulary
 from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.io import open_image
+from common.models.eval_mode import eval_mode
 from multimodal_utils import merge_image_tokens, project_sequence_embed
 
 ImageSource = str | Path | Image.Image
-TRAINED = ("gates", "qformer", "all")  # trainable parts of BLIP-2 besides the added ones: none, its Q-Former, all
 VQA_OPTIONS = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": 0.0}  # of BLIP-2's own evaluation
 
 
@@ -68,25 +68,25 @@ class Blip2OPTGated(nn.Module):
         external: Sequence[str] = (),
     ):
         super().__init__()
-        if trained not in TRAINED:
-            raise ValueError(f"--model.train {trained}: expected {', '.join(TRAINED)}")
-        self.blip2, self.styles, self.trained = blip2, styles, trained
+        frozen_parts = {"gates": [blip2], "qformer": [blip2.vision_model, blip2.language_model], "all": []}
+        if trained not in frozen_parts:
+            raise ValueError(f"--model.train {trained}: expected {', '.join(frozen_parts)}")
+        self.blip2, self.styles, self.trained, self.frozen_parts = blip2, styles, trained, frozen_parts[trained]
         config = blip2.config
         self.image_size: int = config.vision_config.image_size
         self.prompts = PromptEncoder(tokenizer, config.image_token_index, config.num_query_tokens, template, max_tokens)
         self.register_buffer("mean", torch.tensor(OPENAI_CLIP_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(OPENAI_CLIP_STD).view(1, 3, 1, 1), persistent=False)
-        blip2.requires_grad_(trained == "all")
-        for part in (blip2.qformer, blip2.language_projection, blip2.query_tokens):
-            part.requires_grad_(trained != "gates")
+        blip2.requires_grad_(True)
+        for part in self.frozen_parts:
+            part.requires_grad_(False)
         self.efficientnet = self.mapper = self.style_head = None
         self.gates: list[Gate] = []  # a plain list: they are modules of the Q-Former
         if efficientnet is not None:
             self._add_style(gating or {}, mapper or {}, **efficientnet)
         self.lora_layers = tuple(add_lora(blip2.qformer, **lora)) if lora else ()  # a tuple, for the same reason
-        for added in [*(gate.parameters() for gate in self.gates), lora_parameters(blip2.qformer)]:
-            for parameter in added:
-                parameter.requires_grad_(True)
+        for parameter in [*nn.ModuleList(self.gates).parameters(), *lora_parameters(blip2.qformer)]:
+            parameter.requires_grad_(True)
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         prefixes = tuple(f"{part}." if part == "blip2" else f"{part}.backbone." for part in external)
         self.external_weights = {name for name in self.state_dict() if name.startswith(prefixes)} - trainable
@@ -204,20 +204,18 @@ class Blip2OPTGated(nn.Module):
         count = len(images.patches) if isinstance(images, TowerFeatures) else len(images)
         if count != len(questions) or not questions:
             raise ValueError(f"{count} images, {len(questions)} questions: each image needs one")
-        was_training = self.training
-        self.eval()
-        features = images if isinstance(images, TowerFeatures) else self.features(self.prepare(images))
-        batch = self.prompts.collate([self.prompts.encode(question) for question in questions], side="left")
-        batch = {name: tensor.to(self.mean.device) for name, tensor in batch.items()}
-        control = self.control_tokens(features.pooled, batch["question_ids"], batch["question_mask"])
-        tokens = self.blip2.language_model.generate(
-            inputs_embeds=self._embeds(batch["input_ids"], self.image_tokens(features.patches, control)),
-            attention_mask=batch["attention_mask"],
-            pad_token_id=self.prompts.pad,
-            eos_token_id=[self.prompts.newline, self.prompts.tokenizer.eos_token_id],
-            **{"do_sample": False, "min_new_tokens": 1, "max_new_tokens": 30, **options},
-        )
-        self.train(was_training)
+        encoded = [self.prompts.encode(question) for question in questions]
+        batch = self.prompts.collate(encoded, "left", self.mean.device)
+        with eval_mode(self):
+            features = images if isinstance(images, TowerFeatures) else self.features(self.prepare(images))
+            control = self.control_tokens(features.pooled, batch["question_ids"], batch["question_mask"])
+            tokens = self.blip2.language_model.generate(
+                inputs_embeds=self._embeds(batch["input_ids"], self.image_tokens(features.patches, control)),
+                attention_mask=batch["attention_mask"],
+                pad_token_id=self.prompts.pad,
+                eos_token_id=[self.prompts.newline, self.prompts.tokenizer.eos_token_id],
+                **{"do_sample": False, "min_new_tokens": 1, "max_new_tokens": 30, **options},
+            )
         return self.prompts.decode(tokens)
 
     def predict_answers(
@@ -232,13 +230,10 @@ class Blip2OPTGated(nn.Module):
     def train(self, mode: bool = True) -> "Blip2OPTGated":
         """Frozen parts stay in eval(), without dropout, drop path and updates of BatchNorm statistics."""
         super().train(mode)
-        if self.trained != "all":
-            self.blip2.vision_model.eval()
-            self.blip2.language_model.eval()
-        if self.trained == "gates":
-            self.blip2.eval()
-            for added in [*self.gates, *self.lora_layers]:
-                added.train(mode)
+        for part in self.frozen_parts:
+            part.eval()
+        for added in [*self.gates, *self.lora_layers]:
+            added.train(mode)
         return self
 
 

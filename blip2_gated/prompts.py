@@ -62,7 +62,9 @@ class PromptEncoder:
             return Encoded(self.caption_prompt, self.caption_prompt[-1:], answer_ids, truncated)
         return Encoded([*self.head, *question_ids, *self.tail], question_ids, answer_ids, truncated)
 
-    def collate(self, rows: list[Encoded], side: str = "right") -> dict[str, torch.Tensor]:
+    def collate(
+        self, rows: list[Encoded], side: str = "right", device: torch.device | str = "cpu"
+    ) -> dict[str, torch.Tensor]:
         """-> input_ids, attention_mask, labels (B, T), question_ids, question_mask (B, W); mask 1 = real.
 
         side: of the padding of prompt and answer; 'left' for generation.
@@ -70,13 +72,9 @@ class PromptEncoder:
         texts = pad([row.prompt + row.answer for row in rows], self.pad, side)
         labels = pad([[IGNORED] * len(row.prompt) + row.answer for row in rows], IGNORED, side)
         questions = pad([row.question for row in rows], self.pad)
-        return {
-            "input_ids": texts.values,
-            "attention_mask": texts.mask,
-            "labels": labels.values,
-            "question_ids": questions.values,
-            "question_mask": questions.mask,
-        }
+        batch = {"input_ids": texts.values, "attention_mask": texts.mask, "labels": labels.values}
+        batch |= {"question_ids": questions.values, "question_mask": questions.mask}
+        return {name: tensor.to(device) for name, tensor in batch.items()}
 
     def decode(self, tokens: torch.Tensor) -> list[str]:
         """Generated tokens (B, T) -> texts up to the first newline."""

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from blip2_gated import config
 from blip2_gated.backbone import is_config
 from blip2_gated.checkpoint import build_arguments, build_gated, load_gated, save_gated, store_frozen
-from blip2_gated.dataset import VqaDataset, VqaSample, build_datasets, read_splits
+from blip2_gated.dataset import VqaDataset, build_datasets, read_splits
 from blip2_gated.generate_answers import answer_samples
 from blip2_gated.metrics import QuestionOnlyBaseline, measure_answers
 from blip2_gated.model import Blip2OPTGated
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     with accelerator.main_process_first():
         splits, skipped = read_splits(settings, ("train", "val"), accelerator.is_main_process)
     set_seed(settings.training_seed)
-    build = training_set_arguments(settings, splits["train"])
+    build = build_arguments(settings, splits["train"])
     model = build_gated(build)
     store_frozen(model, settings.model_frozen_dtype, accelerator.device)
     with accelerator.main_process_first():  # the others read the caches that the first has written
@@ -108,13 +108,6 @@ def check_settings(settings: Namespace) -> None:
         raise ValueError("--model.gating.type none: without gates and without LoRA nothing would be trainable")
     if settings.training_resume and not settings.training_save_last:
         raise ValueError("--training.resume: continues from last/, which only --training.save_last writes; give both")
-
-
-def training_set_arguments(settings: Namespace, samples: list[VqaSample]) -> dict[str, Any]:
-    """Build arguments with the styles and, for a BLIP-2 from scratch, the vocabulary of the training set."""
-    texts = [f"{settings.data_prompt.format(sample.question)} {sample.answer}\n" for sample in samples]
-    labels = [sample.style for sample in samples if sample.style]
-    return build_arguments(settings, labels, texts, [sample.answer for sample in samples])
 
 
 def warm_start(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_main: bool) -> None:

@@ -16,6 +16,7 @@ from blip2_gated.losses import (
     style_masses,
 )
 from blip2_gated.model import Blip2OPTGated, TowerFeatures
+from common.models.eval_mode import eval_mode
 from common.training.distributed import global_mean, replicated_mean
 
 
@@ -75,12 +76,10 @@ def measure_loss(
 ) -> dict[str, float]:
     """Each part's mean over a whole data set, and their weighted sum as 'loss', on this device alone."""
     sums: dict[str, torch.Tensor] = {}  # (2,) each
-    was_training = training_model.training
-    training_model.eval()
-    for batch in loader:
-        batch = {name: value.to(device) for name, value in batch.items()}
-        for name, (total, count) in training_model.parts(**batch).items():
-            sums[name] = sums.get(name, 0) + torch.stack([total, count])
-    training_model.train(was_training)
+    with eval_mode(training_model):
+        for batch in loader:
+            batch = {name: value.to(device) for name, value in batch.items()}
+            for name, (total, count) in training_model.parts(**batch).items():
+                sums[name] = sums.get(name, 0) + torch.stack([total, count])
     means = {name: float(total / count) if count else 0.0 for name, (total, count) in sums.items()}
     return {"loss": sum(training_model.weights[name] * value for name, value in means.items()), **means}

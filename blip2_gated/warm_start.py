@@ -8,6 +8,8 @@ Trained all at once, a model first learns which answers are frequent, and the qu
 shift of all image tokens; the Q-Former's LayerNorms then divide away what differs between images.
 """
 
+from collections import defaultdict
+
 import torch
 
 from blip2_gated.dataset import VqaDataset
@@ -22,23 +24,21 @@ def pretrain_vision(
     model: Blip2OPTGated, dataset: VqaDataset, steps: int, batch_size: int, seed: int, quiet: bool = True
 ) -> tuple[float, float]:
     """Step 1 -> loss over words at the start and at the end."""
-    answers, index_of = {}, {}  # by path; index: of a sample with that image
+    groups = defaultdict(list)  # indices of samples by image
     for index, sample in enumerate(dataset.samples):
-        answers.setdefault(sample.path, []).append(sample.answer)
-        index_of[sample.path] = index
-    indices = [index_of[path] for path in answers]
+        groups[sample.path].append(index)
+    images = list(groups.values())
 
     def embed(rows: torch.Tensor) -> torch.Tensor:
-        return _image_tokens(model, dataset.collate([dataset[indices[row]] for row in rows.tolist()])).mean(1)
+        return _image_tokens(model, dataset.collate([dataset[images[row][-1]] for row in rows.tolist()])).mean(1)
 
     named = model.named_parameters()
     parameters = [tensor for name, tensor in named if tensor.requires_grad and "language_model." not in name]
     model.train()
-    texts = list(map(" ".join, answers.values()))
     return pretrain_on_words(
         embed,
         parameters,
-        texts,
+        [" ".join(dataset.samples[index].answer for index in indices) for indices in images],
         steps=steps,
         batch_size=batch_size,
         seed=seed,

@@ -151,7 +151,7 @@ def test_kept_features_are_the_towers_and_know_when_they_are_stale(tmp_path, tab
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     store = ImageCache(paths, 48, None, quiet=True)
     cache = cache_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
-    assert isinstance(cache, FeatureCache) and len(cache) == 2
+    assert isinstance(cache, FeatureCache) and len(cache.rows) == 2
     images = torch.stack([model.prepare([tmp_path / "b.png"])[0]])
     features = model.features(images)
     for name, now in features._asdict().items():

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, Blip2Config
 from blip2_gated import config
 from blip2_gated.backbone import IMAGE, is_config
 from blip2_gated.checkpoint import build_arguments, build_gated, store_frozen
+from blip2_gated.dataset import VqaSample
 from blip2_gated.prompts import Encoded
 from blip2_gated.train import check_settings, make_training_model
 from blip2_gated.training_model import GatedTrainingModel
@@ -21,7 +22,7 @@ from common.models.checkpoint_file import first_line
 from tools.estimate.training_step import Batch, TrainingStep, adamw, meta_tensor, samples_per_device
 
 STYLES = ("flat", "woodcut", "watercolour", "pixel")  # in place of the training set's
-WORDS = "Question: In which style is this picture drawn? Answer: "  # that a new tokenizer is trained on
+QUESTION = "In which style is this picture drawn?"
 
 
 def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
@@ -29,7 +30,8 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     settings = read_settings(config, argv, __doc__)
     check_settings(settings)
     settings = Namespace(**{**vars(settings), "model_efficientnet_weights": False})
-    arguments = _without_weights(build_arguments(settings, STYLES, [WORDS, *STYLES], STYLES))
+    samples = [VqaSample(number, "", QUESTION, style, style, "style") for number, style in enumerate(STYLES)]
+    arguments = _without_weights(build_arguments(settings, samples))
     with torch.device("meta"):
         sketch = build_gated(arguments)
     prompts, size, cached = sketch.prompts, sketch.image_size, settings.training_cache_features
