@@ -23,7 +23,6 @@ class TinyRun:
     trainer: bool = False  # Hugging Face's, with checkpoint-N/ in place of last/
     model: str = "model.safetensors"  # file of a state that holds the weights
 
-
     def arguments(self, resume: bool, readers: int = 0) -> list[str]:
         """readers: processes that read data."""
         prefix = "training." if "blip2" in self.script else ""

@@ -9,7 +9,6 @@ from PIL import Image
 from tiny.clip import COLOURS, write_colours
 
 from clip import evaluate
-from clip.csv_labels import read_column
 from clip.dataset import find_pairs
 from clip.plots import plot_metrics
 
@@ -198,7 +197,7 @@ def test_images_of_a_table_by_the_end_of_their_path(tmp_path, data):
     csv = table(
         tmp_path / "t.csv", [("file_name", "kind"), ("red0.png", "a"), ("images/red1.png", "b"), ("2.png", "c")]
     )
-    assert read_column(csv, "kind", pairs, "--classes_csv")[:3] == ["a", "b", ""]
+    assert evaluate.read_column(csv, "kind", pairs, "--classes_csv")[:3] == ["a", "b", ""]
     moved = data / "images" / "more"
     moved.mkdir()
     (data / "images" / "red0.png").rename(moved / "red1.png")
@@ -206,6 +205,12 @@ def test_images_of_a_table_by_the_end_of_their_path(tmp_path, data):
     entries[0]["image_path"] = "images/more/red1.png"
     (data / "data.json").write_text(json.dumps(entries))
     csv = table(tmp_path / "t.csv", [("image", "kind"), ("red1.png", "a"), ("more/red1.png", "b"), ("red2.png", "c")])
-    assert read_column(csv, "kind", find_pairs(data)[0], "--classes_csv")[:3] == ["b", "", "c"]  # two end in red1.png
+    assert evaluate.read_column(csv, "kind", find_pairs(data)[0], "--classes_csv")[:3] == [
+        "b",
+        "",
+        "c",
+    ]  # two end in red1.png
     with pytest.raises(ValueError, match="names none of the 30 images; the first is called images/more/red1.png"):
-        read_column(table(tmp_path / "t.csv", [("image", "kind"), ("x.png", "a")]), "kind", find_pairs(data)[0], "--x")
+        evaluate.read_column(
+            table(tmp_path / "t.csv", [("image", "kind"), ("x.png", "a")]), "kind", find_pairs(data)[0], "--x"
+        )

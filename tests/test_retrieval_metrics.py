@@ -21,7 +21,10 @@ def slow(ranked, right, top_k):
     """ranked: one query's gallery images, best first; right: the set of right ones."""
     values = {f"Top-{k}": float(any(one in right for one in ranked[:k])) for k in top_k}
     total = len(right)
-    precision = lambda rank: sum(one in right for one in ranked[:rank]) / rank  # noqa: E731
+
+    def precision(rank):
+        return sum(one in right for one in ranked[:rank]) / rank
+
     hits = [rank for rank, one in enumerate(ranked, 1) if one in right]
     values["mAP"] = sum(precision(rank) for rank in hits) / total if total else 0.0
     values["R-precision"] = sum(one in right for one in ranked[:total]) / total if total else 0.0
