@@ -69,7 +69,7 @@ def main(
         "dtype": "float32" if one_file else "float16",
     }
     agree_on_metadata(folder, metadata)
-    missing = [number for number in range(rank, len(shards), world_size) if number not in shard_numbers(folder)]
+    missing = sorted(set(range(rank, len(shards), world_size)) - set(shard_numbers(folder)))
     rows = extractor.embed([path for number in missing for path in shards[number]], quiet=not missing)
     for number in missing:
         write_shard(folder, number, make_shard(list(islice(rows, len(shards[number]))), metadata["dtype"]))
