@@ -7,8 +7,8 @@ metadata.jsonl, optimized_metadata.jsonl, data.json, or a .txt with one text per
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clip.pairs import DEFAULT_TEXT_FIELDS, IMAGE_KEYS, Entry, check_record, texts_of
-from common.text.conversations import read_records
+from clip.pairs import DEFAULT_TEXT_FIELDS, IMAGE_KEYS, Entry, texts_of
+from common.text.tables import check_record, read_records
 
 
 def read_texts(

@@ -15,8 +15,8 @@ from typing import Any
 
 from common.images.io import IMAGE_SUFFIXES, path_below
 from common.images.webdataset import TarMember, read_shard
-from common.text.conversations import read_records
 from common.text.json_text import parse_json
+from common.text.tables import check_record, read_records
 
 INDEX_NAMES = ("data.json", "optimized_metadata.jsonl", "metadata.jsonl")
 IMAGE_KEYS = ("image_path", "file_name", "image", "filepath")
@@ -109,14 +109,6 @@ def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]
     if not path.is_file():
         raise ValueError(f"no such image: {path}")
     return name, path
-
-
-def check_record(entry: Any) -> None:
-    """ValueError where an entry is no JSON object."""
-    if isinstance(entry, ValueError):
-        raise entry
-    if not isinstance(entry, dict):
-        raise ValueError("not a JSON object")
 
 
 def _read_two_folders(root: Path) -> Iterator[Entry]:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.text.json_text import parse_json
-from llava.request_io import read_rows
+from common.text.tables import check_record, read_records
+from llava.request_io import IMAGE_KEYS
 
 
 class EvaluationSample(NamedTuple):
@@ -24,47 +25,45 @@ class EvaluationSample(NamedTuple):
 
 
 def read_samples(data: str | Path) -> tuple[list[EvaluationSample], dict[str, str]]:
-    """-> samples, {skipped row: reason}. Image paths are relative to the file's folder."""
+    """-> samples, {skipped record: reason}. Image paths are relative to the file's folder."""
     path = Path(data) / "metadata.jsonl" if Path(data).is_dir() else Path(data)
     samples: list[EvaluationSample] = []
     skipped: dict[str, str] = {}
-    for number, row in enumerate(read_rows(path), 1):
-        key = f"{path} row {number}"
+    for key, record in read_records(path, "--data"):
         try:
-            samples.append(_parse_row(key, row, path.parent))
+            samples.append(_parse_record(key, record, path.parent))
         except ValueError as error:
             skipped[key] = str(error)
     if not samples:
-        key, reason = next(iter(skipped.items()))
+        key, reason = next(iter(skipped.items()), (path, "the file is empty"))
         raise ValueError(f"{path}: no usable sample; {key}: {reason}")
     return samples, skipped
 
 
-def _parse_row(key: str, row: dict[str, Any], root: Path) -> EvaluationSample:
-    if "error" in row:
-        raise ValueError(row["error"])
-    name = next((row[name] for name in ("image", "file_name", "image_path") if row.get(name)), None)
+def _parse_record(key: str, record: Any, root: Path) -> EvaluationSample:
+    check_record(record)
+    name = next((record[name] for name in IMAGE_KEYS if record.get(name)), None)
     if not name:
         raise ValueError("names no image")
     image = root / str(name)
     if not image.is_file():
         raise ValueError(f"no such image: {image}")
-    persona = " ".join(str(row.get(name) or "").strip() for name in ("appearance", "personality")).strip()
-    references = _text_list(row.get("reference") or row.get("references") or row.get("caption") or persona)
-    text = str(row.get("text") or (references[0] if references else "")).strip()
+    persona = " ".join(str(record.get(name) or "").strip() for name in ("appearance", "personality")).strip()
+    references = _text_list(record.get("reference") or record.get("references") or record.get("caption") or persona)
+    text = str(record.get("text") or (references[0] if references else "")).strip()
     if not text:
         raise ValueError("no text: expected a field text, reference, or appearance and personality")
-    traits = row.get("traits")
+    traits = record.get("traits")
     if traits is not None and not isinstance(traits, dict):
         raise ValueError("traits: expected names and values")
     return EvaluationSample(
-        key=str(row.get("id") or key),
+        key=str(record.get("id") or key),
         image=str(image),
         text=text,
         references=tuple(references),
-        keywords=tuple(_text_list(row.get("keywords"), separator=",")),
+        keywords=tuple(_text_list(record.get("keywords"), separator=",")),
         traits=traits,
-        group=str(row.get("group") or row.get("title") or "all"),
+        group=str(record.get("group") or record.get("title") or "all"),
     )
 
 

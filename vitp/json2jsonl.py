@@ -22,8 +22,9 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from common.cli.errors import run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
-from common.text.conversations import IMAGE, parse_conversation, read_records
+from common.text.conversations import IMAGE, parse_conversation
 from common.text.files import write_json, write_jsonl
+from common.text.tables import check_record, read_records
 from common.training.skip_log import SkipLog, report_skipped
 from vitp.dataset import image_size
 
@@ -57,10 +58,7 @@ def to_conversation(record: Any, number: int, prompts: Sequence[str]) -> dict:
 
     The prompt is prompts[number % len(prompts)]; of several captions the first is taken.
     """
-    if isinstance(record, ValueError):
-        raise record
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
+    check_record(record)
     image = next((record[key] for key in IMAGE_KEYS if record.get(key)), None)
     turns = next((record[key] for key in TURN_KEYS if key in record), None)
     if turns is None:

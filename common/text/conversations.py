@@ -10,13 +10,11 @@ A first turn of gpt and a last question without an answer are trimmed. A system 
 where no question has one, they are put before the first.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.text.files import refuse_lfs_pointer
-from common.text.json_text import parse_json
+from common.text.tables import check_record, read_records
 
 IMAGE = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -61,10 +59,8 @@ def read_conversations(path: str | Path, image_dir: str | Path = "") -> tuple[li
     root = Path(image_dir) if image_dir else path.parent
     conversations: list[Conversation] = []
     skipped: dict[str, str] = {}
-    for key, record in read_records(path):
+    for key, record in read_records(path, "expected a .json, a .jsonl, or a folder with metadata.jsonl"):
         try:
-            if isinstance(record, ValueError):
-                raise record
             conversation = parse_conversation(record)
             images = tuple(root / image for image in conversation.images)
             if missing := [image for image in images if not image.is_file()]:
@@ -78,32 +74,9 @@ def read_conversations(path: str | Path, image_dir: str | Path = "") -> tuple[li
     return conversations, skipped
 
 
-def read_records(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """A JSON or JSON Lines file -> (file and line, record) for each; a line that is not JSON gives its ValueError.
-
-    JSON that is no list is one record.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a .json, a .jsonl, or a folder with metadata.jsonl")
-    refuse_lfs_pointer(path)
-    text = path.read_bytes()
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if path.suffix != ".jsonl":
-        content = _parse(text)
-        if not isinstance(content, ValueError):
-            records = content if isinstance(content, list) else [content]
-            yield from ((f"{path} entry {number}", record) for number, record in enumerate(records))
-            return
-        if not lines or isinstance(_parse(lines[0][1]), ValueError):
-            raise ValueError(f"{path}: neither JSON nor JSON Lines ({content})")
-    yield from ((f"{path} line {number}", _parse(line)) for number, line in lines)
-
-
 def parse_conversation(record: Any) -> Conversation:
     """One record in any of the forms above -> Conversation, its image paths as written."""
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
+    check_record(record)
     messages = record.get("conversations", record.get("messages"))
     if messages is None and "file_name" in record:
         return _persona(record)
@@ -157,11 +130,3 @@ def _persona(record: dict[str, Any]) -> Conversation:
         raise ValueError("no character, appearance or personality")
     first = turns[0]._replace(question=f"{IMAGE}\n{turns[0].question}")
     return Conversation((first, *turns[1:]), (str(record["file_name"]),))
-
-
-def _parse(text: bytes) -> Any:
-    """JSON, or the ValueError in its place."""
-    try:
-        return parse_json(text)
-    except ValueError as error:
-        return error
