@@ -99,19 +99,15 @@ def build_network(architecture: dict[str, Any], sigmoid: bool = False) -> nn.Mod
         # open_clip would read such a tower from a folder by name; it gets a placeholder that is replaced.
         architecture["text_cfg"] = {"vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
         network = open_clip.CustomTextCLIP(**architecture, **start)
-        network.text = _text_encoder(text["hf_config"], architecture["embed_dim"])
+        config = AutoConfig.for_model(**text["hf_config"])
+        if getattr(config, "is_encoder_decoder", False):
+            raise ValueError(f"--text_tower: {config.model_type} has a decoder; choose an encoder such as xlm-roberta")
+        width = architecture["embed_dim"]
+        network.text = HFTextEncoder("", width, config=config, pooler_type="mean_pooler", proj_type="mlp")
+        # Without the encoder's own pooler: mean pooling leaves it without a gradient, an error in DDP.
+        network.text.transformer = AutoModel.from_config(config, add_pooling_layer=False)
         network.context_length = text["context_length"]
     trunk = getattr(network.visual, "trunk", None)
     if trunk is not None and hasattr(trunk, "set_input_size"):
         network.visual.set_input_size(architecture["vision_cfg"]["image_size"])
     return network
-
-
-def _text_encoder(config: dict[str, Any], width: int) -> HFTextEncoder:
-    config = AutoConfig.for_model(**config)
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"--text_tower: {config.model_type} has a decoder too; choose an encoder such as xlm-roberta")
-    encoder = HFTextEncoder("", width, config=config, pooler_type="mean_pooler", proj_type="mlp")
-    # Without the encoder's own pooler: mean pooling leaves it without a gradient, an error in DDP.
-    encoder.transformer = AutoModel.from_config(config, add_pooling_layer=False)
-    return encoder

@@ -72,8 +72,7 @@ def embed_texts(
     position = {text: index for index, text in enumerate(ordered)}
     vectors = []
     with eval_mode(model):
-        starts = range(0, len(ordered), batch_size)
-        for start in progress_bar(starts, desc="texts", quiet=quiet):
+        for start in progress_bar(range(0, len(ordered), batch_size), desc="texts", quiet=quiet):
             tokens = model.tokenize(ordered[start : start + batch_size]).to(device)
             vectors.append(model.encode_text(tokens).float().cpu())
     return torch.cat(vectors)[[position[text] for text in texts]]

@@ -9,9 +9,10 @@ skipped.jsonl.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from json import dumps
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 if not __package__:  # started as a file: imports begin at the repository root
@@ -20,16 +21,16 @@ if not __package__:  # started as a file: imports begin at the repository root
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from clip.checkpoint import load_clip
-from clip.csv_labels import read_column
 from clip.dataset import Pair, PairDataset, find_pairs, split_pairs
 from clip.embed import embed_images, embed_pairs
 from clip.metrics import measure_classes, measure_retrieval, measure_retrieved_texts, sample
-from clip.pairs import DEFAULT_TEXT_FIELDS
+from clip.pairs import DEFAULT_TEXT_FIELDS, IMAGE_KEYS
 from clip.report import format_report, write_results
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.metrics.retrieval import rank_both_ways, same_words, similarity_statistics
+from common.text.tables import read_table
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
 
@@ -114,6 +115,25 @@ def main(
     write_results(output_dir, report, rankings, embeddings, [pair.key for pair in test.pairs], skipped)
     print(dumps(report, indent=2, ensure_ascii=False) if json else format_report(report, output_dir))
     return report
+
+
+def read_column(path: Path, column: str, pairs: Sequence[Pair], flag: str) -> list[str]:
+    """The labels of one column of a table, in the order of the pairs, '' for images that are not in the table.
+
+    Images are named as in the index, or by the end of that path, as long as no two images share it.
+    """
+    columns, rows = read_table(path, {column: flag}, flag)
+    image_column = next((name for name in columns if name in IMAGE_KEYS), None)
+    if image_column is None:
+        raise ValueError(f"{path}: no column of images; expected one of {', '.join(IMAGE_KEYS)} in its first line")
+    label_of = {str(PurePosixPath(row[image_column])): row[column].strip() for row in rows}
+    parts = [PurePosixPath(pair.key).parts for pair in pairs]
+    endings = [["/".join(path[start:]) for start in range(len(path))] for path in parts]  # a/b/c.jpg, b/c.jpg, c.jpg
+    counts = Counter(ending for image in endings for ending in image)
+    labels = [next((label_of[end] for end in image if end in label_of and counts[end] == 1), "") for image in endings]
+    if not any(labels):
+        raise ValueError(f"{path}: names none of the {len(pairs)} images; the first is called {pairs[0].key}")
+    return labels
 
 
 def select_by_table(pairs: list[Pair], split: str, split_csv: Path, limit: int, size: int) -> tuple[Images, Images]:

@@ -79,8 +79,8 @@ def _rename(name: str, beginnings: list[tuple[str, str]], parts: list[tuple[str,
 
 def read_huggingface(name: str | Path) -> CLIPModel:
     """A Hugging Face CLIP by folder or hub name -> our model with the same outputs."""
-    source = Path(name) / "config.json"
-    if not source.is_file() and (Path(name).exists() or str(name).count("/") != 1 or str(name).startswith(".")):
+    is_folder = (Path(name) / "config.json").is_file()
+    if not is_folder and (Path(name).exists() or str(name).count("/") != 1 or str(name).startswith(".")):
         raise FileNotFoundError(
             f"{name}: no model here; expected a file of clip/train.py, or a Hugging Face CLIP folder with config.json"
         )
@@ -90,10 +90,9 @@ def read_huggingface(name: str | Path) -> CLIPModel:
         mean, std = list(processor.image_mean), list(processor.image_std)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: cannot be read as a CLIP folder ({first_line(error)})") from error
-    architecture = _architecture(theirs.config)
-    tokenizer = {"kind": "clip", "context_length": architecture["text_cfg"]["context_length"]}
-    config = {"architecture": architecture, "sigmoid": False, "tokenizer": tokenizer, "mean": mean, "std": std}
-    model = CLIPModel(config=config)
+    tokenizer = {"kind": "clip", "context_length": theirs.config.text_config.max_position_embeddings}
+    config = {"architecture": _architecture(theirs.config), "sigmoid": False, "tokenizer": tokenizer}
+    model = CLIPModel(config=config | {"mean": mean, "std": std})
     load_every_tensor(model.network, to_open_clip_names(theirs.state_dict()), name, "a plain CLIP")
     return model
 

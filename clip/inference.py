@@ -63,8 +63,10 @@ def rank_texts(similarity: torch.Tensor, scale: float, top_k: int, true: set[int
     probability: softmax over all texts at the model's temperature. Ties count against the true text.
     """
     probability = (scale * similarity).softmax(0)
-    best = similarity.topk(min(top_k, len(similarity))).indices.tolist()
-    top = [{"text": text, "score": float(similarity[text]), "probability": float(probability[text])} for text in best]
+    top = [
+        {"text": text, "score": float(similarity[text]), "probability": float(probability[text])}
+        for text in similarity.topk(min(top_k, len(similarity))).indices.tolist()
+    ]
     if not true:
         return {"top": top}
     is_true = torch.zeros(len(similarity), dtype=torch.bool)
@@ -204,8 +206,7 @@ def main(
     skipped |= {str(path): reason for path, reason in index.skipped.items()}
     report_skipped(skipped)
     write_skipped(options.output_dir / "skipped.jsonl", skipped)
-    truncated = clip.tokenizer.encode([*texts, *query])[1]
-    result = {"texts": len(texts), "truncated_texts": truncated, "skipped": skipped}
+    result = {"texts": len(texts), "truncated_texts": clip.tokenizer.encode([*texts, *query])[1], "skipped": skipped}
     if texts:
         true = [true_texts(path, [index.image_dir, metadata.parent], texts_of_image) for path in index.paths]
         result["images"] = explain_folder(clip, index, texts, true, options, torch_device, json)

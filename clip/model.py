@@ -75,8 +75,9 @@ class CLIPModel(nn.Module):
             if text_tower:
                 architecture = with_text_tower(architecture, text_tower)
                 text = architecture["text_cfg"]
-                pad_id = text["hf_config"]["pad_token_id"]
-                tokenizer = huggingface_tokenizer_config(text_tower, text["context_length"], pad_id)
+                tokenizer = huggingface_tokenizer_config(
+                    text_tower, text["context_length"], text["hf_config"]["pad_token_id"]
+                )
             if pretrained == "openai":
                 architecture["quick_gelu"] = True  # the activation that these weights were trained with
             config = {"architecture": architecture, "sigmoid": sigmoid, "tokenizer": tokenizer}

@@ -181,8 +181,10 @@ def optimise_file(metadata: Path, output: Path, max_tokens: int = 77, max_broken
 
 def _check_paths(metadata: Path, output: Path) -> None:
     if not metadata.is_file():
-        problem = "is a folder" if metadata.is_dir() else "no such file"
-        raise FileNotFoundError(f"{metadata}: {problem}; give the metadata.jsonl of the data set with --metadata")
+        raise FileNotFoundError(
+            f"{metadata}: {'is a folder' if metadata.is_dir() else 'no such file'}; give the metadata.jsonl of the "
+            "data set with --metadata"
+        )
     if output.exists() and output.samefile(metadata):
         raise ValueError(f"{output}: --output is the file that --metadata reads; give another name")
     if output.is_dir() or not output.absolute().parent.is_dir():

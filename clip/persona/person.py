@@ -46,8 +46,7 @@ def _is_character(sentence: Sentence, index: int) -> bool:
     """Whether this person is the character ("is a tall young man"), and not somebody that is met or resembled."""
     near = range(index - 1, max(index - 9, -1), -1)
     start = next((back for back in near if f" {sentence[back].words}".endswith(ARTICLES)), near.stop)
-    between = sentence[start + 1 : index]
-    if any(lexeme.kinds & {"stop", "verb"} or lexeme.words in PAUSES - {","} for lexeme in between):
+    if any(lexeme.kinds & {"stop", "verb"} or lexeme.words in PAUSES - {","} for lexeme in sentence[start + 1 : index]):
         return False
     if start <= 0 or sentence[start].words.endswith((" a", " an")):
         return True

@@ -45,8 +45,9 @@ def write_sentence(record: dict, description: str, max_tokens: int) -> tuple[str
         subject = f"{subject} from {record['title']}" if subject else record["title"]
     if not phrases:
         return _cut(". ".join(filter(None, [subject, description])), max_tokens)
-    counts = range(1, len(phrases) + 1)
-    fitting = bisect_right(counts, max_tokens, key=lambda count: count_tokens(_render(subject, phrases[:count])))
+    fitting = bisect_right(
+        range(1, len(phrases) + 1), max_tokens, key=lambda count: count_tokens(_render(subject, phrases[:count]))
+    )
     if fitting:
         return _render(subject, phrases[:fitting]), fitting < len(phrases)
     return _cut(subject, max_tokens)[0], True
