@@ -45,8 +45,8 @@ def what_if(
 def answer_with_style(model: Blip2OPTGated, features: TowerFeatures, question: str, **options: Any) -> StyleAnswer:
     """features of one image, pooled perhaps of another."""
     (answer,) = model.predict_answers(features, [question], **options)
-    names = model.styles.ranked(name_probabilities(model, features, question).tolist())
-    return StyleAnswer(answer, model.style_probabilities(features), names)
+    probabilities = name_probabilities(model, features, question).tolist()
+    return StyleAnswer(answer, model.style_probabilities(features), model.styles.ranked(probabilities))
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ Data settings are those of training unless --config or flags like --data.root ov
 """
 
 import sys
-from argparse import Namespace
 from json import dumps
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +45,7 @@ COLUMNS = {
 
 @tool
 def main(
-    *settings: str,  # of the data, in place of those of training: --config NAME, --data.root FOLDER, ...
+    *settings: str,  # of the data, over those of training: --config NAME, --data.root FOLDER, ...
     checkpoint: Path,  # best.pt, or a file of inference.py --export
     split: Literal["train", "val", "test"] = "val",
     limit: NonNegativeInt = 0,  # number of questions, evenly spread; 0 = all
@@ -57,38 +56,33 @@ def main(
     efficientnet: str = "",  # location of the EfficientNet's weights, if not as in training
     output_dir: Path = Path("results/blip2_gated"),
     device: str = "auto",
-    json: bool = False,  # print JSON in place of the table
+    json: bool = False,  # print JSON instead of the table
 ) -> dict[str, Any]:
-    place = choose_device(device)
-    model, content = load_gated(checkpoint, place, blip2, efficientnet)
+    torch_device = choose_device(device)
+    model, content = load_gated(checkpoint, torch_device, blip2, efficientnet)
     trained = {**content["settings"], "training_cache_features": False}
     options = read_settings(config, list(settings), defaults=trained)
     splits, skipped = read_splits(options, [split])
-    sets, skipped = build_datasets(options, splits, skipped, model, Accelerator(cpu=place.type == "cpu"))
+    sets, skipped = build_datasets(options, splits, skipped, model, Accelerator(cpu=torch_device.type == "cpu"))
     dataset = sets[split]
     loader = DataLoader(dataset, batch_size, collate_fn=dataset.collate)
-    losses = measure_loss(make_training_model(options, model).to(place), loader, place)
-    generation = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
-    predictions = answer_samples(model, dataset, limit, batch_size, quiet=False, **generation)
+    losses = measure_loss(make_training_model(options, model).to(torch_device), loader, torch_device)
+    predictions = answer_samples(
+        model, dataset, limit, batch_size, quiet=False, num_beams=num_beams, max_new_tokens=max_new_tokens
+    )
+    has_training_table = Path(options.data_root, options.data_train_csv).is_file()
+    baseline = QuestionOnlyBaseline(read_splits(options, ["train"])[0]["train"]) if has_training_table else None
     report = {
         "checkpoint": str(checkpoint),
         "data_root": options.data_root,
         "split": split,
         "skipped": len(skipped),
         "losses": losses,
-        **measure_answers(predictions, model.styles, question_only_baseline(options)),
+        **measure_answers(predictions, model.styles, baseline),
     }
     write_results(output_dir, report, predictions)
     print(dumps(report, indent=2, ensure_ascii=False) if json else format_report(report, output_dir))
     return report
-
-
-def question_only_baseline(settings: Namespace) -> QuestionOnlyBaseline | None:
-    """From the training table; None if it does not exist."""
-    if not (Path(settings.data_root) / settings.data_train_csv).is_file():
-        return None
-    splits, _ = read_splits(settings, ["train"])
-    return QuestionOnlyBaseline(splits["train"])
 
 
 def write_results(folder: Path, report: dict[str, Any], predictions: list[Prediction]) -> None:

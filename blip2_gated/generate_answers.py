@@ -5,7 +5,6 @@ dataset (N samples) -> batches of left-padded prompts -> generated texts -> N pr
 
 from typing import Any
 
-import torch
 from torch.utils.data import default_collate
 
 from blip2_gated.dataset import VqaDataset
@@ -23,13 +22,9 @@ def answer_samples(
     predictions = []
     for start in progress_bar(range(0, count, batch_size), "answering", unit="batch", quiet=quiet):
         batch = samples[start : start + batch_size]
-        answers = model.predict_answers(_images(model, dataset, batch), [one.question for one in batch], **options)
+        inputs = default_collate([dataset.image_inputs(sample) for sample in batch])
+        inputs = {name: value.to(model.mean.device) for name, value in inputs.items()}
+        images = inputs["image"] if "image" in inputs else TowerFeatures(inputs["patches"], inputs.get("pooled"))
+        answers = model.predict_answers(images, [sample.question for sample in batch], **options)
         predictions += map(Prediction, batch, answers)
     return predictions
-
-
-def _images(model: Blip2OPTGated, dataset: VqaDataset, samples: list) -> torch.Tensor | TowerFeatures:
-    """Pixels, or the cached features, of the samples' images."""
-    inputs = default_collate([dataset.image_inputs(sample) for sample in samples])
-    inputs = {name: value.to(model.mean.device) for name, value in inputs.items()}
-    return inputs["image"] if "image" in inputs else TowerFeatures(inputs["patches"], inputs.get("pooled"))

@@ -79,7 +79,9 @@ def measure_answers(
     names the right one; question_only: VQA accuracy of `baseline`, if there is one.
     """
     by_type = {
-        question_type: _scores([one for one in predictions if one.sample.type == question_type], styles, baseline)
+        question_type: _scores(
+            [prediction for prediction in predictions if prediction.sample.type == question_type], styles, baseline
+        )
         for question_type in sorted({prediction.sample.type for prediction in predictions})
     }
     return {"all": _scores(predictions, styles, baseline), "by_type": by_type}
