@@ -9,6 +9,7 @@ preprocessing.json, how a file becomes such an image. timm: the backbone alone, 
 
 import sys
 from json import dumps
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +38,7 @@ def output_tuple(encoder: VisionStyleEncoder) -> tuple[OutputTuple, list[str]]:
     names = [name for name in OUTPUTS if present.get(name, True)]
 
     def outputs(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        output = encoder(image)
-        return tuple(getattr(output, name) for name in names)
+        return attrgetter(*names)(encoder(image))
 
     return OutputTuple(encoder, outputs), names
 

@@ -12,6 +12,7 @@ Models of the style encoder, CLIP and BLIP2-gated are loaded by their own tools 
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def main(
     output: Path | None = None,  # keep the folder that is uploaded, or would be, here
     license: str = "",  # an identifier of the Hub: mit, apache-2.0, ...; yours to choose
     private: bool = False,  # visible to you alone, if it is created now
-    hub_id: list[str] = (),  # PATH=NAME, one or more: the name on the Hub of a model that lies in a local path
+    hub_id: Sequence[str] = (),  # PATH=NAME, one or more: the name on the Hub of a model that lies in a local path
 ) -> dict[str, Any]:
     if not name and not output:
         raise ValueError("give --output FOLDER to inspect the files, or --name OWNER/NAME to upload them, or both")

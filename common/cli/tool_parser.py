@@ -30,9 +30,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from jsonargparse.typing import restricted_number_type
+
 from common.cli.settings import trailing_comment, unknown_name
 
 Result = TypeVar("Result")
+Share = restricted_number_type("Share", float, [(">", 0), ("<=", 1)])  # of a whole
 SHARED_HELP = {
     "device": "auto, cpu, cuda, cuda:1, ...; auto: a GPU if there is one",
     "json": "print JSON",

@@ -75,24 +75,19 @@ def without_local_paths(value: Any, hub_ids: dict[str, str], location: str, stri
         }
     if isinstance(value, (list, tuple)):
         return [without_local_paths(item, hub_ids, location, strict) for item in value]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not (value in hub_ids or is_local_path(value)):
         return value
-    if value in hub_ids:
-        return hub_ids[value]
-    if not is_local_path(value):
-        return value
-    if strict:
+    if strict and value not in hub_ids:
         raise ValueError(
             f"{location} is {value}, a path of this machine; name it on the Hub: --hub_id {value}=OWNER/NAME"
         )
-    return Path(value.replace("\\", "/")).name
+    return hub_ids.get(value, Path(value.replace("\\", "/")).name)
 
 
 def is_local_path(text: str) -> bool:
     """An absolute path, one that starts with ~, . or .., or a relative one that exists; never a template."""
-    if "{%" in text or "{{" in text:
-        return False
-    return bool(LOCAL_PATH.search(text)) or ("/" in text.strip("/") and len(text) < 256 and Path(text).exists())
+    exists = "/" in text.strip("/") and len(text) < 256 and Path(text).exists()
+    return "{%" not in text and "{{" not in text and (exists or bool(LOCAL_PATH.search(text)))
 
 
 def upload(folder: Path, name: str, private: bool) -> str:

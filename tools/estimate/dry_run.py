@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._library.utils import mutates_and_returns_first_arg
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -130,7 +131,7 @@ class DryRun(TorchDispatchMode):
             result = func(shaped, *args[1:], **kwargs)
         else:
             result = self._run_fake(func, args, kwargs)
-            if _is_in_place(func) and not isinstance(args[0], FakeTensor):
+            if mutates_and_returns_first_arg(func) and not isinstance(args[0], FakeTensor):
                 result = args[0]
         self._count(func, args, kwargs, result)
         return result
@@ -183,13 +184,6 @@ class DryRun(TorchDispatchMode):
             self.max_activations = max(self.max_activations, self.alive["activations"])
         if total > self.peaks.get(self.phase, (0,))[0]:
             self.peaks[self.phase] = total, dict(self.alive)
-
-
-def _is_in_place(func) -> bool:
-    """Whether the first argument is written to and returned."""
-    arguments = func._schema.arguments
-    first = arguments[0].alias_info if arguments else None
-    return first is not None and first.is_write and len(func._schema.returns) == 1
 
 
 def dry_step(step: TrainingStep, precision: str, checkpointing: bool, samples: int) -> StepMemory:

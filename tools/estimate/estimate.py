@@ -15,10 +15,10 @@ from typing import Literal
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt, restricted_number_type
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from common.cli.errors import run_script
-from common.cli.tool_parser import make_parser
+from common.cli.tool_parser import Share, make_parser
 from tools.estimate import blip2_gated, clip, llava, style, vitp
 from tools.estimate.dry_run import StepMemory, dry_step
 from tools.estimate.sharding import divide
@@ -46,7 +46,6 @@ UNDIVIDED = {  # label -> field of StepMemory
 }
 DIVIDED = ("weights", "gradients", "optimizer_state", "rest", "total", "sent")  # fields of Share
 Variant = tuple[str, bool]  # precision, gradient checkpointing
-PositiveShare = restricted_number_type("PositiveShare", float, [(">", 0), ("<=", 1)])
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Options:
     text_tokens: NonNegativeInt = 0  # of a text; 0: as long as the settings allow
     gpu_memory_gib: NonNegativeFloat = 0.0  # search for the largest batch that fits
     tflops: NonNegativeFloat = 0.0  # of a device, to estimate the time: 10^12 operations a second
-    utilization: PositiveShare = 0.4  # share of --tflops that a step reaches
+    utilization: Share = 0.4  # share of --tflops that a step reaches
 
 
 def main(argv: list[str]) -> dict[Variant, StepMemory]:

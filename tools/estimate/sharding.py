@@ -26,17 +26,16 @@ class Share:
 
 
 def divide(memory: StepMemory, engine: str, world: int, precision: str) -> Share:
-    """engine: none, DDP, ZeRO-1, ZeRO-2 or ZeRO-3.
+    """engine: DDP, ZeRO-1, ZeRO-2 or ZeRO-3.
 
     An upper bound: all gradients are added to the maximum of the activations, although during the backward pass
     gradients grow while activations shrink. DDP keeps a second copy of the gradients, in its buckets. DeepSpeed holds
     weights and gradients in the training precision, and an fp32 copy of the weights with the optimizer state.
     """
     rest = memory.activations + memory.buffers + memory.batch + memory.moving_average
-    if engine in ("none", "DDP"):
-        copies, sent = (2, ring(memory.gradients, world)) if engine == "DDP" else (1, 0)
-        weights = memory.trainable + memory.frozen
-        return Share(engine, weights, copies * memory.gradients, memory.optimizer_state, rest, sent)
+    if engine == "DDP":
+        weights, sent = memory.trainable + memory.frozen, ring(memory.gradients, world)
+        return Share(engine, weights, 2 * memory.gradients, memory.optimizer_state, rest, sent)
     stage, size = int(engine[-1]), 2 if precision == "bf16" else 4
     weights, gradients = size * (memory.trainable_count + memory.frozen_count), size * memory.trainable_count
     # Gradients are scattered and updated weights gathered; stage 3 gathers all weights in forward and in backward.
