@@ -1,4 +1,4 @@
-"""From tables to batches; features that are kept; files that rebuild a model; evaluation and asking."""
+"""Tables to batches, feature cache, checkpoints, evaluation and inference."""
 
 import csv
 import json
@@ -125,7 +125,7 @@ def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
     assert not torch.equal(batch["image"][0], batch["image"][1])
 
 
-def test_from_scratch_it_sees_first_and_then_reads(table, tmp_path):
+def test_warm_start_trains_vision_then_language(table, tmp_path):
     """Each step teaches its own part, leaves the other bit-equal, and is the same for the same seed."""
     samples, _ = read_samples(table, tmp_path, "csv", COLUMNS)
     store = ImageCache([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
@@ -146,7 +146,7 @@ def test_from_scratch_it_sees_first_and_then_reads(table, tmp_path):
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-def test_kept_features_are_the_towers_and_know_when_they_are_stale(tmp_path, table):
+def test_cached_features_equal_the_towers_and_are_invalidated(tmp_path, table):
     model, _ = build("film")
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     store = ImageCache(paths, 48, None, quiet=True)
@@ -184,7 +184,7 @@ def test_the_efficientnet_sees_imagenet_statistics_at_its_own_size():
     assert adapter.renormalise(torch.zeros(1, 3, 32, 32)).shape[-1] == adapter.image_size
 
 
-def test_a_trained_model_evaluates_answers_and_exports(blip2_arguments, tmp_path, vqa_data, capsys):
+def test_evaluation_inference_and_export_of_a_trained_model(blip2_arguments, tmp_path, vqa_data, capsys):
     train.main([*blip2_arguments, "--model.lora.enabled", "--training.eval_samples", "0"])
     best = tmp_path / "checkpoints" / "best.pt"
     report = evaluate.main(

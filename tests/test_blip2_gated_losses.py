@@ -1,4 +1,4 @@
-"""Losses beside slow loops written from their formulas; the words that name a style."""
+"""Losses against slow loops written from their formulas; style vocabulary; metrics."""
 
 import math
 
@@ -169,7 +169,7 @@ def test_answers_are_measured(styles):
     assert long["all"]["bleu"] > 0
 
 
-def test_answering_without_looking_is_the_baseline(styles):
+def test_question_only_baseline(styles):
     asked = [
         ("How many cats are there?", "2"),
         ("How many cats are there?", "3"),

@@ -1,4 +1,4 @@
-"""Parity with transformers' BLIP-2, and what a gate may and may not touch."""
+"""Parity with transformers' BLIP-2, formulas of the gates, trainable and frozen parts."""
 
 import pytest
 import torch
@@ -116,7 +116,7 @@ def test_frozen_parts_stay_in_eval_mode():
 
 
 @pytest.mark.parametrize("trained", ["gates", "qformer", "all"])
-def test_what_learns_is_what_was_asked_for(trained):
+def test_trainable_parts_follow_the_setting(trained):
     model, _ = build("gate", trained=trained)
     assert all(one.requires_grad for one in model.mapper.parameters())
     assert not any(one.requires_grad for one in model.efficientnet.backbone.parameters())
@@ -206,7 +206,7 @@ def test_generating_equals_transformers():
     assert model.generate(image, ["How many?"], num_beams=2, max_new_tokens=6) == expected
 
 
-def test_a_model_from_scratch_does_not_begin_at_nothing():
+def test_a_model_from_scratch_has_normal_weights():
     model, plain = build("film")
     assert isinstance(plain, Blip2ForConditionalGeneration)
     assert 0.01 < plain.vision_model.encoder.layers[0].mlp.fc1.weight.std() < 0.03

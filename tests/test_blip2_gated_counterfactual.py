@@ -1,4 +1,4 @@
-"""Telling a BLIP-2's gates of another picture's style, or of nothing."""
+"""Answers under another picture's style, and with closed gates."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ QUESTION = "In which style is this drawn?"
 
 @pytest.mark.parametrize("kind, per_head", KINDS)
 @torch.no_grad()
-def test_nothing_told_is_a_gate_of_strength_0(kind, per_head):
+def test_without_style_gates_have_strength_0(kind, per_head):
     model = opened(kind, per_head)
     own = model.features(model.prepare([picture(1)]))
     closed = name_probabilities(model, own._replace(pooled=None), QUESTION)
@@ -23,7 +23,7 @@ def test_nothing_told_is_a_gate_of_strength_0(kind, per_head):
     assert torch.equal(closed, name_probabilities(model, own, QUESTION))
 
 
-def test_only_the_style_is_anothers():
+def test_only_the_style_comes_from_the_other_image():
     model = opened("film", False)
     as_it_is, told = what_if(model, picture(1), QUESTION, picture(2), num_beams=1)
     both = [model.features(model.prepare([picture(seed)])) for seed in (1, 2)]
@@ -62,7 +62,7 @@ def test_probabilities_of_names_by_hand():
     assert 0 < sum(expected.values()) < 1
 
 
-def test_a_model_without_gates_says_so():
+def test_a_model_without_gates_is_an_error():
     model, _ = build("")
     with pytest.raises(ValueError, match="no gates"):
         what_if(model, picture(1), QUESTION)
