@@ -50,8 +50,6 @@ class LlavaAnalyzer(Analyzer):
         loaded: LoadedModel | None = None,
         **loading: Any,
     ):
-        if batch_size < 1:
-            raise ValueError(f"--batch_size {batch_size}: expected 1 or more")
         self.model, self.processor = loaded or load_image_text_model(model_id, adapter, **loading)
         self.placeholder = self.processor.image_token
         self.scoring, self.batch_size = scoring or ScoringConfig(), batch_size
@@ -95,8 +93,9 @@ class LlavaAnalyzer(Analyzer):
         scoring, count = self.scoring, len(groups)
         prompt = self.formatter.prompt(scoring.prompts["describe"])
         sampling = self._sampling([prompt] * count, scoring.description_temperature)
-        rests = [cache.rest(prompt)] * count
-        descriptions = cache.generate(list(range(count)), rests, scoring.description_tokens, sampling)
+        descriptions = cache.generate(
+            list(range(count)), [cache.rest(prompt)] * count, scoring.description_tokens, sampling
+        )
         for group, ids in zip(groups, descriptions):
             for text in group.usable():
                 text.description, text.tokens["description"] = self._decode(ids), len(ids)
@@ -119,8 +118,9 @@ class LlavaAnalyzer(Analyzer):
         """Expected score, and VQAScore: P(Yes) of the yes/no question (Lin et al. 2024, arXiv 2404.01291)."""
         scoring, formatter = self.scoring, self.formatter
         score_prompts = [formatter.begin_answer(row.text.prompt, scoring.prompts["score_begins"]) for row in rows]
-        questions = [scoring.yes_no_question(row.text.text) for row in rows]
-        yes_no_prompts = [formatter.begin_answer(formatter.prompt(question)) for question in questions]
+        yes_no_prompts = [
+            formatter.begin_answer(formatter.prompt(scoring.yes_no_question(row.text.text))) for row in rows
+        ]
         scores = self._option_probabilities(cache, rows, score_prompts, [str(score) for score in SCORES])
         yes = self._option_probabilities(cache, rows, yes_no_prompts, [scoring.prompts["yes"]])
         for row, probabilities, (p_yes,) in zip(rows, scores, yes):
@@ -136,8 +136,8 @@ class LlavaAnalyzer(Analyzer):
         for start in range(0, len(jobs), self.batch_size):
             batch = jobs[start : start + self.batch_size]
             rests = [[*split[number][0], *prefix] for number, prefix in batch]
-            log_probabilities = cache.next_log_probabilities([rows[number].image for number, _ in batch], rests)
-            next_tokens |= dict(zip(batch, log_probabilities))
+            images = [rows[number].image for number, _ in batch]
+            next_tokens |= dict(zip(batch, cache.next_log_probabilities(images, rests)))
         return [
             option_probabilities(ids, lambda prefix, number=number: next_tokens[number, prefix])
             for number, (_, ids) in enumerate(split)

@@ -14,11 +14,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndByte
 from transformers.utils import is_flash_attn_2_available
 
 from common.models.checkpoint_file import first_line, read_tensors, weights_digest
-from common.text.files import write_json
 from common.training.device import choose_device, choose_precision
 from llava import timm_tower  # noqa: F401  registers the tower with transformers
 
-NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
 ADAPTER_METADATA = "trained_on.json"  # in an adapter's folder: the model that it belongs to
 SETTINGS = "settings.json"  # in the folder of a fine-tuning run
 PROCESSOR_PARTS = ("image_processor", "tokenizer", "chat_template", "image_token")
@@ -79,8 +78,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """auto: fp32 on a CPU, where half formats are mostly emulated; on a GPU bf16 if it is supported, else fp16."""
     if precision == "auto" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         return torch.float16
-    chosen = choose_precision(precision, device)
-    return torch.float32 if chosen == "no" else NUMBER_FORMATS[chosen]
+    return NUMBER_FORMATS[choose_precision(precision, device)]  # "no": accelerate's name for fp32
 
 
 def choose_attention(attention: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -126,10 +124,6 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path) -> PeftModel:
     if differing := saved.keys() ^ get_peft_model_state_dict(adapted).keys():
         raise ValueError(f"{mismatch}: {len(differing)} tensors are not in both, the first: {min(differing)}")
     return adapted
-
-
-def write_adapter_metadata(folder: str | Path, model_id: str, base_fingerprint: str) -> None:
-    write_json(Path(folder) / ADAPTER_METADATA, {"model_id": model_id, "fingerprint": base_fingerprint})
 
 
 def trained_system_prompt(folder: str) -> str:

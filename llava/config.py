@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
+from common.cli.tool_parser import Share
 from common.training.hf_arguments import TrainerParser
 
 # --- model ------------------------------------------------------------------------------------------------------------
@@ -20,19 +22,19 @@ PRECISION: str = "auto"  # bf16, fp16, fp32; auto: fp32 on a CPU, on a GPU bf16 
 ATTENTION: str = "auto"  # flash_attention_2, sdpa, eager; auto: flash_attention_2 if installed and usable, else sdpa
 DEVICE: str = "auto"  # cpu, cuda, cuda:1, ...; auto: a GPU if there is one
 SERVER_URL: str = ""  # OpenAI-compatible server (vLLM, SGLang) in place of a local model: http://host:8000/v1
-SERVER_REQUESTS: int = 16  # concurrent requests to the server
+SERVER_REQUESTS: PositiveInt = 16  # concurrent requests to the server
 
 # --- prompts and generation -------------------------------------------------------------------------------------------
 LANGUAGE: str = "en"  # a key of PROMPTS below
 SYSTEM_PROMPT: str = "auto"  # auto: that of fine-tuning, or Vicuna's for Vicuna's chat template; or your own text
 FEED_DESCRIPTION: bool = False  # put the description of the first stage into the scoring prompt
-DESCRIPTION_TEMPERATURE: float = 0.0  # 0: greedy decoding
-SCORE_TEMPERATURE: float = 0.3
-TOP_P: float = 0.9  # nucleus sampling: share of the probability mass to draw from
-DESCRIPTION_TOKENS: int = 256  # maximum tokens of a description
-ANALYSIS_TOKENS: int = 256  # maximum tokens of a score with its analysis
-MAX_ATTEMPTS: int = 3  # answers sampled until one states a score; if none does, the score is null
-BATCH_SIZE: int = 8  # images, and texts, per forward pass
+DESCRIPTION_TEMPERATURE: NonNegativeFloat = 0.0  # 0: greedy decoding
+SCORE_TEMPERATURE: NonNegativeFloat = 0.3
+TOP_P: Share = 0.9  # nucleus sampling: share of the probability mass to draw from
+DESCRIPTION_TOKENS: PositiveInt = 256  # maximum tokens of a description
+ANALYSIS_TOKENS: PositiveInt = 256  # maximum tokens of a score with its analysis
+MAX_ATTEMPTS: PositiveInt = 3  # answers sampled until one states a score; if none does, the score is null
+BATCH_SIZE: PositiveInt = 8  # images, and texts, per forward pass
 SEED: int = 0
 
 # --- inference --------------------------------------------------------------------------------------------------------
@@ -46,8 +48,8 @@ JSON: bool = False  # print JSON instead of text
 DATA: str = ""  # .jsonl of samples: image, text, and optionally reference, keywords, traits (docs/llava.md)
 OUTPUT_DIR: str = "results/llava"
 SENTENCE_ENCODER: str = ""  # Hugging Face sentence encoder for the semantic cosine: name or folder
-NUM_NEGATIVES: int = 1  # texts of other images that each image is scored with
-LIMIT: int = 0  # maximum number of samples, drawn at random; 0: all
+NUM_NEGATIVES: NonNegativeInt = 1  # texts of other images that each image is scored with
+LIMIT: NonNegativeInt = 0  # maximum number of samples, drawn at random; 0: all
 
 # (path of the image, text in English to score it with); paths relative to the current folder or the repository root.
 test_cases = [

@@ -34,11 +34,11 @@ class TokenizedConversation(NamedTuple):
 Item = tuple[TokenizedConversation, list[Image.Image]]
 
 
+@dataclass(eq=False)
 class ConversationDataset(torch.utils.data.Dataset):
     """Samples of check_conversations; an item is a sample with its opened images."""
 
-    def __init__(self, samples: Sequence[TokenizedConversation]):
-        self.samples = list(samples)
+    samples: list[TokenizedConversation]
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -4,6 +4,7 @@ sample scenes -> train.jsonl (conversations: describe, score a text, yes or no),
               -> a tokenizer and a vision tower pretrained on their words, a small LLaVA around them
 """
 
+import math
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from transformers import LlavaForConditionalGeneration
 
 from common.images.io import open_image
 from common.samples.scenes import Scene, single_scene
 from common.samples.shapes import KINDS
 from common.samples.styles import STYLES
+from common.samples.word_pretraining import minimize
 from common.text.files import write_jsonl
+from common.text.tables import read_records
 from llava.config import DEMO, DEMO_TRAINING, PROMPTS
-from llava.demo_tower import pretrain_tower
 from llava.metrics import recall_at, score_quality
 from llava.model import build_llava, build_tokenizer, small_language, small_vision
-from llava.request_io import Request, read_rows
+from llava.request_io import Request
 
 TEST_SHARE = 0.04  # of the scenes
 SHOWN_TESTS = 48  # unseen scenes of inference --demo
@@ -97,7 +101,7 @@ def sentence(caption: str) -> str:
 
 def build_demo_model(data: Path, folder: Path, seed: int = 0) -> None:
     """A LLaVA whose tokenizer and tower are pretrained on the words of `data`, with an untrained language model."""
-    rows = read_rows(data)
+    rows = [record for _, record in read_records(data)]
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(turn["value"] for row in rows for turn in row["conversations"])
     vision, language = small_vision(SIDE, PATCH, WIDTH, LAYERS), small_language(tokenizer, WIDTH, LAYERS)
@@ -112,18 +116,51 @@ def build_demo_model(data: Path, folder: Path, seed: int = 0) -> None:
     processor.save_pretrained(folder)
 
 
+def pretrain_tower(
+    model: LlavaForConditionalGeneration,
+    pixels: torch.Tensor,
+    captions: list[list[int]],
+    steps: int = 1200,
+    batch_size: int = 32,
+    learning_rate: float = 2e-3,
+) -> tuple[float, float]:
+    """Train tower, projector and word embeddings in place on pixels (N, 3, H, W) and the token ids of N captions.
+
+    pixels -> tower -> projector -> patches (B, N, L) -> logits over the word embeddings (B, N, T)
+      -> soft maximum over patches -> which tokens occur in the caption (B, T)
+
+    A LLaVA begins with a tower that was pretrained on many captions. On top of one with random weights a language model
+    learns which words are frequent, and then hardly uses the image. Here each patch predicts the words for what it
+    shows, and the patch with the highest logit counts: multiple-instance learning, as in Fang et al. 2015 (arXiv
+    1411.4952). -> loss at the beginning and at the end: binary cross-entropy, summed over the tokens of the captions
+    """
+    tower, projector, table = model.model.vision_tower, model.model.multi_modal_projector, model.get_input_embeddings()
+    vocabulary = sorted(set().union(*captions))
+    targets = torch.tensor([[float(token in caption) for token in vocabulary] for caption in map(set, captions)])
+    frequency = nn.Parameter(torch.logit(targets.mean(0), eps=1e-3))  # (T,)
+
+    def loss() -> torch.Tensor:
+        rows = torch.randperm(len(pixels))[:batch_size]
+        states = tower(pixels[rows], output_hidden_states=True).hidden_states[model.config.vision_feature_layer]
+        scores = projector(states[:, 1:]) @ table.weight[vocabulary].T  # (B, N, T), without the class token
+        logits = scores.logsumexp(1) - math.log(scores.shape[1]) + frequency  # (B, T)
+        return nn.functional.binary_cross_entropy_with_logits(logits, targets[rows]) * len(vocabulary)
+
+    model.train()
+    parameters = [frequency, *tower.parameters(), *projector.parameters(), *table.parameters()]
+    return minimize(loss, parameters, steps, learning_rate, "pretraining the vision tower", warmup=0.05)
+
+
 def demo_requests(settings: Namespace) -> list[Request]:
     """Each unseen scene with its own text and with that of the next scene."""
     if not Path(settings.data).is_file() or not Path(settings.model_id).is_dir():
         raise FileNotFoundError(f"{settings.model_id}: does not exist yet; run `python llava/train.py --demo` first")
-    rows = read_rows(settings.data)[:SHOWN_TESTS]
-    folder = Path(settings.data).parent
-    requests = []
-    for number, (row, following) in enumerate(zip(rows, [*rows[1:], rows[0]])):
-        image = str(folder / row["image"])
-        requests.append(Request(f"{number} matching", image, row["text"]))
-        requests.append(Request(f"{number} other", image, following["text"]))
-    return requests
+    rows = [record for _, record in read_records(settings.data)][:SHOWN_TESTS]
+    return [
+        Request(f"{number} {kind}", str(Path(settings.data).parent / row["image"]), text)
+        for number, (row, following) in enumerate(zip(rows, [*rows[1:], rows[0]]))
+        for kind, text in (("matching", row["text"]), ("other", following["text"]))
+    ]
 
 
 def report_demo(rows: list[dict[str, Any]], data: str) -> None:
@@ -137,7 +174,7 @@ def report_demo(rows: list[dict[str, Any]], data: str) -> None:
         low, high = quality["interval"]
         print(f"{name:15} of matching above other texts: AUC {quality['auc']:.3f} (95 % {low:.3f} .. {high:.3f})")
     descriptions = {row["text"]: row["description"] for row, matches in zip(rows, matching) if matches}
-    scenes = [scene for scene in read_rows(data) if scene["text"] in descriptions]
+    scenes = [scene for _, scene in read_records(data) if scene["text"] in descriptions]
     if scenes:
         right = mean_recall(scenes, [descriptions[scene["text"]] for scene in scenes])
         constant = max(mean_recall(scenes, [scene["text"]] * len(scenes)) for scene in scenes)
@@ -149,5 +186,4 @@ def report_demo(rows: list[dict[str, Any]], data: str) -> None:
 
 def mean_recall(scenes: list[dict[str, Any]], descriptions: list[str]) -> float:
     """Mean share of each scene's kinds and colours that its description names."""
-    recalls = [recall_at(description, scene["keywords"], 10) for scene, description in zip(scenes, descriptions)]
-    return float(np.mean(recalls))
+    return float(np.mean([recall_at(text, scene["keywords"], 10) for scene, text in zip(scenes, descriptions)]))

@@ -54,7 +54,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     if not rows:
         raise ValueError(f"{settings.data}: no sample could be scored; {next(iter(skipped.values()))}")
     if encoder:
-        add_cosines(rows, encoder)
+        for row in (row for row in rows if row["matching"] and row["references"]):  # with the closest reference
+            texts = [row["description"]] * len(row["references"])
+            row["cosine"] = max(encoder.cosines(texts, row["references"]))
     groups = sorted({row["group"] for row in rows})
     summary = {
         "samples": sum(row["matching"] for row in rows),
@@ -78,34 +80,31 @@ def score_samples(analyzer: Analyzer, samples: list[EvaluationSample]) -> tuple[
         for position, (sample, _) in enumerate(pairs)
         if "error" in results[position]
     }
-    rows = []
-    for position, (sample, text) in enumerate(pairs):
-        if sample.key not in failed:
-            matching = text == sample.text
-            row = {"key": sample.key, "image": sample.image, "group": sample.group, "matching": matching, "text": text}
-            row |= results[position]
-            rows.append(row | (compare_description(sample, row["description"]) if matching else {}))
+    rows = [
+        {
+            "key": sample.key,
+            "image": sample.image,
+            "group": sample.group,
+            "matching": text == sample.text,
+            "text": text,
+            **results[position],
+            **(compare_description(sample, results[position]["description"]) if text == sample.text else {}),
+        }
+        for position, (sample, text) in enumerate(pairs)
+        if sample.key not in failed
+    ]
     return rows, failed
 
 
 def compare_description(sample: EvaluationSample, description: str) -> dict[str, Any]:
     """What is known of a sample, with what its description says."""
-    traits = extract_traits(" ".join(sample.references)) if sample.traits is None else sample.traits
     return {
         "references": list(sample.references),
         "keywords": list(sample.keywords),
-        "true_traits": traits,
+        "true_traits": extract_traits(" ".join(sample.references)) if sample.traits is None else sample.traits,
         "predicted_traits": extract_traits(description),
         **{f"recall_at_{k}": recall_at(description, sample.keywords, k) for k in RECALL_AT},
     }
-
-
-def add_cosines(rows: list[dict[str, Any]], encoder: SentenceEncoder) -> None:
-    """Of each description with the closest of its references."""
-    for row in rows:
-        if row["matching"] and row["references"]:
-            texts = [row["description"]] * len(row["references"])
-            row["cosine"] = max(encoder.cosines(texts, row["references"]))
 
 
 def measure(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
@@ -120,8 +119,9 @@ def measure(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     if referenced := [row for row in described if row["references"]]:
         metrics |= text_metrics([row["description"] for row in referenced], [row["references"] for row in referenced])
     for name in SCORES:
-        columns = ([row[key] for row in rows] for key in (name, "matching", "image"))
-        metrics[f"{name}_quality"] = score_quality(*columns, seed=seed)
+        metrics[f"{name}_quality"] = score_quality(
+            *([row[key] for row in rows] for key in (name, "matching", "image")), seed=seed
+        )
     return metrics
 
 

@@ -30,8 +30,7 @@ def main(argv: list[str]) -> list[dict[str, Any]]:
     requests = choose_requests(settings)
     results = Results(settings.output, settings_hash(settings)) if settings.output else None
     pending = [request for request in requests if not (results and results.has(request))]
-    if len(pending) < len(requests):
-        done = len(requests) - len(pending)
+    if done := len(requests) - len(pending):
         print(f"{done} of {len(requests)} results are already in {settings.output}", file=sys.stderr)
     scored: dict[int, dict[str, Any]] = {}
     pairs = [(request.image, request.text) for request in pending]
@@ -65,8 +64,10 @@ def choose_requests(settings: Namespace) -> list[Request]:
         return read_requests(settings.input)
     if settings.demo:
         return demo_requests(settings)
-    cases = [(image if Path(image).is_file() else str(ROOT / image), text) for image, text in config.test_cases]
-    return [Request(str(number), *case) for number, case in enumerate(cases, 1)]
+    return [
+        Request(str(number), image if Path(image).is_file() else str(ROOT / image), text)
+        for number, (image, text) in enumerate(config.test_cases, 1)
+    ]
 
 
 def show(rows: list[dict[str, Any]], settings: Namespace) -> None:

@@ -31,8 +31,7 @@ def main(
         raise ValueError(f"{output_dir}: already holds a model; choose another --output_dir")
     # Added in fp32 and rounded once: B A is small compared with W, and half precision would lose part of it.
     model, processor = load_image_text_model(model_id, str(adapter), device, "fp32")
-    merged = model.merge_and_unload(safe_merge=True)
-    merged.to(NUMBER_FORMATS[precision]).save_pretrained(output_dir)
+    model.merge_and_unload(safe_merge=True).to(NUMBER_FORMATS[precision]).save_pretrained(output_dir)
     processor.save_pretrained(output_dir)
     if (adapter / SETTINGS).is_file():
         shutil.copy(adapter / SETTINGS, output_dir)

@@ -31,6 +31,7 @@ COLUMNS = {
     "Recall@10": "recall_at_10",
     "cosine": "cosine",
 }
+TRAIT_COLUMNS = ["trait", "accuracy", "95 %", "predicted", "always the most common", "samples"]
 
 
 def describe_setup(settings: Namespace, analyzer: Analyzer) -> dict[str, Any]:
@@ -83,7 +84,6 @@ def markdown(summary: dict[str, Any], rows: list[dict]) -> str:
         for row in rows
         if row["matching"]
     ]
-    trait_titles = ["trait", "accuracy", "95 %", "predicted", "always the most common", "samples"]
     parts = [
         f"# LLaVA evaluation\n\n{summary['samples']} images, {summary['pairs']} pairs of image and text, "
         f"{summary['skipped']} skipped samples (skipped.jsonl).",
@@ -92,7 +92,7 @@ def markdown(summary: dict[str, Any], rows: list[dict]) -> str:
         "![scores](scores.png)\n\n## Descriptions",
         table(["group", *COLUMNS], groups),
         "![groups](groups.png)",
-        *(["## Persona traits", table(trait_titles, traits)] if traits else []),
+        *(["## Persona traits", table(TRAIT_COLUMNS, traits)] if traits else []),
         "## Examples",
         "\n".join(examples[:3]),
         f"## Setup\n\n```json\n{json.dumps(summary['setup'], indent=1, ensure_ascii=False)}\n```",
@@ -149,15 +149,13 @@ def draw_scores(path: Path, rows: list[dict]) -> None:
 
 def draw_groups(path: Path, summary: dict[str, Any]) -> None:
     """ROUGE-L, Recall@5 and the AUC of the expected score, one bar per group."""
-    groups = summary["groups"]
-    chosen = dict(sorted(groups.items(), key=lambda item: -item[1].get("rougeL", 0))[:20])
+    chosen = dict(sorted(summary["groups"].items(), key=lambda item: -item[1].get("rougeL", 0))[:20])
     panels = {
         "ROUGE-L": [numbers.get("rougeL", 0) / 100 for numbers in chosen.values()],
         "keyword Recall@5": [numbers.get("recall_at_5", {}).get("value", 0) for numbers in chosen.values()],
         "AUC of expected score": [numbers["expected_score_quality"]["auc"] or 0 for numbers in chosen.values()],
     }
-    height = 1.4 + 0.3 * len(chosen)
-    figure = Figure(figsize=(11, max(2.4, height)), layout="constrained")
+    figure = Figure(figsize=(11, max(2.4, 1.4 + 0.3 * len(chosen))), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True)
     for axis, (title, values) in zip(axes, panels.items()):
         axis.barh([name[:30] for name in chosen], values, color="#1f4e8c")

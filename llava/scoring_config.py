@@ -8,13 +8,10 @@ from common.cli.settings import unknown_name
 from llava.config import PROMPTS
 from llava.sampling import seed_from
 
-MINIMUM = {"description_temperature": 0, "score_temperature": 0}
-MINIMUM |= {"description_tokens": 1, "analysis_tokens": 1, "max_attempts": 1}
-
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """See llava/config.py for the meaning of each; the defaults are the same."""
+    """See llava/config.py for the meaning and the range of each; the defaults are the same."""
 
     prompts: dict[str, str] = field(default_factory=lambda: PROMPTS["en"])
     feed_description: bool = False
@@ -25,13 +22,6 @@ class ScoringConfig:
     analysis_tokens: int = 256
     max_attempts: int = 3
     seed: int = 0
-
-    def __post_init__(self):
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"--top_p {self.top_p}: expected a share above 0, up to 1")
-        for name, minimum in MINIMUM.items():
-            if getattr(self, name) < minimum:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected {minimum} or more")
 
     @classmethod
     def from_settings(cls, settings: Namespace) -> "ScoringConfig":

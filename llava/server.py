@@ -14,6 +14,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
@@ -99,15 +100,11 @@ class ServerAnalyzer(Analyzer):
 
     def _next_tokens(self, url: str, question: str, begun: str = "") -> dict[str, float]:
         """-> {token without spaces: probability} of what follows the question and the begun answer."""
-        more: dict[str, Any] = {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        if begun:  # vLLM's and SGLang's way to continue an answer
-            more |= {"continue_final_message": True, "add_generation_prompt": False}
-        choice, _ = self._answer(url, question, 1, begun=begun, **more)
-        shares: dict[str, float] = {}
+        choice, _ = self._answer(url, question, 1, begun=begun, logprobs=True, top_logprobs=TOP_LOGPROBS)
+        shares: defaultdict[str, float] = defaultdict(float)
         for entry in choice["logprobs"]["content"][0]["top_logprobs"]:
-            token = entry["token"].strip()
-            shares[token] = shares.get(token, 0.0) + math.exp(entry["logprob"])
-        return shares
+            shares[entry["token"].strip()] += math.exp(entry["logprob"])
+        return dict(shares)
 
     def _answer(
         self,
@@ -123,7 +120,10 @@ class ServerAnalyzer(Analyzer):
         user = message("user", question)
         user["content"].insert(0, {"type": "image_url", "image_url": {"url": url}})
         messages = [{"role": "system", "content": self.system}] if self.system else []
-        messages += [user] + ([{"role": "assistant", "content": begun}] if begun else [])
+        messages.append(user)
+        if begun:  # vLLM's and SGLang's way to continue an answer
+            messages.append({"role": "assistant", "content": begun})
+            more |= {"continue_final_message": True, "add_generation_prompt": False}
         request = {
             "model": self.model_id,
             "messages": messages,

@@ -30,7 +30,7 @@ from common.training.device import disable_malloc_trim
 from common.training.hf_trainer import find_resume_checkpoint
 from common.training.run import Run
 from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
-from llava.checkpoint import LoadedModel, end_tokens, fingerprint, load_image_text_model, write_adapter_metadata
+from llava.checkpoint import ADAPTER_METADATA, LoadedModel, end_tokens, fingerprint, load_image_text_model
 from llava.config import FineTuning, read_training_settings
 from llava.dataset import (
     ConversationCollator,
@@ -77,12 +77,25 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
     )
     settings = {**vars(tuning), **json.loads(training.to_json_string())}
     folder = Path(training.output_dir)
+    if not val_set:
+        training.eval_strategy = "no"
     run = Run(folder, folder / "logs", settings, checkpoint is not None) if is_main else None
     with run.lock if run else nullcontext():
-        trainer = build_trainer(model, formatter, train_set, val_set, tuning, training, run)
+        trainer = LlavaTrainer(
+            model,
+            training,
+            data_collator=ConversationCollator(formatter.processor),
+            train_dataset=ConversationDataset(train_set),
+            eval_dataset=ConversationDataset(val_set) if val_set else None,
+            processing_class=formatter.processor,
+            projector_learning_rate=tuning.projector_learning_rate,
+            max_nonfinite_steps=tuning.max_nonfinite_steps,
+            run=run,
+            callbacks=[LogPredictionsCallback(val_set[: tuning.show_samples], formatter, run)] if run else [],
+        )
         if run:
             write_skipped(run.log_folder / "skipped.jsonl", skipped)
-            report(trainer, train_set, val_set)
+            report(model, train_set, val_set)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         results = {"train": trainer.state.log_history, **(trainer.evaluate() if val_set else {})}
         trainer.save_model()
@@ -131,35 +144,9 @@ def make_samples(
     return train_set, val_set, skipped
 
 
-def build_trainer(
-    model: nn.Module,
-    formatter: ChatFormatter,
-    train_set: list[TokenizedConversation],
-    val_set: list[TokenizedConversation],
-    tuning: FineTuning,
-    training: TrainingArguments,
-    run: Run | None,
-) -> LlavaTrainer:
-    """run: None on all but the main process."""
-    if not val_set:
-        training.eval_strategy = "no"
-    return LlavaTrainer(
-        model,
-        training,
-        data_collator=ConversationCollator(formatter.processor),
-        train_dataset=ConversationDataset(train_set),
-        eval_dataset=ConversationDataset(val_set) if val_set else None,
-        processing_class=formatter.processor,
-        projector_learning_rate=tuning.projector_learning_rate,
-        max_nonfinite_steps=tuning.max_nonfinite_steps,
-        run=run,
-        callbacks=[LogPredictionsCallback(val_set[: tuning.show_samples], formatter, run)] if run else [],
-    )
-
-
-def report(trainer: LlavaTrainer, train_set: list[TokenizedConversation], val_set: list[TokenizedConversation]) -> None:
-    total = sum(parameter.numel() for parameter in trainer.model.parameters())
-    trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+def report(model: nn.Module, train_set: list[TokenizedConversation], val_set: list[TokenizedConversation]) -> None:
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     answers = sum(label != IGNORED for sample in train_set for label in sample.tokens.labels)
     print(
         f"{len(train_set)} conversations for training with {answers} tokens of answers, {len(val_set)} for validation; "
@@ -176,7 +163,7 @@ def finish(
     write_json(folder / "results.json", results)
     flags = f"--model_id {folder}"
     if isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
-        write_adapter_metadata(folder, tuning.model_id, base_fingerprint)
+        write_json(folder / ADAPTER_METADATA, {"model_id": tuning.model_id, "fingerprint": base_fingerprint})
         flags = f"--model_id {tuning.model_id} --adapter {folder}"
     print(
         f"\nuse it     python llava/inference.py {'--demo' if tuning.demo else flags}\n"

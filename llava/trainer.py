@@ -8,6 +8,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from transformers import TrainerCallback
 
 from common.images.io import open_image
+from common.models.eval_mode import eval_mode
 from common.models.lora import PROJECTOR, part_of
 from common.training.hf_trainer import FaultTolerantTrainer
 from common.training.length_sampler import LengthGroupedSampler
@@ -61,21 +62,18 @@ class LogPredictionsCallback(TrainerCallback):
     def on_evaluate(self, args, state, control, model=None, **_) -> None:
         if not self.conversations:
             return
-        was_training = model.training
-        model.eval()
         images = [open_image(conversation.images[0]) for conversation in self.conversations]
         questions = [question_text(conversation.turns[0]) for conversation in self.conversations]
         half = torch.float16 if args.fp16 else torch.bfloat16
         # Trainable weights are fp32 on a base in half precision; only under autocast do the two fit together.
-        with torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
+        with eval_mode(model), torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
             cache = ImagePrefixCache(model, self.formatter, images)
             rests = [cache.rest(self.formatter.prompt(question)) for question in questions]
             answers = cache.generate(list(range(len(images))), rests, self.max_tokens)
-        model.train(was_training)
-        references = [conversation.turns[0].answer for conversation in self.conversations]
-        for number, (question, reference, image, ids) in enumerate(zip(questions, references, images, answers)):
+        samples = zip(self.conversations, questions, images, answers)
+        for number, (conversation, question, image, ids) in enumerate(samples):
             answer = self.formatter.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-            text = f"**{question}**\n\nmodel: {answer}\n\nreference: {reference}"
+            text = f"**{question}**\n\nmodel: {answer}\n\nreference: {conversation.turns[0].answer}"
             image.thumbnail((THUMBNAIL, THUMBNAIL))
             self.run.writer.add_text(f"validation/{number}", text, state.global_step)
             self.run.writer.add_image(f"validation/{number}", pil_to_tensor(image), state.global_step)

@@ -7,8 +7,7 @@ import torch
 from PIL import Image
 
 from llava.config import PROMPTS
-from llava.demo import SIDE, mean_recall, report_demo, write_demo_data
-from llava.demo_tower import pretrain_tower
+from llava.demo import SIDE, mean_recall, pretrain_tower, report_demo, write_demo_data
 from llava.model import build_llava, build_tokenizer, small_language, small_vision
 
 
