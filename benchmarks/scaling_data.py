@@ -53,8 +53,8 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
         "vitp.train",
         {
             "reading": ["vitp.train:build_trainer"],
-            "epoch": ["vitp.trainer:InstructionTrainer.train"],
-            "evaluating": ["vitp.trainer:InstructionTrainer.evaluate"],
+            "epoch": ["vitp.train:InstructionTrainer.train"],
+            "evaluating": ["vitp.train:InstructionTrainer.evaluate"],
         },
     ),
     "llava": (

@@ -12,24 +12,24 @@ from vitp.packing import pack
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(0, 3))
 def test_every_sample_in_one_pack_and_few_packs(lengths, seed):
-    packs = pack(lengths, 50, seed)
+    packs = pack(dict(enumerate(lengths)), 50, seed)
     assert sorted(index for one in packs for index in one) == list(range(len(lengths)))
     assert all(sum(lengths[index] for index in one) <= 50 for one in packs)
     fewest = -(-sum(lengths) // 50)
     assert len(packs) <= fewest * 11 / 9 + 2 + sum(length > 25 for length in lengths)
-    assert packs == pack(lengths, 50, seed)
+    assert packs == pack(dict(enumerate(lengths)), 50, seed)
 
 
 def test_packs_are_full():
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(20, 400, (5000,), generator=generator).tolist()
-    packs = pack(lengths, 1024, 0)
+    packs = pack(dict(enumerate(lengths)), 1024, 0)
     assert sum(lengths) / (1024 * len(packs)) > 0.99
 
 
 def test_what_is_too_long_is_refused():
     with pytest.raises(ValueError, match="51 tokens does not fit into a sequence of 50"):
-        pack([3, 51], 50, 0)
+        pack({0: 3, 1: 51}, 50, 0)
 
 
 def test_attention_against_a_loop():

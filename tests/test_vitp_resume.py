@@ -9,6 +9,7 @@ from conftest import flip_a_bit
 from processes import start_script, torchrun
 from tiny.vitp import PROJECTOR_PREFIX, same, vitp_flags, weights
 
+from common.training.resume_state import write_checksums
 from vitp.train import main
 
 
@@ -40,7 +41,7 @@ def test_resumed_run_ends_with_the_same_weights(vitp_parts, tmp_path, more):
 
 
 def test_without_the_masking_state_a_resumed_run_would_differ(vitp_parts, tmp_path, monkeypatch):
-    from vitp.trainer import InstructionTrainer
+    from vitp.train import InstructionTrainer
 
     monkeypatch.setattr(
         InstructionTrainer, "_load_rng_state", super(InstructionTrainer, InstructionTrainer)._load_rng_state
@@ -92,7 +93,7 @@ def test_a_checkpoint_of_another_model_is_refused(vitp_parts, tmp_path):
     from safetensors.torch import save_file
 
     save_file(changed, path, metadata={"format": "pt"})
-    (path.parent / "checksums.json").unlink()  # else it would be refused as damaged
+    write_checksums(path.parent)  # else it would be refused as damaged
     with pytest.raises(ValueError, match="not of this model: 2 tensors differ"):
         main([*vitp_flags(vitp_parts, tmp_path, max_steps=2), "--resume_from_checkpoint", str(path.parent)])
 

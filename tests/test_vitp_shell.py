@@ -7,7 +7,8 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from vitp.config import DataArguments, ModelArguments, Parser, RunArguments
+from common.training.hf_arguments import TrainerParser
+from vitp.config import DataArguments, ModelArguments, RunArguments
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def parsed(done):
     assert done.returncode == 0, done.stderr
     launcher, *words = shlex.split(done.stdout)
     assert launcher == "torchrun" and words[3] == str(ROOT / "vitp" / "train.py")
-    return int(words[2]), *Parser((ModelArguments, DataArguments, RunArguments)).parse(words[4:])
+    return int(words[2]), *TrainerParser((ModelArguments, DataArguments, RunArguments)).parse(words[4:])
 
 
 @pytest.mark.parametrize(

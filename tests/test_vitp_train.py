@@ -172,8 +172,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     again = evaluate.main(
         flags(
             model_name_or_path=demo.OUTPUT,
-            data=demo.FOLDER / "test.jsonl",
-            image_dir=demo.FOLDER / "test",
+            data=demo.FOLDER / "test" / demo.CONVERSATIONS,
             max_new_tokens=40,
             device="cpu",
             output="again.json",

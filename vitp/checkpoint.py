@@ -1,26 +1,34 @@
 """Whole models from folders in Hugging Face's or InternVL's layout, fitted to images and tokenizer.
 
 folder -> VisualInstructionModel, every tensor checked -> other tile sizes, further tokens
+folder (weights whole or sharded), or one file -> {name: tensor}
 
 Sizes are those of the tensors. No code from the folder is run.
 """
 
-import json
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 from transformers import AutoConfig
 
-from common.models.checkpoint_file import check_tensors
+from common.models.checkpoint_file import check_tensors, read_tensors
+from common.text.json_text import read_json
 from vitp.chat_template import CONTEXT
 from vitp.key_mapping import TOWER, Weights, to_model_names, vision_config
 from vitp.model import TIMM, VIT, VisualInstructionConfig, VisualInstructionModel
-from vitp.weights import read_weights
 
 HEAD = "lm_head.weight"
 UNUSED_SETTINGS = ("auto_map", "_name_or_path", "architectures", "attn_implementation")
+WEIGHT_FILES = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
 
 
 def load_model(folder: str | Path, drop_path_rate: float = 0.0, **loading) -> VisualInstructionModel:
@@ -29,7 +37,7 @@ def load_model(folder: str | Path, drop_path_rate: float = 0.0, **loading) -> Vi
     ValueError where a tensor is missing, unknown, or of another shape.
     """
     folder = Path(folder)
-    settings = read_json(folder / "config.json")
+    settings = read_json(folder / "config.json", "expected a model's folder")
     kind = settings.get("model_type")
     if kind == "internvl_chat":
         config, weights = _read_internvl(folder, settings)
@@ -85,13 +93,51 @@ def fit_to_tokenizer(model: VisualInstructionModel, tokenizer, end_token_id: int
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def read_json(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a model's folder with its config.json")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+def find_weights(path: str | Path) -> Path:
+    """A folder -> the file in it that holds the weights or lists their shards; a file -> itself."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such file or folder of weights")
+    for name in WEIGHT_FILES:
+        if (path / name).is_file():
+            return path / name
+    for shard in path.iterdir():
+        if shard.name.startswith(("global_step", "pytorch_model_fsdp")):
+            deepspeed = shard.name.startswith("global_step")
+            command = f"python {path}/zero_to_fp32.py {path} {path}" if deepspeed else "accelerate merge-weights"
+            raise ValueError(
+                f"{path}: holds only the shards of a distributed run ({shard.name}); merge them first: {command}"
+            )
+    raise FileNotFoundError(f"{path}: no weights in it; expected one of {', '.join(WEIGHT_FILES)}")
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Every tensor under its name in the file. ValueError names a file that cannot be read."""
+    file = find_weights(path)
+    if file.suffix == ".json":
+        return _read_shards(file)
+    content = read_tensors(file)
+    for wrapper in ("state_dict", "module", "model"):  # other trainers nest the weights
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{file}: no file of weights, it holds other values than named tensors")
+    return content
+
+
+def _read_shards(index: Path) -> dict[str, torch.Tensor]:
+    files = read_json(index)["weight_map"]
+    weights: dict[str, torch.Tensor] = {}
+    for name in sorted(set(files.values())):
+        shard = index.parent / name
+        if not shard.is_file():
+            raise FileNotFoundError(f"{shard}: no such file, but {index.name} lists it; is the download complete?")
+        weights |= read_tensors(shard)
+    if differing := weights.keys() ^ files.keys():
+        raise ValueError(f"{index}: its shards hold other tensors than it lists, such as {min(differing)}")
+    return weights
 
 
 def _read_internvl(folder: Path, settings: dict) -> tuple[VisualInstructionConfig, Weights]:
@@ -122,13 +168,10 @@ def _tower(weights: Weights) -> Weights:
 
 
 def _resample_positions(tower: nn.Module, size: int) -> None:
-    table, patch = tower.embeddings.position_embeddings, tower.config.patch_size[0]
-    old_side, side = round((table.shape[1] - 1) ** 0.5), size // patch
-    grid = table.data[:, 1:].unflatten(1, (old_side, old_side)).permute(0, 3, 1, 2).float()
-    grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
-    patches = grid.permute(0, 2, 3, 1).flatten(1, 2).to(table)
-    tower.embeddings.position_embeddings = nn.Parameter(torch.cat([table.data[:, :1], patches], dim=1))
-    tower.config.image_size = tower.embeddings.image_size = [size, size]
-    tower.embeddings.patch_embeddings.image_size = [size, size]
-    tower.embeddings.patch_embeddings.num_patches = side**2
-    tower.embeddings.patch_embeddings.patch_shape = (side, side)
+    embeddings, side = tower.embeddings, size // tower.config.patch_size[0]
+    table = resample_abs_pos_embed(embeddings.position_embeddings.data, [side, side], antialias=False)
+    embeddings.position_embeddings = nn.Parameter(table)
+    tower.config.image_size = embeddings.image_size = [size, size]
+    embeddings.patch_embeddings.image_size = [size, size]
+    embeddings.patch_embeddings.num_patches = side**2
+    embeddings.patch_embeddings.patch_shape = (side, side)

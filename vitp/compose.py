@@ -16,7 +16,7 @@ from common.cli.settings import unknown_name
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD
 from common.models.checkpoint_file import first_line, load_every_tensor
 from common.models.timm_tokens import split_tokens
-from vitp.checkpoint import read_json
+from common.text.json_text import read_json
 from vitp.key_mapping import Weights
 from vitp.model import VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.vision_encoder import read_vit
@@ -54,8 +54,7 @@ def build_model(
         nn.init.trunc_normal_(tower.embeddings.position_embeddings, std=0.02)
         nn.init.trunc_normal_(tower.embeddings.cls_token, std=0.02)
     if language_model is not None:
-        body = getattr(language_model, language_model.base_model_prefix)
-        load_every_tensor(model.model.language_model, body.state_dict(), llm, "its language model")
+        load_every_tensor(model.model.language_model, language_model.base_model.state_dict(), llm, "its language model")
         load_every_tensor(model.lm_head, language_model.get_output_embeddings().state_dict(), llm, "its head")
     return model, statistics
 
@@ -89,8 +88,7 @@ def _vision_encoder(
     path = Path(vision)
     if path.suffix == ".json":
         settings = read_json(path)
-        if settings.get("model_type", VIT) != VIT:
-            kind = settings["model_type"]
+        if (kind := settings.get("model_type", VIT)) != VIT:
             raise ValueError(f"{path}: model_type '{kind}'; expected the config.json of an InternVLVisionModel")
         config = AutoConfig.for_model(**{"model_type": VIT, **settings})
         return config, {}, {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}

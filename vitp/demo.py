@@ -4,12 +4,10 @@ drawings of single things -> conversations, tokenizer, two small config.json, se
 retrieval/compare_encoders.py then compares the vision encoder before and after
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import InternVLVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from common.models import tokenizer as tokenizers
@@ -17,12 +15,12 @@ from common.samples.scenes import BACKGROUNDS, POSITIONS, single_scene
 from common.samples.shapes import KINDS
 from common.samples.styles import STYLES
 from common.text.files import write_json, write_jsonl
+from common.text.json_text import read_json
 from vitp.chat_template import INTERNVL_SYSTEM
-from vitp.evaluate import evaluate as evaluate_answers
-from vitp.evaluate import format_report, question_only_answers, read_samples
-from vitp.inference import VQAPredictor
+from vitp.evaluate import main as evaluate_answers
 
 FOLDER, OUTPUT = Path("data/vitp_demo"), "checkpoints/vitp_demo"
+CONVERSATIONS = "conversations.jsonl"  # in the folder of the drawings that they are about
 UNTRAINED = FOLDER / "untrained"  # the model as it is initialised
 DRAWINGS, SIZE = {"train": 10000, "test": 100, "retrieval": 900}, 64
 SETTINGS = {
@@ -54,14 +52,14 @@ def prepare() -> dict:
         if not (FOLDER / name / "scenes.json").is_file():
             print(f"drawing {count} pictures into {FOLDER / name}")
             draw(FOLDER / name, count, seed)
-    texts = [*QUESTIONS.values()]
-    for name in ("train", "test"):
-        records = [record for drawing in _drawings(name) for record in _conversations(drawing)]
-        write_jsonl(FOLDER / f"{name}.jsonl", records)
-        if name == "train":
-            texts += [record["conversations"][1]["value"] for record in records]
-    write_json(FOLDER / "train.json", {"drawings": {"root": "train", "annotation": "train.jsonl"}})
-    tokenizer = train_tokenizer([*texts, *[f"system\n{INTERNVL_SYSTEM}\nuser\nassistant\n"] * 100])
+    for name in ("test", "train"):
+        drawings = read_json(FOLDER / name / "scenes.json")
+        records = [record for drawing in drawings for record in _conversations(drawing)]
+        write_jsonl(FOLDER / name / CONVERSATIONS, records)
+    write_json(FOLDER / "train.json", {"drawings": {"root": "train", "annotation": f"train/{CONVERSATIONS}"}})
+    answers = [record["conversations"][1]["value"] for record in records]  # of the training set, the last
+    template = f"system\n{INTERNVL_SYSTEM}\nuser\nassistant\n"
+    tokenizer = train_tokenizer([*QUESTIONS.values(), *answers, *[template] * 100])
     write_parts(FOLDER / "parts", tokenizer, width=128)
     return {
         "vision_config": str(FOLDER / "parts" / "vision.json"),
@@ -95,15 +93,14 @@ def draw(folder: Path, count: int, seed: int) -> None:
     write_json(folder / "scenes.json", scenes)
 
 
-def evaluate(folder: str, batch_size: int = 50) -> dict:
-    """Ask the model of `folder` about unseen drawings -> the report of vitp.evaluate, also in folder/answers.json."""
-    samples, _ = read_samples(FOLDER / "test.jsonl", FOLDER / "test")
-    baseline = question_only_answers(read_samples(FOLDER / "train.jsonl", FOLDER / "train")[0])
-    predictor = VQAPredictor(folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    report, answers = evaluate_answers(predictor, samples, baseline, batch_size, max_new_tokens=40)
-    write_json(Path(folder) / "answers.json", {**report, "answers": answers})
-    print(f"answers about unseen drawings:\n{format_report(report)}")
-    for row in answers[: len(QUESTIONS)]:
+def evaluate(folder: str) -> dict:
+    """Ask the model of `folder` about unseen drawings -> the report of evaluate.py, also in answers.json."""
+    print("answers about unseen drawings:")
+    train, test = (f"{FOLDER / name / CONVERSATIONS}" for name in ("train", "test"))
+    output = f"{folder}/answers.json"
+    words = ["--model_name_or_path", folder, "--data", test, "--train_data", train, "--output", output]
+    report = evaluate_answers([*words, "--batch_size", "50", "--max_new_tokens", "40"])
+    for row in read_json(output)["answers"][: len(QUESTIONS)]:
         print(f"  {row['images'][0]}: {row['question']} -> {row['answer']} (reference: {row['reference']})")
     return report
 
@@ -146,10 +143,6 @@ def write_parts(
     )
     write_json(folder / "vision.json", vision.to_dict())
     write_json(folder / "config.json", text.to_dict())
-
-
-def _drawings(name: str) -> list[dict]:
-    return json.loads((FOLDER / name / "scenes.json").read_text(encoding="utf-8"))
 
 
 def _conversations(drawing: dict) -> list[dict]:

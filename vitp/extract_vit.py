@@ -36,13 +36,6 @@ FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 PLAIN_VIT = "vit_base_patch16_224"  # timm's name for a ViT whose sizes are all given as arguments
 
 
-def write_folder(folder: Path, vit: Vit) -> None:
-    """config.json, model.safetensors, preprocessor_config.json, for AutoModel and AutoImageProcessor."""
-    build_vit(vit).save_pretrained(folder)
-    size = {"height": vit.config.image_size[0], "width": vit.config.image_size[1]}
-    GotOcr2ImageProcessor(size=size, image_mean=vit.image_mean, image_std=vit.image_std).save_pretrained(folder)
-
-
 def write_file(path: Path, weights: Weights, settings: dict) -> None:
     """The tensors, and `settings` in <name>.json beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +92,10 @@ def write_vit(output: Path, file_format: str, vit: Vit) -> None:
         raise ValueError(f"{output}: --format hf writes a folder; give a name without {output.suffix}")
     if file_format == "internvit" and not is_file:
         raise ValueError(f"{output}: --format internvit writes a file; let its name end in .pth or .safetensors")
-    if file_format == "hf":
-        write_folder(output, vit)
+    if file_format == "hf":  # for AutoModel and AutoImageProcessor
+        build_vit(vit).save_pretrained(output)
+        size = dict(zip(("height", "width"), vit.config.image_size))
+        GotOcr2ImageProcessor(size=size, image_mean=vit.image_mean, image_std=vit.image_std).save_pretrained(output)
     elif not is_file:
         write_timm(output, vit)
     elif vit.config.model_type == TIMM:

@@ -21,9 +21,10 @@ from common.cli.tool_parser import tool
 from common.images.io import open_image
 from common.text.chat_labels import LabelledTokens, splice_images
 from common.text.conversations import IMAGE, Conversation, Turn
+from common.text.json_text import read_json
 from common.text.padding import pad
 from common.training.device import choose_device
-from vitp.checkpoint import load_model, read_json
+from vitp.checkpoint import load_model
 from vitp.processing import bundle_model, read_image_settings, read_tokenizer
 
 
@@ -40,9 +41,8 @@ class VQAPredictor:
         if conv_style is None:
             saved = tokenizer.chat_template and read_json(Path(folder) / "config.json")["model_type"] == "internvl"
             conv_style = "chat" if saved else "internvl2_5"
-        max_tiles = max_tiles or settings.get("max_patches", 12)
         self.model, self.template, self.tiling = bundle_model(
-            model, tokenizer, settings, conv_style, max_tiles=max_tiles
+            model, tokenizer, settings, conv_style, max_tiles=max_tiles or settings.get("max_patches", 12)
         )
 
     @torch.inference_mode()

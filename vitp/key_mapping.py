@@ -47,6 +47,7 @@ INTERNLM2 = (  # InternLM2, Llama
 WHOLE_MODEL = (  # pattern of any transformers version, name here
     (r"^base_model\.model\.", ""),
     (r"\.modules_to_save\.default\.", "."),
+    (r"^vision_model\.", "model.vision_tower."),
     (r"^(model\.)?vision_tower\.", "model.vision_tower."),
     (r"^(model\.)?multi_modal_projector\.", "model.multi_modal_projector."),
     (r"^mlp1\.0\.", "model.multi_modal_projector.layer_norm."),
@@ -57,6 +58,7 @@ WHOLE_MODEL = (  # pattern of any transformers version, name here
 )
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 TOWER = "model.vision_tower."
+ENCODER_PARTS = ("embeddings.", "encoder.", "layernorm.", "timm_model.")
 
 
 def to_model_names(weights: Weights, heads: tuple[int, int] | None = None) -> Weights:
@@ -83,15 +85,11 @@ def split_vision(weights: Weights) -> tuple[Weights, Weights]:
     ValueError names a tensor that belongs to neither.
     """
     alone = not any(re.search(r"vision_(model|tower)\.", name) for name in weights)
-    internvit, vision, rest = {}, {}, {}
+    vision, rest = {}, {}
     for name, value in weights.items():
         for pattern, ours in WHOLE_MODEL:
             name = re.sub(pattern, ours, name)
-        if name.startswith("vision_model.") or (alone and name.startswith(("embeddings.class", "encoder.layers."))):
-            internvit[name.removeprefix("vision_model.")] = value
-        elif name.startswith(TOWER) or (
-            alone and name.startswith(("embeddings.", "encoder.", "layernorm.", "timm_model."))
-        ):
+        if name.startswith(TOWER) or (alone and name.startswith(ENCODER_PARTS)):
             vision[name.removeprefix(TOWER)] = value
         elif name.startswith(("model.multi_modal_projector.", "model.language_model.", "lm_head.")):
             rest[name] = value
@@ -99,9 +97,8 @@ def split_vision(weights: Weights) -> tuple[Weights, Weights]:
             raise ValueError(
                 f"{name}: a tensor of no InternVL; expected the names of InternVL, transformers or InternViT"
             )
-    if internvit and vision:  # an InternViT alone: some of its embeddings have transformers' names
-        internvit, vision = {**internvit, **vision}, {}
-    return (vit_to_transformers(internvit) if internvit else vision), rest
+    is_internvit = any(name.startswith("encoder.layers.") for name in vision)
+    return (vit_to_transformers(vision) if is_internvit else vision), rest
 
 
 def vit_to_transformers(weights: Weights) -> Weights:

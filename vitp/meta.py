@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.text.conversations import parse_conversation
-from common.text.json_text import parse_json
+from common.text.json_text import parse_json, read_json
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,10 @@ class Source:
 
 def read_meta(path: str | Path) -> list[Source]:
     """Paths in it are relative to the working directory or to the meta file's folder."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (--meta_path)")
-    try:
-        entries = parse_json(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    entries = read_json(path, "--meta_path")
     if not isinstance(entries, dict) or not entries:
         raise ValueError(f'{path}: expected {{"name": {{"root": ..., "annotation": ...}}}}')
-    return [_source(path, name, entry) for name, entry in entries.items()]
+    return [_source(Path(path), name, entry) for name, entry in entries.items()]
 
 
 def index_lines(source: Source) -> tuple[list[tuple[int, int]], dict[str, str]]:

@@ -5,6 +5,8 @@ sample_ids (B, T), equal within each sample, -1 at padding -> attention mask
 """
 
 from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -19,9 +21,7 @@ class PackedDataset(Dataset):
     def __init__(self, dataset: InstructionDataset, seed: int = 0):
         self.dataset = dataset
         lengths = {index: length for index, length in enumerate(dataset.lengths()) if length is not None}
-        indices = list(lengths)
-        packs = pack(list(lengths.values()), dataset.max_seq_length, seed)
-        self.packs = [[indices[position] for position in members] for members in packs]
+        self.packs = pack(lengths, dataset.max_seq_length, seed)
         self.pack_lengths = [sum(lengths[index] for index in members) for members in self.packs]
 
     def __len__(self) -> int:
@@ -45,14 +45,12 @@ class PackedDataset(Dataset):
         samples, room = [], self.dataset.max_seq_length
         for index in members:
             sample = self.dataset.read(index)
-            if sample is None:
-                continue
-            if len(sample["input_ids"]) > room:
+            if sample is not None and len(sample["input_ids"]) <= room:
+                samples.append(sample)
+                room -= len(sample["input_ids"])
+            elif sample is not None:
                 reason = "its image is not of the width and height that the annotation says; the pack is full"
                 self.dataset.skipped.add(self.dataset.key(index), reason, len(self.dataset))
-                continue
-            samples.append(sample)
-            room -= len(sample["input_ids"])
         return samples
 
 
@@ -67,19 +65,19 @@ def join_samples(samples: list[Sample]) -> Sample:
     }
 
 
-def pack(lengths: list[int], max_length: int, seed: int) -> list[list[int]]:
-    """Sample indices in packs of at most max_length tokens; each sample is in one pack.
+def pack(lengths: Mapping[int, int], max_length: int, seed: int) -> list[list[int]]:
+    """{sample index: tokens} -> indices in packs of at most max_length tokens; each sample is in one pack.
 
     Best-fit decreasing: longest first, each into the open pack that it fills most (at most 11/9 of the fewest packs).
     Among equal lengths, and in every pack, the order is drawn from `seed`.
     """
-    if lengths and max(lengths) > max_length:
-        raise ValueError(f"a sample of {max(lengths)} tokens does not fit into a sequence of {max_length}")
+    if (longest := max(lengths.values(), default=0)) > max_length:
+        raise ValueError(f"a sample of {longest} tokens does not fit into a sequence of {max_length}")
     random = np.random.default_rng(seed)
     packs: list[list[int]] = []
-    by_room: dict[int, list[int]] = {}  # free tokens -> packs
-    rooms: list[int] = []  # keys of by_room, rising
-    for sample in sorted(random.permutation(len(lengths)).tolist(), key=lambda index: -lengths[index]):
+    by_room = defaultdict(list)  # free tokens -> packs
+    rooms: list[int] = []  # those of open packs, rising
+    for sample in sorted(random.permutation(list(lengths)).tolist(), key=lambda index: -lengths[index]):
         smallest = bisect_left(rooms, lengths[sample])
         if smallest == len(rooms):
             number, room = len(packs), max_length
@@ -88,11 +86,10 @@ def pack(lengths: list[int], max_length: int, seed: int) -> list[list[int]]:
             room = rooms[smallest]
             number = by_room[room].pop()
             if not by_room[room]:
-                del by_room[room], rooms[smallest]
+                del rooms[smallest]
         packs[number].append(sample)
         room -= lengths[sample]
-        if room not in by_room:
-            by_room[room] = []
+        if not by_room[room]:
             insort(rooms, room)
         by_room[room].append(number)
     return [random.permutation(members).tolist() for members in packs]

@@ -16,8 +16,9 @@ from transformers import (
 )
 
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
+from common.text.json_text import read_json
 from vitp.chat_template import ChatTemplate, prepare_tokenizer
-from vitp.checkpoint import fit_to_images, fit_to_tokenizer, read_json
+from vitp.checkpoint import fit_to_images, fit_to_tokenizer
 from vitp.model import VisualInstructionModel
 
 CONFIG_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -59,10 +60,9 @@ def bundle_model(
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """From a folder, a .gguf file, or the folder of a config.json. No code from it is run."""
-    folder, options = Path(path), {}
-    if folder.suffix in (".gguf", ".json"):
-        options = {"gguf_file": folder.name} if folder.suffix == ".gguf" else {}
-        folder = folder.parent
+    file = Path(path)
+    folder = file.parent if file.suffix in (".gguf", ".json") else file
+    options = {"gguf_file": file.name} if file.suffix == ".gguf" else {}
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except (ValueError, OSError, KeyError, ImportError) as error:

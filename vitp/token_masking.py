@@ -11,24 +11,11 @@ of its tokens that is hidden:
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal
 
 import torch
 
 from multimodal_utils import mask_tokens
-
-
-class MaskingMode(NamedTuple):
-    probability: float
-    ratio: float
-    hide: str  # 'zero' or 'drop', as multimodal_utils.mask_tokens names them
-
-
-MODES = {
-    "guide": MaskingMode(0.75, 0.3, "zero"),
-    "paper": MaskingMode(1.0, 0.75, "drop"),
-    "repo": MaskingMode(0.25, 0.75, "drop"),
-}
 
 
 @dataclass
@@ -37,7 +24,7 @@ class TokenMasking:
 
     probability: float
     ratio: float
-    hide: str
+    hide: Literal["zero", "drop"]  # as multimodal_utils.mask_tokens names them
     generator: torch.Generator = field(default_factory=torch.Generator)
 
     def __call__(self, features: torch.Tensor, sample_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,6 +41,13 @@ class TokenMasking:
             return features, torch.cat([sample.kept[0] for sample in samples]).bool()
         zeroed = torch.cat([sample.tokens[0] for sample in samples])
         return zeroed, torch.ones_like(sample_ids, dtype=torch.bool)
+
+
+MODES = {
+    "guide": TokenMasking(0.75, 0.3, "zero"),
+    "paper": TokenMasking(1.0, 0.75, "drop"),
+    "repo": TokenMasking(0.25, 0.75, "drop"),
+}
 
 
 def build_masking(mode: str, probability: float | None, ratio: float | None, seed: int) -> TokenMasking | None:

@@ -29,11 +29,12 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from transformers.utils import is_flash_attn_2_available, logging
 
 from common.cli.errors import run_script
+from common.models.checkpoint_file import read_tensors
 from common.models.lora import merged, set_trainable
-from common.text.files import write_json
+from common.text.files import write_atomically, write_json
 from common.training.device import disable_malloc_trim
 from common.training.hf_arguments import TrainerParser
-from common.training.hf_trainer import find_resume_checkpoint
+from common.training.hf_trainer import FaultTolerantTrainer, find_resume_checkpoint
 from common.training.resume_state import latest_valid_checkpoint
 from common.training.run import Run
 from common.training.skip_log import SkipLog
@@ -47,7 +48,32 @@ from vitp.model import VIT, set_drop_path
 from vitp.packing import PackedDataset
 from vitp.processing import ModelBundle, build_processor, bundle_model, read_image_settings, read_tokenizer
 from vitp.token_masking import TokenMasking, build_masking
-from vitp.trainer import InstructionTrainer
+
+
+class InstructionTrainer(FaultTolerantTrainer):
+    """Saves and restores the generator of the token masking with the other random states of each process."""
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.model.masking is not None:
+            with write_atomically(self._masking_state(output_dir)) as file:
+                torch.save(self.model.masking.generator.get_state(), file)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None and self.model.masking is not None:
+            self.model.masking.generator.set_state(read_tensors(self._masking_state(checkpoint)))
+
+    def _masking_state(self, folder: str) -> Path:
+        return Path(folder) / f"token_masking_{self.args.process_index}.pt"
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        """An error where Trainer only warns: the run would continue with some weights from its start."""
+        tied = {"lm_head.weight"} if self.model.config.tie_word_embeddings else set()
+        if differing := [*(set(load_result.missing_keys) - tied), *load_result.unexpected_keys]:
+            raise ValueError(
+                f"the checkpoint is not of this model: {len(differing)} tensors differ, such as {differing[0]}"
+            )
 
 
 def main(argv: list[str]) -> dict:
@@ -74,8 +100,12 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     if run.ddp_find_unused_parameters is None:  # an InternViT leaves nothing unused, for text alone neither
         config = bundle.model.config
         run.ddp_find_unused_parameters = config.vision_feature_layer != -1 or config.vision_config.model_type != VIT
-    mode, probability, ratio = model_arguments.TMAug_mode, model_arguments.TMAug_prob, model_arguments.TMAug_ratio
-    bundle.model.masking = build_masking(mode, probability, ratio, seed=run.seed + 7919 * run.process_index)
+    bundle.model.masking = build_masking(
+        model_arguments.TMAug_mode,
+        model_arguments.TMAug_prob,
+        model_arguments.TMAug_ratio,
+        seed=run.seed + 7919 * run.process_index,
+    )
     trained = set_trainable(bundle.model, model_arguments.trainable_parts())
     log_dir, record = Path(run.output_dir) / "logs", None
     if run.process_index == 0:

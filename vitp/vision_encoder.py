@@ -11,11 +11,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, InternVLVisionConfig, PreTrainedConfig
 
 from common.models.checkpoint_file import check_tensors
-from vitp.checkpoint import read_json
+from common.text.json_text import read_json
+from vitp.checkpoint import find_weights, read_weights
 from vitp.key_mapping import Weights, split_vision, vision_config
 from vitp.model import TIMM
 from vitp.processing import read_image_settings
-from vitp.weights import find_weights, read_weights
 
 INTERNVIT_SETTINGS = {  # names in InternViT's own config, in transformers'
     "hidden_size": "hidden_size",

@@ -1,7 +1,19 @@
 """Parsing of JSON of any origin: every fault is a ValueError of one line."""
 
 import json
+from pathlib import Path
 from typing import Any
+
+
+def read_json(path: str | Path, hint: str = "") -> Any:
+    """A file of JSON. hint: the flag or the expected folder, for the error of a missing file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file" + (f" ({hint})" if hint else ""))
+    try:
+        return parse_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def parse_json(text: str | bytes) -> Any:

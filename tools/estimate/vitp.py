@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from common.models.lora import set_trainable
+from common.text.json_text import read_json
 from common.training.hf_arguments import TrainerParser
 from tools.estimate.training_step import Batch, TrainingStep, meta_tensor, trainer_options
-from vitp.checkpoint import fit_to_images, read_json
+from vitp.checkpoint import fit_to_images
 from vitp.compose import build_model
 from vitp.config import DataArguments, ModelArguments, RunArguments
 from vitp.meta import read_meta
@@ -80,7 +81,7 @@ def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructio
     loading = {"dtype": torch.float32, "attn_implementation": named.attn_implementation or "sdpa"}
     if named.model_name_or_path:
         folder = Path(named.model_name_or_path)
-        config = read_json(folder / "config.json")
+        config = read_json(folder / "config.json", "expected a model's folder")
         if config.get("model_type") != "internvl":
             raise ValueError(
                 f"{folder}: model_type '{config.get('model_type')}'; only Hugging Face's layout (internvl), or "
