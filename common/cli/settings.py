@@ -19,7 +19,7 @@ import json
 import os
 import re
 import sys
-from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
+from argparse import ArgumentError, Namespace
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -56,21 +56,7 @@ def read_settings(
     by_name, neighbour = folder / "configs", folder / "config.json"
     sectioned = hasattr(module, "TYPES")
     settings = _sections(module.TYPES, by_name / "default.yaml") if sectioned else _constants(module)
-    known = {flag: setting.type for flag, setting in settings.items()}
-    words = _parse_words(argv, known)
-    demo, show_help, name = (words.pop(option, None) for option in ("demo", "help", "config"))
     base = {flag: (defaults or {}).get(_plain(flag), setting.value) for flag, setting in settings.items()}
-    layers = [("default.yaml" if sectioned else "config.py", base)]
-    if demo and sectioned:
-        layers.append(("demo.yaml", _file_values(by_name / "demo.yaml", known, whole_path=True)))
-    elif demo:
-        layers.append(("DEMO", {name.lower(): value for name, value in module.DEMO.items()}))
-    file = _find_config(by_name, name) if name else neighbour
-    if name or (not sectioned and neighbour.is_file() and not demo and defaults is None):
-        layers.append((file.name, _file_values(file, known, whole_path=sectioned)))
-    layers.append(("the command line", words))
-    values = {flag: value for _, layer in layers for flag, value in layer.items()}
-
     has_demo = hasattr(module, "DEMO") or (by_name / "demo.yaml").is_file()
     parser = jsonargparse.ArgumentParser(
         usage=f"{Path(sys.argv[0]).name} [--name value ...]" + (" [--demo]" if has_demo else ""),
@@ -78,15 +64,33 @@ def read_settings(
         exit_on_error=False,
         default_env=False,
     )
-    if has_demo:  # parsed already; here for --help
+    if has_demo:
         parser.add_argument("--demo", action="store_true", help="a small run with sample data")
     parser.add_argument("--config", help="JSON or YAML file of settings, in sections or flat")
-    for flag, setting in settings.items():  # values come as words: jsonargparse does not check a default
-        default = base[flag] if show_help else None
-        parser.add_argument(f"--{flag}", type=setting.type, default=default, help=setting.help)
-    arguments = [f"--{flag}={value if isinstance(value, str) else json.dumps(value)}" for flag, value in values.items()]
+    for flag, setting in settings.items():
+        alone = [] if setting.type == list[str] else True if "bool" in str(setting.type) else None  # without a value
+        arity: dict[str, Any] = {} if alone is None else {"nargs": "?", "const": alone}
+        parser.add_argument(f"--{flag}", type=setting.type, default=base[flag], help=setting.help, **arity)
+
+    layers = [("default.yaml" if sectioned else "config.py", base)]
     try:
-        parsed = parser.parse_args(["--help"] if show_help else arguments)
+        words = vars(parser.parse_args(_spell_out(argv, settings, has_demo), defaults=False).as_flat())
+        parser.set_defaults(dict.fromkeys(settings))  # shown by --help; a value equal to a default is not checked
+        demo, name = words.pop("demo", False), words.pop("config", None)
+        if demo and sectioned:
+            layers.append(("demo.yaml", _file_values(by_name / "demo.yaml", list(settings), whole_path=True)))
+        elif demo:
+            layers.append(("DEMO", {name.lower(): value for name, value in module.DEMO.items()}))
+        file = _find_config(by_name, name) if name else neighbour
+        if name or (not sectioned and neighbour.is_file() and not demo and defaults is None):
+            layers.append((file.name, _file_values(file, list(settings), whole_path=sectioned)))
+        layers.append(("the command line", words))
+        values = {
+            flag: value if isinstance(value, str | list) else json.dumps(value)
+            for _, layer in layers
+            for flag, value in layer.items()
+        }
+        parsed = parser.parse_object(values, defaults=False)
     except ArgumentError as error:
         raise ValueError(_shorten(error.message or str(error))) from None
     _report_overrides(layers)
@@ -94,9 +98,32 @@ def read_settings(
     return Namespace(demo=bool(demo or (defaults or {}).get("demo")), **json.loads(plain))
 
 
+def _spell_out(argv: list[str], settings: dict[str, Setting], has_demo: bool) -> list[str]:
+    """A command line as the parser reads it, which appends to a list by +=.
+
+    A dot in a flag may also be written as _; the words behind the flag of a list, or a word of JSON, are its elements.
+    """
+    flags = {
+        _plain(f"--{name}"): f"--{name}" for name in ("help", "config", *(["demo"] if has_demo else []), *settings)
+    }
+    words, list_flag = [], ""
+    for word in argv:
+        written, equals, value = word.partition("=")
+        if not word.startswith("--"):
+            words.append(f"{list_flag}+={word}" if list_flag else word)
+            continue
+        if _plain(written) not in flags:
+            raise ValueError(unknown_name(written, [f"--{name}" for name in settings], "flag"))
+        flag = flags[_plain(written)]
+        list_flag = flag if flag[2:] in settings and settings[flag[2:]].type == list[str] else ""
+        words += [flag, f"{flag}+={value}"] if list_flag and equals else [flag + equals + value]
+    return words
+
+
 def _shorten(message: str) -> str:
     """jsonargparse's reason for refusing a value, without the words of its implementation."""
-    message = re.sub(r'^Parser key "(.+?)":\s*', r"--\1: ", message)
+    message = re.sub(r"^unrecognized arguments: (\S+).*", r"'\1' has no flag; settings are --name value", message)
+    message = re.sub(r'^Parser key "(.+?)"(?: element \d+)?:\s*', r"--\1: ", message)
     message = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value: (.*)", r"'\2', expected one of \1", message)
     return re.sub(r"Not of type \w+: (\S+) does not conform to restriction", r"\1, expected", message)
 
@@ -110,8 +137,8 @@ def _report_overrides(layers: list[tuple[str, dict[str, object]]]) -> None:
             if after != before and (earlier, later) != (layers[0][0], layers[-1][0]):
                 overrides.setdefault(f"{later} over {earlier}", []).append(flag)
     if overrides and os.environ.get("RANK", "0") == "0":
-        lines = [f"{places}: {', '.join(flags)}" for places, flags in overrides.items()]
-        print(f"settings: {'; '.join(lines)}", file=sys.stderr)
+        lines = (f"{places}: {', '.join(flags)}" for places, flags in overrides.items())
+        print("settings:", "; ".join(lines), file=sys.stderr)
 
 
 def unknown_name(name: str, known: list[str], what: str) -> str:
@@ -134,7 +161,7 @@ def _find_config(by_name: Path, name: str) -> Path:
     raise FileNotFoundError(f"{name}: no such file{f', nor one of {names}' if names else ''} (--config)")
 
 
-def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> dict[str, object]:
+def _file_values(file: Path, known: list[str], whole_path: bool) -> dict[str, object]:
     """Settings of a JSON or YAML file by flag.
 
     `key` in `section` means the setting section.key (whole_path), or else `key` or `section_key`.
@@ -146,9 +173,7 @@ def _file_values(file: Path, known: dict[str, object], whole_path: bool) -> dict
         starts = [0] if whole_path else range(len(path) - 1, -1, -1)
         name = next((plain[key] for key in (_plain("_".join(path[at:])) for at in starts) if key in plain), None)
         if name is None:
-            raise ValueError(
-                f"{file}: " + unknown_name(("." if whole_path else "_").join(path), list(known), "setting")
-            )
+            raise ValueError(f"{file}: " + unknown_name(("." if whole_path else "_").join(path), known, "setting"))
         if name in values:
             raise ValueError(f"{file}: '{name}' is set twice")
         values[name] = value
@@ -177,38 +202,6 @@ def _entries(content: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
             yield (*path, str(key)), value
 
 
-def _parse_words(argv: list[str], known: dict[str, object]) -> dict[str, Any]:
-    """Values of a command line by flag, and demo, help and config where they are given.
-
-    A list takes the words behind its flag, a bool none or one; a dot in a flag may also be written as _.
-    """
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=SUPPRESS)
-    parser.add_argument("--demo", action="store_true")
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--config")
-    for name, kind in known.items():
-        arity: dict[str, Any] = {"nargs": "*"} if kind == list[str] else {}
-        if "bool" in str(kind):
-            arity = {"nargs": "?", "const": "true"}
-        parser.add_argument(f"--{_plain(name)}", dest=name, **arity)
-    flags = {word: word.partition("=") for word in argv if word.startswith("--")}
-    plain = {word: f"--{_plain(flag[2:])}{equals}{value}" for word, (flag, equals, value) in flags.items()}
-    try:
-        options, unknown = parser.parse_known_args([plain.get(word, word) for word in argv])
-    except ArgumentError as error:
-        raise ValueError(str(error)) from None
-    if unknown and not unknown[0].startswith("--"):
-        raise ValueError(f"'{unknown[0]}' has no flag; settings are given as --name value")
-    if unknown:
-        flag = next(flags[word][0] for word in argv if plain.get(word) == unknown[0])
-        raise ValueError(unknown_name(flag, [f"--{name}" for name in known], "flag"))
-    return {flag: value[0] if _is_json_list(value) else value for flag, value in vars(options).items()}
-
-
-def _is_json_list(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 1 and value[0].startswith("[")
-
-
 def trailing_comment(lines: list[str], node: Any) -> str:
     """What the comment behind a node of ast says: the help of a setting or a flag."""
     behind = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()  # ast counts bytes
@@ -235,7 +228,7 @@ def _constants(module: ModuleType) -> dict[str, Setting]:
 def _sections(types: dict[str, object], file: Path) -> dict[str, Setting]:
     """Types in sections, the YAML file with a value for each -> settings with the file's comments."""
     known = {".".join(path): kind for path, kind in _entries(types)}
-    values, lines = _file_values(file, known, whole_path=True), file.read_text(encoding="utf-8").splitlines()
+    values, lines = _file_values(file, list(known), whole_path=True), file.read_text(encoding="utf-8").splitlines()
     if missing := [flag for flag in known if flag not in values]:
         raise ValueError(f"{file}: no value for {', '.join(missing)}; this file holds every setting")
 
