@@ -144,10 +144,8 @@ class LlavaAnalyzer(Analyzer):
         ]
 
     def _sampling(self, prompts: list[str], temperature: float, attempt: int = 0) -> SeededSampling | None:
-        if temperature == 0:
-            return None
         seeds = [self.scoring.seed_for(prompt, attempt) for prompt in prompts]
-        return SeededSampling(seeds, temperature, self.scoring.top_p)
+        return SeededSampling(seeds, temperature, self.scoring.top_p) if temperature else None
 
     def _decode(self, ids: list[int]) -> str:
         return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()

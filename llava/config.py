@@ -162,6 +162,6 @@ DEMO_TRAINING = {
 def read_training_settings(argv: list[str]) -> tuple[FineTuning, TrainingArguments]:
     """Later wins: TRAINING < DEMO_TRAINING with --demo < --config FILE.json < flags."""
     parser = TrainerParser((FineTuning, TrainingArguments), "Fine-tune LLaVA on conversations about images.")
-    defaults = {**TRAINING, "dataloader_pin_memory": torch.cuda.is_available()}
-    fine_tuning, training = parser.parse(argv, **(defaults | (DEMO_TRAINING if "--demo" in argv else {})))
+    defaults = TRAINING | (DEMO_TRAINING if "--demo" in argv else {})
+    fine_tuning, training = parser.parse(argv, dataloader_pin_memory=torch.cuda.is_available(), **defaults)
     return fine_tuning, training

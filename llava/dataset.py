@@ -117,7 +117,10 @@ def check_conversations(
                 return sample
         raise ValueError(f"not even one turn fits into --max_length {max_length}: it has {length} tokens")
 
-    sizes_or_errors = _check_images({path for conversation in conversations for path in conversation.images}, quiet)
+    paths = sorted({path for conversation in conversations for path in conversation.images})
+    with ThreadPoolExecutor() as pool:
+        sizes = progress_bar(pool.map(_size_or_error, paths), total=len(paths), desc="checking images", quiet=quiet)
+        sizes_or_errors = dict(zip(paths, sizes))
     samples, skipped = [], {}
     for conversation in conversations:
         try:
@@ -127,19 +130,12 @@ def check_conversations(
     return samples, skipped
 
 
-def _check_images(paths: set[Path], quiet: bool) -> dict[Path, tuple[int, int] | Exception]:
-    """-> {path: (width, height), or the reason why it cannot be decoded}"""
-
-    def check(path: Path) -> tuple[int, int] | Exception:
-        try:
-            return open_image(path).size
-        except (ValueError, OSError) as error:
-            return error
-
-    ordered = sorted(paths)
-    with ThreadPoolExecutor() as pool:
-        results = progress_bar(pool.map(check, ordered), total=len(ordered), desc="checking images", quiet=quiet)
-        return dict(zip(ordered, results))
+def _size_or_error(path: Path) -> tuple[int, int] | Exception:
+    """(width, height), or the reason why the image cannot be decoded."""
+    try:
+        return open_image(path).size
+    except (ValueError, OSError) as error:
+        return error
 
 
 def split_by_image(

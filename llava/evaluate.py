@@ -57,13 +57,15 @@ def main(argv: list[str]) -> dict[str, Any]:
         for row in (row for row in rows if row["matching"] and row["references"]):  # with the closest reference
             texts = [row["description"]] * len(row["references"])
             row["cosine"] = max(encoder.cosines(texts, row["references"]))
-    groups = sorted({row["group"] for row in rows})
     summary = {
         "samples": sum(row["matching"] for row in rows),
         "skipped": len(skipped),
         "pairs": len(rows),
         **measure(rows, settings.seed),
-        "groups": {name: measure([row for row in rows if row["group"] == name], settings.seed) for name in groups},
+        "groups": {
+            name: measure([row for row in rows if row["group"] == name], settings.seed)
+            for name in sorted({row["group"] for row in rows})
+        },
         "setup": describe_setup(settings, analyzer),
     }
     write_report(Path(settings.output_dir), summary, rows, skipped)

@@ -24,8 +24,9 @@ class LlavaTrainer(FaultTolerantTrainer):
     """projector_learning_rate: 0 for that of the other parameters."""
 
     def __init__(self, model, args, *, projector_learning_rate: float = 0.0, **options):
-        grouped = args.train_sampling_strategy == "group_by_length"
-        super().__init__(model, args, file_of=_files_of, group_by_length=grouped, **options)
+        super().__init__(
+            model, args, file_of=_files_of, group_by_length=args.train_sampling_strategy == "group_by_length", **options
+        )
         self.projector_learning_rate = projector_learning_rate
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
