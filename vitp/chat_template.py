@@ -46,8 +46,7 @@ class ChatTemplate:
     @property
     def end_token_id(self) -> int:
         """The token that ends an answer."""
-        labels = self.encode(Conversation((Turn("a", "a"),))).labels
-        return [label for label in labels if label != IGNORED][-1]
+        return [label for label in self.encode(Conversation((Turn("a", "a"),))).labels if label != IGNORED][-1]
 
     def encode(self, conversation: Conversation) -> LabelledTokens:
         """Each image is still one placeholder; splice_images makes them whole."""
@@ -82,8 +81,9 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str = "internvl
         {"extra_special_tokens": [token for token in needed if token not in vocabulary]},
         replace_extra_special_tokens=False,
     )
-    names = {"start_image_token": START, "end_image_token": END, "context_image_token": CONTEXT, "video_token": video}
-    tokenizer._set_model_specific_special_tokens(names)
+    tokenizer._set_model_specific_special_tokens(
+        {"start_image_token": START, "end_image_token": END, "context_image_token": CONTEXT, "video_token": video}
+    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or END
     if style == "internvl2_5":

@@ -29,8 +29,19 @@ Sample = dict[str, torch.Tensor | str]
 EXIF_ORIENTATION = 0x0112
 
 
-class InstructionDataset(Dataset):
-    """Samples of all sources, one source after the other. A broken sample is replaced by the next."""
+class SkippingDataset(Dataset):
+    """Of read(index), which is None for a broken sample: the next one takes its place."""
+
+    def __getitem__(self, index: int) -> Sample:
+        for step in range(len(self)):
+            sample = self.read(int(index + step) % len(self))
+            if sample is not None:
+                return sample
+        raise ValueError("no sample can be read")
+
+
+class InstructionDataset(SkippingDataset):
+    """Samples of all sources, one source after the other."""
 
     def __init__(
         self,
@@ -44,29 +55,17 @@ class InstructionDataset(Dataset):
         self.sources, self.template, self.max_seq_length, self.seed = sources, template, max_seq_length, seed
         self.skipped, self.epoch = skipped or SkipLog(), 0
         self.tilings = [replace(tiling, max_tiles=source.max_tiles or tiling.max_tiles) for source in sources]
-        rows: list[tuple[int, int, int]] = []
-        unusable: dict[str, str] = {}
-        self.counts: dict[str, int] = {}  # samples in the file of each source
-        for number, source in enumerate(sources):
-            lines, errors = index_lines(source)
-            self.counts[source.name] = len(lines) + len(errors)
-            rows += [(number, *line) for line in repeat(lines, source)]
-            unusable |= errors
-        for key, reason in unusable.items():
-            self.skipped.add(key, reason, sum(self.counts.values()))
+        indexes = [index_lines(source) for source in sources]
+        self.counts = {source.name: len(lines) + len(errors) for source, (lines, errors) in zip(sources, indexes)}
+        for key, reason in (error for _, errors in indexes for error in errors.items()):
+            self.skipped.add(key, reason, sum(self.counts.values()))  # of all samples in the files
+        rows = [(number, *line) for number, (lines, _) in enumerate(indexes) for line in repeat(lines, sources[number])]
         self.table = np.array(rows, dtype=np.int64).reshape(-1, 3)  # source, line number, start of the line in bytes
         if not rows:
             raise ValueError(f"{', '.join(str(source.annotation) for source in sources)}: no usable sample")
 
     def __len__(self) -> int:
         return len(self.table)
-
-    def __getitem__(self, index: int) -> Sample:
-        for step in range(len(self)):
-            sample = self.read(int(index + step) % len(self))
-            if sample is not None:
-                return sample
-        raise ValueError("no sample can be read")
 
     def read(self, index: int) -> Sample | None:
         """-> input_ids, labels (T,), pixel_values (tiles, 3, S, S) if it has images, key; None for a broken sample."""
@@ -113,10 +112,8 @@ class InstructionDataset(Dataset):
     def _length(self, index: int) -> int | None:
         try:
             source, tiling, conversation = self._conversation(index)
-            stated = (
-                conversation.record.get("width"),
-                conversation.record.get("height"),
-            )  # by json2jsonl.py, which spares opening the image
+            # Stated by json2jsonl.py, which spares opening the image.
+            stated = conversation.record.get("width"), conversation.record.get("height")
             if len(conversation.images) == 1 and all(isinstance(side, int) and side > 0 for side in stated):
                 sizes = [stated]
             else:
@@ -140,8 +137,11 @@ class Collator:
             for name, value in padding.items()
             if name in samples[0]
         }
-        batch = {name: rows.values for name, rows in padded.items()}
-        return {**batch, "attention_mask": padded["input_ids"].mask, **join_pixels(samples)}
+        return {
+            **{name: rows.values for name, rows in padded.items()},
+            "attention_mask": padded["input_ids"].mask,
+            **join_pixels(samples),
+        }
 
 
 def join_pixels(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
+from statistics import fmean
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from transformers.utils import logging
 
@@ -45,8 +45,7 @@ class QuestionSample:
         """Share of the facts that the answer names, in any case; without facts, 1 for the reference word for word."""
         if not self.facts:
             return float(answer == self.reference)
-        named = [bool(re.search(rf"\b{re.escape(fact)}\b", answer, re.IGNORECASE)) for fact in self.facts]
-        return float(np.mean(named))
+        return fmean(bool(re.search(rf"\b{re.escape(fact)}\b", answer, re.IGNORECASE)) for fact in self.facts)
 
 
 def read_samples(path: str | Path, image_dir: str | Path = "") -> tuple[list[QuestionSample], dict[str, str]]:

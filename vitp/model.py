@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import nn
-from transformers import AutoConfig, InternVLConfig, InternVLForConditionalGeneration, TimmWrapperModel
+from transformers import AutoConfig, InternVLConfig, InternVLForConditionalGeneration
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.internvl.modeling_internvl import InternVLCausalLMOutputWithPast
@@ -85,11 +85,11 @@ class VisualInstructionModel(InternVLForConditionalGeneration):
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """pixel_values (tiles, 3, S, S) -> pooler_output (tiles, N / 4, D), as transformers calls it."""
-        tower = self.model.vision_tower
         if self.config.vision_config.model_type != TIMM:
             return self.model.get_image_features(pixel_values=pixel_values, return_dict=True, **kwargs)
-        patches = timm_patches(tower, pixel_values)
-        shuffled = pixel_shuffle(patches, round(1 / self.config.downsample_ratio)).flatten(1, 2)
+        tower = self.model.vision_tower
+        patches = split_tokens(tower.timm_model, tower(pixel_values, do_pooling=False).last_hidden_state).patches
+        shuffled = pixel_shuffle(patches, round(1 / self.config.downsample_ratio))  # (tiles, N / 4, 4 V)
         return BaseModelOutputWithPooling(pooler_output=self.model.multi_modal_projector(shuffled))
 
     def save_pretrained(self, save_directory, save_original_format: bool = False, **kwargs) -> None:
@@ -142,17 +142,9 @@ class VisualInstructionModel(InternVLForConditionalGeneration):
 VisualInstructionModel.__name__ = InternVLForConditionalGeneration.__name__
 
 
-def timm_patches(tower: TimmWrapperModel, pixel_values: torch.Tensor) -> torch.Tensor:
-    """-> patches (tiles, rows, columns, V) of any timm backbone, without its prefix tokens."""
-    patches = split_tokens(tower.timm_model, tower(pixel_values, do_pooling=False).last_hidden_state).patches
-    side = round(patches.shape[1] ** 0.5)
-    return patches.unflatten(1, (side, side))
-
-
 def packed_attention_mask(sample_ids: torch.Tensor) -> torch.Tensor:
     """sample_ids (B, T) -> (B, 1, T, T) bool: a token attends to itself and to earlier tokens of its own sample."""
-    same_sample = sample_ids[:, :, None] == sample_ids[:, None, :]
-    return same_sample.tril()[:, None]
+    return (sample_ids[:, :, None] == sample_ids[:, None, :]).tril()[:, None]
 
 
 def sequence_bounds(sample_ids: torch.Tensor) -> dict:
@@ -186,6 +178,7 @@ def set_drop_path(model: VisualInstructionModel, rate: float) -> None:
         return
     layers = tower.encoder.layer
     for layer, chance in zip(layers, torch.linspace(0, rate, len(layers)).tolist()):
-        dropout = tower.config.projection_dropout, tower.config.hidden_dropout_prob
-        layer.attention.projection_dropout = nn.Sequential(nn.Dropout(dropout[0]), DropPath(chance))
-        layer.dropout = nn.Sequential(nn.Dropout(dropout[1]), DropPath(chance))
+        layer.attention.projection_dropout = nn.Sequential(
+            nn.Dropout(tower.config.projection_dropout), DropPath(chance)
+        )
+        layer.dropout = nn.Sequential(nn.Dropout(tower.config.hidden_dropout_prob), DropPath(chance))

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from vitp.dataset import InstructionDataset, Sample, join_pixels
+from vitp.dataset import InstructionDataset, Sample, SkippingDataset, join_pixels
 
 
-class PackedDataset(Dataset):
+class PackedDataset(SkippingDataset):
     """Several samples of an InstructionDataset in each sequence of at most max_seq_length tokens."""
 
     def __init__(self, dataset: InstructionDataset, seed: int = 0):
@@ -27,31 +26,24 @@ class PackedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.packs)
 
-    def __getitem__(self, index: int) -> Sample:
-        """A Sample with position_ids (T,) from 0 in each of its samples, and sample_ids (T,)."""
-        for step in range(len(self)):
-            samples = self._read(self.packs[(index + step) % len(self)])
-            if samples:
-                return join_samples(samples)
-        raise ValueError("no sample can be read")
-
     def lengths(self) -> list[int]:
         return self.pack_lengths
 
     def set_epoch(self, epoch: int) -> None:
         self.dataset.set_epoch(epoch)
 
-    def _read(self, members: list[int]) -> list[Sample]:
+    def read(self, index: int) -> Sample | None:
+        """A Sample with position_ids (T,) from 0 in each of its samples, and sample_ids (T,)."""
         samples, room = [], self.dataset.max_seq_length
-        for index in members:
-            sample = self.dataset.read(index)
+        for member in self.packs[index]:
+            sample = self.dataset.read(member)
             if sample is not None and len(sample["input_ids"]) <= room:
                 samples.append(sample)
                 room -= len(sample["input_ids"])
             elif sample is not None:
                 reason = "its image is not of the width and height that the annotation says; the pack is full"
-                self.dataset.skipped.add(self.dataset.key(index), reason, len(self.dataset))
-        return samples
+                self.dataset.skipped.add(self.dataset.key(member), reason, len(self.dataset))
+        return join_samples(samples) if samples else None
 
 
 def join_samples(samples: list[Sample]) -> Sample:

@@ -85,16 +85,15 @@ def read_image_settings(folder: str | Path) -> dict:
 def build_processor(template: ChatTemplate, tiling: Tiling) -> InternVLProcessor:
     """transformers' processor with this tiling. Its pixels differ in the last bit or two: it resizes tensors, this
     repository PIL images, as InternVL does."""
-    images = GotOcr2ImageProcessor(
-        size={"height": tiling.tile_size, "width": tiling.tile_size},
-        image_mean=list(tiling.mean),
-        image_std=list(tiling.std),
-        crop_to_patches=tiling.max_tiles > 1,
-        min_patches=tiling.min_tiles,
-        max_patches=tiling.max_tiles,
-    )
     return InternVLProcessor(
-        image_processor=images,
+        image_processor=GotOcr2ImageProcessor(
+            size={"height": tiling.tile_size, "width": tiling.tile_size},
+            image_mean=list(tiling.mean),
+            image_std=list(tiling.std),
+            crop_to_patches=tiling.max_tiles > 1,
+            min_patches=tiling.min_tiles,
+            max_patches=tiling.max_tiles,
+        ),
         tokenizer=template.tokenizer,
         video_processor=InternVLVideoProcessor(),
         image_seq_length=tiling.tokens,

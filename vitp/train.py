@@ -12,8 +12,6 @@ transformers, with checkpoint-N/ to resume from, settings.json, run.json, result
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
@@ -95,8 +93,13 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     checkpoint = check_arguments(model_arguments, data, run)
     set_seed(run.seed)
     disable_malloc_trim()
-    with load_unsharded(run):
-        bundle = build(model_arguments, data, run)
+    # ZeRO-3 would shard each weight as it is made, and its file, position table and embeddings would not fit it. The
+    # engine shards them when it starts; until then every process holds the whole model in main memory.
+    if run.deepspeed:
+        unset_hf_deepspeed_config()
+    bundle = build(model_arguments, data, run)
+    if run.deepspeed:
+        set_hf_deepspeed_config(run.hf_deepspeed_config)
     if run.ddp_find_unused_parameters is None:  # an InternViT leaves nothing unused, for text alone neither
         config = bundle.model.config
         run.ddp_find_unused_parameters = config.vision_feature_layer != -1 or config.vision_config.model_type != VIT
@@ -191,19 +194,6 @@ def build_trainer(
         data_collator=Collator(bundle.tokenizer.pad_token_id),
         processing_class=build_processor(bundle.template, bundle.tiling),
     )
-
-
-@contextmanager
-def load_unsharded(run: RunArguments) -> Iterator[None]:
-    """ZeRO-3 would shard each weight as it is made, and its file, position table and embeddings would not fit it.
-
-    The engine shards them when it starts; until then every process holds the whole model in main memory.
-    """
-    if run.deepspeed:
-        unset_hf_deepspeed_config()
-    yield
-    if run.deepspeed:
-        set_hf_deepspeed_config(run.hf_deepspeed_config)
 
 
 def check_arguments(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> Path | None:
