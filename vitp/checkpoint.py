@@ -141,8 +141,7 @@ def _read_shards(index: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_internvl(folder: Path, settings: dict) -> tuple[VisualInstructionConfig, Weights]:
-    version = settings.get("ps_version", "v1")
-    if version != "v2":
+    if (version := settings.get("ps_version", "v1")) != "v2":
         raise ValueError(f"{folder}: ps_version {version}; transformers' InternVL implements v2 only")
     text = {name: value for name, value in settings["llm_config"].items() if name not in UNUSED_SETTINGS}
     kind, heads = text.pop("model_type"), None

@@ -99,7 +99,7 @@ def evaluate(
 
     report = means([pair for pairs in scores.values() for pair in pairs])
     report["questions"] = {kind: means(pairs) for kind, pairs in scores.items()}
-    rows = [
+    return report, [
         {
             "images": [str(image) for image in sample.images],
             "question": sample.question.replace(IMAGE, "").strip(),
@@ -108,7 +108,6 @@ def evaluate(
         }
         for sample, answer in zip(samples, answers)
     ]
-    return report, rows
 
 
 def format_report(report: dict) -> str:

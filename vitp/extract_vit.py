@@ -20,14 +20,14 @@ if not __package__:  # started as a file: imports begin at the repository root
 
 import timm
 import torch
-from safetensors.torch import save_file
 from transformers import GotOcr2ImageProcessor
 from transformers.utils import logging
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.models.backbone import write_timm_folder
-from common.text.files import write_atomically, write_json
+from common.models.checkpoint_file import write_tensors
+from common.text.files import write_json
 from vitp.key_mapping import Weights, vit_from_transformers, vit_to_timm
 from vitp.model import TIMM
 from vitp.vision_encoder import Vit, build_vit, internvit_settings, read_vit
@@ -39,12 +39,7 @@ PLAIN_VIT = "vit_base_patch16_224"  # timm's name for a ViT whose sizes are all 
 def write_file(path: Path, weights: Weights, settings: dict) -> None:
     """The tensors, and `settings` in <name>.json beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.contiguous() for name, value in weights.items()}
-    with write_atomically(path) as file:
-        if path.suffix == ".safetensors":
-            save_file(weights, file.name, metadata={"format": "pt"})
-        else:
-            torch.save(weights, file)
+    write_tensors(path, weights)
     write_json(path.with_suffix(".json"), settings)
 
 
@@ -71,19 +66,23 @@ def timm_settings(vit: Vit) -> dict:
     config = vit.config
     if config.norm_type != "layer_norm" or config.hidden_act != "gelu" or not config.use_mean_pooling:
         raise ValueError(f"timm's VisionTransformer has no {config.norm_type}, {config.hidden_act}; use --format hf")
-    build = {
-        "img_size": config.image_size[0],
-        "patch_size": config.patch_size[0],
-        "embed_dim": config.hidden_size,
-        "depth": config.num_hidden_layers,
-        "num_heads": config.num_attention_heads,
-        "mlp_ratio": config.intermediate_size / config.hidden_size,
-        "qkv_bias": config.attention_bias,
-        "init_values": config.layer_scale_init_value,
-        "final_norm": False,
-        "num_classes": 0,
+    return {
+        "class": "timm.models.VisionTransformer",
+        "build": {
+            "img_size": config.image_size[0],
+            "patch_size": config.patch_size[0],
+            "embed_dim": config.hidden_size,
+            "depth": config.num_hidden_layers,
+            "num_heads": config.num_attention_heads,
+            "mlp_ratio": config.intermediate_size / config.hidden_size,
+            "qkv_bias": config.attention_bias,
+            "init_values": config.layer_scale_init_value,
+            "final_norm": False,
+            "num_classes": 0,
+        },
+        "mean": vit.image_mean,
+        "std": vit.image_std,
     }
-    return {"class": "timm.models.VisionTransformer", "build": build, "mean": vit.image_mean, "std": vit.image_std}
 
 
 def write_vit(output: Path, file_format: str, vit: Vit) -> None:

@@ -66,8 +66,10 @@ def to_conversation(record: Any, number: int, prompts: Sequence[str]) -> dict:
         caption = caption[0] if isinstance(caption, list) and caption else caption
         if not image or not isinstance(caption, str) or not caption.strip():
             raise ValueError(f"neither conversations, nor an image ({', '.join(IMAGE_KEYS)}) with a caption")
-        question = f"{IMAGE}\n{prompts[number % len(prompts)]}"
-        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": caption.strip()}]
+        turns = [
+            {"from": "human", "value": f"{IMAGE}\n{prompts[number % len(prompts)]}"},
+            {"from": "gpt", "value": caption.strip()},
+        ]
     return {"id": record.get("id", number), **({"image": image} if image else {}), "conversations": turns}
 
 
@@ -79,10 +81,9 @@ def convert(records: list[Any], prompts: Sequence[str], root: Path | None, skip_
             conversation = to_conversation(record, number, prompts)
             images = parse_conversation(conversation).images  # raises what would be wrong with it in training
             sizes = [image_size(root / image) for image in images] if root else []
+            conversations.append(conversation | (dict(zip(("width", "height"), sizes[0])) if len(sizes) == 1 else {}))
         except (ValueError, OSError) as error:
             skip_log.add(f"record {number}", error, len(records))
-            continue
-        conversations.append(conversation | (dict(zip(("width", "height"), sizes[0])) if len(sizes) == 1 else {}))
     return conversations
 
 

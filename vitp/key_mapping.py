@@ -72,8 +72,11 @@ def to_model_names(weights: Weights, heads: tuple[int, int] | None = None) -> We
         if name.endswith(".attention.wqkv.weight"):
             if heads is None:
                 raise ValueError(f"{name}: an InternLM2 matrix, but the config names no internlm2 and its heads")
-            for part, matrix in zip(PROJECTIONS, _split_internlm2(value, *heads)):
-                result[name.replace("attention.wqkv", f"self_attn.{part}")] = matrix
+            queries = heads[0] // heads[1]
+            # Rows of each group: its queries, then its key, then its value.
+            grouped = value.unflatten(0, (heads[1], queries + 2, -1))  # (groups, queries + 2, d, D)
+            for part, matrix in zip(PROJECTIONS, (grouped[:, :queries], grouped[:, -2:-1], grouped[:, -1:])):
+                result[name.replace("attention.wqkv", f"self_attn.{part}")] = matrix.flatten(0, 2).contiguous()
         else:
             result[_replace(name, INTERNLM2) if name.startswith("model.language_model.") else name] = value
     return result
@@ -118,12 +121,11 @@ def vit_from_transformers(weights: Weights) -> Weights:
     back = [(theirs, ours) for ours, theirs in VISION]
     result = {}
     for name, value in weights.items():
-        if name.rsplit(".", 2)[-2] in PROJECTIONS[1:]:
-            continue  # joined with q_proj
         if ".q_proj." in name:
             value = torch.cat([weights[name.replace("q_proj", part)] for part in PROJECTIONS])
             name = name.replace("q_proj", "qkv")
-        result[_replace(name, back)] = value
+        if name.rsplit(".", 2)[-2] not in PROJECTIONS:
+            result[_replace(name, back)] = value
     return result
 
 
@@ -169,13 +171,6 @@ def vision_config(weights: Weights, hints: dict) -> InternVLVisionConfig:
         projection_dropout=hints.get("projection_dropout", hints.get("dropout", 0.0)),
         layer_scale_init_value=hints.get("layer_scale_init_value", hints.get("initializer_factor", 0.1)),
     )
-
-
-def _split_internlm2(matrix: torch.Tensor, heads: int, key_value_heads: int) -> list[torch.Tensor]:
-    """(groups * (queries + 2) * d, D): each group's queries, then its key, then its value -> three matrices."""
-    queries = heads // key_value_heads
-    grouped = matrix.unflatten(0, (key_value_heads, queries + 2, -1))
-    return [part.flatten(0, 2).contiguous() for part in (grouped[:, :queries], grouped[:, -2:-1], grouped[:, -1:])]
 
 
 def _replace(name: str, table) -> str:

@@ -66,5 +66,11 @@ def _source(meta: Path, name: str, entry: dict) -> Source:
     times, tiles = entry.get("repeat_time", 1), entry.get("max_dynamic_patch")
     if not (isinstance(times, int | float) and times > 0 and (tiles is None or isinstance(tiles, int) and tiles > 0)):
         raise ValueError(f"{meta}: '{name}': repeat_time {times} and max_dynamic_patch {tiles} must be above 0")
-    augment = bool(entry.get("data_augment"))
-    return Source(name, **paths, repeat_time=times, max_tiles=tiles, data_augment=augment, length=entry.get("length"))
+    return Source(
+        name,
+        **paths,
+        repeat_time=times,
+        max_tiles=tiles,
+        data_augment=bool(entry.get("data_augment")),
+        length=entry.get("length"),
+    )

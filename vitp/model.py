@@ -81,7 +81,13 @@ class VisualInstructionModel(InternVLForConditionalGeneration):
             use_cache=False,
             **self._attention(rows["sample_ids"], packed),
         ).last_hidden_state
-        return InternVLCausalLMOutputWithPast(loss=self._loss(hidden, rows["labels"], num_items_in_batch))
+        # Logits at labelled tokens only: images are most of a sequence, and a vocabulary is wide.
+        targets = F.pad(rows["labels"][:, 1:], (0, 1), value=-100)
+        labelled = targets != -100
+        logits = self.lm_head(hidden[labelled]).float()  # (L, vocabulary)
+        loss = F.cross_entropy(logits, targets[labelled], reduction="sum")
+        count = labelled.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        return InternVLCausalLMOutputWithPast(loss=loss / count)
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """pixel_values (tiles, 3, S, S) -> pooler_output (tiles, N / 4, D), as transformers calls it."""
@@ -128,14 +134,6 @@ class VisualInstructionModel(InternVLForConditionalGeneration):
         if implementation == "eager":  # it adds the mask to the scores
             mask = torch.zeros_like(mask, dtype=self.dtype).masked_fill(~mask, torch.finfo(self.dtype).min)
         return {"attention_mask": mask}
-
-    def _loss(self, hidden, labels, num_items_in_batch) -> torch.Tensor:
-        """Logits at labelled tokens only: images are most of a sequence, and a vocabulary is wide."""
-        targets = F.pad(labels[:, 1:], (0, 1), value=-100)
-        labelled = targets != -100
-        logits = self.lm_head(hidden[labelled]).float()  # (L, vocabulary)
-        total = F.cross_entropy(logits, targets[labelled], reduction="sum")
-        return total / (labelled.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
 
 
 # The architecture in a saved config.json: every tool that knows InternVL opens the folder.

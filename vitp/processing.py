@@ -28,12 +28,8 @@ class ModelBundle(NamedTuple):
     """A model with the template and tiling that fit it."""
 
     model: VisualInstructionModel
-    template: ChatTemplate
+    template: ChatTemplate  # with its tokenizer
     tiling: Tiling
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self.template.tokenizer
 
 
 def bundle_model(
@@ -52,10 +48,14 @@ def bundle_model(
     template = ChatTemplate(tokenizer, conv_style)
     tokens = fit_to_images(model, image_size)
     fit_to_tokenizer(model, tokenizer, template.end_token_id)
-    mean, std = tuple(statistics["image_mean"]), tuple(statistics["image_std"])
-    return ModelBundle(
-        model, template, Tiling(model.config.vision_config.image_size[0], tokens, mean=mean, std=std, **tiling)
+    fitted_tiling = Tiling(
+        model.config.vision_config.image_size[0],
+        tokens,
+        mean=tuple(statistics["image_mean"]),
+        std=tuple(statistics["image_std"]),
+        **tiling,
     )
+    return ModelBundle(model, template, fitted_tiling)
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -74,11 +74,10 @@ def read_image_settings(folder: str | Path) -> dict:
     """-> image_mean, image_std and the other settings of the folder's image processor; ImageNet's if it has none"""
     for name in CONFIG_FILES:
         path = Path(folder) / name
-        if path.is_file():
-            settings = read_json(path)
-            settings = settings.get("image_processor", settings)
-            if "image_mean" in settings and "image_std" in settings:
-                return settings
+        settings = read_json(path) if path.is_file() else {}
+        settings = settings.get("image_processor", settings)
+        if "image_mean" in settings and "image_std" in settings:
+            return settings
     return {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
 
 

@@ -10,7 +10,7 @@ of its tokens that is hidden:
     repo   0.25, 0.75, dropped   the paper's code masks 1 - p of the samples and drops the share p, for p = 0.75
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -52,11 +52,11 @@ MODES = {
 
 def build_masking(mode: str, probability: float | None, ratio: float | None, seed: int) -> TokenMasking | None:
     """A mode with its own numbers or those given; None where no token would ever be hidden."""
-    default = MODES[mode]
-    probability = default.probability if probability is None else probability
-    ratio = default.ratio if ratio is None else ratio
-    if not 0 <= probability <= 1 or not 0 <= ratio < 1:
-        raise ValueError(f"--TMAug_prob {probability} must lie in [0, 1], --TMAug_ratio {ratio} in [0, 1)")
-    if probability == 0 or ratio == 0:
-        return None
-    return TokenMasking(probability, ratio, default.hide, torch.Generator().manual_seed(seed))
+    numbers = {"probability": probability, "ratio": ratio}
+    given = {name: number for name, number in numbers.items() if number is not None}
+    masking = replace(MODES[mode], **given, generator=torch.Generator().manual_seed(seed))
+    if not 0 <= masking.probability <= 1 or not 0 <= masking.ratio < 1:
+        raise ValueError(
+            f"--TMAug_prob {masking.probability} must lie in [0, 1], --TMAug_ratio {masking.ratio} in [0, 1)"
+        )
+    return masking if masking.probability and masking.ratio else None

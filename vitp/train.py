@@ -175,8 +175,15 @@ def build_trainer(
         samples = InstructionDataset(
             read_meta(meta), bundle.template, bundle.tiling, data.max_seq_length, skipped, run.seed
         )
-        if run.process_index == 0:
-            report_sources(samples, bundle.tiling.max_tiles)
+        for source in samples.sources if run.process_index == 0 else ():
+            count = samples.counts[source.name]
+            if source.length is not None and source.length != count:
+                print(f"{source.name}: 'length' is {source.length}, but {source.annotation} holds {count}")
+            if source.max_tiles not in (None, bundle.tiling.max_tiles):
+                print(
+                    f"{source.name}: at most {source.max_tiles} tiles, by its max_dynamic_patch, "
+                    f"not {bundle.tiling.max_tiles}"
+                )
         return samples
 
     train_set = dataset(data.meta_path, "skipped")
@@ -191,7 +198,7 @@ def build_trainer(
         run=record,
         train_dataset=train_set,
         eval_dataset=dataset(data.eval_meta_path, "skipped_eval") if data.eval_meta_path else None,
-        data_collator=Collator(bundle.tokenizer.pad_token_id),
+        data_collator=Collator(bundle.template.tokenizer.pad_token_id),
         processing_class=build_processor(bundle.template, bundle.tiling),
     )
 
@@ -238,21 +245,11 @@ def save(trainer: InstructionTrainer, result: dict) -> None:
 
 
 def report(trained: nn.Module, trainer: InstructionTrainer, masking: TokenMasking | None) -> None:
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in trained.parameters()]
-    trainable, total = sum(size for size, requires_grad in sizes if requires_grad), sum(size for size, _ in sizes)
+    trainable, total = (trained.num_parameters(only_trainable=trainable) for trainable in (True, False))
     print(f"{trainable:,} of {total:,} weights are trainable; {len(trainer.train_dataset):,} sequences per epoch")
     if masking is not None:
         action = {"zero": "zeroed", "drop": "dropped"}[masking.hide]
         print(f"image tokens: of {masking.probability:.0%} of the samples, {masking.ratio:.0%} are {action}")
-
-
-def report_sources(dataset: InstructionDataset, max_tiles: int) -> None:
-    for source in dataset.sources:
-        count = dataset.counts[source.name]
-        if source.length is not None and source.length != count:
-            print(f"{source.name}: 'length' is {source.length}, but {source.annotation} holds {count}")
-        if source.max_tiles not in (None, max_tiles):
-            print(f"{source.name}: at most {source.max_tiles} tiles, by its max_dynamic_patch, not {max_tiles}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from common.cli.errors import reader_was_killed
 from common.text.files import refuse_lfs_pointer, write_atomically
@@ -103,6 +103,17 @@ def read_tensors(path: str | Path) -> Any:
         raise ValueError(f"{path}: cannot be read as a PyTorch file; it is broken, or of another kind") from None
     except Exception as error:  # broken bytes make the unpickler raise any kind
         raise ValueError(f"{path}: cannot be read as a PyTorch file ({first_line(error)})") from None
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """A .safetensors file, or one of torch.save."""
+    # safetensors refuses tied weights, which are one tensor under two names: each name gets its own copy.
+    copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    with write_atomically(path) as file:
+        if Path(path).suffix == ".safetensors":
+            save_file(copies, file.name, metadata={"format": "pt"})
+        else:
+            torch.save(copies, file)
 
 
 def first_line(error: Exception) -> str:

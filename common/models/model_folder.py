@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors.torch import save_file
 from torch.utils._pytree import keystr, tree_map, tree_map_with_path
 
-from common.models.checkpoint_file import FORMAT, first_line, read_model_file, read_tensors
-from common.text.files import write_atomically, write_json
+from common.models.checkpoint_file import FORMAT, first_line, read_model_file, read_tensors, write_tensors
+from common.text.files import write_json
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.safetensors", "metadata.safetensors"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -39,9 +38,9 @@ def write_model_folder(folder: str | Path, content: dict[str, Any]) -> None:
 
     metadata = {name: value for name, value in content.items() if name != "model_state_dict"}
     config = tree_map_with_path(extract, metadata)
-    _write_tensors(folder / WEIGHTS, content["model_state_dict"])
+    write_tensors(folder / WEIGHTS, content["model_state_dict"])
     if tensors:
-        _write_tensors(folder / METADATA, tensors)
+        write_tensors(folder / METADATA, tensors)
     write_json(folder / CONFIG, config)
 
 
@@ -94,10 +93,3 @@ def is_model_folder(path: str | Path) -> bool:
         return "kind" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # no such file, no network, not JSON
         return False
-
-
-def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    # safetensors refuses tied weights, which are one tensor under two names: each name gets its own copy.
-    copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    with write_atomically(path) as file:
-        save_file(copies, file.name, metadata={"format": "pt"})
