@@ -31,8 +31,8 @@ class Canvas:
         draw = ImageDraw.Draw(image)
         numbers: dict[tuple, int] = {}
         for points, colour, owner in scene.parts():
-            number = numbers.setdefault((owner, colour), len(numbers))
-            draw.polygon((points * self.width - 0.5).ravel().tolist(), fill=number)
+            outline = (points * self.width - 0.5).ravel().tolist()
+            draw.polygon(outline, fill=numbers.setdefault((owner, colour), len(numbers)))
         self.ids = np.asarray(image)
         self.owners = np.array([owner for owner, _ in numbers])
         tint = 1 + random.uniform(-0.05, 0.05, 3)
@@ -58,10 +58,10 @@ class Canvas:
 
     def wobble(self, reach: float, cells: int) -> np.ndarray:
         """ids as if drawn by an unsteady hand; `reach` is in pixels of the finished picture."""
-        across, down = (np.clip(self.noise(cells), -1.5, 1.5) * reach * 2 for _ in range(2))
-        rows = np.clip(self.y * self.width + down, 0, self.width - 1).astype(np.int32)
-        columns = np.clip(self.x * self.width + across, 0, self.width - 1).astype(np.int32)
-        return self.ids[rows, columns]
+        columns, rows = (
+            axis * self.width + np.clip(self.noise(cells), -1.5, 1.5) * reach * 2 for axis in (self.x, self.y)
+        )
+        return self.ids[tuple(np.clip(axis, 0, self.width - 1).astype(np.int32) for axis in (rows, columns))]
 
     def lines(self, ids: np.ndarray, thickness: int) -> np.ndarray:
         """Where parts meet -> (W, W) bool; `thickness` (odd, canvas pixels) for objects, thin in the background."""
@@ -89,8 +89,8 @@ def edges(ids: np.ndarray, thickness: int = 3) -> np.ndarray:
 
 def blur(values: np.ndarray, radius: float) -> np.ndarray:
     """Gaussian blur of (W, W) or (W, W, 3) in [0, 255] -> float32"""
-    image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32)
+    blurred = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(radius))
+    return np.asarray(blurred, dtype=np.float32)
 
 
 def mix(first: np.ndarray, second: np.ndarray | float, share: np.ndarray) -> np.ndarray:
@@ -114,8 +114,7 @@ def cells(canvas: Canvas, spacing: float, jitter: float) -> tuple[np.ndarray, np
         distance = down * down + across * across
         closer = distance < best
         second = np.where(closer, best, np.minimum(second, distance))
-        number = np.where(closer, cell, number)
-        best = np.where(closer, distance, best)
+        number, best = np.where(closer, cell, number), np.where(closer, distance, best)
     best, second = np.sqrt(best), np.sqrt(second)
     return number, best * spacing, (second - best) * spacing / 2
 
@@ -124,10 +123,11 @@ def sample_cells(canvas: Canvas, number: np.ndarray) -> tuple[np.ndarray, np.nda
     """Each cell takes the part at its centre -> ids (W, W), and a random value in [-1, 1] per cell (W, W)."""
     flat = number.ravel()
     count = np.maximum(np.bincount(flat), 1)
-    sums = (np.bincount(flat, weights=axis.ravel()) for axis in (canvas.y, canvas.x))
-    rows, columns = ((total / count * canvas.width).astype(np.int32) for total in sums)
-    values = canvas.random.uniform(-1, 1, len(count)).astype(np.float32)
-    return canvas.ids[rows, columns][number], values[number]
+    rows, columns = (
+        (np.bincount(flat, weights=axis.ravel()) / count * canvas.width).astype(np.int32)
+        for axis in (canvas.y, canvas.x)
+    )
+    return canvas.ids[rows, columns][number], canvas.random.uniform(-1, 1, len(count)).astype(np.float32)[number]
 
 
 def stripes(canvas: Canvas, angle: np.ndarray | float, period: float, waves: np.ndarray | float = 0) -> np.ndarray:

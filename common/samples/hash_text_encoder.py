@@ -21,23 +21,14 @@ def hash_text(text: str, width: int = 64, length: int = 16) -> dict[str, torch.T
 
     Longer texts are truncated to `length` tokens, as by a real tokenizer; the end token is always kept.
     """
-    words = re.findall(r"\w+|[^\w\s]", text.lower())[: length - 2]
-    tokens = [START, *words, END]
-    vectors = torch.stack([_word_vector(token, width) for token in tokens])  # (T, width)
+    tokens = [START, *re.findall(r"\w+|[^\w\s]", text.lower())[: length - 2], END]
+    seeds = [int.from_bytes(hashlib.blake2b(token.encode(), digest_size=8).digest(), "little") for token in tokens]
+    generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+    vectors = torch.from_numpy(np.stack([random.standard_normal(width, dtype=np.float32) for random in generators]))
+    # Sinusoids (Vaswani et al. 2017, section 3.5) make the embed depend on word order.
+    angle = torch.arange(len(tokens))[:, None] * torch.exp(torch.arange(0, width, 2) * (-np.log(10000.0) / width))
+    positions = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width].float()
     embed = torch.zeros(length, width)
-    embed[: len(tokens)] = vectors + 0.1 * _positions(len(tokens), width)
-    mask = torch.zeros(length, dtype=torch.int64)
-    mask[: len(tokens)] = 1
+    embed[: len(tokens)] = vectors + 0.1 * positions  # (T, width)
     pooled = torch.nn.functional.normalize(vectors.mean(0), dim=0)
-    return {"embed": embed, "pooled": pooled, "mask": mask}
-
-
-def _word_vector(word: str, width: int) -> torch.Tensor:
-    seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-    return torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).standard_normal(width, dtype=np.float32))
-
-
-def _positions(length: int, width: int) -> torch.Tensor:
-    """Sinusoids (Vaswani et al. 2017, section 3.5) -> (length, width); they make the embed depend on word order."""
-    angle = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-np.log(10000.0) / width))
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width].float()
+    return {"embed": embed, "pooled": pooled, "mask": (torch.arange(length) < len(tokens)).long()}

@@ -112,10 +112,9 @@ def create_sample_dataset(
 
 def draw_style_sheet(path: str | Path, num_scenes: int = 8, seed: int = 0, size: int = 128) -> None:
     """An overview picture: a row for each style below its name, a column for each scene."""
-    scenes = list(_distinct_scenes(num_scenes, seed))
+    scenes = list(enumerate(_distinct_scenes(num_scenes, seed)))
     sections = {
-        _words(style): [Cell([_draw(scene, style, seed, index, size)]) for index, scene in enumerate(scenes)]
-        for style in STYLES
+        _words(style): [Cell([_draw(scene, style, seed, index, size)]) for index, scene in scenes] for style in STYLES
     }
     save_picture(path, contact_sheet(sections, num_scenes, size))
 
@@ -135,12 +134,13 @@ def _write_styles(folder: SampleFolder, num_samples: int, seed: int, size: int) 
 def _write_captions(folder: SampleFolder, num_samples: int, seed: int, size: int) -> None:
     english, chinese = [], []
     for index, (image, scene, style) in enumerate(_draw_scenes(folder, num_samples, seed, size)):
-        suffix, suffix_chinese = "", ""
+        caption, caption_chinese = scene.caption, scene.caption_chinese
         if index % 2:
-            suffix, suffix_chinese = f", in {_words(style)} style", f"{CHINESE_STYLES[style]}风格。"
-        folder.write(f"captions/{PurePosixPath(image).stem}.txt", f"{scene.caption}{suffix}\n")
-        english.append({"image_path": image, "caption": scene.caption + suffix})
-        chinese.append({"image_path": image, "caption": scene.caption_chinese + suffix_chinese})
+            caption += f", in {_words(style)} style"
+            caption_chinese += f"{CHINESE_STYLES[style]}风格。"
+        folder.write(f"captions/{PurePosixPath(image).stem}.txt", f"{caption}\n")
+        english.append({"image_path": image, "caption": caption})
+        chinese.append({"image_path": image, "caption": caption_chinese})
     folder.write("data.json", english)
     folder.write("captions_zh.json", chinese)
 
@@ -200,15 +200,8 @@ def _write_conversations(folder: SampleFolder, num_samples: int, seed: int, size
             {"id": index, "image": PurePosixPath(image).name, "width": size, "height": size, "conversations": messages}
         )
     folder.write("conversations.jsonl", rows)
-    source = {
-        "root": "images/",
-        "annotation": "conversations.jsonl",
-        "data_augment": False,
-        "repeat_time": 1,
-        "length": len(rows),
-        "max_dynamic_patch": 12,
-    }
-    folder.write("meta.json", {"sample": source})
+    source = {"root": "images/", "annotation": "conversations.jsonl", "data_augment": False, "repeat_time": 1}
+    folder.write("meta.json", {"sample": {**source, "length": len(rows), "max_dynamic_patch": 12}})
 
 
 def _write_retrieval(folder: SampleFolder, num_samples: int, seed: int, size: int) -> None:

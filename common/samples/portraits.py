@@ -31,6 +31,7 @@ EXPRESSIONS = {  # description of the face, and of the personality
     "surprised": ("a surprised look", "Curious and easily amazed, asks about everything."),
     "angry": ("an angry scowl", "Proud and quick-tempered, but the first to defend a friend."),
 }
+BROWS = {"angry": (0.425, 0.375), "sad": (0.365, 0.41), "surprised": (0.375, 0.365)}  # height of their ends
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class Portrait:
         return EXPRESSIONS[self.expression][1]
 
     def parts(self) -> Iterator[Part]:
-        skin, iris = SKIN[self.skin], EYES[self.eyes]
-        shadow = _darker(skin)
+        skin, shadow, iris = SKIN[self.skin], _darker(SKIN[self.skin]), EYES[self.eyes]
         hair, outfit, wide = HAIR[self.hair], COLOURS[self.outfit], 0.012 if self.expression == "surprised" else 0.0
         yield from background_parts("sky", "blue")
         back = {
@@ -90,21 +90,25 @@ class Portrait:
             ),
         ]
         for x in (0.40, 0.60):
-            shapes.append(oval(FIXED["white"], x - 0.06, 0.43 - wide, x + 0.06, 0.53 + wide))
-            shapes.append(oval(iris, x - 0.04, 0.435, x + 0.04, 0.525))
-            shapes.append(oval(FIXED["ink"], x - 0.017, 0.46, x + 0.017, 0.5))
+            shapes += [
+                oval(FIXED["white"], x - 0.06, 0.43 - wide, x + 0.06, 0.53 + wide),
+                oval(iris, x - 0.04, 0.435, x + 0.04, 0.525),
+                oval(FIXED["ink"], x - 0.017, 0.46, x + 0.017, 0.5),
+            ]
         for colour, points in [*shapes, *self._face(), *self._accessory()]:
             yield Part(np.clip(points, 0, 1), colour, 0)
 
     def _face(self) -> list:
         """Brows, nose and mouth."""
         ink, lips = FIXED["ink"], (176, 58, 66)
-        brows = {"angry": (0.425, 0.375), "sad": (0.365, 0.41), "surprised": (0.375, 0.365)}
-        inner, outer = brows.get(self.expression, (0.40, 0.39))
-        shapes = [polygon(_darker(SKIN[self.skin]), 0.5, 0.51, 0.475, 0.575, 0.52, 0.575)]
-        for side in (-1, 1):
-            near, far = 0.5 + side * 0.05, 0.5 + side * 0.16
-            shapes.append(polygon(ink, near, inner, far, outer, far, outer + 0.018, near, inner + 0.022))
+        inner, outer = BROWS.get(self.expression, (0.40, 0.39))
+        shapes = [
+            polygon(_darker(SKIN[self.skin]), 0.5, 0.51, 0.475, 0.575, 0.52, 0.575),
+            *(
+                polygon(ink, near, inner, far, outer, far, outer + 0.018, near, inner + 0.022)
+                for near, far in ((0.5 - 0.05, 0.5 - 0.16), (0.5 + 0.05, 0.5 + 0.16))
+            ),
+        ]
         mouth = {
             "smiling": [oval(lips, 0.41, 0.54, 0.59, 0.69, 0, 180), box(FIXED["white"], 0.44, 0.616, 0.56, 0.634)],
             "serious": [box(lips, 0.44, 0.63, 0.56, 0.648)],

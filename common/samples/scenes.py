@@ -45,6 +45,7 @@ POSITIONS = {
 LEFT, RIGHT = (0.02, 0.02, 0.5, 0.98), (0.5, 0.02, 0.98, 0.98)
 TOP, BOTTOM = (0.02, 0.02, 0.98, 0.5), (0.02, 0.5, 0.98, 0.98)
 HALVES = {"left of": (LEFT, RIGHT), "right of": (RIGHT, LEFT), "above": (TOP, BOTTOM), "below": (BOTTOM, TOP)}
+QUARTERS = [(x, y, x + 0.48, y + 0.48) for x in (0.02, 0.5) for y in (0.02, 0.5)]
 RELATIONS = tuple(HALVES)
 OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 BACKGROUNDS = {
@@ -80,12 +81,9 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        text = self.phrase(0)
-        if self.relation:
-            text += f" {self.relation} {self.phrase(1)}"
-        elif self.position:
-            text += f" {POSITIONS[self.position]}"
-        return f"{text}, {BACKGROUNDS[self.background][0]}"
+        position = f" {POSITIONS[self.position]}" if self.position else ""
+        relation = f" {self.relation} {self.phrase(1)}" if self.relation else ""
+        return f"{self.phrase(0)}{position}{relation}, {BACKGROUNDS[self.background][0]}"
 
     @property
     def caption_chinese(self) -> str:
@@ -96,16 +94,14 @@ class Scene:
 
     def phrase(self, group: int) -> str:
         """'two small yellow stars'"""
-        first, count = self.first(group), len(self.groups[group])
-        size = "medium-sized" if first.size == "medium" else first.size
-        return f"{NUMBERS[count][0]} {size} {first.colour} {self.noun(group)}"
+        first, number = self.first(group), NUMBERS[len(self.groups[group])][0]
+        return f"{number} {first.size.replace('medium', 'medium-sized')} {first.colour} {self.noun(group)}"
 
     def phrase_chinese(self, group: int) -> str:
-        first, count = self.first(group), NUMBERS[len(self.groups[group])][1]
+        first, number = self.first(group), NUMBERS[len(self.groups[group])][1]
         kind, colour = KINDS[first.kind], CHINESE[first.colour]
-        if first.size == "medium":
-            return f"{count}{kind.measure}中等大小的{colour}{kind.chinese}"
-        return f"{count}{kind.measure}{colour}的{'大' if first.size == 'large' else '小'}{kind.chinese}"
+        sizes = {"small": f"{colour}的小", "medium": f"中等大小的{colour}", "large": f"{colour}的大"}
+        return f"{number}{kind.measure}{sizes[first.size]}{kind.chinese}"
 
     def noun(self, group: int) -> str:
         """'star', or 'stars' of a group of several"""
@@ -120,9 +116,7 @@ class Scene:
         for index, item in enumerate(self.objects):
             corner, extent = np.array(item.box[:2]), np.array(item.box[2:]) - np.array(item.box[:2])
             for tone, points in KINDS[item.kind].shapes:
-                points = np.clip(points, 0, 1)
-                if item.mirrored:
-                    points = points * [-1, 1] + [1, 0]
+                points = np.clip(points, 0, 1) * ([-1, 1] if item.mirrored else 1) + [int(item.mirrored), 0]
                 yield Part(corner + extent * points, shade(item.colour, tone), index)
 
 
@@ -135,27 +129,32 @@ def questions(scene: Scene, random: np.random.Generator) -> list[tuple[str, str]
     kinds = [scene.first(group).kind for group in range(len(scene.groups))]
     pairs = [("Which kinds of objects are in this picture?", " and ".join(kinds))]
     for group, members in enumerate(scene.groups):
-        noun, verb = scene.noun(group), "is" if len(members) == 1 else "are"
-        pairs.append((f"How many {plural(kinds[group])} are there?", str(len(members))))
-        pairs.append((f"What colour {verb} the {noun}?", scene.first(group).colour))
+        verb = "is" if len(members) == 1 else "are"
+        pairs += [
+            (f"How many {plural(kinds[group])} are there?", str(len(members))),
+            (f"What colour {verb} the {scene.noun(group)}?", scene.first(group).colour),
+        ]
     if scene.position:
         pairs.append((f"Where is the {kinds[0]}?", scene.position))
     if scene.relation:
-        first, second = scene.noun(0), scene.noun(1)
-        verb, claimed = "Is" if len(scene.groups[0]) == 1 else "Are", RELATIONS[random.integers(len(RELATIONS))]
-        claimed = claimed if claimed in (scene.relation, OPPOSITES[scene.relation]) else scene.relation
-        pairs.append((f"What is {scene.relation} the {second}?", kinds[0]))
-        pairs.append((f"{verb} the {first} {claimed} the {second}?", "yes" if claimed == scene.relation else "no"))
+        first, second, verb = scene.noun(0), scene.noun(1), "Is" if len(scene.groups[0]) == 1 else "Are"
+        opposite = pick(random, RELATIONS) == OPPOSITES[scene.relation]
+        claimed = OPPOSITES[scene.relation] if opposite else scene.relation
+        pairs += [
+            (f"What is {scene.relation} the {second}?", kinds[0]),
+            (f"{verb} the {first} {claimed} the {second}?", "no" if opposite else "yes"),
+        ]
     return pairs
 
 
 def questions_chinese(scene: Scene) -> list[tuple[str, str]]:
     pairs = []
     for group, members in enumerate(scene.groups):
-        first = scene.first(group)
-        kind = KINDS[first.kind]
-        pairs.append((f"图中有几{kind.measure}{kind.chinese}？", f"{NUMBERS[len(members)][1]}{kind.measure}。"))
-        pairs.append((f"{kind.chinese}是什么颜色的？", f"{CHINESE[first.colour]}。"))
+        kind = KINDS[scene.first(group).kind]
+        pairs += [
+            (f"图中有几{kind.measure}{kind.chinese}？", f"{NUMBERS[len(members)][1]}{kind.measure}。"),
+            (f"{kind.chinese}是什么颜色的？", f"{CHINESE[scene.first(group).colour]}。"),
+        ]
     if scene.position:
         pairs.append((f"{kind.chinese}在图片的什么位置？", f"{CHINESE[scene.position]}。"))
     return pairs
@@ -166,10 +165,9 @@ def single_scene(random: np.random.Generator, kind: str) -> Scene:
     size, position = pick(random, SIZES), pick(random, POSITIONS)
     extent = _extent(random, kind, size)
     towards = {"left": (0, 0.5), "right": (1, 0.5), "top": (0.5, 0), "bottom": (0.5, 1), "centre": (0.5, 0.5)}[position]
-    free = 1 - 0.08 - extent
-    corner = 0.04 + free * towards + random.uniform(-0.02, 0.02, 2)
-    placed = (_object(random, kind, pick(random, COLOURS), size, corner, extent),)
-    return Scene(placed, ((0,),), pick(random, BACKGROUNDS), pick(random, COLOURS), position=position)
+    corner = 0.04 + (1 - 0.08 - extent) * towards + random.uniform(-0.02, 0.02, 2)
+    item = _object(random, kind, pick(random, COLOURS), size, corner, extent)
+    return Scene((item,), ((0,),), pick(random, BACKGROUNDS), pick(random, COLOURS), position=position)
 
 
 def random_scene(random: np.random.Generator) -> Scene:
@@ -180,17 +178,16 @@ def random_scene(random: np.random.Generator) -> Scene:
         return single_scene(random, first)
     background, tint = pick(random, BACKGROUNDS), pick(random, COLOURS)
     if form == 1:
-        corners = [(x, y, x + 0.48, y + 0.48) for x in (0.02, 0.5) for y in (0.02, 0.5)]
-        slots = [corners[index] for index in random.permutation(4)[: random.integers(2, 5)]]
+        slots = [QUARTERS[index] for index in random.permutation(4)[: random.integers(2, 5)]]
         objects = _group(random, first, slots)
         return Scene(objects, (tuple(range(len(objects))),), background, tint)
     relation = pick(random, RELATIONS)
     first_objects, second_objects = (
         _group(random, kind, _split(half, random)) for kind, half in zip((first, second), HALVES[relation])
     )
-    objects = first_objects + second_objects
-    groups = (tuple(range(len(first_objects))), tuple(range(len(first_objects), len(objects))))
-    return Scene(objects, groups, background, tint, relation=relation)
+    numbers = tuple(range(len(first_objects) + len(second_objects)))
+    groups = (numbers[: len(first_objects)], numbers[len(first_objects) :])
+    return Scene(first_objects + second_objects, groups, background, tint, relation=relation)
 
 
 def _split(half: tuple, random: np.random.Generator) -> list[tuple]:

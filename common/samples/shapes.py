@@ -88,16 +88,15 @@ def _heart() -> np.ndarray:
 
 
 def _crescent() -> np.ndarray:
-    inner = oval("", 0.3, 0.12, 1.02, 0.88, 300, 60)[1]
-    return _fill_unit(np.concatenate([oval("", 0, 0, 1, 1, 50, 310)[1], inner]))
+    arcs = oval("", 0, 0, 1, 1, 50, 310), oval("", 0.3, 0.12, 1.02, 0.88, 300, 60)
+    return _fill_unit(np.concatenate([points for _, points in arcs]))
 
 
 def _petals(tone: str, right: float, bottom: float, count: int) -> list:
     """Round petals in a ring that fills the box from (0, 0)."""
     angles = np.radians(np.arange(count) * 360 / count - 90)
     petals = [oval("", u - 0.42, v - 0.42, u + 0.42, v + 0.42)[1] for u, v in zip(np.cos(angles), np.sin(angles))]
-    ring = _fill_unit(np.concatenate(petals)) * [right, bottom]
-    return [(tone, points) for points in np.split(ring, count)]
+    return [(tone, points) for points in np.split(_fill_unit(np.concatenate(petals)) * [right, bottom], count)]
 
 
 # fmt: off
@@ -195,8 +194,7 @@ def background_parts(background: str, tint: str) -> Iterator[Part]:
         ],
     }
     ground = sky if background in ("sky", "meadow", "beach", "hills") else paler
-    for colour, points in [box(ground, 0, 0, 1, 1), *shapes[background]]:
-        yield Part(points, colour, -1)
+    yield from (Part(points, colour, -1) for colour, points in [box(ground, 0, 0, 1, 1), *shapes[background]])
 
 
 def pick(random: np.random.Generator, options: Collection[str]) -> str:
