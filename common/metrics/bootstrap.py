@@ -16,8 +16,8 @@ def bootstrap_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """95 % interval of the mean of one value per query; `clusters` as in bootstrap_means, `top` as in interval_of."""
-    count = len(values) if clusters is None else len(np.unique(clusters))
-    return interval_of(bootstrap_means([(values, clusters)], samples, seed)[:, 0], count, top)
+    means = bootstrap_means([(values, clusters)], samples, seed)[:, 0]
+    return interval_of(means, len(values) if clusters is None else len(np.unique(clusters)), top)
 
 
 def interval_of(means: np.ndarray, count: int, top: float | None = None) -> tuple[float, float]:

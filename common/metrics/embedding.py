@@ -40,21 +40,15 @@ def retrieval_metrics(vectors: torch.Tensor, labels: torch.Tensor, per_class: bo
         **{name: float(value.mean()) for name, value in values.items()},
     }
     if per_class:
-        labels = classes[members > 1].tolist()
         metrics["per_class"] = {
-            label: {name: float(value[row]) for name, value in values.items()} for row, label in enumerate(labels)
+            label: {name: float(value[row]) for name, value in values.items()}
+            for row, label in enumerate(classes[members > 1].tolist())
         }
     return metrics
 
 
 def pair_auc(unit: torch.Tensor, labels: torch.Tensor) -> float:
-    """ROC-AUC of 'same class' by cosine over all pairs i < j, or over MAX_PAIRS of them drawn at random."""
-    same, similarity = pair_similarities(unit, labels)
-    return float(roc_auc_score(same, similarity))
-
-
-def pair_similarities(unit: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (N, D) -> (same class?, cosine) of each pair i < j, or of MAX_PAIRS pairs if there are more."""
+    """Unit vectors (N, D) -> ROC-AUC of 'same class' by cosine over all pairs i < j, or MAX_PAIRS drawn at random."""
     count = len(labels)
     if count * (count - 1) // 2 <= MAX_PAIRS:
         first, second = torch.triu_indices(count, count, offset=1)
@@ -63,7 +57,7 @@ def pair_similarities(unit: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndar
         first = torch.randint(count, (MAX_PAIRS,), generator=generator)
         second = (first + torch.randint(1, count, (MAX_PAIRS,), generator=generator)) % count
     similarity = torch.cat([(unit[a] * unit[b]).sum(1) for a, b in zip(first.split(2**18), second.split(2**18))])
-    return (labels[first] == labels[second]).numpy(), similarity.numpy()
+    return float(roc_auc_score((labels[first] == labels[second]).numpy(), similarity.numpy()))
 
 
 def csls(similarity: torch.Tensor, first_bank: torch.Tensor, second_bank: torch.Tensor, k: int = 10) -> torch.Tensor:

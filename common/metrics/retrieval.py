@@ -50,17 +50,17 @@ def retrieval_scores(
     """
     images, texts = rank_both_ways(image_vectors, text_vectors, image_of_text, text_ids, chunk)
     statistics = similarity_statistics(image_vectors, text_vectors, image_of_text, text_ids)
-    similarities = {name: value for name, value in statistics.items() if isinstance(value, float)}
-    return {**rank_scores(images.rank, texts.rank), **similarities}
+    means = {name: value for name, value in statistics.items() if isinstance(value, float)}
+    return {**rank_scores(images.rank, texts.rank), **means}
 
 
 def rank_scores(image_ranks: torch.Tensor, text_ranks: torch.Tensor) -> dict[str, float]:
     """Ranks (N,) of image queries and (M,) of text queries -> recalls in percent, RSum, mean and median ranks."""
     scores: dict[str, float] = {}
     for direction, ranks in (("i2t", image_ranks), ("t2i", text_ranks)):
-        ranks = ranks.double()
         scores |= {f"{direction}_r{k}": 100 * (ranks <= k).double().mean().item() for k in RECALL_AT}
-        scores |= {f"{direction}_mean_rank": ranks.mean().item(), f"{direction}_median_rank": float(np.median(ranks))}
+        mean = ranks.double().mean().item()
+        scores |= {f"{direction}_mean_rank": mean, f"{direction}_median_rank": float(np.median(ranks))}
     scores["rsum"] = sum(scores[f"{direction}_r{k}"] for direction in ("i2t", "t2i") for k in RECALL_AT)
     return scores
 
@@ -101,14 +101,13 @@ def same_words(texts: Sequence[str]) -> torch.Tensor:
 def chance_recall(true_count: torch.Tensor, gallery: int, k: int) -> float:
     """Recall@k in percent of a random order; true_count (Q,): true answers of each query in the gallery."""
     counts, queries = np.unique(true_count.cpu().numpy(), return_counts=True)
-    missed = hypergeom.pmf(0, gallery, counts, min(k, gallery))
-    return 100 * float(1 - np.average(missed, weights=queries))
+    return 100 * float(1 - np.average(hypergeom.pmf(0, gallery, counts, min(k, gallery)), weights=queries))
 
 
 def chance_ranks(true_count: torch.Tensor, gallery: int) -> tuple[float, float]:
     """Mean and median rank of a random order."""
-    ranks = range(1, gallery)  # at the last one recall is 100 %
-    median = 1 + bisect_left(ranks, 50.0, key=lambda rank: chance_recall(true_count, gallery, rank))
+    # At the last rank recall is 100 %.
+    median = 1 + bisect_left(range(1, gallery), 50.0, key=lambda rank: chance_recall(true_count, gallery, rank))
     return ((gallery + 1) / (true_count.double() + 1)).mean().item(), float(median)
 
 
@@ -126,8 +125,8 @@ def similarity_statistics(
     that concern them are absent.
     """
     groups = _check(image_vectors, text_vectors, image_of_text, text_ids)
-    device = groups.device
-    images, texts, owners = image_vectors.float(), text_vectors.float(), image_of_text.to(device)
+    device, images, texts = groups.device, image_vectors.float(), text_vectors.float()
+    owners = image_of_text.to(device)
     positive = _cosines(images, texts, owners, torch.arange(len(texts), device=device))
     if len(images) * len(texts) <= MAX_PAIRS:
         pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(texts))).T
@@ -135,9 +134,8 @@ def similarity_statistics(
         generator = torch.Generator().manual_seed(0)
         pairs = torch.stack([torch.randint(len(side), (MAX_PAIRS,), generator=generator) for side in (images, texts)])
     image, text = (index.to(device) for index in pairs)
-    count = int(groups.max()) + 1
-    true = owners * count + groups  # one number for an image and a group of texts
-    false = ~torch.isin(image * count + groups[text], true)
+    count = int(groups.max()) + 1  # image * count + group is one number for both
+    false = ~torch.isin(image * count + groups[text], owners * count + groups)
     negative = _cosines(images, texts, image[false], text[false])
     result = {
         "positive_similarity": positive.double().mean().item(),
@@ -195,8 +193,8 @@ def _check(
 
 def _cosines(images: torch.Tensor, texts: torch.Tensor, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """Cosines (P,) of the pairs that two index lists (P,) name, a bounded number of vectors at a time."""
-    blocks = zip(image.split(2**16), text.split(2**16))
-    return torch.cat([(images[i] * texts[t]).sum(1) for i, t in blocks]).clamp(-1, 1).cpu()
+    cosines = [(images[i] * texts[t]).sum(1) for i, t in zip(image.split(2**16), text.split(2**16))]
+    return torch.cat(cosines).clamp(-1, 1).cpu()
 
 
 def _histogram(cosines: torch.Tensor, bins: int) -> list[int]:

@@ -23,13 +23,13 @@ def text_metrics(hypotheses: Sequence[str], references: Sequence[Sequence[str]])
     """
     if len(hypotheses) != len(references) or not hypotheses or not all(references):
         raise ValueError(f"{len(hypotheses)} texts, {len(references)} lists of references: each text needs a reference")
-    streams = list(map(list, zip_longest(*references)))
-    chinese = has_chinese(chain.from_iterable(references))
-    bleu = BLEU(tokenize="zh" if chinese else "13a").corpus_score(list(hypotheses), streams).score
-    scorer = RougeScorer(ROUGE, tokenizer=WordTokenizer())
-    scores = [scorer.score_multi(list(targets), text) for text, targets in zip(hypotheses, references)]
-    rouge = {name: 100 * sum(score[name].fmeasure for score in scores) / len(scores) for name in ROUGE}
-    return {"bleu": bleu, **rouge}
+    bleu = BLEU(tokenize="zh" if has_chinese(chain.from_iterable(references)) else "13a")
+    rouge = RougeScorer(ROUGE, tokenizer=WordTokenizer())
+    scores = [rouge.score_multi(list(targets), text) for text, targets in zip(hypotheses, references)]
+    return {
+        "bleu": bleu.corpus_score(list(hypotheses), list(map(list, zip_longest(*references)))).score,
+        **{name: 100 * sum(score[name].fmeasure for score in scores) / len(scores) for name in ROUGE},
+    }
 
 
 def has_chinese(texts: Iterable[str]) -> bool:

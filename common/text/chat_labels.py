@@ -55,21 +55,18 @@ def splice_images(tokens: LabelledTokens, placeholder_id: int, runs: Sequence[Se
     if tokens.input_ids.count(placeholder_id) != len(runs):
         raise ValueError(f"{tokens.input_ids.count(placeholder_id)} image placeholders for {len(runs)} images")
     remaining = iter(runs)
-    input_ids: list[int] = []
-    labels: list[int] = []
+    spliced = LabelledTokens([], [])
     for token, label in zip(*tokens):
         run = next(remaining) if token == placeholder_id else None
-        input_ids += [token] if run is None else run
-        labels += [label] if run is None else [IGNORED] * len(run)
-    return LabelledTokens(input_ids, labels)
+        spliced.input_ids.extend([token] if run is None else run)
+        spliced.labels.extend([label] if run is None else [IGNORED] * len(run))
+    return spliced
 
 
 def _split_end(segment: str, end_tokens: Sequence[str]) -> tuple[str, str]:
     """A template's text for an answer -> the text up to its end token, the text behind it."""
-    for end in end_tokens:
-        if end in segment:
-            length = segment.rindex(end) + len(end)
-            return segment[:length], segment[length:]
-    if end_tokens:
+    end = next((end for end in end_tokens if end in segment), None)
+    if end_tokens and end is None:
         return segment.rstrip() + end_tokens[0], ""
-    return segment.rstrip(), segment[len(segment.rstrip()) :]
+    length = segment.rindex(end) + len(end) if end else len(segment.rstrip())
+    return segment[:length], segment[length:]

@@ -101,8 +101,7 @@ def parse_conversation(record: Any) -> Conversation:
         raise ValueError(f"{IMAGE} outside of the questions")
     if not any(turn.images for turn in turns):
         turns[0] = turns[0]._replace(question=f"{IMAGE}\n" * len(images) + turns[0].question)
-    shown = sum(turn.images for turn in turns)
-    if shown != len(images):
+    if (shown := sum(turn.images for turn in turns)) != len(images):
         raise ValueError(f"{shown} {IMAGE} in the questions for {len(images)} images")
     return Conversation(tuple(turns), tuple(images), system, record=record)
 
@@ -128,5 +127,5 @@ def _persona(record: dict[str, Any]) -> Conversation:
     turns = [Turn(question, answer.format(**fields)) for name, question, answer in PERSONA_QUESTIONS if fields[name]]
     if not turns:
         raise ValueError("no character, appearance or personality")
-    first = turns[0]._replace(question=f"{IMAGE}\n{turns[0].question}")
-    return Conversation((first, *turns[1:]), (str(record["file_name"]),))
+    turns[0] = turns[0]._replace(question=f"{IMAGE}\n{turns[0].question}")
+    return Conversation(tuple(turns), (str(record["file_name"]),))

@@ -36,8 +36,7 @@ def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[byte
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     with write_atomically(path) as file:
-        for row in rows:
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -32,8 +32,8 @@ def read_records(path: str | Path, hint: str = "") -> Iterator[tuple[str, Any]]:
     if path.suffix != ".jsonl":
         content = _parse(text)
         if not isinstance(content, ValueError):
-            records = content if isinstance(content, list) else [content]
-            yield from ((f"{path} entry {number}", record) for number, record in enumerate(records))
+            records = enumerate(content if isinstance(content, list) else [content])
+            yield from ((f"{path} entry {number}", record) for number, record in records)
             return
         if not lines or isinstance(_parse(lines[0][1]), ValueError):
             raise ValueError(f"{path}: neither JSON nor JSON Lines ({content})")
@@ -67,8 +67,7 @@ def read_table(
                 f"{path} line {line}: {len(cells)} cells for {len(columns)} columns; put quotes around texts that "
                 "hold the separator"
             )
-    empty = [""] * len(columns)
-    return columns, [dict(zip(columns, [*cells, *empty])) for _, cells in rows]
+    return columns, [dict(zip(columns, cells + [""] * len(columns))) for _, cells in rows]
 
 
 def read_rows(path: str | Path, hint: str = "") -> list[tuple[int, list[str]]]:
