@@ -61,8 +61,8 @@ def find_samples(data_dir: str | Path, ignore_targets: Sequence[str] = ()) -> li
         if samples and (samples[-1].style, samples[-1].name) == (path.parent.name, name):
             raise ValueError(f"{path}: '{name}' has two images, also {samples[-1].image.name}; remove one")
         targets = {kind: path.with_name(f"{name}_{kind}.pt") for kind in TARGETS if kind not in ignore_targets}
-        existing = {kind: target for kind, target in targets.items() if target.is_file()}
-        samples.append(Sample(path, path.parent.name, name, existing))
+        targets = {kind: target for kind, target in targets.items() if target.is_file()}
+        samples.append(Sample(path, path.parent.name, name, targets))
     if not samples:
         raise FileNotFoundError(
             f"{data_dir}: no '*_img.png' found; expected {data_dir}/<style>/<name>_img.png, "
@@ -84,20 +84,17 @@ def split_samples(
     for style in val_styles:
         if style not in styles:
             raise ValueError(f"VAL_STYLES names '{style}'; the data has {', '.join(styles)}")
-    if val_styles:
-        training = [sample for sample in samples if sample.style not in val_styles]
-        return training, [sample for sample in samples if sample.style in val_styles]
 
     def draw(name: str) -> bytes:
         return blake2b(f"{seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
     held: set[str] = set()
-    for names in styles.values():
-        wanted = min(max(2, round(share * len(names))), len(names) - 2) if share else 0
+    for names in styles.values() if share and not val_styles else ():
+        wanted = min(max(2, round(share * len(names))), len(names) - 2)
         missing = max(0, wanted - len(held.intersection(names)))
         held.update(sorted(set(names) - held, key=draw)[:missing])
-    validation = [sample for sample in samples if sample.name in held]
-    return [sample for sample in samples if sample.name not in held], validation
+    validation = [sample for sample in samples if sample.style in val_styles or sample.name in held]
+    return [sample for sample in samples if sample.style not in val_styles and sample.name not in held], validation
 
 
 def load_target(path: Path, kind: str) -> torch.Tensor:
@@ -111,11 +108,9 @@ def load_target(path: Path, kind: str) -> torch.Tensor:
         tensor = tensor[0]
     if tensor.ndim != axes or 0 in shape:
         raise ValueError(f"{path}: shape {shape}; expected {wanted}, or the same with a leading axis of 1")
-    if kind == "mask":
-        if not ((tensor == 0) | (tensor == 1)).all():
-            raise ValueError(f"{path}: a mask holds only 0 and 1 (1 = real token)")
-        return tensor.long()
-    tensor = tensor.float()
+    if kind == "mask" and not ((tensor == 0) | (tensor == 1)).all():
+        raise ValueError(f"{path}: a mask holds only 0 and 1 (1 = real token)")
+    tensor = tensor.long() if kind == "mask" else tensor.float()
     if not tensor.isfinite().all():
         raise ValueError(f"{path}: holds nan or infinity")
     return tensor
@@ -174,17 +169,16 @@ class StyleDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
-        view = key if isinstance(key, SampleKey) else None
-        index = key.index if isinstance(key, SampleKey) else key
-        pixels, style_id = self.pixels(index), self.style_ids[index]  # (H, W, 3)
+        view, index = (key, key.index) if isinstance(key, SampleKey) else (None, key)
+        pixels, style_id, targets = self.pixels(index), self.style_ids[index], self.samples[index].targets
+        if view and view.style_seed:  # a redrawn image has no targets: their text describes its original style
+            targets = {}
         if view and self.augmentation:
             pixels = self.augmentation(pixels, self.image_size, view)
             style_id = style_id if not view.style_seed else len(self.styles) + view.style_seed  # a class of its own
         else:
             pixels = square(pixels, self.image_size, grey=self.grey)
         image = torch.tensor(pixels).permute(2, 0, 1)  # (3, S, S); a copy: the cache is read-only
-        # A redrawn image has no targets: their text describes its original style.
-        targets = {} if isinstance(key, SampleKey) and key.style_seed else self.samples[index].targets
         return {"image": image, "style_ids": torch.tensor(style_id), **self._load_targets(targets)}
 
     def pixels(self, index: int) -> np.ndarray:

@@ -69,16 +69,12 @@ def main(
     }
     if output:
         write_json(output, report)
-    if json:
-        print(dumps(report, indent=2, ensure_ascii=False))
-        return report
-    print(f"{len(dataset)} images of {len(dataset.styles)} styles{', without colour' if grey else ''}")
-    print(format_table(results))
-    if problem:
-        print(f"the untrained backbone could not be built: {problem}")
-    print("\nper style, style encoder:" + f"{'P@1':>17}{'MAP@R':>8}")
+    lines = [f"{len(dataset)} images of {len(dataset.styles)} styles{', without colour' if grey else ''}"]
+    lines += [format_table(results), *([f"the untrained backbone could not be built: {problem}"] if problem else [])]
+    lines.append("\nper style, style encoder:" + f"{'P@1':>17}{'MAP@R':>8}")
     for style, values in results["style encoder"]["style"].get("per_style", {}).items():
-        print(f"  {style:32}{values['precision_at_1']:8.3f}{values['map_at_r']:8.3f}")
+        lines.append(f"  {style:32}{values['precision_at_1']:8.3f}{values['map_at_r']:8.3f}")
+    print(dumps(report, indent=2, ensure_ascii=False) if json else "\n".join(lines))
     return report
 
 

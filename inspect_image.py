@@ -49,13 +49,12 @@ def main(
     if save_maps:
         plot_maps(save_maps, encoder, pixels, output)
         report["maps"] = str(save_maps)
-    if json:
-        print(dumps(report, ensure_ascii=False))
-        return report
-    print(f"{image}: {width} x {height}, model input {model['image_size']} x {model['image_size']}")
-    print(f"{weights}: {model['name']}, epoch {model['epoch']}\n\n{format_outputs(report['outputs'])}")
-    if save_maps:
-        print(f"maps are in {save_maps}")
+    text = (
+        f"{image}: {width} x {height}, model input {model['image_size']} x {model['image_size']}\n"
+        f"{weights}: {model['name']}, epoch {model['epoch']}\n\n{format_outputs(report['outputs'])}"
+    )
+    text += f"\nmaps are in {save_maps}" if save_maps else ""
+    print(dumps(report, ensure_ascii=False) if json else text)
     return report
 
 
@@ -69,17 +68,17 @@ def describe_outputs(output: StyleOutput) -> dict[str, dict[str, Any]]:
         "patches": output.features.patches,
         "backbone pooled": output.features.pooled,
     }
-    return {name: {} if tensor is None else _describe(tensor) for name, tensor in tensors.items()}
-
-
-def _describe(tensor: torch.Tensor) -> dict[str, Any]:
-    values = tensor.detach().float()
-    kind = {
-        "shape": list(tensor.shape),
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        "device": str(tensor.device),
+    return {
+        name: {
+            "shape": list(tensor.shape),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "device": str(tensor.device),
+            **{column: getattr(tensor.detach().float(), column)().item() for column in COLUMNS},
+        }
+        if tensor is not None
+        else {}
+        for name, tensor in tensors.items()
     }
-    return {**kind, **{name: getattr(values, name)().item() for name in COLUMNS}}
 
 
 def format_outputs(outputs: dict[str, dict[str, Any]]) -> str:
@@ -102,8 +101,7 @@ def patch_colours(output: StyleOutput) -> torch.Tensor:
     """Patch features as colours: their first three principal components, scaled to [0, 1] -> (rows, columns, 3)."""
     patches = output.features.patches[0].float()  # (N, V)
     centred = patches - patches.mean(0)
-    components = torch.linalg.svd(centred, full_matrices=False).Vh[:3]  # (<= 3, V)
-    colours = centred @ components.T
+    colours = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:3].T  # (N, <= 3)
     low, high = torch.quantile(colours, 0.02, dim=0), torch.quantile(colours, 0.98, dim=0)
     colours = ((colours - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
     rows, columns = output.features.grid
@@ -116,8 +114,7 @@ def style_sensitivity(encoder: VisionStyleEncoder, image: torch.Tensor, probes: 
     For the maps A that the style head reads: the mean over random directions v of (sum_c A_c dv.style/dA_c)^2 at each
     position, an estimate of the squared norm of Jacobian times activation (Hutchinson 1990), summed over the depths.
     """
-    features = encoder.tower(image)
-    feature_maps = [feature_map.detach().requires_grad_(True) for feature_map in features.feature_maps]
+    feature_maps = [feature_map.detach().requires_grad_(True) for feature_map in encoder.tower(image).feature_maps]
     style = encoder.style_head(image, feature_maps)[0]  # (S,)
     generator = torch.Generator().manual_seed(0)
     total = torch.zeros(image.shape[-2:], device=image.device)

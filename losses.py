@@ -18,8 +18,7 @@ def sequence_losses(
 
     Padding and absent samples have no weight; all real tokens have the same.
     """
-    weight = mask.float() * present.float()[:, None]  # (B, L)
-    return _weighted_losses(predicted, target, weight)
+    return _weighted_losses(predicted, target, mask.float() * present.float()[:, None])
 
 
 def vector_losses(

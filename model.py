@@ -37,8 +37,7 @@ class StyleOutput(NamedTuple):
         """Predicted mask (B, L), 1 = real: a prefix of as many tokens as have a positive logit, at least one."""
         if self.mask_logits is None:
             return None
-        lengths = (self.mask_logits > 0).sum(1).clamp(min=1)
-        return lengths_to_mask(lengths, self.mask_logits.shape[1])
+        return lengths_to_mask((self.mask_logits > 0).sum(1).clamp(min=1), self.mask_logits.shape[1])
 
 
 class VisionStyleEncoder(nn.Module):
@@ -65,7 +64,7 @@ class VisionStyleEncoder(nn.Module):
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        tower = VisionTower(
+        self.tower = tower = VisionTower(
             model_name,
             pretrained,
             image_size,
@@ -86,13 +85,20 @@ class VisionStyleEncoder(nn.Module):
             "sequence_head": sequence_head,
             "dropout": dropout,
         }
-        self.tower = tower
         self.sequence_head = None
         if embed_width:
             self.sequence_head = heads[sequence_head](
                 tower.patch_width, embed_width, sequence_length, predict_mask, dropout
             )
-        self.pooled_head = _mlp(tower.pooled_width, pooled_width, dropout) if pooled_width else None
+        self.pooled_head = None
+        if pooled_width:
+            self.pooled_head = nn.Sequential(
+                nn.LayerNorm(tower.pooled_width),
+                nn.Linear(tower.pooled_width, tower.pooled_width),
+                nn.GELU(),
+                nn.Dropout(dropout),
+                nn.Linear(tower.pooled_width, pooled_width),
+            )
         self.style_head = StyleHead(tower.feature_map_widths, style_width, dropout)
 
     @property
@@ -176,9 +182,8 @@ class StyleHead(nn.Module):
         )
 
     def forward(self, image: torch.Tensor, feature_maps: list[torch.Tensor]) -> torch.Tensor:
-        histogram = colour_histogram(image, PALETTE_BINS)
-        # Its rows have unit length; this is the scale that LayerNorm gives to the other parts.
-        parts = [self.palette(histogram * PALETTE_BINS**1.5)]
+        # A histogram has unit length; PALETTE_BINS**1.5 is the scale that LayerNorm gives to the other parts.
+        parts = [self.palette(colour_histogram(image, PALETTE_BINS) * PALETTE_BINS**1.5)]
         parts += [project(_statistics(feature_map)) for feature_map, project in zip(feature_maps, self.projections)]
         return F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
 
@@ -188,8 +193,7 @@ def colour_histogram(image: torch.Tensor, bins: int = 8) -> torch.Tensor:
 
     The cosine of two of them is the Hellinger affinity of the two palettes.
     """
-    integers = image.dtype == torch.uint8
-    cells = image.long() * bins // 256 if integers else (image * bins).long().clamp(0, bins - 1)
+    cells = image.long() * bins // 256 if image.dtype == torch.uint8 else (image * bins).long().clamp(0, bins - 1)
     cells = ((cells[:, 0] * bins + cells[:, 1]) * bins + cells[:, 2]).flatten(1)  # (B, H W)
     counts = torch.zeros(image.shape[0], bins**3, device=image.device)
     counts.scatter_add_(1, cells, torch.ones_like(cells, dtype=counts.dtype))
@@ -229,13 +233,3 @@ class StyleTrainingModel(nn.Module):
         parts["style"], without_positives = style_contrast(output.style, style_ids, self.temperature)
         loss = cast(torch.Tensor, sum(self.weights[name] * part for name, part in parts.items()))
         return loss, {**parts, "anchors_without_positives": without_positives}
-
-
-def _mlp(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(width_in),
-        nn.Linear(width_in, width_in),
-        nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(width_in, width_out),
-    )

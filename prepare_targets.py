@@ -12,6 +12,7 @@ Existing files are kept, so an interrupted run continues where it stopped.
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +51,14 @@ def main(
             return [hash_text(text, length=max_length) for text in texts]
     else:
         encode = HuggingFaceTextEncoder(text_encoder, choose_device(device), max_length)
-    _check_record(data_dir / RECORD, {"text_encoder": text_encoder, "max_length": max_length}, overwrite)
+    record, path = {"text_encoder": text_encoder, "max_length": max_length}, data_dir / RECORD
+    existing = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not overwrite else record
+    if existing != record:
+        raise ValueError(
+            f"{path}: the targets there are of {existing['text_encoder']} (length {existing['max_length']}), not "
+            f"{text_encoder} (length {max_length}); --overwrite replaces all of them"
+        )
+    write_json(path, record)
     written = prepare_targets(samples, encode, prompt, overwrite, batch_size, getattr(torch, save_dtype))
     print(f"{written} images got targets, {len(samples) - written} already had them")
     return written
@@ -61,10 +69,9 @@ def text_of(sample: Sample, prompt: str) -> str:
     folder = sample.image.parent
     for path in (folder / f"{sample.name}.txt", folder / "style.txt"):
         if path.is_file():
-            text = path.read_text(encoding="utf-8").strip()
-            if not text:
-                raise ValueError(f"{path}: empty; write a description of the style in it, or remove it")
-            return text
+            if text := path.read_text(encoding="utf-8").strip():
+                return text
+            raise ValueError(f"{path}: empty; write a description of the style in it, or remove it")
     return prompt.format(style=sample.style.replace("_", " "))
 
 
@@ -87,11 +94,10 @@ class HuggingFaceTextEncoder:
         try:
             config = AutoConfig.from_pretrained(name)
             self.tokenizer = AutoTokenizer.from_pretrained(name)
+            # An encoder-decoder's own class would ask for decoder input.
+            kind: Any = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
             if config.model_type in ("clip", "clip_text_model"):
-                kind: Any = CLIPTextModelWithProjection
-            else:
-                # An encoder-decoder's own class would ask for decoder input.
-                kind = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+                kind = CLIPTextModelWithProjection
             self.model = kind.from_pretrained(name, dtype=torch.float32).eval().to(device)
         except (OSError, ValueError) as error:
             raise ValueError(
@@ -133,29 +139,14 @@ def prepare_targets(
     for start in progress_bar(range(0, len(texts), batch_size), "encoding texts"):
         batch = texts[start : start + batch_size]
         for text, targets in zip(batch, encode(batch)):
-            for sample in samples_of[text]:
-                _write(sample, targets, overwrite, dtype)
+            for sample, kind in product(samples_of[text], TARGETS):
+                if kind in sample.targets and not overwrite:
+                    continue
+                tensor = targets[kind] if kind == "mask" else targets[kind].to(dtype)
+                # Many small files: no wait for the disk at each; a lost one is written again by the next run.
+                with write_atomically(sample.image.with_name(f"{sample.name}_{kind}.pt"), durable=False) as file:
+                    torch.save(tensor.clone(), file)
     return sum(map(len, samples_of.values()))
-
-
-def _write(sample: Sample, targets: Targets, overwrite: bool, dtype: torch.dtype) -> None:
-    for kind in TARGETS:
-        if kind in sample.targets and not overwrite:
-            continue
-        tensor = targets[kind] if kind == "mask" else targets[kind].to(dtype)
-        # Many small files: no wait for the disk at each; a lost one is written again by the next run.
-        with write_atomically(sample.image.with_name(f"{sample.name}_{kind}.pt"), durable=False) as file:
-            torch.save(tensor.clone(), file)
-
-
-def _check_record(path: Path, record: dict, overwrite: bool) -> None:
-    existing = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not overwrite else record
-    if existing != record:
-        raise ValueError(
-            f"{path}: the targets there are of {existing['text_encoder']} (length {existing['max_length']}), not "
-            f"{record['text_encoder']} (length {record['max_length']}); --overwrite replaces all of them"
-        )
-    write_json(path, record)
 
 
 if __name__ == "__main__":

@@ -123,14 +123,12 @@ def compare(first: torch.Tensor, second: torch.Tensor, statistics: dict) -> list
     other_style_percentile: share of validation pairs of different styles with a lower similarity, 0..100.
     """
     similarity = (first * second).sum(1).clamp(-1, 1)
-    results = [{"similarity": float(value)} for value in similarity]
+    columns = {"similarity": similarity}
     if statistics:
         quantiles, bank = statistics["other_style_quantiles"], statistics["bank"]
         below = (torch.searchsorted(quantiles, similarity) / (len(quantiles) - 1)).clamp(0, 1)
-        corrected = csls(similarity, first @ bank.T, second @ bank.T)
-        for result, share, value in zip(results, below, corrected):
-            result |= {"other_style_percentile": float(100 * share), "csls": float(value)}
-    return results
+        columns |= {"other_style_percentile": 100 * below, "csls": csls(similarity, first @ bank.T, second @ bank.T)}
+    return [dict(zip(columns, map(float, values))) for values in zip(*columns.values())]
 
 
 def plot_matrix(path: Path, similarity: torch.Tensor, rows: list[str], columns: list[str]) -> None:

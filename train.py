@@ -103,10 +103,13 @@ def build_datasets(
     settings: Namespace, samples: list[Sample], shapes: TargetShapes, image_size: int, accelerator: Accelerator
 ) -> tuple[StyleDataset, StyleDataset, dict[str, str]]:
     """Decode every image once, skip unusable ones, split -> training set, validation set, {skipped: reason}."""
-    paths = [sample.image for sample in samples]
-    cache_dir = settings.cache_dir if settings.cache_images else None
     with accelerator.main_process_first():  # the others read the cache that the first has written
-        images = ImageCache(paths, round(CACHE_SCALE * image_size), cache_dir, quiet=not accelerator.is_main_process)
+        images = ImageCache(
+            [sample.image for sample in samples],
+            round(CACHE_SCALE * image_size),
+            settings.cache_dir if settings.cache_images else None,
+            quiet=not accelerator.is_main_process,
+        )
     skipped = dict(images.skipped)
     usable = images.readable(samples)
     members = Counter(sample.style for sample in usable)
@@ -121,8 +124,11 @@ def build_datasets(
     if not train:
         raise ValueError(f"{settings.data_dir}: no images to train on; at least 2 styles of 2 images are needed")
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-    train_set = StyleDataset(train, images, image_size, shapes, augmentation)
-    return train_set, StyleDataset(val, images, image_size, shapes), skipped
+    return (
+        StyleDataset(train, images, image_size, shapes, augmentation),
+        StyleDataset(val, images, image_size, shapes),
+        skipped,
+    )
 
 
 def build_trainer(
@@ -139,13 +145,13 @@ def build_trainer(
         accelerator.num_processes,
     )
     loader = make_loader(train_set, sampler, accelerator.device, settings.num_workers)
-    names = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
-    weights = {name: getattr(settings, f"{name}_weight") for name in names}
+    parts = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
+    weights = {part: getattr(settings, f"{part}_weight") for part in parts}
     model = StyleTrainingModel(encoder, weights, settings.temperature)
     backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
-    heads = [module for name, module in encoder.named_children() if name != "tower"]
-    others = timm.optim.param_groups_weight_decay(torch.nn.ModuleList(heads), settings.weight_decay)
-    groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone] + others
+    heads = torch.nn.ModuleList(module for name, module in encoder.named_children() if name != "tower")
+    groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone]
+    groups += timm.optim.param_groups_weight_decay(heads, settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     schedule = TrainSchedule(
         settings.epochs,
@@ -161,8 +167,8 @@ def build_trainer(
     )
     if settings.compile:
         encoder.compile()  # in place, so names of weights stay; the loss is too dynamic to gain
-    last = Path(settings.checkpoint_dir) / "last"
-    return Trainer(accelerator, model, optimizer, loader, schedule, run, last, settings.ema_decay)
+    state_dir = Path(settings.checkpoint_dir) / "last"
+    return Trainer(accelerator, model, optimizer, loader, schedule, run, state_dir, settings.ema_decay)
 
 
 def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShapes, trainer: Trainer) -> None:
@@ -228,21 +234,20 @@ def validation_statistics(style: torch.Tensor | None, val_set: StyleDataset, ban
     drawn = torch.randperm(len(style), generator=torch.Generator().manual_seed(0))[:bank_size]
     bank, labels = style[drawn], torch.tensor(val_set.style_ids)[drawn]
     other_style = (labels[:, None] != labels[None]).triu(1)
-    similarity = (bank @ bank.T)[other_style]
-    return {"bank": bank, "other_style_quantiles": torch.quantile(similarity, torch.linspace(0, 1, 1001))}
+    quantiles = torch.quantile((bank @ bank.T)[other_style], torch.linspace(0, 1, 1001))
+    return {"bank": bank, "other_style_quantiles": quantiles}
 
 
 def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) -> dict[str, Any]:
     """results.json, TensorBoard's embedding projector, and the closing lines."""
-    run, results = trainer.run, trainer.progress.results()
+    run, folder, results = trainer.run, trainer.run.folder, trainer.progress.results()
     if len(val_set):
         style = style_vectors(trainer.eval_model.encoder, val_set, trainer.accelerator.device)
         results["validation"] = {"style encoder": score(style, val_set, per_style=True), **baselines}
         styles = [sample.style for sample in val_set.samples]
         write_projector(run.writer, style, val_set.pixels, styles, trainer.progress.step)
         print(f"\nvalidation, {len(val_set)} images, the last epoch's model:\n{format_table(results['validation'])}\n")
-    plots = f"{run.folder / 'training_curves.png'}"
-    trainer.finish(results, run.folder / "results.json", run.folder / "best.pth", plots)
+    trainer.finish(results, folder / "results.json", folder / "best.pth", str(folder / "training_curves.png"))
     return results
 
 

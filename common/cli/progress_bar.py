@@ -25,8 +25,13 @@ def progress_bar(
     """A tqdm bar on stderr that disappears when it is done; `quiet` shows nothing."""
     options: dict[str, Any] = {"dynamic_ncols": True}
     if not sys.stderr.isatty():
-        options = {"file": _Lines(sys.stderr), "bar_format": LINE}
-        options |= {"delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS}
+        options = {
+            "file": _Lines(sys.stderr),
+            "bar_format": LINE,
+            "delay": LINE_SECONDS,
+            "mininterval": LINE_SECONDS,
+            "maxinterval": LINE_SECONDS,
+        }
     return tqdm(iterable, desc, total, leave=False, unit=unit, initial=initial, disable=quiet, **options)
 
 

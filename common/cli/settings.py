@@ -21,7 +21,7 @@ import re
 import sys
 from argparse import ArgumentError, Namespace
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple, cast
@@ -68,7 +68,9 @@ def read_settings(
         parser.add_argument("--demo", action="store_true", help="a small run with sample data")
     parser.add_argument("--config", help="JSON or YAML file of settings, in sections or flat")
     for flag, setting in settings.items():
-        alone = [] if setting.type == list[str] else True if "bool" in str(setting.type) else None  # without a value
+        alone: Any = (
+            [] if setting.type == list[str] else True if "bool" in str(setting.type) else None
+        )  # without a value
         arity: dict[str, Any] = {} if alone is None else {"nargs": "?", "const": alone}
         parser.add_argument(f"--{flag}", type=setting.type, default=base[flag], help=setting.help, **arity)
 
@@ -154,9 +156,9 @@ def _plain(name: str) -> str:
 
 def _find_config(by_name: Path, name: str) -> Path:
     """NAME -> configs/NAME.yaml, or the file of that name."""
-    file = by_name / f"{name}.yaml"
-    if file.is_file() or Path(name).is_file():
-        return file if file.is_file() else Path(name)
+    for file in (by_name / f"{name}.yaml", Path(name)):
+        if file.is_file():
+            return file
     names = ", ".join(sorted(path.stem for path in by_name.glob("*.yaml")))
     raise FileNotFoundError(f"{name}: no such file{f', nor one of {names}' if names else ''} (--config)")
 
@@ -246,10 +248,6 @@ def _sections(types: dict[str, object], file: Path) -> dict[str, Setting]:
 
 def _help(lines: list[str], line: int, behind: str) -> str:
     """The comment behind the setting of line number `line`, or else the block of comments above it."""
-    block: list[str] = []
-    while not behind and line > 1 and lines[line - 2].lstrip().startswith("# "):
-        if lines[line - 2].startswith("# ---"):
-            break
-        block.insert(0, lines[line - 2].strip()[2:])
-        line -= 1
-    return (behind or " ".join(block)).replace("%", "%%")
+    above = (text.strip() for text in reversed(lines[: line - 1]))
+    block = list(takewhile(lambda text: text.startswith("# ") and not text.startswith("# ---"), above))
+    return (behind or " ".join(text[2:] for text in reversed(block))).replace("%", "%%")

@@ -75,10 +75,9 @@ def tool(function: Callable[..., Result]) -> Callable[[list[str]], Result]:
 
 def make_parser(function: Callable[..., Any]) -> ToolParser:
     """The module's docstring is the description; usage names the file that holds `function`."""
-    module = sys.modules[function.__module__]
     parser = ToolParser(
         prog=Path(inspect.getfile(function)).name,
-        description=(module.__doc__ or "").strip().split("\n\n")[0],
+        description=(sys.modules[function.__module__].__doc__ or "").strip().split("\n\n")[0],
         allow_abbrev=False,
     )
     groups = _dataclasses(function)
@@ -107,13 +106,12 @@ def _rule(hint: Any, parameter: inspect.Parameter, flag: str) -> dict[str, Any]:
     """An annotation and a default -> arguments of add_argument."""
     if hint is bool:
         return {"action": "store_true"}
-    rule: dict[str, Any] = {}
-    if parameter.default is not parameter.empty:
-        rule["default"] = parameter.default
-        if not flag.startswith("--"):
-            rule["nargs"] = "?"
-    elif flag.startswith("--"):
-        rule["required"] = True
+    is_required, is_flag = parameter.default is parameter.empty, flag.startswith("--")
+    rule: dict[str, Any] = {} if is_required else {"default": parameter.default}
+    if is_flag:
+        rule["required"] = is_required
+    elif not is_required:
+        rule["nargs"] = "?"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):  # X | None
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     if typing.get_origin(hint) in (list, Sequence):
@@ -122,19 +120,15 @@ def _rule(hint: Any, parameter: inspect.Parameter, flag: str) -> dict[str, Any]:
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         return rule | {"choices": choices, "type": type(choices[0])}
-    return rule | {"type": hint if hint in (str, int, float, Path) else _checked(hint)}
+    return rule | {"type": hint if hint in (str, int, float, Path) else functools.partial(_convert, hint)}
 
 
-def _checked(hint: Any) -> Callable[[str], Any]:
-    """A type of jsonargparse.typing whose reason reaches the reader."""
-
-    def convert(word: str) -> Any:
-        try:
-            return hint(float(word)) if issubclass(hint, float) else hint(word)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"'{word}': {error}") from None
-
-    return convert
+def _convert(hint: Any, word: str) -> Any:
+    """To a type of jsonargparse.typing, whose reason for refusing a word reaches the reader."""
+    try:
+        return hint(float(word)) if issubclass(hint, float) else hint(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{word}': {error}") from None
 
 
 def _comments(definition: Callable[..., Any]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Device and numerical precision of a run, chosen once in main()."""
 
 import ctypes
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -59,9 +60,7 @@ def disable_malloc_trim() -> None:
     glibc returns each large block when it is freed, and every step then pays for fresh, zeroed pages; keeping them
     made training steps a fifth faster for a twelfth more peak memory (benchmarks/RESULTS.md). Does nothing elsewhere.
     """
-    try:
+    with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no separate mapping per block, which each free would return
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never return the end of the heap
-    except (OSError, AttributeError):
-        pass

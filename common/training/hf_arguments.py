@@ -27,15 +27,12 @@ class TrainerParser(ToolParser, HfArgumentParser):
         self.set_defaults(**defaults)
         namespace = self.parse_args(argv)
         if namespace.config:
-            self.set_defaults(**_read_config(namespace.config, sorted(vars(namespace))))
+            values = read_mapping(namespace.config)
+            if unknown := [name for name in values if name not in namespace]:
+                names = sorted(vars(namespace))
+                raise ValueError(f"{namespace.config}: {unknown_name(unknown[0], names, 'setting')}")
+            self.set_defaults(**values)
         try:
             return list(self.parse_args_into_dataclasses(argv, look_for_args_file=False)[:-1])  # without --config
         except ImportError as error:  # of an engine that is not installed
             raise ValueError(f"{' '.join(str(error).split())}; needed for --deepspeed {namespace.deepspeed}") from None
-
-
-def _read_config(path: Path, known: list[str]) -> dict[str, Any]:
-    values = read_mapping(path)
-    if unknown := [name for name in values if name not in known]:
-        raise ValueError(f"{path}: {unknown_name(unknown[0], known, 'setting')}")
-    return values

@@ -6,16 +6,18 @@ checkpoint-N/ gets checksums.json, by which latest_valid_checkpoint (common/trai
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
+from torch.utils.data import Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from common.training.length_sampler import LengthGroupedSampler, SetEpochCallback
 from common.training.nonfinite import NonFiniteGuard
 from common.training.resume_state import atomic_save, find_damage, latest_valid_checkpoint, write_checksums
 from common.training.run import Run
@@ -44,11 +46,10 @@ class FaultTolerantTrainer(Trainer):
         super().__init__(*arguments, **named)
         if not sys.stderr.isatty() and self.pop_callback(ProgressCallback):
             self.add_callback(PrinterCallback)  # lines in place of a bar, which a file or pipe cannot redraw
-        self.group_by_length, self.run = group_by_length, run
+        self.group_by_length, self.run, self.max_nonfinite_steps = group_by_length, run, max_nonfinite_steps
         if run is not None:
             self.add_callback(RunLog(run))
         self.data_collator = partial(_collate_with_files, self.data_collator, file_of)
-        self.max_nonfinite_steps = max_nonfinite_steps
         self.add_callback(SetEpochCallback())
         self.nonfinite_guard: Any = None  # a NonFiniteGuard from the first step on
         self.step_files: list[str] = []  # of the current step, on this process
@@ -123,6 +124,44 @@ class FaultTolerantTrainer(Trainer):
                 write_checksums(folder)
 
 
+class LengthGroupedSampler(Sampler):
+    """transformers' grouping by length within an optimizer step, with the steps in random order.
+
+    Grouping alone orders many steps from long to short: first descriptions, then answers of single words. Only the step
+    with the longest sample stays first, so that insufficient memory shows at once. The order is a pure function of
+    (seed, epoch), so a resumed run finds its position.
+    """
+
+    def __init__(self, lengths: list[int], step_size: int, seed: int):
+        self.lengths, self.step_size, self.seed, self.epoch = lengths, step_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        grouped = get_length_grouped_indices(self.lengths, self.step_size, generator=generator)
+        first, *others = [grouped[start : start + self.step_size] for start in range(0, len(grouped), self.step_size)]
+        short = [others.pop()] if others and len(others[-1]) < self.step_size else []  # stays last
+        shuffled = [others[index] for index in torch.randperm(len(others), generator=generator).tolist()]
+        return chain(first, *shuffled, *short)
+
+
+class SetEpochCallback(TrainerCallback):
+    """Passes the epoch on to sampler and dataset; accelerate does not reach those below a batch sampler."""
+
+    def on_epoch_begin(
+        self, args: Any, state: TrainerState, control: Any, train_dataloader: Any = None, **_: Any
+    ) -> None:
+        epoch, sampler = int(state.epoch or 0), train_dataloader.batch_sampler
+        if hasattr(train_dataloader.dataset, "set_epoch"):
+            train_dataloader.dataset.set_epoch(epoch)
+        while sampler is not None:
+            if isinstance(sampler, LengthGroupedSampler):
+                sampler.epoch = epoch
+            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+
+
 class RunLog(TrainerCallback):
     """Trainer's entries into the run's log.jsonl and TensorBoard."""
 
@@ -149,16 +188,14 @@ def find_resume_checkpoint(output_dir: str | Path, requested: str | None) -> Pat
     if choice in ("false", "no", "0"):
         return None
     if choice in ("true", "yes", "1"):
-        newest = latest_valid_checkpoint(output_dir)
-        if newest is None:
-            raise FileNotFoundError(
-                f"{output_dir}: no valid checkpoint-N to resume from; start without --resume_from_checkpoint"
-            )
-        return newest
-    checkpoint = Path(str(requested))
-    if damage := find_damage(checkpoint):
+        if newest := latest_valid_checkpoint(output_dir):
+            return newest
+        raise FileNotFoundError(
+            f"{output_dir}: no valid checkpoint-N to resume from; start without --resume_from_checkpoint"
+        )
+    if damage := find_damage(Path(str(requested))):
         raise ValueError(f"{requested}: not a valid checkpoint, {damage} (--resume_from_checkpoint)")
-    return checkpoint
+    return Path(str(requested))
 
 
 def _scalar_name(name: str) -> str:

@@ -28,8 +28,7 @@ class NonFiniteGuard:
         """model: on its device already. advice: end of the error message. total: steps skipped before a resume."""
         if limit < 1:
             raise ValueError(f"max_nonfinite_steps {limit}: expected 1 or more")
-        self.limit, self.log, self.advice, self.total = limit, log, advice, total
-        self.consecutive = 0
+        self.limit, self.log, self.advice, self.total, self.consecutive = limit, log, advice, total, 0
         self.buffers = list(model.buffers())
         self.saved_buffers = [buffer.clone() for buffer in self.buffers]
 
@@ -43,30 +42,26 @@ class NonFiniteGuard:
 
         Waits for the device.
         """
-        checks = [~loss.detach().isfinite().all()]
-        if norm is not None:
-            checks.append(~torch.as_tensor(norm, device=loss.device).isfinite())
-        flags = torch.stack(checks).int()
+        gradient = torch.as_tensor(0.0 if norm is None else norm, device=loss.device)
+        flags = torch.stack([~loss.detach().isfinite().all(), ~gradient.isfinite()]).int()
         if is_distributed():
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-        values = flags.tolist()
-        if not any(values):
-            self.consecutive = 0
-            return ""
-        return "the loss" if values[0] else "the gradient"
+        if flags.any():
+            return "the loss" if flags[0] else "the gradient"
+        self.consecutive = 0
+        return ""
 
     def skip_step(self, step: int, cause: str, files: list[str]) -> None:
         """Restore the buffers and report. step: its number, from 1. ValueError for the last one that `limit` allows."""
-        with torch.no_grad():
-            for buffer, saved in zip(self.buffers, self.saved_buffers):
-                buffer.copy_(saved)
+        if self.buffers:
+            torch._foreach_copy_(self.buffers, self.saved_buffers)
         self.total += 1
         self.consecutive += 1
         if self.log:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "nonfinite": cause, "files": files}, ensure_ascii=False) + "\n")
-        more = f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""
-        names = ", ".join(files[:FILES_SHOWN]) + more
+        names = ", ".join(files[:FILES_SHOWN])
+        names += f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""
         if self.consecutive >= self.limit:
             raise ValueError(
                 f"{cause} is not finite at step {step}, the last of {self.consecutive} such steps in a row; its files: "

@@ -30,8 +30,7 @@ def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[
     panels = {title: [name for name in names if name in present] for title, names in panels.items()}
     panels = {title: names for title, names in panels.items() if names}
     figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)
-    for axis, (title, names) in zip(axes[0], panels.items()):
+    for axis, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         for name in names:
             points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
             label = name.split("/")[1].removeprefix("style_").removeprefix("content_").replace("_", " ")
@@ -86,6 +85,5 @@ def write_projector(
 ) -> None:
     """TensorBoard's embedding projector with labels and thumbnails of up to `limit` images."""
     chosen = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:limit].tolist()
-    thumbnails = np.stack([square(pictures(index), 32) for index in chosen])  # (N, 32, 32, 3)
-    images = torch.from_numpy(thumbnails).permute(0, 3, 1, 2).float() / 255
-    writer.add_embedding(vectors[chosen], [labels[index] for index in chosen], images, step, tag="style")
+    thumbnails = torch.from_numpy(np.stack([square(pictures(index), 32) for index in chosen])).permute(0, 3, 1, 2)
+    writer.add_embedding(vectors[chosen], [labels[index] for index in chosen], thumbnails / 255, step, tag="style")

@@ -33,8 +33,7 @@ def write_checksums(folder: Path) -> None:
 def find_damage(folder: Path) -> str:
     """-> what is wrong with a state, '' if it is valid."""
     try:
-        checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        for name, checksum in checksums.items():
+        for name, checksum in json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")).items():
             if _checksum(folder / name) != checksum:
                 return f"{name} is not as it was written"
     except FileNotFoundError as error:
@@ -56,8 +55,9 @@ def atomic_save(folder: Path, kept: str, shown: Path | None = None) -> Iterator[
         shutil.rmtree(folder, ignore_errors=True)
         if reader_was_killed(error):
             raise
-        message = f"could not be written, is the disk full? ({error}); {kept}"
-        raise OSError(errno.ENOSPC, message, str(shown or folder)) from None
+        raise OSError(
+            errno.ENOSPC, f"could not be written, is the disk full? ({error}); {kept}", str(shown or folder)
+        ) from None
 
 
 def promote_state(partial: Path, last: Path) -> None:
@@ -74,17 +74,16 @@ def ensure_valid_state(last: Path) -> None:
 
     The replacement is last.older or, after a kill during the renames, last.partial.
     """
-    others = [last.with_name("last.partial"), last.with_name("last.older")]
+    partial, older, broken = (last.with_name(f"last.{name}") for name in ("partial", "older", "broken"))
     damage = find_damage(last) if last.exists() else "is missing"
     if not damage:
         return
-    replacement = next((other for other in others if not find_damage(other)), None)
-    if replacement is None and not last.exists() and not others[1].exists():
+    replacement = next((other for other in (partial, older) if not find_damage(other)), None)
+    if replacement is None and not last.exists() and not older.exists():
         raise FileNotFoundError(f"{last}: no state to resume from; start without --resume")
     if replacement is None:
         raise ValueError(f"{last}: {damage}, and there is no valid state before it; start without --resume")
     if last.exists():
-        broken = last.with_name("last.broken")
         print(f"{last}: {damage}; kept as {broken}, resuming from {replacement}", file=sys.stderr)
         shutil.rmtree(broken, ignore_errors=True)
         last.rename(broken)

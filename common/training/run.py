@@ -16,7 +16,7 @@ import sys
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -44,14 +44,24 @@ class Run:
         self.results = Path(results_dir) if results_dir else self.folder
         self.results.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = lock_folder(self.folder)
+        self.lock = (self.folder / ".lock").open("w")  # held until it is closed or the process ends
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.lock.close()
+            raise ValueError(
+                f"{self.folder}: another run is writing here; wait for it, or give this one another folder"
+            ) from None
         record = self.folder / "run.json"
         if record.is_file() and not resume:
             self._move_earlier_run(record)
         if record.is_file():
             self.name = json.loads(record.read_text())["name"]
         else:
-            self.name = self._new_name(Path(log_dir))
+            time = datetime.now().strftime("%Y%m%d-%H%M%S")
+            names = chain([time], (f"{time}-{number}" for number in count(2)))
+            used = (self.folder, Path(log_dir))
+            self.name = next(name for name in names if not any((folder / name).exists() for folder in used))
             write_json(record, {"name": self.name, **provenance()})
         self.settings = settings
         write_json(self.folder / "settings.json", settings)
@@ -62,9 +72,10 @@ class Run:
         """Open the logs; entries after `step`, of a run that was killed later, are removed."""
         path = self.log_folder / "log.jsonl"
         if path.is_file():
-            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
             with write_atomically(path) as file:
-                file.write("".join(f"{line}\n" for line in lines).encode())
+                file.writelines(
+                    f"{line}\n".encode() for line in path.read_text().splitlines() if _step_of(line) <= step
+                )
         self.writer = SummaryWriter(str(self.log_folder), purge_step=step + 1 if step else None)
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -79,29 +90,10 @@ class Run:
         state = re.compile(r"(last|checkpoint-\d+)(\.|$)")
         for folder in dict.fromkeys((self.results, self.folder)):
             (folder / name).mkdir(exist_ok=True)
-            paths = [path for path in folder.iterdir() if path.is_file() or state.match(path.name)]
-            for path in sorted(paths, key=lambda path: path == record):  # run.json last: a kill does no harm
-                if path.name not in (".lock", "README.md"):
+            for path in sorted(folder.iterdir(), key=lambda path: path == record):  # run.json last, in case of a kill
+                if path.name not in (".lock", "README.md") and (path.is_file() or state.match(path.name)):
                     path.rename(folder / name / path.name)
         print(f"the earlier run in {self.folder} was moved to {self.folder / name}")
-
-    def _new_name(self, log_dir: Path) -> str:
-        time = datetime.now().strftime("%Y%m%d-%H%M%S")
-        names = chain([time], (f"{time}-{number}" for number in count(2)))
-        return next(name for name in names if not (log_dir / name).exists() and not (self.folder / name).exists())
-
-
-def lock_folder(folder: Path) -> IO[str]:
-    """-> a lock that is held until it is closed or the process ends. ValueError where another run holds it."""
-    lock = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise ValueError(
-            f"{folder}: another run is writing here; wait for it, or give this one another folder"
-        ) from None
-    return lock
 
 
 def provenance() -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Training schedule: length and speed of a run, and the learning rate of each optimizer step."""
+"""Schedule and progress of a run: its length, the learning rate of each step, how far it is, and its best epoch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -19,22 +20,57 @@ class TrainSchedule:
     max_nonfinite_steps: int = 5  # consecutive skipped steps that end the run
     patience: int = 0  # epochs without a better validation score after which training stops; 0 = never
 
-    def rate_at(self, step: int, steps_per_epoch: int) -> float:
-        """Linear warmup, then a cosine to min_learning_rate at the last step."""
-        total = max(self.epochs * steps_per_epoch, 1)
-        warmup = min(self.warmup_steps, total // 2)
-        if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
-        share = (step - warmup) / max(total - warmup, 1)
-        spread = self.learning_rate - self.min_learning_rate
-        return self.min_learning_rate + spread * (1 + math.cos(math.pi * share)) / 2
-
 
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, schedule: TrainSchedule
 ) -> float:
-    """Set the rate of every parameter group for `step` -> the rate before their scales."""
-    rate = schedule.rate_at(step, steps_per_epoch)
+    """Set the rate of `step` -> that rate before the scales of groups.
+
+    Linear warmup, then a cosine to min_learning_rate at the last step.
+    """
+    total = max(schedule.epochs * steps_per_epoch, 1)
+    warmup = min(schedule.warmup_steps, total // 2)
+    if step < warmup:
+        rate = schedule.learning_rate * (step + 1) / warmup
+    else:
+        share = (step - warmup) / max(total - warmup, 1)
+        spread = schedule.learning_rate - schedule.min_learning_rate
+        rate = schedule.min_learning_rate + spread * (1 + math.cos(math.pi * share)) / 2
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("scale", 1.0)
     return rate
+
+
+@dataclass
+class Progress:
+    """What resuming needs of a run, saved in last/ as progress.json."""
+
+    epoch: int = 0  # complete epochs, with their validation
+    batch: int = 0  # complete batches of the current epoch
+    step: int = 0  # optimizer steps, skipped ones included
+    skipped_steps: int = 0  # steps with a non-finite loss or gradient
+    skipped_in_earlier_epochs: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # of each part over the current epoch's steps
+    best: float = -math.inf  # highest validation score
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry per epoch
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the epoch that has just been recorded is the best so far."""
+        return self.best_epoch == len(self.history) - 1
+
+    def is_out_of_patience(self, patience: int) -> bool:
+        """patience: epochs without a better score after which training stops; 0 = never."""
+        return bool(patience) and len(self.history) - 1 - self.best_epoch >= patience
+
+    def results(self) -> dict[str, Any]:
+        """What the results file of every run holds."""
+        return {
+            "epochs": self.epoch,
+            "steps": self.step,
+            "skipped_steps": self.skipped_steps,
+            "best_epoch": self.best_epoch + 1,
+            "best": self.history[self.best_epoch],
+            "history": self.history,
+        }

@@ -31,10 +31,9 @@ from common.cli.progress_bar import progress_bar
 from common.models.checkpoint_file import read_tensors
 from common.text.files import write_json
 from common.training.nonfinite import NonFiniteGuard
-from common.training.progress import Progress
 from common.training.resume_state import atomic_save, ensure_valid_state, promote_state, write_checksums
 from common.training.run import Run
-from common.training.schedule import TrainSchedule, set_learning_rate
+from common.training.schedule import Progress, TrainSchedule, set_learning_rate
 
 
 class Trainer:
@@ -100,8 +99,7 @@ class Trainer:
         """Train; after each epoch's steps yield (its number from 0, mean of each part over its steps)."""
         progress, schedule = self.progress, self.schedule
         while progress.epoch < schedule.epochs and not progress.is_out_of_patience(schedule.patience):
-            means = self._train_epoch()
-            yield progress.epoch, means
+            yield progress.epoch, self._train_epoch()
             progress.epoch, progress.batch, self.sums = progress.epoch + 1, 0, {}
             progress.skipped_in_earlier_epochs = progress.skipped_steps
             self.save()
@@ -188,12 +186,10 @@ class Trainer:
 
     def _files_of_step(self) -> list[str]:
         """The files of all devices: the sampler knows them, so batches need not carry names."""
-        sampler = copy.copy(self.batch_sampler)
+        sampler, dataset = copy.copy(self.batch_sampler), cast(Any, self.loader.dataset)
         sampler.rank, sampler.world = 0, 1
         sampler.set_position(self.progress.epoch, self.progress.batch)
-        batches = islice(iter(sampler), self.schedule.accumulation)
-        dataset = cast(Any, self.loader.dataset)
-        return [dataset.file_of(key.index) for batch in batches for key in batch]
+        return [dataset.file_of(key.index) for batch in islice(sampler, self.schedule.accumulation) for key in batch]
 
     def record_epoch(
         self, means: dict[str, float], scores: dict[str, float], metric: str, maximize: bool = True
@@ -210,7 +206,9 @@ class Trainer:
         values |= scores
         key = f"val/{metric}"
         score = values[key] if maximize and key in values else -values.get(key, values["train/loss"])
-        progress.record_epoch(values, score)
+        if score > progress.best:
+            progress.best, progress.best_epoch = score, progress.epoch
+        progress.history.append({"epoch": progress.epoch + 1, "step": progress.step, **values})
         if self.run:
             self.run.log(progress.step, scores)
         return values
@@ -218,13 +216,17 @@ class Trainer:
     @property
     def is_last_epoch(self) -> bool:
         """Whether training ends with the epoch that has just been recorded."""
-        is_over = self.progress.epoch + 1 == self.schedule.epochs
-        return is_over or self.progress.is_out_of_patience(self.schedule.patience)
+        progress, schedule = self.progress, self.schedule
+        return progress.epoch + 1 == schedule.epochs or progress.is_out_of_patience(schedule.patience)
 
     def checkpoint_metadata(self, values: dict[str, float]) -> dict[str, Any]:
         """What a model file says of its training. values: of record_epoch."""
-        position = {"epoch": self.progress.epoch + 1, "step": self.progress.step}
-        return {"settings": self.run.settings, **position, "metrics": values}
+        return {
+            "settings": self.run.settings,
+            "epoch": self.progress.epoch + 1,
+            "step": self.progress.step,
+            "metrics": values,
+        }
 
     def print_epoch(self, values: dict[str, float], columns: dict[str, str]) -> None:
         """One line. columns: name of a value -> format with its label, such as 'loss {:.3f}'."""
@@ -239,8 +241,7 @@ class Trainer:
         write_json(results_file, {"settings": self.run.settings, **results})
         self.run.writer.close()
         if count := self.progress.skipped_steps:
-            log = self.run.log_folder / "skipped_steps.jsonl"
-            print(f"skipped    {count} of {self.progress.step} steps, not finite: {log}")
+            print(f"skipped    {count} of {self.progress.step} steps, not finite: {self.nonfinite_guard.log}")
         print(
             f"model      {model_file} (epoch {self.progress.best_epoch + 1})\n"
             f"plots      {plots}\n"
@@ -287,8 +288,8 @@ class Trainer:
 
 def _update_average(decay: float, average: list[torch.Tensor], now: list[torch.Tensor], _: Any) -> None:
     """torch's own interpolates by start + share * (end - start), which makes NaN of the infinities in a mask buffer."""
-    if not average[0].is_floating_point():  # a count, as of batch normalisation; torch passes one dtype at a time
+    if average[0].is_floating_point():  # torch passes one dtype at a time
+        torch._foreach_mul_(average, decay)
+        torch._foreach_add_(average, now, alpha=1 - decay)
+    else:  # a count, as of batch normalisation
         torch._foreach_copy_(average, now)
-        return
-    torch._foreach_mul_(average, decay)
-    torch._foreach_add_(average, now, alpha=1 - decay)
