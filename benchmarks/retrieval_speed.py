@@ -35,7 +35,7 @@ from common.vectors.extractor import ExtractorOptions
 from common.vectors.faiss_index import ExactIndex, build_index, load_faiss, set_search_params
 from common.vectors.shards import l2_normalize
 from retrieval.encoders import open_extractor
-from retrieval.query_expansion import expand
+from retrieval.ranking import expand
 
 ROWS = 65_536
 SWEEPS = {  # search parameters of an index, from quick to thorough

@@ -33,7 +33,12 @@ def main(
     """-> counts of images added, removed, and in the index"""
     if (index_dir / "metadata.json").is_file():
         store = VectorStore(index_dir, repair=True)
-        check_settings(store, image_dir, kind, options)
+        if image_dir and image_dir.resolve() != store.image_dir:
+            raise ValueError(f"{index_dir}: is the index of {store.image_dir}, not of {image_dir}")
+        flags, defaults = {"kind": kind, **vars(options)}, {"kind": "", **vars(DEFAULT_OPTIONS)}
+        requested = [name for name in ("kind", *ENCODING_OPTIONS) if flags[name] != defaults[name]]
+        if differing := difference(store.metadata, flags, requested):
+            raise ValueError(f"{index_dir}: was built with {differing}; make a new index")
         options = replace(options, **{name: store.metadata[name] for name in ENCODING_OPTIONS})
         extractor = open_extractor(vit_checkpoint or store.metadata["weights"], options)
     else:
@@ -45,16 +50,6 @@ def main(
     report_skipped({str(path): reason for path, reason in store.skipped.items()})
     print(f"{index_dir}: {changes['images']} images, {changes['added']} added, {changes['removed']} removed")
     return changes
-
-
-def check_settings(store: VectorStore, image_dir: Path | None, kind: str, options: ExtractorOptions) -> None:
-    """An index keeps the settings it was built with; ValueError for a flag that differs from them."""
-    if image_dir and image_dir.resolve() != store.image_dir:
-        raise ValueError(f"{store.folder}: is the index of {store.image_dir}, not of {image_dir}")
-    flags, defaults = {"kind": kind, **vars(options)}, {"kind": "", **vars(DEFAULT_OPTIONS)}
-    given = [name for name in ("kind", *ENCODING_OPTIONS) if flags[name] != defaults[name]]
-    if differing := difference(store.metadata, flags, given):
-        raise ValueError(f"{store.folder}: was built with {differing}; make a new index")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,10 @@ def main(
         if not all(word.partition("=")):
             raise ValueError(f"--encoders {word}: expected NAME=WEIGHTS")
     query, gallery = (["--image_dir", str(folder)] for folder in (query_dir, gallery_dir))
-    named = dict(word.split("=", 1) for word in encoders)
-    scores = {name: retrieve(weights, query, gallery, output_dir / name) for name, weights in named.items()}
+    scores = {
+        name: retrieve(weights, query, gallery, output_dir / name)
+        for name, weights in (word.split("=", 1) for word in encoders)
+    }
     write_json(output_dir / "retrieval.json", scores)
     last = next(reversed(scores.values()))
     print(f"{last['queries']} queries, classes by folder")

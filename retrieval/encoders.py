@@ -28,10 +28,9 @@ from vitp.vision_encoder import load_vit
 
 
 class BackboneEncoder(ImageEncoder):
-    """A timm backbone and the normalisation of its input; no native vector."""
+    """A timm backbone and the normalisation of its input (mean, std for pixels in [0, 1]); no native vector."""
 
     def __init__(self, backbone: nn.Module, image_size: int, mean, std):
-        """mean, std: of each channel, for pixels in [0, 1]."""
         super().__init__()
         self.backbone, self.image_size = backbone, image_size
         self.preprocess = partial(squash, size=image_size)
@@ -89,8 +88,8 @@ def centred_square(image: Image.Image, size: int) -> torch.Tensor:
 
 def squash(image: Image.Image, size: int) -> torch.Tensor:
     """-> (3, S, S) uint8: the whole image, whatever its shape, as the tiles of ViTP's training were."""
-    pixels = np.array(image.resize((size, size), Image.Resampling.BICUBIC))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    resized = image.resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
 def _open_timm(weights: str, image_size: int) -> ImageEncoder:
@@ -101,8 +100,7 @@ def _open_timm(weights: str, image_size: int) -> ImageEncoder:
     backbone = create_backbone(name, source != "random" and (source or True), image_size or None)
     config = resolve_model_data_config(backbone)
     size = image_size or config["input_size"][-1]
-    backbone = backbone.to(memory_format=torch.channels_last)
-    encoder = TimmImageEncoder(backbone, size, config["mean"], config["std"])
+    encoder = TimmImageEncoder(backbone.to(memory_format=torch.channels_last), size, config["mean"], config["std"])
     encoder.preprocess = create_transform(**{**config, "input_size": (3, size, size)}, normalize=False)
     return encoder
 
@@ -154,33 +152,30 @@ def open_encoder(weights: str | Path, device: torch.device | str = "cpu", image_
 
 def open_extractor(weights: str, options: ExtractorOptions = DEFAULT_OPTIONS) -> Extractor:
     """The encoder of `weights`, ready to encode files."""
-    encoder = open_encoder(weights, local_device(options.device), options.image_size)
-    return Extractor(encoder, weights, options)
+    return Extractor(open_encoder(weights, local_device(options.device), options.image_size), weights, options)
 
 
 def kind_of(weights: str | Path) -> str:
     """A key of ENCODER_LOADERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
     path, name = Path(weights), str(weights).partition(":")[0]
     if path.is_dir():
-        return _kind_of_folder(path / "config.json")
+        config = path / "config.json"
+        if not config.is_file():
+            raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
+        content = json.loads(config.read_text(encoding="utf-8"))
+        if content.get("kind") in ENCODER_LOADERS:  # of tools/push_to_hub.py
+            return content["kind"]
+        if content.get("model_type") not in FOLDERS:
+            raise ValueError(f"{config}: model_type '{content.get('model_type')}'; expected {', '.join(FOLDERS)}")
+        return FOLDERS[content["model_type"]]
     if path.is_file():
         content = {} if path.suffix == ".safetensors" else read_tensors(path)
         kind = content.get("kind", "InternViT") if isinstance(content, dict) else type(content).__name__
         if kind not in ENCODER_LOADERS:
-            kinds = ", ".join(ENCODER_LOADERS)
-            raise ValueError(f"{path}: weights of kind '{kind}' give no image vectors; expected {kinds}")
+            raise ValueError(
+                f"{path}: weights of kind '{kind}' give no image vectors; expected {', '.join(ENCODER_LOADERS)}"
+            )
         return kind
     if "/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors"):
         raise FileNotFoundError(f"{weights}: no such file or folder of weights")
     return "timm"
-
-
-def _kind_of_folder(config: Path) -> str:
-    if not config.is_file():
-        raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
-    content = json.loads(config.read_text(encoding="utf-8"))
-    if content.get("kind") in ENCODER_LOADERS:  # of tools/push_to_hub.py
-        return content["kind"]
-    if content.get("model_type") not in FOLDERS:
-        raise ValueError(f"{config}: model_type '{content.get('model_type')}'; expected {', '.join(FOLDERS)}")
-    return FOLDERS[content["model_type"]]

@@ -22,15 +22,17 @@ from jsonargparse.typing import PositiveInt
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.text.files import write_json
+from common.text.tables import read_rows
 from common.training.device import choose_device
 from common.vectors.extractor import difference
 from common.vectors.shards import FeatureSet, read_features
-from retrieval.labels import read_labels
 from retrieval.metrics import GroundTruth, LabelledImages, query_values, summarise
 from retrieval.ranking import Postprocessing, Ranker
 
 QUERY_ROWS = 1024  # queries ranked at once, unless their lists together are longer than
 LIST_ROWS = 2**23
+PATH_NAMES = ("path", "image", "image_path", "file", "file_name")
+LABEL_NAMES = ("label", "class", "category")
 
 
 @tool
@@ -53,16 +55,22 @@ def main(
     queries = read_features(query_features)
     print("加载候选集特征...")
     gallery = read_features(gallery_features)
-    check_comparable(queries, gallery, query_features, gallery_features)
+    if queries.width != gallery.width:
+        raise ValueError(
+            f"{query_features}: vectors of width {queries.width}, but {gallery.width} in {gallery_features}"
+        )
+    if queries.metadata and gallery.metadata and (differing := difference(queries.metadata, gallery.metadata)):
+        raise ValueError(f"{query_features}: {differing} as in {gallery_features}; extract both alike")
     truth = GroundTruth(labelled(queries, query_labels), labelled(gallery, gallery_labels))
     print(f"查询集: ({len(queries)}, {queries.width}), 候选集: ({len(gallery)}, {gallery.width})")
     print("构建 FAISS 索引...")
-    size = len(gallery), gallery.width
-    ranker = Ranker(gallery.blocks, *size, postprocessing, index, search_params, choose_device(device))
+    ranker = Ranker(
+        gallery.blocks, len(gallery), gallery.width, postprocessing, index, search_params, choose_device(device)
+    )
     print("执行检索...")
     depth = max(depth, *top_k, int(truth.true_count.max()))
     values = evaluate_queries(queries, ranker, truth, depth, top_k)
-    digests = all(any(side.digests) for side in (queries, gallery))
+    has_digests = any(queries.digests) and any(gallery.digests)
     report = summarise(values, truth, len(gallery)) | {
         "queries": len(queries),
         "gallery": len(gallery),
@@ -70,7 +78,7 @@ def main(
         "index": index,
         "queries_without_class_in_gallery": int((truth.true_count == 0).sum()),
         "duplicates_removed": int(truth.duplicates.sum()),
-        "duplicates_found_by": "path and bytes" if digests else "path alone (the .npz holds no digests)",
+        "duplicates_found_by": "path and bytes" if has_digests else "path alone (the .npz holds no digests)",
         "postprocessing": ranker.steps,
         "query_features": str(query_features),
         "gallery_features": str(gallery_features),
@@ -99,13 +107,14 @@ def evaluate_queries(
 def format_report(report: dict, values: dict[str, np.ndarray], top_k: Sequence[int]) -> str:
     """A line for each Top-K, and a table of all metrics with both denominators."""
     total, missing = report["queries"], report["queries_without_class_in_gallery"]
-    lines = [f"Top-{k} 准确率: {report[f'Top-{k}']:.4f} ({int(values[f'Top-{k}'].sum())}/{total})" for k in top_k]
-    header = f"{'':12}{f'all {total}':>12}{f'answerable {total - missing}':>20}{'95 % interval':>20}{'chance':>10}"
-    lines += ["", header]
+    lines = [
+        *(f"Top-{k} 准确率: {report[f'Top-{k}']:.4f} ({int(values[f'Top-{k}'].sum())}/{total})" for k in top_k),
+        "",
+        f"{'':12}{f'all {total}':>12}{f'answerable {total - missing}':>20}{'95 % interval':>20}{'chance':>10}",
+    ]
     for name in values:
         low, high = report["interval_95"][name]
-        answerable = report["answerable"][name]
-        answerable = "-" if answerable is None else f"{answerable:.4f}"
+        answerable = "-" if report["answerable"][name] is None else f"{report['answerable'][name]:.4f}"
         chance = f"{report['chance'][name]:10.4f}" if name in report["chance"] else ""
         lines.append(f"{name:12}{report[name]:12.4f}{answerable:>20}{f'{low:.4f} .. {high:.4f}':>20}{chance}")
     lines += [
@@ -125,12 +134,39 @@ def labelled(features: FeatureSet, table: Path | None) -> LabelledImages:
     return LabelledImages(read_labels(features, table), features.digests, paths)
 
 
-def check_comparable(queries: FeatureSet, gallery: FeatureSet, query_file: Path, gallery_file: Path) -> None:
-    """ValueError if the vectors were made by two networks, or with two sets of options."""
-    if queries.width != gallery.width:
-        raise ValueError(f"{query_file}: vectors of width {queries.width}, but {gallery.width} in {gallery_file}")
-    if queries.metadata and gallery.metadata and (differing := difference(queries.metadata, gallery.metadata)):
-        raise ValueError(f"{query_file}: {differing} as in {gallery_file}; extract both alike")
+def read_labels(features: FeatureSet, table: Path | None = None) -> list[str]:
+    """One name for each image. table: .csv or .tsv, its paths relative to the --image_dir of the features."""
+    root = features.metadata.get("image_dir", "")
+    relative = [os.path.relpath(path, root) if root else path for path in features.paths]
+    if table is None:
+        labels = [Path(path).parent.name for path in relative]
+        if "" in labels:
+            path = features.paths[labels.index("")]
+            raise ValueError(f"{path}: lies in no class folder below {root or '.'}; give a table of classes")
+        return labels
+    classes = read_classes(table)
+    keys = [[os.path.normpath(name) for name in names] for names in zip(relative, features.paths)]
+    labels = [classes.get(key, classes.get(whole)) for key, whole in keys]
+    if None in labels:
+        raise ValueError(
+            f"{table}: no class for {labels.count(None)} of {len(labels)} images, the first: "
+            f"{relative[labels.index(None)]}"
+        )
+    return labels
+
+
+def read_classes(file: Path) -> dict[str, str]:
+    """Path -> class: columns by name if there is a header (path, label, ...), else the first two."""
+    rows = [cells for _, cells in read_rows(file, "--query_labels, --gallery_labels")]
+    if not rows or len(rows[0]) < 2:
+        raise ValueError(f"{file}: expected two columns, path and class{' (a .tsv is split at tabs)' if rows else ''}")
+    header = [name.strip().lower() for name in rows[0]]
+    named = [[header.index(name) for name in names if name in header] for names in (PATH_NAMES, LABEL_NAMES)]
+    path, label = (columns[0] for columns in named) if all(named) else (0, 1)
+    for row in rows:
+        if len(row) <= max(path, label):
+            raise ValueError(f"{file}: '{','.join(row)}' has fewer columns than the first line")
+    return {os.path.normpath(row[path]): row[label] for row in rows[1 if all(named) else 0 :]}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import shutil
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -58,17 +57,23 @@ def main(
     if rank >= len(shards):
         return None  # more processes than shards
     extractor = open_extractor(vit_checkpoint, options)
+    names = "\0".join(os.path.relpath(path, image_dir) for path in paths)
     one_file = output.suffix == ".npz"
     folder = output.with_name(f"{output.name}.parts") if one_file else output
     metadata = extractor.metadata | {
         "image_dir": str(image_dir),
         "images": len(paths),
-        "list": digest_of(paths, image_dir),
+        "list": hashlib.blake2b(names.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest(),
         "shard_size": shard_size,
         "shards": len(shards),
         "dtype": "float32" if one_file else "float16",
     }
-    agree_on_metadata(folder, metadata)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "metadata.json").is_file():
+        write_json(folder / "metadata.json", metadata)
+    written = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))  # perhaps by an earlier run
+    if differing := difference(written, metadata, metadata):
+        raise ValueError(f"{folder}: holds other vectors ({differing}); delete it or choose another --output")
     missing = sorted(set(range(rank, len(shards), world_size)) - set(shard_numbers(folder)))
     rows = extractor.embed([path for number in missing for path in shards[number]], quiet=not missing)
     for number in missing:
@@ -109,18 +114,6 @@ def gather(folder: Path, output: Path | None, shards: int) -> FeatureSet | None:
         return features
 
 
-def agree_on_metadata(folder: Path, metadata: dict[str, Any]) -> None:
-    """Write what the vectors depend on, or compare it with what an earlier run or another process wrote."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "metadata.json"
-    if not file.is_file():
-        write_json(file, metadata)
-        return
-    written = json.loads(file.read_text(encoding="utf-8"))
-    if differing := difference(written, metadata, metadata):
-        raise ValueError(f"{folder}: holds other vectors ({differing}); delete it or choose another --output")
-
-
 def read_list(folder: Path, file: Path) -> list[Path]:
     """Lines of a file, each a path relative to `folder` -> paths, in that order."""
     if not file.is_file():
@@ -129,11 +122,6 @@ def read_list(folder: Path, file: Path) -> list[Path]:
     if not lines:
         raise ValueError(f"{file}: names no image")
     return [folder / line for line in lines]
-
-
-def digest_of(paths: list[Path], folder: Path) -> str:
-    names = "\0".join(os.path.relpath(path, folder) for path in paths)
-    return hashlib.blake2b(names.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,6 @@ def summarise(values: dict[str, np.ndarray], truth: GroundTruth, gallery: int) -
     """Means over all queries, over those whose class is in the gallery, 95 % intervals of the former, and chance."""
     answerable = truth.true_count > 0
     counts, candidates = torch.from_numpy(truth.true_count), gallery - int(truth.duplicates.min())
-    tops = [name for name in values if name.startswith("Top-")]
     return {
         **{name: float(value.mean()) for name, value in values.items()},
         "answerable": {
@@ -85,7 +84,11 @@ def summarise(values: dict[str, np.ndarray], truth: GroundTruth, gallery: int) -
         },
         "coverage": float(answerable.mean()),
         "interval_95": {name: bootstrap_interval(value, top=1.0) for name, value in values.items()},
-        "chance": {name: chance_recall(counts, candidates, int(name.removeprefix("Top-"))) / 100 for name in tops},
+        "chance": {
+            name: chance_recall(counts, candidates, int(name.removeprefix("Top-"))) / 100
+            for name in values
+            if name.startswith("Top-")
+        },
     }
 
 

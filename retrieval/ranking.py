@@ -10,16 +10,16 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from common.vectors.faiss_index import BlockReader, build_index, load_faiss, training_sample
+from common.vectors.faiss_index import BlockReader, Index, build_index, load_faiss, training_sample
 from common.vectors.shards import l2_normalize
-from retrieval.diffusion import Diffusion
-from retrieval.k_reciprocal import KReciprocal
-from retrieval.query_expansion import augment_gallery, expand, find_neighbours
+from retrieval.reranking import Diffusion, KReciprocal
 
 GRAPH_NEIGHBOURS = 50  # of the diffusion graph (Iscen et al. 2017)
 MIN_VARIANCE = 1e-6  # of the largest: directions with less hold rounding errors
+EXPANSION_ROWS = 1024  # vectors expanded at once
 ROWS_PER_DIMENSION = 1000  # most vectors, per dimension, that whitening is fitted on
 
 
@@ -57,8 +57,8 @@ class Ranker:
         self.steps: list[str] = []
         self.prepare = l2_normalize
         if processing.pca_whiten >= 0:
-            sample = l2_normalize(training_sample(blocks, count, ROWS_PER_DIMENSION * width))
-            whiten, width = fit_whitening(sample, processing.pca_whiten)
+            sample = training_sample(blocks, count, ROWS_PER_DIMENSION * width)
+            whiten, width = fit_whitening(l2_normalize(sample), processing.pca_whiten)
             self.prepare = lambda vectors: whiten(l2_normalize(vectors))
             self.steps.append(f"PCA-whitening to {width}")
         self.gallery = None
@@ -70,12 +70,22 @@ class Ranker:
             self.gallery = np.concatenate(list(prepared()))
         self.index = build_index(prepared, count, width, index, search_params, device)
         if processing.dba:
-            self.gallery = augment_gallery(self.gallery, self.index, processing.dba, processing.alpha, device)
+            neighbours = find_neighbours(self.gallery, self.index, processing.dba)
+            self.gallery = expand(self.gallery, self.gallery, *neighbours, processing.alpha, device)
             self.index = build_index(prepared, count, width, index, search_params, device)
             self.steps.append(f"database augmentation with {processing.dba}")
         if processing.alpha_qe:
             self.steps.append(f"query expansion with {processing.alpha_qe}, alpha {processing.alpha:g}")
-        self.reranker = self._reranker()
+        self.reranker: Callable[..., np.ndarray] | None = None  # queries, scores, rows (Q, K) -> distances (Q, K)
+        if processing.rerank == "k_reciprocal":
+            k1, k2, weight = processing.k1, processing.k2, processing.lambda_
+            neighbours = find_neighbours(self.gallery, self.index, max(k1, k2))
+            self.reranker = KReciprocal(self.gallery, *neighbours, k1, k2, weight)
+            self.steps.append(f"k-reciprocal re-ranking: k1 {k1}, k2 {k2}, lambda {weight:g}")
+        elif processing.rerank == "diffusion":
+            diffusion = Diffusion(*find_neighbours(self.gallery, self.index, GRAPH_NEIGHBOURS))
+            self.reranker = lambda queries, scores, rows: -diffusion(scores, rows)
+            self.steps.append(f"diffusion over {GRAPH_NEIGHBOURS} neighbours")
 
     def __call__(self, queries: np.ndarray, depth: int) -> np.ndarray:
         vectors, depth = self.prepare(queries), min(depth, self.count)
@@ -89,17 +99,46 @@ class Ranker:
         order = self.reranker(vectors, scores[:, :first], rows[:, :first]).argsort(axis=1, kind="stable")
         return np.concatenate([np.take_along_axis(rows, order, 1), rows[:, first:]], 1)[:, :depth]
 
-    def _reranker(self) -> Callable[..., np.ndarray] | None:
-        """-> a function of queries, scores and rows (Q, K) to distances (Q, K) by which they are sorted."""
-        rerank, k1, k2, weight = (getattr(self.processing, name) for name in ("rerank", "k1", "k2", "lambda_"))
-        if rerank == "none":
-            return None
-        if rerank == "k_reciprocal":
-            self.steps.append(f"k-reciprocal re-ranking: k1 {k1}, k2 {k2}, lambda {weight:g}")
-            return KReciprocal(self.gallery, *find_neighbours(self.gallery, self.index, max(k1, k2)), k1, k2, weight)
-        diffusion = Diffusion(*find_neighbours(self.gallery, self.index, GRAPH_NEIGHBOURS))
-        self.steps.append(f"diffusion over {GRAPH_NEIGHBOURS} neighbours")
-        return lambda queries, scores, rows: -diffusion(scores, rows)
+
+def expand(
+    vectors: np.ndarray,
+    gallery: np.ndarray,
+    scores: np.ndarray,
+    rows: np.ndarray,
+    alpha: float = 3.0,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Each vector and its nearest neighbours make a better one: normalise(x + sum cosine^alpha * neighbour).
+
+    vectors (M, D), gallery (N, D); scores, rows (M, k) of each one's neighbours, -1 = none -> (M, D), unit.
+    Radenovic et al. 2019 (TPAMI), section 3.4; alpha 0 is the plain mean of Chum et al. 2007. Of the gallery's own
+    vectors it is database augmentation (Arandjelovic and Zisserman 2012, section 4.2).
+    """
+    weights = np.where(rows >= 0, np.maximum(scores, 0) ** alpha, 0).astype(np.float32)  # (M, k)
+    expanded = []
+    for start in range(0, len(vectors), EXPANSION_ROWS):
+        part = slice(start, start + EXPANSION_ROWS)
+        neighbours = torch.from_numpy(gallery[rows[part]]).to(device).float()  # (rows, k, D)
+        weight = torch.from_numpy(weights[part]).to(device)[:, None]
+        own = torch.from_numpy(np.ascontiguousarray(vectors[part], np.float32)).to(device)
+        expanded.append(F.normalize(own + (weight @ neighbours)[:, 0], dim=1).cpu())
+    return torch.cat(expanded).numpy()
+
+
+def find_neighbours(gallery: np.ndarray, index: Index, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest others of each gallery vector -> cosines (N, k), rows (N, k), best first."""
+    k = min(k, len(gallery) - 1)
+    all_scores, all_rows = [], []
+    for start in range(0, len(gallery), 16 * EXPANSION_ROWS):
+        block = gallery[start : start + 16 * EXPANSION_ROWS]
+        scores, rows = index.search(block, k + 1)
+        itself = rows == np.arange(start, start + len(block))[:, None]
+        # With more than k duplicates of it, or in an approximate index, it may be missing from its own list.
+        itself[~itself.any(1), -1] = True
+        others = np.argsort(itself, axis=1, kind="stable")[:, :k]
+        all_scores.append(np.take_along_axis(scores, others, 1))
+        all_rows.append(np.take_along_axis(rows, others, 1))
+    return np.concatenate(all_scores), np.concatenate(all_rows)
 
 
 def fit_whitening(gallery: np.ndarray, width: int = 0) -> tuple[Callable[[np.ndarray], np.ndarray], int]:

@@ -18,13 +18,19 @@ if not __package__:  # started as a file: imports begin at the repository root
 import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
+from PIL import Image, ImageOps
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
+from common.images.contact_sheet import Cell, contact_sheet, save_picture
+from common.images.io import open_image
 from common.vectors.extractor import ENCODING_OPTIONS, Extractor, ExtractorOptions, difference
 from common.vectors.vector_store import VectorStore
 from retrieval.encoders import open_extractor
-from retrieval.result_sheet import draw_results
+
+SIDE, FRAME = 160, 4  # pixels of a thumbnail, and of the frame around a query
+COLUMNS = 11  # a query and ten results; more go into further rows
+PAPER, RED = (244, 244, 244), (190, 30, 45)
 
 
 @tool
@@ -51,7 +57,11 @@ def main(
         {"query": str(query), "found": [{"image": str(path), "similarity": score} for path, score in zip(*matches)]}
         for query, *matches in zip(queries, paths, scores)
     ]
-    print(dumps(results, ensure_ascii=False) if json else format_results(results))
+    if json:
+        print(dumps(results, ensure_ascii=False))
+    else:
+        for row in results:
+            print(f"{row['query']}:", *map("{similarity:8.4f}  {image}".format_map, row["found"]), sep="\n")
     if sheet:
         draw_results(sheet, queries, paths, scores)
     return results
@@ -70,8 +80,7 @@ class Searcher:
         """-> cosines, highest first, and images: a list of up to k for each query, those of images first."""
         vectors = [self.extractor.encode(images)] if images else []
         if texts:
-            if self.extractor.pooling != "native":
-                pooling = self.extractor.pooling
+            if (pooling := self.extractor.pooling) != "native":
                 raise ValueError(f"--text: words are compared with native vectors, this index has pooling {pooling}")
             with torch.inference_mode():
                 vectors.append(self.extractor.encoder.encode_text(list(texts)).cpu().numpy())
@@ -81,16 +90,35 @@ class Searcher:
 def open_index(index_dir: Path, weights: str = "", device: str = "auto") -> Searcher:
     """weights: where they are now, if they have moved since the index was built."""
     store = VectorStore(index_dir)
-    options = {name: store.metadata[name] for name in ENCODING_OPTIONS}
-    extractor = open_extractor(weights or store.metadata["weights"], ExtractorOptions(**options, device=device))
+    options = ExtractorOptions(device=device, **{name: store.metadata[name] for name in ENCODING_OPTIONS})
+    extractor = open_extractor(weights or store.metadata["weights"], options)
     if differing := difference(store.metadata, extractor.metadata):
         raise ValueError(f"{index_dir}: was built with {differing} than {extractor.metadata['weights']}")
     return Searcher(store, extractor)
 
 
-def format_results(results: list[dict]) -> str:
-    matches = "{similarity:8.4f}  {image}".format_map
-    return "\n".join(line for row in results for line in (f"{row['query']}:", *map(matches, row["found"])))
+def draw_results(
+    file: str | Path, queries: Sequence[Path | str], paths: Sequence[Sequence[Path]], scores: Sequence[Sequence[float]]
+) -> None:
+    """Contact sheet, PNG: each query and its results, best first; a Path is shown as its image, a string as words."""
+    sections = {}
+    for query, *matches in zip(queries, paths, scores):
+        cells = []
+        if isinstance(query, Path):
+            cells = [Cell([ImageOps.expand(_thumbnail(query, SIDE - 2 * FRAME), FRAME, RED)], query.name, "query")]
+        sections[str(query)] = cells + [
+            Cell([_thumbnail(path, SIDE)], path.name, f"{rank}   {score:.4f}")
+            for rank, (path, score) in enumerate(zip(*matches), 1)
+        ]
+    save_picture(file, contact_sheet(sections, COLUMNS, SIDE))
+
+
+def _thumbnail(path: Path, side: int) -> Image.Image:
+    """The whole image in a square; an empty square if the file is gone or broken by now."""
+    try:
+        return ImageOps.pad(open_image(path, at_least=side), (side, side), color=PAPER)
+    except (ValueError, OSError):
+        return Image.new("RGB", (side, side), PAPER)
 
 
 if __name__ == "__main__":

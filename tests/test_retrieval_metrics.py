@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.vectors.shards import FeatureSet
-from retrieval.labels import read_labels
+from retrieval.evaluate_retrieval import read_labels
 from retrieval.metrics import GroundTruth, LabelledImages, query_values, summarise
 
 

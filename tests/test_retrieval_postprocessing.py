@@ -8,10 +8,8 @@ from sklearn.decomposition import PCA
 
 from common.vectors.faiss_index import build_index
 from common.vectors.shards import l2_normalize
-from retrieval.diffusion import Diffusion, conjugate_gradients
-from retrieval.k_reciprocal import KReciprocal
-from retrieval.query_expansion import augment_gallery, expand, find_neighbours
-from retrieval.ranking import Postprocessing, Ranker, fit_whitening
+from retrieval.ranking import Postprocessing, Ranker, expand, find_neighbours, fit_whitening
+from retrieval.reranking import Diffusion, KReciprocal, conjugate_gradients
 
 
 def clusters(count=60, width=8, kinds=6, seed=0, noise=0.6):
@@ -67,7 +65,7 @@ def test_query_expansion_against_a_loop(gallery, queries, alpha):
 
 
 def test_database_augmentation_against_a_loop(gallery):
-    found = augment_gallery(gallery, exact(gallery), 3)
+    found = expand(gallery, gallery, *find_neighbours(gallery, exact(gallery), 3))
     for i in range(60):
         cosines = [float(gallery[i] @ one) for one in gallery]
         nearest = sorted((j for j in range(60) if j != i), key=lambda j: -cosines[j])[:3]

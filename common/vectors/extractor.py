@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.cli.progress_bar import progress_bar
 from common.images.io import open_image
-from common.images.tiling import cut_tiles
+from common.images.tiling import Tiling
 from common.models.checkpoint_file import weights_digest
 from common.models.pooling import ImageEncoder
 from common.training.device import choose_device, choose_precision, disable_malloc_trim
@@ -47,7 +47,10 @@ DEFAULT_OPTIONS = ExtractorOptions()
 
 
 class Extractor:
-    """An encoder and its options; `metadata` identifies what the vectors depend on."""
+    """An encoder on its device and its options; `metadata` identifies what the vectors depend on.
+
+    weights: the name that `metadata` records. full_decode: see ImageFiles.
+    """
 
     def __init__(
         self,
@@ -56,13 +59,13 @@ class Extractor:
         options: ExtractorOptions = DEFAULT_OPTIONS,
         full_decode: bool = False,
     ):
-        """encoder: on its device. weights: the name that `metadata` records. full_decode: see ImageFiles."""
         self.encoder, self.options, self.full_decode = encoder, options, full_decode
         self.device = next(encoder.parameters()).device
         if self.device.type == "cpu":
             disable_malloc_trim()
-        precision = choose_precision(options.precision, self.device)
-        self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.dtype = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[
+            choose_precision(options.precision, self.device)
+        ]
         self.pooling = encoder.pooling(options.pooling)
         self.metadata: dict[str, Any] = {
             "weights": weights,
@@ -79,9 +82,13 @@ class Extractor:
         batch_size, workers = self.options.batch_size, self.options.num_workers
         if workers < 0:  # for a single batch, starting processes takes longer than decoding
             workers = choose_num_workers(self.device) if len(paths) > batch_size else 0
-        tiles, pin = self.options.tiles, self.device.type == "cuda"
-        files = ImageFiles(paths, self.encoder.preprocess, self.encoder.image_size, tiles, self.full_decode)
-        loader = DataLoader(files, batch_size, num_workers=workers, collate_fn=collate, pin_memory=pin)
+        loader = DataLoader(
+            ImageFiles(paths, self.encoder.preprocess, self.encoder.image_size, self.options.tiles, self.full_decode),
+            batch_size,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
+        )
         with progress_bar(total=len(paths), desc="提取特征", unit="img", quiet=quiet) as bar:
             for records, pixels in loader:
                 vectors = iter(self.encode_pixels(pixels, [record.tiles for record in records if record.tiles]))
@@ -92,9 +99,8 @@ class Extractor:
     def encode(self, paths: Sequence[Path]) -> np.ndarray:
         """-> (N, D) float32, unit length; ValueError for a file that is unreadable."""
         records, vectors = zip(*self.embed(paths, quiet=True))
-        for record in records:
-            if record.problem:
-                raise ValueError(record.problem)
+        if problems := [record.problem for record in records if record.problem]:
+            raise ValueError(problems[0])
         return np.stack(vectors)
 
     @torch.inference_mode()
@@ -102,10 +108,11 @@ class Extractor:
         """pixels (T, 3, S, S), `tiles` of each image -> (images, D) float32: the mean of its tiles, unit length."""
         if not tiles:
             return np.empty((0, 0), np.float32)
-        options = (self.pooling, self.options.layer, self.options.flip)
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
             parts = [
-                self.encoder(part.to(self.device, non_blocking=True), *options)
+                self.encoder(
+                    part.to(self.device, non_blocking=True), self.pooling, self.options.layer, self.options.flip
+                )
                 for part in pixels.split(self.options.batch_size)  # tiles make more of them than images
             ]
         vectors = torch.cat(parts)
@@ -144,7 +151,7 @@ class ImageFiles(Dataset):
                 digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
         except (ValueError, OSError) as error:
             return ImageRecord(path, 0, "", str(error)), torch.empty(0, 3, self.image_size, self.image_size).byte()
-        squares = cut_tiles(image, self.image_size, max_tiles=self.tiles) if tiled else [image]
+        squares = Tiling(self.image_size, tokens=0).cut(image, self.tiles) if tiled else [image]
         return ImageRecord(path, len(squares), digest, ""), torch.stack(list(map(self.preprocess, squares)))
 
 

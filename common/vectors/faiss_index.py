@@ -61,8 +61,8 @@ class ExactIndex:
             vectors = torch.as_tensor(block).to(self.device, torch.float32)
             best = [_merge(*known, part @ vectors.T, start, k) for known, part in zip(best, parts)]
             start += len(vectors)
-        scores, rows = (torch.cat(column).cpu().numpy() for column in zip(*best))
-        return scores, rows
+        scores, rows = zip(*best)
+        return torch.cat(scores).cpu().numpy(), torch.cat(rows).cpu().numpy()
 
 
 def _merge(
@@ -105,8 +105,9 @@ def build_index(
     try:
         index = faiss.index_factory(width, factory_string, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ValueError(f"index '{name}': FAISS refuses it ({reason}); by name: {', '.join(INDEXES)}") from None
+        raise ValueError(
+            f"index '{name}': FAISS refuses it ({str(error).strip().splitlines()[-1]}); by name: {', '.join(INDEXES)}"
+        ) from None
     set_search_params(index, search_params or default_params)
     if not index.is_trained:
         index.train(training_sample(blocks, count, _clusters(count) * TRAINING_ROWS))
@@ -123,8 +124,9 @@ def set_search_params(index: Any, search_params: str) -> None:
         try:
             load_faiss().ParameterSpace().set_index_parameters(index, search_params)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f"--search_params {search_params}: FAISS refuses it ({reason})") from None
+            raise ValueError(
+                f"--search_params {search_params}: FAISS refuses it ({str(error).strip().splitlines()[-1]})"
+            ) from None
 
 
 def index_factory(name: str, count: int, width: int) -> tuple[str, str]:
@@ -141,8 +143,7 @@ def index_factory(name: str, count: int, width: int) -> tuple[str, str]:
 
 def training_sample(blocks: BlockReader, count: int, rows: int) -> np.ndarray:
     """About `rows` vectors, evenly spread over all."""
-    step = max(1, count // rows)
-    return np.concatenate([block[::step] for block in blocks()]).astype(np.float32)
+    return np.concatenate([block[:: max(1, count // rows)] for block in blocks()]).astype(np.float32)
 
 
 def _clusters(count: int) -> int:

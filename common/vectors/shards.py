@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.text.files import write_atomically
+from common.text.files import write_atomically, write_jsonl
 
 BLOCK_ROWS = 65_536  # float32 vectors held at once by `blocks`
 
@@ -60,8 +60,7 @@ def write_shard(folder: Path, number: int, shard: Shard) -> None:
     with write_atomically(folder / f"shard-{number:05}.npy") as file:
         np.save(file, vectors)
     content = {"images": shard.images, "skipped": shard.skipped, "checksum": zlib.crc32(vectors.data)}
-    with write_atomically(folder / f"shard-{number:05}.json") as file:
-        file.write(json.dumps(content, ensure_ascii=False).encode())
+    write_jsonl(folder / f"shard-{number:05}.json", [content])  # one line
 
 
 def shard_numbers(folder: Path) -> list[int]:
@@ -118,8 +117,9 @@ def read_folder(folder: Path) -> FeatureSet:
     metadata = json.loads(file.read_text(encoding="utf-8"))
     shards = [read_shard(folder, number) for number in shard_numbers(folder)]
     if len(shards) < metadata["shards"]:
-        found = f"{len(shards)} of {metadata['shards']} shards"
-        raise ValueError(f"{folder}: {found}; run extract_features.py again to resume")
+        raise ValueError(
+            f"{folder}: {len(shards)} of {metadata['shards']} shards; run extract_features.py again to resume"
+        )
     return FeatureSet(
         [shard.vectors for shard in shards if shard.images],
         [path for shard in shards for path, _ in shard.images],
@@ -140,9 +140,12 @@ def _read_npz(path: Path) -> FeatureSet:
     vectors, paths = content.get("features"), content.get("image_paths")
     if vectors is None or paths is None or vectors.ndim != 2 or len(vectors) != len(paths):
         raise ValueError(f"{path}: expected features (N, D) and image_paths (N,), found {', '.join(content)}")
-    digests = content.get("digests", [""] * len(paths))
-    metadata = json.loads(str(content.get("metadata", "{}")))
-    return FeatureSet([vectors], list(map(str, paths)), list(map(str, digests)), metadata)
+    return FeatureSet(
+        [vectors],
+        paths=list(map(str, paths)),
+        digests=list(map(str, content.get("digests", [""] * len(paths)))),
+        metadata=json.loads(str(content.get("metadata", "{}"))),
+    )
 
 
 def l2_normalize(vectors: np.ndarray) -> np.ndarray:

@@ -39,12 +39,19 @@ class Stamp(NamedTuple):
     size: int  # bytes
     changed: int  # nanoseconds
 
+    @classmethod
+    def of(cls, path: Path, folder: Path) -> "Stamp":
+        status = path.stat()
+        return cls(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)
+
 
 class VectorStore:
-    """`paths`: the images, sorted; `skipped`: unreadable files of the last update; `metadata`: how vectors are made."""
+    """`paths`: the images, sorted; `skipped`: unreadable files of the last update; `metadata`: how vectors are made.
+
+    image_dir: where the images are now, if they have moved. repair: discard damaged shards.
+    """
 
     def __init__(self, folder: str | Path, image_dir: str | Path | None = None, repair: bool = False):
-        """image_dir: where the images are now, if they have moved. repair: discard damaged shards."""
         self.folder, file = Path(folder), Path(folder) / "metadata.json"
         if not file.is_file():
             raise FileNotFoundError(f"{folder}: holds no index; make one with build_index.py --image_dir DIR")
@@ -69,9 +76,8 @@ class VectorStore:
     ) -> "VectorStore":
         """An empty one. metadata: an extractor's. kind: a name of faiss_index, or a FAISS factory string."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        image_dir = str(Path(image_dir).resolve())
-        content = {"image_dir": image_dir, "kind": kind, "dtype": dtype, "trained_on": 0, **metadata}
-        write_json(Path(folder) / "metadata.json", content)
+        origin = {"image_dir": str(Path(image_dir).resolve()), "kind": kind, "dtype": dtype, "trained_on": 0}
+        write_json(Path(folder) / "metadata.json", origin | metadata)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -90,7 +96,7 @@ class VectorStore:
         if differing := difference(self.metadata, extractor.metadata):
             raise ValueError(f"{self.folder}: was built with {differing}; make a new index")
         before, known = {self.stamps[row] for row in self.rows}, set(self.stamps)
-        current = {stamp_of(path, self.image_dir): path for path in list_images(self.image_dir)}
+        current = {Stamp.of(path, self.image_dir): path for path in list_images(self.image_dir)}
         new = {path: stamp for stamp, path in current.items() if stamp not in known}
         self.skipped = {}
         self._append(self._encode(new, extractor, quiet))
@@ -98,10 +104,11 @@ class VectorStore:
             write_json(self.folder / "removed.json", sorted(known - current.keys()))
         self._load()
         if not len(self):
-            reason = next(iter(self.skipped.values()))
-            raise ValueError(f"{self.image_dir}: none of its {len(current)} images can be read; {reason}")
-        most_shards = MAX_SMALL_SHARDS + len(self) / SHARD_SIZE
-        if len(self) < (1 - MAX_REMOVED) * len(self.stamps) or len(self.shards) > most_shards:
+            raise ValueError(
+                f"{self.image_dir}: none of its {len(current)} images can be read; {next(iter(self.skipped.values()))}"
+            )
+        many_small = len(self.shards) > MAX_SMALL_SHARDS + len(self) / SHARD_SIZE
+        if many_small or len(self) < (1 - MAX_REMOVED) * len(self.stamps):
             self._compact()
         self._update_index()
         after = {self.stamps[row] for row in self.rows}
@@ -129,8 +136,10 @@ class VectorStore:
                 break
             wanted = min(2 * wanted + 16, len(self.stamps))  # removed images took places of present ones
         kept = [np.flatnonzero(row)[:k] for row in usable]
-        paths = [[self.image_dir / self.stamps[row].name for row in found[keep]] for found, keep in zip(rows, kept)]
-        return [score[keep].tolist() for score, keep in zip(scores, kept)], paths
+        return (
+            [score[keep].tolist() for score, keep in zip(scores, kept)],
+            [[self.image_dir / self.stamps[row].name for row in found[keep]] for found, keep in zip(rows, kept)],
+        )
 
     def _load(self) -> None:
         self.shards = {number: read_shard(self.folder, number) for number in shard_numbers(self.folder)}
@@ -164,9 +173,9 @@ class VectorStore:
                 self._write(pending)
 
     def _write(self, rows: list[tuple[Stamp, np.ndarray]]) -> None:
-        vectors = np.stack([vector for _, vector in rows]).astype(self.metadata["dtype"])
-        number = max(shard_numbers(self.folder), default=-1) + 1
-        write_shard(self.folder, number, Shard(vectors, [list(stamp) for stamp, _ in rows], {}))
+        stamps, vectors = zip(*rows)
+        shard = Shard(np.stack(vectors).astype(self.metadata["dtype"]), list(map(list, stamps)), {})
+        write_shard(self.folder, max(shard_numbers(self.folder), default=-1) + 1, shard)
 
     def _compact(self) -> None:
         """Rewrite the live rows as new shards, then delete the old ones; rows that a stop leaves twice count once."""
@@ -193,8 +202,7 @@ class VectorStore:
             self.metadata["trained_on"] = total
             write_json(self.folder / "metadata.json", self.metadata)
         else:
-            missing = np.cumsum([len(part) for part in self.parts]) > index.ntotal
-            for number in np.flatnonzero(missing):
+            for number in np.flatnonzero(np.cumsum([len(part) for part in self.parts]) > index.ntotal):
                 index.add(l2_normalize(self.parts[number]))
         with write_atomically(self.folder / "index.faiss") as file:
             load_faiss().write_index(index, load_faiss().PyCallbackIOWriter(file.write))
@@ -229,17 +237,12 @@ def index_folder(
     """
     image_dir = Path(image_dir)
     if not image_dir.is_dir():
-        what = "a file" if image_dir.is_file() else "no such folder"
-        raise FileNotFoundError(f"{image_dir}: {what}; expected a folder of images")
+        raise FileNotFoundError(
+            f"{image_dir}: {'a file' if image_dir.is_file() else 'no such folder'}; expected a folder of images"
+        )
     folder = Path(cache_dir or image_dir / CACHE) / f"{extractor.metadata['key']}-{extractor.metadata['image_size']}"
     if not (folder / "metadata.json").is_file():
         VectorStore.create(folder, image_dir, extractor.metadata, dtype="float32")
     store = VectorStore(folder, image_dir, repair=True)
     store.update(extractor, quiet)
     return store
-
-
-def stamp_of(path: Path, folder: Path) -> Stamp:
-    """The file as it is now."""
-    status = path.stat()
-    return Stamp(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)
