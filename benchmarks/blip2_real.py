@@ -4,13 +4,13 @@
 
 FOLDER holds train.csv, val.csv, test.csv (image, question, answer, style) and templates.csv (type, template). For each
 seed a small BLIP-2 is trained from scratch on the questions about one half of the training images: it stands for the
-published one, and if it answers no better than without looking the script stops. Each arm starts from it with vision
-tower and language model frozen and learns the other half:
+published one, and the script stops if it answers no better than the question-only baseline. Each arm starts from it
+with vision tower and language model frozen and is trained on the other half:
 
-    plain   the whole Q-Former learns, no gates        lora    LoRA on its W_K and W_V alone learns
-    film, gate, kv   the Q-Former stands still; gates, prompt mapper and the projection of the EfficientNet learn
+    plain   the whole Q-Former is trainable, no gates        lora    LoRA on its W_K and W_V alone is trainable
+    film, gate, kv   the Q-Former is frozen; gates, prompt mapper and the projection of the EfficientNet are trainable
 
-All take equal steps, all are measured on the test table by the epoch of the lowest validation loss. What is finished is
+All take equal steps and are evaluated on the test table with the epoch of the lowest validation loss. Finished arms are
 kept in --work_dir and skipped the next time, so the script can be stopped and started again.
 """
 
@@ -41,7 +41,7 @@ ARMS = {
     "kv": ["--model.gating.type", "kv"],
     "lora": ["--model.gating.type", "none", "--model.lora.enabled"],
 }
-SEES = 5.0  # percentage points over answering without looking that a base needs for arms to be compared on it
+MIN_GAIN = 5.0  # percentage points over the question-only baseline that a base needs for arms to be compared on it
 ABOUT = {"style": ("style", "technique", "is_style"), "content": ("content", "group", "is_content")}
 
 
@@ -54,7 +54,7 @@ def main() -> None:
         base = folder / f"base_{seed}"
         if not (base / "scores.json").is_file():
             train_base(args, folder, base, seed)
-        refuse_blind(base)
+        check_base(base)
         for arm in args.arms:
             if not (folder / f"{arm}_{seed}" / "scores.json").is_file():
                 train_arm(args, folder, base, arm, seed)
@@ -149,19 +149,20 @@ def train_base(args: argparse.Namespace, folder: Path, base: Path, seed: int) ->
         "--training.learning_rate",
         "5e-4",
     ]
-    learn_and_measure(args, base, flags)
+    train_and_evaluate(args, base, flags)
     model, _ = load_gated(base / "best.pt")
     model.blip2.save_pretrained(base / "blip2")
     model.prompts.tokenizer.save_pretrained(base / "blip2")
 
 
-def refuse_blind(base: Path) -> None:
+def check_base(base: Path) -> None:
+    """Stop if the base does not use the image."""
     scores = json.loads((base / "scores.json").read_text())
-    sees, blind = (about(scores, "style", which) for which in ("right", "blind"))
-    if sees < blind + SEES:
+    correct, baseline = (about(scores, "style", which) for which in ("correct", "question_only"))
+    if correct < baseline + MIN_GAIN:
         raise SystemExit(
-            f"{base}: {sees:.1f} % right about style, {blind:.1f} % without looking; a language model that does not "
-            "look, and stands still, learns nothing from any arm; train the base longer or at another rate"
+            f"{base}: {correct:.1f} % correct about style, question-only baseline {baseline:.1f} %; a frozen language "
+            "model that ignores the image gains from no arm; train the base longer or at another learning rate"
         )
 
 
@@ -186,17 +187,17 @@ def train_arm(args: argparse.Namespace, folder: Path, base: Path, arm: str, seed
         str(args.epochs),
         *ARMS[arm],
     ]
-    learn_and_measure(args, run, flags)
+    train_and_evaluate(args, run, flags)
 
 
-def learn_and_measure(args: argparse.Namespace, run: Path, flags: list[str]) -> None:
+def train_and_evaluate(args: argparse.Namespace, run: Path, flags: list[str]) -> None:
     """Train, answer the test questions, write scores.json last."""
     run.mkdir(parents=True, exist_ok=True)
     start, spent = time.perf_counter(), time.process_time()
     with (run / "output.log").open("w") as log, contextlib.redirect_stdout(log):
         results = train.main(flags)
         minutes, cpu_minutes = (time.perf_counter() - start) / 60, (time.process_time() - spent) / 60
-        found = evaluate.main(
+        evaluation = evaluate.main(
             [
                 "--checkpoint",
                 str(run / "best.pt"),
@@ -216,14 +217,14 @@ def learn_and_measure(args: argparse.Namespace, run: Path, flags: list[str]) -> 
         )
     model, _ = load_gated(run / "best.pt")
     scores = {
-        "learning": sum(one.numel() for one in model.parameters() if one.requires_grad),
+        "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "minutes": minutes,
         "cpu_minutes": cpu_minutes,
         "best_epoch": results["best_epoch"],
-        "right": {kind: one["vqa_accuracy"] for kind, one in found["by_type"].items()},
-        "blind": {kind: one["question_only"] for kind, one in found["by_type"].items()},
-        "questions": {kind: one["questions"] for kind, one in found["by_type"].items()},
-        "main": found["losses"]["main"],
+        "correct": {kind: values["vqa_accuracy"] for kind, values in evaluation["by_type"].items()},
+        "question_only": {kind: values["question_only"] for kind, values in evaluation["by_type"].items()},
+        "questions": {kind: values["questions"] for kind, values in evaluation["by_type"].items()},
+        "main": evaluation["losses"]["main"],
     }
     write_json(run / "scores.json", scores)
     print(
@@ -232,8 +233,8 @@ def learn_and_measure(args: argparse.Namespace, run: Path, flags: list[str]) -> 
     )
 
 
-def about(scores: dict, what: str, which: str = "right") -> float:
-    """Right answers to questions of that kind, %; which 'blind': of who does not look."""
+def about(scores: dict, what: str, which: str = "correct") -> float:
+    """Correct answers to questions of that kind, %; which: 'question_only' for those of the baseline."""
     kinds = ABOUT[what]
     return sum(scores[which][kind] * scores["questions"][kind] for kind in kinds) / sum(
         scores["questions"][kind] for kind in kinds
@@ -242,30 +243,28 @@ def about(scores: dict, what: str, which: str = "right") -> float:
 
 def report(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> None:
     """Mean over seeds and, behind it, the lowest and the highest; gains seed by seed over the plain Q-Former."""
-    found = {
+    scores = {
         arm: [json.loads((folder / f"{arm}_{seed}" / "scores.json").read_text()) for seed in seeds] for arm in arms
     }
     kinds = [kind for what in ABOUT.values() for kind in what]
     print(
-        "\n| right answers on test, % | learning, thousand | style questions | content questions | "
+        "\n| correct answers on test, % | trainable, thousand | style questions | content questions | "
         + " | ".join(kinds)
         + " |"
     )
     print("|---|" + "---|" * (len(kinds) + 3))
-    blind = found["base"][0]
-    cells = [
-        f"{value:.1f}" for value in (*(about(blind, what, "blind") for what in ABOUT), *map(blind["blind"].get, kinds))
-    ]
-    print("| without looking | | " + " | ".join(cells) + " |")
-    for arm, runs in found.items():
-        cells = [shown([about(one, what) for one in runs]) for what in ABOUT]
-        cells += [f"{statistics.mean(one['right'][kind] for one in runs):.1f}" for kind in kinds]
-        print(f"| {arm} | {runs[0]['learning'] / 1000:.0f} | " + " | ".join(cells) + " |")
-    if "plain" in found:
+    base = scores["base"][0]
+    baseline = [about(base, what, "question_only") for what in ABOUT] + [base["question_only"][kind] for kind in kinds]
+    print("| question-only baseline | | " + " | ".join(f"{value:.1f}" for value in baseline) + " |")
+    for arm, runs in scores.items():
+        cells = [shown([about(run, what) for run in runs]) for what in ABOUT]
+        cells += [f"{statistics.mean(run['correct'][kind] for run in runs):.1f}" for kind in kinds]
+        print(f"| {arm} | {runs[0]['trainable'] / 1000:.0f} | " + " | ".join(cells) + " |")
+    if "plain" in scores:
         print("\nover the plain Q-Former, seed by seed, percentage points:")
         for arm in [arm for arm in arms if arm not in ("base", "plain")]:
             for what in ABOUT:
-                gains = [about(one, what) - about(other, what) for one, other in zip(found[arm], found["plain"])]
+                gains = [about(run, what) - about(plain, what) for run, plain in zip(scores[arm], scores["plain"])]
                 print(f"  {arm:6}{what:9}" + "  ".join(f"{gain:+.1f}" for gain in gains))
 
 
