@@ -80,13 +80,17 @@ def fit_config(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> di
     text = config["text_config"]
     if len(tokenizer) > text.get("vocab_size", len(tokenizer)):
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens; the BLIP-2 config allows {text['vocab_size']}")
-    special = {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
+    return {
+        **config,
+        "text_config": {
+            **text,
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE),
     }
-    return {**config, "text_config": {**text, **special}, "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE)}
 
 
 def build_blip2(config: dict[str, Any]) -> Blip2ForConditionalGeneration:
@@ -132,7 +136,10 @@ def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast
 
 def tokenizer_from_json(text: str) -> PreTrainedTokenizerFast:
     """The JSON of a fast tokenizer, as a checkpoint holds it -> the tokenizer."""
-    tokenizer = Tokenizer.from_str(text)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=END, eos_token=END, extra_special_tokens=[IMAGE]
+        tokenizer_object=Tokenizer.from_str(text),
+        pad_token=PAD,
+        bos_token=END,
+        eos_token=END,
+        extra_special_tokens=[IMAGE],
     )

@@ -40,11 +40,13 @@ def build_arguments(settings: Namespace, samples: Iterable[VqaSample]) -> dict[s
     blip2: dict[str, Any] = {"source": settings.model_blip2}
     if is_config(settings.model_blip2):
         config = read_config(settings.model_blip2)
-        texts = [f"{settings.data_prompt.format(sample.question)} {sample.answer}\n" for sample in samples]
-        tokenizer = make_tokenizer(texts, config["text_config"]["vocab_size"])
+        tokenizer = make_tokenizer(
+            [f"{settings.data_prompt.format(sample.question)} {sample.answer}\n" for sample in samples],
+            config["text_config"]["vocab_size"],
+        )
         blip2 = {"config": fit_config(config, tokenizer), "tokenizer": tokenizer.backend_tokenizer.to_str()}
     labels = sorted({sample.style for sample in samples if sample.style})
-    short_answers = {sample.answer for sample in samples if len(sample.answer.split()) <= 6}
+    spellings = sorted({sample.answer for sample in samples if len(sample.answer.split()) <= 6}) if labels else []
     model = {
         "efficientnet": {
             "name": settings.model_efficientnet_name,
@@ -79,7 +81,7 @@ def build_arguments(settings: Namespace, samples: Iterable[VqaSample]) -> dict[s
         "blip2": blip2,
         "frozen_dtype": settings.model_frozen_dtype,
         "labels": labels,
-        "spellings": sorted(short_answers) if labels else [],
+        "spellings": spellings,
         "model": model,
     }
 
@@ -90,11 +92,17 @@ def build_gated(build: dict[str, Any]) -> Blip2OPTGated:
         tokenizer, blip2 = tokenizer_from_json(build["blip2"]["tokenizer"]), build_blip2(build["blip2"]["config"])
     else:
         blip2, tokenizer = read_blip2(build["blip2"]["source"])
-    has_source = {"blip2": "source" in build["blip2"]}
-    has_source["efficientnet"] = bool((build["model"]["efficientnet"] or {}).get("pretrained"))
-    external = [part for part in has_source if has_source[part]]
-    styles = StyleVocabulary(tokenizer, build["labels"], build["spellings"])
-    model = Blip2OPTGated(blip2, tokenizer, styles, **build["model"], external=external)
+    has_source = {
+        "blip2": "source" in build["blip2"],
+        "efficientnet": (build["model"]["efficientnet"] or {}).get("pretrained"),
+    }
+    model = Blip2OPTGated(
+        blip2,
+        tokenizer,
+        StyleVocabulary(tokenizer, build["labels"], build["spellings"]),
+        **build["model"],
+        external=[part for part, source in has_source.items() if source],
+    )
     blip2.qformer.float()
     blip2.language_projection.float()
     blip2.query_tokens.data = blip2.query_tokens.data.float()
@@ -118,8 +126,10 @@ def save_gated(path: str | Path, model: Blip2OPTGated, build: dict[str, Any], **
 
 def save_full(path: str | Path, model: Blip2OPTGated, build: dict[str, Any], **metadata: Any) -> None:
     """Every weight: a file that needs neither the Hub nor folders."""
-    config = json.loads(model.blip2.config.to_json_string(use_diff=False))
-    blip2 = {"config": config, "tokenizer": model.prompts.tokenizer.backend_tokenizer.to_str()}
+    blip2 = {
+        "config": json.loads(model.blip2.config.to_json_string(use_diff=False)),
+        "tokenizer": model.prompts.tokenizer.backend_tokenizer.to_str(),
+    }
     efficientnet = build["model"]["efficientnet"]
     arguments = {**build["model"], "efficientnet": {**efficientnet, "pretrained": False} if efficientnet else None}
     external, model.external_weights = model.external_weights, set()
@@ -157,6 +167,9 @@ def load_gated(
 
 def fingerprint(model: Blip2OPTGated) -> str:
     """Of the weights that a checkpoint does not hold; '' if it holds all."""
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    external = {name: tensor for name, tensor in tensors if name in model.external_weights}
+    external = {
+        name: tensor
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        if name in model.external_weights
+    }
     return weights_digest(external, sampled=True) if external else ""

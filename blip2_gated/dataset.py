@@ -61,9 +61,15 @@ def csv_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSample]
 
     def sample(number: int, row: dict[str, str]) -> VqaSample:
         style = row[columns.style] if columns.style else ""
-        guess = "style" if style and in_words(style) in in_words(row[columns.answer]) else "other"
-        question_type = row[columns.type] if columns.type else guess
-        return VqaSample(number, row[columns.image], row[columns.question], row[columns.answer], style, question_type)
+        names_style = style and in_words(style) in in_words(row[columns.answer])
+        return VqaSample(
+            number,
+            row[columns.image],
+            row[columns.question],
+            row[columns.answer],
+            style,
+            type=row[columns.type] if columns.type else "style" if names_style else "other",
+        )
 
     return [sample(number, row) for number, row in enumerate(rows)]
 
@@ -79,9 +85,8 @@ def artquest_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSa
     types = {row[columns.type] for row in rows}
     if columns.style_type not in types:
         raise ValueError(unknown_name(columns.style_type, sorted(types), "--data.style_type"))
-    style_rows = [row for row in rows if row[columns.type] == columns.style_type]
-    styles = {row[columns.image]: row[columns.answer].lower() for row in style_rows}
     samples = csv_samples(rows, replace(columns, style=""))
+    styles = {sample.image: sample.answer.lower() for sample in samples if sample.type == columns.style_type}
     return [replace(sample, style=styles.get(sample.image, "")) for sample in samples]
 
 
@@ -97,9 +102,15 @@ def read_samples(
     """-> samples with an image file, a question and an answer, {row: reason} of the skipped ones."""
     if dataset_name not in DATASETS:
         raise ValueError(unknown_name(dataset_name, list(DATASETS), "--data.dataset_name"))
+    flags = {
+        getattr(columns, field): f"--data.{field}_column"
+        for field in ("image", "question", "answer", "style", "type")
+        if getattr(columns, field)
+    }
+    _, rows = read_table(Path(table), flags, "--data.root, --data.*_csv")
     is_file = functools.cache(Path.is_file)  # one look per image, not one per question
     samples, skipped = [], {}
-    for sample in DATASETS[dataset_name](read_rows(Path(table), columns), columns):
+    for sample in DATASETS[dataset_name](rows, columns):
         path = Path(image_root, sample.image)
         if not sample.question.strip() or not sample.answer.strip():
             skipped[f"{table}:{sample.number + 2}"] = "an empty question or answer"
@@ -110,12 +121,6 @@ def read_samples(
     if not samples:
         raise ValueError(f"{table}: no usable sample; the first: {next(iter(skipped.values()), 'it has no rows')}")
     return samples, skipped
-
-
-def read_rows(table: Path, columns: Columns) -> list[dict[str, str]]:
-    names = {field: getattr(columns, field) for field in ("image", "question", "answer", "style", "type")}
-    required = {name: f"--data.{field}_column" for field, name in names.items() if name}
-    return read_table(table, required, "--data.root, --data.*_csv")[1]
 
 
 class VqaDataset(Dataset):
@@ -163,7 +168,7 @@ class VqaDataset(Dataset):
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         texts = self.prompts.collate([item.pop("encoded") for item in items])
-        return {**default_collate(items), **texts}
+        return default_collate(items) | texts
 
 
 def read_splits(
@@ -206,8 +211,11 @@ def build_datasets(
     for name, samples in splits.items():
         paths = list(dict.fromkeys(sample.path for sample in samples))
         images = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache_dir / "images", quiet=quiet)
-        unreadable = [sample for sample in samples if str(sample.path) in images.skipped]
-        skipped |= {f"{name}:{sample.number + 2}": images.skipped[str(sample.path)] for sample in unreadable}
+        skipped |= {
+            f"{name}:{sample.number + 2}": images.skipped[str(sample.path)]
+            for sample in samples
+            if str(sample.path) in images.skipped
+        }
         datasets[name] = VqaDataset(
             [sample for sample in samples if str(sample.path) not in images.skipped],
             images,

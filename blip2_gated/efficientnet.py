@@ -46,8 +46,9 @@ class EfficientNetAdapter(nn.Module):
     def pooled(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The feature before the network's classifier -> (B, P), without gradient."""
         with torch.no_grad():
-            features = self.backbone.forward_features(self.renormalise(pixel_values))
-            return self.backbone.forward_head(features, pre_logits=True)
+            return self.backbone.forward_head(
+                self.backbone.forward_features(self.renormalise(pixel_values)), pre_logits=True
+            )
 
     def renormalise(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, 3, S, S) with BLIP-2's statistics -> (B, 3, s, s) with the network's."""

@@ -22,8 +22,7 @@ from torch.utils.data import DataLoader
 from blip2_gated import config
 from blip2_gated.checkpoint import load_gated
 from blip2_gated.dataset import build_datasets, read_splits
-from blip2_gated.generate_answers import answer_samples
-from blip2_gated.metrics import Prediction, QuestionOnlyBaseline, measure_answers
+from blip2_gated.metrics import QuestionOnlyBaseline, answer_samples, measure_answers
 from blip2_gated.train import make_training_model
 from blip2_gated.training_model import measure_loss
 from common.cli.errors import run_script
@@ -60,18 +59,21 @@ def main(
 ) -> dict[str, Any]:
     torch_device = choose_device(device)
     model, content = load_gated(checkpoint, torch_device, blip2, efficientnet)
-    trained = {**content["settings"], "training_cache_features": False}
-    options = read_settings(config, list(settings), defaults=trained)
+    options = read_settings(config, list(settings), defaults={**content["settings"], "training_cache_features": False})
     splits, skipped = read_splits(options, [split])
     sets, skipped = build_datasets(options, splits, skipped, model, Accelerator(cpu=torch_device.type == "cpu"))
     dataset = sets[split]
-    loader = DataLoader(dataset, batch_size, collate_fn=dataset.collate)
-    losses = measure_loss(make_training_model(options, model).to(torch_device), loader, torch_device)
+    losses = measure_loss(
+        make_training_model(options, model).to(torch_device),
+        DataLoader(dataset, batch_size, collate_fn=dataset.collate),
+        torch_device,
+    )
     predictions = answer_samples(
         model, dataset, limit, batch_size, quiet=False, num_beams=num_beams, max_new_tokens=max_new_tokens
     )
-    has_training_table = Path(options.data_root, options.data_train_csv).is_file()
-    baseline = QuestionOnlyBaseline(read_splits(options, ["train"])[0]["train"]) if has_training_table else None
+    baseline = None
+    if Path(options.data_root, options.data_train_csv).is_file():
+        baseline = QuestionOnlyBaseline(read_splits(options, ["train"])[0]["train"])
     report = {
         "checkpoint": str(checkpoint),
         "data_root": options.data_root,
@@ -80,24 +82,24 @@ def main(
         "losses": losses,
         **measure_answers(predictions, model.styles, baseline),
     }
-    write_results(output_dir, report, predictions)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(output_dir / "evaluation.json", report)
+    write_json(
+        output_dir / "vqa_results.json",
+        [{"question_id": prediction.sample.number, "answer": prediction.text} for prediction in predictions],
+    )
+    write_jsonl(output_dir / "predictions.jsonl", (prediction.as_row() for prediction in predictions))
     print(dumps(report, indent=2, ensure_ascii=False) if json else format_report(report, output_dir))
     return report
 
 
-def write_results(folder: Path, report: dict[str, Any], predictions: list[Prediction]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    answers = [{"question_id": prediction.sample.number, "answer": prediction.text} for prediction in predictions]
-    write_json(folder / "evaluation.json", report)
-    write_json(folder / "vqa_results.json", answers)
-    write_jsonl(folder / "predictions.jsonl", (prediction.as_row() for prediction in predictions))
-
-
 def format_report(report: dict[str, Any], folder: Path) -> str:
     """The report as text for a terminal."""
-    losses = "  ".join(f"{name} {value:.3f}" for name, value in report["losses"].items())
-    lines = [f"{report['split']} split of {report['data_root']}, {report['skipped']} skipped", f"losses: {losses}"]
-    lines.append(f"\n{'in %':14}{'questions':>10}" + "".join(f"   {title}" for title in COLUMNS.values()))
+    lines = [
+        f"{report['split']} split of {report['data_root']}, {report['skipped']} skipped",
+        "losses: " + "  ".join(f"{name} {value:.3f}" for name, value in report["losses"].items()),
+        f"\n{'in %':14}{'questions':>10}" + "".join(f"   {title}" for title in COLUMNS.values()),
+    ]
     for question_type, scores in {**report["by_type"], "all": report["all"]}.items():
         cells = {title: f"{scores[name]:.1f}" if name in scores else "" for name, title in COLUMNS.items()}
         numbers = "".join(f"   {cell:>{len(title)}}" for title, cell in cells.items())

@@ -36,6 +36,7 @@ class FeatureCache:
         return {name: torch.tensor(array[self.rows[path]]) for name, array in self.arrays.items()}
 
 
+@torch.no_grad()
 def cache_features(
     model: Blip2OPTGated,
     images: ImageCache,
@@ -49,37 +50,9 @@ def cache_features(
     if model.trained == "all":
         raise ValueError("--training.cache_features: --model.train all trains the vision tower; use one of the two")
     index = Path(cache_dir) / f"{cache_key(model, paths)}.json"
-    if not index.is_file():  # written last: its presence says that the features are complete
-        index.parent.mkdir(parents=True, exist_ok=True)
-        _fill(model, images, paths, index, device, batch_size, quiet)
-    return FeatureCache(index, paths)
-
-
-def cache_key(model: Blip2OPTGated, paths: list[Path]) -> str:
-    efficientnet = model.efficientnet
-    towers = [model.blip2.vision_model] + ([efficientnet.backbone] if efficientnet else [])
-    metadata = {
-        "image_size": model.image_size,
-        "cache_scale": CACHE_SCALE,
-        "efficientnet": efficientnet.preprocessing if efficientnet else None,
-        "weights": [weights_digest(tower.state_dict()) for tower in towers],
-    }
-    digest = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=12)
-    for path in paths:
-        digest.update(hashlib.blake2b(Path(path).read_bytes(), digest_size=12).digest())
-    return digest.hexdigest()
-
-
-@torch.no_grad()
-def _fill(
-    model: Blip2OPTGated,
-    images: ImageCache,
-    paths: list[Path],
-    index: Path,
-    device: torch.device,
-    batch_size: int,
-    quiet: bool,
-) -> None:
+    if index.is_file():  # written last: its presence says that the features are complete
+        return FeatureCache(index, paths)
+    index.parent.mkdir(parents=True, exist_ok=True)
     shapes = {}
     with (
         eval_mode(model),
@@ -97,3 +70,19 @@ def _fill(
                     file.write(half.cpu().numpy().tobytes())
                     shapes[name] = [len(paths), *half.shape[1:]]
     write_json(index, shapes)
+    return FeatureCache(index, paths)
+
+
+def cache_key(model: Blip2OPTGated, paths: list[Path]) -> str:
+    efficientnet = model.efficientnet
+    towers = [model.blip2.vision_model] + ([efficientnet.backbone] if efficientnet else [])
+    metadata = {
+        "image_size": model.image_size,
+        "cache_scale": CACHE_SCALE,
+        "efficientnet": efficientnet.preprocessing if efficientnet else None,
+        "weights": [weights_digest(tower.state_dict()) for tower in towers],
+    }
+    digest = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=12)
+    for path in paths:
+        digest.update(hashlib.blake2b(Path(path).read_bytes(), digest_size=12).digest())
+    return digest.hexdigest()

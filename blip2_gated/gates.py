@@ -1,5 +1,6 @@
 """Gates on the Q-Former's cross-attention: three ways for style to modulate what its queries read from the image.
 
+style (B, S), question embeds (B, T, E) + mask (B, T) -> PromptMapper -> control tokens (B, M, D)
 control tokens (B, M, D) + keys, values (B, N, C) of one layer -> output of the cross-attention (B, Q, C)
 
     film   K' = (1 + s tanh(w_k c)) K    V' = (1 + s tanh(w_v c)) V + s b c
@@ -14,6 +15,8 @@ keys: the same vector added to every key adds the same number to all scores of a
 from collections.abc import Callable
 
 import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.models.blip_2.modeling_blip_2 import (
     ALL_ATTENTION_FUNCTIONS,
@@ -22,6 +25,50 @@ from transformers.models.blip_2.modeling_blip_2 import (
 )
 
 Attend = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # keys, values (B, N, C) -> (B, Q, C)
+LORA_TARGETS = r"encoder\.layer\.\d+\.crossattention\.attention\.(key|value)"
+
+
+class PromptMapper(nn.Module):
+    """M learned tokens, with the style added to each, attend once to the words of the question.
+
+    The style is added and not attended to, so that it keeps its weight whatever the length of the question. Words are
+    the language model's input embeddings, without positions. The answer is not among them: in training it would leak
+    through the gates.
+    """
+
+    def __init__(
+        self, style_width: int, text_width: int, control_width: int, num_tokens: int, hidden: int, dropout: float
+    ):
+        super().__init__()
+        heads = max(1, hidden // 64)
+        if num_tokens < 1 or hidden % heads:
+            raise ValueError(
+                f"--model.prompt_mapper.num_tokens {num_tokens}, hidden {hidden}: expected 1 or more tokens and a "
+                f"width divisible by {heads} heads"
+            )
+        self.tokens = nn.Parameter(0.5 * torch.randn(num_tokens, hidden))
+        self.style = nn.Linear(style_width, hidden)
+        self.words = nn.Sequential(nn.LayerNorm(text_width), nn.Linear(text_width, hidden))
+        self.norm = nn.LayerNorm(hidden)
+        self.attention = nn.MultiheadAttention(hidden, heads, dropout, batch_first=True)
+        self.mix = nn.Sequential(
+            nn.LayerNorm(hidden),
+            nn.Linear(hidden, 2 * hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * hidden, hidden),
+        )
+        self.output = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, control_width))
+
+    def forward(self, style: torch.Tensor, question: torch.Tensor, question_mask: torch.Tensor) -> torch.Tensor:
+        """question_mask: 1 = a token of the question, at least one per row -> (B, M, D)."""
+        tokens = self.tokens + self.style(style).unsqueeze(1)  # (B, M, H)
+        words = self.words(question)  # (B, T, H)
+        attended, _ = self.attention(
+            self.norm(tokens), words, words, key_padding_mask=question_mask == 0, need_weights=False
+        )
+        tokens = tokens + attended
+        return self.output(tokens + self.mix(tokens))
 
 
 class Gate(nn.Module):
@@ -121,11 +168,16 @@ class GatedCrossAttention(Blip2QFormerMultiHeadAttention):
         """
         query = self._heads(self.query(hidden_states))
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        dropout = self.attention_dropout if self.training else 0.0
 
         def attend(key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
             output, _ = attention(
-                self, query, self._heads(key), self._heads(value), None, dropout=dropout, scaling=self.scaling
+                self,
+                query,
+                self._heads(key),
+                self._heads(value),
+                None,
+                dropout=self.attention_dropout if self.training else 0.0,
+                scaling=self.scaling,
             )
             return output.reshape(*output.shape[:2], -1).contiguous()
 
@@ -157,6 +209,17 @@ def add_gates(qformer: nn.Module, kind: str, control_width: int, per_head: bool,
         layer.crossattention.attention = gated
         gates.append(gate)
     return gates
+
+
+def add_lora(qformer: nn.Module, rank: int, alpha: float, dropout: float) -> list[LoraLayer]:
+    """Trainable adapters (Hu et al. 2022) on W_K and W_V of every cross-attention, in place -> the LoRA layers.
+
+    They start as the identity. peft freezes every other weight of the Q-Former.
+    """
+    inject_adapter_in_model(
+        LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LORA_TARGETS), qformer
+    )
+    return [module for module in qformer.modules() if isinstance(module, LoraLayer)]
 
 
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -4,22 +4,28 @@
     python blip2_gated/inference.py --checkpoint best.pt --export full.pt
 
 image, questions -> answers, and the style head's probabilities. --export writes a file with every weight in it.
+
+what_if: the answer to a question if the gates had seen the style of another picture, or none (gates closed). The
+language model sees the same patches each time, so every difference has come through the gates.
 """
 
 import sys
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
+import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 
 from blip2_gated.checkpoint import load_gated, save_full
+from blip2_gated.model import Blip2OPTGated, ImageSource, TowerFeatures
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
+from common.text.chat_labels import IGNORED
 from common.training.device import choose_device
 
 
@@ -40,8 +46,12 @@ def main(
         raise ValueError("expected a picture and at least one question, or --export FILE")
     model, content = load_gated(checkpoint, choose_device(device), blip2, efficientnet)
     if export:
-        metadata = {name: content[name] for name in ("settings", "epoch", "step", "metrics")}
-        save_full(export, model, content["build"], **metadata)
+        save_full(
+            export,
+            model,
+            content["build"],
+            **{name: content[name] for name in ("settings", "epoch", "step", "metrics")},
+        )
         print(f"{export}: every weight, {export.stat().st_size / 2**20:.0f} MiB")
         return {"export": str(export)}
     pixels = model.prepare([image])
@@ -57,6 +67,53 @@ def main(
     if styles:
         print("styles: " + ", ".join(f"{label} {share:.0%}" for label, share in list(styles.items())[:3]))
     return result
+
+
+class StyleAnswer(NamedTuple):
+    """The answer under one style. Both dictionaries begin with the most probable label."""
+
+    answer: str
+    styles: dict[str, float]  # label: probability by the style head; {} without style features
+    names: dict[str, float]  # label: probability that the answer is exactly its name
+
+
+@torch.no_grad()
+def what_if(
+    model: Blip2OPTGated, image: ImageSource, question: str, style_image: ImageSource | None = None, **options: Any
+) -> list[StyleAnswer]:
+    """The answer as it is, and with the style of `style_image`, or with closed gates if it is None.
+
+    options: of generation. ValueError for a model without gates.
+    """
+    if not model.gates:
+        raise ValueError("this BLIP-2 has no gates (model.gating.type none), so style cannot change its answer")
+    features = model.features(model.prepare([image]))
+    pooled = None if style_image is None else model.features(model.prepare([style_image])).pooled
+    answers = []
+    for styled in (features, features._replace(pooled=pooled)):
+        (answer,) = model.predict_answers(styled, [question], **options)
+        names = model.styles.ranked(name_probabilities(model, styled, question).tolist())
+        answers.append(StyleAnswer(answer, model.style_probabilities(styled), names))
+    return answers
+
+
+@torch.no_grad()
+def name_probabilities(model: Blip2OPTGated, features: TowerFeatures, question: str) -> torch.Tensor:
+    """features of one image -> (C,) P(the answer is the style's name), summed over its spellings; the rest of 1 is on
+    other answers. Whole names, since styles may share words: Fluent 3D, Fluent flat."""
+    styles = model.styles
+    if not styles.labels:
+        return torch.zeros(0)
+    spellings = [(styles.class_ids[label], spelling) for label in styles.labels for spelling in styles.spellings[label]]
+    batch = model.prompts.collate(
+        [model.prompts.encode(question, spelling) for _, spelling in spellings], device=model.mean.device
+    )
+    control = model.control_tokens(features.pooled, batch["question_ids"][:1], batch["question_mask"][:1])
+    tokens = model.image_tokens(features.patches, control).expand(len(spellings), -1, -1)
+    logits = model.answer_logits(batch["input_ids"], batch["attention_mask"], tokens)  # (N, T, vocabulary)
+    losses = F.cross_entropy(logits[:, :-1].float().mT, batch["labels"][:, 1:], ignore_index=IGNORED, reduction="none")
+    classes = torch.tensor([class_id for class_id, _ in spellings])
+    return torch.zeros(len(styles.labels)).index_add(0, classes, (-losses.sum(1)).exp().cpu())
 
 
 if __name__ == "__main__":

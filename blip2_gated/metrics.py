@@ -1,5 +1,6 @@
-"""Metrics of answers to questions.
+"""A model's answers to the questions of a data set, and their metrics.
 
+dataset (N samples) -> batches of left-padded prompts -> generated texts -> N predictions in their order
 predictions, references (N texts) -> exact match, VQA accuracy, BLEU, ROUGE, style hit rate; overall and by question
 type, compared with the VQA accuracy of a question-only baseline
 """
@@ -10,8 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from blip2_gated.dataset import VqaSample
+from torch.utils.data import default_collate
+
+from blip2_gated.dataset import VqaDataset, VqaSample
+from blip2_gated.model import Blip2OPTGated, TowerFeatures
 from blip2_gated.style_vocabulary import StyleVocabulary
+from common.cli.progress_bar import progress_bar
 from common.metrics.text import text_metrics
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -28,9 +33,29 @@ class Prediction:
 
     def as_row(self) -> dict[str, Any]:
         """One line of predictions.jsonl."""
-        columns = {name: value for name, value in asdict(self.sample).items() if name != "path"}
-        correct = normalise_answer(self.text) == normalise_answer(self.sample.answer)
-        return {**columns, "prediction": self.text, "correct": correct}
+        return {
+            **{name: value for name, value in asdict(self.sample).items() if name != "path"},
+            "prediction": self.text,
+            "correct": normalise_answer(self.text) == normalise_answer(self.sample.answer),
+        }
+
+
+def answer_samples(
+    model: Blip2OPTGated, dataset: VqaDataset, limit: int = 0, batch_size: int = 32, quiet: bool = True, **options: Any
+) -> list[Prediction]:
+    """limit: number of samples, evenly spread over the data set; 0 = all. options: of generation."""
+    count = min(limit or len(dataset), len(dataset))
+    samples = [dataset.samples[position * len(dataset) // count] for position in range(count)]
+    predictions = []
+    for start in progress_bar(range(0, count, batch_size), "answering", unit="batch", quiet=quiet):
+        batch = samples[start : start + batch_size]
+        inputs = default_collate([dataset.image_inputs(sample) for sample in batch])
+        inputs = {name: value.to(model.mean.device) for name, value in inputs.items()}
+        images = inputs["image"] if "image" in inputs else TowerFeatures(inputs["patches"], inputs.get("pooled"))
+        predictions += map(
+            Prediction, batch, model.predict_answers(images, [sample.question for sample in batch], **options)
+        )
+    return predictions
 
 
 def normalise_answer(text: str) -> str:
@@ -103,8 +128,10 @@ def _scores(
     if all(len(answer.split()) < 4 for _, answer in pairs):  # BLEU counts runs of four words: always 0
         del scores["bleu"]
     if baseline:
-        guesses = [baseline(prediction.sample.question) for prediction in predictions]
-        scores["question_only"] = percent([vqa_accuracy(guess, [answer]) for guess, (_, answer) in zip(guesses, pairs)])
+        samples = [prediction.sample for prediction in predictions]
+        scores["question_only"] = percent(
+            [vqa_accuracy(baseline(sample.question), [sample.answer]) for sample in samples]
+        )
     named = [(set(styles.named_in(text)), set(styles.named_in(answer))) for text, answer in pairs]
     if named := [(predicted, true) for predicted, true in named if true]:
         scores["style_hit_rate"] = percent([bool(predicted) for predicted, _ in named])

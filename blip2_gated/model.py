@@ -19,9 +19,7 @@ from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerBase
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from blip2_gated.efficientnet import EfficientNetAdapter
-from blip2_gated.gates import Gate, add_gates
-from blip2_gated.lora import add_lora, lora_parameters
-from blip2_gated.prompt_mapper import PromptMapper
+from blip2_gated.gates import Gate, PromptMapper, add_gates, add_lora
 from blip2_gated.prompts import TEMPLATE, PromptEncoder
 from blip2_gated.style_vocabulary import StyleVocabulary
 from common.images.cache import CACHE_SCALE, fit_shorter_side
@@ -85,8 +83,7 @@ class Blip2OPTGated(nn.Module):
         if efficientnet is not None:
             self._add_style(gating or {}, mapper or {}, **efficientnet)
         self.lora_layers = tuple(add_lora(blip2.qformer, **lora)) if lora else ()  # a tuple, for the same reason
-        for parameter in [*nn.ModuleList(self.gates).parameters(), *lora_parameters(blip2.qformer)]:
-            parameter.requires_grad_(True)
+        nn.ModuleList(self.gates).requires_grad_(True)  # peft has frozen them
         trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         prefixes = tuple(f"{part}." if part == "blip2" else f"{part}.backbone." for part in external)
         self.external_weights = {name for name in self.state_dict() if name.startswith(prefixes)} - trainable
@@ -111,8 +108,9 @@ class Blip2OPTGated(nn.Module):
         self.efficientnet = EfficientNetAdapter(
             name, pretrained, width, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, image_size=image_size
         )
-        text_width = self.blip2.language_model.get_input_embeddings().embedding_dim
-        self.mapper = PromptMapper(width, text_width, width, **mapper)
+        self.mapper = PromptMapper(
+            width, self.blip2.language_model.get_input_embeddings().embedding_dim, width, **mapper
+        )
         if self.styles.labels:
             self.style_head = nn.Linear(self.efficientnet.pooled_width, len(self.styles.labels))
         self.gates = add_gates(self.blip2.qformer, control_width=width, **gating)
@@ -129,15 +127,19 @@ class Blip2OPTGated(nn.Module):
         """image (B, 3, S, S), uint8 0..255 or float 0..1, or `features` of it; texts from PromptEncoder.collate."""
         features = features or self.features(image)
         control = self.control_tokens(features.pooled, question_ids, question_mask)
-        logits = self.answer_logits(input_ids, attention_mask, self.image_tokens(features.patches, control))
-        return GatedOutput(logits, self.style_logits(features.pooled), control)
+        return GatedOutput(
+            self.answer_logits(input_ids, attention_mask, self.image_tokens(features.patches, control)),
+            self.style_logits(features.pooled),
+            control,
+        )
 
     def answer_logits(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, image_tokens: torch.Tensor
     ) -> torch.Tensor:
         """input_ids, attention_mask (B, T), image_tokens (B, Q, L) -> (B, T, vocabulary)."""
-        embeds = self._embeds(input_ids, image_tokens)
-        return self.blip2.language_model(inputs_embeds=embeds, attention_mask=attention_mask).logits
+        return self.blip2.language_model(
+            inputs_embeds=self._embeds(input_ids, image_tokens), attention_mask=attention_mask
+        ).logits
 
     def features(self, image: torch.Tensor) -> TowerFeatures:
         """image (B, 3, S, S) -> outputs of the towers; with gradient only if the vision tower is trainable."""
@@ -176,8 +178,11 @@ class Blip2OPTGated(nn.Module):
     def image_tokens(self, patches: torch.Tensor, control: torch.Tensor | None) -> torch.Tensor:
         """patches (B, N, V), control (B, M, D) -> (B, Q, L), the image in the language model's space."""
         queries = self.blip2.query_tokens.expand(len(patches), -1, -1)
-        gating = {} if control is None else {"control_tokens": control}
-        output = self.blip2.qformer(query_embeds=queries, encoder_hidden_states=patches.to(queries.dtype), **gating)
+        output = self.blip2.qformer(
+            query_embeds=queries,
+            encoder_hidden_states=patches.to(queries.dtype),
+            **({} if control is None else {"control_tokens": control}),
+        )
         return project_sequence_embed(output.last_hidden_state, self.blip2.language_projection)
 
     def _embeds(self, input_ids: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
@@ -204,8 +209,7 @@ class Blip2OPTGated(nn.Module):
         count = len(images.patches) if isinstance(images, TowerFeatures) else len(images)
         if count != len(questions) or not questions:
             raise ValueError(f"{count} images, {len(questions)} questions: each image needs one")
-        encoded = [self.prompts.encode(question) for question in questions]
-        batch = self.prompts.collate(encoded, "left", self.mean.device)
+        batch = self.prompts.collate(list(map(self.prompts.encode, questions)), "left", self.mean.device)
         with eval_mode(self):
             features = images if isinstance(images, TowerFeatures) else self.features(self.prepare(images))
             control = self.control_tokens(features.pooled, batch["question_ids"], batch["question_mask"])
@@ -239,8 +243,8 @@ class Blip2OPTGated(nn.Module):
 
 def squeeze(pixels: np.ndarray, size: int) -> torch.Tensor:
     """pixels (H, W, 3) uint8 -> (3, size, size) uint8. BLIP-2 reads the whole picture, without its aspect ratio."""
-    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
-    return torch.tensor(np.asarray(image)).permute(2, 0, 1)
+    resized = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
+    return torch.tensor(resized).permute(2, 0, 1)
 
 
 def _drop_external(model: Blip2OPTGated, state: dict[str, torch.Tensor], prefix: str, _) -> None:
@@ -249,5 +253,4 @@ def _drop_external(model: Blip2OPTGated, state: dict[str, torch.Tensor], prefix:
 
 
 def _allow_missing_external(model: Blip2OPTGated, result: Any) -> None:
-    external = tuple(model.external_weights)
-    result.missing_keys[:] = [name for name in result.missing_keys if not name.endswith(external)]
+    result.missing_keys[:] = [name for name in result.missing_keys if not name.endswith(tuple(model.external_weights))]

@@ -72,14 +72,21 @@ class PromptEncoder:
         texts = pad([row.prompt + row.answer for row in rows], self.pad, side)
         labels = pad([[IGNORED] * len(row.prompt) + row.answer for row in rows], IGNORED, side)
         questions = pad([row.question for row in rows], self.pad)
-        batch = {"input_ids": texts.values, "attention_mask": texts.mask, "labels": labels.values}
-        batch |= {"question_ids": questions.values, "question_mask": questions.mask}
+        batch = {
+            "input_ids": texts.values,
+            "attention_mask": texts.mask,
+            "labels": labels.values,
+            "question_ids": questions.values,
+            "question_mask": questions.mask,
+        }
         return {name: tensor.to(device) for name, tensor in batch.items()}
 
     def decode(self, tokens: torch.Tensor) -> list[str]:
         """Generated tokens (B, T) -> texts up to the first newline."""
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip().split("\n")[0].strip() for text in texts]
+        return [
+            text.strip().split("\n")[0].strip()
+            for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        ]
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids if text else []

@@ -23,8 +23,7 @@ from blip2_gated import config
 from blip2_gated.backbone import is_config
 from blip2_gated.checkpoint import build_arguments, build_gated, load_gated, save_gated, store_frozen
 from blip2_gated.dataset import VqaDataset, build_datasets, read_splits
-from blip2_gated.generate_answers import answer_samples
-from blip2_gated.metrics import QuestionOnlyBaseline, measure_answers
+from blip2_gated.metrics import QuestionOnlyBaseline, answer_samples, measure_answers
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.training_model import GatedTrainingModel, measure_loss
 from blip2_gated.warm_start import pretrain_language, pretrain_vision
@@ -84,8 +83,9 @@ def main(argv: list[str]) -> dict[str, Any]:
         values = trainer.record_epoch(means, scores, "main", maximize=False)  # the other losses are regularisers
         if run:
             if trainer.progress.is_best:
-                metadata = trainer.checkpoint_metadata(values)
-                save_gated(run.folder / BEST, trainer.unwrapped_model.model, build, **metadata)
+                save_gated(
+                    run.folder / BEST, trainer.unwrapped_model.model, build, **trainer.checkpoint_metadata(values)
+                )
             plot_curves(run.folder / "training_curves.png", trainer.progress.history, CURVES)
             trainer.print_epoch(values, EPOCH_LINE)
     results = save_results(trainer, sets, settings.training_eval_samples) if run else {}
@@ -147,8 +147,15 @@ def build_trainer(
         settings.training_save_steps,
         settings.training_max_nonfinite_steps,
     )
-    last = Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None
-    return Trainer(accelerator, make_training_model(settings, model), optimizer, loader, schedule, run, last)
+    return Trainer(
+        accelerator,
+        make_training_model(settings, model),
+        optimizer,
+        loader,
+        schedule,
+        run,
+        state_dir=Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None,
+    )
 
 
 def make_training_model(settings: Namespace, model: Blip2OPTGated) -> GatedTrainingModel:
@@ -160,9 +167,9 @@ def print_summary(sets: dict[str, VqaDataset], trainer: Trainer) -> None:
     model, train_set = trainer.unwrapped_model.model, sets["train"]
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in model.parameters()) - trainable
-    images = len({sample.path for sample in train_set.samples})
     print(
-        f"{len(train_set)} training questions about {images} images, {len(sets['val'])} validation questions; "
+        f"{len(train_set)} training questions about {len({sample.path for sample in train_set.samples})} images, "
+        f"{len(sets['val'])} validation questions; "
         f"{train_set.truncated} texts longer than {model.prompts.max_tokens} tokens were truncated\n"
         f"{trainable / 1e6:.2f} million trainable parameters, {frozen / 1e6:.2f} million frozen; "
         f"{trainer.steps_per_epoch} steps per epoch; logs in {trainer.run.log_folder}"
@@ -183,8 +190,7 @@ def save_results(trainer: Trainer, sets: dict[str, VqaDataset], eval_samples: in
     if eval_samples:
         model, _ = load_gated(run.folder / BEST, trainer.accelerator.device)
         predictions = answer_samples(model, sets["val"], eval_samples, quiet=False, num_beams=1)
-        baseline = QuestionOnlyBaseline(sets["train"].samples)
-        results["answers"] = measure_answers(predictions, model.styles, baseline)
+        results["answers"] = measure_answers(predictions, model.styles, QuestionOnlyBaseline(sets["train"].samples))
         for question_type, scores in {"all": results["answers"]["all"], **results["answers"]["by_type"]}.items():
             print(
                 f"correct answers, {question_type:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}, "

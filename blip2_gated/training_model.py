@@ -49,8 +49,7 @@ class GatedTrainingModel(nn.Module):
         **inputs: torch.Tensor,
     ) -> dict[str, SumAndCount]:
         """A batch of VqaDataset -> each part's sum, and the number of tokens or samples it is summed over."""
-        features = None if patches is None else TowerFeatures(patches, pooled)
-        output = self.model(features=features, **inputs)
+        output = self.model(features=None if patches is None else TowerFeatures(patches, pooled), **inputs)
         log_probs, targets, samples = answer_rows(output.logits, labels)
         parts = {"main": main_loss(log_probs, targets)}
         if output.style_logits is not None:
@@ -63,9 +62,8 @@ class GatedTrainingModel(nn.Module):
         )
         parts["style_hit"] = style_hit_loss(named, applies)
         if output.style_logits is not None:
-            known_style = applies & (style_ids >= 0)
             parts["consistency"] = consistency_loss(
-                output.style_logits, masses, self.known, known_style, self.detach_image
+                output.style_logits, masses, self.known, applies & (style_ids >= 0), self.detach_image
             )
         return parts
 

@@ -32,12 +32,14 @@ def pretrain_vision(
     def embed(rows: torch.Tensor) -> torch.Tensor:
         return _image_tokens(model, dataset.collate([dataset[images[row][-1]] for row in rows.tolist()])).mean(1)
 
-    named = model.named_parameters()
-    parameters = [tensor for name, tensor in named if tensor.requires_grad and "language_model." not in name]
     model.train()
     return pretrain_on_words(
         embed,
-        parameters,
+        [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and "language_model." not in name
+        ],
         [" ".join(dataset.samples[index].answer for index in indices) for indices in images],
         steps=steps,
         batch_size=batch_size,
@@ -55,8 +57,8 @@ def pretrain_language(
     model.train()
 
     def loss() -> torch.Tensor:
-        rows = torch.randint(len(dataset), (batch_size,), generator=generator).tolist()
-        batch = dataset.collate([dataset[row] for row in rows])
+        rows = torch.randint(len(dataset), (batch_size,), generator=generator)
+        batch = dataset.collate([dataset[row] for row in rows.tolist()])
         with torch.no_grad():
             tokens = _image_tokens(model, batch)
         logits = model.answer_logits(batch["input_ids"].to(device), batch["attention_mask"].to(device), tokens)

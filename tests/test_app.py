@@ -11,7 +11,7 @@ from tiny.page import EVIL, QUESTION, TEXTS
 from torchvision.transforms.functional import pil_to_tensor
 
 import app
-from blip2_gated.counterfactual import what_if
+from blip2_gated.inference import what_if
 from common.images.io import list_images, open_image
 from retrieval import build_index
 from style_comparator import main as compare_styles

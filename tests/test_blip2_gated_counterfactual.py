@@ -5,7 +5,7 @@ import torch
 from tiny.blip2 import KINDS, build, opened
 from tiny.llava import picture
 
-from blip2_gated.counterfactual import name_probabilities, what_if
+from blip2_gated.inference import name_probabilities, what_if
 from blip2_gated.model import TowerFeatures
 
 QUESTION = "In which style is this drawn?"
@@ -25,15 +25,15 @@ def test_without_style_gates_have_strength_0(kind, per_head):
 
 def test_only_the_style_comes_from_the_other_image():
     model = opened("film", False)
-    as_it_is, told = what_if(model, picture(1), QUESTION, picture(2), num_beams=1)
+    as_it_is, changed = what_if(model, picture(1), QUESTION, picture(2), num_beams=1)
     both = [model.features(model.prepare([picture(seed)])) for seed in (1, 2)]
     mixed = TowerFeatures(both[0].patches, both[1].pooled)
-    for found, features in ((as_it_is, both[0]), (told, mixed)):
+    for found, features in ((as_it_is, both[0]), (changed, mixed)):
         assert [found.answer] == model.predict_answers(features, [QUESTION], num_beams=1)
         assert found.styles == pytest.approx(
             dict(zip(model.styles.labels, model.style_logits(features.pooled)[0].softmax(-1).tolist()))
         )
-    assert as_it_is.styles != told.styles and as_it_is.names != told.names
+    assert as_it_is.styles != changed.styles and as_it_is.names != changed.names
     itself, again = what_if(model, picture(1), QUESTION, picture(1), num_beams=1)
     assert itself == again == as_it_is
     _, nothing = what_if(model, picture(1), QUESTION, num_beams=1)

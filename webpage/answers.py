@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from blip2_gated import counterfactual
+from blip2_gated import inference
 from clip.embed import embed_texts
-from clip.heatmap_overlay import overlay
+from clip.heatmaps import overlay
 from clip.inference import draw_maps, rank_texts
 from common.images.io import open_image
 from inspect_image import style_sensitivity
@@ -34,12 +34,10 @@ def compare_styles(models: Models, first: str, second: str) -> tuple[str, Image.
     encoder, statistics = models.style_encoder
     paths = [require_image(first, "the first image"), require_image(second, "the second image")]
     _, text = compare_images(*paths, encoder, statistics, models.torch_device)
-    maps = []
-    for path in paths:
-        with torch.enable_grad():
-            heat = style_sensitivity(encoder, read_image(path, encoder)[None].to(models.torch_device))
-        maps.append(overlay(open_image(path), heat))
-    return "\n".join(line.strip() for line in text.splitlines()), *maps
+    with torch.enable_grad():
+        maps = [style_sensitivity(encoder, read_image(path, encoder)[None].to(models.torch_device)) for path in paths]
+    pictures = [overlay(open_image(path), heat) for path, heat in zip(paths, maps)]
+    return "\n".join(line.strip() for line in text.splitlines()), *pictures
 
 
 def search_by_image(models: Models, image: str, count: int) -> list[tuple[Image.Image, str]]:
@@ -87,7 +85,7 @@ def describe(models: Models, image: str, text: str) -> tuple[str, ...]:
 
 def what_if(models: Models, image: str, question: str, style_image: str | None) -> list:
     """Answer, styles given to the gates, probability of each style's name; then the same with the other style."""
-    outcomes = counterfactual.what_if(models.gated, str(require_image(image)), question, style_image or None)
+    outcomes = inference.what_if(models.gated, str(require_image(image)), question, style_image or None)
     return [value for outcome in outcomes for value in outcome]
 
 

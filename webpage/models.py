@@ -47,13 +47,12 @@ class Models:
         for flag, needed in (("folder", "clip"), ("index_weights", "index"), ("llava_adapter", "llava")):
             if getattr(self, flag) and not getattr(self, needed):
                 raise ValueError(f"--{flag}: is used with --{needed} only; give --{needed} too")
-        kinds = {"style": "file", "clip": "file", "index": "folder", "folder": "folder", "blip2": "file"}
-        for flag, kind in kinds.items():
+        for flag in ("style", "clip", "index", "folder", "blip2"):
             path = Path(getattr(self, flag))
-            exists = path.is_file() if kind == "file" else path.is_dir()
+            is_folder = flag in ("index", "folder")
             on_hub = flag == "clip" and path.suffix not in (".pth", ".pt")  # or a Hugging Face folder
-            if getattr(self, flag) and not exists and not on_hub:
-                raise FileNotFoundError(f"{path}: no such {kind} (--{flag})")
+            if getattr(self, flag) and not on_hub and not (path.is_dir() if is_folder else path.is_file()):
+                raise FileNotFoundError(f"{path}: no such {'folder' if is_folder else 'file'} (--{flag})")
 
     @cached_property
     def torch_device(self) -> torch.device:
@@ -82,8 +81,13 @@ class Models:
     @cached_property
     def analyzer(self):
         """llava.analyzer.LlavaAnalyzer."""
-        flags = [f"--model_id={self.llava}", f"--adapter={self.llava_adapter}", f"--language={self.llava_language}"]
-        return open_analyzer(read_settings(llava_config, [*flags, f"--device={self.device}"]))
+        flags = {
+            "model_id": self.llava,
+            "adapter": self.llava_adapter,
+            "language": self.llava_language,
+            "device": self.device,
+        }
+        return open_analyzer(read_settings(llava_config, [f"--{flag}={value}" for flag, value in flags.items()]))
 
     @cached_property
     def gated(self) -> Blip2OPTGated:

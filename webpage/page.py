@@ -76,10 +76,9 @@ def fill_match(models: Models) -> None:
         best = ranked[0]["text"]
         return gr.Radio(choices=choices, value=best), answers.show_text(models, image, texts, best)
 
-    label = "Cosine, probability among these texts, text"
     texts = gr.Textbox(label="Texts, one per line", lines=4, max_length=MAX_LINES, render=False)
     inputs = [_image_input("Image"), texts]
-    chosen = gr.Radio([], label=label, elem_classes="choices", render=False)
+    chosen = gr.Radio([], label="Cosine, probability among these texts, text", elem_classes="choices", render=False)
     heat = _image_output("Heat map of the chosen text", 400)
     _form("Match", match, inputs, [chosen, heat], "match")
     _connect(chosen.input, partial(answers.show_text, models), [*inputs, chosen], heat, "where")
@@ -87,14 +86,15 @@ def fill_match(models: Models) -> None:
 
 def fill_describe(models: Models) -> None:
     text = gr.Textbox(label="Text to be scored against it", max_length=MAX_TEXT, render=False)
-    labels = ("Description", "Score", "Expected score", "P(yes)", "Analysis", "Seconds")
-    outputs = [gr.Textbox(label=label, render=False) for label in labels]
+    outputs = [
+        gr.Textbox(label=label, render=False)
+        for label in ("Description", "Score", "Expected score", "P(yes)", "Analysis", "Seconds")
+    ]
     _form("Describe and score", partial(answers.describe, models), [_image_input("Image"), text], outputs, "describe")
 
 
 def fill_what_if(models: Models) -> None:
-    question = "In which style is this picture drawn?"
-    question = gr.Textbox(question, label="Question", max_length=MAX_TEXT, render=False)
+    question = gr.Textbox("In which style is this picture drawn?", label="Question", max_length=MAX_TEXT, render=False)
     inputs = [_image_input("Image"), question, _image_input("Take the style from (none: gates closed)")]
     outputs = []
     for name in ("As it is", "With the other style"):
@@ -128,18 +128,14 @@ def _image_input(label: str) -> gr.Image:
 
 def _image_output(label: str, height: int) -> gr.Image:
     """Without gradio's button that sends the picture to its makers' site."""
-    buttons = ["fullscreen", "download"]
-    return gr.Image(label=label, format="png", height=height, buttons=buttons, render=False)
+    return gr.Image(label=label, format="png", height=height, buttons=["fullscreen", "download"], render=False)
 
 
 def _connect(triggers: Any, function: Callable, inputs: list, outputs: Any, api_name: str) -> None:
-    """Call `function` on a click, an entered line or a choice; one call at a time, as on one device."""
-    limits = {"concurrency_limit": 1, "concurrency_id": "models"}
-    gr.on(triggers, _with_errors(function), inputs, outputs, api_name=api_name, **limits)
+    """Call `function` on a click, an entered line or a choice; one call at a time, as on one device.
 
-
-def _with_errors(function: Callable) -> Callable:
-    """User errors are shown as one line on the page; a bug keeps its traceback, on the server."""
+    User errors are shown as one line on the page; a bug keeps its traceback, on the server.
+    """
 
     @wraps(function)
     def answer(*values: Any) -> Any:
@@ -151,4 +147,4 @@ def _with_errors(function: Callable) -> Callable:
                 line = line.replace(path, Path(path).name)  # the folder of uploads is not shown
             raise gr.Error(html.escape(line), print_exception=False) from None
 
-    return answer
+    gr.on(triggers, answer, inputs, outputs, api_name=api_name, concurrency_limit=1, concurrency_id="models")
