@@ -131,8 +131,7 @@ def style_sensitivity(encoder: VisionStyleEncoder, image: torch.Tensor, probes: 
 def plot_maps(path: Path, encoder: VisionStyleEncoder, image: torch.Tensor, output: StyleOutput) -> None:
     """Three panels: model input, patch features as colours, influence on the style vector."""
     pixels = image[0].permute(1, 2, 0).cpu().numpy()
-    with torch.enable_grad():
-        heat = style_sensitivity(encoder, image)
+    heat = style_sensitivity(encoder, image)
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 3)
     axes[0].imshow(pixels)
@@ -140,8 +139,11 @@ def plot_maps(path: Path, encoder: VisionStyleEncoder, image: torch.Tensor, outp
     axes[2].imshow(pixels.mean(2), cmap="gray", vmin=0, vmax=255, alpha=0.5)
     overlay = axes[2].imshow(heat.numpy(), cmap="inferno", alpha=0.7, vmin=0, vmax=1)
     figure.colorbar(overlay, ax=axes[2], shrink=0.8)
-    size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-    titles = (f"model input ({size})", "patch features, first 3 components", "influence on the style vector")
+    titles = (
+        f"model input ({pixels.shape[1]} x {pixels.shape[0]})",
+        "patch features, first 3 components",
+        "influence on the style vector",
+    )
     for axis, title in zip(axes, titles):
         axis.set_title(title, fontsize=10)
         axis.set_axis_off()

@@ -145,7 +145,11 @@ def mask_tokens(
         raise ValueError(f"mask_token ({width},) belongs to mode 'token', and that mode needs it; mode is '{mode}'")
     if mask_token is not None and mask_token.shape != (width,):
         raise ValueError(f"mask_token {tuple(mask_token.shape)}: expected ({width},), as tokens {tuple(tokens.shape)}")
-    kept = _draw_kept(batch, count, ratio, prob, generator)  # (B, N) on the CPU: indices need no wait for the device
+    device = "cpu" if generator is None else generator.device
+    drawn = torch.rand(batch, generator=generator, device=device) < prob
+    rank = torch.rand(batch, count, generator=generator, device=device).argsort(1).argsort(1)  # random permutations
+    stay = max(1, math.ceil(round((1 - ratio) * count, 6)))  # rounded: (1 - 0.7) * 10 is 3.0000000000000004
+    kept = ((rank < stay) | ~drawn[:, None]).cpu()  # (B, N) True = stays; on the CPU, indices need no wait for a GPU
     everywhere = torch.arange(count).expand(batch, -1)
     if mode != "drop":
         hidden = tokens.new_zeros(()) if mask_token is None else mask_token.to(tokens)
@@ -213,7 +217,14 @@ def merge_image_tokens(
     real = mask.bool().cpu()
     placeholders = (input_ids.cpu() == image_token_id) & real
     counts = _output_counts(real, placeholders, [len(image) for image in images], image_token_id)  # (B, T)
-    index, filled = _gather_index(counts, placeholders, padding_side)  # (B, T') each
+    # Rows to gather: the B T text positions, then all image tokens in reading order; 0 at padding.
+    is_image = placeholders.flatten().repeat_interleave(counts.flatten())  # (S,) over the output tokens of the batch
+    text_row = torch.arange(counts.numel()).repeat_interleave(counts.flatten())
+    filled = lengths_to_mask(counts.sum(1)).bool()  # (B, T') no padding
+    if padding_side == "left":
+        filled = filled.flip(1)
+    index = torch.zeros(filled.shape, dtype=torch.long)
+    index[filled] = torch.where(is_image, counts.numel() + is_image.cumsum(0) - 1, text_row)
     index, filled = index.to(text_embeds.device), filled.to(text_embeds.device)
     vectors = torch.cat([text_embeds.flatten(0, 1), *(image.to(text_embeds) for image in images)])
     embeds = vectors.index_select(0, index.flatten()).view(*index.shape, width).masked_fill(~filled[..., None], 0)
@@ -246,34 +257,9 @@ def _output_counts(
     return counts
 
 
-def _gather_index(
-    counts: torch.Tensor, placeholders: torch.Tensor, padding_side: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """counts, placeholders (B, T) -> source row of each output token, whether it is one and no padding: (B, T') each.
-    Source rows are the B T text positions, then all image tokens in reading order; 0 at padding."""
-    is_image = placeholders.flatten().repeat_interleave(counts.flatten())  # (S,) over the output tokens of the batch
-    text_row = torch.arange(counts.numel()).repeat_interleave(counts.flatten())
-    filled = lengths_to_mask(counts.sum(1)).bool()
-    if padding_side == "left":
-        filled = filled.flip(1)
-    index = torch.zeros(filled.shape, dtype=torch.long)
-    index[filled] = torch.where(is_image, counts.numel() + is_image.cumsum(0) - 1, text_row)
-    return index, filled
-
-
-def _draw_kept(batch: int, count: int, ratio: float, prob: float, generator: torch.Generator | None) -> torch.Tensor:
-    """-> (B, N) bool on the CPU, True = stays."""
-    device = "cpu" if generator is None else generator.device
-    drawn = torch.rand(batch, generator=generator, device=device) < prob
-    rank = torch.rand(batch, count, generator=generator, device=device).argsort(1).argsort(1)  # random permutations
-    stay = max(1, math.ceil(round((1 - ratio) * count, 6)))  # rounded: (1 - 0.7) * 10 is 3.0000000000000004
-    return ((rank < stay) | ~drawn[:, None]).cpu()
-
-
 def _multiples(side: int, factor: int) -> str:
     """The multiples of factor on both sides of `side`, as words."""
-    nearest = {side // factor * factor, -(-side // factor) * factor} - {0}
-    return " or ".join(str(multiple) for multiple in sorted(nearest))
+    return " or ".join(map(str, sorted({side // factor * factor, -(-side // factor) * factor} - {0})))
 
 
 def _project(vectors: torch.Tensor, projector: nn.Module) -> torch.Tensor:

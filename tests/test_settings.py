@@ -59,6 +59,7 @@ def test_defaults_and_overrides(module):
     assert read_settings(module, ["--on", "false"]).on is False
     assert read_settings(module, ["--items", "['x', 'y']"]).items == ["x", "y"]
     assert read_settings(module, ["--items"]).items == []
+    assert read_settings(module, ["--items=x", "y", "-z"]).items == ["x", "y", "-z"]
 
 
 def test_a_constant_without_annotation_counts(module):
@@ -131,7 +132,8 @@ def test_another_file_by_name_and_sections(module):
         ('{"size": 5, "x": {"size": 6}}', "'size' is set twice"),
         ("[1]", "expected names and values"),
         ("{", "cannot be read as JSON or YAML"),
-        ('{"size": "many"}', "size"),
+        ('{"size": "many"}', "--size"),
+        ('{"items": "b"}', "--items"),
     ],
 )
 def test_mistakes_in_files(module, text, message):
