@@ -184,7 +184,10 @@ class StyleHead(nn.Module):
     def forward(self, image: torch.Tensor, feature_maps: list[torch.Tensor]) -> torch.Tensor:
         # A histogram has unit length; PALETTE_BINS**1.5 is the scale that LayerNorm gives to the other parts.
         parts = [self.palette(colour_histogram(image, PALETTE_BINS) * PALETTE_BINS**1.5)]
-        parts += [project(_statistics(feature_map)) for feature_map, project in zip(feature_maps, self.projections)]
+        for feature_map, project in zip(feature_maps, self.projections):
+            feature_map = feature_map.float()
+            deviation = (feature_map.var((2, 3), unbiased=False) + 1e-6).sqrt()  # + 1e-6: sqrt has no slope at 0
+            parts.append(project(torch.cat([feature_map.mean((2, 3)), deviation], 1)))  # (B, 128)
         return F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
 
 
@@ -198,13 +201,6 @@ def colour_histogram(image: torch.Tensor, bins: int = 8) -> torch.Tensor:
     counts = torch.zeros(image.shape[0], bins**3, device=image.device)
     counts.scatter_add_(1, cells, torch.ones_like(cells, dtype=counts.dtype))
     return (counts / cells.shape[1]).sqrt()
-
-
-def _statistics(feature_map: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) -> mean and standard deviation over positions (B, 2 C)."""
-    feature_map = feature_map.float()
-    deviation = (feature_map.var((2, 3), unbiased=False) + 1e-6).sqrt()  # + 1e-6: sqrt has no slope at 0
-    return torch.cat([feature_map.mean((2, 3)), deviation], 1)
 
 
 class StyleTrainingModel(nn.Module):

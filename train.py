@@ -110,12 +110,13 @@ def build_datasets(
             settings.cache_dir if settings.cache_images else None,
             quiet=not accelerator.is_main_process,
         )
-    skipped = dict(images.skipped)
     usable = images.readable(samples)
     members = Counter(sample.style for sample in usable)
-    for style in {sample.style for sample in samples}:
-        if members[style] < 2:
-            skipped[str(Path(settings.data_dir) / style)] = f"style '{style}' has {members[style]} image; 2 are needed"
+    skipped = images.skipped | {
+        str(Path(settings.data_dir) / style): f"style '{style}' has {members[style]} image; 2 are needed"
+        for style in sorted({sample.style for sample in samples})
+        if members[style] < 2
+    }
     usable = [sample for sample in usable if members[sample.style] >= 2]
     if accelerator.is_main_process:
         report_skipped(skipped)
@@ -124,11 +125,8 @@ def build_datasets(
     if not train:
         raise ValueError(f"{settings.data_dir}: no images to train on; at least 2 styles of 2 images are needed")
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-    return (
-        StyleDataset(train, images, image_size, shapes, augmentation),
-        StyleDataset(val, images, image_size, shapes),
-        skipped,
-    )
+    train_set = StyleDataset(train, images, image_size, shapes, augmentation)
+    return train_set, StyleDataset(val, images, image_size, shapes), skipped
 
 
 def build_trainer(
@@ -145,8 +143,10 @@ def build_trainer(
         accelerator.num_processes,
     )
     loader = make_loader(train_set, sampler, accelerator.device, settings.num_workers)
-    parts = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
-    weights = {part: getattr(settings, f"{part}_weight") for part in parts}
+    weights = {
+        part: getattr(settings, f"{part}_weight")
+        for part in ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
+    }
     model = StyleTrainingModel(encoder, weights, settings.temperature)
     backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
     heads = torch.nn.ModuleList(module for name, module in encoder.named_children() if name != "tower")
@@ -167,8 +167,16 @@ def build_trainer(
     )
     if settings.compile:
         encoder.compile()  # in place, so names of weights stay; the loss is too dynamic to gain
-    state_dir = Path(settings.checkpoint_dir) / "last"
-    return Trainer(accelerator, model, optimizer, loader, schedule, run, state_dir, settings.ema_decay)
+    return Trainer(
+        accelerator,
+        model,
+        optimizer,
+        loader,
+        schedule,
+        run,
+        state_dir=Path(settings.checkpoint_dir) / "last",
+        ema_decay=settings.ema_decay,
+    )
 
 
 def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShapes, trainer: Trainer) -> None:

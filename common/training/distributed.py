@@ -21,9 +21,7 @@ def rank() -> int:
 
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
     """(B, ...) on each device -> (B * world, ...) on every device, in the order of their ranks."""
-    if not is_distributed():
-        return tensor
-    return _Gather.apply(tensor)
+    return _Gather.apply(tensor) if is_distributed() else tensor
 
 
 def global_mean(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,7 @@ class Progress:
     step: int = 0  # optimizer steps, skipped ones included
     skipped_steps: int = 0  # steps with a non-finite loss or gradient
     skipped_in_earlier_epochs: int = 0
-    sums: dict[str, float] = field(default_factory=dict)  # of each part over the current epoch's steps
+    sums: dict[str, Any] = field(default_factory=dict)  # of each part over the epoch's steps, on the device meanwhile
     best: float = -math.inf  # highest validation score
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one entry per epoch

@@ -73,7 +73,6 @@ class Trainer:
             + "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps",
         )
         self.progress = Progress()
-        self.sums: dict[str, torch.Tensor | float] = {}  # on the device: adding does not wait for it
         self.steps_per_epoch = len(self.batch_sampler) // schedule.accumulation
 
     @property
@@ -100,7 +99,7 @@ class Trainer:
         progress, schedule = self.progress, self.schedule
         while progress.epoch < schedule.epochs and not progress.is_out_of_patience(schedule.patience):
             yield progress.epoch, self._train_epoch()
-            progress.epoch, progress.batch, self.sums = progress.epoch + 1, 0, {}
+            progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
             progress.skipped_in_earlier_epochs = progress.skipped_steps
             self.save()
 
@@ -122,34 +121,29 @@ class Trainer:
             rate = set_learning_rate(self.optimizer, progress.step, self.steps_per_epoch, schedule)
             parts, norm = self._step(batches)
             for name, value in parts.items():
-                self.sums[name] = self.sums.get(name, 0) + value
+                progress.sums[name] = progress.sums.get(name, 0) + value
             progress.step += 1
             progress.batch += schedule.accumulation
             samples += sum(len(next(iter(batch.values()))) for batch in batches) * self.accelerator.num_processes
             if progress.step % schedule.log_steps == 0:  # reading a number waits for the device, so not at every step
-                speed = samples / (time.perf_counter() - clock)
+                speed, skipped = samples / (time.perf_counter() - clock), progress.skipped_steps
                 samples, clock = 0, time.perf_counter()
-                bar.set_postfix_str(self._log_step(parts, norm, rate, speed), refresh=False)
+                values = {name: float(value) for name, value in parts.items()}  # none for a skipped step
+                words = f"loss {values['loss']:.3f}, " if values else ""
+                words += f"{speed:.0f} img/s" + (f", {skipped} skipped" if skipped else "")
+                bar.set_postfix_str(words, refresh=False)
+                if self.run:
+                    values |= {"learning_rate": rate, "images_per_second": speed, "skipped_steps": skipped}
+                    values |= {"gradient_norm": float(norm)} if parts else {}
+                    self.run.log(progress.step, {f"train/{name}": value for name, value in values.items()})
             bar.update()
             if progress.step % schedule.save_steps == 0:
                 self.save()
         bar.close()
-        skipped = progress.skipped_steps - progress.skipped_in_earlier_epochs
-        steps = progress.batch // schedule.accumulation - skipped
+        steps = progress.batch // schedule.accumulation - progress.skipped_steps + progress.skipped_in_earlier_epochs
         if not steps:
             raise ValueError(f"epoch {progress.epoch + 1}: no step with a finite loss; {self.nonfinite_guard.advice}")
-        return {name: float(value) / steps for name, value in self.sums.items()}
-
-    def _log_step(self, parts: dict[str, torch.Tensor], norm: Any, rate: float, speed: float) -> str:
-        """-> the numbers for the progress bar. parts: none for a skipped step."""
-        values = {name: float(value) for name, value in parts.items()}
-        skipped = self.progress.skipped_steps
-        text = f"loss {values['loss']:.3f}, " if values else ""
-        if self.run:
-            values |= {"learning_rate": rate, "images_per_second": speed, "skipped_steps": skipped}
-            values |= {"gradient_norm": float(norm)} if parts else {}
-            self.run.log(self.progress.step, {f"train/{name}": value for name, value in values.items()})
-        return f"{text}{speed:.0f} img/s" + (f", {skipped} skipped" if skipped else "")
+        return {name: float(value) / steps for name, value in progress.sums.items()}
 
     def _step(self, batches: list[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], Any]:
         """One optimizer step -> loss and its parts, none if it is skipped; gradient norm before clipping."""
@@ -231,8 +225,8 @@ class Trainer:
     def print_epoch(self, values: dict[str, float], columns: dict[str, str]) -> None:
         """One line. columns: name of a value -> format with its label, such as 'loss {:.3f}'."""
         cells = [text.format(values[name]) for name, text in columns.items() if name in values]
-        best = "  best so far" if self.progress.is_best else ""
-        print(f"epoch {self.progress.epoch + 1}/{self.schedule.epochs}  {'  '.join(cells)}{best}")
+        cells += ["best so far"] if self.progress.is_best else []
+        print(f"epoch {self.progress.epoch + 1}/{self.schedule.epochs}  {'  '.join(cells)}")
         if self.progress.is_out_of_patience(self.schedule.patience):
             print(f"stopped: no better validation for {self.schedule.patience} epochs")
 
@@ -257,7 +251,6 @@ class Trainer:
         if self.state_dir is None or self.nonfinite_guard.consecutive:
             return
         unfinished = self.state_dir.with_name("last.partial")
-        sums = {name: float(value) for name, value in self.sums.items()}
         if self.accelerator.is_main_process:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
@@ -267,6 +260,7 @@ class Trainer:
             if self.accelerator.is_main_process:
                 if self.ema_model:
                     torch.save(self.ema_model.state_dict(), unfinished / "average.pth")
+                sums = {name: float(value) for name, value in self.progress.sums.items()}
                 write_json(unfinished / "progress.json", {**asdict(self.progress), "sums": sums})
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
@@ -280,7 +274,6 @@ class Trainer:
             ensure_valid_state(self.state_dir)
         self.accelerator.wait_for_everyone()
         self.progress = Progress(**json.loads((self.state_dir / "progress.json").read_text()))
-        self.sums = dict(self.progress.sums)
         if self.ema_model:
             self.ema_model.load_state_dict(read_tensors(self.state_dir / "average.pth"))
         self.accelerator.load_state(str(self.state_dir))
