@@ -32,11 +32,10 @@ from benchmarks.turns import time_in_turns
 from common.cli.errors import run_script
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
 from common.training.device import choose_device, disable_malloc_trim
-from common.training.length_sampler import LengthGroupedSampler
+from common.training.hf_trainer import LengthGroupedSampler
 from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_tokenizer
-from vitp.dataset import Collator, InstructionDataset
-from vitp.meta import read_meta
+from vitp.dataset import Collator, InstructionDataset, read_meta
 from vitp.model import VisualInstructionModel
 from vitp.packing import PackedDataset
 from vitp.processing import read_tokenizer

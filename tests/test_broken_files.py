@@ -20,8 +20,7 @@ from PIL import Image
 import config
 from blip2_gated.dataset import Columns
 from blip2_gated.dataset import read_samples as read_questions
-from clip.candidate_texts import read_texts
-from clip.pairs import find_pairs
+from clip.pairs import find_pairs, read_texts
 from common.cli.errors import one_line
 from common.cli.settings import read_settings
 from common.images.io import open_image, path_below
@@ -32,9 +31,8 @@ from dataset import load_target
 from llava.config import read_training_settings
 from llava.eval_dataset import read_samples
 from llava.request_io import read_requests
-from vitp.dataset import image_size
+from vitp.dataset import image_size, index_lines, read_meta
 from vitp.json2jsonl import read_annotations, to_conversation
-from vitp.meta import index_lines, read_meta
 
 OFTEN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 

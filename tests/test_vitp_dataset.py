@@ -11,9 +11,8 @@ from common.images.tiling import Tiling
 from common.text.chat_labels import IGNORED
 from common.training.skip_log import SkipLog
 from vitp.chat_template import INTERNVL_SYSTEM, ChatTemplate, prepare_tokenizer
-from vitp.dataset import Collator, InstructionDataset
+from vitp.dataset import Collator, InstructionDataset, read_meta
 from vitp.demo import train_tokenizer
-from vitp.meta import read_meta
 from vitp.packing import PackedDataset
 
 TILING = Tiling(28, tokens=4, max_tiles=6)

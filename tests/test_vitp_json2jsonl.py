@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from common.text.conversations import parse_conversation
+from vitp.dataset import read_meta
 from vitp.json2jsonl import PROMPTS, main, read_annotations
-from vitp.meta import read_meta
 
 LLAVA = [
     {

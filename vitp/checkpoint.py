@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from common.models.checkpoint_file import check_tensors, read_tensors
-from common.text.json_text import read_json
+from common.text.files import read_json
 from vitp.chat_template import CONTEXT
 from vitp.key_mapping import TOWER, Weights, to_model_names, vision_config
 from vitp.model import TIMM, VIT, VisualInstructionConfig, VisualInstructionModel
@@ -168,8 +168,9 @@ def _tower(weights: Weights) -> Weights:
 
 def _resample_positions(tower: nn.Module, size: int) -> None:
     embeddings, side = tower.embeddings, size // tower.config.patch_size[0]
-    table = resample_abs_pos_embed(embeddings.position_embeddings.data, [side, side], antialias=False)
-    embeddings.position_embeddings = nn.Parameter(table)
+    embeddings.position_embeddings = nn.Parameter(
+        resample_abs_pos_embed(embeddings.position_embeddings.data, [side, side], antialias=False)
+    )
     tower.config.image_size = embeddings.image_size = [size, size]
     embeddings.patch_embeddings.image_size = [size, size]
     embeddings.patch_embeddings.num_patches = side**2

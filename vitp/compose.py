@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 
 from common.cli.settings import unknown_name
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD
+from common.models.backbone import split_tokens
 from common.models.checkpoint_file import first_line, load_every_tensor
-from common.models.timm_tokens import split_tokens
-from common.text.json_text import read_json
+from common.text.files import read_json
 from vitp.key_mapping import Weights
 from vitp.model import VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.vision_encoder import read_vit

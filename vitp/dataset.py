@@ -1,5 +1,6 @@
-"""Instruction data: lines of JSONL files to samples and batches.
+"""Instruction data: the meta file and lines of JSONL files to samples and batches.
 
+meta.json {name: {root, annotation, repeat_time, max_dynamic_patch, data_augment, length}} -> Source
 a JSONL line -> conversation, images -> tokens that fit, tiles -> input_ids, labels (T,), pixel_values (tiles, 3, S, S)
 samples -> batch {input_ids, labels, attention_mask (B, T), pixel_values}; of packs also position_ids, sample_ids (B, T)
 """
@@ -19,14 +20,34 @@ from common.images.io import open_image
 from common.images.tiling import Tiling
 from common.text.chat_labels import IGNORED, LabelledTokens, splice_images
 from common.text.conversations import Conversation, parse_conversation
-from common.text.json_text import parse_json
+from common.text.files import parse_json, read_json
 from common.text.padding import pad
 from common.training.skip_log import SkipLog
 from vitp.chat_template import ChatTemplate
-from vitp.meta import Source, index_lines, repeat
 
 Sample = dict[str, torch.Tensor | str]
 EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of the meta file."""
+
+    name: str
+    root: Path
+    annotation: Path
+    repeat_time: float = 1  # below 1: this share of the file, from its start
+    max_tiles: int | None = None  # in place of --max_dynamic_patch
+    data_augment: bool = False
+    length: int | None = None  # number of samples, as the meta file states it
+
+
+def read_meta(path: str | Path) -> list[Source]:
+    """Paths in it are relative to the working directory or to the meta file's folder."""
+    entries = read_json(path, "--meta_path")
+    if not isinstance(entries, dict) or not entries:
+        raise ValueError(f'{path}: expected {{"name": {{"root": ..., "annotation": ...}}}}')
+    return [_source(Path(path), name, entry) for name, entry in entries.items()]
 
 
 class SkippingDataset(Dataset):
@@ -34,8 +55,7 @@ class SkippingDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         for step in range(len(self)):
-            sample = self.read(int(index + step) % len(self))
-            if sample is not None:
+            if (sample := self.read(int(index + step) % len(self))) is not None:
                 return sample
         raise ValueError("no sample can be read")
 
@@ -182,6 +202,28 @@ def fit(
     return cut, limit
 
 
+def index_lines(source: Source) -> tuple[list[tuple[int, int]], dict[str, str]]:
+    """-> (number from 1, start in bytes) of each line with a conversation, {"file:number": error} of the others."""
+    lines, errors, start = [], {}, 0
+    with source.annotation.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                if line.strip():
+                    parse_conversation(parse_json(line))
+                    lines.append((number, start))
+            except ValueError as error:
+                errors[f"{source.annotation}:{number}"] = str(error)
+            start += len(line)
+    return lines, errors
+
+
+def repeat(lines: list, source: Source) -> list:
+    """repeat_time copies; below 1, this share from the start."""
+    if source.repeat_time < 1:
+        return lines[: max(1, int(len(lines) * source.repeat_time))]
+    return lines * int(source.repeat_time)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """-> width, height, upright, from the file's header alone."""
     if not path.is_file():
@@ -199,3 +241,25 @@ def _compress(image: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
+
+
+def _source(meta: Path, name: str, entry: dict) -> Source:
+    if not isinstance(entry, dict) or "annotation" not in entry:
+        raise ValueError(f"{meta}: '{name}' names no annotation")
+    paths = {}
+    for key in ("root", "annotation"):
+        path = Path(entry.get(key, ""))
+        paths[key] = path if path.exists() else meta.parent / path
+        if not paths[key].exists():
+            raise FileNotFoundError(f"{path}: no such {key} of '{name}' ({meta}), nor below {meta.parent}")
+    times, tiles = entry.get("repeat_time", 1), entry.get("max_dynamic_patch")
+    if not (isinstance(times, int | float) and times > 0 and (tiles is None or isinstance(tiles, int) and tiles > 0)):
+        raise ValueError(f"{meta}: '{name}': repeat_time {times} and max_dynamic_patch {tiles} must be above 0")
+    return Source(
+        name,
+        **paths,
+        repeat_time=times,
+        max_tiles=tiles,
+        data_augment=bool(entry.get("data_augment")),
+        length=entry.get("length"),
+    )

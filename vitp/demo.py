@@ -14,8 +14,7 @@ from common.models import tokenizer as tokenizers
 from common.samples.scenes import BACKGROUNDS, POSITIONS, single_scene
 from common.samples.shapes import KINDS
 from common.samples.styles import STYLES
-from common.text.files import write_json, write_jsonl
-from common.text.json_text import read_json
+from common.text.files import read_json, write_json, write_jsonl
 from vitp.chat_template import INTERNVL_SYSTEM
 from vitp.evaluate import main as evaluate_answers
 

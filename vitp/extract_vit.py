@@ -43,17 +43,6 @@ def write_file(path: Path, weights: Weights, settings: dict) -> None:
     write_json(path.with_suffix(".json"), settings)
 
 
-def write_timm(folder: Path, vit: Vit) -> None:
-    """For timm.create_model("local-dir:FOLDER", pretrained=True)."""
-    if vit.config.model_type == TIMM:
-        model = timm.create_model(vit.config.architecture, **{"num_classes": 0, **(vit.config.model_args or {})})
-    else:
-        model = timm.create_model(PLAIN_VIT, **timm_settings(vit)["build"])
-    weights = timm_weights(vit)
-    model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
-    write_timm_folder(folder, model, vit.config.image_size[0], vit.image_mean, vit.image_std)
-
-
 def timm_weights(vit: Vit) -> Weights:
     """Under timm's names, the only ones of an encoder that is one of timm's."""
     if vit.config.model_type == TIMM:
@@ -95,11 +84,20 @@ def write_vit(output: Path, file_format: str, vit: Vit) -> None:
         build_vit(vit).save_pretrained(output)
         size = dict(zip(("height", "width"), vit.config.image_size))
         GotOcr2ImageProcessor(size=size, image_mean=vit.image_mean, image_std=vit.image_std).save_pretrained(output)
-    elif not is_file:
-        write_timm(output, vit)
+    elif not is_file:  # for timm.create_model("local-dir:FOLDER", pretrained=True)
+        if vit.config.model_type == TIMM:
+            model = timm.create_model(vit.config.architecture, **{"num_classes": 0, **(vit.config.model_args or {})})
+        else:
+            model = timm.create_model(PLAIN_VIT, **timm_settings(vit)["build"])
+        weights = timm_weights(vit)
+        model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+        write_timm_folder(output, model, vit.config.image_size[0], vit.image_mean, vit.image_std)
     elif vit.config.model_type == TIMM:
-        images = {"image_mean": vit.image_mean, "image_std": vit.image_std}
-        write_file(output, timm_weights(vit), vit.config.to_dict() | images)
+        write_file(
+            output,
+            timm_weights(vit),
+            {**vit.config.to_dict(), "image_mean": vit.image_mean, "image_std": vit.image_std},
+        )
     elif file_format == "timm":
         write_file(output, timm_weights(vit), timm_settings(vit))
     else:

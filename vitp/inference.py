@@ -21,7 +21,7 @@ from common.cli.tool_parser import tool
 from common.images.io import open_image
 from common.text.chat_labels import LabelledTokens, splice_images
 from common.text.conversations import IMAGE, Conversation, Turn
-from common.text.json_text import read_json
+from common.text.files import read_json
 from common.text.padding import pad
 from common.training.device import choose_device
 from vitp.checkpoint import load_model

@@ -16,7 +16,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.internvl.modeling_internvl import InternVLCausalLMOutputWithPast
 
-from common.models.timm_tokens import split_tokens
+from common.models.backbone import split_tokens
 from multimodal_utils import drop_tokens, merge_image_tokens, pixel_shuffle
 from vitp.token_masking import TokenMasking
 
@@ -172,9 +172,7 @@ def set_drop_path(model: VisualInstructionModel, rate: float) -> None:
     if not 0 <= rate < 1:
         raise ValueError(f"--drop_path_rate {rate}: expected a value in [0, 1)")
     tower = model.model.vision_tower
-    if tower.config.model_type == TIMM:
-        return
-    layers = tower.encoder.layer
+    layers = [] if tower.config.model_type == TIMM else tower.encoder.layer
     for layer, chance in zip(layers, torch.linspace(0, rate, len(layers)).tolist()):
         layer.attention.projection_dropout = nn.Sequential(
             nn.Dropout(tower.config.projection_dropout), DropPath(chance)

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
-from common.text.json_text import read_json
+from common.text.files import read_json
 from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_images, fit_to_tokenizer
 from vitp.model import VisualInstructionModel

@@ -39,8 +39,7 @@ class TokenMasking:
         ]
         if self.hide == "drop":
             return features, torch.cat([sample.kept[0] for sample in samples]).bool()
-        zeroed = torch.cat([sample.tokens[0] for sample in samples])
-        return zeroed, torch.ones_like(sample_ids, dtype=torch.bool)
+        return torch.cat([sample.tokens[0] for sample in samples]), torch.ones_like(sample_ids, dtype=torch.bool)
 
 
 MODES = {

@@ -40,12 +40,11 @@ from vitp import demo
 from vitp.checkpoint import load_model
 from vitp.compose import build_model
 from vitp.config import DataArguments, ModelArguments, RunArguments
-from vitp.dataset import Collator, InstructionDataset
-from vitp.meta import read_meta
+from vitp.dataset import Collator, InstructionDataset, read_meta
 from vitp.model import VIT, set_drop_path
 from vitp.packing import PackedDataset
 from vitp.processing import ModelBundle, build_processor, bundle_model, read_image_settings, read_tokenizer
-from vitp.token_masking import TokenMasking, build_masking
+from vitp.token_masking import build_masking
 
 
 class InstructionTrainer(FaultTolerantTrainer):
@@ -103,7 +102,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     if run.ddp_find_unused_parameters is None:  # an InternViT leaves nothing unused, for text alone neither
         config = bundle.model.config
         run.ddp_find_unused_parameters = config.vision_feature_layer != -1 or config.vision_config.model_type != VIT
-    bundle.model.masking = build_masking(
+    bundle.model.masking = masking = build_masking(
         model_arguments.TMAug_mode,
         model_arguments.TMAug_prob,
         model_arguments.TMAug_ratio,
@@ -118,7 +117,11 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     log_dir.mkdir(parents=True, exist_ok=True)
     trainer = build_trainer(trained, bundle, data, run, log_dir, record)
     if record is not None:
-        report(trained, trainer, bundle.model.masking)
+        trainable, total = (trained.num_parameters(only_trainable=trainable) for trainable in (True, False))
+        print(f"{trainable:,} of {total:,} weights are trainable; {len(trainer.train_dataset):,} sequences per epoch")
+        if masking is not None:
+            action = {"zero": "zeroed", "drop": "dropped"}[masking.hide]
+            print(f"image tokens: of {masking.probability:.0%} of the samples, {masking.ratio:.0%} are {action}")
     training = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     result = {
         "loss": training.training_loss,
@@ -171,9 +174,13 @@ def build_trainer(
     rank = f"_{run.process_index}" if run.process_index else ""
 
     def dataset(meta: str, log_name: str) -> InstructionDataset:
-        skipped = SkipLog(log_dir / f"{log_name}{rank}.jsonl")
         samples = InstructionDataset(
-            read_meta(meta), bundle.template, bundle.tiling, data.max_seq_length, skipped, run.seed
+            read_meta(meta),
+            bundle.template,
+            bundle.tiling,
+            data.max_seq_length,
+            SkipLog(log_dir / f"{log_name}{rank}.jsonl"),
+            run.seed,
         )
         for source in samples.sources if run.process_index == 0 else ():
             count = samples.counts[source.name]
@@ -242,14 +249,6 @@ def save(trainer: InstructionTrainer, result: dict) -> None:
     if trainer.args.should_save:
         write_json(Path(folder) / "results.json", result)
         print(f"the model is in {folder}; its vision encoder alone: python vitp/extract_vit.py {folder} vit.pth")
-
-
-def report(trained: nn.Module, trainer: InstructionTrainer, masking: TokenMasking | None) -> None:
-    trainable, total = (trained.num_parameters(only_trainable=trainable) for trainable in (True, False))
-    print(f"{trainable:,} of {total:,} weights are trainable; {len(trainer.train_dataset):,} sequences per epoch")
-    if masking is not None:
-        action = {"zero": "zeroed", "drop": "dropped"}[masking.hide]
-        print(f"image tokens: of {masking.probability:.0%} of the samples, {masking.ratio:.0%} are {action}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, InternVLVisionConfig, PreTrainedConfig
 
 from common.models.checkpoint_file import check_tensors
-from common.text.json_text import read_json
+from common.text.files import read_json
 from vitp.checkpoint import find_weights, read_weights
 from vitp.key_mapping import Weights, split_vision, vision_config
 from vitp.model import TIMM

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from common.models.lora import set_trainable
-from common.text.json_text import read_json
+from common.text.files import read_json
 from common.training.hf_arguments import TrainerParser
 from tools.estimate.training_step import Batch, TrainingStep, meta_tensor, trainer_options
 from vitp.checkpoint import fit_to_images
 from vitp.compose import build_model
 from vitp.config import DataArguments, ModelArguments, RunArguments
-from vitp.meta import read_meta
+from vitp.dataset import read_meta
 from vitp.model import VisualInstructionConfig, VisualInstructionModel, set_drop_path
 from vitp.token_masking import build_masking
 
@@ -31,7 +31,9 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     with torch.device("meta"):
         sketch, tokens = _model(named, data)
     size = sketch.config.vision_config.image_size[0]
-    grid, assumptions = _max_tiles(data)
+    grid = flag = data.max_dynamic_patch if data.dynamic_image_size else 1
+    if data.meta_path and Path(data.meta_path).is_file():  # takes precedence over the flag, as in training
+        grid = max(source.max_tiles or flag for source in read_meta(data.meta_path))
     tiles = grid + (data.use_thumbnail and grid > 1)
     room = data.max_seq_length - tiles * tokens
     if room < 1:
@@ -57,23 +59,17 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         mask, labels = torch.ones_like(ids), ids.masked_fill(ids == IMAGE, IGNORED)
         if words > 1:  # samples of equal length are rare, and padding needs a mask
             mask[1:, -1], labels[1:, -1] = 0, IGNORED
-        pixels = meta_tensor((samples * tiles, 3, size, size), torch.float32)
-        return {"input_ids": ids, "labels": labels, "attention_mask": mask, "pixel_values": pixels}
+        inputs = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        return {**inputs, "pixel_values": meta_tensor((samples * tiles, 3, size, size), torch.float32)}
 
     source = named.model_name_or_path or f"{Path(named.vision_config).name} and {Path(named.llm).name}"
-    description = f"{source}, {tiles} tile(s) of {size} px, {tiles * tokens} + {words} tokens"
     return TrainingStep(
-        build=build, batch=batch, description=description, assumptions=assumptions, **trainer_options(run)
+        build=build,
+        batch=batch,
+        description=f"{source}, {tiles} tile(s) of {size} px, {tiles * tokens} + {words} tokens",
+        assumptions=[f"images of {grid} tiles, the maximum in {data.meta_path}"] if grid != flag else [],
+        **trainer_options(run),
     )
-
-
-def _max_tiles(data: DataArguments) -> tuple[int, list[str]]:
-    """Of an image, without the thumbnail. The meta file takes precedence over the flag, as in training."""
-    flag = data.max_dynamic_patch if data.dynamic_image_size else 1
-    if not data.meta_path or not Path(data.meta_path).is_file():
-        return flag, []
-    grid = max(source.max_tiles or flag for source in read_meta(data.meta_path))
-    return grid, [f"images of {grid} tiles, the maximum in {data.meta_path}"] if grid != flag else []
 
 
 def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructionModel, int]:
