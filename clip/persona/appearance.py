@@ -72,15 +72,13 @@ def _find_heads(sentence: Sentence, values: Values, last: str | None) -> str | N
     for index, lexeme in enumerate(sentence):
         head = _head_of(sentence, index)
         pronoun = head is None and lexeme.words in ("it", "they", "other", "one")
-        modifier = (
-            head and lexeme.words in ("hair", "eye") and _modifies_next(sentence, index)
-        )  # "red hair | scrunchie"
-        if modifier or (pronoun and (last is None or (last == "hair") != (lexeme.words == "it"))):
-            continue
         if head is None and not pronoun:
             last = None if lexeme.kinds & NOUNS else last
-            continue
-        last = head = head or last
+        if pronoun and last and (last == "hair") == (lexeme.words == "it"):
+            head = last
+        if head is None or (lexeme.words in ("hair", "eye") and _modifies_next(sentence, index)):
+            continue  # "red hair | scrunchie"
+        last = head
         if lexeme.negated:
             continue
         before = [] if pronoun else modifiers_before(sentence, index, MODIFIERS[head])
@@ -157,8 +155,10 @@ def _reaches(sentence: Sentence, head: int) -> list[str]:
 def _find_thing(sentence: Sentence, index: int, values: Values) -> None:
     """Clothes, accessories, features, weapons, styled hair, expressions: a noun with its modifiers."""
     kinds, appearance = sentence[index].kinds, values["appearance"]
-    if "blonde" in kinds and not _describes_thing(sentence, index):
-        values["hair"]["colour"].append(sentence[index].words)
+    if "blonde" in kinds:  # "blonde | wig" describes a noun of its own; "blonde hair" is read with the hair
+        noun = skip(sentence, index + 1, 1, lambda lexeme: lexeme.kinds & {"colour", "length", "hair_style"})
+        if not at(sentence, noun).kinds & (NOUNS - {"person"}):
+            values["hair"]["colour"].append(sentence[index].words)
     if "bald" in kinds:
         values["hair"]["style"].append(sentence[index].words)
     if kinds & {"hair_noun", "hair_part"}:
@@ -181,8 +181,9 @@ def _add_thing(sentence: Sentence, index: int, appearance: dict[str, list[str]])
     key = next(KEYS[kind] for kind in KEYS if kind in kinds)
     phrase = noun_phrase(sentence, index, {"colour", "shade", "describing", "length"})
     alone = len(phrase) == 1
-    unspecific = alone and (kinds & {"generic", "body_part"} or _is_verb(sentence, index))
-    if unspecific or ("body_part" in kinds and starts_noun(following)):
+    if (alone and (kinds & {"generic", "body_part"} or _is_verb(sentence, index))) or (
+        "body_part" in kinds and starts_noun(following)
+    ):
         return
     if sentence[index].words in ("bow", "bows") and any(
         lexeme.words in RULE_WORDS.archery or "weapons" in lexeme.kinds for lexeme in sentence
@@ -211,21 +212,21 @@ def _is_verb(sentence: Sentence, index: int) -> bool:
     """Whether "dresses", "ties" or "smiles" is what somebody does."""
     subject = at(sentence, skip(sentence, index - 1, -1, lambda lexeme: "adverb" in lexeme.kinds))
     following = at(sentence, index + 1).words
-    acts_on = sentence[index].words.endswith("s") and following in RULE_WORDS.acted_on
-    return acts_on or subject.words in RULE_WORDS.actors or (subject.capitalized and following == "in")
+    return (
+        (sentence[index].words.endswith("s") and following in RULE_WORDS.acted_on)
+        or subject.words in RULE_WORDS.actors
+        or (subject.capitalized and following == "in")
+    )
 
 
 def _modifies_next(sentence: Sentence, index: int) -> bool:
     """ "armor | plates", "staff | member": the next noun is the thing."""
     noun, following = sentence[index].words, at(sentence, index + 1)
-    composed = following.kinds & THINGS and not noun.endswith("s")
-    return bool(composed) or following.words == "like" or (noun, following.words) in NOT_THINGS
-
-
-def _describes_thing(sentence: Sentence, index: int) -> bool:
-    """Whether "blonde" describes a noun of its own, "blonde | wig"; "blonde hair" is read with the hair."""
-    noun = skip(sentence, index + 1, 1, lambda lexeme: lexeme.kinds & {"colour", "length", "hair_style"})
-    return bool(at(sentence, noun).kinds & (NOUNS - {"person"}))
+    return (
+        bool(following.kinds & THINGS and not noun.endswith("s"))
+        or following.words == "like"
+        or (noun, following.words) in NOT_THINGS
+    )
 
 
 def _distinct(values: list[str], subsume: bool) -> list[str]:

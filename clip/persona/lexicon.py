@@ -34,8 +34,7 @@ class PersonaLexicon(Lexicon):
         if length > 1 and last == "old":
             return length, frozenset({"age"})
         if length > 1 and not self.splits(compound):  # "red-rimmed" is known by its parts, "short-lived" is not
-            has_head = self.kinds(last) & HEADS
-            return length - bool(has_head), frozenset({"compound", "describing"})
+            return length - bool(self.kinds(last) & HEADS), frozenset({"compound", "describing"})
         return 1, self.kinds(first) or frozenset({"adverb"} if first.endswith("ly") else ())
 
 

@@ -24,15 +24,11 @@ def read_sentences(text: str, name: str = "") -> Iterator[Sentence]:
             is_name = lexeme.capitalized and lexeme.words in name_words
             if is_name and not following.kinds - {"verb", "link_verb", "stop", "link"}:
                 lexeme.kinds = frozenset()
-        _mark_denied(sentence)
+        for index, negator in enumerate(sentence):
+            for lexeme in _scope(sentence, index) if "negator" in negator.kinds else ():
+                lexeme.negated = not (negator.words == "without" and lexeme.negated)  # "never seen without her hat"
         _mark_others(sentence)
         yield sentence
-
-
-def _mark_denied(sentence: Sentence) -> None:
-    for index, negator in enumerate(sentence):
-        for lexeme in _scope(sentence, index) if "negator" in negator.kinds else ():
-            lexeme.negated = not (negator.words == "without" and lexeme.negated)  # "never seen without her hat"
 
 
 def _scope(sentence: Sentence, start: int) -> Iterator[Lexeme]:
@@ -57,21 +53,23 @@ def _scope(sentence: Sentence, start: int) -> Iterator[Lexeme]:
 
 def _is_enumeration(sentence: Sentence, comma: int) -> bool:
     """Whether this comma is inside "a, b or c"."""
-    for lexeme in sentence[comma + 1 :]:
-        if lexeme.words in ("or", "nor"):
-            return True
-        if _ends_clause(lexeme) or lexeme.words in RULE_WORDS.pronouns or "verb" in lexeme.kinds:
-            return False
-    return False
+    ends = ("or", "nor", *RULE_WORDS.pronouns)
+    last = next(
+        (
+            lexeme
+            for lexeme in sentence[comma + 1 :]
+            if lexeme.words in ends or "verb" in lexeme.kinds or _ends_clause(lexeme)
+        ),
+        END,
+    )
+    return last.words in ("or", "nor")
 
 
 def _mark_others(sentence: Sentence) -> None:
     """Negate what is said of somebody else: "her sister, who has blonde hair", "while his twin wears glasses"."""
     for index, lexeme in enumerate(sentence):
-        if "kin" not in lexeme.kinds:
-            continue
         owner = next((back for back in range(index - 1, max(index - 4, -1), -1) if _is_owner(sentence[back])), None)
-        if owner is None:
+        if "kin" not in lexeme.kinds or owner is None:
             continue
         comma = at(sentence, index + 1).words == ","
         start = index + 1 + comma
@@ -81,8 +79,8 @@ def _mark_others(sentence: Sentence) -> None:
             continue
         for other in range(start, len(sentence)):
             ends = sentence[other].words in CLAUSE_ENDS or (other > start and "break" in sentence[other].kinds)
-            starts = relative or any(map(_is_subject, sentence[other + 1 : other + 3]))
-            if ends or (sentence[other].words == "," and starts):
+            subject = relative or any(map(_is_subject, sentence[other + 1 : other + 3]))
+            if ends or (sentence[other].words == "," and subject):
                 break
             sentence[other].negated = True
 

@@ -129,7 +129,9 @@ def noun_phrase(sentence: Sentence, noun: int, wanted: set[str]) -> list[int]:
             phrase, pending = [index, *pending, *phrase], []
         elif enumerated and not pending:
             pending = [index] if lexeme.words == "and" else []
-        elif _is_word(lexeme) and not pending and "describing" in wanted:
+        elif not (pending or lexeme.kinds or lexeme.words in RULE_WORDS.joints) and (
+            lexeme.words.isalpha() and "describing" in wanted
+        ):
             pending = [index]  # "black varsity jacket"
         else:
             break
@@ -137,10 +139,6 @@ def noun_phrase(sentence: Sentence, noun: int, wanted: set[str]) -> list[int]:
     if at(sentence, index).words in RULE_WORDS.be and at(sentence, index - 1).kinds & NOUNS:
         return _behind_last_joint(sentence, phrase, index, noun)  # "eyes are blue, black | dress"
     return phrase
-
-
-def _is_word(lexeme: Lexeme) -> bool:
-    return not lexeme.kinds and lexeme.words.isalpha() and lexeme.words not in RULE_WORDS.joints
 
 
 def phrases(sentence: Sentence, modifiers: list[int], kinds: set[str]) -> Iterator[list[int]]:
@@ -185,13 +183,17 @@ def is_said_of_character(sentence: Sentence, verb: int) -> bool:
     )
     subject = at(sentence, start)
     named = subject.capitalized and start > 0  # "then Scar is", not "Hair is"
-    relative = any(lexeme.words in ("that", "which") for lexeme in sentence[start + 1 : verb])
-    thing = subject.words in RULE_WORDS.something or (subject.kinds & NOUNS - {"person", "kin"} and not named)
-    if relative or thing:
+    if (
+        subject.words in RULE_WORDS.something
+        or (subject.kinds & NOUNS - {"person", "kin"} and not named)
+        or any(lexeme.words in ("that", "which") for lexeme in sentence[start + 1 : verb])
+    ):
         return False
     if start in (1, 2) and not subject.kinds and not any("stop" in lexeme.kinds for lexeme in sentence[:start]):
         return True  # "Cave bears are"
-    known = subject.kinds & {"person", "character", "verb", "link_verb", "break", "trait"}
-    listed = subject.words in (*RULE_WORDS.joints, *PAUSES, *RULE_WORDS.pronouns, *RULE_WORDS.be, "to")
-    acting = listed or subject.words.endswith(("ed", "ing"))
-    return bool(known or acting or subject.capitalized) and start >= 0
+    return start >= 0 and (
+        bool(subject.kinds & {"person", "character", "verb", "link_verb", "break", "trait"})
+        or subject.words in (*RULE_WORDS.joints, *PAUSES, *RULE_WORDS.pronouns, *RULE_WORDS.be, "to")
+        or subject.words.endswith(("ed", "ing"))
+        or subject.capitalized
+    )

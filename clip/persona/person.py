@@ -28,8 +28,9 @@ def find_person(sentence: Sentence, looks: dict[str, list[str]]) -> None:
         for kind in lexeme.kinds & {"age", "build", "pale"}:
             if (noun := _described(sentence, index)) is not None:
                 of_body = kind == "build" and lexeme.words in RULE_WORDS.of_what and "body" in sentence[noun].kinds
-                words = f"{lexeme.words} {sentence[noun].words}" if of_body else lexeme.words
-                looks["skin" if kind == "pale" else kind].append(words)
+                looks["skin" if kind == "pale" else kind].append(
+                    f"{lexeme.words} {sentence[noun].words}" if of_body else lexeme.words
+                )
         if "years" in lexeme.kinds and at(sentence, index - 1).words.isalnum():
             looks["age"].append(f"{sentence[index - 1].words} {lexeme.words}")
 
@@ -79,8 +80,12 @@ def _described(sentence: Sentence, index: int) -> int | None:
     article, following = at(sentence, start).words in ("a", "an"), at(sentence, index + 1)
     said = is_said_of_character(sentence, start - article)
     if starts_noun(following):  # "is a tall | ninja"
-        is_specific = sentence[index].words not in RULE_WORDS.vague_builds
-        is_applicable = said and is_specific and following.joint != "-" and not following.kinds & NOUNS
+        is_applicable = (
+            said
+            and sentence[index].words not in RULE_WORDS.vague_builds
+            and following.joint != "-"
+            and not following.kinds & NOUNS
+        )
     elif following.joint == "-" or article or following.kinds & {"colour", "shade"}:
         return None
     elif start < 0 or (start == 0 and "break" in sentence[0].kinds):  # "Tall and slim", not "Short, messy hair"
@@ -96,18 +101,19 @@ def _described(sentence: Sentence, index: int) -> int | None:
 def _traits(sentence: Sentence) -> Iterator[str]:
     index = 0
     while index < len(sentence):
-        lexeme, before = sentence[index], at(sentence, index - 1).words
+        lexeme, before, end = sentence[index], at(sentence, index - 1).words, index + 1
         if "trait" in lexeme.kinds:  # "kind, rather shy and brave"
             end = skip(sentence, index, 1, lambda lexeme: lexeme.kinds & {"trait", "age"} or is_filler(lexeme))
             row = [position for position in range(index, end) if "trait" in sentence[position].kinds]
-            kept = _of_character(sentence, row, end)
-            yield from (sentence[position].words for position in kept if not sentence[position].negated)
-            index = end
-            continue
-        owned = before in ("his", "her", "their", "and") or before.endswith("'s")
-        if lexeme.words in RULE_WORDS.trait_nouns and owned and not lexeme.negated:
+            kept = [sentence[position] for position in _of_character(sentence, row, end)]
+            yield from (trait.words for trait in kept if not trait.negated)
+        elif (
+            lexeme.words in RULE_WORDS.trait_nouns
+            and not lexeme.negated
+            and (before in ("his", "her", "their", "and") or before.endswith("'s"))
+        ):
             yield RULE_WORDS.trait_nouns[lexeme.words]
-        index += 1
+        index = end
 
 
 def _of_character(sentence: Sentence, row: list[int], end: int) -> list[int]:
@@ -117,18 +123,20 @@ def _of_character(sentence: Sentence, row: list[int], end: int) -> list[int]:
     verb = start - article
     lead = at(sentence, verb)
     said = verb < 0 or lead.words in ("as", ":", ";") or is_said_of_character(sentence, verb)
-    elsewhere = lead.words in RULE_WORDS.be and not said  # "the night is | quiet"
-    if elsewhere or lead.words.endswith("thing") or "others" in lead.kinds:  # "something | righteous", "those wise"
+    if (
+        (lead.words in RULE_WORDS.be and not said)  # "the night is | quiet"
+        or lead.words.endswith("thing")  # "something | righteous"
+        or "others" in lead.kinds  # "those wise"
+    ):
         return []
     said = said or at(sentence, row[0] - 1).words in RULE_WORDS.intensifiers
     if row[-1] == end - 1 and end < len(sentence):
-        owner = end
-        while owner < end + 2 and not at(sentence, owner).kinds and at(sentence, owner).words[0].isalpha():
-            owner += 1
-        kinds = at(sentence, owner).kinds
-        if kinds & {"character", "person", "kin", "others"}:
-            somebody_else = "others" in kinds or ("kin" in kinds and not (said or article))  # "her cynical partner"
-            return [] if somebody_else else row
+        owner = skip(sentence, end, 1, lambda lexeme: not lexeme.kinds and lexeme.words[0].isalpha())
+        kinds = at(sentence, min(owner, end + 2)).kinds
+        if "others" in kinds or ("kin" in kinds and not (said or article)):  # "her cynical partner"
+            return []
+        if kinds & {"character", "person", "kin"}:
+            return row
         noun = sentence[end]
         if starts_noun(noun) or noun.joint == "-" or (article and not noun.kinds):
             is_character = said and not noun.kinds and (article or noun.words.endswith("s"))

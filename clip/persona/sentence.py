@@ -81,8 +81,7 @@ def _phrases(record: dict) -> Iterator[tuple[str, str]]:
 def _render(subject: str, phrases: list[tuple[str, str]]) -> str:
     text = subject
     for key, lead in LEADS.items():
-        things = [words for its_key, words in phrases if its_key == key]
-        if things:
+        if things := [words for its_key, words in phrases if its_key == key]:
             text += lead + " and ".join([", ".join(things[:-1]), things[-1]] if things[1:] else things)
     return f"{text}."
 
@@ -104,8 +103,11 @@ def _is_noun(style: str) -> bool:
 def _with_article(thing: str) -> str:
     """ "red dress" -> a red dress; "round glasses" and "armor" stay."""
     words = thing.split()
-    plural = (words[-1].endswith("s") and not words[-1].endswith("ss")) or words[0] in ("two", "three", "four")
-    if plural or {words[-1], "-".join(words[-2:])} & set(RULE_WORDS.uncountable):
+    if (
+        (words[-1].endswith("s") and not words[-1].endswith("ss"))
+        or words[0] in ("two", "three", "four")
+        or {words[-1], "-".join(words[-2:])} & set(RULE_WORDS.uncountable)
+    ):
         return thing
     vowel = thing[0] in "aeiou8" and not thing.startswith(("uni", "eu", "one"))
     return f"{'an' if vowel else 'a'} {thing}"
