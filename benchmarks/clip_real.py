@@ -22,11 +22,11 @@ import torch
 from safetensors.torch import load_file
 
 from clip import config, train
+from clip.architectures import load_weights
 from clip.checkpoint import load_clip, save_clip
 from clip.dataset import Pair, PairDataset, find_pairs, split_pairs
 from clip.embed import embed_pairs
 from clip.model import CLIPModel
-from clip.pretrained_weights import load_weights
 from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.metrics.retrieval import chance_recall, rank_both_ways, retrieval_scores, same_words

@@ -101,9 +101,8 @@ def legrad(visual: VisionTransformer, pixels: torch.Tensor, direction: torch.Ten
         tokens = tokens.detach().requires_grad_()
         attention = attend(block, tokens)
         tokens = finish_block(block, tokens, attention)
-        cosine = (project(visual, tokens.mean(1)) * direction).sum()
-        gradient = torch.autograd.grad(cosine, attention.weights)[0]  # (B, H, T, T)
-        maps.append(F.relu(gradient).mean((1, 2))[:, 1:])
+        gradient = torch.autograd.grad((project(visual, tokens.mean(1)) * direction).sum(), attention.weights)[0]
+        maps.append(F.relu(gradient).mean((1, 2))[:, 1:])  # (B, H, T, T) -> (B, N)
     return to_grid(visual, torch.stack(maps).mean(0))
 
 

@@ -20,8 +20,7 @@ from clip.attention_maps import merge_heads, self_similarity
 def gradcam(visual: nn.Module, pixels: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Selvaraju et al. 2017, Grad-CAM, eq. 1 and 2, on the last feature map (before the last block of a timm ViT)."""
     features, head = feature_map(visual, pixels)
-    features = features.requires_grad_()
-    cosine = (F.normalize(head(features), dim=-1) * direction).sum()
+    cosine = (F.normalize(head(features.requires_grad_()), dim=-1) * direction).sum()
     gradient = torch.autograd.grad(cosine, features)[0]  # (B, C, rows, columns)
     return F.relu((gradient.mean((2, 3), keepdim=True) * features).sum(1))
 
@@ -73,11 +72,8 @@ def _timm_tokens(visual: TimmModel, pixels: torch.Tensor) -> tuple[torch.Tensor,
     """The input patches of a timm ViT's last block as a feature map; behind it tokens no longer interact."""
     trunk, last = visual.trunk, visual.trunk.blocks[-1]
     calls = []
-    hook = last.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
-    try:
+    with last.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True):
         trunk.forward_features(pixels)
-    finally:
-        hook.remove()
     (tokens, *others), named = calls[0]
     prefix, patches = tokens.tensor_split([trunk.num_prefix_tokens], dim=1)
 

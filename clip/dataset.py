@@ -71,9 +71,8 @@ class PairDataset(Dataset):
         # 32-bit arrays, not lists: millions of captions stay small, and workers share them.
         self.tokens = [np.asarray(row, dtype=np.int32) for row in tokens]
         self.text_ids = {text: number for number, text in enumerate(texts)}
-        characters = dict.fromkeys(pair.character for pair in pairs if pair.character)
-        numbers = {character: number for number, character in enumerate(characters)}
-        self.group_ids = [numbers.get(pair.character, -1) for pair in pairs]
+        characters = {"": -1}  # name -> number
+        self.group_ids = [characters.setdefault(pair.character, len(characters) - 1) for pair in pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -102,8 +101,7 @@ class PairDataset(Dataset):
 
     def collate(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Stack; tokens are padded to the longest of the batch."""
-        columns = {name: [item[name] for item in items] for name in items[0]}
         return {
             name: pad(rows, self.pad_id).values if name == "tokens" else torch.stack(rows)
-            for name, rows in columns.items()
+            for name, rows in ((name, [item[name] for item in items]) for name in items[0])
         }

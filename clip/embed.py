@@ -1,6 +1,6 @@
 """Embeddings of many images and texts, in batches, for validation, evaluation and inference.
 
-pairs -> image_vectors (N, D), text_vectors (M, D), image_of_text (M,), texts (M), all on the CPU, of length 1
+pairs -> image_vectors (N, D), text_vectors (M, D), image_of_text (M,), text_ids (M,), all on the CPU, of length 1
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import torch
 from clip.dataset import PairDataset
 from clip.model import CLIPModel
 from common.cli.progress_bar import progress_bar
+from common.metrics.retrieval import same_words
 from common.models.eval_mode import eval_mode
 
 
@@ -21,6 +22,7 @@ class PairEmbeddings(NamedTuple):
     image_vectors: torch.Tensor  # (N, D)
     text_vectors: torch.Tensor  # (M, D)
     image_of_text: torch.Tensor  # (M,) in 0..N-1, in order
+    text_ids: torch.Tensor  # (M,) equal = the same words
     texts: list[str]
 
     @property
@@ -37,9 +39,13 @@ def embed_pairs(
 ) -> PairEmbeddings:
     """Every image of a data set, uncropped, and every one of its texts."""
     texts = [text for pair in dataset.pairs for text in pair.texts]
-    owners = [index for index, pair in enumerate(dataset.pairs) for _ in pair.texts]
-    images = embed_images(model, dataset, device, batch_size, quiet=quiet)
-    return PairEmbeddings(images, embed_texts(model, texts, device, batch_size, quiet), torch.tensor(owners), texts)
+    return PairEmbeddings(
+        embed_images(model, dataset, device, batch_size, quiet=quiet),
+        embed_texts(model, texts, device, batch_size, quiet),
+        torch.tensor([index for index, pair in enumerate(dataset.pairs) for _ in pair.texts]),
+        same_words(texts),
+        texts,
+    )
 
 
 @torch.inference_mode()
@@ -57,8 +63,10 @@ def embed_images(
         ahead = list(map(pool.submit, [dataset.__getitem__] * batch_size, range(min(batch_size, count))))
         for start in progress_bar(range(0, count, batch_size), desc="images", quiet=quiet):
             images = torch.stack([future.result()["image"] for future in ahead])  # (B, 3, S, S)
-            following = range(start + batch_size, min(start + 2 * batch_size, count))
-            ahead = [pool.submit(dataset.__getitem__, index) for index in following]  # read while the model works
+            ahead = [  # read while the model works
+                pool.submit(dataset.__getitem__, index)
+                for index in range(start + batch_size, min(start + 2 * batch_size, count))
+            ]
             vectors.append(model.encode_image(images.to(device)).float().cpu())
     return torch.cat(vectors)
 
@@ -73,6 +81,6 @@ def embed_texts(
     vectors = []
     with eval_mode(model):
         for start in progress_bar(range(0, len(ordered), batch_size), desc="texts", quiet=quiet):
-            tokens = model.tokenize(ordered[start : start + batch_size]).to(device)
-            vectors.append(model.encode_text(tokens).float().cpu())
+            tokens = model.tokenize(ordered[start : start + batch_size])
+            vectors.append(model.encode_text(tokens.to(device)).float().cpu())
     return torch.cat(vectors)[[position[text] for text in texts]]

@@ -29,7 +29,7 @@ from clip.report import format_report, write_results
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.images.cache import CACHE_SCALE, ImageCache
-from common.metrics.retrieval import rank_both_ways, same_words, similarity_statistics
+from common.metrics.retrieval import rank_both_ways, similarity_statistics
 from common.text.tables import read_table
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
@@ -89,25 +89,27 @@ def main(
 
     dataset = PairDataset(*test, model.image_size, model.tokenizer)
     embeddings = embed_pairs(model, dataset, torch_device, batch_size)
-    text_ids = same_words(embeddings.texts)
-    image_vectors, text_vectors, image_of_text, _ = embeddings
-    vectors = image_vectors.to(torch_device), text_vectors.to(torch_device), image_of_text
-    rankings = rank_both_ways(*vectors, text_ids)
+    vectors = [values.to(torch_device) for values in embeddings[:4]]
+    rankings = rank_both_ways(*vectors)
     labels, fit_labels = ([class_of[pair.key] for pair in images.pairs] for images in (test, fit))
     fit_set = PairDataset(*fit, model.image_size, model.tokenizer)
     fit_vectors = embed_images(model, fit_set, torch_device, batch_size) if any(fit_labels) else None
+    note = ""
+    if not split and settings.get("data_dir") and Path(settings["data_dir"]).resolve() == data_dir.resolve():
+        note = "these weights were trained on images of this folder, which are evaluated too"
+        note += "; --split val evaluates the others alone" if settings.get("val_split") else ""
     report = {
         "weights": weights,
         "data_dir": str(data_dir),
         "split": split,
         "images": len(dataset),
         "texts": len(embeddings.texts),
-        "unique_texts": int(text_ids.max()) + 1,
+        "unique_texts": int(embeddings.text_ids.max()) + 1,
         "truncated_texts": dataset.truncated_texts,
         "skipped": len(skipped),
-        "note": "" if split else note_on_training(data_dir, settings),
+        "note": note,
         "retrieval": measure_retrieval(*rankings, embeddings.image_of_text),
-        "similarity": similarity_statistics(*vectors, text_ids),
+        "similarity": similarity_statistics(*vectors),
         "retrieved_text": measure_retrieved_texts(rankings[0], embeddings),
         "class_source": source,
         **measure_classes(model, embeddings.image_vectors, labels, fit_vectors, fit_labels, templates, torch_device),
@@ -127,8 +129,10 @@ def read_column(path: Path, column: str, pairs: Sequence[Pair], flag: str) -> li
     if image_column is None:
         raise ValueError(f"{path}: no column of images; expected one of {', '.join(IMAGE_KEYS)} in its first line")
     label_of = {str(PurePosixPath(row[image_column])): row[column].strip() for row in rows}
-    parts = [PurePosixPath(pair.key).parts for pair in pairs]
-    endings = [["/".join(path[start:]) for start in range(len(path))] for path in parts]  # a/b/c.jpg, b/c.jpg, c.jpg
+    endings = [  # a/b/c.jpg, b/c.jpg, c.jpg
+        ["/".join(parts[start:]) for start in range(len(parts))]
+        for parts in (PurePosixPath(pair.key).parts for pair in pairs)
+    ]
     counts = Counter(ending for image in endings for ending in image)
     labels = [next((label_of[end] for end in image if end in label_of and counts[end] == 1), "") for image in endings]
     if not any(labels):
@@ -161,14 +165,6 @@ def open_images(pairs: list[Pair], size: int) -> Images:
     """Check every image, for a model of `size` pixels."""
     pixels = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * size), cache_dir=None, quiet=not pairs)
     return Images(pixels.readable(pairs), pixels)
-
-
-def note_on_training(data_dir: Path, settings: dict[str, Any]) -> str:
-    """A warning where the weights were trained on images of this folder."""
-    if not settings.get("data_dir") or Path(settings["data_dir"]).resolve() != data_dir.resolve():
-        return ""
-    rest = "; --split val evaluates the others alone" if settings.get("val_split") else ""
-    return f"these weights were trained on images of this folder, which are evaluated too{rest}"
 
 
 if __name__ == "__main__":

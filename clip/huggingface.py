@@ -60,8 +60,9 @@ def to_open_clip_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     for name, value in weights.items():
         new = _rename(name, names, block_names)
         if ".q_proj." in name:
-            parts = [weights[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
-            renamed[new.replace("q_proj.", "in_proj_")] = torch.cat(parts)
+            renamed[new.replace("q_proj.", "in_proj_")] = torch.cat(
+                [weights[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
+            )
         elif ".k_proj." not in name and ".v_proj." not in name:
             renamed[new] = value.T.contiguous() if name.endswith("projection.weight") else value
     return renamed
@@ -87,38 +88,15 @@ def read_huggingface(name: str | Path) -> CLIPModel:
     try:
         theirs = TransformersCLIP.from_pretrained(name, dtype=torch.float32)
         processor = CLIPImageProcessor.from_pretrained(name)
-        mean, std = list(processor.image_mean), list(processor.image_std)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: cannot be read as a CLIP folder ({first_line(error)})") from error
-    tokenizer = {"kind": "clip", "context_length": theirs.config.text_config.max_position_embeddings}
-    config = {"architecture": _architecture(theirs.config), "sigmoid": False, "tokenizer": tokenizer}
-    model = CLIPModel(config=config | {"mean": mean, "std": std})
-    load_every_tensor(model.network, to_open_clip_names(theirs.state_dict()), name, "a plain CLIP")
-    return model
-
-
-def write_huggingface(model: CLIPModel, folder: str | Path) -> None:
-    """All files that transformers' CLIPModel and CLIPProcessor load."""
-    theirs = TransformersCLIP(_config(model)).eval()
-    theirs.load_state_dict(to_transformers_names(model.network.state_dict()))
-    theirs.save_pretrained(folder)
-    size = model.image_size
-    CLIPImageProcessor(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        image_mean=model.config["mean"],
-        image_std=model.config["std"],
-    ).save_pretrained(folder)
-    transformers_tokenizer(model.tokenizer.context_length).save_pretrained(folder)
-
-
-def _architecture(config: CLIPConfig) -> dict:
+    config = theirs.config
     vision, text = config.vision_config, config.text_config
     if vision.hidden_act != text.hidden_act or vision.hidden_act not in ("quick_gelu", "gelu"):
         raise ValueError(f"activations {vision.hidden_act} and {text.hidden_act}: expected quick_gelu or gelu for both")
     # An end token of 2 stands for 'the highest index of the row' in old configs; any other is searched for itself.
     pooling = {} if text.eos_token_id == 2 else {"pool_type": "eos", "eos_id": text.eos_token_id}
-    return {
+    architecture = {
         "embed_dim": config.projection_dim,
         "quick_gelu": vision.hidden_act == "quick_gelu",
         "vision_cfg": {
@@ -141,9 +119,21 @@ def _architecture(config: CLIPConfig) -> dict:
             **pooling,
         },
     }
+    model = CLIPModel(
+        config={
+            "architecture": architecture,
+            "sigmoid": False,
+            "tokenizer": {"kind": "clip", "context_length": text.max_position_embeddings},
+            "mean": list(processor.image_mean),
+            "std": list(processor.image_std),
+        }
+    )
+    load_every_tensor(model.network, to_open_clip_names(theirs.state_dict()), name, "a plain CLIP")
+    return model
 
 
-def _config(model: CLIPModel) -> CLIPConfig:
+def write_huggingface(model: CLIPModel, folder: str | Path) -> None:
+    """All files that transformers' CLIPModel and CLIPProcessor load."""
     architecture = model.config["architecture"]
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     if "timm_model_name" in vision or "hf_config" in text or isinstance(vision["layers"], list):
@@ -177,13 +167,27 @@ def _config(model: CLIPModel) -> CLIPConfig:
         eos_token_id=text.get("eos_id", end),
         pad_token_id=text.get("eos_id", end),
     )
-    return CLIPConfig(text_config=text_config, vision_config=vision_config, projection_dim=architecture["embed_dim"])
+    theirs = TransformersCLIP(
+        CLIPConfig(text_config=text_config, vision_config=vision_config, projection_dim=architecture["embed_dim"])
+    ).eval()
+    theirs.load_state_dict(to_transformers_names(model.network.state_dict()))
+    theirs.save_pretrained(folder)
+    size = model.image_size
+    CLIPImageProcessor(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=model.config["mean"],
+        image_std=model.config["std"],
+    ).save_pretrained(folder)
+    transformers_tokenizer(model.tokenizer.context_length).save_pretrained(folder)
 
 
 def transformers_tokenizer(context_length: int) -> CLIPTokenizer:
     """CLIP's tokenizer in transformers, with the vocabulary that comes with open_clip."""
     bpe = SimpleTokenizer()
     special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    vocabulary = {special.get(token, token): index for token, index in bpe.encoder.items()}
-    merges = sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.get)
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=context_length)
+    return CLIPTokenizer(
+        vocab={special.get(token, token): index for token, index in bpe.encoder.items()},
+        merges=sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.get),
+        model_max_length=context_length,
+    )

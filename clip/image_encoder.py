@@ -6,8 +6,8 @@ pixels (B, 3, S, S) uint8 -> projected vector (B, D), comparable with texts; or 
 import torch
 
 from clip.model import CLIPModel
+from common.models.backbone import Tokens
 from common.models.pooling import ImageEncoder
-from common.models.timm_tokens import Tokens
 from common.vectors.extractor import Extractor, ExtractorOptions
 
 
@@ -45,5 +45,6 @@ class CLIPImageEncoder(ImageEncoder):
 
 def clip_extractor(model: CLIPModel, weights: str, batch_size: int = 64) -> Extractor:
     """Vectors of image files as the model gives them: whole files decoded, in float32."""
-    options = ExtractorOptions(batch_size=batch_size, precision="fp32")
-    return Extractor(CLIPImageEncoder(model), weights, options, full_decode=True)
+    return Extractor(
+        CLIPImageEncoder(model), weights, ExtractorOptions(batch_size=batch_size, precision="fp32"), full_decode=True
+    )

@@ -25,14 +25,12 @@ import torch
 from jsonargparse.typing import PositiveInt
 from PIL import Image
 
-from clip.candidate_texts import read_texts, true_texts
 from clip.checkpoint import load_clip
 from clip.embed import embed_texts
-from clip.heatmap_overlay import overlay, side_by_side
-from clip.heatmaps import find_method, heatmap
+from clip.heatmaps import find_method, heatmap, overlay, side_by_side
 from clip.image_encoder import clip_extractor
 from clip.model import CLIPModel
-from clip.pairs import DEFAULT_TEXT_FIELDS
+from clip.pairs import DEFAULT_TEXT_FIELDS, read_texts, true_texts
 from common.cli.errors import run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
@@ -96,10 +94,9 @@ def explain_folder(
     for start in progress_bar(range(0, len(names), options.batch_size), desc="heat maps", quiet=quiet):
         part = slice(start, start + options.batch_size)
         images = [open_image(path) for path in index.paths[part]]
-        similarity = image_vectors[part] @ text_vectors.T  # (B, M)
         rankings = [
             rank_texts(cosines, model.scale.item(), options.top_k, true)
-            for cosines, true in zip(similarity, true_of_image[part])
+            for cosines, true in zip(image_vectors[part] @ text_vectors.T, true_of_image[part])  # (B, M)
         ]
         best = text_vectors[[ranking["top"][0]["text"] for ranking in rankings]]
         maps = draw_maps(model, images, best, shared, options.heatmap_method, device)
@@ -107,8 +104,8 @@ def explain_folder(
             top = [{**match, "text": texts[match["text"]]} for match in ranking["top"]]
             rows.append({"image": name, **top[0], **ranking, "top": top, "heatmap": file})
             score = f"{top[0]['score']:.3f}   {100 * top[0]['probability']:.1f} %"
-            picture = side_by_side(image, heat, top[0]["text"], f"cosine {score}   {name}{_true_rank(ranking)}")
-            save_picture(options.output_dir / file, picture)
+            caption = f"cosine {score}   {name}{_true_rank(ranking)}"
+            save_picture(options.output_dir / file, side_by_side(image, heat, top[0]["text"], caption))
             if len(cells) < MAX_SHOWN:
                 cells.append(Cell([overlay(image, heat)], top[0]["text"], score + _true_rank(ranking)))
     save_picture(options.output_dir / "overview.png", contact_sheet({"": cells}))
@@ -119,8 +116,10 @@ def explain_folder(
 def heatmap_names(paths: list[Path]) -> list[str]:
     """a/b.jpg -> a/b.png; or a/b.jpg.png, where two images or a file of ours would have the same name."""
     counts = Counter(path.with_suffix("") for path in paths) + Counter({Path("overview"): 2, Path("search"): 2})
-    unique = {path: counts[path.with_suffix("")] == 1 for path in paths}
-    return [(path.with_suffix(".png") if unique[path] else Path(f"{path}.png")).as_posix() for path in paths]
+    return [
+        (path.with_suffix(".png") if counts[path.with_suffix("")] == 1 else Path(f"{path}.png")).as_posix()
+        for path in paths
+    ]
 
 
 def draw_maps(
@@ -145,8 +144,10 @@ def search(
     for query, vector, scores, paths in zip(queries, vectors, *index.search(vectors, options.top_k)):
         images = [open_image(path) for path in paths]
         maps = draw_maps(model, images, vector.expand(len(paths), -1), None, options.heatmap_method, device)
-        names = [path.relative_to(index.image_dir).as_posix() for path in paths]
-        matches = [{"image": name, "score": score} for name, score in zip(names, scores)]
+        matches = [
+            {"image": path.relative_to(index.image_dir).as_posix(), "score": score}
+            for path, score in zip(paths, scores)
+        ]
         rows.append({"query": query, "matches": matches})
         sections[query] = [
             Cell([image, overlay(image, heat)], match["image"], f"{match['score']:.3f}")

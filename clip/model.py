@@ -22,8 +22,7 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 from transformers import AutoModel
 
-from clip.architectures import build_network, make_architecture, with_text_tower
-from clip.pretrained_weights import load_pretrained, load_weights
+from clip.architectures import build_network, load_pretrained, load_weights, make_architecture, with_text_tower
 from clip.tokenizer import build_tokenizer, huggingface_tokenizer_config
 from common.models.backbone import create_backbone
 from common.text.padding import pad
@@ -141,7 +140,7 @@ class CLIPModel(nn.Module):
         mask = None if network.attn_mask is None else network.attn_mask[:length, :length]
         hidden = network.ln_final(network.transformer(hidden, attn_mask=mask))  # (B, T, width)
         pooled = text_global_pool(hidden, tokens, network.text_pool_type, network.text_eos_id)
-        features = pooled @ network.text_projection
+        features = pooled @ network.text_projection  # (B, D)
         return F.normalize(features, dim=-1) if normalize else features
 
     def tokenize(self, texts: list[str]) -> torch.Tensor:
@@ -160,10 +159,8 @@ class CLIPModel(nn.Module):
 
     def freeze_backbone(self) -> None:
         """Train only the projections and the temperature."""
-        self.network.requires_grad_(False)
         for name, parameter in self.network.named_parameters():
-            if name.startswith(PROJECTIONS):
-                parameter.requires_grad_(True)
+            parameter.requires_grad_(name.startswith(PROJECTIONS))
         self.frozen = [self.network]
         self.train(self.training)
 

@@ -50,8 +50,7 @@ from clip.persona.sentence import count_tokens, write_sentence
 from common.cli.errors import run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
-from common.text.files import refuse_lfs_pointer, write_atomically
-from common.text.json_text import parse_json
+from common.text.files import parse_json, refuse_lfs_pointer, write_atomically
 
 NAMED_LINES = 100  # broken lines that the report names; more are counted
 TokenLimit = restricted_number_type("TokenLimit", int, (">=", 8))  # a name alone takes more than fewer
@@ -98,10 +97,9 @@ def read_records(path: Path) -> Iterator[tuple[int, dict | None, str]]:
         for number, raw in enumerate(file, 1):
             if raw.strip(b"\xef\xbb\xbf\r\n\t "):
                 try:
-                    record, reason = _check(parse_json(raw)), ""
+                    yield number, _check(parse_json(raw)), ""
                 except ValueError as error:
-                    record, reason = None, str(error)
-                yield number, record, reason
+                    yield number, None, str(error)
 
 
 def _check(record: object) -> dict:
@@ -141,45 +139,6 @@ def _repeated(hashes: array) -> set[int]:
 
 def optimise_file(metadata: Path, output: Path, max_tokens: int = 77, max_broken: float = 0.05) -> dict:
     """Read `metadata`, write `output` -> the coverage report. max_broken: share of broken lines that is accepted."""
-    _check_paths(metadata, output)
-    report, shared_stems, shared_names = survey(metadata)
-    if not report["lines"]:
-        raise ValueError(f"{metadata}: holds no line; expected one JSON object per line")
-    if report["skipped"] > max_broken * report["lines"] or report["skipped"] == report["lines"]:
-        first = report["broken"][0]
-        raise ValueError(
-            f"{metadata}: {report['skipped']} of {report['lines']} lines are broken, the first is line "
-            f"{first['line']}: {first['reason']}; --max_broken {max_broken:g} allows fewer"
-        )
-    written, tokens = report["lines"] - report["skipped"], 0
-    counts = Counter(dict.fromkeys(("with hair", "with eyes", "with traits", "with appearance", "sentence cut"), 0))
-    with write_atomically(output) as file:
-        records = read_records(metadata)
-        for number, record, _ in progress_bar(records, total=report["lines"], quiet=report["lines"] < 5000):
-            if record is None:
-                continue
-            line, was_cut = _optimise(record, max_tokens)
-            name = line["file_name"]
-            if _hash(name) in shared_names:
-                line["id"] = f"{name}#{number}"
-            elif _hash(line["id"]) in shared_stems:
-                line["id"] = name
-            file.write((dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
-            tokens += count_tokens(line["text"])
-            counts.update({f"with {key}": any(line[key].values()) for key in ("hair", "eyes", "appearance")})
-            counts.update({"with traits": bool(line["personality"]), "sentence cut": was_cut})
-    return {
-        "metadata": str(metadata),
-        "output": str(output),
-        "written": written,
-        **report,
-        "share": {name: count / written for name, count in counts.items()},
-        "mean_tokens": tokens / written,
-        "max_tokens": max_tokens,
-    }
-
-
-def _check_paths(metadata: Path, output: Path) -> None:
     if not metadata.is_file():
         raise FileNotFoundError(
             f"{metadata}: {'is a folder' if metadata.is_dir() else 'no such file'}; give the metadata.jsonl of the "
@@ -190,6 +149,48 @@ def _check_paths(metadata: Path, output: Path) -> None:
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise ValueError(f"{output}: {'is a folder' if output.is_dir() else 'its folder does not exist'} (--output)")
     refuse_lfs_pointer(metadata)
+    report, shared_stems, shared_names = survey(metadata)
+    if not report["lines"]:
+        raise ValueError(f"{metadata}: holds no line; expected one JSON object per line")
+    if report["skipped"] > max_broken * report["lines"] or report["skipped"] == report["lines"]:
+        first = report["broken"][0]
+        raise ValueError(
+            f"{metadata}: {report['skipped']} of {report['lines']} lines are broken, the first is line "
+            f"{first['line']}: {first['reason']}; --max_broken {max_broken:g} allows fewer"
+        )
+    written, tokens, counts = report["lines"] - report["skipped"], 0, Counter()
+    with write_atomically(output) as file:
+        for number, record, _ in progress_bar(
+            read_records(metadata), total=report["lines"], quiet=report["lines"] < 5000
+        ):
+            if record is None:
+                continue
+            line, was_cut = _optimise(record, max_tokens)
+            name = line["file_name"]
+            if _hash(name) in shared_names:
+                line["id"] = f"{name}#{number}"
+            elif _hash(line["id"]) in shared_stems:
+                line["id"] = name
+            file.write((dumps(line, ensure_ascii=False) + "\n").encode("utf-8"))
+            tokens += count_tokens(line["text"])
+            counts.update(
+                {
+                    "with hair": any(line["hair"].values()),
+                    "with eyes": any(line["eyes"].values()),
+                    "with traits": bool(line["personality"]),
+                    "with appearance": any(line["appearance"].values()),
+                    "sentence cut": was_cut,
+                }
+            )
+    return {
+        "metadata": str(metadata),
+        "output": str(output),
+        "written": written,
+        **report,
+        "share": {name: count / written for name, count in counts.items()},
+        "mean_tokens": tokens / written,
+        "max_tokens": max_tokens,
+    }
 
 
 def format_report(report: dict) -> str:

@@ -1,4 +1,4 @@
-"""Image-text pairs of a folder, in the usual formats.
+"""Image-text pairs of a folder, in the usual formats, and texts without their images.
 
 data.json                                [{"image_path": ..., "caption": ...}]; lists and repeats give several texts
 optimized_metadata.jsonl, metadata.jsonl one JSON object per line: file_name and text, or fields that make up texts
@@ -6,6 +6,8 @@ images/ + captions/                      the same names; each line of a .txt is 
 *.tar                                    webdataset shards: 000.jpg with 000.txt, or with 000.json as a metadata line
 
 The first of these that a folder holds is read. A bad line or a missing image is skipped and named.
+
+an index, or a .txt with one text per line -> M unique texts, {name of an image: indices of its texts}
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from typing import Any
 
 from common.images.io import IMAGE_SUFFIXES, path_below
 from common.images.webdataset import TarMember, read_shard
-from common.text.json_text import parse_json
+from common.text.files import parse_json
 from common.text.tables import check_record, read_records
 
 INDEX_NAMES = ("data.json", "optimized_metadata.jsonl", "metadata.jsonl")
@@ -63,8 +65,17 @@ def find_pairs(
         except ValueError as error:
             skipped[source] = str(error)
             continue
-        words = [_words(entry, *keys) for keys in (("character",), ("label", "category"), ("title",))]
-        pair = pairs.setdefault(key, Pair(image, (), *words, key))
+        pair = pairs.setdefault(
+            key,
+            Pair(
+                image,
+                texts=(),
+                character=_words(entry, "character"),
+                label=_words(entry, "label", "category"),
+                title=_words(entry, "title"),
+                key=key,
+            ),
+        )
         pairs[key] = replace(pair, texts=tuple(dict.fromkeys([*pair.texts, *texts])))
     if not pairs:
         source, reason = next(iter(skipped.items()), ("", "the index is empty"))
@@ -121,10 +132,7 @@ def _read_two_folders(root: Path) -> Iterator[Entry]:
             continue
         try:
             lines = captions[image.stem].read_text(encoding="utf-8-sig").splitlines()
-            yield (
-                str(image),
-                {"image_path": f"images/{image.name}", "captions": [line for line in lines if line.strip()]},
-            )
+            yield str(image), {"image_path": f"images/{image.name}", "captions": list(filter(str.strip, lines))}
         except UnicodeDecodeError:
             yield str(captions[image.stem]), ValueError("not UTF-8 text")
 
@@ -133,23 +141,69 @@ def _read_shards(shards: list[Path]) -> Iterator[Entry]:
     for shard in shards:
         for key, members in read_shard(shard).items():
             try:
-                yield f"{shard}/{key}", _read_sample(members)
+                images = [members[suffix[1:]] for suffix in IMAGE_SUFFIXES if suffix[1:] in members]
+                if not images:
+                    raise ValueError("no image in this sample")
+                record = parse_json(members["json"].read()) if "json" in members else {}
+                check_record(record)
+                if "txt" in members:
+                    record["captions"] = members["txt"].read().decode("utf-8", "replace").splitlines()
+                entry = {name: value for name, value in record.items() if name not in IMAGE_KEYS}
+                yield f"{shard}/{key}", {**entry, "image_path": images[0]}
             except ValueError as error:
                 yield f"{shard}/{key}", error
-
-
-def _read_sample(members: dict[str, TarMember]) -> dict[str, Any]:
-    """Members of a webdataset sample by suffix -> an entry as of an index."""
-    images = [members[suffix[1:]] for suffix in IMAGE_SUFFIXES if suffix[1:] in members]
-    if not images:
-        raise ValueError("no image in this sample")
-    record = parse_json(members["json"].read()) if "json" in members else {}
-    check_record(record)
-    if "txt" in members:
-        record["captions"] = members["txt"].read().decode("utf-8", "replace").splitlines()
-    return {name: value for name, value in record.items() if name not in IMAGE_KEYS} | {"image_path": images[0]}
 
 
 def _words(entry: dict[str, Any], *keys: str) -> str:
     """The first of these fields that is not empty, as one line."""
     return next((" ".join(str(entry[key]).split()) for key in keys if entry.get(key)), "")
+
+
+# --- texts without their images ---------------------------------------------------------------------------------------
+
+
+def read_texts(
+    path: str | Path, text_fields: Sequence[str] = DEFAULT_TEXT_FIELDS
+) -> tuple[list[str], dict[str, set[int]], dict[str, str]]:
+    """A metadata file -> its unique texts, {name of an image: indices of its texts}, {skipped entry: reason}.
+
+    text_fields: as for find_pairs.
+    """
+    path = Path(path)
+    if path.suffix not in (".txt", ".json", ".jsonl"):
+        raise ValueError(f"{path}: --metadata takes a .jsonl, .json or .txt file")
+    indices: dict[str, int] = {}
+    texts_of_image: dict[str, set[int]] = {}
+    skipped: dict[str, str] = {}
+    for source, entry in _read_lines(path) if path.suffix == ".txt" else read_records(path):
+        try:
+            check_record(entry)
+            texts = texts_of(entry, text_fields)
+            if not texts:
+                raise ValueError("no text in it")
+        except ValueError as error:
+            skipped[source] = str(error)
+            continue
+        matches = {indices.setdefault(text, len(indices)) for text in texts}
+        if name := next((entry[key] for key in IMAGE_KEYS if isinstance(entry.get(key), str)), None):
+            texts_of_image.setdefault(Path(name).as_posix(), set()).update(matches)
+    if not indices:
+        raise ValueError(f"{path}: holds no text; expected lines such as " + '{"file_name": "a.png", "text": "..."}')
+    return list(indices), texts_of_image, skipped
+
+
+def _read_lines(path: Path) -> list[Entry]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text (--metadata)") from None
+    return [(f"{path} line {number}", {"text": line}) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def true_texts(path: Path, roots: list[Path], texts_of_image: dict[str, set[int]]) -> set[int]:
+    """Indices of an image's own texts, by its path below one of the roots, else by its file name if that is unique."""
+    path = path.resolve()
+    below = [path.relative_to(root.resolve()).as_posix() for root in roots if path.is_relative_to(root.resolve())]
+    same_name = [texts for name, texts in texts_of_image.items() if name.rsplit("/", 1)[-1] == path.name]
+    by_path = (texts_of_image[name] for name in below if name in texts_of_image)
+    return next(by_path, same_name[0] if len(same_name) == 1 else set())

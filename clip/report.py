@@ -1,15 +1,23 @@
-"""Report of an evaluation: JSON, one line per query, two plots, and a table for the terminal."""
+"""Report of an evaluation: JSON, one line per query, two plots, and a table for the terminal.
+
+The plots: recall per direction, cosines of true and false pairs.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from clip.embed import PairEmbeddings
-from clip.plots import DIRECTIONS, plot_metrics
 from common.metrics.retrieval import RECALL_AT, Ranking
 from common.text.files import write_json, write_jsonl
+from common.training.plots import save_figure
 from common.training.skip_log import write_skipped
 
+TRUE, FALSE, CHANCE = "#1a73b7", "#d1782f", "#3c4043"
+DIRECTIONS = {"i2t": "image to text", "t2i": "text to image"}
 COSINES = {
     "true pairs, mean": "positive_similarity",
     "false pairs, mean": "negative_similarity",
@@ -42,18 +50,16 @@ def describe_queries(
     true_images = [[names[image]] for image in embeddings.image_of_text.tolist()]
     sides = (names, texts, embeddings.texts_of_image), (texts, names, true_images)
     for direction, ranking, (queries, gallery, true_answers) in zip(DIRECTIONS, rankings, sides):
-        columns = (ranking.rank, ranking.found, ranking.found_score, ranking.true_score, ranking.true_count)
-        rows = zip(queries, true_answers, *(column.tolist() for column in columns))
-        for query, true, rank, first, first_score, true_score, true_count in rows:
+        for index, query in enumerate(queries):
             yield {
                 "direction": direction,
                 "query": query,
-                "rank": rank,
-                "retrieved": gallery[first],
-                "retrieved_score": round(first_score, 6),
-                "true": true,
-                "true_score": round(true_score, 6),
-                "true_in_gallery": true_count,
+                "rank": int(ranking.rank[index]),
+                "retrieved": gallery[ranking.found[index]],
+                "retrieved_score": round(float(ranking.found_score[index]), 6),
+                "true": true_answers[index],
+                "true_score": round(float(ranking.true_score[index]), 6),
+                "true_in_gallery": int(ranking.true_count[index]),
             }
 
 
@@ -92,12 +98,87 @@ def format_classes(title: str, result: dict[str, Any], source: str) -> Iterator[
     if reason := result.get("not_measured"):
         yield f"{title}: not measured, {reason} (from the {source}; see --classes and --classes_csv)"
         return
-    fit = ""
-    if "images_to_fit" in result:
-        fit = f"; fitted to {result['images_to_fit']} images, tested on {result['test_images']}, C {result['C']:g}"
+    fit = (
+        f"; fitted to {result['images_to_fit']} images, tested on {result['test_images']}, C {result['C']:g}"
+        if "images_to_fit" in result
+        else ""
+    )
     yield f"{title} ({result['classes']} classes from the {source}{fit})"
     yield from (format_row(f"top-{k} accuracy, %", result[f"top{k}"]) for k in (1, 5) if f"top{k}" in result)
     yield f"  {'always the largest class':24}{result['largest_class']:9.1f}"
     if skipped := result.get("skipped_classes"):
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         yield f"  without classes of too few images: {', '.join(skipped[:5])}{more}"
+
+
+def plot_metrics(
+    path: str | Path, retrieval: dict[str, dict[str, Any]] | None = None, similarity: dict[str, Any] | None = None
+) -> None:
+    """Bars of recall (of measure_retrieval), histograms of cosines (of similarity_statistics), one of them or both."""
+    panels = [panel for panel in ((recall_panel, retrieval), (similarity_panel, similarity)) if panel[1]]
+    figure = Figure(figsize=(1.2 + 5.2 * len(panels), 3.8), layout="constrained")
+    for axis, (draw, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        draw(axis, values)
+    save_figure(figure, path)
+
+
+def recall_panel(axis: Axes, metrics: dict[str, dict[str, Any]]) -> None:
+    """metrics: {'i2t_r1': {'value', 'interval' (low, high), 'chance'}, ..., 'rsum': ...}, all in percent."""
+    highest = 0.0
+    for direction, offset, colour in zip(DIRECTIONS, (-0.2, 0.2), (TRUE, FALSE)):
+        recalls = {group + offset: metrics[f"{direction}_r{k}"] for group, k in enumerate(RECALL_AT)}
+        axis.bar(
+            list(recalls),
+            [recall["value"] for recall in recalls.values()],
+            0.38,
+            color=colour,
+            label=DIRECTIONS[direction],
+        )
+        for x, recall in recalls.items():
+            value, (low, high) = recall["value"], recall["interval"]
+            # The value may lie outside of its percentile interval; an error bar cannot have a negative length.
+            axis.errorbar(
+                x, value, [[max(value - low, 0)], [max(high - value, 0)]], color=CHANCE, capsize=3, linewidth=1
+            )
+            top = max(high, value, recall["chance"])
+            axis.annotate(f"{value:.1f}", (x, top), (0, 4), textcoords="offset points", ha="center", fontsize=8)
+            axis.plot([x - 0.19, x + 0.19], [recall["chance"]] * 2, color=CHANCE, linestyle=":", linewidth=1.5)
+            highest = max(highest, top)
+    axis.plot([], [], color=CHANCE, linestyle=":", label="chance")
+    axis.set(
+        xticks=range(len(RECALL_AT)),
+        xticklabels=[f"R@{k}" for k in RECALL_AT],
+        ylabel="recall, %",
+        ylim=(0, 1.1 * max(highest, 5)),
+    )
+    axis.set_yticks([tick for tick in axis.get_yticks() if tick <= 100])
+    axis.set_title(f"RSum {metrics['rsum']['value']:.1f} of 600 (chance {metrics['rsum']['chance']:.1f})", fontsize=10)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3, frameon=False)
+
+
+def similarity_panel(axis: Axes, statistics: dict[str, Any]) -> None:
+    """statistics: of common.metrics.retrieval.similarity_statistics."""
+    edges, occupied = statistics["histogram_edges"], []
+    for name, title, colour in (("negative", "false pairs", FALSE), ("positive", "true pairs", TRUE)):
+        counts, mean = statistics.get(f"{name}_histogram"), statistics.get(f"{name}_similarity")
+        if counts:
+            axis.stairs(
+                [100 * count / sum(counts) for count in counts],
+                edges,
+                fill=True,
+                alpha=0.45,
+                color=colour,
+                label=f"{title}, mean {mean:.3f}",
+            )
+            axis.axvline(mean, color=colour, linewidth=1.5)
+            occupied += [edge for edge, count in zip(edges, counts) if count]
+    axis.set(
+        xlim=(max(-1, min(occupied) - 0.05), min(1, max(occupied) + 0.075)),
+        xlabel="cosine of image and text",
+        ylabel="share of pairs, %",
+    )
+    if "similarity_gap" in statistics:
+        axis.set_title(f"gap between the means: {statistics['similarity_gap']:.3f}", fontsize=10)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)

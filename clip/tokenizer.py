@@ -6,11 +6,10 @@ CLIP's text tower is causal, so padding behind the end token changes nothing and
 for encoders with a padding mask. Short captions then cost a fraction of 77 tokens.
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import _tokenizer as BYTE_PAIR_ENCODING
 from tokenizers import Tokenizer as BackendTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -25,13 +24,9 @@ class CLIPTokenizer:
     def __init__(self, context_length: int = 77):
         self.context_length = context_length
 
-    @cached_property
-    def _bpe(self) -> SimpleTokenizer:
-        return SimpleTokenizer()
-
     def encode(self, texts: list[str]) -> tuple[list[list[int]], int]:
         """-> tokens of each text with start and end, at most context_length; number of truncated texts."""
-        bpe, limit = self._bpe, self.context_length - 2
+        bpe, limit = BYTE_PAIR_ENCODING, self.context_length - 2
         words = [bpe.encode(text) for text in texts]
         rows = [[bpe.sot_token_id, *tokens[:limit], bpe.eot_token_id] for tokens in words]
         return rows, sum(len(tokens) > limit for tokens in words)

@@ -25,14 +25,13 @@ from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_p
 from clip.embed import embed_pairs
 from clip.metrics import measure_retrieval
 from clip.model import CLIPModel
-from clip.optimizer import parameter_groups
-from clip.plots import plot_metrics
-from clip.training_model import CLIPTrainingModel
+from clip.report import plot_metrics
+from clip.training_model import CLIPTrainingModel, parameter_groups
 from common.cli.errors import run_script
 from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
-from common.metrics.retrieval import rank_both_ways, retrieval_scores, same_words, similarity_statistics
+from common.metrics.retrieval import rank_both_ways, retrieval_scores, similarity_statistics
 from common.training.device import make_accelerator
 from common.training.loader import make_loader
 from common.training.plots import plot_curves
@@ -108,12 +107,11 @@ def check(settings: Namespace) -> None:
         raise ValueError("--freeze_backbone and --lock_image: the first freezes both towers, the second one; give one")
     if settings.image_weights and not settings.image_tower:
         raise ValueError("--image_weights: names weights of --image_tower, which is not given")
-    if is_complete_model(settings.model_name):
-        for name in MODEL_SETTINGS:
-            if getattr(settings, name) != getattr(config, name.upper()):
-                raise ValueError(
-                    f"--{name}: {settings.model_name} is a complete model that defines this itself; omit the flag"
-                )
+    changed = [name for name in MODEL_SETTINGS if getattr(settings, name) != getattr(config, name.upper())]
+    if changed and is_complete_model(settings.model_name):
+        raise ValueError(
+            f"--{changed[0]}: {settings.model_name} is a complete model that defines this itself; omit the flag"
+        )
 
 
 def is_complete_model(name: str) -> bool:
@@ -167,11 +165,12 @@ def build_datasets(
     settings: Namespace, pairs: list, skipped: dict[str, str], model: CLIPModel, accelerator: Accelerator
 ) -> tuple[PairDataset, PairDataset, dict[str, str]]:
     """Decode every image once, skip unreadable ones, split -> training set, validation set, {skipped: reason}."""
-    paths = [pair.image for pair in pairs]
-    cache_dir = settings.cache_dir if settings.cache_images else None
     with accelerator.main_process_first():  # the others read the cache that the first has written
         images = ImageCache(
-            paths, round(CACHE_SCALE * model.image_size), cache_dir, quiet=not accelerator.is_main_process
+            [pair.image for pair in pairs],
+            round(CACHE_SCALE * model.image_size),
+            settings.cache_dir if settings.cache_images else None,
+            quiet=not accelerator.is_main_process,
         )
     total = len(pairs) + len(skipped)
     skipped = skipped | images.skipped
@@ -217,8 +216,16 @@ def build_trainer(
     if settings.compile:
         model.network.visual.compile()  # in place keeps parameter names; texts vary too much in length
     training_model = CLIPTrainingModel(model, settings.loss, not settings.single_positive, settings.accum_batches)
-    last = Path(settings.checkpoint_dir) / "last"
-    return Trainer(accelerator, training_model, optimizer, loader, schedule, run, last, settings.ema_decay)
+    return Trainer(
+        accelerator,
+        training_model,
+        optimizer,
+        loader,
+        schedule,
+        run,
+        Path(settings.checkpoint_dir) / "last",
+        settings.ema_decay,
+    )
 
 
 def print_summary(train_set: PairDataset, val_set: PairDataset, trainer: Trainer, settings: Namespace) -> None:
@@ -236,8 +243,7 @@ def print_summary(train_set: PairDataset, val_set: PairDataset, trainer: Trainer
 
 def validate(trainer: Trainer, val_set: PairDataset) -> dict[str, float]:
     """-> retrieval scores and similarity statistics of the validation set."""
-    embeddings = embed_pairs(trainer.eval_model.model, val_set, trainer.accelerator.device, quiet=True)
-    return retrieval_scores(*embeddings[:3], same_words(embeddings.texts))
+    return retrieval_scores(*embed_pairs(trainer.eval_model.model, val_set, trainer.accelerator.device, quiet=True)[:4])
 
 
 def evaluate_best(trainer: Trainer, val_set: PairDataset) -> dict[str, Any]:
@@ -246,11 +252,14 @@ def evaluate_best(trainer: Trainer, val_set: PairDataset) -> dict[str, Any]:
     if len(val_set):
         model, _ = load_clip(run.folder / BEST, device)
         embeddings = embed_pairs(model, val_set, device, quiet=True)
-        vectors = (*embeddings[:3], same_words(embeddings.texts))
-        results["retrieval"] = measure_retrieval(*rank_both_ways(*vectors), embeddings.image_of_text)
-        plot_metrics(run.results / "model_metrics.png", results["retrieval"], similarity_statistics(*vectors))
-    plots = f"{run.results / 'training_curves.png'}, {run.results / 'model_metrics.png'}"
-    trainer.finish(results, run.results / "training_results.json", run.folder / BEST, plots)
+        results["retrieval"] = measure_retrieval(*rank_both_ways(*embeddings[:4]), embeddings.image_of_text)
+        plot_metrics(run.results / "model_metrics.png", results["retrieval"], similarity_statistics(*embeddings[:4]))
+    trainer.finish(
+        results,
+        run.results / "training_results.json",
+        run.folder / BEST,
+        f"{run.results / 'training_curves.png'}, {run.results / 'model_metrics.png'}",
+    )
     return results
 
 

@@ -10,7 +10,7 @@ from tiny.clip import COLOURS, write_colours
 
 from clip import evaluate
 from clip.dataset import find_pairs
-from clip.plots import plot_metrics
+from clip.report import plot_metrics
 
 
 class Oracle(torch.nn.Module):

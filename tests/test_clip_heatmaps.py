@@ -9,8 +9,7 @@ from PIL import Image
 from tiny.heatmaps import TRANSFORMER, Slow, ask, scaled, tiny_clip
 
 from clip.attention_maps import attend, finish_block, project, tokens_before
-from clip.heatmap_overlay import overlay, side_by_side
-from clip.heatmaps import enlarge, heatmap, methods_of
+from clip.heatmaps import enlarge, heatmap, methods_of, overlay, side_by_side
 from clip.model import CLIPModel
 from common.images.contact_sheet import Cell, contact_sheet, font_for, wrap
 

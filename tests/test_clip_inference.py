@@ -10,10 +10,10 @@ import torch
 from conftest import flags
 from PIL import Image
 
-from clip.candidate_texts import read_texts, true_texts
 from clip.checkpoint import load_clip, save_clip
 from clip.inference import heatmap_names, main, rank_texts
 from clip.model import CLIPModel
+from clip.pairs import read_texts, true_texts
 from common.samples.layouts import create_sample_dataset
 
 

@@ -7,7 +7,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from clip.checkpoint import load_clip, save_clip
 from clip.model import CLIPModel
-from clip.optimizer import layer_scales, parameter_groups
+from clip.training_model import layer_scales, parameter_groups
 
 
 def learning(model):

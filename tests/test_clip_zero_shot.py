@@ -11,9 +11,8 @@ from clip import evaluate
 from clip.checkpoint import save_clip
 from clip.dataset import PairDataset, find_pairs
 from clip.embed import embed_images, embed_pairs, embed_texts
-from clip.linear_probe import linear_probe
+from clip.metrics import class_vectors, linear_probe, zero_shot
 from clip.model import CLIPModel
-from clip.zero_shot import class_vectors, zero_shot
 from common.images.cache import ImageCache
 
 CPU = torch.device("cpu")
