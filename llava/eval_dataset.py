@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.text.json_text import parse_json
+from common.text.files import parse_json
 from common.text.tables import check_record, read_records
 from llava.request_io import IMAGE_KEYS
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from common.models.timm_tokens import split_tokens
+from common.models.backbone import split_tokens
 
 
 class TimmTowerConfig(PreTrainedConfig):

@@ -18,10 +18,9 @@ from clip.checkpoint import load_clip
 from clip.image_encoder import CLIPImageEncoder
 from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.transforms import square
-from common.models.backbone import create_backbone
+from common.models.backbone import Tokens, backbone_tokens, create_backbone, normalise
 from common.models.checkpoint_file import read_tensors
 from common.models.pooling import ImageEncoder
-from common.models.timm_tokens import Tokens, backbone_tokens, normalise
 from common.vectors.extractor import DEFAULT_OPTIONS, Extractor, ExtractorOptions, local_device
 from style_encoder import load_encoder
 from vitp.vision_encoder import load_vit

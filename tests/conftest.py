@@ -251,6 +251,6 @@ def uploads(monkeypatch) -> list[dict]:
     """What push_to_hub.py would send to the Hub."""
     from tiny.hub import StubApi
 
-    monkeypatch.setattr("common.models.hub.HfApi", StubApi)
+    monkeypatch.setattr("tools.push_to_hub.HfApi", StubApi)
     monkeypatch.setattr(StubApi, "calls", [])
     return StubApi.calls

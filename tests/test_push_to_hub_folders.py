@@ -8,11 +8,10 @@ from tiny.hub import assert_names_no_place, front, same
 from transformers import CLIPModel as TransformersCLIP
 
 from clip.checkpoint import load_clip
-from common.models import hub
-from common.models.hub import files_to_upload, is_local_path, without_local_paths
 from common.models.model_folder import is_hub_name
 from style_encoder import load_encoder
 from tools import push_to_hub
+from tools.push_to_hub import files_to_upload, is_local_path, without_local_paths
 
 CPU = torch.device("cpu")
 
@@ -167,7 +166,7 @@ def test_mistakes_are_one_line(tmp_path, trained, monkeypatch):
     def refuse(self, name, private, exist_ok):
         raise OSError("401 Client Error\nlong words")
 
-    monkeypatch.setattr(hub.HfApi, "create_repo", refuse)
+    monkeypatch.setattr(push_to_hub.HfApi, "create_repo", refuse)
     with pytest.raises(ValueError, match=r"me/x: upload failed \(401 Client Error\)"):
         push_to_hub.main([trained[0], "--name", "me/x"])
     push_to_hub.main([trained[0], "--output", str(tmp_path / "hub")])

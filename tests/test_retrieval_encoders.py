@@ -12,8 +12,8 @@ from transformers import InternVLVisionConfig, InternVLVisionModel
 from clip.checkpoint import save_clip
 from clip.huggingface import write_huggingface
 from clip.model import CLIPModel
+from common.models.backbone import Tokens
 from common.models.pooling import POOLINGS
-from common.models.timm_tokens import Tokens
 from model import VisionStyleEncoder
 from retrieval.encoders import open_encoder
 from style_encoder import save_encoder

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from common.images.io import list_images, open_image
-from common.images.tiling import cut_tiles
+from common.images.tiling import Tiling
 from common.vectors.extractor import ExtractorOptions, ImageFiles, collate
 from common.vectors.shards import FeatureSet, read_features
 from retrieval import extract_features
@@ -218,7 +218,7 @@ def test_tiles_are_averaged(folder, tmp_path):
     Image.effect_noise((400, 200), 90).convert("RGB").save(path)
     extractor = open_extractor(VIT, ExtractorOptions(tiles=4, image_size=32, device="cpu"))
     encoder = extractor.encoder
-    tiles = cut_tiles(open_image(path), 32, max_tiles=4)
+    tiles = Tiling(32, tokens=0, max_tiles=4).cut(open_image(path), 4)
     assert len(tiles) == 3  # two and the thumbnail
     with torch.no_grad():
         mean = encoder(torch.stack([encoder.preprocess(tile) for tile in tiles])).mean(0)

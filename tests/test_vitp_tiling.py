@@ -1,5 +1,6 @@
 """Tiling against InternVL's published numbers and a slow search over every grid."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, choose_grid, count_tiles, cut_tiles, to_pixel_values
+from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
 
 GOLDEN = [  # sizes, (grid, tiles) at most 6, (grid, tiles) at most 12; 256 tokens a tile
     ([(448, 448), (512, 512)], ((1, 1), 1), ((1, 1), 1)),
@@ -25,9 +26,10 @@ GOLDEN = [  # sizes, (grid, tiles) at most 6, (grid, tiles) at most 12; 256 toke
 def test_published_grids(sizes, six, twelve):
     for width, height in sizes:
         for limit, (grid, tiles) in ((6, six), (12, twelve)):
-            assert choose_grid(width, height, 448, 1, limit) == grid
-            assert count_tiles(width, height, 448, 1, limit) == tiles
-            assert count_tiles(width, height, 448, 1, limit, thumbnail=False) == grid[0] * grid[1]
+            tiling = Tiling(448, 256)
+            assert tiling.grid((width, height), limit) == grid
+            assert tiling.count((width, height), limit) == tiles
+            assert replace(tiling, thumbnail=False).count((width, height), limit) == grid[0] * grid[1]
 
 
 @settings(max_examples=200, deadline=None)
@@ -45,7 +47,7 @@ def test_against_every_grid(width, height, limit, least):
                 and (best is None or width * height > 0.5 * 448 * 448 * area)
             ):
                 best = (i, j)
-    found = choose_grid(width, height, 448, least, limit)
+    found = Tiling(448, 256, least, limit).grid((width, height), limit)
     assert found == best
     assert abs(Fraction(width, height) - Fraction(*found)) <= min(
         abs(Fraction(width, height) - Fraction(i, j)) for i, j in grids
@@ -58,30 +60,32 @@ def test_tiles_are_the_image_row_by_row():
         for column in range(3):
             ramp[row * 28 : row * 28 + 28, column * 28 : column * 28 + 28] = 40 * (row * 3 + column)
     image = Image.fromarray(ramp)
-    tiles = cut_tiles(image, 28, max_tiles=6)
+    tiles = Tiling(28, 4).cut(image, 6)
     assert [tile.size for tile in tiles] == [(28, 28)] * 7
     assert [int(np.asarray(tile).mean()) for tile in tiles[:6]] == [0, 40, 80, 120, 160, 200]
     assert np.array_equal(np.asarray(tiles[6]), np.asarray(image.resize((28, 28), Image.Resampling.BICUBIC)))
-    assert len(cut_tiles(image, 28, max_tiles=6, thumbnail=False)) == 6
-    assert len(cut_tiles(image, 28, max_tiles=1)) == 1
+    assert len(Tiling(28, 4, thumbnail=False).cut(image, 6)) == 6
+    assert len(Tiling(28, 4).cut(image, 1)) == 1
 
 
 def test_counted_before_as_cut_after():
     random = np.random.default_rng(0)
     for _ in range(20):
         image = Image.new("RGB", tuple(int(side) for side in random.integers(10, 300, 2)))
-        assert len(cut_tiles(image, 56, max_tiles=9)) == count_tiles(*image.size, 56, max_tiles=9)
+        assert len(Tiling(56, 16).cut(image, 9)) == Tiling(56, 16).count(image.size, 9)
 
 
 def test_pixel_values_are_normalised():
-    tiles = [Image.new("RGB", (4, 4), (255, 0, 128)), Image.new("RGB", (4, 4))]
-    values = to_pixel_values(tiles)
+    image = Image.new("RGB", (8, 4), (255, 0, 128))
+    image.paste((0, 0, 0), (4, 0, 8, 4))
+    values = Tiling(4, 1, thumbnail=False).pixel_values(image, 2)
     assert values.shape == (2, 3, 4, 4) and values.dtype == torch.float32
+    grey = Tiling(4, 1, thumbnail=False, mean=(0.5,) * 3, std=(0.5,) * 3)
     expected = [(value / 255 - mean) / std for value, mean, std in zip((255, 0, 128), IMAGENET_MEAN, IMAGENET_STD)]
     assert torch.allclose(values[0, :, 0, 0], torch.tensor(expected), atol=1e-6)
-    assert torch.allclose(to_pixel_values(tiles, (0.5,) * 3, (0.5,) * 3)[1], torch.tensor(-1.0))
+    assert torch.allclose(grey.pixel_values(image, 2)[1], torch.tensor(-1.0))
 
 
 def test_impossible_limits_are_refused():
     with pytest.raises(ValueError, match="max_dynamic_patch"):
-        choose_grid(10, 10, 28, 3, 2)
+        Tiling(28, 4, min_tiles=3, max_tiles=2)

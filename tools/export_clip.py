@@ -103,8 +103,10 @@ def main(
     result: dict[str, Any] = {"output": str(output), "format": format}
     if format == "onnx":
         result["differences"] = export_onnx(model, output)
-        files = "image.onnx, text.onnx, tokenizer.json, preprocessing.json"
-        text = f"{output}: {files}; {describe_differences(result['differences'])}"
+        text = (
+            f"{output}: image.onnx, text.onnx, tokenizer.json, preprocessing.json; "
+            f"{describe_differences(result['differences'])}"
+        )
     elif format == "transformers":
         write_huggingface(model, output)
         text = f'{output}: transformers\' CLIPModel.from_pretrained("{output}"), CLIPProcessor likewise'

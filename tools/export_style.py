@@ -64,10 +64,11 @@ def preprocessing(encoder: VisionStyleEncoder) -> dict[str, Any]:
 
 def export_onnx(encoder: VisionStyleEncoder, folder: Path) -> dict[str, float]:
     module, names = output_tuple(encoder)
-    images = random_images(encoder.tower.image_size)
-    differences = write_onnx(folder / "style_encoder.onnx", module, images, "image", names)
-    content = {"image": preprocessing(encoder), "outputs": names, "differences": differences}
-    write_json(folder / "preprocessing.json", content)
+    make_input = random_images(encoder.tower.image_size)
+    differences = write_onnx(folder / "style_encoder.onnx", module, make_input, "image", names)
+    write_json(
+        folder / "preprocessing.json", {"image": preprocessing(encoder), "outputs": names, "differences": differences}
+    )
     return differences
 
 

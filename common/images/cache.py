@@ -43,12 +43,19 @@ class ImageCache:
     ):
         self.size, self.threads, self.quiet = size, threads, quiet
         self.pixels: np.ndarray | None = None
-        self.entries: dict[Path | TarMember, tuple[int, int, int]] = {}  # offset in bytes, height, width
-        self.skipped: dict[str, str] = {}
         if cache_dir is None:
-            self._check(paths)
-        else:
-            self._open(paths, Path(cache_dir))
+            results = self._in_threads(open_image, paths, "checking")
+            self.skipped = {str(path): result for path, result in results if isinstance(result, str)}
+            return
+        pixels, index = (Path(cache_dir, _key(paths, size)).with_suffix(suffix) for suffix in (".bin", ".json"))
+        if not index.is_file():  # written last: its presence says that the pixels are complete
+            index.parent.mkdir(parents=True, exist_ok=True)
+            self._fill(paths, pixels, index)
+        content = json.loads(index.read_text())
+        self.skipped = content["skipped"]
+        self.entries = dict(zip(paths, content["entries"]))  # offset in bytes, height, width
+        if pixels.stat().st_size:
+            self.pixels = np.memmap(pixels, dtype=np.uint8, mode="r")
 
     def __getitem__(self, path: Path | TarMember) -> np.ndarray:
         if self.pixels is None:
@@ -63,18 +70,6 @@ class ImageCache:
     def _decode(self, path: Path | TarMember) -> np.ndarray:
         return np.asarray(fit_shorter_side(open_image(path, at_least=self.size), self.size))
 
-    def _open(self, paths: Sequence[Path | TarMember], cache_dir: Path) -> None:
-        name = cache_dir / _key(paths, self.size)
-        pixels, index = name.with_suffix(".bin"), name.with_suffix(".json")
-        if not index.is_file():  # written last: its presence says that the pixels are complete
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            self._fill(paths, pixels, index)
-        content = json.loads(index.read_text())
-        self.skipped = content["skipped"]
-        self.entries = {path: tuple(entry) for path, entry in zip(paths, content["entries"])}
-        if pixels.stat().st_size:
-            self.pixels = np.memmap(pixels, dtype=np.uint8, mode="r")
-
     def _fill(self, paths: Sequence[Path | TarMember], pixels: Path, index: Path) -> None:
         entries, skipped, offset = [], {}, 0
         with write_atomically(pixels) as file:
@@ -83,14 +78,9 @@ class ImageCache:
                     skipped[str(path)] = result
                     entries.append((0, 0, 0))
                     continue
-                file.write(result.tobytes())
                 entries.append((offset, *result.shape[:2]))
-                offset += result.nbytes
+                offset += file.write(result.tobytes())
         write_json(index, {"entries": entries, "skipped": skipped})
-
-    def _check(self, paths: Sequence[Path | TarMember]) -> None:
-        results = self._in_threads(open_image, paths, "checking")
-        self.skipped = {str(path): result for path, result in results if isinstance(result, str)}
 
     def _in_threads(self, function: Callable, paths: Sequence[Path | TarMember], label: str) -> Iterator[tuple]:
         """(path, function(path), or why the file cannot be read) for each path, in order.
@@ -118,17 +108,15 @@ class ImageCache:
 
 def fit_shorter_side(image: Image.Image, size: int) -> Image.Image:
     """Scale so that the shorter side is `size` pixels; a smaller image is returned unchanged."""
-    scale = size / min(image.size)
-    if scale >= 1:
+    if (scale := size / min(image.size)) >= 1:
         return image
     return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
 
 
 def _key(paths: Sequence[Path | TarMember], size: int) -> str:
-    digest = hashlib.blake2b(f"3 {size}".encode(), digest_size=12)
+    key = f"3 {size}"
     for path in paths:
         file, offset = (path.shard, path.offset) if isinstance(path, TarMember) else (path, 0)
         stat = file.stat()
-        line = f"\0{file.resolve()}\0{offset}\0{stat.st_size}\0{stat.st_mtime_ns}"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+        key += f"\0{file.resolve()}\0{offset}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()

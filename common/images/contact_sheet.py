@@ -4,6 +4,7 @@
 """
 
 from functools import cache
+from itertools import accumulate, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,26 +49,21 @@ def contact_sheet(sections: dict[str, list[Cell]], columns: int = 4, side: int =
     heights = [2 * LINE if isinstance(row, str) else max(_height(cell, side) for cell in row) for row in rows]
     widest = max(len(row) for row in rows if not isinstance(row, str))
     sheet = Image.new("RGB", (widest * (side + GAP) + GAP, sum(heights) + GAP), "white")
-    top = GAP
-    for row, height in zip(rows, heights):
+    for row, top in zip(rows, accumulate(heights, initial=GAP)):
         if isinstance(row, str):
             draw_text(sheet, [_cut(row, sheet.width - 2 * GAP)], "", GAP, top + GAP // 2)
-        else:
-            for column, cell in enumerate(row):
-                _paste(sheet, cell, GAP + column * (side + GAP), top, side)
-        top += height
+            continue
+        for left, cell in zip(count(GAP, side + GAP), row):
+            for number, picture in enumerate(cell.pictures):
+                corner = (left, top + number * (side + GAP // 2))
+                sheet.paste(Image.fromarray(square(np.asarray(picture), side)), corner)
+            below = top + len(cell.pictures) * (side + GAP // 2)
+            draw_text(sheet, wrap(cell.caption, side, 2), _cut(cell.note, side), left, below)
     return sheet
 
 
 def _height(cell: Cell, side: int) -> int:
     return len(cell.pictures) * (side + GAP // 2) + LINE * (len(wrap(cell.caption, side, 2)) + 1) + 2 * GAP
-
-
-def _paste(sheet: Image.Image, cell: Cell, left: int, top: int, side: int) -> None:
-    for picture in cell.pictures:
-        sheet.paste(Image.fromarray(square(np.asarray(picture), side)), (left, top))
-        top += side + GAP // 2
-    draw_text(sheet, wrap(cell.caption, side, 2), _cut(cell.note, side), left, top)
 
 
 def save_picture(path: str | Path, picture: Image.Image) -> None:
@@ -100,11 +96,10 @@ def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
 
 def _cut(text: str, width: int) -> str:
     """As much of a text as fits into `width` pixels, with an ellipsis if that is not all."""
-    font, length = font_for(text), len(text)
+    font = font_for(text)
     if font.getlength(text) <= width:
         return text
-    while length and font.getlength(text[:length] + "…") > width:
-        length -= 1
+    length = next((end for end in range(len(text), 0, -1) if font.getlength(text[:end] + "…") <= width), 0)
     return text[:length].rstrip(" ,.，。") + "…"
 
 

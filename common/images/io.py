@@ -33,9 +33,8 @@ def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int =
         raise FileNotFoundError(f"{path}: {'is a folder, not an image' if source.is_dir() else 'no such file'}")
     try:
         with Image.open(BytesIO(source.read()) if isinstance(source, TarMember) else source) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{path}: {width}x{height} pixels, more than the {MAX_PIXELS:,} allowed")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{path}: {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} allowed")
             if at_least and image.format == "JPEG":
                 image.draft(None, (at_least, at_least))
             image.seek(0)  # first frame of an animation
@@ -43,7 +42,12 @@ def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int =
             rgb = _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         start = source.read()[:64] if isinstance(source, TarMember) else source.open("rb").read(64)
-        raise ValueError(f"{path}: {_why_not_an_image(start)}") from None
+        reason = "not an image that Pillow can read" if start else "the file is empty"
+        if start.startswith(LFS_START):
+            reason = LFS_HINT
+        elif start.lstrip().startswith((b"<svg", b"<?xml")):
+            reason = "an SVG drawing; convert it to PNG first"
+        raise ValueError(f"{path}: {reason}") from None
     except (OSError, SyntaxError, EOFError, MemoryError) as error:  # of Pillow's decoders on broken data
         raise ValueError(f"{path}: broken image ({' '.join(str(error).split())})") from error
     return rgb.convert("L").convert("RGB") if grey else rgb
@@ -62,10 +66,9 @@ def path_below(folder: Path, name: str) -> Path:
 
 def list_images(folder: str | Path) -> list[Path]:
     """All image files below `folder`, sorted by path; hidden files and folders are skipped."""
-    folder = Path(folder)
     paths = sorted(
         path
-        for path in folder.rglob("*")
+        for path in Path(folder).rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -82,17 +85,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         unit = 1.0 if top <= 1 and image.mode == "F" else 255.0 if top <= 255 else 65535.0
         return Image.fromarray((values.clip(0, unit) * (255 / unit)).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _why_not_an_image(start: bytes) -> str:
-    if not start:
-        return "the file is empty"
-    if start.startswith(LFS_START):
-        return LFS_HINT
-    if start.lstrip().startswith((b"<svg", b"<?xml")):
-        return "an SVG drawing; convert it to PNG first"
-    return "not an image that Pillow can read"

@@ -15,11 +15,10 @@ RESAMPLING = Image.Resampling.BICUBIC
 
 def square(pixels: np.ndarray, size: int, grey: bool = False) -> np.ndarray:
     """The largest centred square of an image, scaled to `size` pixels: the input of validation and tools."""
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
     image = Image.fromarray(pixels)
-    if (height, width) != (size, size):
+    if image.size != (size, size):
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
         image = image.resize((size, size), RESAMPLING, box=(left, top, left + side, top + side))
     return np.asarray(_grey(image) if grey else image)
 
@@ -44,20 +43,18 @@ class Augmentation:
 
     def __call__(self, pixels: np.ndarray, size: int, view: SampleKey) -> np.ndarray:
         random = np.random.default_rng([self.seed, view.epoch, view.index, view.style_seed])
-        image = self._crop(Image.fromarray(pixels), size, random)
-        if random.random() < self.flip_prob:
-            image = ImageOps.mirror(image)
-        if view.style_seed:
-            image = redraw(image, np.random.default_rng([self.seed, view.style_seed]), random)
-        return np.asarray(_grey(image) if view.grey else image)
-
-    def _crop(self, image: Image.Image, size: int, random: np.random.Generator) -> Image.Image:
+        image = Image.fromarray(pixels)
         width, height = image.size
         side = min(width, height) * np.sqrt(random.uniform(self.crop_scale, 1))
         aspect = np.exp(random.uniform(-0.15, 0.15)) if self.crop_scale < 1 else 1.0
         crop_width, crop_height = min(width, side * aspect), min(height, side / aspect)
         left, top = random.uniform(0, width - crop_width), random.uniform(0, height - crop_height)
-        return image.resize((size, size), RESAMPLING, box=(left, top, left + crop_width, top + crop_height))
+        image = image.resize((size, size), RESAMPLING, box=(left, top, left + crop_width, top + crop_height))
+        if random.random() < self.flip_prob:
+            image = ImageOps.mirror(image)
+        if view.style_seed:
+            image = redraw(image, np.random.default_rng([self.seed, view.style_seed]), random)
+        return np.asarray(_grey(image) if view.grey else image)
 
 
 def redraw(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
@@ -68,8 +65,7 @@ def redraw(image: Image.Image, style: np.random.Generator, grain: np.random.Gene
     (SimCLR's augmentations reversed: what they make a model ignore is what distinguishes the classes here).
     """
     changes = (_palette, _lines, _tone, _surface, _shading, _softness)
-    chosen = style.permutation(len(changes))[: style.integers(1, 4)]
-    for choice in sorted(chosen):
+    for choice in sorted(style.permutation(len(changes))[: style.integers(1, 4)]):
         image = changes[choice](image, style, grain)
     return image
 
@@ -109,23 +105,17 @@ def _surface(image: Image.Image, style: np.random.Generator, grain: np.random.Ge
         pattern = 0.7 * grain.standard_normal(size[::-1], dtype=np.float32)
     else:
         turn, pitch = style.uniform(0, np.pi), style.uniform(0.9, 2.2)
-        rows, columns = np.ogrid[: size[1], : size[0]]
-        rows, columns = (
-            (rows + grain.uniform(0, 9)).astype(np.float32),
-            (columns + grain.uniform(0, 9)).astype(np.float32),
-        )
+        rows, columns = ((axis + grain.uniform(0, 9)).astype(np.float32) for axis in np.ogrid[: size[1], : size[0]])
         pattern = np.sin((rows * np.cos(turn) + columns * np.sin(turn)) * pitch)
         if kind == 2:
             pattern *= 1.5 * np.sin((columns * np.cos(turn) - rows * np.sin(turn)) * pitch)
     painted = np.clip((255 - pixels.min(2)) / 40, 0.15, 1)  # a white ground stays nearly white
-    shaded = pixels + (style.uniform(15, 60) * pattern * painted)[..., None]
-    return Image.fromarray(shaded.clip(0, 255).astype(np.uint8))
+    return _clipped(pixels + (style.uniform(15, 60) * pattern * painted)[..., None])
 
 
 def _palette(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
     """Colours remixed, from hardly visible to strong, often with rotated hues."""
-    strength = np.exp(style.uniform(np.log(0.04), np.log(0.5)))
-    mixing = np.eye(3) + strength * style.standard_normal((3, 3))
+    mixing = np.eye(3) + np.exp(style.uniform(np.log(0.04), np.log(0.5))) * style.standard_normal((3, 3))
     mixing /= mixing.sum(1, keepdims=True)  # white stays white
     image = image.convert("RGB", tuple(np.pad(mixing, ((0, 0), (0, 1))).ravel()))
     if style.random() < 0.5:
@@ -142,10 +132,9 @@ def _shading(image: Image.Image, style: np.random.Generator, grain: np.random.Ge
     radius, turn = style.uniform(3, 9), style.uniform(0, 2 * np.pi)
     painted = ImageOps.invert(image.convert("L")).point([0] * 20 + [255] * 236)
     height = np.asarray(painted.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32) / 255
-    slope = np.gradient(height)
-    light = (slope[0] * np.sin(turn) + slope[1] * np.cos(turn)) * radius * style.uniform(40, 140)
-    shaded = np.asarray(image, dtype=np.float32) + (light * (np.asarray(painted) > 0))[..., None]
-    return Image.fromarray(shaded.clip(0, 255).astype(np.uint8))
+    down, across = np.gradient(height)
+    light = (down * np.sin(turn) + across * np.cos(turn)) * radius * style.uniform(40, 140)
+    return _clipped(np.asarray(image, dtype=np.float32) + (light * (np.asarray(painted) > 0))[..., None])
 
 
 def _softness(image: Image.Image, style: np.random.Generator, grain: np.random.Generator) -> Image.Image:
@@ -156,8 +145,11 @@ def _softness(image: Image.Image, style: np.random.Generator, grain: np.random.G
     if kind == 1:
         return image.filter(ImageFilter.UnsharpMask(style.uniform(1, 3), int(style.integers(120, 300)), 0))
     relief = np.asarray(image.convert("L").filter(ImageFilter.EMBOSS), dtype=np.float32)[..., None] - 128
-    shaded = np.asarray(image, dtype=np.float32) + style.uniform(0.4, 1.2) * relief
-    return Image.fromarray(shaded.clip(0, 255).astype(np.uint8))
+    return _clipped(np.asarray(image, dtype=np.float32) + style.uniform(0.4, 1.2) * relief)
+
+
+def _clipped(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def _grey(image: Image.Image) -> Image.Image:

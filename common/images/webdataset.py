@@ -45,8 +45,8 @@ def read_shard(shard: Path) -> dict[str, dict[str, TarMember]]:
                 if member.isfile() and not Path(member.name).name.startswith("."):
                     folder, _, last = member.name.rpartition("/")
                     key, _, suffix = last.partition(".")
-                    file = TarMember(shard, member.name, member.offset_data, member.size)
-                    samples.setdefault(f"{folder}/{key}" if folder else key, {})[suffix.lower()] = file
+                    sample = samples.setdefault(f"{folder}/{key}" if folder else key, {})
+                    sample[suffix.lower()] = TarMember(shard, member.name, member.offset_data, member.size)
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{shard}: cannot be read as an uncompressed tar ({error})") from None
     return samples

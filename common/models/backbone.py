@@ -17,7 +17,13 @@ from torch import nn
 
 from common.cli.settings import unknown_name
 from common.models.checkpoint_file import first_line, load_every_tensor
-from common.models.timm_tokens import normalise, split_tokens
+
+
+class Tokens(NamedTuple):
+    """Features of B images at one depth of a network."""
+
+    patches: torch.Tensor  # (B, N, V)
+    cls: torch.Tensor | None  # (B, V); None where the network has no class token
 
 
 class VisionFeatures(NamedTuple):
@@ -61,8 +67,9 @@ class VisionTower(nn.Module):
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
 
         stages = len(self.backbone.feature_info)
-        steps = range(1, num_feature_maps + 1)
-        self.feature_map_indices = sorted({round(step * stages / num_feature_maps) - 1 for step in steps})
+        self.feature_map_indices = sorted(
+            {round(step * stages / num_feature_maps) - 1 for step in range(1, num_feature_maps + 1)}
+        )
         with torch.no_grad():  # a blank image gives every width
             self.eval()
             try:
@@ -82,8 +89,8 @@ class VisionTower(nn.Module):
                 normalise(image, self.mean, self.std), indices=self.feature_map_indices, output_fmt="NCHW"
             )
             pooled = self.backbone.forward_head(final, pre_logits=True)
-        patches = split_tokens(self.backbone, final).patches
-        return VisionFeatures(patches, pooled, feature_maps, tuple(feature_maps[-1].shape[-2:]))
+        grid = tuple(feature_maps[-1].shape[-2:])
+        return VisionFeatures(split_tokens(self.backbone, final).patches, pooled, feature_maps, grid)
 
     def freeze(self, frozen: bool) -> None:
         """Frozen: no gradient, fixed BatchNorm statistics, no drop path."""
@@ -96,13 +103,44 @@ class VisionTower(nn.Module):
         return self
 
 
+def split_tokens(backbone: nn.Module, features: torch.Tensor) -> Tokens:
+    """features: of forward_features; tokens (B, prefixes + N, V), or a map in either order of axes."""
+    if features.ndim == 3:
+        prefixes = getattr(backbone, "num_prefix_tokens", 0) or 0
+        return Tokens(features[:, prefixes:], features[:, 0] if prefixes else None)
+    if getattr(backbone, "output_fmt", "NCHW") == "NHWC":
+        features = features.permute(0, 3, 1, 2)
+    return Tokens(features.flatten(2).mT, None)
+
+
+def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """(B, 3, S, S) uint8 0..255 or float 0..1 -> input of a timm backbone, in the layout that is fastest for it."""
+    unit = pixels / 255 if pixels.dtype == torch.uint8 else pixels
+    return ((unit - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def backbone_tokens(backbone: Any, image: torch.Tensor, layer: int = -1) -> Tokens:
+    """At layer -1 after the final norm, at earlier layers the output of the block."""
+    prefixes = getattr(backbone, "num_prefix_tokens", 0)
+    try:
+        if layer == -1:
+            return split_tokens(backbone, backbone.forward_features(image))
+        options = {"return_prefix_tokens": True} if prefixes else {}
+        (output,) = backbone.forward_intermediates(
+            image, indices=[layer], stop_early=True, intermediates_only=True, output_fmt="NCHW", **options
+        )
+    except AssertionError as error:
+        raise ValueError(f"--layer {layer}: {error}") from None
+    patches, cls = (output[0], output[1][:, 0]) if prefixes else (output, None)
+    return Tokens(patches.flatten(2).mT, cls)
+
+
 def create_backbone(
     model_name: str, pretrained: bool | str = False, image_size: int | None = None, drop_path_rate: float = 0.0
 ) -> Any:
     """A timm model without its classifier. pretrained: True (timm's weights), False, or a file for this architecture;
     image_size: pixels, for models that can be built for another one."""
-    architecture = model_name.split(".")[0]
-    if not timm.is_model(architecture):
+    if not timm.is_model(model_name.split(".")[0]):
         raise ValueError(unknown_name(model_name, timm.list_models(), "timm model"))
     options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:

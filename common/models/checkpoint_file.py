@@ -23,8 +23,10 @@ FORMAT = 1
 
 def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[str, Any], **metadata: Any) -> None:
     """Write weights and everything needed to use them. `build`: the arguments of the model's class."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    content = {"format": FORMAT, "kind": kind, "build": build, **metadata, "model_state_dict": weights}
+    content = {"format": FORMAT, "kind": kind, "build": build, **metadata}
+    content["model_state_dict"] = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
     with write_atomically(path) as file:
         try:
             torch.save(content, file)
@@ -54,10 +56,10 @@ def check_tensors(
 ) -> None:
     """ValueError unless names and shapes match exactly; it names the file and `what` it should hold the weights of."""
     shapes, wanted = ({name: tuple(value.shape) for name, value in tensors.items()} for tensors in (weights, expected))
-    problems = [f"{name} is missing" for name in wanted if name not in shapes]
-    problems += [f"{name} is unknown" for name in shapes if name not in wanted]
-    problems += [
-        f"{name} is {shapes[name]}, not {shape}" for name, shape in wanted.items() if shapes.get(name, shape) != shape
+    problems = [
+        *(f"{name} is missing" for name in wanted if name not in shapes),
+        *(f"{name} is unknown" for name in shapes if name not in wanted),
+        *(f"{name} is {shapes[name]}, not {size}" for name, size in wanted.items() if shapes.get(name, size) != size),
     ]
     if problems:
         raise ValueError(f"{path}: not weights of {what}; {len(problems)} tensors differ: {', '.join(problems[:3])}")

@@ -28,8 +28,8 @@ def set_trainable(
 
     Checkpoints of a PeftModel hold the LoRA and a copy of every part that is trained whole.
     """
-    names = {name for name, _ in model.named_modules()}
-    if missing := [part for part in parts if not any(part in name.split(".") for name in names)]:
+    present = {part for name, _ in model.named_modules() for part in name.split(".")}
+    if missing := [part for part in parts if part not in present]:
         raise ValueError(f"{type(model).__name__}: has no {' and no '.join(missing)}; it is no vision-language model")
     if not any(parts.values()):
         raise ValueError("vision tower, projector and language model are all frozen; nothing is left to train")
@@ -40,9 +40,8 @@ def set_trainable(
         return model
     default = next(iter(loras.values()))
     special = {rf".*\b{part}\b.*": lora for part, lora in loras.items() if lora != default}
-    whole = [part for part, how in parts.items() if how is True]
     # peft trains copies of these; a head that shares its weights with the embeddings is then trained apart from them.
-    head = ["lm_head"] if LANGUAGE in whole else []
+    whole = [part for part, how in parts.items() if how is True] + ["lm_head"] * (parts.get(LANGUAGE) is True)
     others = "|".join(re.escape(part) for part in parts if part not in loras)
     adapted = get_peft_model(
         model,
@@ -54,7 +53,7 @@ def set_trainable(
             alpha_pattern={pattern: lora.alpha for pattern, lora in special.items()},
             target_modules="all-linear",  # the head excepted
             exclude_modules=rf"(.*\.)?({others}|lm_head)(\..*)?" if others else None,
-            modules_to_save=whole + head or None,
+            modules_to_save=whole or None,
             task_type=task_type,
         ),
     )

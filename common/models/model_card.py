@@ -103,8 +103,13 @@ def checkpoint_metadata(content: dict[str, Any], source: Path) -> RunMetadata:
     metrics = content.get("metrics", {})
     results = {name.removeprefix("val/"): value for name, value in metrics.items() if name.startswith("val/")}
     progress: dict[str, Any] = {name: content[name] for name in ("epoch", "step") if name in content}
-    base_model = content.get("build", {}).get("blip2", {}).get("source", "")
-    return RunMetadata(results, content.get("settings", {}), progress, _read(source.parent / "run.json"), base_model)
+    return RunMetadata(
+        results,
+        content.get("settings", {}),
+        progress,
+        run=_read(source.parent / "run.json"),
+        base_model=content.get("build", {}).get("blip2", {}).get("source", ""),
+    )
 
 
 def folder_metadata(staged: Path, source: Path) -> RunMetadata:
@@ -115,24 +120,27 @@ def folder_metadata(staged: Path, source: Path) -> RunMetadata:
     progress: dict[str, Any] = {
         label: results[name] for name, label in (("epoch", "epoch"), ("steps", "step")) if name in results
     }
-    results = {name: value for name, value in results.items() if _is_result(name, value)}
-    base_model = _read(staged / "adapter_config.json").get("base_model_name_or_path", "")
-    return RunMetadata(results, settings, progress, _read(source / "run.json"), base_model)
+    return RunMetadata(
+        {name: value for name, value in results.items() if _is_result(name, value)},
+        settings,
+        progress,
+        run=_read(source / "run.json"),
+        base_model=_read(staged / "adapter_config.json").get("base_model_name_or_path", ""),
+    )
 
 
 def write_card(path: Path, name: str, kind: Kind, metadata: RunMetadata, licence: str = "") -> None:
     """name: `owner/name`, or the folder's name before there is one."""
-    card_data = ModelCardData(
-        license=licence or None,
-        library_name=kind.library,
-        pipeline_tag=kind.task or None,
-        tags=list(kind.tags),
-        base_model=metadata.base_model or None,
-        metrics=list(metadata.results) or None,
-    )
     progress = ", ".join(f"{label} {number}" for label, number in metadata.progress.items())
     card = ModelCard.from_template(
-        card_data,
+        ModelCardData(
+            license=licence or None,
+            library_name=kind.library,
+            pipeline_tag=kind.task or None,
+            tags=list(kind.tags),
+            base_model=metadata.base_model or None,
+            metrics=list(metadata.results) or None,
+        ),
         template_str=TEMPLATE,
         title=name.rsplit("/", 1)[-1],
         summary=kind.summary,

@@ -36,8 +36,7 @@ def write_model_folder(folder: str | Path, content: dict[str, Any]) -> None:
         tensors[keystr(path)] = value
         return TENSOR + keystr(path)
 
-    metadata = {name: value for name, value in content.items() if name != "model_state_dict"}
-    config = tree_map_with_path(extract, metadata)
+    config = tree_map_with_path(extract, {name: content[name] for name in content if name != "model_state_dict"})
     write_tensors(folder / WEIGHTS, content["model_state_dict"])
     if tensors:
         write_tensors(folder / METADATA, tensors)

@@ -76,9 +76,8 @@ def write_onnx(
     shapes = ({0: Dim("batch")},)
     # torch.onnx.export, given a module, silently falls back to a fixed batch size; torch.export raises instead.
     with torch.no_grad():
-        traced = torch.export.export(module, (make_input(2),), dynamic_shapes=shapes)
         program = torch.onnx.export(
-            traced,
+            torch.export.export(module, (make_input(2),), dynamic_shapes=shapes),
             (),
             dynamo=True,
             input_names=[input_name],
@@ -92,8 +91,7 @@ def write_onnx(
         part.metadata_props.clear()
     serialised = program.model_proto.SerializeToString()
     differences = compare_outputs(serialised, module, make_input, input_name, output_names)
-    excessive = {name: value for name, value in differences.items() if not value <= TOLERANCE}
-    if excessive:
+    if excessive := {name: value for name, value in differences.items() if not value <= TOLERANCE}:
         raise ValueError(f"{path}: not written, it would differ from PyTorch by {excessive} (at most {TOLERANCE})")
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as file:

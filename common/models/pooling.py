@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from common.models.timm_tokens import Tokens
+from common.models.backbone import Tokens
 
 GEM_POWER = 3.0
 

@@ -36,8 +36,9 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator(texts, trainer)
     if bos_token:
-        begin = (bos_token, tokenizer.token_to_id(bos_token))
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos_token} $A", special_tokens=[begin])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos_token} $A", special_tokens=[(bos_token, tokenizer.token_to_id(bos_token))]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=pad_token,

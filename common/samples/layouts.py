@@ -188,14 +188,13 @@ def _write_conversations(folder: SampleFolder, num_samples: int, seed: int, size
         random = _random(seed, "questions", index)
         request = int(random.integers(len(ENGLISH_REQUESTS)))
         if index % 3 == 2:
-            first = (CHINESE_REQUESTS[request], scene.caption_chinese)
+            first = (f"<image>\n{CHINESE_REQUESTS[request]}", scene.caption_chinese)
             others = [*questions_chinese(scene), ("这幅画是什么风格？", f"{CHINESE_STYLES[style]}风格。")]
         else:
-            first = (ENGLISH_REQUESTS[request], f"{scene.caption[0].upper()}{scene.caption[1:]}.")
+            first = (f"<image>\n{ENGLISH_REQUESTS[request]}", f"{scene.caption[0].upper()}{scene.caption[1:]}.")
             others = [*questions(scene, random), (STYLE_QUESTIONS[1], f"In {_words(style)} style.")]
         turns = [first, *(others[number] for number in sorted(random.permutation(len(others))[:3]))]
         messages = [{"from": speaker, "value": text} for turn in turns for speaker, text in zip(("human", "gpt"), turn)]
-        messages[0]["value"] = f"<image>\n{messages[0]['value']}"
         rows.append(
             {"id": index, "image": PurePosixPath(image).name, "width": size, "height": size, "conversations": messages}
         )

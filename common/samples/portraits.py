@@ -71,7 +71,7 @@ class Portrait:
             "shoulder-length": [oval(hair, 0.19, 0.12, 0.81, 0.80)],
             "long": [oval(hair, 0.17, 0.12, 0.83, 0.9), box(hair, 0.17, 0.5, 0.83, 1)],
         }[self.length]
-        shapes = [
+        body = [
             *back,
             oval(outfit, 0.12, 0.76, 0.88, 1.5),
             box(shadow, 0.43, 0.62, 0.57, 0.80),
@@ -89,26 +89,24 @@ class Portrait:
                 ),
             ),
         ]
-        for x in (0.40, 0.60):
-            shapes += [
-                oval(FIXED["white"], x - 0.06, 0.43 - wide, x + 0.06, 0.53 + wide),
-                oval(iris, x - 0.04, 0.435, x + 0.04, 0.525),
-                oval(FIXED["ink"], x - 0.017, 0.46, x + 0.017, 0.5),
-            ]
-        for colour, points in [*shapes, *self._face(), *self._accessory()]:
-            yield Part(np.clip(points, 0, 1), colour, 0)
-
-    def _face(self) -> list:
-        """Brows, nose and mouth."""
-        ink, lips = FIXED["ink"], (176, 58, 66)
         inner, outer = BROWS.get(self.expression, (0.40, 0.39))
-        shapes = [
-            polygon(_darker(SKIN[self.skin]), 0.5, 0.51, 0.475, 0.575, 0.52, 0.575),
+        face = [
             *(
-                polygon(ink, near, inner, far, outer, far, outer + 0.018, near, inner + 0.022)
+                shape
+                for x in (0.40, 0.60)
+                for shape in (
+                    oval(FIXED["white"], x - 0.06, 0.43 - wide, x + 0.06, 0.53 + wide),
+                    oval(iris, x - 0.04, 0.435, x + 0.04, 0.525),
+                    oval(FIXED["ink"], x - 0.017, 0.46, x + 0.017, 0.5),
+                )
+            ),
+            polygon(shadow, 0.5, 0.51, 0.475, 0.575, 0.52, 0.575),
+            *(
+                polygon(FIXED["ink"], near, inner, far, outer, far, outer + 0.018, near, inner + 0.022)
                 for near, far in ((0.5 - 0.05, 0.5 - 0.16), (0.5 + 0.05, 0.5 + 0.16))
             ),
         ]
+        lips = (176, 58, 66)
         mouth = {
             "smiling": [oval(lips, 0.41, 0.54, 0.59, 0.69, 0, 180), box(FIXED["white"], 0.44, 0.616, 0.56, 0.634)],
             "serious": [box(lips, 0.44, 0.63, 0.56, 0.648)],
@@ -116,14 +114,10 @@ class Portrait:
             "surprised": [oval(lips, 0.465, 0.59, 0.535, 0.68)],
             "angry": [polygon(lips, 0.43, 0.66, 0.5, 0.635, 0.57, 0.66, 0.57, 0.642, 0.5, 0.61, 0.43, 0.642)],
         }[self.expression]
-        return shapes + mouth
-
-    def _accessory(self) -> list:
         main, dark = shade(self.accessory_colour, "main"), shade(self.accessory_colour, "dark")
-        if self.accessory == "glasses":
-            left = band(main, 0, 360, (0.31, 0.39, 0.49, 0.57), (0.33, 0.41, 0.47, 0.55))
-            return [left, (main, left[1] + [0.2, 0]), box(main, 0.48, 0.465, 0.52, 0.485)]
-        return {
+        _, rim = band(main, 0, 360, (0.31, 0.39, 0.49, 0.57), (0.33, 0.41, 0.47, 0.55))
+        accessory = {
+            "glasses": [(main, rim), (main, rim + [0.2, 0]), box(main, 0.48, 0.465, 0.52, 0.485)],
             "hat": [
                 oval(main, 0.27, 0.0, 0.73, 0.46, 180, 360),
                 box(dark, 0.27, 0.18, 0.73, 0.24),
@@ -141,6 +135,8 @@ class Portrait:
                 oval(main, 0.72, 0.4, 0.84, 0.6),
             ],
         }[self.accessory]
+        for colour, points in [*body, *face, *mouth, *accessory]:
+            yield Part(np.clip(points, 0, 1), colour, 0)
 
 
 def _darker(colour: tuple[int, int, int]) -> tuple[int, int, int]:

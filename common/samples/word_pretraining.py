@@ -41,8 +41,8 @@ def pretrain_on_words(
 
     def loss() -> torch.Tensor:
         rows = torch.randint(len(bags), (batch_size,), generator=batches)
-        target = targets[rows].to(example.device)
-        return nn.functional.binary_cross_entropy_with_logits(head(encode(rows)), target, reduction="sum") / batch_size
+        logits, target = head(encode(rows)), targets[rows].to(example.device)
+        return nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="sum") / batch_size
 
     return minimize(loss, [*parameters, *head.parameters()], steps, learning_rate, "words of images", quiet)
 

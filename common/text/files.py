@@ -1,4 +1,4 @@
-"""Atomic writing of files, JSON and JSON Lines; Git LFS pointers."""
+"""Atomic writing of files, JSON and JSON Lines; reading of JSON of any origin; Git LFS pointers."""
 
 import json
 import os
@@ -49,3 +49,31 @@ def refuse_lfs_pointer(path: str | Path) -> None:
     with Path(path).open("rb") as file:
         if file.read(len(LFS_START)) == LFS_START:
             raise ValueError(f"{path}: {LFS_HINT}")
+
+
+def check_file(path: str | Path, hint: str = "") -> None:
+    """An error where `path` is no file, or a Git LFS pointer. hint: the flag or the expected folder."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file" + (f" ({hint})" if hint else ""))
+    refuse_lfs_pointer(path)
+
+
+def read_json(path: str | Path, hint: str = "") -> Any:
+    """A file of JSON. hint: as in check_file."""
+    check_file(path, hint)
+    try:
+        return parse_json(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """json.loads; bytes are UTF-8."""
+    try:
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text ({error})") from None
+    except RecursionError:
+        raise ValueError("not JSON (nested too deeply)") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error})") from None

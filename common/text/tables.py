@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.settings import unknown_name
-from common.text.files import refuse_lfs_pointer
-from common.text.json_text import parse_json
+from common.text.files import check_file, parse_json
 
 
 def read_records(path: str | Path, hint: str = "") -> Iterator[tuple[str, Any]]:
@@ -26,7 +25,7 @@ def read_records(path: str | Path, hint: str = "") -> Iterator[tuple[str, Any]]:
         _, rows = read_table(path, hint=hint)
         yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))
         return
-    _check_file(path, hint)
+    check_file(path, hint)
     text = path.read_bytes()
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if path.suffix != ".jsonl":
@@ -73,7 +72,7 @@ def read_table(
 def read_rows(path: str | Path, hint: str = "") -> list[tuple[int, list[str]]]:
     """-> (line that it ends in, cells) for each row, the header included; a .tsv is split at tabs."""
     path = Path(path)
-    _check_file(path, hint)
+    check_file(path, hint)
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         try:
@@ -82,12 +81,6 @@ def read_rows(path: str | Path, hint: str = "") -> list[tuple[int, list[str]]]:
             raise ValueError(f"{path}: not UTF-8 text ({error})") from None
         except csv.Error as error:
             raise ValueError(f"{path} line {reader.line_num}: cannot be read as CSV ({error})") from None
-
-
-def _check_file(path: Path, hint: str) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file" + (f" ({hint})" if hint else ""))
-    refuse_lfs_pointer(path)
 
 
 def _parse(text: bytes) -> Any:

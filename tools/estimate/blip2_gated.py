@@ -34,10 +34,9 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     arguments = _without_weights(build_arguments(settings, samples))
     with torch.device("meta"):
         sketch = build_gated(arguments)
-    prompts, size, cached = sketch.prompts, sketch.image_size, settings.training_cache_features
-    length = min(text_tokens or prompts.max_tokens, prompts.max_tokens)
-    with torch.device("meta"):
+        prompts, size, cached = sketch.prompts, sketch.image_size, settings.training_cache_features
         features = sketch.features(meta_tensor((1, 3, size, size), torch.uint8)) if cached else None
+    length = min(text_tokens or prompts.max_tokens, prompts.max_tokens)
 
     def build(precision: str, checkpointing: bool) -> GatedTrainingModel:
         model = build_gated(arguments)
@@ -46,13 +45,16 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         return make_training_model(settings, model).train()
 
     def batch(samples: int) -> Batch:
-        question, answer = [prompts.newline] * length, [prompts.newline] * length
+        text = [prompts.newline] * length  # of the question, and of the answer
         rows = [
-            Encoded([*prompts.head, *question, *prompts.tail], question, answer[: length - (number > 0)], False)
+            Encoded([*prompts.head, *text, *prompts.tail], text, text[: length - (number > 0)], False)
             for number in range(samples)
         ]
-        inputs = {**prompts.collate(rows), "style_ids": torch.arange(samples) % len(STYLES)}
-        inputs["applies"] = torch.ones(samples, dtype=torch.bool)
+        inputs = {
+            **prompts.collate(rows),
+            "style_ids": torch.arange(samples) % len(STYLES),
+            "applies": torch.ones(samples, dtype=torch.bool),
+        }
         if features is None:
             return {"image": meta_tensor((samples, 3, size, size), torch.uint8), **inputs}
         inputs["patches"] = meta_tensor((samples, *features.patches.shape[1:]), torch.float32)
@@ -60,13 +62,13 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
             inputs["pooled"] = meta_tensor((samples, *features.pooled.shape[1:]), torch.float32)
         return inputs
 
-    gates = settings.model_gating_type
+    trains = f"gates {settings.model_gating_type}, trains {settings.model_train}"
     return TrainingStep(
         build,
         batch,
         adamw,
         samples_per_device(settings.training_batch_size, world, "--training.batch_size"),
-        f"{settings.model_blip2}, gates {gates}, trains {settings.model_train}, {size} px, {2 * length} tokens of text",
+        f"{settings.model_blip2}, {trains}, {size} px, {2 * length} tokens of text",
         unit="questions",
         accumulation=settings.training_accumulation,
         clip_norm=settings.training_clip_norm,

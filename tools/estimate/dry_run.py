@@ -16,6 +16,7 @@ import math
 import weakref
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,7 +134,15 @@ class DryRun(TorchDispatchMode):
             result = self._run_fake(func, args, kwargs)
             if mutates_and_returns_first_arg(func) and not isinstance(args[0], FakeTensor):
                 result = args[0]
-        self._count(func, args, kwargs, result)
+        if formula := OPERATIONS.get(func._overloadpacket):
+            self.operations += formula(*args, **kwargs, out_val=result)
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in self.kinds:
+                self.register(leaf, "activations")
+        if self.phase != "optimizer":
+            self.max_activations = max(self.max_activations, self.alive["activations"])
+        if (total := sum(self.alive.values())) > self.peaks.get(self.phase, (0,))[0]:
+            self.peaks[self.phase] = total, dict(self.alive)
         return result
 
     def _fills(self, func, args) -> bool:
@@ -149,8 +158,8 @@ class DryRun(TorchDispatchMode):
             return self._new((args[0].numel(), args[0].ndim), torch.int64)
         if func is aten.masked_select.default:
             shape = torch.broadcast_shapes(args[0].shape, args[1].shape)
-            known = not isinstance(args[1], FakeTensor)
-            return self._new((int(args[1].expand(shape).sum()) if known else shape.numel(),), args[0].dtype)
+            count = shape.numel() if isinstance(args[1], FakeTensor) else int(args[1].expand(shape).sum())
+            return self._new((count,), args[0].dtype)
         if func in INDEXING:
             args = (args[0], self._integer_indices(args[1]), *args[2:])
         with self.fake:
@@ -172,19 +181,6 @@ class DryRun(TorchDispatchMode):
                 integers += index.nonzero().unbind(1)
         return integers
 
-    def _count(self, func, args, kwargs, result) -> None:
-        formula = OPERATIONS.get(func._overloadpacket)
-        if formula:
-            self.operations += formula(*args, **kwargs, out_val=result)
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in self.kinds:
-                self.register(leaf, "activations")
-        total = sum(self.alive.values())
-        if self.phase != "optimizer":
-            self.max_activations = max(self.max_activations, self.alive["activations"])
-        if total > self.peaks.get(self.phase, (0,))[0]:
-            self.peaks[self.phase] = total, dict(self.alive)
-
 
 def dry_step(step: TrainingStep, precision: str, checkpointing: bool, samples: int) -> StepMemory:
     """Memory of any step but the first: the optimizer's state exists from the beginning."""
@@ -204,12 +200,8 @@ def dry_step(step: TrainingStep, precision: str, checkpointing: bool, samples: i
         for parameter in trainable
     ]
     batches = [batch] * min(step.accumulation, 2)  # a third adds nothing
-
-    def enter(phase: str) -> None:
-        run.phase = phase
-
     with run:
-        take_step(model, optimizer, batches, precision, step.clip_norm, enter)
+        take_step(model, optimizer, batches, precision, step.clip_norm, partial(setattr, run, "phase"))
     for value in tree_leaves(list(optimizer.state.values())):
         if isinstance(value, torch.Tensor):
             run.register(value, "optimizer_state")

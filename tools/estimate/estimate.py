@@ -44,7 +44,14 @@ UNDIVIDED = {  # label -> field of StepMemory
     "activations, at most": "activations",
     "peak of a step": "peak",
 }
-DIVIDED = ("weights", "gradients", "optimizer_state", "rest", "total", "sent")  # fields of Share
+DIVIDED = {  # label -> field of Share
+    "weights": "weights",
+    "gradients": "gradients",
+    "state": "optimizer_state",
+    "rest": "rest",
+    "at most": "total",
+    "sent a step": "sent",
+}
 Variant = tuple[str, bool]  # precision, gradient checkpointing
 
 
@@ -65,8 +72,11 @@ def main(argv: list[str]) -> dict[Variant, StepMemory]:
     """Print the table -> memory of each precision, with and without gradient checkpointing."""
     options, step = read_step(argv)
     checkpointing = [False] if step.checkpointing is None else [step.checkpointing, not step.checkpointing]
-    variants = [(precision, checkpointed) for checkpointed in checkpointing for precision in PRECISIONS]
-    estimates = {variant: dry_step(step, *variant, step.samples) for variant in variants}
+    estimates = {
+        (precision, checkpointed): dry_step(step, precision, checkpointed, step.samples)
+        for checkpointed in checkpointing
+        for precision in PRECISIONS
+    }
     print("\n".join(describe(step, estimates, options)))
     return estimates
 
@@ -88,11 +98,13 @@ def describe(step: TrainingStep, estimates: dict[Variant, StepMemory], options: 
         *(f"assumed: {assumption}" for assumption in step.assumptions),
         "",
         _row("GiB of one device, undivided", [_name(variant) for variant in estimates]),
+        *(
+            _row(label, [f"{getattr(memory, field) / GIB:.3f}" for memory in memories])
+            for label, field in UNDIVIDED.items()
+        ),
+        _row("  reached in", [memory.phase for memory in memories]),
+        _row("10^12 operations of a step", [f"{memory.operations / 1e12:.3f}" for memory in memories]),
     ]
-    for label, field in UNDIVIDED.items():
-        lines.append(_row(label, [f"{getattr(memory, field) / GIB:.3f}" for memory in memories]))
-    lines.append(_row("  reached in", [memory.phase for memory in memories]))
-    lines.append(_row("10^12 operations of a step", [f"{memory.operations / 1e12:.3f}" for memory in memories]))
     for share in (1.0, options.utilization) if options.tflops else ():
         seconds = [f"{memory.operations / options.tflops / 1e12 / share:.4f}" for memory in memories]
         lines.append(_row(f"seconds at {share:.0%} of {options.tflops:g} TFLOPS", seconds))
@@ -100,12 +112,11 @@ def describe(step: TrainingStep, estimates: dict[Variant, StepMemory], options: 
         samples = [largest_batch(step, *pair, options.gpu_memory_gib * GIB) for pair in estimates.items()]
         lines.append(_row(f"{step.unit} that fit into {options.gpu_memory_gib:g} GiB", samples))
     if options.world_size > 1:
-        columns = ("weights", "gradients", "state", "rest", "at most", "sent a step")
-        lines += ["", _row(f"GiB of each of {options.world_size} devices, by formula", columns)]
+        lines += ["", _row(f"GiB of each of {options.world_size} devices, by formula", DIVIDED)]
         for (precision, checkpointed), memory in estimates.items():
             for engine in step.engines if checkpointed == bool(step.checkpointing) else ():
                 share = divide(memory, engine, options.world_size, precision)
-                cells = [f"{getattr(share, field) / GIB:.3f}" for field in DIVIDED]
+                cells = [f"{getattr(share, field) / GIB:.3f}" for field in DIVIDED.values()]
                 lines.append(_row(f"{engine}, {_name((precision, checkpointed))}", cells))
     return lines
 

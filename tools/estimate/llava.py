@@ -4,7 +4,6 @@ Config and processor are read, weights are not. Every sample has one image of 10
 models that cut it into tiles, and as much text as max_length leaves room for, or --text_tokens.
 """
 
-import torch
 from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -17,7 +16,7 @@ from llava.config import read_training_settings
 from llava.dataset import ConversationCollator, TokenizedConversation
 from llava.model import prepare_for_training
 from llava.tokens import placeholder_id
-from tools.estimate.training_step import Batch, TrainingStep, meta_tensor, trainer_options
+from tools.estimate.training_step import Batch, TrainingStep, trainer_options
 
 PHOTO = (1024, 768)  # pixels
 
@@ -34,8 +33,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         config = AutoConfig.from_pretrained(tuning.model_id)
     except (OSError, ValueError) as error:
         raise ValueError(f"{tuning.model_id}: its config cannot be loaded ({first_line(error)})") from None
-    example = _example(processor, 0)
-    room = tuning.max_length - example["input_ids"].shape[1]
+    room = tuning.max_length - _example(processor, 0)["input_ids"].shape[1]
     if room < 1:
         raise ValueError(f"--max_length {tuning.max_length}: an image's tokens leave no room for words")
     words = min(text_tokens or room, room)
@@ -43,9 +41,11 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
 
     def build(precision: str, checkpointing: bool) -> nn.Module:
         frozen_base = tuning.lora_rank and not tuning.freeze_language_model
-        dtype = NUMBER_FORMATS[precision if frozen_base else "fp32"]
-        attention = "sdpa" if tuning.attention == "auto" else tuning.attention
-        model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
+        model = AutoModelForImageTextToText.from_config(
+            config,
+            dtype=NUMBER_FORMATS[precision if frozen_base else "fp32"],
+            attn_implementation="sdpa" if tuning.attention == "auto" else tuning.attention,
+        )
         model = prepare_for_training(
             model,
             tuning.lora_rank,
@@ -59,13 +59,13 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         return model.train()
 
     def batch(samples: int) -> Batch:
-        inputs = {name: _repeat(value, samples) for name, value in example.items()}
+        parts = {name: value.to("meta") if value.is_floating_point() else value for name, value in example.items()}
+        inputs = {name: value.repeat(samples, *[1] * (value.ndim - 1)) for name, value in parts.items()}
         if words > 1:  # samples of equal length are rare, and padding needs a mask
             inputs["attention_mask"][1:, -1], inputs["labels"][1:, -1] = 0, IGNORED
         return inputs
 
-    length = example["input_ids"].shape[1]
-    description = f"{tuning.model_id}, {length - words} + {words} tokens"
+    description = f"{tuning.model_id}, {example['input_ids'].shape[1] - words} + {words} tokens"
     return TrainingStep(build=build, batch=batch, description=description, **trainer_options(training))
 
 
@@ -73,12 +73,6 @@ def _example(processor, words: int) -> Batch:
     """A batch of one sample: an image, then words that all have labels."""
     word = processor.tokenizer.convert_tokens_to_ids(processor.tokenizer.tokenize("a"))[0]
     tokens = LabelledTokens([placeholder_id(processor), *[word] * words], [IGNORED, *[word] * words])
-    sample = TokenizedConversation(Conversation(()), tokens)
-    return ConversationCollator(processor)([(sample, [Image.new("RGB", PHOTO)])])
-
-
-def _repeat(value: torch.Tensor, samples: int) -> torch.Tensor:
-    shape = (samples * value.shape[0], *value.shape[1:])
-    return (
-        meta_tensor(shape, value.dtype) if value.is_floating_point() else value.repeat(samples, *[1] * (value.ndim - 1))
+    return ConversationCollator(processor)(
+        [(TokenizedConversation(Conversation(()), tokens), [Image.new("RGB", PHOTO)])]
     )

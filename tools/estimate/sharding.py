@@ -13,7 +13,6 @@ from tools.estimate.dry_run import StepMemory
 class Share:
     """Bytes of one device."""
 
-    engine: str
     weights: int
     gradients: int
     optimizer_state: int
@@ -35,13 +34,12 @@ def divide(memory: StepMemory, engine: str, world: int, precision: str) -> Share
     rest = memory.activations + memory.buffers + memory.batch + memory.moving_average
     if engine == "DDP":
         weights, sent = memory.trainable + memory.frozen, ring(memory.gradients, world)
-        return Share(engine, weights, 2 * memory.gradients, memory.optimizer_state, rest, sent)
+        return Share(weights, 2 * memory.gradients, memory.optimizer_state, rest, sent)
     stage, size = int(engine[-1]), 2 if precision == "bf16" else 4
     weights, gradients = size * (memory.trainable_count + memory.frozen_count), size * memory.trainable_count
     # Gradients are scattered and updated weights gathered; stage 3 gathers all weights in forward and in backward.
     sent = (world - 1) * (gradients + (2 * weights if stage == 3 else gradients)) // world
     return Share(
-        engine,
         weights=-(-weights // world) if stage == 3 else weights,
         gradients=-(-gradients // world) if stage >= 2 else gradients,
         optimizer_state=-(-(memory.optimizer_state + 4 * memory.trainable_count) // world),

@@ -22,7 +22,11 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         raise ValueError("--text_tokens: style reads no text")
     settings = read_settings(config, argv, __doc__)
     settings.pretrained = False
-    shapes, assumptions = _target_shapes(settings)
+    shapes, assumption = TargetShapes(), f"no text targets, because {settings.data_dir} does not exist"
+    if Path(settings.data_dir).is_dir():
+        samples = {sample.style: sample for sample in find_samples(settings.data_dir, settings.ignore_targets)}
+        shapes = read_target_shapes(list(samples.values()))
+        assumption = f"text targets as in {settings.data_dir}: {shapes.length} tokens of {shapes.embed_width} numbers"
     with torch.device("meta"):
         size = build_encoder(settings, shapes).tower.image_size
     loss_weights = {
@@ -37,12 +41,17 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
 
     def batch(samples: int) -> Batch:
         present = torch.ones(samples, dtype=torch.bool)
-        inputs = {"image": meta_tensor((samples, 3, size, size), torch.uint8)}
-        inputs["style_ids"] = torch.arange(samples) // max(settings.images_per_style, 2)
+        inputs = {
+            "image": meta_tensor((samples, 3, size, size), torch.uint8),
+            "style_ids": torch.arange(samples) // max(settings.images_per_style, 2),
+        }
         if shapes.embed_width:
-            inputs["embed"] = meta_tensor((samples, shapes.length, shapes.embed_width), torch.float32)
-            inputs["mask"] = torch.ones(samples, shapes.length, dtype=torch.int64)
-            inputs |= {"has_embed": present, "has_mask": present}
+            inputs |= {
+                "embed": meta_tensor((samples, shapes.length, shapes.embed_width), torch.float32),
+                "mask": torch.ones(samples, shapes.length, dtype=torch.int64),
+                "has_embed": present,
+                "has_mask": present,
+            }
         if shapes.pooled_width:
             inputs |= {"pooled": meta_tensor((samples, shapes.pooled_width), torch.float32), "has_pooled": present}
         return inputs
@@ -57,13 +66,5 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         clip_norm=settings.clip_norm,
         moving_average=settings.ema_decay > 0,
         checkpointing=settings.gradient_checkpointing,
-        assumptions=assumptions,
+        assumptions=[assumption],
     )
-
-
-def _target_shapes(settings: Namespace) -> tuple[TargetShapes, list[str]]:
-    if not Path(settings.data_dir).is_dir():
-        return TargetShapes(), [f"no text targets, because {settings.data_dir} does not exist"]
-    samples = find_samples(settings.data_dir, settings.ignore_targets)
-    shapes = read_target_shapes(list({sample.style: sample for sample in samples}.values()))
-    return shapes, [f"text targets as in {settings.data_dir}: {shapes.length} tokens of {shapes.embed_width} numbers"]
