@@ -159,7 +159,7 @@ def click_through(visitor, images: list[str]) -> None:
     fill("Compare styles", images)
     press("Compare")
     wait_for_value("style similarity")
-    fill("Search", [], "or words", "a red star")
+    fill("Search", [], "Or words", "a red star")
     press("Find images of these words")
     shown.get_by_text(EVIL).first.wait_for()  # the name of a file, as text
     press("Find images like this")

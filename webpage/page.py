@@ -22,7 +22,10 @@ FONTS: dict[str, Any] = {
     "font": ["system-ui", "sans-serif"],
     "font_mono": ["ui-monospace", "monospace"],
 }  # the visitor's own
-CSS = ".choices .wrap { flex-direction: column; } .choices label { width: 100%; }"
+CSS = """
+.choices .wrap { flex-direction: column; } .choices label { width: 100%; }
+.results .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(200px, 45%), 1fr)); }
+"""
 UPLOAD_SECONDS = 3600  # how long uploads are kept
 MAX_TEXT = 2000  # characters
 MAX_LINES = 20_000  # characters of many texts
@@ -57,16 +60,21 @@ def fill_search(models: Models) -> None:
         with gr.Column(scale=1):
             image = _image_input("Image").render()
             by_image = gr.Button("Find images like this", variant="primary")
-            words = gr.Textbox(label="or words, if the vectors are a CLIP's", max_length=MAX_TEXT)
+            words = gr.Textbox(label="Or words, if the vectors are a CLIP's", max_length=MAX_TEXT)
             by_words = gr.Button("Find images of these words", variant="primary")
             count = gr.Slider(1, 60, 12, step=1, label="How many")
         with gr.Column(scale=3):
             results = gr.Gallery(
-                label="Results, most similar first", columns=4, height=720, format="jpeg", buttons=["fullscreen"]
+                label="Results, most similar first",
+                height=720,
+                object_fit="contain",
+                format="jpeg",
+                buttons=["fullscreen"],
+                elem_classes="results",
             )
-    _connect(by_image.click, partial(answers.search_by_image, models), [image, count], results, "search_image")
+    _connect(by_image.click, partial(answers.search_by_image, models), [image, count], [results], "search_image")
     search_words = partial(answers.search_by_words, models)
-    _connect([by_words.click, words.submit], search_words, [words, count], results, "search_words")
+    _connect([by_words.click, words.submit], search_words, [words, count], [results], "search_words")
 
 
 def fill_match(models: Models) -> None:
@@ -81,7 +89,7 @@ def fill_match(models: Models) -> None:
     chosen = gr.Radio([], label="Cosine, probability among these texts, text", elem_classes="choices", render=False)
     heat = _image_output("Heat map of the chosen text", 400)
     _form("Match", match, inputs, [chosen, heat], "match")
-    _connect(chosen.input, partial(answers.show_text, models), [*inputs, chosen], heat, "where")
+    _connect(chosen.input, partial(answers.show_text, models), [*inputs, chosen], [heat], "where")
 
 
 def fill_describe(models: Models) -> None:
@@ -97,8 +105,8 @@ def fill_what_if(models: Models) -> None:
     question = gr.Textbox("In which style is this picture drawn?", label="Question", max_length=MAX_TEXT, render=False)
     inputs = [_image_input("Image"), question, _image_input("Take the style from (none: gates closed)")]
     outputs = []
-    for name in ("As it is", "With the other style"):
-        outputs.append(gr.Textbox(label=f"{name}: answer", render=False))
+    for name in ("Answer as it is", "Answer with the other style"):
+        outputs.append(gr.Textbox(label=name, render=False))
         for label in ("Styles given to the gates", "Probability of each style's name as the answer"):
             outputs.append(gr.Label(label=label, num_top_classes=5, show_heading=False, render=False))
     _form("Ask twice", partial(answers.what_if, models), inputs, outputs, "what_if")
@@ -131,10 +139,11 @@ def _image_output(label: str, height: int) -> gr.Image:
     return gr.Image(label=label, format="png", height=height, buttons=["fullscreen", "download"], render=False)
 
 
-def _connect(triggers: Any, function: Callable, inputs: list, outputs: Any, api_name: str) -> None:
+def _connect(triggers: Any, function: Callable, inputs: list, outputs: list, api_name: str) -> None:
     """Call `function` on a click, an entered line or a choice; one call at a time, as on one device.
 
-    User errors are shown as one line on the page; a bug keeps its traceback, on the server.
+    User errors are shown as one line on the page; a bug keeps its traceback, on the server. Progress is shown on the
+    first output alone, or an error would be shown on each of them.
     """
 
     @wraps(function)
@@ -147,4 +156,13 @@ def _connect(triggers: Any, function: Callable, inputs: list, outputs: Any, api_
                 line = line.replace(path, Path(path).name)  # the folder of uploads is not shown
             raise gr.Error(html.escape(line), print_exception=False) from None
 
-    gr.on(triggers, answer, inputs, outputs, api_name=api_name, concurrency_limit=1, concurrency_id="models")
+    gr.on(
+        triggers,
+        answer,
+        inputs,
+        outputs,
+        api_name=api_name,
+        concurrency_limit=1,
+        concurrency_id="models",
+        show_progress_on=outputs[0],
+    )
