@@ -1,9 +1,9 @@
 """What tests of the Hub share: a stand-in for its API, and comparisons of what would be uploaded."""
 
+from pathlib import Path
+
 import torch
 import yaml
-
-from common.models import hub
 
 
 class StubApi:
@@ -18,7 +18,7 @@ class StubApi:
     def upload_folder(self, repo_id, folder_path, commit_message):
         files = {
             path.relative_to(folder_path).as_posix(): path.read_bytes()
-            for path in sorted(hub.Path(folder_path).rglob("*"))
+            for path in sorted(Path(folder_path).rglob("*"))
             if path.is_file()
         }
         self.calls.append({"name": repo_id, "files": files})
