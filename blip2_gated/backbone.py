@@ -20,6 +20,7 @@ from transformers import (
 
 from common.models.checkpoint_file import first_line
 from common.models.tokenizer import train_tokenizer
+from common.text.files import read_json
 
 PAD, END, IMAGE = "<pad>", "</s>", "<image>"  # as in OPT: one token both begins and ends a text
 # Initial deviations of 1 / sqrt(width), and no dropout. At the library's 0.02, meant for widths of thousands, the image
@@ -69,10 +70,7 @@ def read_config(source: str) -> dict[str, Any]:
     """'small', or a JSON file of Blip2Config -> plain values."""
     if source in CONFIGS:
         return CONFIGS[source]
-    try:
-        return json.loads(Path(source).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source}: cannot be read as a JSON config of BLIP-2 ({error})") from None
+    return read_json(source, "--model.blip2")
 
 
 def fit_config(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 file, folder or timm name -> open_encoder -> ImageEncoder (common/models/pooling.py) -> Extractor
 """
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from common.images.transforms import square
 from common.models.backbone import Tokens, backbone_tokens, create_backbone, normalise
 from common.models.checkpoint_file import read_tensors
 from common.models.pooling import ImageEncoder
+from common.text.files import read_json
 from common.vectors.extractor import DEFAULT_OPTIONS, Extractor, ExtractorOptions, local_device
 from style_encoder import load_encoder
 from vitp.vision_encoder import load_vit
@@ -158,14 +158,13 @@ def kind_of(weights: str | Path) -> str:
     """A key of ENCODER_LOADERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
     path, name = Path(weights), str(weights).partition(":")[0]
     if path.is_dir():
-        config = path / "config.json"
-        if not config.is_file():
-            raise FileNotFoundError(f"{config}: no such file; a folder of weights has one")
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = read_json(path / "config.json", "a folder of weights has one")
         if content.get("kind") in ENCODER_LOADERS:  # of tools/push_to_hub.py
             return content["kind"]
         if content.get("model_type") not in FOLDERS:
-            raise ValueError(f"{config}: model_type '{content.get('model_type')}'; expected {', '.join(FOLDERS)}")
+            raise ValueError(
+                f"{path}/config.json: model_type '{content.get('model_type')}'; expected {', '.join(FOLDERS)}"
+            )
         return FOLDERS[content["model_type"]]
     if path.is_file():
         content = {} if path.suffix == ".safetensors" else read_tensors(path)

@@ -11,7 +11,6 @@ whichever process makes it, so processes need no communication, and the result d
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -27,7 +26,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.images.io import list_images
-from common.text.files import write_json
+from common.text.files import read_json, write_json
 from common.training.skip_log import report_skipped, write_skipped
 from common.vectors.extractor import ExtractorOptions, difference
 from common.vectors.shards import FeatureSet, Shard, read_features, shard_numbers, write_npz, write_shard
@@ -71,7 +70,7 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "metadata.json").is_file():
         write_json(folder / "metadata.json", metadata)
-    written = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))  # perhaps by an earlier run
+    written = read_json(folder / "metadata.json")  # perhaps by an earlier run
     if differing := difference(written, metadata, metadata):
         raise ValueError(f"{folder}: holds other vectors ({differing}); delete it or choose another --output")
     missing = sorted(set(range(rank, len(shards), world_size)) - set(shard_numbers(folder)))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.text.files import write_atomically, write_jsonl
+from common.text.files import read_json, write_atomically, write_jsonl
 
 BLOCK_ROWS = 65_536  # float32 vectors held at once by `blocks`
 
@@ -111,10 +111,7 @@ def read_features(path: str | Path) -> FeatureSet:
 
 
 def read_folder(folder: Path) -> FeatureSet:
-    file = folder / "metadata.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; expected a folder written by extract_features.py")
-    metadata = json.loads(file.read_text(encoding="utf-8"))
+    metadata = read_json(folder / "metadata.json", "expected a folder written by extract_features.py")
     shards = [read_shard(folder, number) for number in shard_numbers(folder)]
     if len(shards) < metadata["shards"]:
         raise ValueError(

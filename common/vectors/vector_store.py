@@ -10,7 +10,6 @@ Shards are only added. A deleted file is listed in removed.json and skipped in s
 are rewritten. A killed update loses SAVE_SECONDS of work at most, an interrupted one nothing.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.images.io import list_images
-from common.text.files import write_atomically, write_json
+from common.text.files import read_json, write_atomically, write_json
 from common.vectors.extractor import Extractor, difference
 from common.vectors.faiss_index import ExactIndex, Index, build_index, load_faiss, set_search_params
 from common.vectors.shards import Shard, l2_normalize, read_shard, remove_shard, shard_numbers, write_shard
@@ -52,10 +51,10 @@ class VectorStore:
     """
 
     def __init__(self, folder: str | Path, image_dir: str | Path | None = None, repair: bool = False):
-        self.folder, file = Path(folder), Path(folder) / "metadata.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"{folder}: holds no index; make one with build_index.py --image_dir DIR")
-        self.metadata: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        self.folder = Path(folder)
+        self.metadata: dict[str, Any] = read_json(
+            self.folder / "metadata.json", "the folder holds no index; make one with build_index.py --image_dir DIR"
+        )
         self.image_dir = Path(image_dir or self.metadata["image_dir"])
         self.skipped: dict[Path, str] = {}
         for number in shard_numbers(self.folder) if repair else ():
@@ -146,7 +145,7 @@ class VectorStore:
         self.parts = [shard.vectors for shard in self.shards.values()]
         self.stamps = [Stamp(*image) for shard in self.shards.values() for image in shard.images]
         file = self.folder / "removed.json"
-        removed = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+        removed = read_json(file) if file.is_file() else []
         self.removed = {Stamp(*stamp) for stamp in removed}
         last = {stamp.name: row for row, stamp in enumerate(self.stamps) if stamp not in self.removed}
         self.rows = [last[name] for name in sorted(last, key=lambda name: name.split("/"))]  # as list_images sorts
