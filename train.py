@@ -66,7 +66,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     trainer = build_trainer(settings, encoder, train_set, accelerator, run)
     trainer.start(settings.resume, settings.seed)
     if run:
-        describe(train_set, val_set, shapes, trainer)
+        print_summary(train_set, val_set, shapes, trainer)
 
     encoder.tower.freeze(trainer.progress.epoch < settings.freeze_epochs)
     for epoch, means in trainer.epochs():
@@ -179,7 +179,7 @@ def build_trainer(
     )
 
 
-def describe(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShapes, trainer: Trainer) -> None:
+def print_summary(train_set: StyleDataset, val_set: StyleDataset, shapes: TargetShapes, trainer: Trainer) -> None:
     sampler = trainer.batch_sampler
     targets = {
         f"embed ({shapes.length}, {shapes.embed_width})": shapes.embed_width,

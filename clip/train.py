@@ -71,7 +71,7 @@ BEST = "best_model.pth"
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
-    check(settings)
+    check_settings(settings)
     accelerator = make_accelerator(settings.device, settings.precision)
     with accelerator.main_process_first():
         pairs, skipped = read_pairs(settings, accelerator.is_main_process)
@@ -101,7 +101,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     return results
 
 
-def check(settings: Namespace) -> None:
+def check_settings(settings: Namespace) -> None:
     """Checks beyond the types of single settings."""
     if settings.freeze_backbone and settings.lock_image:
         raise ValueError("--freeze_backbone and --lock_image: the first freezes both towers, the second one; give one")

@@ -1,6 +1,7 @@
 """Settings of LLaVA. Edit them here or in config.json, or override one on the command line: `--batch_size 16`.
 
-Fine-tuning takes the settings of FineTuning below and all of Hugging Face's TrainingArguments.
+That is for inference and evaluation. Fine-tuning (train.py) takes FineTuning and TRAINING below, and all of Hugging
+Face's TrainingArguments as flags or by --config FILE.json.
 """
 
 from dataclasses import dataclass

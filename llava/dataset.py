@@ -36,7 +36,7 @@ Item = tuple[TokenizedConversation, list[Image.Image]]
 
 @dataclass(eq=False)
 class ConversationDataset(torch.utils.data.Dataset):
-    """Samples of check_conversations; an item is a sample with its opened images."""
+    """Samples of tokenize_conversations; an item is a sample with its opened images."""
 
     samples: list[TokenizedConversation]
 
@@ -89,7 +89,7 @@ def question_text(turn: Turn) -> str:
     return turn.question.replace(IMAGE, "").strip()
 
 
-def check_conversations(
+def tokenize_conversations(
     conversations: Sequence[Conversation],
     formatter: ChatFormatter,
     end_tokens: Sequence[str],

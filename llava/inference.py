@@ -1,4 +1,4 @@
-"""Describe images and score how well texts match them, from 1 to 10.
+"""Description of images and scores, from 1 to 10, of how well texts match them.
 
 python llava/inference.py                                          test_cases of llava/config.py
 python llava/inference.py --image a.png --text "a cat on a chair"  one image, one text; --json for programs

@@ -36,8 +36,8 @@ from llava.dataset import (
     ConversationCollator,
     ConversationDataset,
     TokenizedConversation,
-    check_conversations,
     split_by_image,
+    tokenize_conversations,
 )
 from llava.demo import prepare_demo
 from llava.model import prepare_for_training
@@ -95,7 +95,7 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
         )
         if run:
             write_skipped(run.log_folder / "skipped.jsonl", skipped)
-            report(model, train_set, val_set)
+            print_summary(model, train_set, val_set)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         results = {"train": trainer.state.log_history, **(trainer.evaluate() if val_set else {})}
         trainer.save_model()
@@ -133,7 +133,7 @@ def make_samples(
     if not 0 <= tuning.val_split < 1:
         raise ValueError(f"--val_split {tuning.val_split}: expected a share from 0 to below 1")
     total = len(conversations) + len(skipped)
-    samples, unusable = check_conversations(conversations, formatter, ends, tuning.max_length, quiet)
+    samples, unusable = tokenize_conversations(conversations, formatter, ends, tuning.max_length, quiet)
     skipped = skipped | unusable
     if not quiet:
         report_skipped(skipped)
@@ -144,7 +144,9 @@ def make_samples(
     return train_set, val_set, skipped
 
 
-def report(model: nn.Module, train_set: list[TokenizedConversation], val_set: list[TokenizedConversation]) -> None:
+def print_summary(
+    model: nn.Module, train_set: list[TokenizedConversation], val_set: list[TokenizedConversation]
+) -> None:
     total = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     answers = sum(label != IGNORED for sample in train_set for label in sample.tokens.labels)

@@ -18,7 +18,7 @@ from llava import merge_lora, train
 from llava.analyzer import LlavaAnalyzer
 from llava.checkpoint import end_tokens, load_image_text_model
 from llava.config import VICUNA_SYSTEM, read_training_settings
-from llava.dataset import ConversationCollator, ConversationDataset, check_conversations, split_by_image, tokenize
+from llava.dataset import ConversationCollator, ConversationDataset, split_by_image, tokenize, tokenize_conversations
 from llava.model import prepare_for_training
 from llava.scoring_config import ScoringConfig
 from llava.tokens import ChatFormatter
@@ -29,7 +29,7 @@ def test_labels_are_the_answers_alone(llava_folders, name, tmp_path):
     loaded = load_image_text_model(str(llava_folders[name]), device="cpu")
     formatter, ends = ChatFormatter(loaded.processor), end_tokens(loaded)
     conversations, _ = read_conversations(write_conversations(tmp_path, 3))
-    samples, skipped = check_conversations(conversations, formatter, ends, 2048, quiet=True)
+    samples, skipped = tokenize_conversations(conversations, formatter, ends, 2048, quiet=True)
     assert skipped == {}
     batch = ConversationCollator(loaded.processor)([ConversationDataset(samples)[place] for place in range(3)])
     for row, labels, sample in zip(batch["input_ids"], batch["labels"], samples):
@@ -48,7 +48,7 @@ def test_labels_are_the_answers_alone(llava_folders, name, tmp_path):
 def test_labels_give_the_loss_of_a_slow_loop(llava_folders, tmp_path):
     model, processor = load_image_text_model(str(llava_folders["llava"]), device="cpu")
     conversations, _ = read_conversations(write_conversations(tmp_path, 2))
-    samples, _ = check_conversations(conversations, ChatFormatter(processor), ["</s>"], 2048, quiet=True)
+    samples, _ = tokenize_conversations(conversations, ChatFormatter(processor), ["</s>"], 2048, quiet=True)
     batch = ConversationCollator(processor)([ConversationDataset(samples)[place] for place in range(2)])
     with torch.no_grad():
         out = model(**batch)
@@ -75,7 +75,7 @@ def test_turns_that_do_not_fit_are_dropped(llava_folders, tmp_path):
     conversations, _ = read_conversations(write_conversations(tmp_path, 2))
 
     def check(max_length):
-        samples, skipped = check_conversations(conversations, formatter, ["</s>"], max_length, quiet=True)
+        samples, skipped = tokenize_conversations(conversations, formatter, ["</s>"], max_length, quiet=True)
         return samples, [len(sample.tokens.input_ids) + 15 for sample in samples], skipped  # 16 tokens an image
 
     _, lengths, _ = check(2048)
@@ -90,7 +90,7 @@ def test_turns_that_do_not_fit_are_dropped(llava_folders, tmp_path):
 def test_the_split_keeps_an_image_on_one_side(llava_folders, tmp_path):
     loaded = load_image_text_model(str(llava_folders["llava"]), device="cpu")
     conversations, _ = read_conversations(write_conversations(tmp_path, 6))
-    samples, _ = check_conversations(conversations * 2, ChatFormatter(loaded.processor), ["</s>"], 2048, quiet=True)
+    samples, _ = tokenize_conversations(conversations * 2, ChatFormatter(loaded.processor), ["</s>"], 2048, quiet=True)
     train_side, val_side = split_by_image(samples, 0.34, seed=1)
     images = [{sample.conversation.images for sample in side} for side in (train_side, val_side)]
     assert len(val_side) == 4 and not images[0] & images[1] and len(images[0] | images[1]) == 6

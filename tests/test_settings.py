@@ -1,5 +1,6 @@
 """Constants of a config module, overridden by flags: typed, named, explained."""
 
+import importlib
 import types
 from pathlib import Path
 
@@ -255,3 +256,11 @@ def test_one_line_says_which_of_two_places_won(module, sectioned, capsys):
     write(module, "config.json", '{"size": 5, "rate": 0.5}')
     read_settings(module, [])
     assert capsys.readouterr().err == "settings: config.json over config.py: size\n"
+
+
+@pytest.mark.parametrize("name, setting", [("clip", "NUM_EPOCHS"), ("llava", "BATCH_SIZE")])
+def test_an_edit_in_the_config_file_takes_effect(name, setting, monkeypatch):
+    """The config.json in its folder holds differences only, and as shipped none."""
+    module = importlib.import_module(f"{name}.config")
+    monkeypatch.setattr(module, setting, 7)
+    assert getattr(read_settings(module, []), setting.lower()) == 7

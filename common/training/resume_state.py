@@ -72,7 +72,7 @@ def promote_state(partial: Path, last: Path) -> None:
 def ensure_valid_state(last: Path) -> None:
     """If `last` is missing or damaged, replace it by a valid state; a damaged one is kept as last.broken.
 
-    The replacement is last.older or, after a kill during the renames, last.partial.
+    The replacement is last.partial, which is complete after a kill during the renames, or else last.older.
     """
     partial, older, broken = (last.with_name(f"last.{name}") for name in ("partial", "older", "broken"))
     damage = find_damage(last) if last.exists() else "is missing"

@@ -54,8 +54,8 @@ class Trainer:
         self.batch_sampler = cast(Any, loader.batch_sampler)  # one of samplers.py, or of its kind
         if len(self.batch_sampler) < schedule.accumulation:
             raise ValueError(
-                f"{len(self.batch_sampler)} batch(es) per epoch with ACCUMULATION {schedule.accumulation}: not one "
-                "step; use more images, a smaller BATCH_SIZE or less accumulation"
+                f"{len(self.batch_sampler)} batch(es) per epoch, accumulated over {schedule.accumulation}: "
+                "not one step; use more images, smaller batches or less accumulation"
             )
         self.accelerator, self.loader, self.schedule = accelerator, loader, schedule
         self.run: Any = run  # a Run, or None
@@ -70,7 +70,7 @@ class Trainer:
             schedule.max_nonfinite_steps,
             run.log_folder / "skipped_steps.jsonl" if run else None,
             (f"{state_dir} holds the state before; " if state_dir else "")
-            + "a lower LEARNING_RATE, CLIP_NORM 1 or PRECISION fp32 usually helps",
+            + "a lower learning rate, a gradient norm clipped to 1 or fp32 usually helps",
         )
         self.progress = Progress()
         self.steps_per_epoch = len(self.batch_sampler) // schedule.accumulation

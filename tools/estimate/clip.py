@@ -5,7 +5,7 @@ from argparse import Namespace
 import torch
 
 from clip import config
-from clip.train import build_model, check, is_complete_model
+from clip.train import build_model, check_settings, is_complete_model
 from clip.training_model import CLIPTrainingModel
 from common.cli.settings import read_settings
 from tools.estimate.training_step import Batch, TrainingStep, adamw, meta_tensor, samples_per_device
@@ -14,7 +14,7 @@ from tools.estimate.training_step import Batch, TrainingStep, adamw, meta_tensor
 def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
     """argv: flags of clip/train.py. text_tokens: of the longest text of a batch; 0: the context length."""
     settings = read_settings(config, argv, __doc__)
-    check(settings)
+    check_settings(settings)
     if is_complete_model(settings.model_name):
         raise ValueError(f"--model_name {settings.model_name}: is a trained model; give the name of its architecture")
     settings = Namespace(**{**vars(settings), "pretrained": "", "image_weights": False})
