@@ -65,7 +65,7 @@ def real_data() -> Path:
     folder = os.environ.get("REAL_DATA_DIR")
     if not folder or not Path(folder).is_dir():
         pytest.skip("REAL_DATA_DIR names no folder of real images")
-    return Path(folder)
+    return Path(folder).resolve()  # tests link to its images
 
 
 def draw_styles(folder: Path, styles: int = 3, images: int = 8, size: int = 40, targets: bool = True) -> Path:
