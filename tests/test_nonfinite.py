@@ -128,7 +128,7 @@ def test_too_many_in_a_row_end_the_run_with_names(tmp_path):
         list(trainer.epochs())
     words = str(caught.value)
     assert "the loss is not finite at step 3, the last of 3 such steps in a row; its files: row_" in words
-    assert "\n" not in words and "LEARNING_RATE" in words
+    assert "\n" not in words and "learning rate" in words
     assert not (tmp_path / "last").exists()  # nothing is written after a bad step
     first = Learner().state_dict()
     assert all(torch.equal(first[name], value) for name, value in trainer.unwrapped_model.state_dict().items())
