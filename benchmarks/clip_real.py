@@ -74,11 +74,11 @@ def main() -> None:
     torch.save(start.network.state_dict(), folder / "start.pt")
     fields = read_settings(config, ["--demo"]).text_fields
     pairs, _ = find_pairs(args.data_dir, fields)
-    learnt, held = split_pairs(pairs, 0.2, args.seed)
+    training_pairs, held = split_pairs(pairs, 0.2, args.seed)
     found = {"untrained": (evaluate(start, args, held), 0.0)}
     found["ours"] = train_ours(args, folder, held)
-    found["open_clip"] = train_peer(args, folder, start, learnt, held)
-    report(args, found, len(learnt), len(held))
+    found["open_clip"] = train_peer(args, folder, start, training_pairs, held)
+    report(args, found, len(training_pairs), len(held))
 
 
 def train_ours(args: argparse.Namespace, folder: Path, held: list[Pair]) -> tuple[dict, float]:
@@ -125,9 +125,9 @@ def train_ours(args: argparse.Namespace, folder: Path, held: list[Pair]) -> tupl
 
 
 def train_peer(
-    args: argparse.Namespace, folder: Path, start: CLIPModel, learnt: list[Pair], held: list[Pair]
+    args: argparse.Namespace, folder: Path, start: CLIPModel, training_pairs: list[Pair], held: list[Pair]
 ) -> tuple[dict, float]:
-    rows = ["filepath\ttitle", *(f"{pair.image}\t{text}" for pair in learnt for text in pair.texts)]
+    rows = ["filepath\ttitle", *(f"{pair.image}\t{text}" for pair in training_pairs for text in pair.texts)]
     (folder / "train.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     architecture = json.loads(json.dumps(start.config["architecture"]))
     if args.text_tower:
@@ -211,9 +211,9 @@ def empty_file(folder: Path) -> Path:
     return path
 
 
-def report(args: argparse.Namespace, found: dict, learnt: int, held: int) -> None:
+def report(args: argparse.Namespace, found: dict, images: int, held: int) -> None:
     chance = found["untrained"][0]["chance"]
-    print(f"\n{learnt} images to train on, {held} held out, {args.epochs} epochs of batches of {args.batch_size}\n")
+    print(f"\n{images} images to train on, {held} held out, {args.epochs} epochs of batches of {args.batch_size}\n")
     print("| | " + " | ".join(name.replace("_", " ") for name in SHOWN) + " | minutes |")
     print("|---|" + "---|" * (len(SHOWN) + 1))
     print("| chance | " + " | ".join(f"{chance[name]:.1f}" if name in chance else "" for name in SHOWN) + " | |")

@@ -1,4 +1,4 @@
-"""Evaluation of retrieval as it is called: what is ranked, left out and printed."""
+"""Evaluation of retrieval as it is called: what is ranked, skipped and printed."""
 
 import json
 import shutil

@@ -14,7 +14,7 @@ from vitp.train import main
 
 
 def stop_and_go_on(vitp_parts, tmp_path, **more):
-    """A run of six steps, and one that goes on from the state after its third -> their weights. Half an epoch, or, by
+    """A run of six steps, and one resumed from the state after its third -> their weights. Half an epoch, or, by
     length, a whole one; images are augmented anew in each."""
     more = {"meta_path": vitp_parts / "data" / "augmented.json", **more}
     whole = vitp_flags(vitp_parts, tmp_path / "whole", max_steps=6, save_steps=3, drop_path_rate=0.2, **more)
