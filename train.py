@@ -33,6 +33,7 @@ from common.training.trainer import Trainer
 from dataset import PKBatchSampler, Sample, StyleDataset, TargetShapes, find_samples, read_target_shapes, split_samples
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleTrainingModel, VisionStyleEncoder
+from style_bank import reference_statistics
 from style_encoder import save_encoder
 
 EPOCH_LINE = {
@@ -207,11 +208,11 @@ def save_and_plot(
 ) -> None:
     """Model files that are due, training_curves.png, and nearest neighbours in TensorBoard."""
     encoder, folder, epoch = trainer.eval_model.encoder, trainer.run.folder, trainer.progress.epoch + 1
-    metadata = {
-        **trainer.checkpoint_metadata(values),
-        "styles": cast(StyleDataset, trainer.loader.dataset).styles,
-        "validation": validation_statistics(style, val_set),
-    }
+    styles, metadata = cast(StyleDataset, trainer.loader.dataset).styles, trainer.checkpoint_metadata(values)
+    metadata["styles"] = styles
+    if style is not None:
+        unseen = set(styles).isdisjoint(val_set.styles)
+        metadata["validation"] = reference_statistics(style, val_set.style_ids, unseen)
     if trainer.progress.is_best:
         save_encoder(folder / "best.pth", encoder, **metadata)
     if trainer.is_last_epoch or epoch % save_epochs == 0:
@@ -233,17 +234,6 @@ def curves(history: list[dict[str, float]]) -> dict[str, list[str]]:
         "validation: style (higher is better) [0, 1]": [name for name in names if name.startswith("val/style_")],
         "validation: content (lower is better) [0, 1]": [name for name in names if name.startswith("val/content_")],
     }
-
-
-def validation_statistics(style: torch.Tensor | None, val_set: StyleDataset, bank_size: int = 1000) -> dict[str, Any]:
-    """Reference for the similarities of style_comparator.py: quantiles over pairs, and a bank of vectors for CSLS."""
-    if style is None or len(val_set.styles) < 2:
-        return {}
-    drawn = torch.randperm(len(style), generator=torch.Generator().manual_seed(0))[:bank_size]
-    bank, labels = style[drawn], torch.tensor(val_set.style_ids)[drawn]
-    other_style = (labels[:, None] != labels[None]).triu(1)
-    quantiles = torch.quantile((bank @ bank.T)[other_style], torch.linspace(0, 1, 1001))
-    return {"bank": bank, "other_style_quantiles": quantiles}
 
 
 def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) -> dict[str, Any]:
