@@ -1,0 +1,59 @@
+"""Palette families of the invented styles."""
+
+import colorsys
+
+import numpy as np
+
+Colour = tuple[int, int, int]  # red, green, blue in [0, 255]
+
+FAMILIES = ("bright", "bright", "bright", "pastel", "earth", "neon", "greys", "duotone", "ramp", "pure")
+
+
+def _colour(hue: float, saturation: float, value: float) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, float(np.clip(saturation, 0, 1)), float(np.clip(value, 0, 1)))
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def darker(colour: Colour, share: float) -> Colour:
+    red, green, blue = (round(value * (1 - share)) for value in colour)
+    return red, green, blue
+
+
+def lighter(colour: Colour, share: float) -> Colour:
+    red, green, blue = (round(value + (255 - value) * share) for value in colour)
+    return red, green, blue
+
+
+def draw_palette(random: np.random.Generator, family: str | None = None) -> tuple[Colour, ...]:
+    """Two to seven colours of one family."""
+    family = family or FAMILIES[random.integers(len(FAMILIES))]
+    count, hue = int(random.integers(3, 8)), random.random()
+    hues = hue + np.arange(count) / count + random.uniform(-0.08, 0.08, count)
+    random.shuffle(hues)
+    if family == "duotone":
+        dark = _colour(hue, random.uniform(0.6, 1), random.uniform(0.4, 0.9))
+        return dark, lighter(dark, random.uniform(0.35, 0.85))
+    if family == "greys":
+        tint, values = random.uniform(0, 0.15), np.linspace(random.uniform(0.1, 0.5), random.uniform(0.7, 0.97), count)
+        return tuple(_colour(hue, tint, value) for value in values)
+    if family == "ramp":
+        turn = random.uniform(-0.25, 0.25)
+        ends = random.uniform(0.3, 1, 2), random.uniform(0.25, 1, 2)
+        return tuple(
+            _colour(hue + turn * t, *(low + (high - low) * t for low, high in ends)) for t in np.linspace(0, 1, count)
+        )
+    if family == "pure":
+        return tuple(_colour(round(h * 6) / 6, 1, random.choice([0.5, 1.0])) for h in hues)
+    if family == "earth":
+        return tuple(
+            _colour(random.uniform(0.02, 0.2), s, v)
+            for s, v in zip(random.uniform(0.2, 0.75, count), random.uniform(0.25, 0.9, count))
+        )
+    saturations, values = {
+        "bright": ((0.55, 0.95), (0.6, 1.0)),
+        "pastel": ((0.15, 0.45), (0.85, 1.0)),
+        "neon": ((0.8, 1.0), (0.95, 1.0)),
+    }[family]
+    neutral = lighter((60, 60, 70), random.choice([0.0, 0.4, 0.85]))
+    colours = [_colour(h, random.uniform(*saturations), random.uniform(*values)) for h in hues]
+    return (*colours[:-1], neutral) if random.random() < 0.5 else tuple(colours)
