@@ -5,7 +5,7 @@ from typing import Literal
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 # --- data -------------------------------------------------------------------------------------------------------------
-DATA_DIR: str = "./data"  # <style>/<name>_img.png, and in the same folder _embed.pt, _pooled.pt, _mask.pt
+DATA_DIR: str = "./data"  # <style>/<name>_img.png, or ordinary images in <style>/; beside them <name>_embed.pt, ...
 IGNORE_TARGETS: list[str] = []  # targets to ignore: any of embed, pooled, mask
 VAL_SPLIT: ClosedUnitInterval = 0.1  # share of each style's images for validation; equal names stay on one side
 VAL_STYLES: list[str] = []  # whole styles for validation, by folder name; VAL_SPLIT is then not used

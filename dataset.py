@@ -1,6 +1,7 @@
 """Dataset and batch sampler of the style encoder.
 
-data/<style>/<name>_img.png (or jpg, jpeg, webp, bmp)        the folder is the style, the name is the content
+data/<style>/<name>_img.png (or jpg, jpeg, webp, bmp)        the folder is the style, the name is the content;
+data/<style>/**/<name>.png                                   where no name ends in _img
 data/<style>/<name>_embed.pt (L, D)  _pooled.pt (P,)  _mask.pt (L,)      outputs of a text encoder; any may be missing
 
 -> image (B, 3, S, S) uint8, style_ids (B,), embed (B, L, D), mask (B, L), pooled (B, P), has_embed/pooled/mask (B,)
@@ -10,7 +11,6 @@ keeps a content on one side and batches show the same contents in several styles
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -21,54 +21,68 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from common.images.cache import ImageCache
-from common.images.io import IMAGE_SUFFIXES
+from common.images.io import IMAGE_SUFFIXES, walk_images
 from common.images.transforms import Augmentation, SampleKey, square
-from common.models.checkpoint_file import read_tensors
+from targets import TARGETS, TargetShapes, load_target
 
-TARGETS = ("embed", "pooled", "mask")
+MARK = "_img"
 
 
 @dataclass(frozen=True)
 class Sample:
     image: Path
     style: str  # folder name
-    name: str  # file name without _img and suffix
+    name: str  # path below the style folder, without _img and suffix
     targets: dict[str, Path] = field(default_factory=dict)  # of TARGETS, those whose file exists
 
-
-@dataclass(frozen=True)
-class TargetShapes:
-    """Sizes over a dataset; 0 where it has no such target."""
-
-    length: int = 0  # L, tokens of the longest embed
-    embed_width: int = 0  # D
-    pooled_width: int = 0  # P
-    has_mask: bool = False
+    def beside(self, ending: str) -> Path:
+        """A file that belongs to the image, in its folder."""
+        return self.image.with_name(self.image.stem.removesuffix(MARK) + ending)
 
 
 def find_samples(data_dir: str | Path, ignore_targets: Sequence[str] = ()) -> list[Sample]:
-    """Every <style>/<name>_img.* of a data folder, sorted by style, then name."""
+    """Every <style>/<name>_img.* of a data folder, or where no name ends in _img, every image in and below its style
+    folders; sorted by style, then name."""
     data_dir = Path(data_dir)
     if unknown := set(ignore_targets) - set(TARGETS):
         raise ValueError(f"IGNORE_TARGETS holds '{unknown.pop()}'; expected any of {', '.join(TARGETS)}")
     if not data_dir.is_dir():
-        raise FileNotFoundError(f"{data_dir}: no such folder (DATA_DIR); expected {data_dir}/<style>/<name>_img.png")
+        raise FileNotFoundError(f"{data_dir}: no such folder (DATA_DIR); expected {data_dir}/<style>/ with images")
     samples: list[Sample] = []
-    for path in sorted(data_dir.glob("*/*_img.*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith(".") or path.parent.name.startswith("."):
-            continue
-        name = path.stem.removesuffix("_img")
-        if samples and (samples[-1].style, samples[-1].name) == (path.parent.name, name):
-            raise ValueError(f"{path}: '{name}' has two images, also {samples[-1].image.name}; remove one")
-        targets = {kind: path.with_name(f"{name}_{kind}.pt") for kind in TARGETS if kind not in ignore_targets}
-        targets = {kind: target for kind, target in targets.items() if target.is_file()}
-        samples.append(Sample(path, path.parent.name, name, targets))
+    marked: dict[tuple[str, str], Path] = {}
+    for path in _choose_images(data_dir):
+        style, *below = path.relative_to(data_dir).with_suffix("").parts
+        sample = Sample(path, style, "/".join(below).removesuffix(MARK))
+        # A name twice is a mistake where names are made for this program; elsewhere it is one content.
+        if path.stem.endswith(MARK) and (other := marked.setdefault((style, sample.name), path)) != path:
+            raise ValueError(f"{path}: '{sample.name}' has two images, also {other.name}; remove one")
+        targets = {kind: sample.beside(f"_{kind}.pt") for kind in TARGETS if kind not in ignore_targets}
+        sample.targets.update({kind: target for kind, target in targets.items() if target.is_file()})
+        samples.append(sample)
     if not samples:
         raise FileNotFoundError(
-            f"{data_dir}: no '*_img.png' found; expected {data_dir}/<style>/<name>_img.png, "
-            "or try the drawn samples: python train.py --demo"
+            f"{data_dir}: no image in a style folder; looked for {data_dir}/<style>/<name>_img.*, then for any image "
+            f"({', '.join(IMAGE_SUFFIXES)}) in {data_dir}/<style>/, but there is "
+            f"{next(walk_images(data_dir), 'none')}; or try the drawn samples: train.py --demo"
         )
     return samples
+
+
+def _choose_images(data_dir: Path) -> list[Path]:
+    images = sorted(walk_images(data_dir))
+    marked = [path for path in images if path.stem.endswith(MARK)]
+    if chosen := [path for path in marked if path.parent.parent == data_dir]:
+        return chosen
+    below = len(data_dir.parts)
+    nested = {path.parts[below] for path in marked}  # they hold style folders, as sample data below data/ does
+    return [path for path in images if path.parent != data_dir and path.parts[below] not in nested]
+
+
+def unused_images(data_dir: str | Path, samples: list[Sample]) -> dict[str, str]:
+    """{the first image of a data folder that find_samples has left out: why, and how many there are}"""
+    unused = sorted(set(walk_images(Path(data_dir))) - {sample.image for sample in samples})
+    rule = f"expected {data_dir}/<style>/<name>_img.*, or no name that ends in _img"
+    return {str(path): f"one of {len(unused)} images that are left out; {rule}" for path in unused[:1]}
 
 
 def split_samples(
@@ -78,9 +92,9 @@ def split_samples(
 
     In a share split names are drawn in one seeded order for all styles, so equal names fall on the same side.
     """
-    styles: dict[str, list[str]] = {}
+    styles: dict[str, set[str]] = {}
     for sample in samples:
-        styles.setdefault(sample.style, []).append(sample.name)
+        styles.setdefault(sample.style, set()).add(sample.name)
     for style in val_styles:
         if style not in styles:
             raise ValueError(f"VAL_STYLES names '{style}'; the data has {', '.join(styles)}")
@@ -92,57 +106,9 @@ def split_samples(
     for names in styles.values() if share and not val_styles else ():
         wanted = min(max(2, round(share * len(names))), len(names) - 2)
         missing = max(0, wanted - len(held.intersection(names)))
-        held.update(sorted(set(names) - held, key=draw)[:missing])
+        held.update(sorted(names - held, key=draw)[:missing])
     validation = [sample for sample in samples if sample.style in val_styles or sample.name in held]
     return [sample for sample in samples if sample.style not in val_styles and sample.name not in held], validation
-
-
-def load_target(path: Path, kind: str) -> torch.Tensor:
-    """One .pt file -> embed (L, D) float32, pooled (P,) float32 or mask (L,) int64; a leading axis of 1 is dropped."""
-    tensor = read_tensors(path)
-    wanted = {"embed": "(L, D)", "pooled": "(P,)", "mask": "(L,)"}[kind]
-    if not isinstance(tensor, torch.Tensor):
-        raise ValueError(f"{path}: holds a {type(tensor).__name__}; expected one tensor {wanted}")
-    shape, axes = tuple(tensor.shape), len(wanted.split(",")) - (kind != "embed")
-    if tensor.ndim == axes + 1 and shape[0] == 1:
-        tensor = tensor[0]
-    if tensor.ndim != axes or 0 in shape:
-        raise ValueError(f"{path}: shape {shape}; expected {wanted}, or the same with a leading axis of 1")
-    if kind == "mask" and not ((tensor == 0) | (tensor == 1)).all():
-        raise ValueError(f"{path}: a mask holds only 0 and 1 (1 = real token)")
-    tensor = tensor.long() if kind == "mask" else tensor.float()
-    if not tensor.isfinite().all():
-        raise ValueError(f"{path}: holds nan or infinity")
-    return tensor
-
-
-def read_target_shapes(samples: list[Sample], threads: int = 4) -> TargetShapes:
-    """Open every target once; sizes that differ where they must not are an error naming both files."""
-    with ThreadPoolExecutor(threads) as pool:
-        shapes = list(pool.map(_shapes_of, samples))
-    widths: dict[str, tuple[int, Path]] = {}
-    for sample, shape in zip(samples, shapes):
-        for kind in {"embed", "pooled"} & set(shape):
-            width, first = widths.setdefault(kind, (shape[kind][-1], sample.targets[kind]))
-            if width != shape[kind][-1]:
-                raise ValueError(
-                    f"{sample.targets[kind]}: width {shape[kind][-1]}, but {first} has {width}; "
-                    "all must come from one text encoder"
-                )
-    embed_width, pooled_width = (widths.get(kind, (0,))[0] for kind in ("embed", "pooled"))
-    if not embed_width:
-        return TargetShapes(pooled_width=pooled_width)
-    length = max(shape[kind][0] for shape in shapes for kind in ("embed", "mask") if kind in shape)
-    return TargetShapes(length, embed_width, pooled_width, any("mask" in shape for shape in shapes))
-
-
-def _shapes_of(sample: Sample) -> dict[str, tuple[int, ...]]:
-    shapes = {kind: tuple(load_target(path, kind).shape) for kind, path in sample.targets.items()}
-    if {"mask", "embed"} <= set(shapes) and shapes["mask"][0] != shapes["embed"][0]:
-        raise ValueError(
-            f"{sample.targets['mask']}: {shapes['mask'][0]} tokens, but its embed has {shapes['embed'][0]}"
-        )
-    return shapes
 
 
 class StyleDataset(Dataset):

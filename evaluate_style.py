@@ -24,9 +24,10 @@ from common.models.eval_mode import eval_mode
 from common.text.files import write_json
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
-from dataset import StyleDataset, TargetShapes, find_samples
+from dataset import StyleDataset, find_samples, unused_images
 from model import VisionStyleEncoder, colour_histogram
 from style_encoder import build_untrained, load_encoder
+from targets import TargetShapes
 
 METRICS = ("auc", "precision_at_1", "map_at_r")
 
@@ -35,9 +36,9 @@ METRICS = ("auc", "precision_at_1", "map_at_r")
 def main(
     *,
     weights: str,  # a .pth written by train.py
-    data_dir: str,  # folder of <style>/<name>_img.*
+    data_dir: str,  # folder of <style>/<name>_img.*, or of ordinary image folders
     styles: Sequence[str] = (),  # only these style folders
-    names: Sequence[str] = (),  # only these contents: file names without _img and suffix
+    names: Sequence[str] = (),  # only these contents: paths below a style folder, without _img and suffix
     grey: bool = False,  # remove the colours first
     device: str = "auto",
     output: Path | None = None,  # write the results to this JSON file
@@ -46,6 +47,7 @@ def main(
     torch_device = choose_device(device)
     encoder, content = load_encoder(weights, torch_device)
     samples = find_samples(data_dir)
+    report_skipped(unused_images(data_dir, samples))
     for flag, selected, attribute in (("--styles", styles, "style"), ("--names", names, "name")):
         if missing := set(selected) - {getattr(sample, attribute) for sample in samples}:
             raise ValueError(f"{flag}: no {', '.join(sorted(missing))} in {data_dir}")

@@ -4,7 +4,7 @@
     python prepare_targets.py --data_dir data --text_encoder ./my_t5_folder --prompt "a picture in {style} style"
     python prepare_targets.py --data_dir data            without a network: hashed word vectors
 
-The text of an image: <name>.txt in its folder, else style.txt there, else the prompt with the folder's name.
+The text of an image: <name>.txt in its folder, else style.txt there or above, else the prompt with the style's name.
 text -> tokenizer, encoder -> <name>_embed.pt (L, D), <name>_pooled.pt (P,), <name>_mask.pt (L,)
 
 Existing files are kept, so an interrupted run continues where it stopped.
@@ -25,7 +25,9 @@ from common.cli.tool_parser import tool
 from common.samples.hash_text_encoder import hash_text
 from common.text.files import write_atomically, write_json
 from common.training.device import choose_device
-from dataset import TARGETS, Sample, find_samples
+from common.training.skip_log import report_skipped
+from dataset import Sample, find_samples, unused_images
+from targets import TARGETS
 
 RECORD = "targets.json"  # in data_dir: the encoder of the files, so that two are never mixed
 Targets = dict[str, torch.Tensor]
@@ -34,7 +36,7 @@ Targets = dict[str, torch.Tensor]
 @tool
 def main(
     *,
-    data_dir: Path = Path("./data"),  # folder of <style>/<name>_img.*
+    data_dir: Path = Path("./data"),  # folder of <style>/<name>_img.*, or of ordinary image folders
     text_encoder: str = "hash",  # Hugging Face name, local folder, or 'hash'
     prompt: str = "{style} style",  # text of a style that has none; {style} is its folder
     max_length: PositiveInt = 77,  # tokens; longer texts are truncated, shorter ones padded
@@ -44,6 +46,7 @@ def main(
     overwrite: bool = False,  # replace existing files
 ) -> int:
     samples = find_samples(data_dir)
+    report_skipped(unused_images(data_dir, samples))
     if text_encoder == "hash":
         max_length = min(max_length, 16)  # hashed words have no context; longer sequences only take space
 
@@ -66,8 +69,8 @@ def main(
 
 def text_of(sample: Sample, prompt: str) -> str:
     """The text that describes this image's style."""
-    folder = sample.image.parent
-    for path in (folder / f"{sample.name}.txt", folder / "style.txt"):
+    folders = sample.image.parents[: sample.name.count("/") + 1]  # up to the style folder
+    for path in (sample.beside(".txt"), *(folder / "style.txt" for folder in folders)):
         if path.is_file():
             if text := path.read_text(encoding="utf-8").strip():
                 return text
@@ -144,7 +147,7 @@ def prepare_targets(
                     continue
                 tensor = targets[kind] if kind == "mask" else targets[kind].to(dtype)
                 # Many small files: no wait for the disk at each; a lost one is written again by the next run.
-                with write_atomically(sample.image.with_name(f"{sample.name}_{kind}.pt"), durable=False) as file:
+                with write_atomically(sample.beside(f"_{kind}.pt"), durable=False) as file:
                     torch.save(tensor.clone(), file)
     return sum(map(len, samples_of.values()))
 

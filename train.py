@@ -10,12 +10,14 @@ torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch work
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, cast
 
 import timm.optim
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch.utils.data import default_collate
 
 import config
 from common.cli.errors import run_script
@@ -30,11 +32,13 @@ from common.training.run import Run
 from common.training.schedule import TrainSchedule
 from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
 from common.training.trainer import Trainer
-from dataset import PKBatchSampler, Sample, StyleDataset, TargetShapes, find_samples, read_target_shapes, split_samples
+from common.training.unused_parameters import freeze_unused
+from dataset import PKBatchSampler, Sample, StyleDataset, find_samples, split_samples, unused_images
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleTrainingModel, VisionStyleEncoder
 from style_bank import reference_statistics
-from style_encoder import save_encoder
+from style_encoder import load_encoder, save_encoder
+from targets import TargetShapes, read_target_shapes
 
 EPOCH_LINE = {
     "train/loss": "loss {:.3f}",
@@ -113,7 +117,8 @@ def build_datasets(
         )
     usable = images.readable(samples)
     members = Counter(sample.style for sample in usable)
-    skipped = images.skipped | {
+    skipped = images.skipped | unused_images(settings.data_dir, samples)
+    skipped |= {
         str(Path(settings.data_dir) / style): f"style '{style}' has {members[style]} image; 2 are needed"
         for style in sorted({sample.style for sample in samples})
         if members[style] < 2
@@ -148,7 +153,8 @@ def build_trainer(
         part: getattr(settings, f"{part}_weight")
         for part in ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
     }
-    model = StyleTrainingModel(encoder, weights, settings.temperature)
+    model = StyleTrainingModel(encoder, weights, settings.temperature).to(accelerator.device)
+    freeze_unused(model, default_collate([train_set[index] for index in (0, 1, -2, -1)]))  # of two styles
     backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
     heads = torch.nn.ModuleList(module for name, module in encoder.named_children() if name != "tower")
     groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone]
@@ -189,8 +195,9 @@ def print_summary(train_set: StyleDataset, val_set: StyleDataset, shapes: Target
     }
     names = ", ".join(name for name, present in targets.items() if present) or "none, style contrast only"
     print(
-        f"{len(train_set)} images of {len(train_set.styles)} styles to train on, {len(val_set)} of "
-        f"{len(val_set.styles)} to validate; targets: {names}\n"
+        f"{len(train_set)} images of {len(train_set.styles)} styles to train on "
+        f"({shorten(', '.join(train_set.styles), 80)}), {len(val_set)} of {len(val_set.styles)} to validate; "
+        f"targets: {names}\n"
         f"{trainer.steps_per_epoch} steps per epoch, {sampler.plain} styles x {sampler.images_per_group} images "
         f"and {sampler.remixed} invented styles in a batch; logs in {trainer.run.log_folder}"
     )
@@ -237,15 +244,23 @@ def curves(history: list[dict[str, float]]) -> dict[str, list[str]]:
 
 
 def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) -> dict[str, Any]:
-    """results.json, TensorBoard's embedding projector, and the closing lines."""
-    run, folder, results = trainer.run, trainer.run.folder, trainer.progress.results()
+    """results.json, TensorBoard's embedding projector, and the closing lines, all of the best epoch's model."""
+    run, progress, results = trainer.run, trainer.progress, trainer.progress.results()
+    model_file = run.folder / "best.pth"
     if len(val_set):
-        style = style_vectors(trainer.eval_model.encoder, val_set, trainer.accelerator.device)
+        encoder, content = load_encoder(model_file, trainer.accelerator.device)
+        style = style_vectors(encoder, val_set, trainer.accelerator.device)
         results["validation"] = {"style encoder": score(style, val_set, per_style=True), **baselines}
         styles = [sample.style for sample in val_set.samples]
-        write_projector(run.writer, style, val_set.pixels, styles, trainer.progress.step)
-        print(f"\nvalidation, {len(val_set)} images, the last epoch's model:\n{format_table(results['validation'])}\n")
-    trainer.finish(results, folder / "results.json", folder / "best.pth", str(folder / "training_curves.png"))
+        write_projector(run.writer, style, val_set.pixels, styles, content["step"])
+        print(f"\nvalidation, {len(val_set)} images, the model of epoch {progress.best_epoch + 1} (best.pth):")
+        print(format_table(results["validation"]))
+        if not progress.is_best:
+            values = progress.history[-1]
+            last = "  ".join(text.format(values[name]) for name, text in EPOCH_LINE.items() if name in values)
+            print(f"epoch {progress.epoch}, the last one, was not the best: {last}")
+        print()
+    trainer.finish(results, run.folder / "results.json", model_file, str(run.folder / "training_curves.png"))
     return results
 
 

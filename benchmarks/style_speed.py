@@ -29,7 +29,8 @@ import train
 from common.cli.settings import read_settings
 from common.images.io import open_image
 from common.samples.layouts import MANIFEST, create_sample_dataset
-from dataset import TargetShapes, find_samples
+from dataset import find_samples
+from targets import TargetShapes
 
 SAMPLE_DIR = config.DEMO["DATA_DIR"]
 

@@ -27,10 +27,10 @@ from common.images.io import open_image, path_below
 from common.models.checkpoint_file import read_tensors
 from common.models.model_folder import load_model
 from common.text.conversations import read_conversations
-from dataset import load_target
 from llava.config import read_training_settings
 from llava.eval_dataset import read_samples
 from llava.request_io import read_requests
+from targets import load_target
 from vitp.dataset import image_size, index_lines, read_meta
 from vitp.json2jsonl import read_annotations, to_conversation
 

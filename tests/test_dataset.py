@@ -10,15 +10,8 @@ from PIL import Image
 
 from common.images.cache import ImageCache
 from common.images.transforms import Augmentation, SampleKey, redraw, square
-from dataset import (
-    PKBatchSampler,
-    StyleDataset,
-    TargetShapes,
-    find_samples,
-    load_target,
-    read_target_shapes,
-    split_samples,
-)
+from dataset import PKBatchSampler, StyleDataset, find_samples, split_samples
+from targets import TargetShapes, load_target, read_target_shapes
 
 
 def make_dataset(folder, augmentation=None, size=32):
@@ -27,39 +20,10 @@ def make_dataset(folder, augmentation=None, size=32):
     return StyleDataset(samples, store, size, read_target_shapes(samples), augmentation)
 
 
-def test_only_the_ending_img_is_taken_off(tmp_path):
-    folder = tmp_path / "风格 一"
-    folder.mkdir()
-    for name in ("a_img_img.png", "b_embed_img.JPG", "c_img.webp", "d.png", ".e_img.png", "f_img.txt"):
-        Image.new("RGB", (4, 4)).save(folder / name, format="PNG")
-    torch.save(torch.zeros(2, 3), folder / "a_img_embed.pt")
-    samples = find_samples(tmp_path)
-    assert [(sample.style, sample.name) for sample in samples] == [
-        ("风格 一", "a_img"),
-        ("风格 一", "b_embed"),
-        ("风格 一", "c"),
-    ]
-    assert list(samples[0].targets) == ["embed"] and samples[1].targets == {}
-
-
 def test_ignored_targets_are_not_read(style_data):
     assert set(find_samples(style_data, ["pooled", "mask"])[0].targets) == {"embed"}
     with pytest.raises(ValueError, match="IGNORE_TARGETS holds 'poled'; expected any of embed, pooled, mask"):
         find_samples(style_data, ["poled"])
-
-
-def test_empty_folders_say_what_was_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none: no such folder"):
-        find_samples(tmp_path / "none")
-    (tmp_path / "cats").mkdir()
-    with pytest.raises(FileNotFoundError, match="no '\\*_img.png' found; expected .*/<style>/<name>_img.png"):
-        find_samples(tmp_path)
-
-
-def test_one_name_with_two_images_is_refused(style_data):
-    Image.new("RGB", (4, 4)).save(style_data / "style_0" / "item0_img.jpg")
-    with pytest.raises(ValueError, match="'item0' has two images"):
-        find_samples(style_data)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,8 @@ def test_a_few_steps_on_real_styles(real_data, tmp_path):
 
 def test_a_histogram_finds_what_the_data_says_it_finds(real_data):
     """The data's own README measured 0.87 for a colour histogram by another program: one check of our metrics."""
-    from train import StyleDataset, TargetShapes
+    from targets import TargetShapes
+    from train import StyleDataset
 
     samples = find_samples(real_data / "styles")
     store = ImageCache([sample.image for sample in samples], 128, None, quiet=True)

@@ -11,7 +11,8 @@ import evaluate_style
 import inspect_image
 import prepare_targets
 import style_comparator
-from dataset import find_samples, load_target
+from dataset import find_samples
+from targets import load_target
 
 
 def picture(data, style, item):

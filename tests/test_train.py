@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from conftest import draw_styles
+from conftest import draw_styles, flags
 from PIL import Image
 from processes import start_script
 from tiny.style import weights
@@ -15,6 +15,7 @@ import model
 import train
 from common.cli.errors import run_script
 from common.training.schedule import TrainSchedule, set_learning_rate
+from evaluate_style import METRICS
 from style_encoder import load_encoder
 
 
@@ -54,6 +55,29 @@ def test_a_run_leaves_what_it_promises(run_arguments, tmp_path, capsys):
 def test_two_epochs_lower_the_loss(run_arguments):
     history = train.main([*run_arguments, "--epochs", "6", "--learning_rate", "3e-3"])["history"]
     assert history[-1]["train/loss"] < 0.8 * history[0]["train/loss"]
+
+
+@pytest.mark.parametrize("options", [{}, {"patience": 1}, {"ema_decay": 0.5}])
+def test_the_closing_table_is_of_the_best_model(run_arguments, options, monkeypatch, capsys):
+    """The file that people use, not the last epoch; of a run that is resumed after its end, too."""
+    validate = train.validate
+
+    def lose_everything(trainer, val_set):
+        if trainer.progress.epoch:
+            for parameter in trainer.eval_model.parameters():
+                parameter.data.zero_()
+        return validate(trainer, val_set)
+
+    monkeypatch.setattr(train, "validate", lose_everything)
+    arguments = [*run_arguments, *flags(epochs=3, **options)]
+    for results in (train.main(arguments), train.main([*arguments, "--resume"])):
+        last, best = results["history"][-1], results["best"]
+        assert results["best_epoch"] == 1 and last["val/style_auc"] == 0.5 < best["val/style_auc"]
+        found = results["validation"]["style encoder"]["style"]
+        assert all(found[name] == pytest.approx(best[f"val/style_{name}"]) for name in METRICS)
+        shown = capsys.readouterr().out
+        assert "the model of epoch 1 (best.pth):\n" in shown
+        assert f"epoch {last['epoch']}, the last one, was not the best: " in shown
 
 
 def test_constants_of_config_are_used(run_arguments, monkeypatch):

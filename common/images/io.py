@@ -6,6 +6,7 @@ Every problem is a ValueError or FileNotFoundError that begins with the file's n
 """
 
 import os
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -64,15 +65,28 @@ def path_below(folder: Path, name: str) -> Path:
     return path
 
 
+def walk_images(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Everything below `folder` that is named like an image, dangling links too, in no order.
+
+    Hidden files and folders are skipped, and __MACOSX, which a Mac's archives add. Links to folders are followed, but
+    not back to one of `above`, where the walk would never end.
+    """
+    real = folder.resolve()
+    if any(one.is_relative_to(real) for one in above):
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name == "__MACOSX":
+            continue
+        if path.is_dir():
+            yield from walk_images(path, (*above, real))
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path
+
+
 def list_images(folder: str | Path) -> list[Path]:
-    """All image files below `folder`, sorted by path; hidden files and folders are skipped."""
-    paths = sorted(
-        path
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """All image files below `folder`, sorted by path; what walk_images skips is left out."""
+    folder = Path(folder)
+    paths = sorted(path for path in walk_images(folder) if path.is_file()) if folder.is_dir() else []
     if not paths:
         raise FileNotFoundError(f"{folder}: no image below it; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return paths

@@ -10,8 +10,9 @@ import torch
 
 import config
 from common.cli.settings import read_settings
-from dataset import TargetShapes, find_samples, read_target_shapes
+from dataset import find_samples
 from model import StyleTrainingModel
+from targets import TargetShapes, read_target_shapes
 from tools.estimate.training_step import Batch, TrainingStep, adamw, meta_tensor, samples_per_device
 from train import build_encoder
 

@@ -1,0 +1,79 @@
+"""Targets of the style encoder: what a text encoder gives for the words of an image's style.
+
+<name>_embed.pt (L, D), <name>_pooled.pt (P,), <name>_mask.pt (L,) -> load_target -> tensor
+
+Any of them may be missing for any image, and L may differ between files.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.models.checkpoint_file import read_tensors
+
+TARGETS = ("embed", "pooled", "mask")
+
+
+@dataclass(frozen=True)
+class TargetShapes:
+    """Sizes over a dataset; 0 where it has no such target."""
+
+    length: int = 0  # L, tokens of the longest embed
+    embed_width: int = 0  # D
+    pooled_width: int = 0  # P
+    has_mask: bool = False
+
+
+def load_target(path: Path, kind: str) -> torch.Tensor:
+    """One .pt file -> embed (L, D) float32, pooled (P,) float32 or mask (L,) int64; a leading axis of 1 is dropped."""
+    tensor = read_tensors(path)
+    wanted = {"embed": "(L, D)", "pooled": "(P,)", "mask": "(L,)"}[kind]
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{path}: holds a {type(tensor).__name__}; expected one tensor {wanted}")
+    shape, axes = tuple(tensor.shape), len(wanted.split(",")) - (kind != "embed")
+    if tensor.ndim == axes + 1 and shape[0] == 1:
+        tensor = tensor[0]
+    if tensor.ndim != axes or 0 in shape:
+        raise ValueError(f"{path}: shape {shape}; expected {wanted}, or the same with a leading axis of 1")
+    if kind == "mask" and not ((tensor == 0) | (tensor == 1)).all():
+        raise ValueError(f"{path}: a mask holds only 0 and 1 (1 = real token)")
+    tensor = tensor.long() if kind == "mask" else tensor.float()
+    if not tensor.isfinite().all():
+        raise ValueError(f"{path}: holds nan or infinity")
+    return tensor
+
+
+def read_target_shapes(samples: Sequence[Any], threads: int = 4) -> TargetShapes:
+    """Open every target once; sizes that differ where they must not are an error naming both files.
+
+    samples: of dataset.find_samples.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        shapes = list(pool.map(_shapes_of, samples))
+    widths: dict[str, tuple[int, Path]] = {}
+    for sample, shape in zip(samples, shapes):
+        for kind in {"embed", "pooled"} & set(shape):
+            width, first = widths.setdefault(kind, (shape[kind][-1], sample.targets[kind]))
+            if width != shape[kind][-1]:
+                raise ValueError(
+                    f"{sample.targets[kind]}: width {shape[kind][-1]}, but {first} has {width}; "
+                    "all must come from one text encoder"
+                )
+    embed_width, pooled_width = (widths.get(kind, (0,))[0] for kind in ("embed", "pooled"))
+    if not embed_width:
+        return TargetShapes(pooled_width=pooled_width)
+    length = max(shape[kind][0] for shape in shapes for kind in ("embed", "mask") if kind in shape)
+    return TargetShapes(length, embed_width, pooled_width, any("mask" in shape for shape in shapes))
+
+
+def _shapes_of(sample: Any) -> dict[str, tuple[int, ...]]:
+    shapes = {kind: tuple(load_target(path, kind).shape) for kind, path in sample.targets.items()}
+    if {"mask", "embed"} <= set(shapes) and shapes["mask"][0] != shapes["embed"][0]:
+        raise ValueError(
+            f"{sample.targets['mask']}: {shapes['mask'][0]} tokens, but its embed has {shapes['embed'][0]}"
+        )
+    return shapes
