@@ -3,17 +3,16 @@
 values (Q,), the cluster of each (Q,) -> means of resampled clusters -> 95 % interval
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+BLOCK_DRAWS = 2**22  # held at once
+Numbers = Sequence[float] | np.ndarray
+
 
 def bootstrap_interval(
-    values: Sequence[float],
-    clusters: Sequence[int] | None = None,
-    top: float | None = None,
-    samples: int = 1000,
-    seed: int = 0,
+    values: Numbers, clusters: Numbers | None = None, top: float | None = None, samples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """95 % interval of the mean of one value per query; `clusters` as in bootstrap_means, `top` as in interval_of."""
     means = bootstrap_means([(values, clusters)], samples, seed)[:, 0]
@@ -34,7 +33,7 @@ def interval_of(means: np.ndarray, count: int, top: float | None = None) -> tupl
 
 
 def bootstrap_means(
-    columns: Sequence[tuple[Sequence[float], Sequence[int] | None]], samples: int = 1000, seed: int = 0
+    columns: Sequence[tuple[Numbers, Numbers | None]], samples: int = 1000, seed: int = 0
 ) -> np.ndarray:
     """Means over resampled clusters -> (samples, columns); all columns share the draws, so they can be added.
 
@@ -45,11 +44,14 @@ def bootstrap_means(
     count = max(int(clusters.max()) + 1 for _, clusters in pairs)
     sums = np.stack([np.bincount(clusters, values, minlength=count) for values, clusters in pairs], 1)
     sizes = np.stack([np.bincount(clusters, minlength=count) for _, clusters in pairs], 1)
-    random, means = np.random.default_rng(seed), []
-    block = max(1, 2**22 // count)  # draws in memory
+    means = [(times @ sums) / (times @ sizes) for times in bootstrap_weights(count, samples, seed)]
+    return np.concatenate(means)
+
+
+def bootstrap_weights(count: int, samples: int = 1000, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each of `count` clusters is in a resample -> blocks (rows, count), `samples` rows in all."""
+    random, block = np.random.default_rng(seed), max(1, BLOCK_DRAWS // count)
     for start in range(0, samples, block):
         rows = min(block, samples - start)
         drawn = random.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
-        means.append((times @ sums) / (times @ sizes))
-    return np.concatenate(means)
+        yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(float)

@@ -17,10 +17,12 @@ import torch
 from scipy.sparse import csr_array
 from scipy.stats import hypergeom
 
+from common.metrics.embedding import pair_products
+from common.metrics.pair_auc import TIE
+
 RECALL_AT = (1, 5, 10)
 BLOCK_ELEMENTS = 2**25  # similarities held at once, 128 MiB; a gallery larger than that still has one row at a time
 MAX_PAIRS = 500_000  # false pairs whose similarity is computed; of more a sample with a fixed seed
-TIE = 1e-6  # cosines closer than this are equal: one product in float32 varies this much with its position in a matrix
 
 
 @dataclass
@@ -192,9 +194,8 @@ def _check(
 
 
 def _cosines(images: torch.Tensor, texts: torch.Tensor, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """Cosines (P,) of the pairs that two index lists (P,) name, a bounded number of vectors at a time."""
-    cosines = [(images[i] * texts[t]).sum(1) for i, t in zip(image.split(2**16), text.split(2**16))]
-    return torch.cat(cosines).clamp(-1, 1).cpu()
+    """Cosines (P,) of the pairs that two index lists (P,) name."""
+    return pair_products(images, texts, image, text).clamp(-1, 1).cpu()
 
 
 def _histogram(cosines: torch.Tensor, bins: int) -> list[int]:
