@@ -70,7 +70,8 @@ def test_the_closing_table_is_of_the_best_model(run_arguments, options, monkeypa
 
     monkeypatch.setattr(train, "validate", lose_everything)
     arguments = [*run_arguments, *flags(epochs=3, **options)]
-    for results in (train.main(arguments), train.main([*arguments, "--resume"])):
+    for words in (arguments, [*arguments, "--resume"]):
+        results = train.main(words)
         last, best = results["history"][-1], results["best"]
         assert results["best_epoch"] == 1 and last["val/style_auc"] == 0.5 < best["val/style_auc"]
         found = results["validation"]["style encoder"]["style"]
