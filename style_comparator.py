@@ -1,12 +1,15 @@
-"""Compare the styles of two images or folders.
+"""Compare the styles of images and folders.
 
     python style_comparator.py a.png b.png --weights checkpoints/best.pth       one number in [-1, 1]
     python style_comparator.py a.png folder/ --weights ...                      a folder, ranked by similarity to a.png
     python style_comparator.py folder_a/ folder_b/ --weights ...                every pair, and a plot of the matrix
+    python style_comparator.py new.png style_a/ style_b/ ... --weights ...      styles, ranked by similarity to new.png
 
-Cosines of different models cannot be compared. Where the weights carry validation statistics, the score comes with the
-percentage of pairs of different styles below it, and with the CSLS score, which corrects for images that are similar to
-all others.
+The last takes a folder of new images, too. A style is the mean of its images: nothing is trained, and ten are enough.
+
+Cosines of different models cannot be compared. Where the weights carry validation statistics, the score comes with a
+calibrated probability, the percentages of validation pairs below it, and the CSLS score, which corrects for images that
+are similar to all others.
 """
 
 from json import dumps
@@ -18,34 +21,42 @@ from jsonargparse.typing import PositiveInt
 from matplotlib.figure import Figure
 
 from common.cli.errors import run_script
-from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
-from common.images.io import list_images
 from common.metrics.embedding import csls
 from common.training.device import choose_device
 from common.training.plots import save_figure
+from few_shot import prototype_similarity
 from model import VisionStyleEncoder
-from style_encoder import load_encoder, read_image
+from style_bank import calibration_notes, percentile, style_probabilities, verdict
+from style_encoder import encode_folder, encode_images, load_encoder
+from style_ranking import hidden_rows, percent, rank_styles, same_images
 
 MATRIX_IMAGES = 40  # more images on a side are plotted as the mean of each folder
 
 
 @tool
 def main(
-    first: Path,  # an image or a folder
-    second: Path,  # an image or a folder
+    paths: list[Path],  # an image or a folder, and one or more images or folders to compare it with
     *,
     weights: str,  # a .pth written by train.py
-    output: Path = Path("style_matrix.png"),  # plot of a folder comparison
-    top: PositiveInt = 10,  # rows to print of a ranked folder
+    output: Path = Path("style_matrix.png"),  # plot of the comparison of two folders
+    top: PositiveInt = 10,  # rows to print of each ranking
+    probe: bool = False,  # fit a linear probe on the images of two or more styles, too
     device: str = "auto",
     json: bool = False,
 ) -> dict[str, Any]:
+    if len(paths) < 2:
+        raise ValueError(f"{paths[0]}: nothing to compare it with; give a second image or folder")
+    if probe and len(paths) < 3:
+        raise ValueError("--probe tells styles apart; give what to rank, then two or more folders of one style each")
     torch_device = choose_device(device)
     encoder, content = load_encoder(weights, torch_device)
     statistics = content.get("validation", {})
-    if first.is_dir() and second.is_dir():
-        result, text = compare_folders(first, second, encoder, torch_device, output)
+    first, second = paths[:2]
+    if len(paths) > 2:
+        result, text = rank_styles(first, paths[1:], encoder, statistics, torch_device, top, probe)
+    elif first.is_dir() and second.is_dir():
+        result, text = compare_folders(first, second, encoder, statistics, torch_device, output)
     elif first.is_dir() or second.is_dir():
         image, folder = (second, first) if first.is_dir() else (first, second)
         result, text = rank_folder(image, folder, encoder, statistics, torch_device, top)
@@ -59,75 +70,106 @@ def compare_images(
     first: Path, second: Path, encoder: VisionStyleEncoder, statistics: dict, device: torch.device
 ) -> tuple[dict, str]:
     """-> result, report. statistics: those of the weights' validation, {} for none."""
-    vectors = encode_files([first, second], encoder, device)
+    vectors = encode_images([first, second], encoder, device)
     result = compare(vectors[:1], vectors[1:], statistics)[0]
-    text = f"style similarity: {result['similarity']:.4f}   (from -1, unlike, to 1, alike)"
+    lines = [f"style similarity: {result['similarity']:.4f}   (from -1, unlike, to 1, alike)"]
+    if "probability" in result:
+        probability = result["probability"]
+        lines += [
+            f"  {verdict(probability)}: probability {percent(probability)} (prior 50 %)",
+            f"  higher than {result['same_style_percentile']:.1f} % of validation pairs of one style",
+        ]
     if statistics:
-        text += (
-            f"\n  higher than {result['other_style_percentile']:.1f} % of validation pairs of different styles"
-            f"\n  CSLS, corrected for images that are similar to all others: {result['csls']:.4f}"
-        )
-    return result, text
+        lines += [
+            f"  higher than {result['other_style_percentile']:.1f} % of validation pairs of different styles",
+            f"  CSLS, corrected for images that are similar to all others: {result['csls']:.4f}",
+        ]
+    if "probability" in result:
+        lines += [f"  {note}" for note in calibration_notes(vectors, statistics)]
+    return result, "\n".join(lines)
 
 
 def rank_folder(
     image: Path, folder: Path, encoder: VisionStyleEncoder, statistics: dict, device: torch.device, top: int
 ) -> tuple[dict, str]:
     """Images of a folder by their similarity to one image -> result, report."""
-    paths = list_images(folder)
-    vectors = encode_files([image, *paths], encoder, device)
-    scores = compare(vectors[:1].expand(len(paths), -1), vectors[1:], statistics)
+    vector = encode_images([image], encoder, device)
+    paths, vectors = encode_folder(folder, encoder, device)
+    scores = compare(vector.expand(len(paths), -1), vectors, statistics)
     rows: list[dict[str, Any]] = [{"image": str(path), **score} for path, score in zip(paths, scores)]
     ranked = sorted(rows, key=lambda row: -row["similarity"])
     mean = sum(row["similarity"] for row in ranked) / len(ranked)
     lines = [f"{len(ranked)} images in {folder}, mean style similarity {mean:.4f}; the most similar:"]
     for row in ranked[:top]:
-        percentile = f"{row['other_style_percentile']:8.1f} %" if statistics else ""
-        lines.append(f"{row['similarity']:8.4f}{percentile}  {row['image']}")
-    return {"mean_similarity": mean, "ranked": ranked}, "\n".join(lines)
+        probability = f"{percent(row['probability']):>9}" if "probability" in row else ""
+        lines.append(f"{row['similarity']:8.4f}{probability}  {row['image']}")
+    lines += hidden_rows(len(ranked), top)
+    result = {"mean_similarity": mean, "ranked": ranked}
+    if "calibration" in statistics:
+        lines += ["percentages: probability of one style (prior 50 %)"]
+        if len({path.parent for path in paths}) == 1:
+            result["probability"] = float(folder_probabilities([image], vector, paths, vectors, statistics))
+            lines.append(f"probability of the style of the whole folder: {percent(result['probability'])}")
+        else:
+            lines.append(f"to rank whole styles: style_comparator.py {image} {folder}/*/ --weights ...")
+        lines += calibration_notes(torch.cat([vector, vectors]), statistics)
+    return result, "\n".join(lines)
 
 
 def compare_folders(
-    first: Path, second: Path, encoder: VisionStyleEncoder, device: torch.device, output: Path
+    first: Path, second: Path, encoder: VisionStyleEncoder, statistics: dict, device: torch.device, output: Path
 ) -> tuple[dict, str]:
     """Every image of one folder with every image of another, plotted to `output` -> result, report."""
-    folders = {folder: list_images(folder) for folder in (first, second)}
-    rows, columns = (
-        [str(path.relative_to(folder).with_suffix("")).removesuffix("_img") for path in folders[folder]]
-        for folder in (first, second)
+    (first_paths, first_vectors), (second_paths, second_vectors) = (
+        encode_folder(folder, encoder, device) for folder in (first, second)
     )
-    similarity = encode_files(folders[first], encoder, device) @ encode_files(folders[second], encoder, device).T
-    mean, shape = float(similarity.mean()), f"{len(rows)} x {len(columns)}"
+    similarity = first_vectors @ second_vectors.T
+    mean, shape = float(similarity.mean()), f"{len(first_paths)} x {len(second_paths)}"
     if max(similarity.shape) > MATRIX_IMAGES:
-        groups = ([path.parent.name for path in folders[folder]] for folder in (first, second))
+        groups = ([path.parent.name for path in paths] for paths in (first_paths, second_paths))
         similarity, rows, columns = group_means(similarity, *groups)
+    else:
+        rows, columns = (
+            [str(path.relative_to(folder).with_suffix("")).removesuffix("_img") for path in paths]
+            for folder, paths in ((first, first_paths), (second, second_paths))
+        )
     plot_matrix(output, similarity, rows, columns)
     result = {"mean_similarity": mean, "rows": rows, "columns": columns, "similarity": similarity.tolist()}
-    text = f"{shape} images, mean style similarity {mean:.4f}; the matrix is plotted in {output}"
-    return {**result, "picture": str(output)}, text
+    lines = [f"{shape} images, mean style similarity {mean:.4f}; the matrix is plotted in {output}"]
+    if "calibration" in statistics:
+        probability = folder_probabilities(first_paths, first_vectors, second_paths, second_vectors, statistics).mean()
+        result["probability"] = float(probability)
+        lines.append(f"probability that an image of {first} is of the style of {second}:")
+        lines.append(f"{percent(float(probability))} on average (prior 50 %)")
+        lines += calibration_notes(torch.cat([first_vectors, second_vectors]), statistics)
+    return {**result, "picture": str(output)}, "\n".join(lines)
 
 
-@torch.inference_mode()
-def encode_files(paths: list[Path], encoder: VisionStyleEncoder, device: torch.device) -> torch.Tensor:
-    """-> style (N, S), unit length."""
-    vectors = []
-    for start in progress_bar(range(0, len(paths), 32), "encoding", quiet=len(paths) <= 32):
-        images = torch.stack([read_image(path, encoder) for path in paths[start : start + 32]])
-        vectors.append(encoder(images.to(device)).style.float().cpu())
-    return torch.cat(vectors)
+def folder_probabilities(
+    queries: list[Path], vectors: torch.Tensor, paths: list[Path], references: torch.Tensor, statistics: dict
+) -> torch.Tensor:
+    """Queries (Q, S), the references (N, S) of one style -> (Q,), probability that the query is of that style."""
+    style_ids = torch.zeros(len(paths), dtype=torch.long)
+    similarity, counts = prototype_similarity(vectors, references, style_ids, same_images(queries, paths))
+    return style_probabilities(similarity, counts, statistics["calibration"])[:, 0]
 
 
 def compare(first: torch.Tensor, second: torch.Tensor, statistics: dict) -> list[dict[str, float]]:
-    """Unit vectors (N, S) and (N, S), row by row -> similarity, and with statistics also percentile and CSLS.
+    """Unit vectors (N, S) and (N, S), row by row -> similarity, and with statistics percentiles, CSLS and probability.
 
-    other_style_percentile: share of validation pairs of different styles with a lower similarity, 0..100.
+    other_style_percentile, same_style_percentile: share of validation pairs of different styles and of one style with a
+    lower similarity, 0..100. probability: of one style, 0..1, prior 0.5.
     """
     similarity = (first * second).sum(1).clamp(-1, 1)
     columns = {"similarity": similarity}
     if statistics:
-        quantiles, bank = statistics["other_style_quantiles"], statistics["bank"]
-        below = (torch.searchsorted(quantiles, similarity) / (len(quantiles) - 1)).clamp(0, 1)
-        columns |= {"other_style_percentile": 100 * below, "csls": csls(similarity, first @ bank.T, second @ bank.T)}
+        bank = statistics["bank"]
+        columns["other_style_percentile"] = percentile(similarity, statistics["other_style_quantiles"])
+        columns["csls"] = csls(similarity, first @ bank.T, second @ bank.T)
+    if "calibration" in statistics:
+        columns["same_style_percentile"] = percentile(similarity, statistics["same_style_quantiles"])
+        pairs = similarity[:, None]
+        columns["probability"] = style_probabilities(pairs, torch.ones_like(pairs), statistics["calibration"])[:, 0]
     return [dict(zip(columns, map(float, values))) for values in zip(*columns.values())]
 
 

@@ -2,8 +2,10 @@
 
 encoder, content = load_encoder("checkpoints/best.pth", device)
 style = encoder(read_image("a.png", encoder)[None].to(device)).style
+paths, styles = encode_folder("folder", encoder, device)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,17 @@ import numpy as np
 import torch
 
 from common.cli.errors import one_line
+from common.cli.progress_bar import progress_bar
 from common.images.cache import CACHE_SCALE, fit_shorter_side
-from common.images.io import open_image
+from common.images.io import list_images, open_image
 from common.images.transforms import square
 from common.models.checkpoint_file import save_model
 from common.models.model_folder import load_model
+from common.training.skip_log import report_skipped
 from model import VisionStyleEncoder
 
 KIND = "style encoder"
+BATCH_SIZE = 32  # images encoded at once
 
 
 def save_encoder(path: str | Path, encoder: VisionStyleEncoder, **metadata: Any) -> None:
@@ -42,7 +47,8 @@ def build_untrained(content: dict[str, Any], device: torch.device) -> tuple[Visi
     """The encoder of a checkpoint before its training -> (encoder, '') or (None, the reason)."""
     torch.manual_seed(content["settings"]["seed"])
     try:
-        encoder = VisionStyleEncoder(**content["build"], pretrained=content["settings"]["pretrained"])
+        build = content["build"] | {"model_name": content["settings"]["model_name"]}  # which names the weights, too
+        encoder = VisionStyleEncoder(**build, pretrained=content["settings"]["pretrained"])
     except (ValueError, OSError) as error:
         return None, one_line(error)
     return encoder.eval().to(device), ""
@@ -53,3 +59,41 @@ def read_image(path: str | Path, encoder: VisionStyleEncoder) -> torch.Tensor:
     size = encoder.tower.image_size
     pixels = square(np.asarray(fit_shorter_side(open_image(path), round(CACHE_SCALE * size))), size)
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+
+
+def encode_images(paths: Sequence[str | Path], encoder: VisionStyleEncoder, device: torch.device) -> torch.Tensor:
+    """-> style (N, S), unit length."""
+    return torch.cat(_encode(paths, encoder, device, None))
+
+
+def encode_folder(
+    folder: str | Path, encoder: VisionStyleEncoder, device: torch.device
+) -> tuple[list[Path], torch.Tensor]:
+    """Every image below a folder -> paths, style (N, S); unreadable ones are skipped and named on stderr."""
+    skipped: dict[str, str] = {}
+    paths = list_images(folder)
+    vectors = _encode(paths, encoder, device, skipped)
+    if not vectors:
+        raise ValueError(f"{folder}: none of its {len(paths)} images can be read; {next(iter(skipped.values()))}")
+    report_skipped(skipped)
+    return [path for path in paths if str(path) not in skipped], torch.cat(vectors)
+
+
+@torch.inference_mode()
+def _encode(
+    paths: Sequence[str | Path], encoder: VisionStyleEncoder, device: torch.device, skipped: dict[str, str] | None
+) -> list[torch.Tensor]:
+    """-> batches of style. skipped: collects the reasons of unreadable images, which are an error where it is None."""
+    vectors = []
+    for start in progress_bar(range(0, len(paths), BATCH_SIZE), "encoding", quiet=len(paths) <= BATCH_SIZE):
+        images = []
+        for path in paths[start : start + BATCH_SIZE]:
+            try:
+                images.append(read_image(path, encoder))
+            except (ValueError, OSError) as error:
+                if skipped is None:
+                    raise
+                skipped[str(path)] = one_line(error)
+        if images:
+            vectors.append(encoder(torch.stack(images).to(device)).style.float().cpu())
+    return vectors

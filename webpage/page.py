@@ -51,7 +51,7 @@ def build_page(models: Models) -> gr.Blocks:
 def fill_styles(models: Models) -> None:
     images = [_image_input("First image"), _image_input("Second image")]
     maps = [_image_output(f"Sensitivity of the style head, {name} image", 320) for name in ("first", "second")]
-    similarity = gr.Textbox(label="Similarity", lines=3, render=False)
+    similarity = gr.Textbox(label="Similarity", lines=6, render=False)
     _form("Compare", partial(answers.compare_styles, models), images, [similarity, *maps], "compare")
 
 
