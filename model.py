@@ -43,6 +43,7 @@ class StyleOutput(NamedTuple):
 class VisionStyleEncoder(nn.Module):
     """image -> StyleOutput. `build` holds the arguments that build the same model again, without its weights.
 
+    model_name, pretrained, image_size, model_args: as in VisionTower.
     sequence_length L (tokens), embed_width D, pooled_width P: of the targets; 0: without that head.
     sequence_head: 'resampler' (L learned queries attend to the patches) or 'linear' (one token per patch, averaged
     along the sequence to L where the patches are not L).
@@ -62,6 +63,7 @@ class VisionStyleEncoder(nn.Module):
         drop_path_rate: float = 0.0,
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
+        model_args: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.tower = tower = VisionTower(
@@ -70,12 +72,14 @@ class VisionStyleEncoder(nn.Module):
             image_size,
             drop_path_rate=drop_path_rate,
             gradient_checkpointing=gradient_checkpointing,
+            model_args=model_args,
         )
         heads = {"resampler": ResamplerHead, "linear": LinearHead}
         if sequence_head not in heads:
             raise ValueError(f"sequence_head '{sequence_head}': expected one of {', '.join(heads)}")
         self.build: dict[str, Any] = {
-            "model_name": model_name,
+            "model_name": tower.model_name,
+            "model_args": tower.model_args,
             "image_size": tower.image_size,
             "sequence_length": sequence_length,
             "embed_width": embed_width,

@@ -36,8 +36,9 @@ class VisionFeatures(NamedTuple):
 class VisionTower(nn.Module):
     """A timm backbone without its classifier. It normalises its input itself.
 
-    pretrained: True (timm's weights, downloaded once), False, or a file of weights for this architecture.
-    image_size: pixels of the square input; None keeps the backbone's own.
+    model_name: as in resolve_backbone. pretrained: True (its weights, downloaded once), False, or a file of weights for
+    this architecture. image_size: pixels of the square input; None keeps the backbone's own. model_args: further
+    arguments of timm.create_model. The attributes model_name and model_args build the same tower without a network.
     """
 
     mean: torch.Tensor
@@ -51,15 +52,19 @@ class VisionTower(nn.Module):
         num_feature_maps: int = 4,
         drop_path_rate: float = 0.0,
         gradient_checkpointing: bool = False,
+        model_args: dict[str, Any] | None = None,
     ):
         super().__init__()
         # Channels last makes convolutions a third faster, on CPUs and on tensor cores; transformers are unaffected.
-        self.backbone = create_backbone(model_name, pretrained, image_size, drop_path_rate).to(
+        self.backbone = create_backbone(model_name, pretrained, image_size, drop_path_rate, model_args).to(
             memory_format=torch.channels_last
         )
         if gradient_checkpointing:
             self.backbone.set_grad_checkpointing(True)
         config = resolve_model_data_config(self.backbone)
+        statistics = {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
+        self.model_name: str = self.backbone.pretrained_cfg["architecture"]
+        self.model_args = model_args or {**self.backbone.pretrained_model_args, "pretrained_cfg_overlay": statistics}
         self.image_size: int = image_size or config["input_size"][-1]
         self.interpolation: str = config["interpolation"]
         self.frozen = False
@@ -136,22 +141,26 @@ def backbone_tokens(backbone: Any, image: torch.Tensor, layer: int = -1) -> Toke
 
 
 def create_backbone(
-    model_name: str, pretrained: bool | str = False, image_size: int | None = None, drop_path_rate: float = 0.0
+    model_name: str,
+    pretrained: bool | str = False,
+    image_size: int | None = None,
+    drop_path_rate: float = 0.0,
+    model_args: dict[str, Any] | None = None,
 ) -> Any:
-    """A timm model without its classifier. pretrained: True (timm's weights), False, or a file for this architecture;
-    image_size: pixels, for models that can be built for another one."""
-    if not timm.is_model(model_name.split(".")[0]):
-        raise ValueError(unknown_name(model_name, timm.list_models(), "timm model"))
-    options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    """A timm model without its classifier. model_name: as in resolve_backbone; pretrained: True (its weights), False,
+    or a file for this architecture; image_size: pixels, for models that can be built for another one; model_args:
+    further arguments of timm.create_model."""
+    architecture, options = resolve_backbone(model_name)
+    options |= {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:
-        backbone = cast(Any, timm.create_model(model_name, pretrained=pretrained is True, num_classes=0, **options))
+        backbone = cast(
+            Any,
+            timm.create_model(architecture, pretrained is True, **options | (model_args or {}) | {"num_classes": 0}),
+        )
     except (OSError, RuntimeError) as error:
         if pretrained is not True:
             raise
-        raise ValueError(
-            f"{model_name}: cannot download its weights ({first_line(error)}); connect to the internet once, give a "
-            "local file of weights, or train without them"
-        ) from error
+        raise _unavailable(model_name, error) from error
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(f"{model_name}: timm has no intermediate features for it; choose another backbone")
     if isinstance(pretrained, str):
@@ -162,6 +171,33 @@ def create_backbone(
         except (AssertionError, ValueError) as error:
             raise ValueError(f"{model_name}: cannot take {image_size}-pixel images ({error})") from error
     return backbone
+
+
+def resolve_backbone(model_name: str) -> tuple[str, dict[str, Any]]:
+    """A name of timm, `timm/NAME`, `hf-hub:OWNER/NAME` or `local-dir:FOLDER` -> architecture, the further arguments of
+    timm.create_model for this model: where its weights are, what they were trained on, and how it differs."""
+    if model_name.startswith("timm/"):  # its own account on the Hub
+        name = model_name.removeprefix("timm/")
+        model_name = name if timm.is_model(name.split(".")[0]) else f"hf-hub:{model_name}"
+    source, name = timm.models.parse_model_name(model_name)
+    architecture = name.split(".")[0]
+    if source is None and not timm.is_model(architecture):
+        raise ValueError(unknown_name(name, timm.list_models(), "timm model"))
+    try:
+        options = timm.models.resolve_model_input_args(model_name)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        if source is None:  # the tag behind the architecture
+            raise ValueError(unknown_name(name, timm.list_pretrained(f"{architecture}.*"), "timm model")) from None
+        raise _unavailable(model_name, error) from error
+    return options.pop("model_name"), options
+
+
+def _unavailable(model_name: str, error: Exception) -> ValueError:
+    reason = "its config.json names no architecture of timm" if isinstance(error, KeyError) else first_line(error)
+    remedy = "connect to the internet once, give a downloaded folder as local-dir:FOLDER or a file of weights, or none"
+    if model_name.startswith("local-dir:"):
+        remedy = "expected timm's config.json and weights, as tools/export_style.py --format timm writes them"
+    return ValueError(f"{model_name}: cannot be loaded ({reason}); {remedy}")
 
 
 def _load_local_weights(backbone: Any, path: Path) -> None:
