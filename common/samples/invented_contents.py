@@ -40,7 +40,8 @@ def draw_content(content_seed: int) -> Content:
     """The content of a seed, the same in every style."""
     random = np.random.default_rng([content_seed, 401])
     subject = subject_of(content_seed)
-    return Content(subject, CONTENTS[subject](random))
+    pieces, shift = CONTENTS[subject](random), int(random.integers(12))
+    return Content(subject, [piece._replace(slot=piece.slot + shift) for piece in pieces])
 
 
 def ellipse(x: float, y: float, across: float, down: float, start: float = 0, stop: float = 360) -> np.ndarray:

@@ -35,7 +35,7 @@ def finish(picture: Image.Image, style: Finish, random: np.random.Generator) -> 
     if style.blur:
         picture = picture.filter(ImageFilter.GaussianBlur(style.blur * unit))
     if style.sharpen:
-        picture = picture.filter(ImageFilter.UnsharpMask(1.5 * unit, round(style.sharpen * 150), 0))
+        picture = picture.filter(ImageFilter.UnsharpMask(unit, round(style.sharpen * 150), 0))
     if style.texture or style.noise:
         shape = (picture.height, picture.width)
         fibres = Image.fromarray(random.normal(0, 1, (shape[0] // 2, shape[1] // 2)).astype(np.float32))

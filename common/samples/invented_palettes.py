@@ -6,7 +6,12 @@ import numpy as np
 
 Colour = tuple[int, int, int]  # red, green, blue in [0, 255]
 
-FAMILIES = ("bright", "bright", "bright", "pastel", "earth", "neon", "greys", "duotone", "ramp", "pure")
+FAMILIES = ("world", "world", "world", "world", "bright", "bright", "pastel", "earth", "neon", "greys", "ramp", "pure")
+WORLD = (  # hue, saturation, value: colours of things, which makers of large sets share
+    *((0.13, 0.80, 1.00), (0.00, 0.80, 0.90), (0.57, 0.70, 0.95), (0.08, 0.80, 0.98), (0.33, 0.60, 0.70)),
+    *((0.06, 0.60, 0.55), (0.55, 0.35, 0.98), (0.93, 0.50, 0.98), (0.76, 0.55, 0.75), (0.60, 0.15, 0.80)),
+    *((0.62, 0.25, 0.35), (0.58, 0.06, 0.96)),
+)
 
 
 def _colour(hue: float, saturation: float, value: float) -> Colour:
@@ -25,8 +30,12 @@ def lighter(colour: Colour, share: float) -> Colour:
 
 
 def draw_palette(random: np.random.Generator, family: str | None = None) -> tuple[Colour, ...]:
-    """Two to seven colours of one family."""
+    """Two to seven colours of one family, twelve of the world's."""
     family = family or FAMILIES[random.integers(len(FAMILIES))]
+    if family == "world":
+        turn, dull, bright = random.normal(0, 0.012), random.uniform(0.65, 1.25), random.uniform(0.8, 1.1)
+        jitter = random.normal(0, 0.04, (len(WORLD), 3)) * [0.3, 1, 1]
+        return tuple(_colour(h + turn, s * dull, v * bright) for h, s, v in np.array(WORLD) + jitter)
     count, hue = int(random.integers(3, 8)), random.random()
     hues = hue + np.arange(count) / count + random.uniform(-0.08, 0.08, count)
     random.shuffle(hues)

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from common.samples.invented_style import Form, Pen
 
-SUPERSAMPLING = 4
+SUPERSAMPLING = 8
 STEP = 3.0  # longest piece of a line that is left straight by an unsteady hand
 
 
@@ -80,6 +80,9 @@ def bend(points: np.ndarray, closed: bool, form: Form, phases: np.ndarray) -> np
     if form.radius and len(points) > 2:
         points = round_corners(points, closed, form.radius, form.cut)
     points = subdivide(points, closed)
+    if form.flare:
+        x, y = (points - 64).T / 64
+        points = 64 + 64 * np.stack([x * (1 - max(form.flare, 0.0) + form.flare * y * y), y], 1)
     return shake(points, form, phases) if form.wobble else points
 
 
@@ -104,38 +107,50 @@ class MaskPainter:
         self.pen, self.size, self.crisp = pen, size, crisp
         self.unit = size * SUPERSAMPLING / 128  # canvas pixels in a length of 1
         self.canvas = Image.new("L", (size * SUPERSAMPLING,) * 2)
+        self.box: tuple[int, ...] = (0, 0, size, size)  # of the pixels that are drawn
         self.noise: Image.Image | None = None
         if pen.rough:
             side = max(int(64 / (0.5 + pen.rough)), 8)
-            values = np.clip(random.normal(128, 45, (side, side)), 40, 216).astype(np.uint8)
-            self.noise = Image.fromarray(values).resize((size, size), Image.Resampling.BICUBIC)
+            values = np.clip(random.normal(128, 60, (side, side)), 0, 255).astype(np.uint8)
+            noise = Image.fromarray(values).resize((size, size), Image.Resampling.BICUBIC)
+            self.noise = noise.point([min(max(value, 73), 183) for value in range(256)])  # no ink far from an edge
 
     def region(self, paths: list[np.ndarray]) -> Image.Image:
-        draw = self._start()
+        draw = self._start(paths, 1.0)
         for path in paths:
             draw.polygon((path * self.unit - 0.5).ravel().tolist(), fill=255)
         return self._finish()
 
     def lines(self, paths: list[np.ndarray], closed: bool, width: float) -> Image.Image:
-        draw = self._start()
+        draw = self._start(paths, 2 * width + 1)
         for path in paths:
             for run in self._dashes(path, closed):
                 if len(run) > 1:
                     self._line(draw, run, closed and run is path, width)
         return self._finish()
 
-    def _start(self) -> ImageDraw.ImageDraw:
-        self.canvas.paste(0, (0, 0, *self.canvas.size))
+    def _start(self, paths: list[np.ndarray], margin: float) -> ImageDraw.ImageDraw:
+        """An empty canvas where the paths are."""
+        points = np.concatenate(paths)
+        low, high = points.min(0) - margin, points.max(0) + margin
+        corners = np.r_[np.floor(low * self.size / 128), np.ceil(high * self.size / 128)]
+        self.box = tuple(np.clip(corners, 0, self.size).astype(int).tolist())
+        self.canvas.paste(0, tuple(value * SUPERSAMPLING for value in self.box))
         return ImageDraw.Draw(self.canvas)
 
     def _finish(self) -> Image.Image:
-        mask, scale = self.canvas.reduce(SUPERSAMPLING), self.size / 128
-        radius = min(max(self.pen.soften, self.pen.rough), 0.45 * max(self.pen.weight, self.pen.stroke))
+        mask, scale = Image.new("L", (self.size, self.size)), self.size / 128
+        if self.box[0] < self.box[2] and self.box[1] < self.box[3]:
+            inked = tuple(value * SUPERSAMPLING for value in self.box)
+            mask.paste(self.canvas.reduce(SUPERSAMPLING, inked), self.box[:2])
+        radius = min(max(self.pen.soften, 1.5 * self.pen.rough), 0.45 * max(self.pen.weight, self.pen.stroke))
         if radius:
             mask = mask.filter(ImageFilter.GaussianBlur(radius * scale))
             if self.noise:
                 mask = ImageChops.add(mask, self.noise, offset=-128)
-            mask = mask.point([min(max(int((value - 110) * 2 * radius + 128), 0), 255) for value in range(256)])
+            mask = mask.point(
+                [min(max(int((value - 110) * 2.5 * max(radius, 1) + 128), 0), 255) for value in range(256)]
+            )
         return mask.point([0] * 128 + [255] * 128) if self.crisp else mask
 
     def _dashes(self, path: np.ndarray, closed: bool) -> Iterator[np.ndarray]:

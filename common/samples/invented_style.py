@@ -41,6 +41,7 @@ class Form:
     slant: float = 0.0  # tangent
     stretch: float = 1.0  # width over height of a content that had 1
     tilt: float = 0.0
+    flare: float = 0.0  # sides that bend inwards, or outwards where it is negative
     detail: float = 1.0  # share of the details that are kept
     serif: float = 0.0  # half length of a bar at the ends of glyphs
     serif_weight: float = 0.4  # thickness of that bar over the weight
@@ -87,7 +88,7 @@ class Light:
 class Finish:
     """Ground and reproduction."""
 
-    plate: Literal["none", "disc", "square", "rounded", "hexagon", "ring"] = "none"
+    plate: Literal["none", "disc", "square", "rounded", "hexagon"] = "none"
     plate_slot: int = -1  # palette colour of the plate; -1 for one that changes with the content
     size: float = 116.0  # longest side of the painted part
     texture: float = 0.0  # of the paper, levels
@@ -100,7 +101,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class InventedStyle:
-    """A drawn style; `subjects` are the contents that its maker would draw."""
+    """A drawn style; `subjects` are the contents that its maker draws, each as often as it is named."""
 
     subjects: tuple[str, ...]
     pen: Pen
