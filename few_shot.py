@@ -10,7 +10,6 @@ style vectors (N, S), unit length, style_ids (N,) of the references
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
 
 PROBE_C = (0.1, 1.0, 10.0, 100.0, 1000.0)  # inverse strengths of regularisation to choose from
@@ -59,7 +58,7 @@ def leave_one_out_accuracy(references: torch.Tensor, style_ids: torch.Tensor) ->
     if not testable.any():
         return None
     nearest = similarity.masked_fill(counts == 0, -torch.inf).argmax(1)
-    return float(balanced_accuracy_score(style_ids[testable], nearest[testable]))
+    return mean_over_styles((nearest == style_ids)[testable], style_ids[testable])
 
 
 def fit_probe(references: torch.Tensor, style_ids: torch.Tensor, seed: int = 0) -> tuple[GridSearchCV, float]:
@@ -79,4 +78,12 @@ def fit_probe(references: torch.Tensor, style_ids: torch.Tensor, seed: int = 0) 
 
     held_out = StratifiedKFold(outer, shuffle=True, random_state=seed)
     predicted = cross_val_predict(search(fewest - -(-fewest // outer)), vectors, labels, cv=held_out)
-    return search(fewest).fit(vectors, labels), float(balanced_accuracy_score(labels, predicted))
+    hits = torch.from_numpy(predicted) == style_ids
+    return search(fewest).fit(vectors, labels), mean_over_styles(hits, style_ids)
+
+
+def mean_over_styles(values: torch.Tensor, style_ids: torch.Tensor) -> float:
+    """Mean of the means of each style's images, so that every style counts alike; values, style_ids (N,)."""
+    images = torch.bincount(style_ids)
+    means = torch.bincount(style_ids, values.double()) / images
+    return float(means[images > 0].mean())

@@ -109,7 +109,7 @@ def calibration_notes(vectors: torch.Tensor, statistics: dict[str, Any]) -> list
         lines = [f"calibrated on held-out images of {styles} training styles; less certain for others"]
     far = int((_closeness(vectors @ statistics["bank"].T) < statistics["far_below"]).sum())
     if far > 2 * FAR * len(vectors):
-        lines.append(f"{far} of {len(vectors)} images resemble none of those; probabilities may be wrong")
+        lines.append(f"{far} of {len(vectors)} images unlike all of those: probabilities may be wrong")
     return lines
 
 

@@ -31,6 +31,11 @@ def rank_styles(
     names, sizes = name_styles(folders), torch.bincount(style_ids).tolist()
     own = same_images(queries, paths)
     similarity, counts = prototype_similarity(vectors, references, style_ids, own)
+    if not counts.all():
+        query_row, style = (counts == 0).nonzero()[0].tolist()
+        raise ValueError(
+            f"{queries[query_row]}: is the only reference of '{names[style]}'; add other images of that style"
+        )
     columns = {"similarity": similarity.clamp(-1, 1)}
     if "calibration" in statistics:
         columns["probability"] = style_probabilities(similarity, counts, statistics["calibration"])
@@ -119,7 +124,7 @@ def report(result: dict, query: Path, statistics: dict, vectors: torch.Tensor, t
         if accuracy.get(name) is not None:
             lines.append(f"accuracy on the references, {what}: {percent(accuracy[name])}")
     if "calibration" in statistics:
-        lines.append(f"'{NONE}' has a prior of {percent(NONE_PRIOR)}, the styles share the rest equally")
+        lines.append(f"'{NONE}' has a prior of {NONE_PRIOR:.0%}, the styles share the rest equally")
         lines += calibration_notes(vectors, statistics)
     return "\n".join(lines)
 
