@@ -1,12 +1,15 @@
 """Evaluate how well a style encoder separates styles, compared with baselines that need no training.
 
-    python evaluate_style.py --weights checkpoints/best.pth --data_dir data [--grey] [--json]
+    python evaluate_style.py --weights checkpoints/best.pth --data_dir data [--grey] [--csls] [--json]
 
-images -> vectors by four methods -> pair ROC-AUC, precision@1, MAP@R for style (higher is better), and the same three
-for content where styles share file names (lower is better: how much of the content leaks into the style vector).
+images, in colour and without -> vectors by several methods -> pair ROC-AUC, precision@1 and MAP@R of styles, with 95 %
+intervals over styles. Every image is a query among all others, so N styles make an N-way question. Where styles share
+file names also the same metrics of contents (lower is better: how much of the content leaks into the style vector), and
+the share of triples in which an image is closer to its style than to its content (conflict, higher is better).
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from common.cli.errors import run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.images.cache import CACHE_SCALE, ImageCache
-from common.metrics.embedding import retrieval_metrics
+from common.metrics.embedding import MIN_CLASSES, content_conflict, retrieval_metrics
 from common.models.eval_mode import eval_mode
 from common.text.files import write_json
 from common.training.device import choose_device
@@ -30,6 +33,10 @@ from style_encoder import build_untrained, load_encoder
 from targets import TargetShapes
 
 METRICS = ("auc", "precision_at_1", "map_at_r")
+CSLS_NEIGHBOURS = 10
+COMBINED_IMAGES = 2000  # of which the weight of two baselines is chosen; of more images a random sample
+COMBINATION = "histogram + Gram"
+LISTED_STYLES = 50
 
 
 @tool
@@ -39,7 +46,8 @@ def main(
     data_dir: str,  # folder of <style>/<name>_img.*, or of ordinary image folders
     styles: Sequence[str] = (),  # only these style folders
     names: Sequence[str] = (),  # only these contents: paths below a style folder, without _img and suffix
-    grey: bool = False,  # remove the colours first
+    grey: bool = False,  # only without colours, in place of both
+    csls: bool = False,  # a row more: the encoder with CSLS, each similarity corrected by both images' 10 neighbours
     device: str = "auto",
     output: Path | None = None,  # write the results to this JSON file
     json: bool = False,
@@ -55,28 +63,37 @@ def main(
     size = encoder.tower.image_size
     images = ImageCache([sample.image for sample in samples], round(CACHE_SCALE * size), cache_dir=None)
     report_skipped(images.skipped)
-    dataset = StyleDataset(images.readable(samples), images, size, TargetShapes(), grey=grey)
+    usable = images.readable(samples)
+    members = Counter(sample.style for sample in usable)
+    if len(members) < 2 or max(members.values()) < 2:
+        raise ValueError(
+            f"{data_dir}: {len(usable)} readable images of {len(members)} styles; needed: two styles, one of two images"
+        )
     untrained, problem = build_untrained(content, torch_device)
-
-    vectors = {"style encoder": style_vectors(encoder, dataset, torch_device)}
-    vectors |= baseline_vectors(untrained, dataset, torch_device)
-    results = {name: score(rows, dataset, per_style=True) for name, rows in vectors.items()}
-    report = {
+    report: dict[str, Any] = {
         "weights": weights,
         "data_dir": data_dir,
-        "grey": grey,
-        "images": len(dataset),
-        "styles": len(dataset.styles),
-        "results": results,
+        "images": len(usable),
+        "styles": len(members),
+        "chance_precision_at_1": chance_precision(members.values()),
     }
+    text = ""
+    for look in ("grey",) if grey else ("colour", "grey"):
+        dataset = StyleDataset(usable, images, size, TargetShapes(), grey=look == "grey")
+        style = style_vectors(encoder, dataset, torch_device)
+        results = {"style encoder": score(style, dataset, per_style=True)}
+        if csls:
+            results["style encoder, CSLS"] = score(style, dataset, per_style=True, csls_k=CSLS_NEIGHBOURS)
+        for name, vectors in baseline_vectors(untrained, dataset, torch_device).items():
+            results[name] = score(vectors, dataset, per_style=True)
+        report[look] = results
+        text += f"\n\n{'in colour' if look == 'colour' else 'without colours'}\n{format_table(results)}"
     if output:
         write_json(output, report)
-    lines = [f"{len(dataset)} images of {len(dataset.styles)} styles{', without colour' if grey else ''}"]
-    lines += [format_table(results), *([f"the untrained backbone could not be built: {problem}"] if problem else [])]
-    lines.append("\nper style, style encoder:" + f"{'P@1':>17}{'MAP@R':>8}")
-    for style, values in results["style encoder"]["style"].get("per_style", {}).items():
-        lines.append(f"  {style:32}{values['precision_at_1']:8.3f}{values['map_at_r']:8.3f}")
-    print(dumps(report, indent=2, ensure_ascii=False) if json else "\n".join(lines))
+    if problem:
+        text += f"\n\nthe untrained backbone could not be built: {problem}"
+    text = f"{describe_protocol(report)}{text}\n\n{format_styles(report)}"
+    print(dumps(report, indent=2, ensure_ascii=False) if json else text)
     return report
 
 
@@ -99,11 +116,36 @@ def baseline_vectors(
         vectors = {"colour histogram": colour_histogram(image)}
         if untrained:
             features = untrained.eval().tower(image.to(device))
-            vectors["backbone before training"] = features.pooled
             vectors["Gram matrices"] = gram_vectors(features.feature_maps)
+            vectors["backbone before training"] = features.pooled
         return vectors
 
-    return _encode_dataset(dataset, encode, "baselines")
+    vectors = _encode_dataset(dataset, encode, "baselines")
+    if untrained:
+        parts = vectors["colour histogram"], vectors["Gram matrices"]
+        weight = best_weight(*parts, torch.tensor(dataset.style_ids))
+        vectors[f"{COMBINATION}, w {weight:.1f}"] = weighted_concatenation(*parts, weight)
+    return vectors
+
+
+def best_weight(first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> float:
+    """The share of `first` in .1, .2, ..., .9 with the highest MAP@R on these very vectors: as good as it can look."""
+    drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:COMBINED_IMAGES]
+    first, second, labels = first[drawn], second[drawn], labels[drawn]
+
+    def map_at_r(weight: float) -> float:
+        return retrieval_metrics(weighted_concatenation(first, second, weight), labels).get("map_at_r", 0.0)
+
+    return max((step / 10 for step in range(1, 10)), key=map_at_r)
+
+
+def weighted_concatenation(first: torch.Tensor, second: torch.Tensor, weight: float) -> torch.Tensor:
+    """Vectors (N, V), (N, W) -> (N, V + W), whose cosine is weight * cos(first) + (1 - weight) * cos(second)."""
+    whole = torch.empty(len(first), first.shape[1] + second.shape[1])
+    halves = whole.split([first.shape[1], second.shape[1]], 1)
+    for part, half, share in ((first, halves[0], weight), (second, halves[1], 1 - weight)):
+        torch.mul(part, share**0.5 / part.norm(dim=1, keepdim=True).clamp(min=1e-12), out=half)
+    return whole
 
 
 @torch.inference_mode()
@@ -112,11 +154,15 @@ def _encode_dataset(
 ) -> dict[str, torch.Tensor]:
     """encode(image (B, 3, S, S)) -> {name: (B, W)}, over a dataset: {name: (N, W)}."""
     loader = DataLoader(dataset, 64, generator=torch.Generator())  # its own: the global one belongs to training
-    batches = [
-        {name: vectors.float().cpu() for name, vectors in encode(batch["image"]).items()}
-        for batch in progress_bar(loader, label)
-    ]
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    whole: dict[str, torch.Tensor] = {}
+    start = 0
+    for batch in progress_bar(loader, label):
+        for name, vectors in encode(batch["image"]).items():
+            if start == 0:  # filled in place: a list of batches, concatenated, would need the memory twice
+                whole[name] = torch.empty(len(dataset), vectors.shape[1])
+            whole[name][start : start + len(vectors)] = vectors
+        start += len(batch["image"])
+    return whole
 
 
 def gram_vectors(feature_maps: list[torch.Tensor], width: int = 64) -> torch.Tensor:
@@ -137,27 +183,90 @@ def gram_vectors(feature_maps: list[torch.Tensor], width: int = 64) -> torch.Ten
     return torch.cat(parts, 1)
 
 
-def score(vectors: torch.Tensor, dataset: StyleDataset, per_style: bool = False) -> dict:
-    """{'style': metrics, 'content': metrics or {}} of vectors (N, W) in the dataset's order."""
-    style = retrieval_metrics(vectors, torch.tensor(dataset.style_ids), per_class=per_style)
+def score(vectors: torch.Tensor, dataset: StyleDataset, per_style: bool = False, csls_k: int = 0) -> dict:
+    """{'style': metrics, 'content': metrics or {}} of vectors (N, W) in the dataset's order.
+
+    style holds "conflict", of plain cosines, where styles share names. per_style adds "per_style" and "interval", as
+    retrieval_metrics has them.
+    """
+    style_ids, name_ids = torch.tensor(dataset.style_ids), torch.tensor(dataset.name_ids)
+    style = retrieval_metrics(vectors, style_ids, per_style, csls_k)
     if "per_class" in style:
         style["per_style"] = {dataset.styles[label]: values for label, values in style.pop("per_class").items()}
-    return {"style": style, "content": retrieval_metrics(vectors, torch.tensor(dataset.name_ids))}
+    conflict = {} if csls_k else content_conflict(vectors, style_ids, name_ids)
+    if conflict:
+        style["conflict"] = conflict["conflict"]
+        if "interval" in style:
+            style["interval"]["conflict"] = conflict["conflict_interval"]
+    return {"style": style, "content": retrieval_metrics(vectors, name_ids, csls_k=csls_k)}
+
+
+def chance_precision(members: Iterable[int]) -> float:
+    """P@1 of a random order of styles with so many images each: the mean share of a query's style among the others."""
+    counts = list(members)
+    queries = [count for count in counts if count > 1]
+    return sum(count * (count - 1) for count in queries) / (sum(queries) * (sum(counts) - 1))
+
+
+def describe_protocol(report: dict[str, Any]) -> str:
+    styles = report["styles"]
+    has_interval = "interval" in report["grey"]["style encoder"]["style"]
+    return (
+        f"{report['images']} images of {styles} styles, {'two' if styles == 2 else styles}-way: "
+        f"every image a query among all others.\n"
+        f"By chance: P@1 {_decimal(report['chance_precision_at_1'])}, AUC .500. "
+        + ("Ranges: 95 % intervals, styles resampled." if has_interval else f"Intervals need {MIN_CLASSES} styles.")
+    )
 
 
 def format_table(results: dict[str, dict]) -> str:
-    """{method: score} as a table."""
+    """{method: score} as a table of at most 79 columns."""
     lines = [
-        f"{'':26}{'style (higher is better)':^29}{'content (lower is better)':^29}",
-        f"{'':26}" + (f"{'AUC':>8}{'P@1':>8}{'MAP@R':>8}     " * 2).rstrip(),
+        f"{'':25}{'style (higher is better)':39}content",
+        f"{'':25}" + "".join(f"{title:13}" for title in ("AUC", "P@1", "MAP@R")) + "AUC   conflict",
     ]
     for name, result in results.items():
-        cells = [
-            "".join(f"{values[metric]:8.3f}" if values else f"{'-':>8}" for metric in METRICS)
-            for values in (result["style"], result["content"])
-        ]
-        lines.append(f"{name:26}{'     '.join(cells)}")
+        style, content = result["style"], result["content"]
+        cells = "".join(f"{_with_interval(style, metric):13}" for metric in METRICS)
+        conflict = _decimal(style["conflict"]) if "conflict" in style else "-"
+        lines.append(f"{name:25}{cells}{_decimal(content['auc']) if content else '-':6}{conflict}")
+    if any(name.startswith(COMBINATION) for name in results):
+        lines.append("w: weight of the histogram, of .1 to .9 the best by MAP@R on these images")
+    if any(result["content"] for result in results.values()):
+        lines.append("content AUC: of equal file names; lower is better, .5 without any trace of them")
+        lines.append("conflict: share of triples in which style wins over content; higher is better")
     return "\n".join(lines)
+
+
+def format_styles(report: dict[str, Any]) -> str:
+    """The style encoder's metrics for each style, the weakest of many."""
+    looks = [look for look in ("colour", "grey") if look in report]
+    tables = {look: report[look]["style encoder"]["style"].get("per_style", {}) for look in looks}
+    names = list(tables[looks[0]])
+    title = "style encoder, per style"
+    if len(names) > LISTED_STYLES:
+        names = sorted(names, key=lambda name: tables[looks[0]][name]["map_at_r"])[:LISTED_STYLES]
+        title = f"style encoder, the {LISTED_STYLES} weakest styles (all: --json)"
+    width = max(map(len, ["", *names])) + 4
+    lines = [title, " " * width + "   ".join(f"{look:19}" for look in looks).rstrip()]
+    lines.append(" " * width + "   ".join("AUC    P@1    MAP@R" for _ in looks))
+    for name in names:
+        cells = ("  ".join(f"{_decimal(tables[look][name][metric]):5}" for metric in METRICS) for look in looks)
+        lines.append(f"  {name:{width - 2}}" + "   ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _with_interval(metrics: dict[str, Any], name: str) -> str:
+    """'.953 .90-.98', without a range where there is none."""
+    if name not in metrics:
+        return "-"
+    bounds = metrics.get("interval", {}).get(name, [])
+    return " ".join([_decimal(metrics[name]), "-".join(_decimal(bound, 2) for bound in bounds)]).rstrip()
+
+
+def _decimal(value: float, digits: int = 3) -> str:
+    """A share in [0, 1] in digits + 1 characters: '.953', '1.00'."""
+    return f"{value:.{digits}f}".removeprefix("0")[: digits + 1]
 
 
 if __name__ == "__main__":

@@ -64,11 +64,8 @@ def train_and_evaluate(args: argparse.Namespace, name: str, extra: list[str], on
     )
     minutes = (time.perf_counter() - start) / 60
     weights = str(folder / f"model_epoch_{args.epochs}.pth")
-    found = {"minutes": minutes}
-    for look, flag in (("colour", []), ("grey", ["--grey"])):
-        report = evaluate_style.main(["--weights", weights, "--data_dir", args.data_dir, *only_names, *flag])
-        found[look] = report["results"]
-    return found
+    report = evaluate_style.main(["--weights", weights, "--data_dir", args.data_dir, *only_names])
+    return {"colour": report["colour"], "grey": report["grey"], "minutes": minutes}
 
 
 def mean_over(folds: list[dict]) -> dict:

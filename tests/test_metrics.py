@@ -228,7 +228,7 @@ def test_content_conflict_by_a_slow_loop():
 
 
 def test_pair_products_of_wide_vectors(monkeypatch):
-    monkeypatch.setattr(embedding, "BLOCK_BYTES", 1)  # a pair at a time
+    monkeypatch.setattr(embedding, "PAIR_BYTES", 1)  # a pair at a time
     first, second = torch.randn(5, 3), torch.randn(6, 3)
     i, j = torch.tensor([4, 0, 4]), torch.tensor([5, 1, 0])
     torch.testing.assert_close(pair_products(first, second, i, j), (first @ second.T)[i, j])

@@ -7,7 +7,6 @@ import torch
 from conftest import draw_styles
 from PIL import Image
 
-import evaluate_style
 import inspect_image
 import prepare_targets
 import style_comparator
@@ -89,48 +88,6 @@ def test_style_map_is_where_the_picture_is(trained):
     image = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     heat = inspect_image.style_sensitivity(encoder, image)
     assert heat.shape == (32, 32) and heat[20:, 20:].mean() > 5 * heat[:12, :12].mean()
-
-
-def test_evaluation_tables(trained, tmp_path, capsys):
-    weights, data = trained
-    arguments = ["--weights", weights, "--data_dir", str(data), "--device", "cpu"]
-    colour = evaluate_style.main([*arguments, "--output", str(tmp_path / "colour.json")])
-    grey = evaluate_style.main([*arguments, "--grey", "--json"])
-    assert json.loads((tmp_path / "colour.json").read_text()) == colour
-    assert set(colour["results"]) == set(grey["results"]) and colour["results"] != grey["results"]
-    for result in (*colour["results"].values(), *grey["results"].values()):
-        for question in ("style", "content"):
-            assert all(0 <= result[question][name] <= 1 for name in evaluate_style.METRICS)
-    assert "colour histogram" in capsys.readouterr().out
-    part = evaluate_style.main([*arguments, "--styles", "style_0", "style_2"])
-    assert part["styles"] == 2 and part["images"] == 16
-    with pytest.raises(ValueError, match="--styles: no nothing in"):
-        evaluate_style.main([*arguments, "--styles", "nothing"])
-
-
-def test_colour_histogram_by_a_slow_loop():
-    image = torch.randint(256, (1, 3, 5, 5), dtype=torch.uint8)
-    counts = torch.zeros(8, 8, 8)
-    for y in range(5):
-        for x in range(5):
-            r, g, b = (int(value) // 32 for value in image[0, :, y, x])
-            counts[r, g, b] += 1
-    found = evaluate_style.colour_histogram(image)[0]
-    torch.testing.assert_close(found, (counts.flatten() / 25).sqrt())
-    torch.testing.assert_close(found.norm(), torch.tensor(1.0))
-    torch.testing.assert_close(evaluate_style.colour_histogram(image / 255)[0], found)
-
-
-def test_gram_matrices_by_a_slow_loop():
-    feature_map = torch.randn(1, 3, 2, 2)
-    gram = [
-        sum(feature_map[0, i, y, x] * feature_map[0, j, y, x] for y in range(2) for x in range(2)) / 4
-        for i in range(3)
-        for j in range(i, 3)
-    ]
-    expected = torch.nn.functional.normalize(torch.stack(gram), dim=0)
-    torch.testing.assert_close(evaluate_style.gram_vectors([feature_map])[0], expected)
-    assert evaluate_style.gram_vectors([torch.randn(2, 100, 3, 3)]).shape == (2, 64 * 65 // 2)
 
 
 @pytest.mark.parametrize("tool", [style_comparator, inspect_image])
