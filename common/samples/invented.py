@@ -92,14 +92,14 @@ def _draw_row(style: InventedStyle, contents: list[int], size: int) -> np.ndarra
 def main(
     path: Path,
     *,
-    rows: PositiveInt = 24,  # styles
+    rows: PositiveInt = 20,  # styles
     columns: PositiveInt = 12,  # contents of a style
-    size: PositiveInt = 64,  # pixels a side of a picture
+    size: PositiveInt = 48,  # pixels a side of a picture
     seed: NonNegativeInt = 0,
 ) -> None:
     bank = draw_bank(rows, columns, size, seed)
     sheet = bank.transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
-    save_picture(path, Image.fromarray(sheet))
+    save_picture(path, Image.fromarray(sheet).quantize(256))
 
 
 if __name__ == "__main__":

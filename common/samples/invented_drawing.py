@@ -8,8 +8,8 @@ from PIL import Image, ImageChops, ImageFilter
 
 from common.samples.invented_contents import Piece, box, draw_content, ellipse
 from common.samples.invented_finish import finish, on_grid
-from common.samples.invented_palettes import Colour, darker, lighter
-from common.samples.invented_shading import Shader, cast_shadow, dilate, moved
+from common.samples.invented_palettes import Colour, darker, distance, lighter
+from common.samples.invented_shading import Shader, cast_shadow, dilate, moved, put
 from common.samples.invented_strokes import MaskPainter, bend, serifs
 from common.samples.invented_style import Form, InventedStyle
 
@@ -141,7 +141,7 @@ class Drawing:
             mask = self._bridges(mask)
         if colour is None:
             if paint.covers:
-                self.canvas.paste(self.under[-1], (0, 0), mask)
+                put(self.canvas, self.under[-1], mask)
         else:
             self._fill(mask, colour)
         if pen.stroke:
@@ -163,7 +163,7 @@ class Drawing:
         shift = self.style.paint.shift * self.unit
         mask = moved(mask, shift, shift) if shift else mask
         self.shader.fill(self.canvas, mask, colour)
-        self.alpha.paste(255, (0, 0), mask)
+        put(self.alpha, 255, mask)
 
     def _lines(self, paths: list[np.ndarray], closed: bool, width: float, colour: Colour) -> None:
         form, mask = self.style.form, self.masks.lines(paths, closed, width)
@@ -180,8 +180,8 @@ class Drawing:
         if not closed and width > 6 and self.style.paint.fill != "flat":
             self.shader.fill(self.canvas, mask, colour)
         else:
-            self.canvas.paste(colour, (0, 0), mask)
-        self.alpha.paste(255, (0, 0), mask)
+            put(self.canvas, colour, mask)
+        put(self.alpha, 255, mask)
 
     def _bridges(self, mask: Image.Image) -> Image.Image:
         """Cut a vertical gap through the middle."""
@@ -196,7 +196,3 @@ class Drawing:
         if paint.outline == "paper":
             return self.under[-1]
         return darker(colour, 0.45) if paint.outline == "darker" and colour else self.ink
-
-
-def distance(first: Colour, second: Colour) -> int:
-    return max(abs(a - b) for a, b in zip(first, second))

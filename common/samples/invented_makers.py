@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from common.samples.invented_palettes import darker, draw_palette, lighter
+from common.samples.invented_palettes import darker, distance, draw_palette, lighter, mix
 from common.samples.invented_recipes import RECIPES, Random, log_uniform, pick, shaded, some
 from common.samples.invented_style import InventedStyle
 
@@ -68,8 +68,11 @@ def legible(style: InventedStyle) -> InventedStyle:
     """The style with ink that can be seen on its paper, and lines as wide as its pixels."""
     paint, cell = style.paint, 1.4 * style.finish.size / max(style.form.grid, 1)
     pen = replace(style.pen, weight=max(style.pen.weight, 1.8))
-    if max(abs(a - b) for a, b in zip(paint.ink, paint.paper)) < 90:
+    if distance(paint.ink, paint.paper) < 90:
         paint = replace(paint, ink=(lighter if sum(paint.paper) < 384 else darker)(paint.ink, 0.7))
+    pale = paint.palette[min(1, len(paint.palette) - 1)]
+    if paint.scheme == "duo" and distance(pale, paint.paper) * paint.opacity < 45:
+        paint = replace(paint, palette=(paint.palette[0], mix(paint.palette[0], paint.paper, 0.6)), opacity=0.8)
     if paint.scheme in ("line", "accent"):
         pen, paint = replace(pen, stroke=pen.stroke or pen.weight), replace(paint, outline="ink")
     if style.form.grid:

@@ -20,13 +20,20 @@ def _colour(hue: float, saturation: float, value: float) -> Colour:
 
 
 def darker(colour: Colour, share: float) -> Colour:
-    red, green, blue = (round(value * (1 - share)) for value in colour)
-    return red, green, blue
+    return mix(colour, (0, 0, 0), share)
 
 
 def lighter(colour: Colour, share: float) -> Colour:
-    red, green, blue = (round(value + (255 - value) * share) for value in colour)
+    return mix(colour, (255, 255, 255), share)
+
+
+def mix(first: Colour, second: Colour, share: float) -> Colour:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second))
     return red, green, blue
+
+
+def distance(first: Colour, second: Colour) -> int:
+    return max(abs(a - b) for a, b in zip(first, second))
 
 
 def draw_palette(random: np.random.Generator, family: str | None = None) -> tuple[Colour, ...]:

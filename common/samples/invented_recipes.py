@@ -52,7 +52,9 @@ def _pen(random: Random, stroke: float, weight: float | None = None) -> Pen:
 def _plate(random: Random, chance: float) -> Finish:
     if random.random() > chance:
         return Finish()
-    return Finish(plate=pick(random, "disc", "rounded", "square", "hexagon"), plate_slot=pick(random, -1, 0, 1))
+    return Finish(
+        plate=pick(random, "disc", "disc", "rounded", "rounded", "square", "hexagon"), plate_slot=pick(random, -1, 0, 1)
+    )
 
 
 def _ink(random: Random) -> tuple[tuple[Colour, ...], Colour]:
@@ -248,16 +250,16 @@ def pictures(random: Random) -> InventedStyle:
 
 
 RECIPES: dict[Callable[[Random], InventedStyle], float] = {  # and how often
-    line_icons: 0.1,
+    line_icons: 0.08,
     tinted_line_icons: 0.09,
-    solid_icons: 0.1,
-    duotone_icons: 0.05,
-    flat_colours: 0.1,
-    outlined_colours: 0.1,
-    shaded: 0.13,
+    solid_icons: 0.08,
+    duotone_icons: 0.04,
+    flat_colours: 0.13,
+    outlined_colours: 0.14,
+    shaded: 0.16,
     printed: 0.07,
     sketch: 0.06,
-    typeface: 0.16,
+    typeface: 0.13,
     pixel: 0.04,
     night: 0.02,
     sticker: 0.02,

@@ -5,10 +5,17 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from common.samples.invented_palettes import Colour, darker, lighter
+from common.samples.invented_palettes import Colour, darker, lighter, mix
 from common.samples.invented_style import Light, Paint
 
 STRIPES = ("hatch", "cross", "dots", "bars")
+
+
+def put(canvas: Image.Image, colour: Colour | int, mask: Image.Image) -> None:
+    """Paint a colour through a mask, only where there is some of it."""
+    box = mask.getbbox()
+    if box:
+        canvas.paste(colour, box, mask.crop(box))
 
 
 def scaled(mask: Image.Image, share: float) -> Image.Image:
@@ -51,18 +58,18 @@ class Shader:
     def fill(self, canvas: Image.Image, mask: Image.Image, colour: Colour) -> None:
         """Paint an area with everything that belongs to it, but not its outline."""
         paint, light, unit = self.paint, self.light, self.unit
-        canvas.paste(colour, (0, 0), scaled(mask, paint.opacity))
+        put(canvas, colour, scaled(mask, paint.opacity))
         if paint.fill != "flat":
             second = mix(colour, paint.paper, paint.strength)
             if paint.fill in ("gradient", "radial"):
                 second = (
                     darker(colour, paint.strength * 0.7) if sum(colour) > 300 else lighter(colour, paint.strength * 0.6)
                 )
-            canvas.paste(second, (0, 0), ImageChops.multiply(mask, self._pattern(mask)))
+            put(canvas, second, ImageChops.multiply(mask, self._pattern(mask)))
         if light.crescent:
             shift = -light.crescent * unit
             rest = ImageChops.subtract(mask, moved(mask, shift, shift))
-            canvas.paste(darker(colour, 0.28), (0, 0), rest)
+            put(canvas, darker(colour, 0.28), rest)
         if light.bevel:
             self._bevel(canvas, mask, colour)
         if light.rim:
@@ -70,7 +77,7 @@ class Shader:
             band = ImageChops.multiply(
                 mask, inner.point([255 if value < 150 else max(0, 255 - (value - 150) * 6) for value in range(256)])
             )
-            canvas.paste(lighter(colour, 0.55), (0, 0), band)
+            put(canvas, lighter(colour, 0.55), band)
         if light.gloss:
             left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
             glare = Image.new("L", mask.size)
@@ -81,7 +88,7 @@ class Shader:
                 .resize((max(width, 1), max(height // 2, 1)))
             )
             glare.paste(ramp, (left, top))
-            canvas.paste((255, 255, 255), (0, 0), scaled(ImageChops.multiply(mask, glare), light.gloss))
+            put(canvas, (255, 255, 255), scaled(ImageChops.multiply(mask, glare), light.gloss))
 
     def _bevel(self, canvas: Image.Image, mask: Image.Image, colour: Colour) -> None:
         """Light from the upper left on a height that rises from the edge inwards."""
@@ -92,7 +99,7 @@ class Shader:
         strength = self.light.bevel_strength
         for first, second, tone in ((behind, ahead, lighter(colour, 0.7)), (ahead, behind, darker(colour, 0.6))):
             slope = ImageChops.multiply(mask, ImageChops.subtract(first, second, scale=0.7))
-            canvas.paste(tone, (0, 0), scaled(slope, strength))
+            put(canvas, tone, scaled(slope, strength))
 
     def _pattern(self, mask: Image.Image) -> Image.Image:
         """Where the second colour goes (L)."""
@@ -139,8 +146,3 @@ class Shader:
                 height = height + 0.3 * (self._clouds - 0.5)
             share = height * paint.period / 2 * self.unit + 0.5
         return Image.fromarray((np.clip(share, 0, 1) * 255).astype(np.uint8))
-
-
-def mix(first: Colour, second: Colour, share: float) -> Colour:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second))
-    return red, green, blue
