@@ -5,7 +5,7 @@ content seed -> pieces         (invented_contents.py) -> drawing (invented_drawi
 
 Everything is a pure function of its arguments; with the same version of Pillow the same arguments give the same bytes.
 
-    python -m common.samples.invented docs/invented_styles.png
+    python -m common.samples.invented docs/invented_styles.png --seed 2
 """
 
 from functools import lru_cache
