@@ -23,13 +23,7 @@ DRAWS = 3  # of prototypes of each size
 NEIGHBOURS = 10  # in the bank, for closeness
 NONE_PRIOR = 0.5  # probability of "none of these" before any comparison; the styles share the rest equally
 FAR = 0.1  # share of validation images that count as far from the others
-VERDICTS = {  # lowest probability of one style
-    "very likely one style": 0.95,
-    "probably one style": 0.75,
-    "undecided": 0.25,
-    "probably different styles": 0.05,
-    "very likely different styles": 0.0,
-}
+CERTAINTIES = {"very likely": 0.95, "probably": 0.75, "undecided, perhaps": 0.0}  # lowest probability of each
 
 
 def reference_statistics(style: torch.Tensor, style_ids: list[int], unseen: bool) -> dict[str, Any]:
@@ -96,8 +90,10 @@ def percentile(values: torch.Tensor, quantiles: torch.Tensor) -> torch.Tensor:
     return (100 * torch.searchsorted(quantiles, values.contiguous()) / (len(quantiles) - 1)).clamp(0, 100)
 
 
-def verdict(probability: float) -> str:
-    return next(words for words, lowest in VERDICTS.items() if probability >= lowest)
+def verdict(answers: dict[str, float]) -> str:
+    """{answer: probability} -> the most probable answer and how certain it is, in words."""
+    best = max(answers, key=lambda answer: answers[answer])
+    return f"{next(words for words, lowest in CERTAINTIES.items() if answers[best] >= lowest)} {best}"
 
 
 def calibration_notes(vectors: torch.Tensor, statistics: dict[str, Any]) -> list[str]:

@@ -75,8 +75,9 @@ def compare_images(
     lines = [f"style similarity: {result['similarity']:.4f}   (from -1, unlike, to 1, alike)"]
     if "probability" in result:
         probability = result["probability"]
+        words = verdict({"one style": probability, "different styles": 1 - probability})
         lines += [
-            f"  {verdict(probability)}: probability {percent(probability)} (prior 50 %)",
+            f"  {words}: probability of one style {percent(probability)} (prior 50 %)",
             f"  higher than {result['same_style_percentile']:.1f} % of validation pairs of one style",
         ]
     if statistics:
@@ -133,7 +134,7 @@ def compare_folders(
             [str(path.relative_to(folder).with_suffix("")).removesuffix("_img") for path in paths]
             for folder, paths in ((first, first_paths), (second, second_paths))
         )
-    plot_matrix(output, similarity, rows, columns)
+    plot_matrix(output, similarity, rows, columns, first.resolve().name, second.resolve().name)
     result = {"mean_similarity": mean, "rows": rows, "columns": columns, "similarity": similarity.tolist()}
     lines = [f"{shape} images, mean style similarity {mean:.4f}; the matrix is plotted in {output}"]
     if "calibration" in statistics:
@@ -173,7 +174,9 @@ def compare(first: torch.Tensor, second: torch.Tensor, statistics: dict) -> list
     return [dict(zip(columns, map(float, values))) for values in zip(*columns.values())]
 
 
-def plot_matrix(path: Path, similarity: torch.Tensor, rows: list[str], columns: list[str]) -> None:
+def plot_matrix(
+    path: Path, similarity: torch.Tensor, rows: list[str], columns: list[str], row_label: str, column_label: str
+) -> None:
     """A heat map of similarities (R, C) with names and, where there is room, numbers."""
     height, width = 1.6 + 0.34 * len(rows), 3.2 + 0.42 * len(columns)
     figure = Figure(figsize=(max(width, 5), max(height, 3)), layout="constrained")
@@ -181,6 +184,7 @@ def plot_matrix(path: Path, similarity: torch.Tensor, rows: list[str], columns: 
     image = axis.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
     axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    axis.set(xlabel=column_label, ylabel=row_label)
     if max(similarity.shape) <= 16:
         for row, values in enumerate(similarity.tolist()):
             for column, value in enumerate(values):

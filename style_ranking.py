@@ -10,7 +10,7 @@ import torch
 
 from few_shot import PROBE_MIN_IMAGES, fit_probe, leave_one_out_accuracy, prototype_similarity
 from model import VisionStyleEncoder
-from style_bank import NONE_PRIOR, calibration_notes, style_probabilities
+from style_bank import NONE_PRIOR, calibration_notes, style_probabilities, verdict
 from style_encoder import encode_folder, encode_images
 
 NONE = "none of these"
@@ -124,7 +124,7 @@ def report(result: dict, query: Path, statistics: dict, vectors: torch.Tensor, t
         if accuracy.get(name) is not None:
             lines.append(f"accuracy on the references, {what}: {percent(accuracy[name])}")
     if "calibration" in statistics:
-        lines.append(f"'{NONE}' has a prior of {NONE_PRIOR:.0%}, the styles share the rest equally")
+        lines.append(f"'{NONE}' has a prior of {100 * NONE_PRIOR:.0f} %, the styles share the rest equally")
         lines += calibration_notes(vectors, statistics)
     return "\n".join(lines)
 
@@ -140,7 +140,11 @@ def table_of_one(answer: dict, styles: list[dict], top: int) -> list[str]:
     if "none" in answer:
         place = sum(row["probability"] >= answer["none"] for row in answer["styles"][:top])
         rows.insert(place, [percent(answer["none"]), *[""] * len(columns), NONE])
-    return [*align([*columns, "images", "style"], rows), *hidden_rows(len(styles), top)]
+    lines = [*align([*columns, "images", "style"], rows), *hidden_rows(len(styles), top)]
+    if "none" in answer:
+        answers = {row["style"]: row["probability"] for row in answer["styles"]}
+        lines.append(verdict(answers | {NONE: answer["none"]}))
+    return lines
 
 
 def tables_of_many(queries: list[dict], styles: list[dict], top: int) -> list[str]:

@@ -114,11 +114,8 @@ def test_percentiles_and_notes(reference):
     assert len(calibration_notes(near, reference)) == 1 and "not seen" in calibration_notes(near, reference)[0]
     assert calibration_notes(far, reference)[1].startswith("1 of 1 images")
     assert "less certain" in calibration_notes(near, reference | {"unseen_styles": False})[0]
-    assert [verdict(p) for p in (1.0, 0.5, 0.0)] == [
-        "very likely one style",
-        "undecided",
-        "very likely different styles",
-    ]
+    assert verdict({"a": 0.02, "b": 0.97, "c": 0.01}) == "very likely b"
+    assert verdict({"a": 0.4, "b": 0.35, "c": 0.25}) == "undecided, perhaps a"
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
