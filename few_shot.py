@@ -7,10 +7,15 @@ style vectors (N, S), unit length, style_ids (N,) of the references
   -> fit_probe                regularised logistic regression, and its cross-validated accuracy
 """
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
+
+# One or two images of each style are what few-shot means; scikit-learn warns that the styles might be real numbers.
+warnings.filterwarnings("ignore", "The number of unique classes is greater")
 
 PROBE_C = (0.1, 1.0, 10.0, 100.0, 1000.0)  # inverse strengths of regularisation to choose from
 PROBE_FOLDS = 5  # at most; fewer where a style has fewer images
