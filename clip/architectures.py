@@ -22,6 +22,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from common.cli.settings import unknown_name
+from common.models.backbone import resolve_backbone
 from common.models.checkpoint_file import first_line, load_every_tensor, read_tensors
 
 OPENAI_NAMES = {
@@ -51,8 +52,9 @@ def make_architecture(
 ) -> dict[str, Any]:
     """open_clip's model config of this name, with changes.
 
-    image_tower: a timm model in place of the image tower; image_size: pixels of the square input; patch_dropout: share
-    of patches dropped from each training image (Li et al. 2023, FLIP; transformers only).
+    image_tower: a timm model in place of the image tower, named as in resolve_backbone; image_size: pixels of the
+    square input; patch_dropout: share of patches dropped from each training image (Li et al. 2023, FLIP; transformers
+    only).
     """
     names = [*OPENAI_NAMES, "small"]
     if model_name not in names:
@@ -65,7 +67,7 @@ def make_architecture(
     )
     if image_tower:
         architecture["vision_cfg"] = {
-            "timm_model_name": image_tower,
+            "timm_model_name": resolve_backbone(image_tower)[0],
             "timm_pool": "",
             "timm_proj": "linear",
             "image_size": architecture["vision_cfg"]["image_size"],

@@ -25,6 +25,7 @@ from transformers import AutoModel
 from clip.architectures import build_network, load_pretrained, load_weights, make_architecture, with_text_tower
 from clip.tokenizer import build_tokenizer, huggingface_tokenizer_config
 from common.models.backbone import create_backbone
+from common.models.checkpoint_file import load_every_tensor
 from common.text.padding import pad
 
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5: the temperature never falls below 0.01
@@ -88,7 +89,8 @@ class CLIPModel(nn.Module):
         own_statistics = STATISTICS["clip"]
         if image_tower:
             trunk = create_backbone(image_tower, image_weights, self.image_size)
-            self.network.visual.trunk.load_state_dict(trunk.state_dict())
+            built = f"{trunk.pretrained_cfg['architecture']} as open_clip builds it"
+            load_every_tensor(self.network.visual.trunk, trunk.state_dict(), image_tower, built)
             data_config = resolve_model_data_config(trunk)
             own_statistics = data_config["mean"], data_config["std"]
         if text_tower:

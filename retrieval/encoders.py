@@ -3,8 +3,10 @@
 file, folder or timm name -> open_encoder -> ImageEncoder (common/models/pooling.py) -> Extractor
 """
 
+import re
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,13 +19,15 @@ from clip.checkpoint import load_clip
 from clip.image_encoder import CLIPImageEncoder
 from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.transforms import square
-from common.models.backbone import Tokens, backbone_tokens, create_backbone, normalise
+from common.models.backbone import Tokens, backbone_tokens, check_features, create_backbone, normalise
 from common.models.checkpoint_file import read_tensors
 from common.models.pooling import ImageEncoder
 from common.text.files import read_json
 from common.vectors.extractor import DEFAULT_OPTIONS, Extractor, ExtractorOptions, local_device
 from style_encoder import load_encoder
 from vitp.vision_encoder import load_vit
+
+TIMM_NAME = re.compile(r"((?:(?:hf[-_]hub|local-dir):)?[^:]*)(:?)(.*)")  # name of timm.create_model, colon, weights
 
 
 class BackboneEncoder(ImageEncoder):
@@ -44,6 +48,12 @@ class TimmImageEncoder(BackboneEncoder):
     """Any timm model; its native vector is the input of its classifier."""
 
     has_native = True
+    refusal = ""  # why it has no patches, where it has none
+
+    def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
+        if self.refusal:
+            raise ValueError(f"{self.refusal}, or --pooling native")
+        return super().tokens(pixels, layer)
 
     def native_vectors(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.backbone(normalise(pixels, self.mean, self.std))
@@ -92,7 +102,7 @@ def squash(image: Image.Image, size: int) -> torch.Tensor:
 
 
 def _open_timm(weights: str, image_size: int) -> ImageEncoder:
-    name, colon, source = weights.partition(":")
+    name, colon, source = cast(re.Match, TIMM_NAME.fullmatch(weights)).groups()
     if colon and not source:
         raise ValueError(f"{weights}: nothing after the colon; expected a file of weights, or random")
     torch.manual_seed(0)  # random weights are the same ones each time
@@ -100,6 +110,10 @@ def _open_timm(weights: str, image_size: int) -> ImageEncoder:
     config = resolve_model_data_config(backbone)
     size = image_size or config["input_size"][-1]
     encoder = TimmImageEncoder(backbone.to(memory_format=torch.channels_last), size, config["mean"], config["std"])
+    try:
+        check_features(name, backbone.eval(), size)
+    except ValueError as error:  # its own vector needs no patches
+        encoder.refusal = str(error)
     encoder.preprocess = create_transform(**{**config, "input_size": (3, size, size)}, normalize=False)
     return encoder
 
@@ -140,8 +154,8 @@ FOLDERS = {  # model_type in config.json: kind; of whole models the ViT is taken
 def open_encoder(weights: str | Path, device: torch.device | str = "cpu", image_size: int = 0) -> ImageEncoder:
     """In eval mode on `device`. image_size: pixels; 0 is the network's own.
 
-    weights: a file or folder of a kind in ENCODER_LOADERS, or a timm model: `NAME` with timm's weights, `NAME:FILE`
-    with those of a file, `NAME:random`.
+    weights: a file or folder of a kind in ENCODER_LOADERS, or a timm model: `NAME` (or timm/NAME, hf-hub:OWNER/NAME,
+    local-dir:FOLDER) with its weights, `NAME:FILE` with those of a file, `NAME:random`.
     """
     encoder = ENCODER_LOADERS[kind_of(weights)](str(weights), image_size)
     if image_size not in (0, encoder.image_size):
@@ -174,6 +188,6 @@ def kind_of(weights: str | Path) -> str:
                 f"{path}: weights of kind '{kind}' give no image vectors; expected {', '.join(ENCODER_LOADERS)}"
             )
         return kind
-    if "/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors"):
+    if not name.startswith("timm/") and ("/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors")):
         raise FileNotFoundError(f"{weights}: no such file or folder of weights")
     return "timm"

@@ -6,13 +6,21 @@ import shutil
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from conftest import TINY_RUN, draw_styles, flags, run_folders
+from tiny.vitp import TEXT
+from transformers import Qwen2Config
 
 import evaluate_style
 import train
+from clip.checkpoint import load_clip, save_clip
+from clip.model import CLIPModel
 from common.models.backbone import VisionTower, create_backbone, resolve_backbone, write_timm_folder
 from model import VisionStyleEncoder
+from retrieval.encoders import open_encoder
 from style_encoder import build_untrained, load_encoder, save_encoder
+from vitp.checkpoint import fit_to_images, load_model
+from vitp.compose import build_model
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 
@@ -80,9 +88,8 @@ def test_a_source_is_trained_and_used_without_it(source, tmp_path, capsys):
     train.main(TINY_RUN + run_folders(data, tmp_path) + flags(**settings))
     source.rename(tmp_path / "elsewhere")
     weights = tmp_path / "checkpoints" / "best.pth"
-    report = evaluate_style.main(flags(weights=weights, data_dir=data))
+    evaluate_style.main(flags(weights=weights, data_dir=data))
     assert "the untrained backbone could not be built: local-dir:" in capsys.readouterr().out
-    assert set(report["results"]) == {"style encoder", "colour histogram"}
 
 
 def test_timm_names_are_those_of_its_account(hub):
@@ -119,3 +126,47 @@ def test_what_cannot_be_had_is_one_line(hub, tmp_path, name, words):
     with pytest.raises(ValueError, match=words) as error:
         create_backbone(name.format(folder=tmp_path), pretrained=True)
     assert "\n" not in str(error.value)
+
+
+def test_clip_takes_its_tower_from_there(source, hub, tmp_path):
+    model = CLIPModel("small", image_tower="hf-hub:owner/vit", image_weights=True, image_size=48).eval()
+    theirs = timm.create_model(f"local-dir:{source}", pretrained=True)
+    assert torch.equal(model.network.visual.trunk.cls_token, theirs.cls_token) and model.config["mean"] == [*MEAN]
+    save_clip(tmp_path / "clip.pth", model)
+    write_timm_folder(tmp_path / "short", timm.create_model("test_vit", depth=3), 160, MEAN, STD)
+    shutil.rmtree(source)
+    with torch.no_grad():
+        again = load_clip(tmp_path / "clip.pth")[0]
+        assert torch.equal(again.encode_image(images(48)), model.encode_image(images(48)))
+    with pytest.raises(ValueError, match="short: not weights of test_vit as open_clip builds it; .*is missing"):
+        CLIPModel("small", image_tower=f"local-dir:{tmp_path / 'short'}", image_size=160)
+
+
+def test_vitp_takes_its_vision_encoder_from_there(source, tmp_path):
+    Qwen2Config(**TEXT).save_pretrained(tmp_path / "llm")
+    model, statistics = build_model(f"local-dir:{source}", str(tmp_path / "llm"), 64)
+    theirs = timm.create_model(f"local-dir:{source}", pretrained=True)
+    assert torch.equal(model.model.vision_tower.timm_model.cls_token, theirs.cls_token)
+    assert statistics == {"image_mean": [*MEAN], "image_std": [*STD]} and fit_to_images(model, 64) == 4
+    model.eval().save_pretrained(tmp_path / "saved")
+    shutil.rmtree(source)
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        found, kept = (one.get_image_features(pixels).pooler_output for one in (load_model(tmp_path / "saved"), model))
+        assert torch.equal(found, kept)
+    with pytest.raises(ValueError, match="--vision_config local-dir:.*vit: cannot be loaded"):
+        build_model(f"local-dir:{source}", str(tmp_path / "llm"))
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:owner/vit", "local-dir:{source}", "local-dir:{source}:{source}/model.safetensors"]
+)
+def test_retrieval_takes_its_encoder_from_there(source, hub, name):
+    encoder = open_encoder(name.format(source=source))
+    theirs = timm.create_model(f"local-dir:{source}", pretrained=True, num_classes=0).eval()
+    with torch.no_grad():
+        expected = theirs((images(48) / 255 - encoder.mean) / encoder.std)
+        torch.testing.assert_close(encoder(images(48)), F.normalize(expected, dim=1))
+        assert encoder(images(48), "mean", -2).shape == (2, 64)
+    for other in ("hf-hub:owner/vit:random", "timm/test_vit:random"):
+        assert not torch.equal(open_encoder(other).backbone.cls_token, theirs.cls_token)

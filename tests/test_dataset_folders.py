@@ -127,7 +127,7 @@ def test_an_ordinary_folder_is_trained_and_evaluated(tmp_path, capsys):
     assert f"skipped: {data}/beside.png: one of 1 images that are left out" in shown.err
     names = [f"more/item{number}" for number in range(4)]
     report = evaluate_style.main(flags(weights=tmp_path / "checkpoints" / "best.pth", data_dir=data, names=names))
-    assert report["images"] == 12 and report["results"]["style encoder"]["content"]  # names are contents here too
+    assert report["images"] == 12 and report["colour"]["style encoder"]["content"]  # names are contents here too
 
 
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):

@@ -6,21 +6,20 @@ llm: causal LM folder, .gguf or config.json         } -> VisualInstructionModel 
 
 from pathlib import Path
 
-import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, TimmWrapperConfig
 
-from common.cli.settings import unknown_name
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD
-from common.models.backbone import split_tokens
-from common.models.checkpoint_file import first_line, load_every_tensor
+from common.models.backbone import check_features, create_backbone, resolve_backbone
+from common.models.checkpoint_file import load_every_tensor
 from common.text.files import read_json
 from vitp.key_mapping import Weights
 from vitp.model import VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.vision_encoder import read_vit
 
+SOURCE = ("pretrained_cfg", "pretrained_model_args", "num_classes")  # of resolve_backbone: not of the architecture
 FACTOR = 2  # pixel shuffle makes one token of FACTOR x FACTOR patches
 
 
@@ -29,9 +28,9 @@ def build_model(
 ) -> tuple[VisualInstructionModel, dict]:
     """-> model with a new projector, {"image_mean", "image_std"} of its vision encoder
 
-    vision: a timm name (with a tag, 'vit_tiny_patch16_224.augreg_in21k', its weights are downloaded), or an InternViT:
-    a config.json, or a folder of that and weights, of a whole model too. llm: a causal language model's folder, .gguf
-    file, or config.json.
+    vision: a timm name (with a tag, 'vit_tiny_patch16_224.augreg_in21k', its weights are downloaded), hf-hub:OWNER/NAME
+    or local-dir:FOLDER of timm with its weights, or an InternViT: a config.json, or a folder of that and weights, of a
+    whole model too. llm: a causal language model's folder, .gguf file, or config.json.
     Parts without weights are initialised at random.
     """
     text_config, language_model = _language_model(llm)
@@ -99,28 +98,24 @@ def _vision_encoder(
 
 
 def _timm_encoder(name: str, image_size: int | None, drop_path_rate: float) -> tuple[PreTrainedConfig, Weights, dict]:
-    architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture):
-        raise ValueError(f"--vision_config: {unknown_name(name, timm.list_models(), 'file, folder or timm model')}")
-    options = {"drop_path_rate": drop_path_rate} | ({"img_size": image_size} if image_size else {})
+    has_weights = "." in name or ":" in name  # of a tag or of a place; a name alone is initialised at random
     try:
+        architecture, source = resolve_backbone(name)
+        known = {key: value for key, value in source.items() if key not in SOURCE}
+        options = known | {"drop_path_rate": drop_path_rate} | ({"img_size": image_size} if image_size else {})
         try:
-            backbone = timm.create_model(name, pretrained=bool(tag), num_classes=0, **options)
+            backbone = create_backbone(name, has_weights, model_args=options)
         except TypeError:  # a convolutional network takes images of any size
             options.pop("img_size", None)
-            backbone = timm.create_model(name, pretrained=bool(tag), num_classes=0, **options)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"--vision_config {name}: cannot be downloaded ({first_line(error)}); without the tag it is initialised at "
-            "random"
-        ) from None
-    data = resolve_model_data_config(backbone)
-    size = image_size or data["input_size"][-1]
-    with torch.no_grad():
-        features = backbone.eval().forward_features(torch.zeros(1, 3, size, size))
-    count, width = split_tokens(backbone, features).patches.shape[1:]
-    patch = size // round(count**0.5)
+            backbone = create_backbone(name, has_weights, model_args=options)
+        data = resolve_model_data_config(backbone)
+        size = image_size or data["input_size"][-1]
+        features = check_features(name, backbone.eval(), size)
+    except ValueError as error:
+        hint = "; without the tag it is initialised at random" if "cannot be loaded" in str(error) else ""
+        raise ValueError(f"--vision_config {error}{hint}") from None
+    width, patch = features.patches.shape[-1], size // features.grid[0]
     config = TimmWrapperConfig(architecture=architecture, do_pooling=False, model_args=options)
     config.hidden_size, config.image_size, config.patch_size = width, [size, size], [patch, patch]
-    weights = {f"timm_model.{key}": value for key, value in backbone.state_dict().items()} if tag else {}
+    weights = {f"timm_model.{key}": value for key, value in backbone.state_dict().items()} if has_weights else {}
     return config, weights, {"image_mean": list(data["mean"]), "image_std": list(data["std"])}

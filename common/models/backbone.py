@@ -7,6 +7,7 @@ Prefix tokens, channel order, pooling and normalisation are read from the timm m
 
 import copy
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -49,7 +50,7 @@ class VisionTower(nn.Module):
         model_name: str,
         pretrained: bool | str = False,
         image_size: int | None = None,
-        num_feature_maps: int = 4,
+        num_feature_maps: int = 5,
         drop_path_rate: float = 0.0,
         gradient_checkpointing: bool = False,
         model_args: dict[str, Any] | None = None,
@@ -68,6 +69,7 @@ class VisionTower(nn.Module):
         self.image_size: int = image_size or config["input_size"][-1]
         self.interpolation: str = config["interpolation"]
         self.frozen = False
+        self.frozen_modules: list[nn.Module] = []  # of freeze_maps
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
 
@@ -75,13 +77,9 @@ class VisionTower(nn.Module):
         self.feature_map_indices = sorted(
             {round(step * stages / num_feature_maps) - 1 for step in range(1, num_feature_maps + 1)}
         )
-        with torch.no_grad():  # a blank image gives every width
-            self.eval()
-            try:
-                features = self(torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8))
-            except (AssertionError, RuntimeError) as error:
-                raise ValueError(f"{model_name}: cannot take {self.image_size}-pixel images ({error})") from error
-            self.train()
+        self.eval()
+        features = check_features(model_name, self.backbone, self.image_size, self.feature_map_indices)
+        self.train()
         self.patch_width, self.pooled_width = features.patches.shape[-1], features.pooled.shape[-1]
         self.feature_map_widths = [feature_map.shape[1] for feature_map in features.feature_maps]
 
@@ -90,26 +88,83 @@ class VisionTower(nn.Module):
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"image {tuple(image.shape)}: expected (B, 3, H, W)")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            final, feature_maps = self.backbone.forward_intermediates(
-                normalise(image, self.mean, self.std), indices=self.feature_map_indices, output_fmt="NCHW"
-            )
-            pooled = self.backbone.forward_head(final, pre_logits=True)
-        grid = tuple(feature_maps[-1].shape[-2:])
-        return VisionFeatures(split_tokens(self.backbone, final).patches, pooled, feature_maps, grid)
+            return read_features(self.backbone, normalise(image, self.mean, self.std), self.feature_map_indices)
 
     def freeze(self, frozen: bool) -> None:
         """Frozen: no gradient, fixed BatchNorm statistics, no drop path."""
         self.frozen = frozen
         self.backbone.train(self.training and not frozen)
 
+    def freeze_maps(self, count: int) -> None:
+        """Keep every layer that the `count` shallowest feature maps read out of training."""
+        if not 0 <= count <= len(self.feature_map_indices):
+            raise ValueError(f"FROZEN_MAPS {count}: this backbone has {len(self.feature_map_indices)} feature maps")
+        if not count:
+            return
+        parameters = list(self.backbone.parameters())
+        mode = self.training
+        self.eval()
+        blank = torch.zeros(1, 3, self.image_size, self.image_size, device=self.mean.device)
+        summed = self(blank).feature_maps[count - 1].sum()
+        for parameter, gradient in zip(parameters, torch.autograd.grad(summed, parameters, allow_unused=True)):
+            parameter.requires_grad_(gradient is None)
+        # Their BatchNorm keeps the statistics, too.
+        self.frozen_modules = [
+            module
+            for module in self.backbone.modules()
+            if (own := list(module.parameters())) and not any(parameter.requires_grad for parameter in own)
+        ]
+        self.train(mode)
+
     def train(self, mode: bool = True) -> "VisionTower":
         super().train(mode)
         self.backbone.train(mode and not getattr(self, "frozen", False))
+        for module in getattr(self, "frozen_modules", []):
+            module.eval()
         return self
+
+
+def read_features(backbone: Any, pixels: torch.Tensor, feature_map_indices: list[int]) -> VisionFeatures:
+    """pixels (B, 3, H, W), normalised -> features; feature_map_indices count the backbone's own feature_info."""
+    final, feature_maps = backbone.forward_intermediates(pixels, indices=feature_map_indices, output_fmt="NCHW")
+    patches, grid = split_tokens(backbone, final).patches, feature_maps[-1].shape[-2:]
+    if final.ndim == 4:  # it may be finer than the last map, where scales are fused at the end
+        grid = final.shape[1:3] if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else final.shape[2:]
+    return VisionFeatures(patches, backbone.forward_head(final, pre_logits=True), feature_maps, tuple(grid))
+
+
+@torch.no_grad()
+def check_features(
+    model_name: str, backbone: Any, image_size: int, feature_map_indices: Sequence[int] = (-1,)
+) -> VisionFeatures:
+    """Features of a blank image. ValueError for a network whose features are not what VisionFeatures says, as those of
+    several scales side by side (CrossViT, CoaT) or of a class token alone (PiT) are not."""
+    blank = torch.zeros(1, 3, image_size, image_size, device=next(backbone.parameters()).device)
+    try:
+        features = read_features(backbone, blank, list(feature_map_indices))
+    except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{model_name}: cannot take {image_size}-pixel images, or gives no grid of patches ({first_line(error)}); "
+            "choose another size or backbone"
+        ) from error
+    rows, columns = features.grid
+    _, count, width = features.patches.shape
+    sides = [feature_map.shape[-1] for feature_map in features.feature_maps]
+    if count != rows * columns or width != backbone.num_features:
+        fault = f"{count} patches of width {width}, not {rows} x {columns} of width {backbone.num_features}"
+    elif features.pooled.ndim != 2:
+        fault = f"a pooled feature of shape {tuple(features.pooled.shape)}, not one vector"
+    elif sides != sorted(sides, reverse=True):
+        fault = f"feature maps of {sides} columns, not from fine to coarse"
+    else:
+        return features
+    raise ValueError(f"{model_name}: cannot be used, it gives {fault}; choose another backbone")
 
 
 def split_tokens(backbone: nn.Module, features: torch.Tensor) -> Tokens:
     """features: of forward_features; tokens (B, prefixes + N, V), or a map in either order of axes."""
+    if not torch.is_tensor(features):
+        raise ValueError(f"{len(features)} groups of features in place of one grid of patches")
     if features.ndim == 3:
         prefixes = getattr(backbone, "num_prefix_tokens", 0) or 0
         return Tokens(features[:, prefixes:], features[:, 0] if prefixes else None)
@@ -126,7 +181,9 @@ def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 
 def backbone_tokens(backbone: Any, image: torch.Tensor, layer: int = -1) -> Tokens:
     """At layer -1 after the final norm, at earlier layers the output of the block."""
-    prefixes = getattr(backbone, "num_prefix_tokens", 0)
+    # Some networks do not have their class token yet in earlier layers, or do not return it.
+    prefixes = "return_prefix_tokens" in signature(backbone.forward_intermediates).parameters
+    prefixes = prefixes and getattr(backbone, "num_prefix_tokens", 0) > 0
     try:
         if layer == -1:
             return split_tokens(backbone, backbone.forward_features(image))
