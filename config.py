@@ -17,16 +17,21 @@ MAX_SKIPPED: ClosedUnitInterval = 0.05  # share of unreadable images above which
 # --- augmentation (a function of SEED, epoch and image) ---------------------------------------------------------------
 CROP_SCALE: ClosedUnitInterval = 0.8  # smallest share of the area of a crop; zooming changes strokes; 1 = no crop
 FLIP_PROB: ClosedUnitInterval = 0.5  # horizontal flip
-GREY_PROB: ClosedUnitInterval = 0.5  # share of batches without colours, so that strokes count, not only the palette
-REMIX_SHARE: ClosedUnitInterval = 0.5  # share of each batch's style groups redrawn into invented styles; 0 = none
+GREY_PROB: ClosedUnitInterval = 0.35  # share of batches without colours, so that strokes count, not only the palette
+REMIX_SHARE: ClosedUnitInterval = 0.25  # share of each batch's style groups redrawn into invented styles; 0 = none
+DRAWN_SHARE: ClosedUnitInterval = 0.25  # share that are drawings in invented styles (docs/invented_styles.png)
+DRAWN_STYLES: NonNegativeInt = 256  # invented styles to draw, once, in CACHE_DIR; 0 = none
 
 # --- model ------------------------------------------------------------------------------------------------------------
-MODEL_NAME: str = "vit_base_patch16_224"  # any timm model with intermediate features
+MODEL_NAME: str = "vit_base_patch16_224"  # a timm model with a grid of patches; hf-hub:OWNER/NAME; local-dir:FOLDER
 PRETRAINED: bool | str = True  # true: timm's weights; false: none; or a local .pth/.safetensors of this architecture
 IMAGE_SIZE: NonNegativeInt = 0  # pixels of the square input; 0: as the backbone was trained
 # resampler: learned queries attend to the patches; linear: one token per patch
 SEQUENCE_HEAD: Literal["resampler", "linear"] = "resampler"
-STYLE_WIDTH: PositiveInt = 128  # dimensions of the style vector
+STYLE_WIDTH: PositiveInt = 128  # dimensions of the learned part of the style vector
+# of the backbone's 5 feature maps, how many from the shallowest stay as pretrained; the style vector reads their Gram
+# matrices too; not used from scratch
+FROZEN_MAPS: NonNegativeInt = 4
 DROP_PATH: ClosedUnitInterval = 0.0  # stochastic depth in the backbone, rate of its last block
 DROPOUT: ClosedUnitInterval = 0.1  # in the heads
 GRADIENT_CHECKPOINTING: bool = False  # less memory, about a third more time
@@ -44,7 +49,7 @@ TEMPERATURE: PositiveFloat = 0.1  # of the contrast
 # --- training ---------------------------------------------------------------------------------------------------------
 EPOCHS: PositiveInt = 50
 BATCH_SIZE: PositiveInt = 32  # images per step over all devices; smaller if the GPU runs out of memory
-IMAGES_PER_STYLE: PositiveInt = 4  # of one style in a batch, the positives of its contrast; at least 2
+IMAGES_PER_STYLE: PositiveInt = 2  # of one style in a batch, the positives of its contrast; at least 2
 LEARNING_RATE: NonNegativeFloat = 1e-4  # of the heads, at its peak
 BACKBONE_LR_SCALE: NonNegativeFloat = 1.0  # the backbone's learning rate relative to that of the heads
 MIN_LEARNING_RATE: NonNegativeFloat = 1e-6  # end of the cosine

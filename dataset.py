@@ -1,8 +1,10 @@
-"""Dataset and batch sampler of the style encoder.
+"""Dataset of the style encoder.
 
 data/<style>/<name>_img.png (or jpg, jpeg, webp, bmp)        the folder is the style, the name is the content;
 data/<style>/**/<name>.png                                   where no name ends in _img
 data/<style>/<name>_embed.pt (L, D)  _pooled.pt (P,)  _mask.pt (L,)      outputs of a text encoder; any may be missing
+
+drawn (styles, per style, S, S, 3) of common/samples/invented.py are further styles, numbered behind the samples
 
 -> image (B, 3, S, S) uint8, style_ids (B,), embed (B, L, D), mask (B, L), pooled (B, P), has_embed/pooled/mask (B,)
 
@@ -10,7 +12,7 @@ Equal names in two folders mean the same content in two styles. That is not requ
 keeps a content on one side and batches show the same contents in several styles.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -123,9 +125,11 @@ class StyleDataset(Dataset):
         shapes: TargetShapes,
         augmentation: Augmentation | None = None,
         grey: bool = False,
+        drawn: np.ndarray | None = None,
     ):
         self.samples, self.images, self.image_size = samples, images, image_size
         self.shapes, self.augmentation, self.grey = shapes, augmentation, grey
+        self.drawn = np.empty((0, 1, 1, 1, 3), np.uint8) if drawn is None else drawn
         self.styles = sorted({sample.style for sample in samples})
         names = {name: number for number, name in enumerate(sorted({sample.name for sample in samples}))}
         self.style_ids = [self.styles.index(sample.style) for sample in samples]
@@ -136,7 +140,11 @@ class StyleDataset(Dataset):
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
         view, index = (key, key.index) if isinstance(key, SampleKey) else (None, key)
-        pixels, style_id, targets = self.pixels(index), self.style_ids[index], self.samples[index].targets
+        if index < len(self.samples):
+            pixels, style_id, targets = self.pixels(index), self.style_ids[index], self.samples[index].targets
+        else:
+            style, content = divmod(index - len(self.samples), self.drawn.shape[1])
+            pixels, style_id, targets = self.drawn[style, content], -1 - style, {}
         if view and view.style_seed:  # a redrawn image has no targets: their text describes its original style
             targets = {}
         if view and self.augmentation:
@@ -151,12 +159,20 @@ class StyleDataset(Dataset):
         """The decoded image (H, W, 3) uint8."""
         return self.images[self.samples[index].image]
 
+    @property
+    def drawing_indices(self) -> np.ndarray:
+        """(styles, per style): the index of each drawing in this dataset."""
+        styles, per_style = len(self.drawn), self.drawn.shape[1]
+        return len(self) + np.arange(styles * per_style).reshape(styles, per_style)
+
     def file_of(self, index: int) -> str:
-        return str(self.samples[index].image)
+        return str(self.samples[index].image) if index < len(self.samples) else f"drawing {index - len(self.samples)}"
 
     def _load_targets(self, paths: dict[str, Path]) -> dict[str, torch.Tensor]:
         """Targets padded to the dataset's sizes, and a flag for each that exists."""
         shapes, item = self.shapes, {}
+        if not shapes.embed_width and not shapes.pooled_width:
+            return {}
         targets = {kind: load_target(path, kind) for kind, path in paths.items()}
         if shapes.embed_width:
             embed = targets.get("embed", torch.zeros(0, shapes.embed_width))
@@ -168,85 +184,3 @@ class StyleDataset(Dataset):
             item["pooled"] = targets.get("pooled", torch.zeros(shapes.pooled_width))
             item["has_pooled"] = torch.tensor("pooled" in targets)
         return item
-
-
-class PKBatchSampler:
-    """Batches of P groups of K images of one style, with the same contents in each where styles share names.
-
-    `remix_share` of the groups are redrawn, each into an invented style of its own (common/images/transforms.py); the
-    others are of different styles. `grey_prob` of the batches lose their colours, so that strokes must separate the
-    styles; never a part of a batch, which would teach that colours do not matter.
-
-    An epoch shows every unchanged image at least once; styles with fewer images are repeated, so that a batch holds as
-    many styles as possible. The list of an epoch's batches is a pure function of (seed, epoch), so training can resume
-    from any of them, and each of `world` devices takes its share of every batch.
-    """
-
-    def __init__(
-        self,
-        dataset: StyleDataset,
-        batch_size: int,
-        images_per_style: int,
-        remix_share: float = 0.0,
-        grey_prob: float = 0.0,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ):
-        self.members: list[list[int]] = [[] for _ in dataset.styles]
-        for index, style_id in enumerate(dataset.style_ids):
-            self.members[style_id].append(index)
-        self.names = [sample.name for sample in dataset.samples]
-        groups = batch_size // max(images_per_style, 1)
-        self.plain = min(len(self.members), groups - round(groups * remix_share))
-        self.remixed = groups - self.plain if remix_share else 0
-        self.images_per_group = images_per_style if remix_share else batch_size // max(self.plain, 1)
-        size = (self.plain + self.remixed) * self.images_per_group
-        if images_per_style < 2 or self.plain + self.remixed < 2 or self.plain < 1:
-            raise ValueError(
-                f"BATCH_SIZE {batch_size} with IMAGES_PER_STYLE {images_per_style} and {len(self.members)} style(s): "
-                "a batch needs at least 2 styles of at least 2 images"
-            )
-        if size % world:
-            raise ValueError(f"a batch of {size} images cannot be shared equally by {world} devices")
-        self.grey_prob, self.seed, self.rank, self.world = grey_prob, seed, rank, world
-        self.epoch = self.start = 0
-        self.batches_per_epoch = len(self.epoch_batches(0))
-
-    def set_position(self, epoch: int, start: int = 0) -> None:
-        """The next iteration yields the batches of `epoch` from number `start` on."""
-        self.epoch, self.start = epoch, start
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        for batch in self.epoch_batches(self.epoch)[self.start :]:
-            yield batch[self.rank :: self.world]
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch - self.start
-
-    def epoch_batches(self, epoch: int) -> list[list[SampleKey]]:
-        random = np.random.default_rng([self.seed, epoch])
-        draws = {name: random.random() for name in dict.fromkeys(self.names)}  # one order of contents for all styles
-        groups = [self._groups(sorted(members, key=lambda i: draws[self.names[i]])) for members in self.members]
-        remaining = [list(style) for style in groups]
-        batches: list[list[SampleKey]] = []
-        while any(remaining):
-            order = sorted(range(len(groups)), key=lambda style: (-len(remaining[style]), random.random()))
-            batch, grey = [], random.random() < self.grey_prob
-            for style in order[: self.plain]:
-                group = (
-                    remaining[style].pop(0) if remaining[style] else groups[style][random.integers(len(groups[style]))]
-                )
-                batch += [SampleKey(epoch, index, 0, grey) for index in group]
-            for _ in range(self.remixed):
-                style, style_seed = int(random.integers(len(groups))), int(random.integers(1, 2**31))
-                group = groups[style][len(batches) % len(groups[style])]
-                batch += [SampleKey(epoch, index, style_seed, grey) for index in group]
-            batches.append(batch)
-        return batches
-
-    def _groups(self, members: list[int]) -> list[list[int]]:
-        """Members in groups of K; the last group is filled from the front."""
-        size = self.images_per_group
-        filled = members + [members[i % len(members)] for i in range(-len(members) % size)]
-        return [filled[i : i + size] for i in range(0, len(filled), size)]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from common.cli.errors import run_script
@@ -28,8 +27,9 @@ from common.text.files import write_json
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
 from dataset import StyleDataset, find_samples, unused_images
-from model import VisionStyleEncoder, colour_histogram
+from model import VisionStyleEncoder
 from style_encoder import build_untrained, load_encoder
+from style_head import GramStatistics, colour_histogram
 from targets import TargetShapes
 
 METRICS = ("auc", "precision_at_1", "map_at_r")
@@ -111,12 +111,13 @@ def baseline_vectors(
     untrained: VisionStyleEncoder | None, dataset: StyleDataset, device: torch.device
 ) -> dict[str, torch.Tensor]:
     """-> {name: (N, W)}: baselines for the style encoder on the same images; untrained None: the histogram alone."""
+    gram = GramStatistics(untrained.tower.feature_map_widths).to(device) if untrained else None
 
     def encode(image: torch.Tensor) -> dict[str, torch.Tensor]:
         vectors = {"colour histogram": colour_histogram(image)}
-        if untrained:
+        if untrained and gram:
             features = untrained.eval().tower(image.to(device))
-            vectors["Gram matrices"] = gram_vectors(features.feature_maps)
+            vectors["Gram matrices"] = gram(features.feature_maps)
             vectors["backbone before training"] = features.pooled
         return vectors
 
@@ -163,24 +164,6 @@ def _encode_dataset(
             whole[name][start : start + len(vectors)] = vectors
         start += len(batch["image"])
     return whole
-
-
-def gram_vectors(feature_maps: list[torch.Tensor], width: int = 64) -> torch.Tensor:
-    """Gram matrices of feature maps (Gatys et al. 2016, equation 3) -> (B, W), each normalised to unit length.
-
-    Maps with more than `width` channels are first projected to `width` by one fixed random orthogonal matrix, or the
-    matrices of a wide backbone would need gigabytes.
-    """
-    parts = []
-    for feature_map in feature_maps:
-        maps = feature_map.float().flatten(2)  # (B, C, hw)
-        if maps.shape[1] > width:
-            random = torch.randn(maps.shape[1], width, generator=torch.Generator().manual_seed(0))
-            maps = torch.linalg.qr(random)[0].to(maps).T @ maps
-        gram = maps @ maps.transpose(1, 2) / maps.shape[2]
-        rows, columns = torch.triu_indices(gram.shape[1], gram.shape[1])
-        parts.append(F.normalize(gram[:, rows, columns], dim=1))
-    return torch.cat(parts, 1)
 
 
 def score(vectors: torch.Tensor, dataset: StyleDataset, per_style: bool = False, csls_k: int = 0) -> dict:

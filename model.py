@@ -5,9 +5,9 @@ image (B, 3, H, W) -> timm backbone -> patches (B, N, V), pooled (B, V), feature
     pooled       -> pooled head   -> pooled (B, P)                           its pooled vector
     feature_maps -> style head    -> style (B, S), unit length               to compare images
 
-The style head reads a colour histogram, and mean and standard deviation of feature maps at several depths, as style
-transfer does (Huang and Belongie 2017): strokes and texture are in the shallow maps, and statistics over positions
-discard the arrangement of the content.
+The style head (style_head.py) reads a colour histogram and statistics of feature maps at several depths, as style
+transfer does (Gatys et al. 2016, Huang and Belongie 2017): strokes and texture are in the shallow maps, and statistics
+over positions discard the arrangement of the content.
 """
 
 from typing import Any, NamedTuple, cast
@@ -19,8 +19,7 @@ from torch import nn
 from common.models.backbone import VisionFeatures, VisionTower
 from losses import mask_loss, sequence_losses, style_contrast, vector_losses
 from multimodal_utils import lengths_to_mask
-
-PALETTE_BINS = 8  # per colour channel, of the style head's histogram
+from style_head import StyleHead
 
 
 class StyleOutput(NamedTuple):
@@ -29,7 +28,7 @@ class StyleOutput(NamedTuple):
     embed: torch.Tensor | None  # (B, L, D)
     pooled: torch.Tensor | None  # (B, P)
     mask_logits: torch.Tensor | None  # (B, L); > 0 = real token
-    style: torch.Tensor  # (B, S), unit length
+    style: torch.Tensor  # (B, S), unit length; in training mode its learned part alone, (B, style_width)
     features: VisionFeatures
 
     @property
@@ -44,6 +43,8 @@ class VisionStyleEncoder(nn.Module):
     """image -> StyleOutput. `build` holds the arguments that build the same model again, without its weights.
 
     model_name, pretrained, image_size, model_args: as in VisionTower.
+    frozen_maps: how many of the tower's feature maps, from the shallowest, training leaves as they are.
+    style_width: dimensions of the learned part of the style vector; S is `style_head.width`.
     sequence_length L (tokens), embed_width D, pooled_width P: of the targets; 0: without that head.
     sequence_head: 'resampler' (L learned queries attend to the patches) or 'linear' (one token per patch, averaged
     along the sequence to L where the patches are not L).
@@ -59,6 +60,7 @@ class VisionStyleEncoder(nn.Module):
         pooled_width: int = 0,
         predict_mask: bool = False,
         style_width: int = 128,
+        frozen_maps: int = 0,
         sequence_head: str = "resampler",
         drop_path_rate: float = 0.0,
         dropout: float = 0.0,
@@ -86,6 +88,7 @@ class VisionStyleEncoder(nn.Module):
             "pooled_width": pooled_width,
             "predict_mask": predict_mask,
             "style_width": style_width,
+            "frozen_maps": frozen_maps,
             "sequence_head": sequence_head,
             "dropout": dropout,
         }
@@ -103,7 +106,8 @@ class VisionStyleEncoder(nn.Module):
                 nn.Dropout(dropout),
                 nn.Linear(tower.pooled_width, pooled_width),
             )
-        self.style_head = StyleHead(tower.feature_map_widths, style_width, dropout)
+        self.style_head = StyleHead(tower.feature_map_widths, style_width, dropout, frozen_maps)
+        tower.freeze_maps(frozen_maps)
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -163,48 +167,6 @@ class LinearHead(nn.Module):
         if embed.shape[1] != self.length:
             embed = F.adaptive_avg_pool1d(embed.transpose(1, 2), self.length).transpose(1, 2)
         return embed, self.mask_head(patches.mean(1)) if self.mask_head else None
-
-
-class StyleHead(nn.Module):
-    """A colour histogram, and mean and deviation of feature maps at several depths -> style (B, S), unit length."""
-
-    def __init__(self, feature_map_widths: list[int], style_width: int, dropout: float):
-        super().__init__()
-        # Backbones are trained to ignore colours and tones. The histogram is computed, not learned: a linear layer
-        # keeps its distances from the first step on, whereas learned bins needed longer than a complete training here.
-        self.palette = nn.Linear(PALETTE_BINS**3, 128)
-        # An equal share for each depth: the deepest map would dominate the others by its width alone.
-        self.projections = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, 128)) for width in feature_map_widths
-        )
-        self.mix = nn.Sequential(
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(128 * (1 + len(self.projections)), 256),
-            nn.GELU(),
-            nn.Linear(256, style_width),
-        )
-
-    def forward(self, image: torch.Tensor, feature_maps: list[torch.Tensor]) -> torch.Tensor:
-        # A histogram has unit length; PALETTE_BINS**1.5 is the scale that LayerNorm gives to the other parts.
-        parts = [self.palette(colour_histogram(image, PALETTE_BINS) * PALETTE_BINS**1.5)]
-        for feature_map, project in zip(feature_maps, self.projections):
-            feature_map = feature_map.float()
-            deviation = (feature_map.var((2, 3), unbiased=False) + 1e-6).sqrt()  # + 1e-6: sqrt has no slope at 0
-            parts.append(project(torch.cat([feature_map.mean((2, 3)), deviation], 1)))  # (B, 128)
-        return F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
-
-
-def colour_histogram(image: torch.Tensor, bins: int = 8) -> torch.Tensor:
-    """image (B, 3, H, W), uint8 0..255 or float 0..1 -> square root of its RGB histogram (B, bins^3), unit length.
-
-    The cosine of two of them is the Hellinger affinity of the two palettes.
-    """
-    cells = image.long() * bins // 256 if image.dtype == torch.uint8 else (image * bins).long().clamp(0, bins - 1)
-    cells = ((cells[:, 0] * bins + cells[:, 1]) * bins + cells[:, 2]).flatten(1)  # (B, H W)
-    counts = torch.zeros(image.shape[0], bins**3, device=image.device)
-    counts.scatter_add_(1, cells, torch.ones_like(cells, dtype=counts.dtype))
-    return (counts / cells.shape[1]).sqrt()
 
 
 class StyleTrainingModel(nn.Module):

@@ -20,10 +20,12 @@ from accelerate.utils import set_seed
 from torch.utils.data import default_collate
 
 import config
+from batch_sampler import PKBatchSampler
 from common.cli.errors import run_script
 from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
+from common.samples.invented import read_bank
 from common.samples.layouts import MANIFEST, create_sample_dataset
 from common.training.device import make_accelerator
 from common.training.loader import make_loader
@@ -33,13 +35,15 @@ from common.training.schedule import TrainSchedule
 from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
 from common.training.trainer import Trainer
 from common.training.unused_parameters import freeze_unused
-from dataset import PKBatchSampler, Sample, StyleDataset, find_samples, split_samples, unused_images
+from dataset import Sample, StyleDataset, find_samples, split_samples, unused_images
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleTrainingModel, VisionStyleEncoder
 from style_bank import reference_statistics
 from style_encoder import load_encoder, save_encoder
+from style_readout import fit_readout
 from targets import TargetShapes, read_target_shapes
 
+DRAWINGS_PER_STYLE = 12  # of an invented style
 EPOCH_LINE = {
     "train/loss": "loss {:.3f}",
     "val/style_auc": "AUC {:.3f}",
@@ -51,6 +55,7 @@ EPOCH_LINE = {
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
+    settings.frozen_maps *= bool(settings.pretrained)  # from scratch there is nothing to keep
     accelerator = make_accelerator(settings.device, settings.precision, settings.freeze_epochs > 0)
     with accelerator.main_process_first():
         if settings.demo and accelerator.is_main_process and not (Path(settings.data_dir) / MANIFEST).is_file():
@@ -62,6 +67,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     encoder = build_encoder(settings, shapes)
     train_set, val_set, skipped = build_datasets(settings, samples, shapes, encoder.tower.image_size, accelerator)
     run, baselines = None, {}
+    if accelerator.is_main_process and not settings.resume:  # other processes receive it with the weights
+        fit_readout(encoder.to(accelerator.device), train_set, accelerator.device, settings.seed)
     if accelerator.is_main_process:  # the data is valid, so an earlier run may now be moved
         run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
@@ -97,6 +104,7 @@ def build_encoder(settings: Namespace, shapes: TargetShapes) -> VisionStyleEncod
         pooled_width=shapes.pooled_width,
         predict_mask=shapes.has_mask,
         style_width=settings.style_width,
+        frozen_maps=settings.frozen_maps,
         sequence_head=settings.sequence_head,
         drop_path_rate=settings.drop_path,
         dropout=settings.dropout,
@@ -131,7 +139,10 @@ def build_datasets(
     if not train:
         raise ValueError(f"{settings.data_dir}: no images to train on; at least 2 styles of 2 images are needed")
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-    train_set = StyleDataset(train, images, image_size, shapes, augmentation)
+    cache_dir = settings.cache_dir if settings.cache_images else None
+    with accelerator.main_process_first():
+        drawn = read_bank(settings.drawn_styles, DRAWINGS_PER_STYLE, image_size, cache_dir)
+    train_set = StyleDataset(train, images, image_size, shapes, augmentation, drawn=drawn)
     return train_set, StyleDataset(val, images, image_size, shapes), skipped
 
 
@@ -143,6 +154,7 @@ def build_trainer(
         settings.batch_size,
         settings.images_per_style,
         settings.remix_share,
+        settings.drawn_share,
         settings.grey_prob,
         settings.seed,
         accelerator.process_index,
@@ -199,7 +211,7 @@ def print_summary(train_set: StyleDataset, val_set: StyleDataset, shapes: Target
         f"({shorten(', '.join(train_set.styles), 80)}), {len(val_set)} of {len(val_set.styles)} to validate; "
         f"targets: {names}\n"
         f"{trainer.steps_per_epoch} steps per epoch, {sampler.plain} styles x {sampler.images_per_group} images "
-        f"and {sampler.remixed} invented styles in a batch; logs in {trainer.run.log_folder}"
+        f"and {sampler.remixed} redrawn and {sampler.drawn} drawn styles in a batch; logs in {trainer.run.log_folder}"
     )
 
 

@@ -1,124 +1,163 @@
-"""Discrimination of real drawing styles by the style encoder, seen and unseen ones.
+"""Discrimination of real drawing styles that training has not seen, beside baselines and CSD's recipe.
 
-    python benchmarks/style_real.py --data_dir STYLES --pretrained WEIGHTS [--only contents folds] [--epochs 8]
+    python benchmarks/style_real.py --domains DIR DIR ... --pretrained WEIGHTS [--epochs 4] [--only families 0 1]
 
-STYLES holds one folder per style with equal file names for equal contents. Two questions, each answered beside the
-baselines of evaluate_style.py, in colour and in grey:
-  contents: a tenth of the contents is held out, in all styles.
-  folds:    two whole styles are held out, in alphabetical pairs, each pair once; the table is the mean over the pairs.
-The model is always the one of the last epoch: held-out images choose nothing.
+A domain is a folder of style folders (emoji, icons, typefaces ...). Every image of the styles asked about is a query
+among all others of its domain. Questions:
+  families   a third of each domain's families is held out (fold 1 of 3; --fold chooses another)
+  N          pair N of --pairs: training sees the domains before the slash, the others are asked about
+The model is always the one of the last epoch: held-out styles choose nothing. Results go to --work_dir, a run that is
+there is not trained again.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
+
 import evaluate_style
 import train
-from common.text.files import write_json
-from dataset import find_samples, split_samples
+from benchmarks.csd_style import train_csd
+from benchmarks.style_splits import family_folds, link_styles, styles_of
+from common.images.cache import CACHE_SCALE, ImageCache
+from common.text.files import read_json, write_json
+from dataset import StyleDataset, find_samples
+from evaluate_style import METRICS
+from style_encoder import load_encoder
+from targets import TargetShapes
 
-SETTINGS = [
-    "--model_name",
-    "tf_efficientnet_lite0",
-    "--image_size",
-    "128",
-    "--batch_size",
-    "48",
-    "--learning_rate",
-    "1e-3",
-    "--backbone_lr_scale",
-    "0.3",
-    "--warmup_steps",
-    "20",
-    "--device",
-    "cpu",
-]
+MODEL, SIZE, BATCH = "tf_efficientnet_lite0", 128, 48
+CPU = torch.device("cpu")
 
 
-def train_and_evaluate(args: argparse.Namespace, name: str, extra: list[str], only_names: list[str]) -> dict:
-    """Train one model -> {'colour': results, 'grey': results, 'minutes': of training}."""
+def train_encoder(args: argparse.Namespace, data_dir: Path, folder: Path) -> Path:
+    """-> the weights of the last epoch"""
+    weights = folder / "checkpoints" / f"model_epoch_{args.epochs}.pth"
+    if not weights.exists():
+        options = {
+            "model_name": MODEL,
+            "image_size": SIZE,
+            "batch_size": BATCH,
+            "learning_rate": 1e-3,
+            "backbone_lr_scale": 0.3,
+            "warmup_steps": 50,
+            "val_split": 0,
+            "device": "cpu",
+            "data_dir": data_dir,
+            "pretrained": args.pretrained,
+            "epochs": args.epochs,
+            "checkpoint_dir": folder / "checkpoints",
+            "log_dir": folder / "logs",
+            "cache_dir": Path(args.work_dir) / "cache",
+        }
+        train.main([f"--{name}={value}" for name, value in options.items()] + args.options)
+    return weights
+
+
+def measure(args: argparse.Namespace, name: str, training: list[Path], questions: dict[str, list[Path]]) -> dict:
+    """Train on some style folders, ask about others -> {'minutes': {method: ...}, question: evaluate_style's report}"""
     folder = Path(args.work_dir) / name
-    start = time.perf_counter()
-    train.main(
-        [
-            *SETTINGS,
-            "--data_dir",
-            args.data_dir,
-            "--pretrained",
-            args.pretrained,
-            "--epochs",
-            str(args.epochs),
-            "--checkpoint_dir",
-            str(folder),
-            "--log_dir",
-            str(Path(args.work_dir) / "logs"),
-            "--cache_dir",
-            str(Path(args.work_dir) / "cache"),
-            *extra,
-        ]
-    )
-    minutes = (time.perf_counter() - start) / 60
-    weights = str(folder / f"model_epoch_{args.epochs}.pth")
-    report = evaluate_style.main(["--weights", weights, "--data_dir", args.data_dir, *only_names])
-    return {"colour": report["colour"], "grey": report["grey"], "minutes": minutes}
+    data_dir = link_styles(training, folder / "train")
+    minutes, start = {}, time.perf_counter()
+    weights = train_encoder(args, data_dir, folder)
+    minutes["style encoder"] = (time.perf_counter() - start) / 60
+    csd = None
+    if args.csd:
+        start = time.perf_counter()
+        steps = load_encoder(weights, CPU)[1]["step"]
+        csd = train_csd(data_dir, MODEL, args.pretrained, SIZE, BATCH, steps, Path(args.work_dir) / "cache")
+        minutes["CSD's recipe"] = (time.perf_counter() - start) / 60
+    found = {"minutes": minutes, "trained_on": len(training)}
+    for question, folders in questions.items():
+        asked = link_styles(folders, folder / "asked" / question)
+        found[question] = evaluate_style.main([f"--weights={weights}", f"--data_dir={asked}", "--csls"])
+        if csd:
+            for look in ("colour", "grey"):
+                found[question][look]["CSD's recipe"] = evaluate_style.score(
+                    *encode_csd(csd, asked, look == "grey"), per_style=True
+                )
+    return found
 
 
-def mean_over(folds: list[dict]) -> dict:
-    """The mean of each number over folds of equal shape."""
-    if isinstance(folds[0], dict):
-        return {key: mean_over([fold[key] for fold in folds]) for key in folds[0] if all(key in fold for fold in folds)}
-    return sum(folds) / len(folds)
+@torch.inference_mode()
+def encode_csd(csd: torch.nn.Module, data_dir: Path, grey: bool) -> tuple[torch.Tensor, StyleDataset]:
+    samples = find_samples(data_dir)
+    images = ImageCache([sample.image for sample in samples], round(CACHE_SCALE * SIZE), None)
+    dataset = StyleDataset(images.readable(samples), images, SIZE, TargetShapes(), grey=grey)
+    batches = torch.utils.data.DataLoader(dataset, 64)
+    return torch.cat([csd(batch["image"]) for batch in batches]), dataset
 
 
-def markdown(title: str, found: dict) -> str:
+def markdown(name: str, found: dict) -> str:
+    """A table of one training: a row per domain, look and method."""
+    minutes = ", ".join(f"{method} {value:.1f}" for method, value in found["minutes"].items())
     lines = [
-        f"**{title}**",
+        f"**{name}**: trained on {found['trained_on']} styles; minutes: {minutes}",
         "",
-        "| | style AUC | P@1 | MAP@R | content AUC | P@1 | MAP@R |",
+        "| asked about | | AUC | P@1 | MAP@R | content AUC | conflict |",
         "|---|---|---|---|---|---|---|",
     ]
-    for look in ("colour", "grey"):
-        for method, result in found[look].items():
-            cells = [
-                result[question].get(metric) for question in ("style", "content") for metric in evaluate_style.METRICS
-            ]
-            lines.append(f"| {method}, {look} | " + " | ".join("-" if c is None else f"{c:.3f}" for c in cells) + " |")
-    return "\n".join(lines) + f"\n\nTraining took {found['minutes']:.1f} minutes."
+    for question, report in found.items():
+        for look in ("colour", "grey") if isinstance(report, dict) and "colour" in report else ():
+            for method, result in report[look].items():
+                style, content = result["style"], result["content"]
+                cells = [_cell(style, metric) for metric in METRICS]
+                cells += [f"{content['auc']:.3f}" if content else "-", f"{style.get('conflict', float('nan')):.3f}"]
+                title = f"{question}, {report['styles']}-way, {look}"
+                lines.append(f"| {title} | {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(metrics: dict, name: str) -> str:
+    bounds = metrics.get("interval", {}).get(name)
+    return f"{metrics[name]:.3f}" + (f" ({bounds[0]:.2f}-{bounds[1]:.2f})" if bounds else "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data_dir", required=True, help="folder of style folders")
+    parser.add_argument("--domains", nargs="+", type=Path, required=True, help="folders of style folders")
     parser.add_argument("--pretrained", required=True, help="weights for tf_efficientnet_lite0")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--only", nargs="*", choices=("contents", "folds"), default=("contents", "folds"))
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--fold", type=int, default=1)
+    parser.add_argument("--pairs", nargs="*", default=["icons,typefaces", "emoji,desktop"], help="domains to train on")
+    parser.add_argument("--names", nargs="*", default=[], help="names of --domains, where they are not their folders'")
+    parser.add_argument("--only", nargs="*", help="families, 0, 1 ...: of the questions")
+    parser.add_argument("--no_csd", dest="csd", action="store_false")
+    parser.add_argument("--options", nargs="*", default=[], help="further flags of train.py, as --name=value")
     parser.add_argument("--work_dir", default="./results/style_real")
     args = parser.parse_args()
 
-    samples = find_samples(args.data_dir)
-    styles = sorted({sample.style for sample in samples})
-    results = {}
-    if "contents" in args.only:
-        held = sorted({sample.name for sample in split_samples(samples, 0.1)[1]})
-        results["contents"] = train_and_evaluate(args, "contents", [], ["--names", *held])
-        print(markdown("Unseen contents, known styles", results["contents"]))
-    if "folds" in args.only:
-        folds = {}
-        for first, second in zip(styles[::2], styles[1::2]):
-            pair = [first, second]
-            folds[" + ".join(pair)] = train_and_evaluate(
-                args, "-".join(pair), ["--val_styles", *pair], ["--styles", *pair]
-            )
-            print(markdown(f"Held out: {first}, {second}", folds[" + ".join(pair)]))
-        results["folds"] = folds
-        print(markdown("Unseen styles, mean over the pairs", mean_over(list(folds.values()))))
-    write_json(Path(args.work_dir) / "results.json", results)
-    print(json.dumps({"written": str(Path(args.work_dir) / "results.json")}))
+    domains = dict(zip(args.names or [folder.name for folder in args.domains], args.domains))
+    plans: dict[str, tuple[list[Path], dict[str, list[Path]]]] = {}
+    folds = {name: family_folds(styles_of(folder)) for name, folder in domains.items()}
+    plans["families"] = (
+        [
+            domains[name] / style
+            for name in domains
+            for style in sorted(set(sum(folds[name], [])) - set(folds[name][args.fold]))
+        ],
+        {name: [domains[name] / style for style in folds[name][args.fold]] for name in domains},
+    )
+    for number, pair in enumerate(args.pairs):
+        seen = pair.split(",")
+        plans[str(number)] = (
+            [domains[name] / style for name in seen for style in styles_of(domains[name])],
+            {
+                name: [folder / style for style in styles_of(folder)]
+                for name, folder in domains.items()
+                if name not in seen
+            },
+        )
+    results_path = Path(args.work_dir) / "results.json"
+    results = read_json(results_path) if results_path.exists() else {}
+    for name in args.only or plans:
+        results[name] = measure(args, name, *plans[name])
+        write_json(results_path, results)
+        print(markdown(name, results[name]), flush=True)
 
 
 if __name__ == "__main__":

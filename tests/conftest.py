@@ -38,7 +38,15 @@ def flags(prefix: str = "", /, **settings) -> list[str]:
 
 TINY_MODEL = flags(model_name="test_vit", pretrained=False, image_size=32, style_width=16)
 TINY_RUN = TINY_MODEL + flags(
-    epochs=2, batch_size=8, images_per_style=2, val_split=0.3, warmup_steps=2, log_steps=1, save_steps=1, device="cpu"
+    epochs=2,
+    batch_size=8,
+    images_per_style=2,
+    val_split=0.3,
+    warmup_steps=2,
+    log_steps=1,
+    save_steps=1,
+    device="cpu",
+    drawn_styles=8,
 )
 
 

@@ -8,16 +8,18 @@ import torch
 from conftest import draw_styles
 from PIL import Image
 
+from batch_sampler import PKBatchSampler
 from common.images.cache import ImageCache
 from common.images.transforms import Augmentation, SampleKey, redraw, square
-from dataset import PKBatchSampler, StyleDataset, find_samples, split_samples
+from common.samples.invented import MAKER
+from dataset import StyleDataset, find_samples, split_samples
 from targets import TargetShapes, load_target, read_target_shapes
 
 
-def make_dataset(folder, augmentation=None, size=32):
+def make_dataset(folder, augmentation=None, size=32, drawn=None):
     samples = find_samples(folder)
     store = ImageCache([sample.image for sample in samples], 48, None, quiet=True)
-    return StyleDataset(samples, store, size, read_target_shapes(samples), augmentation)
+    return StyleDataset(samples, store, size, read_target_shapes(samples), augmentation, drawn=drawn)
 
 
 def test_ignored_targets_are_not_read(style_data):
@@ -149,9 +151,37 @@ def test_invented_styles_are_classes_of_their_own(style_data):
     assert greys == {True, False}
 
 
+def test_drawings_are_classes_two_by_two_of_one_maker(style_data):
+    drawn = np.random.default_rng(0).integers(256, size=(8, 3, 32, 32, 3), dtype=np.uint8)
+    dataset = make_dataset(style_data, Augmentation(), drawn=drawn)
+    sampler = PKBatchSampler(dataset, 16, 2, remix_share=0.25, drawn_share=0.25)
+    assert (sampler.plain, sampler.remixed, sampler.drawn) == (3, 3, 2)  # the data have three styles for four places
+    for batch in sampler.epoch_batches(0):
+        items = [dataset[view] for view in batch]
+        ids = [int(item["style_ids"]) for item in items]
+        assert sorted(ids.count(one) for one in set(ids)) == [2] * 8
+        drawings = [-1 - one for one in ids if one < 0]
+        assert len({style // MAKER for style in drawings}) == 1 and len(drawings) == 4
+        assert not any(item["has_embed"] for one, item in zip(ids, items) if one < 0)
+    first = len(dataset)
+    assert torch.equal(dataset[first + 4]["image"], torch.tensor(drawn[1, 1]).permute(2, 0, 1))
+    assert dataset.file_of(first + 4) == "drawing 4"
+
+
+def test_every_other_epoch_shows_different_contents(style_data):
+    dataset = make_dataset(style_data)
+
+    def shares_contents(batch):
+        names = [{dataset.samples[v.index].name for v in batch if dataset.style_ids[v.index] == s} for s in range(3)]
+        return names[0] == names[1] == names[2]
+
+    sampler = PKBatchSampler(dataset, 12, 4)
+    assert [all(map(shares_contents, sampler.epoch_batches(epoch))) for epoch in range(4)] == [True, False, True, False]
+
+
 def test_order_is_a_pure_function_of_seed_and_epoch(style_data):
     dataset = make_dataset(style_data)
-    one, two = (PKBatchSampler(dataset, 6, 2, 0.3, 0.2, seed=5) for _ in range(2))
+    one, two = (PKBatchSampler(dataset, 6, 2, 0.3, grey_prob=0.2, seed=5) for _ in range(2))
     assert one.epoch_batches(4) == two.epoch_batches(4) != one.epoch_batches(5)
     one.set_position(4, 2)
     assert list(one) == two.epoch_batches(4)[2:] and len(one) == len(list(one))

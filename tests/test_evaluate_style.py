@@ -9,7 +9,8 @@ from conftest import draw_styles
 
 import evaluate_style
 from common.metrics.embedding import retrieval_metrics
-from evaluate_style import best_weight, chance_precision, format_table, gram_vectors, weighted_concatenation
+from evaluate_style import best_weight, chance_precision, format_table, weighted_concatenation
+from style_head import GramStatistics, colour_histogram
 
 
 def evaluate(trained, *options, data=None):
@@ -99,10 +100,10 @@ def test_colour_histogram_by_a_slow_loop():
         for x in range(5):
             r, g, b = (int(value) // 32 for value in image[0, :, y, x])
             counts[r, g, b] += 1
-    found = evaluate_style.colour_histogram(image)[0]
+    found = colour_histogram(image)[0]
     torch.testing.assert_close(found, (counts.flatten() / 25).sqrt())
     torch.testing.assert_close(found.norm(), torch.tensor(1.0))
-    torch.testing.assert_close(evaluate_style.colour_histogram(image / 255)[0], found)
+    torch.testing.assert_close(colour_histogram(image / 255)[0], found)
 
 
 def test_gram_matrices_by_a_slow_loop():
@@ -113,5 +114,5 @@ def test_gram_matrices_by_a_slow_loop():
         for j in range(i, 3)
     ]
     expected = torch.nn.functional.normalize(torch.stack(gram), dim=0)
-    torch.testing.assert_close(gram_vectors([feature_map])[0], expected)
-    assert gram_vectors([torch.randn(2, 100, 3, 3)]).shape == (2, 64 * 65 // 2)
+    torch.testing.assert_close(GramStatistics([3])([feature_map])[0], expected)
+    assert GramStatistics([100])([torch.randn(2, 100, 3, 3)]).shape == (2, 64 * 65 // 2)

@@ -61,6 +61,24 @@ def test_frozen_tower_stands_still():
     assert not torch.equal(before["backbone.bn1.running_mean"], tower.state_dict()["backbone.bn1.running_mean"])
 
 
+@pytest.mark.parametrize("name, size", [("efficientnet_lite0", 32), ("test_vit", 32), ("convnext_atto", 64)])
+def test_layers_below_frozen_maps_stand_still(name, size):
+    torch.manual_seed(0)
+    tower = VisionTower(name, image_size=size).eval()
+    with torch.no_grad():
+        before = tower(images(size)).feature_maps
+    tower.freeze_maps(2)
+    maps = tower.train()(images(size)).feature_maps  # BatchNorm's statistics change here
+    assert [feature_map.requires_grad for feature_map in maps[:3]] == [False, False, True]
+    sum(feature_map.square().mean() for feature_map in maps[2:]).backward()
+    torch.optim.SGD([parameter for parameter in tower.parameters() if parameter.requires_grad], lr=1.0).step()
+    with torch.no_grad():
+        after = tower.eval()(images(size)).feature_maps
+    assert [torch.equal(*pair) for pair in zip(before[:3], after[:3])] == [True, True, False]
+    with pytest.raises(ValueError, match="FROZEN_MAPS 9: this backbone has"):
+        tower.freeze_maps(9)
+
+
 def test_gradient_checkpointing_gives_the_same_gradients():
     gradients = []
     for checkpointing in (False, True):

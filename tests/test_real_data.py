@@ -8,7 +8,7 @@ import train
 from common.images.cache import ImageCache
 from dataset import find_samples, split_samples
 from evaluate_style import score
-from model import colour_histogram
+from style_head import colour_histogram
 
 
 def test_every_real_image_is_read_and_split_by_content(real_data):

@@ -16,6 +16,7 @@ from few_shot import draw_references, fit_probe, leave_one_out_accuracy, prototy
 from style_bank import calibration_notes, percentile, reference_statistics, style_probabilities, verdict
 
 BOTH = {"slope": 8.0, "count_slope": -0.5, "intercept": -3.0}
+from style_head import DIRECTIONS
 
 
 def clustered(styles, images, seed=0, spread=0.6, width=16):
@@ -188,7 +189,10 @@ def test_weights_without_statistics_rank_by_similarity(shelf, tmp_path, capsys):
     assert scores == sorted(scores, reverse=True) and "none" not in answer
     compare(new, *folders, "--weights", bare)
     assert "probability" not in capsys.readouterr().out
-    content["validation"] = {"bank": torch.eye(16), "other_style_quantiles": torch.linspace(-1, 1, 1001)}  # of old runs
+    content["validation"] = {
+        "bank": torch.eye(16 + DIRECTIONS),
+        "other_style_quantiles": torch.linspace(-1, 1, 1001),
+    }  # of old runs
     torch.save(content, bare)
     result = compare(new / "4.png", new / "5.png", "--weights", bare)
     assert {"csls", "other_style_percentile"} < set(result) and "probability" not in result

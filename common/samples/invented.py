@@ -23,10 +23,12 @@ from common.samples.invented_contents import SUBJECTS
 from common.samples.invented_drawing import Drawing
 from common.samples.invented_makers import draw_style, draw_variant, legible
 from common.samples.invented_style import InventedStyle
+from common.text.files import write_atomically
 
-__all__ = ["InventedStyle", "bank_contents", "draw", "draw_bank", "invented_style"]
+__all__ = ["InventedStyle", "bank_contents", "draw", "draw_bank", "invented_style", "read_bank"]
 
 MAKER = 4  # styles
+EDITION = 1  # of the pictures; raised when the same arguments give others, so that no older bank is read from a cache
 POOL = 4  # contents of one subject in a bank, in multiples of the contents that a style shows
 
 
@@ -82,6 +84,21 @@ def draw_bank(styles: int, per_style: int, size: int, seed: int = 0) -> np.ndarr
         for number in range(styles)
     )
     return np.stack(rows)
+
+
+def read_bank(styles: int, per_style: int, size: int, cache_dir: str | Path | None, seed: int = 0) -> np.ndarray:
+    """draw_bank, kept in a file of `cache_dir` and mapped into memory from there."""
+    if not styles:
+        return np.empty((0, per_style, size, size, 3), np.uint8)
+    if cache_dir is None:
+        return draw_bank(styles, per_style, size, seed)
+    path = Path(cache_dir, f"invented-{EDITION}-{styles}-{per_style}-{size}-{seed}.npy")
+    if not path.is_file():
+        print(f"drawing {styles * per_style} pictures in {styles} invented styles, once")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path) as file:
+            np.save(file, draw_bank(styles, per_style, size, seed))
+    return np.load(path, mmap_mode="r")
 
 
 def _draw_row(style: InventedStyle, contents: list[int], size: int) -> np.ndarray:

@@ -66,7 +66,8 @@ def _ring(count: int, inner: float) -> np.ndarray:
 
 def _blob(random: np.random.Generator) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    radius = 1 + sum(random.uniform(-0.3, 0.3) / k * np.cos(k * angle + random.uniform(0, 6.3)) for k in range(2, 6))
+    waves = [random.uniform(-0.3, 0.3) / k * np.cos(k * angle + random.uniform(0, 6.3)) for k in range(2, 6)]
+    radius = 1 + np.sum(waves, axis=0)
     return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
@@ -204,7 +205,7 @@ def _lines(random: np.random.Generator) -> list[Piece]:
         path = _free_line(random)
         pieces.append(Piece([path], False, 0, slot))
         if random.random() < 0.4:
-            pieces.append(Piece([ellipse(*path[-1], 0.16, 0.16)], True, 0, slot + 1))
+            pieces.append(Piece([ellipse(path[-1, 0], path[-1, 1], 0.16, 0.16)], True, 0, slot + 1))
     return pieces
 
 
@@ -213,7 +214,7 @@ def _free_line(random: np.random.Generator) -> np.ndarray:
     reach = random.uniform(0.4, 1.1)
     if kind == 0:
         start = random.choice([0, 90, 180, 270])
-        return ellipse(*middle, reach, reach, start, start + random.choice([90, 180, 270]))
+        return ellipse(middle[0], middle[1], reach, reach, start, start + random.choice([90, 180, 270]))
     if kind == 1:
         knots = random.integers(3, 7)
         return np.stack([np.linspace(-1, 1, knots), random.uniform(-0.6, 0.6, knots)], 1)
@@ -244,7 +245,7 @@ def _scene(random: np.random.Generator) -> list[Piece]:
     frame = Piece([box(0, 0, 1, random.choice([1, 1, 0.75]))], True, 0, int(random.integers(6)))
     kind = random.integers(4)
     if kind == 0:  # hills and a sun behind an object
-        sun = Piece([ellipse(*random.uniform(-0.6, 0, 2), 0.25, 0.25)], True, 1, 5)
+        sun = Piece([ellipse(random.uniform(-0.6, 0), random.uniform(-0.6, 0), 0.25, 0.25)], True, 1, 5)
         tops = [
             np.stack([np.linspace(-1, 1, 24), y + 0.12 * np.sin(np.linspace(0, 6, 24) + y * 40)], 1) for y in (0.1, 0.4)
         ]

@@ -54,9 +54,10 @@ def draw_palette(random: np.random.Generator, family: str | None = None) -> tupl
         return tuple(_colour(hue, tint, value) for value in values)
     if family == "ramp":
         turn = random.uniform(-0.25, 0.25)
-        ends = random.uniform(0.3, 1, 2), random.uniform(0.25, 1, 2)
+        (dull, vivid), (dark, light) = random.uniform(0.3, 1, 2), random.uniform(0.25, 1, 2)
         return tuple(
-            _colour(hue + turn * t, *(low + (high - low) * t for low, high in ends)) for t in np.linspace(0, 1, count)
+            _colour(hue + turn * t, dull + (vivid - dull) * t, dark + (light - dark) * t)
+            for t in np.linspace(0, 1, count)
         )
     if family == "pure":
         return tuple(_colour(round(h * 6) / 6, 1, random.choice([0.5, 1.0])) for h in hues)
@@ -65,11 +66,11 @@ def draw_palette(random: np.random.Generator, family: str | None = None) -> tupl
             _colour(random.uniform(0.02, 0.2), s, v)
             for s, v in zip(random.uniform(0.2, 0.75, count), random.uniform(0.25, 0.9, count))
         )
-    saturations, values = {
+    (least, most), (darkest, lightest) = {
         "bright": ((0.55, 0.95), (0.6, 1.0)),
         "pastel": ((0.15, 0.45), (0.85, 1.0)),
         "neon": ((0.8, 1.0), (0.95, 1.0)),
     }[family]
     neutral = lighter((60, 60, 70), random.choice([0.0, 0.4, 0.85]))
-    colours = [_colour(h, random.uniform(*saturations), random.uniform(*values)) for h in hues]
+    colours = [_colour(h, random.uniform(least, most), random.uniform(darkest, lightest)) for h in hues]
     return (*colours[:-1], neutral) if random.random() < 0.5 else tuple(colours)

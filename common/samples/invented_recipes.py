@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def some(random: Random, chance: float, low: float, high: float) -> float:
     return float(random.uniform(low, high)) if random.random() < chance else 0.0
 
 
-def pick(random: Random, *options):
+def pick(random: Random, *options: Any) -> Any:
     return options[random.integers(len(options))]
 
 
@@ -45,7 +46,7 @@ def _hand(random: Random, form: Form) -> Form:
 
 def _pen(random: Random, stroke: float, weight: float | None = None) -> Pen:
     cap = pick(random, "round", "round", "butt", "square")
-    join = "round" if cap == "round" else pick(random, "miter", "bevel", "round")
+    join: Any = "round" if cap == "round" else pick(random, "miter", "bevel", "round")
     return Pen(stroke, stroke if weight is None else weight, cap=cap, join=join)
 
 

@@ -107,7 +107,7 @@ class MaskPainter:
         self.pen, self.size, self.crisp = pen, size, crisp
         self.unit = size * SUPERSAMPLING / 128  # canvas pixels in a length of 1
         self.canvas = Image.new("L", (size * SUPERSAMPLING,) * 2)
-        self.box: tuple[int, ...] = (0, 0, size, size)  # of the pixels that are drawn
+        self.box: tuple[int, int, int, int] = (0, 0, size, size)  # of the pixels that are drawn
         self.noise: Image.Image | None = None
         if pen.rough:
             side = max(int(64 / (0.5 + pen.rough)), 8)
@@ -134,15 +134,21 @@ class MaskPainter:
         points = np.concatenate(paths)
         low, high = points.min(0) - margin, points.max(0) + margin
         corners = np.r_[np.floor(low * self.size / 128), np.ceil(high * self.size / 128)]
-        self.box = tuple(np.clip(corners, 0, self.size).astype(int).tolist())
-        self.canvas.paste(0, tuple(value * SUPERSAMPLING for value in self.box))
+        left, top, right, bottom = np.clip(corners, 0, self.size).astype(int).tolist()
+        self.box = left, top, right, bottom
+        self.canvas.paste(0, self._inked)
         return ImageDraw.Draw(self.canvas)
+
+    @property
+    def _inked(self) -> tuple[int, int, int, int]:
+        """The box on the canvas."""
+        left, top, right, bottom = (value * SUPERSAMPLING for value in self.box)
+        return left, top, right, bottom
 
     def _finish(self) -> Image.Image:
         mask, scale = Image.new("L", (self.size, self.size)), self.size / 128
         if self.box[0] < self.box[2] and self.box[1] < self.box[3]:
-            inked = tuple(value * SUPERSAMPLING for value in self.box)
-            mask.paste(self.canvas.reduce(SUPERSAMPLING, inked), self.box[:2])
+            mask.paste(self.canvas.reduce(SUPERSAMPLING, self._inked), self.box[:2])
         radius = min(max(self.pen.soften, 1.5 * self.pen.rough), 0.45 * max(self.pen.weight, self.pen.stroke))
         if radius:
             mask = mask.filter(ImageFilter.GaussianBlur(radius * scale))

@@ -22,6 +22,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     if text_tokens:
         raise ValueError("--text_tokens: style reads no text")
     settings = read_settings(config, argv, __doc__)
+    settings.frozen_maps *= bool(settings.pretrained)
     settings.pretrained = False
     shapes, assumption = TargetShapes(), f"no text targets, because {settings.data_dir} does not exist"
     if Path(settings.data_dir).is_dir():
