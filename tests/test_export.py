@@ -29,7 +29,10 @@ def weights(tmp_path_factory):
         pooled_width=10,
         predict_mask=True,
         style_width=16,
+        frozen_maps=2,
     )
+    for discriminant in encoder.style_head.discriminants.values():  # as if fitted
+        torch.nn.init.normal_(discriminant.directions)
     encoder.train()(torch.randint(256, (8, 3, 48, 48), dtype=torch.uint8))
     path = tmp_path_factory.mktemp("export") / "encoder.pth"
     save_encoder(path, encoder)
