@@ -132,11 +132,10 @@ def report(result: dict, query: Path, statistics: dict, vectors: torch.Tensor, t
 def table_of_one(answer: dict, styles: list[dict], top: int) -> list[str]:
     sizes = {style["style"]: style["images"] for style in styles}
     columns = [column for column in ("probability", "probe", "similarity") if column in answer["styles"][0]]
-    rows = [
-        [*(f"{row[name]:.4f}" if name == "similarity" else percent(row[name]) for name in columns),
-         str(sizes[row["style"]]), row["style"]]
-        for row in answer["styles"][:top]
-    ]  # fmt: skip
+    rows = []
+    for row in answer["styles"][:top]:
+        scores = [f"{row[name]:.4f}" if name == "similarity" else percent(row[name]) for name in columns]
+        rows.append([*scores, str(sizes[row["style"]]), row["style"]])
     if "none" in answer:
         place = sum(row["probability"] >= answer["none"] for row in answer["styles"][:top])
         rows.insert(place, [percent(answer["none"]), *[""] * len(columns), NONE])

@@ -1,9 +1,11 @@
 """Retrieval metrics compared with established libraries: values and speed.
 
-    python benchmarks/measures_speed.py [--gallery 50000 --queries 2000 --classes 500 --pairs 8000]
+    python benchmarks/measures_speed.py [--gallery 50000 --queries 2000 --classes 500 --pairs 8000] [--only WAY ...]
 
 classes   a query asks for those of its class: retrieval's search and measures, beside pytorch-metric-learning's
           AccuracyCalculator (P@1, MAP@R) and scikit-learn's average_precision_score, one query at a time (mAP)
+embedding every vector asks all others: common/metrics/embedding.py (also AUC, and intervals over classes) beside
+          AccuracyCalculator; --images vectors of --width
 pairs     images ask for their text and texts for their image: common/metrics/retrieval.py beside open_clip's own
           get_clip_metrics (recall@1 both ways, mean rank), which sorts the whole matrix
 
@@ -26,6 +28,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.metrics import average_precision_score
 
 from benchmarks.turns import median_of, peak_memory, run_in_turns
+from common.metrics.embedding import retrieval_metrics
 from common.metrics.retrieval import rank_both_ways, rank_scores
 from common.vectors.shards import FeatureSet
 from retrieval.evaluate_retrieval import evaluate_queries
@@ -40,9 +43,10 @@ def main() -> None:
     if args.way:
         print(json.dumps(measure(args)))
         return
-    found = run_in_turns(WAYS, args.rounds)
+    found = run_in_turns(args.only, args.rounds)
     print(
-        f"{args.queries} queries, {args.gallery} of {args.classes} classes; {args.pairs} pairs; {WIDTH} wide, "
+        f"{args.queries} queries, {args.gallery} of {args.classes} classes; {args.pairs} pairs; {WIDTH} wide; "
+        f"{args.images} images of {args.classes}, {args.width} wide; "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     for way, runs in found.items():
@@ -55,7 +59,7 @@ def measure(args: argparse.Namespace) -> dict:
     """-> seconds, memory above that of the vectors and libraries, and the values"""
     way, make_data = WAYS[args.way]
     data = make_data(args)
-    few = argparse.Namespace(gallery=64, queries=64, classes=8, pairs=64)
+    few = argparse.Namespace(gallery=64, queries=64, classes=8, pairs=64, images=64, width=16)
     way(*make_data(few))  # the first touch of a library is nobody's cost
     before, clock = peak_memory(), time.perf_counter()
     values = way(*data)
@@ -112,7 +116,7 @@ def metric_learning(queries, labels, gallery, gallery_labels) -> dict[str, float
     calculator = AccuracyCalculator(
         include=("precision_at_1", "mean_average_precision_at_r"), k="max_bin_count", device=torch.device("cpu")
     )
-    found = calculator.get_accuracy(*map(torch.from_numpy, (queries, labels, gallery, gallery_labels)))
+    found = calculator.get_accuracy(queries, labels, gallery, gallery_labels)
     return {"P@1": float(found["precision_at_1"]), "MAP@R": float(found["mean_average_precision_at_r"])}
 
 
@@ -142,7 +146,28 @@ def open_clip(images: torch.Tensor, texts: torch.Tensor) -> dict[str, float]:
     }
 
 
+def embedding_data(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
+    """-> vectors and classes: noise about a centre of each class"""
+    torch.manual_seed(0)
+    labels = torch.arange(args.images) % args.classes
+    centres, vectors = torch.randn(args.classes, args.width), torch.randn(args.images, args.width).mul_(3)
+    for part, classes in zip(vectors.split(1000), labels.split(1000)):
+        part += centres[classes]
+    return vectors, labels
+
+
+def ours_embedding(vectors: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    found = retrieval_metrics(vectors, labels, per_class=True)
+    return {"P@1": found["precision_at_1"], "MAP@R": found["map_at_r"], "AUC": found["auc"]}
+
+
+def metric_learning_embedding(vectors: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    return metric_learning(torch.nn.functional.normalize(vectors, dim=1), labels, None, None)
+
+
 WAYS = {
+    "embedding: ours": (ours_embedding, embedding_data),
+    "embedding: metric learning": (metric_learning_embedding, embedding_data),
     "classes, to R: ours": (ours_to_r, ours_data),
     "classes, to R: metric learning": (metric_learning, classes_data),
     "classes, whole: ours": (ours_whole, ours_data),
@@ -158,6 +183,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--classes", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=8000)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS), help="these ways")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--way", choices=list(WAYS), help="used by this script to start itself")
     return parser.parse_args()

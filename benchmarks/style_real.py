@@ -93,23 +93,32 @@ def encode_csd(csd: torch.nn.Module, data_dir: Path, grey: bool) -> tuple[torch.
 
 
 def markdown(name: str, found: dict) -> str:
-    """A table of one training: a row per domain, look and method."""
+    """Tables of one training: a domain each, a row per method."""
     minutes = ", ".join(f"{method} {value:.1f}" for method, value in found["minutes"].items())
-    lines = [
-        f"**{name}**: trained on {found['trained_on']} styles; minutes: {minutes}",
-        "",
-        "| asked about | | AUC | P@1 | MAP@R | content AUC | conflict |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = [f"**{name}**: trained on {found['trained_on']} styles; minutes of training: {minutes}"]
     for question, report in found.items():
-        for look in ("colour", "grey") if isinstance(report, dict) and "colour" in report else ():
-            for method, result in report[look].items():
-                style, content = result["style"], result["content"]
-                cells = [_cell(style, metric) for metric in METRICS]
-                cells += [f"{content['auc']:.3f}" if content else "-", f"{style.get('conflict', float('nan')):.3f}"]
-                title = f"{question}, {report['styles']}-way, {look}"
-                lines.append(f"| {title} | {method} | " + " | ".join(cells) + " |")
+        if question in ("minutes", "trained_on"):
+            continue
+        styles, images = report["styles"], report["images"]
+        lines += [
+            "",
+            f"*{question}, {styles}-way*, {images} images, P@1 by chance {report['chance_precision_at_1']:.3f}:",
+            "",
+            "| | AUC | P@1 | MAP@R | grey: AUC | P@1 | MAP@R | content AUC | conflict |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for method in sorted(report["colour"], key=lambda name: -report["colour"][name]["style"]["map_at_r"]):
+            looks = [_named(report[look], method) for look in ("colour", "grey")]
+            cells = [_cell(look["style"], metric) for look in looks for metric in METRICS]
+            content, conflict = looks[0]["content"], looks[0]["style"].get("conflict")
+            cells += [f"{content['auc']:.3f}" if content else "-", "-" if conflict is None else f"{conflict:.3f}"]
+            lines.append(f"| {method.split(', w')[0]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _named(results: dict, method: str) -> dict:
+    """A method's scores; the weight in the name of a combination differs between looks."""
+    return next(result for name, result in results.items() if name.split(", w")[0] == method.split(", w")[0])
 
 
 def _cell(metrics: dict, name: str) -> str:
