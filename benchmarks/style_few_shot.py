@@ -31,11 +31,12 @@ from common.metrics.bootstrap import bootstrap_interval
 from common.text.files import write_json
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
-from dataset import StyleDataset, TargetShapes, find_samples
+from dataset import StyleDataset, find_samples
 from evaluate_style import baseline_vectors, style_vectors
 from few_shot import draw_references, prototype_similarity
 from style_bank import style_probabilities
 from style_encoder import build_untrained, load_encoder
+from targets import TargetShapes
 
 REFERENCES = (1, 5, 10)  # per style
 PROBE_C = 10.0  # with one reference there is nothing to choose it by

@@ -109,6 +109,8 @@ def main() -> None:
                 str(args.num_workers),
                 "--pretrained",
                 "false",
+                "--frozen_maps",
+                "0",
                 "--cache_images",
                 str(cache).lower(),
                 "--ignore_targets",
