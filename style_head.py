@@ -20,7 +20,7 @@ PART_WIDTH = 128  # of each statistic that the network reads
 COVARIANCE_CHANNELS = 24
 GRAM_CHANNELS = 64
 DIRECTIONS = 128  # of each discriminant; twice as many find fewer neighbours of the same style
-SHARES = {"learned": 0.45, "gram": 0.35, "palette": 0.2}  # of the squared length
+SHARES = {"learned": 0.4, "gram": 0.35, "palette": 0.25}  # of the squared length
 
 
 class StyleHead(nn.Module):
