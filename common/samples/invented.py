@@ -8,8 +8,12 @@ Everything is a pure function of its arguments; with the same version of Pillow 
     python -m common.samples.invented docs/invented_styles.png --seed 2
 """
 
+import sys
 from functools import lru_cache
 from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import numpy as np
 from joblib import Parallel, delayed
