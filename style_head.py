@@ -78,7 +78,8 @@ class StyleHead(nn.Module):
         for feature_map, reduction, project in zip(feature_maps, self.reductions, self.covariances):
             reduced = reduction(feature_map.float()).flatten(2)
             covariance = _upper_products(reduced - reduced.mean(2, keepdim=True))
-            parts.append(project(covariance * (covariance.abs() + 1e-6).rsqrt()))
+            # A signed root; with less than 1e-4 its slope at 0 would blow up differences of rounding.
+            parts.append(project(covariance * (covariance.abs() + 1e-4).rsqrt()))
         return F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
 
     def statistics(self, image: torch.Tensor, feature_maps: list[torch.Tensor]) -> dict[str, torch.Tensor]:
