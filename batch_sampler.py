@@ -35,9 +35,7 @@ class PKBatchSampler:
         rank: int = 0,
         world: int = 1,
     ):
-        self.members: list[list[int]] = [[] for _ in dataset.styles]
-        for index, style_id in enumerate(dataset.style_ids):
-            self.members[style_id].append(index)
+        self.members = dataset.members
         self.names = [sample.name for sample in dataset.samples]
         self.drawings = dataset.drawing_indices
         makers = len(self.drawings) // MAKER if self.drawings.shape[1] >= images_per_style else 0

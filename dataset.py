@@ -81,7 +81,7 @@ def _choose_images(data_dir: Path) -> list[Path]:
 
 
 def unused_images(data_dir: str | Path, samples: list[Sample]) -> dict[str, str]:
-    """{the first image of a data folder that find_samples has left out: why, and how many there are}"""
+    """{the first image of a data folder that find_samples does not use: why, and how many there are}"""
     unused = sorted(set(walk_images(Path(data_dir))) - {sample.image for sample in samples})
     rule = f"expected {data_dir}/<style>/<name>_img.*, or no name that ends in _img"
     return {str(path): f"one of {len(unused)} images that are left out; {rule}" for path in unused[:1]}
@@ -134,6 +134,9 @@ class StyleDataset(Dataset):
         names = {name: number for number, name in enumerate(sorted({sample.name for sample in samples}))}
         self.style_ids = [self.styles.index(sample.style) for sample in samples]
         self.name_ids = [names[sample.name] for sample in samples]
+        self.members: list[list[int]] = [[] for _ in self.styles]  # of each style, by index
+        for index, style_id in enumerate(self.style_ids):
+            self.members[style_id].append(index)
 
     def __len__(self) -> int:
         return len(self.samples)

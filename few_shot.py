@@ -37,7 +37,7 @@ def prototype_similarity(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """-> cosines (Q, K) of queries with prototypes, images behind each prototype (Q, K).
 
-    own (Q,): the reference that is the query itself, -1 for none; it is left out of the query's prototypes. Where
+    own (Q,): the reference that is the query itself, -1 for none; the query's prototypes exclude it. Where
     nothing is left, count and cosine are 0.
     """
     counts = torch.bincount(style_ids)  # (K,)

@@ -63,7 +63,7 @@ class StyleHead(nn.Module):
         parts = {"learned": self.learned(histogram, feature_maps)}
         if self.training:
             return parts["learned"]
-        statistics = self.statistics(image, feature_maps)
+        statistics = self.statistics(histogram, feature_maps)
         parts |= {name: discriminant(statistics[name]) for name, discriminant in self.discriminants.items()}
         return F.normalize(torch.cat([part * SHARES[name] ** 0.5 for name, part in parts.items()], 1), dim=1)
 
@@ -82,9 +82,9 @@ class StyleHead(nn.Module):
             parts.append(project(covariance * (covariance.abs() + 1e-4).rsqrt()))
         return F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
 
-    def statistics(self, image: torch.Tensor, feature_maps: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    def statistics(self, histogram: torch.Tensor, feature_maps: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         """-> {name of a discriminant: its input (B, W)}"""
-        vectors = {"palette": colour_histogram(image, PALETTE_BINS)}
+        vectors = {"palette": histogram}
         if self.frozen_maps:
             vectors["gram"] = self.gram(feature_maps[: self.frozen_maps])
         return vectors

@@ -13,6 +13,7 @@ from common.models.eval_mode import eval_mode
 from common.models.linear_discriminant import LinearDiscriminant
 from dataset import StyleDataset
 from model import VisionStyleEncoder
+from style_head import colour_histogram
 from targets import TargetShapes
 
 REAL_IMAGES = 4000  # at most, of all styles together
@@ -42,7 +43,8 @@ def fit_readout(encoder: VisionStyleEncoder, dataset: StyleDataset, device: torc
             parts, labels = [], []
             for batch in progress_bar(loader, f"statistics, {source}"):
                 image = batch["image"].to(device)
-                parts.append(encoder.style_head.statistics(image, encoder.tower(image).feature_maps))
+                feature_maps = encoder.tower(image).feature_maps
+                parts.append(encoder.style_head.statistics(colour_histogram(image), feature_maps))
                 labels.append(batch["style_ids"])
             for name in parts[0]:
                 vectors = torch.cat([part[name] for part in parts])
@@ -54,18 +56,13 @@ def fit_readout(encoder: VisionStyleEncoder, dataset: StyleDataset, device: torc
 def _real_images(dataset: StyleDataset) -> list[int]:
     """Every image, or as many of each style."""
     share = max(2, REAL_IMAGES // len(dataset.styles))
-    members: dict[int, list[int]] = {}
-    for index, style_id in enumerate(dataset.style_ids):
-        members.setdefault(style_id, []).append(index)
-    steps = {style_id: max(1, -(-len(indices) // share)) for style_id, indices in members.items()}
-    return [index for style_id, indices in members.items() for index in indices[:: steps[style_id]]]
+    return [index for members in dataset.members for index in members[:: -(-len(members) // share)]]
 
 
 def _remixed(dataset: StyleDataset, seed: int) -> Iterator[SampleKey]:
     random = np.random.default_rng([seed, 2])
-    ids = np.array(dataset.style_ids)
     for number in range(len(dataset.drawn)):
-        members = np.flatnonzero(ids == number % len(dataset.styles))
+        members = dataset.members[number % len(dataset.styles)]
         style_seed = int(random.integers(1, 2**31))
         for index in random.permutation(members)[:REMIXED_IMAGES]:
             yield SampleKey(0, int(index), style_seed)

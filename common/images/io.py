@@ -84,7 +84,7 @@ def walk_images(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """All image files below `folder`, sorted by path; what walk_images skips is left out."""
+    """All image files below `folder`, sorted by path; without what walk_images skips."""
     folder = Path(folder)
     paths = sorted(path for path in walk_images(folder) if path.is_file()) if folder.is_dir() else []
     if not paths:
