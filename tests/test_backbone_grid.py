@@ -33,13 +33,13 @@ def test_what_changes_in_a_cell_changes_there_most(name):
     torch.manual_seed(0)
     tower = VisionTower(name, image_size=GRIDS[name]).eval()
     rows, columns = tower(torch.rand(1, 3, tower.image_size, tower.image_size)).grid
-    before = torch.rand(1, 3, tower.image_size, tower.image_size)
+    before = torch.rand(8, 3, tower.image_size, tower.image_size)
     for row, column in ((0, columns - 1), (rows // 2, 1)):
         after, side = before.clone(), tower.image_size // rows
         after[..., row * side : (row + 1) * side, column * side : (column + 1) * side] = 0
         pairs = [(one.patches.mT.unflatten(2, one.grid), *one.feature_maps) for one in (tower(before), tower(after))]
         for old, new in zip(*pairs):
-            changed = (new - old).abs().sum(1)[0]  # (h, w)
+            changed = (new - old).abs().sum((0, 1))  # (h, w)
             place = divmod(int(changed.argmax()), changed.shape[1])
             centre = [(number + 0.5) * changed.shape[0] / rows for number in (row, column)]
             assert max(abs(found + 0.5 - wanted) for found, wanted in zip(place, centre)) <= changed.shape[0] / rows
