@@ -79,9 +79,9 @@ class Analyzer(ABC):
     def analyze_groups(self, groups: list[ImageTexts]) -> Iterator[ImageTexts]:
         """Fill in the texts of each group -> the groups, as they are finished."""
 
-    def analyze_image(self, image: ImageSource, text: str) -> dict[str, Any]:
+    def analyze_image(self, image_path: ImageSource, text: str) -> dict[str, Any]:
         """One image and one text. ValueError if either cannot be used."""
-        ((_, result),) = self.analyze_many([(image, text)], quiet=True)
+        ((_, result),) = self.analyze_many([(image_path, text)], quiet=True)
         if "error" in result:
             raise ValueError(result["error"])
         return result

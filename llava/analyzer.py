@@ -94,7 +94,7 @@ class LlavaAnalyzer(Analyzer):
         prompt = self.formatter.prompt(scoring.prompts["describe"])
         sampling = self._sampling([prompt] * count, scoring.description_temperature)
         descriptions = cache.generate(
-            list(range(count)), [cache.rest(prompt)] * count, scoring.description_tokens, sampling
+            list(range(count)), [cache.rest(prompt)] * count, scoring.description_tokens, sampling, scoring.num_beams
         )
         for group, ids in zip(groups, descriptions):
             for text in group.usable():
@@ -103,10 +103,11 @@ class LlavaAnalyzer(Analyzer):
 
     def _score(self, cache: ImagePrefixCache, rows: list[Row]) -> None:
         """Stage 2: generate a score; where an answer states none, sample another."""
-        for attempt in range(self.scoring.score_attempts):
-            sampling = self._sampling([row.text.prompt for row in rows], self.scoring.score_temperature, attempt)
+        scoring = self.scoring
+        for attempt in range(scoring.score_attempts):
+            sampling = self._sampling([row.text.prompt for row in rows], scoring.score_temperature, attempt)
             images, rests = [row.image for row in rows], [row.rest for row in rows]
-            answers = cache.generate(images, rests, self.scoring.analysis_tokens, sampling)
+            answers = cache.generate(images, rests, scoring.analysis_tokens, sampling, scoring.num_beams)
             for (image, text, rest), ids in zip(rows, answers):
                 text.response, text.attempts = self._decode(ids), attempt + 1
                 text.tokens |= {"prompt": cache.prefix_tokens[image] + len(rest), "analysis": len(ids)}

@@ -1,12 +1,21 @@
-"""The analyzer that the settings choose: a local model, or a server."""
+"""The analyzer and the inputs that the settings choose: a local model, or a server."""
 
 from argparse import Namespace
 
+from common.cli.paths import find_from_root
 from llava.analysis import Analyzer
 from llava.analyzer import LlavaAnalyzer
 from llava.sampling import seed_from
 from llava.scoring_config import ScoringConfig
 from llava.server import ServerAnalyzer
+
+INPUTS = ("model_id", "adapter", "image", "input", "data")
+
+
+def find_inputs(settings: Namespace) -> None:
+    """Replace paths that exist at the repository's root only by their whole paths."""
+    for name in INPUTS:
+        setattr(settings, name, find_from_root(getattr(settings, name)))
 
 
 def open_analyzer(settings: Namespace) -> Analyzer:
@@ -14,6 +23,8 @@ def open_analyzer(settings: Namespace) -> Analyzer:
     if settings.server_url:
         if settings.adapter:
             raise ValueError("--adapter: not with --server_url; start the server itself with the adapter")
+        if scoring.num_beams > 1:
+            raise ValueError("--num_beams: not with --server_url; servers decode greedily or by sampling")
         return ServerAnalyzer(
             settings.server_url, settings.model_id, scoring, settings.system_prompt, settings.server_requests
         )

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.utils import is_flash_attn_2_available
 
 from common.models.checkpoint_file import first_line, read_tensors, weights_digest
@@ -20,6 +27,7 @@ from llava import timm_tower  # noqa: F401  registers the tower with transformer
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
 ADAPTER_METADATA = "trained_on.json"  # in an adapter's folder: the model that it belongs to
 SETTINGS = "settings.json"  # in the folder of a fine-tuning run
+OTHER_LAYOUT = "weights of haotian-liu/LLaVA are here as llava-hf/llava-1.5-7b-hf and its like"
 PROCESSOR_PARTS = ("image_processor", "tokenizer", "chat_template", "image_token")
 
 
@@ -36,7 +44,7 @@ def load_image_text_model(
     attention: str = "auto",
     bits: int = 16,
 ) -> LoadedModel:
-    """ValueError names a folder without model or processor, or an adapter of another model."""
+    """ValueError names a folder without model or processor, incomplete weights, or an adapter of another model."""
     target = choose_device(device)
     dtype = choose_dtype(precision, target)
     processor = load_processor(model_id)
@@ -45,9 +53,15 @@ def load_image_text_model(
     if quantization:
         options |= {"quantization_config": quantization, "device_map": {"": target}}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(model_id, **options)
-    except (OSError, ValueError, ImportError) as error:
+        model, loading = AutoModelForImageTextToText.from_pretrained(model_id, output_loading_info=True, **options)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise ValueError(f"{model_id}: cannot be loaded as an image-text model ({first_line(error)})") from error
+    if missing := loading["missing_keys"]:  # transformers would leave them random
+        raise ValueError(
+            f"{model_id}: {len(missing)} of the model's tensors are not in its weights, the first {min(missing)}; "
+            f"{OTHER_LAYOUT}"
+        )
+    complete_processor(processor, model.config)
     if not quantization:
         model = model.to(target)
     if adapter:
@@ -63,7 +77,7 @@ def load_processor(model_id: str) -> ProcessorMixin:
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ValueError(
             f"{model_id}: its processor cannot be loaded ({first_line(error)}); expected the name or the folder of a "
-            "transformers model with processor_config.json and tokenizer files"
+            f"transformers model with processor_config.json and tokenizer files ({OTHER_LAYOUT})"
         ) from None
     # AutoProcessor falls back to a tokenizer alone.
     if missing := [part for part in PROCESSOR_PARTS if not getattr(processor, part, None)]:
@@ -72,6 +86,15 @@ def load_processor(model_id: str) -> ProcessorMixin:
             "chat_template.jinja and the tokenizer files of the original model into the folder"
         )
     return processor
+
+
+def complete_processor(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
+    """Fill in what processors did not hold before transformers 4.46, and what sets the number of an image's tokens."""
+    if getattr(processor, "patch_size", 0) is None:
+        vision = config.vision_config
+        processor.patch_size = vision.patch_size
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        processor.num_additional_image_tokens = int(vision.model_type == "clip_vision_model")  # its class token
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

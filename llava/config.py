@@ -31,6 +31,7 @@ SYSTEM_PROMPT: str = "auto"  # auto: that of fine-tuning, or Vicuna's for Vicuna
 FEED_DESCRIPTION: bool = False  # put the description of the first stage into the scoring prompt
 DESCRIPTION_TEMPERATURE: NonNegativeFloat = 0.0  # 0: greedy decoding
 SCORE_TEMPERATURE: NonNegativeFloat = 0.3
+NUM_BEAMS: PositiveInt = 1  # of the beam search where the temperature is 0, so for descriptions; 1: greedy
 TOP_P: Share = 0.9  # nucleus sampling: share of the probability mass to draw from
 DESCRIPTION_TOKENS: PositiveInt = 256  # maximum tokens of a description
 ANALYSIS_TOKENS: PositiveInt = 256  # maximum tokens of a score with its analysis

@@ -26,7 +26,7 @@ from common.metrics.text import text_metrics
 from common.training.skip_log import report_skipped
 from llava import config
 from llava.analysis import Analyzer
-from llava.backend import open_analyzer
+from llava.backend import find_inputs, open_analyzer
 from llava.eval_dataset import EvaluationSample, draw_negatives, read_samples
 from llava.metrics import RECALL_AT, recall_at, score_quality
 from llava.report import describe_setup, write_report
@@ -39,6 +39,7 @@ MEANS = (*(f"recall_at_{k}" for k in RECALL_AT), "cosine")
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
+    find_inputs(settings)
     if not settings.data:
         raise ValueError("--data: name a .jsonl or .csv of samples, or an AniPersonaCaps folder; or give --demo")
     samples, skipped = read_samples(settings.data)

@@ -16,17 +16,18 @@ if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
-from common.training.run import ROOT
 from common.training.skip_log import report_skipped
 from llava import config
-from llava.backend import open_analyzer, settings_hash
+from llava.backend import find_inputs, open_analyzer, settings_hash
 from llava.demo import demo_requests, report_demo
 from llava.request_io import Request, Results, read_requests
 
 
 def main(argv: list[str]) -> list[dict[str, Any]]:
     settings = read_settings(config, argv, __doc__)
+    find_inputs(settings)
     requests = choose_requests(settings)
     results = Results(settings.output, settings_hash(settings)) if settings.output else None
     pending = [request for request in requests if not (results and results.has(request))]
@@ -65,8 +66,7 @@ def choose_requests(settings: Namespace) -> list[Request]:
     if settings.demo:
         return demo_requests(settings)
     return [
-        Request(str(number), image if Path(image).is_file() else str(ROOT / image), text)
-        for number, (image, text) in enumerate(config.test_cases, 1)
+        Request(str(number), find_from_root(image), text) for number, (image, text) in enumerate(config.test_cases, 1)
     ]
 
 

@@ -59,13 +59,19 @@ class ImagePrefixCache:
 
     @torch.inference_mode()
     def generate(
-        self, images: list[int], rests: list[list[int]], max_tokens: int, sampling: SeededSampling | None = None
+        self,
+        images: list[int],
+        rests: list[list[int]],
+        max_tokens: int,
+        sampling: SeededSampling | None = None,
+        num_beams: int = 1,
     ) -> list[list[int]]:
         """The image and the rest of each of R prompts -> R lists of new ids, without the end token.
 
-        sampling: None is greedy.
+        Without sampling, the most probable text that a beam search finds; with one beam that is greedy.
         """
-        ids, mask, cache = self._rows(images, rests, max_tokens)
+        num_beams = 1 if sampling else num_beams
+        ids, mask, cache = self._rows(images, rests, max_tokens, num_beams)
         written = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -75,7 +81,7 @@ class ImagePrefixCache:
             temperature=None,
             top_p=None,
             top_k=None,
-            num_beams=1,
+            num_beams=num_beams,
             pad_token_id=self.pad_id,
             logits_processor=[sampling] if sampling else [],
         )[:, ids.shape[1] :].tolist()
@@ -97,16 +103,20 @@ class ImagePrefixCache:
         return logits.float().log_softmax(-1).cpu()
 
     def _rows(
-        self, images: list[int], rests: list[list[int]], new_tokens: int = 0
+        self, images: list[int], rests: list[list[int]], new_tokens: int = 0, num_beams: int = 1
     ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
-        """-> ids of the rests (R, T), mask of prefixes and rests (R, P + T), a cache of R rows with space."""
+        """-> ids of the rests (R, T), mask of prefixes and rests (R, P + T), a cache of R * num_beams rows with space:
+        generate() repeats ids and mask for its beams, but not a cache."""
         device = self.model.device
         ids, mask = (tensor.to(device) for tensor in pad(rests, self.pad_id, "left"))
         index = torch.tensor(images, device=device)
         cache, capacity = DynamicCache(config=self.model.config), ids.shape[1] + new_tokens
-        # Layers with a sliding window drop old tokens, and keep their own class.
+        rows = index.repeat_interleave(num_beams)
+        # Layers with a sliding window drop old tokens, and keep their own class; beams are reordered at every token.
         cache.layers = [
-            PreallocatedCacheLayer(layer, index, capacity) if type(layer) is DynamicLayer else select_rows(layer, index)
+            PreallocatedCacheLayer(layer, rows, capacity)
+            if type(layer) is DynamicLayer and num_beams == 1
+            else select_rows(layer, rows)
             for layer in self.cache.layers
         ]
         return ids, torch.cat([self.mask[index], mask], 1), cache

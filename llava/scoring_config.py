@@ -8,6 +8,9 @@ from common.cli.settings import unknown_name
 from llava.config import PROMPTS
 from llava.sampling import seed_from
 
+# What the chat template puts around a question, and prompts in papers and guides hold: 'USER: <image>\n...'.
+TEMPLATE_WORDS = re.compile(r"^(?:USER:\s*)?(?:<image>\s*)?|\s*ASSISTANT:\s*$")
+
 
 @dataclass(frozen=True)
 class ScoringConfig:
@@ -17,6 +20,7 @@ class ScoringConfig:
     feed_description: bool = False
     description_temperature: float = 0.0
     score_temperature: float = 0.3
+    num_beams: int = 1
     top_p: float = 0.9
     description_tokens: int = 256
     analysis_tokens: int = 256
@@ -29,7 +33,8 @@ class ScoringConfig:
         if settings.language not in PROMPTS:
             raise ValueError(unknown_name(settings.language, list(PROMPTS), "--language"))
         values = {item.name: getattr(settings, item.name) for item in fields(cls) if item.name != "prompts"}
-        return cls(PROMPTS[settings.language], **values)
+        prompts = {name: TEMPLATE_WORDS.sub("", prompt) for name, prompt in PROMPTS[settings.language].items()}
+        return cls(prompts, **values)
 
     def score_question(self, text: str, description: str) -> str:
         name = "score_with_description" if self.feed_description else "score"
