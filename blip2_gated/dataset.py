@@ -19,7 +19,8 @@ from accelerate import Accelerator
 from torch.utils.data import Dataset, default_collate
 
 from blip2_gated.feature_cache import FeatureCache, cache_features
-from blip2_gated.model import Blip2OPTGated, squeeze
+from blip2_gated.images import squeeze
+from blip2_gated.model import Blip2OPTGated
 from blip2_gated.prompts import PromptEncoder
 from blip2_gated.style_vocabulary import StyleVocabulary, in_words
 from common.cli.settings import unknown_name

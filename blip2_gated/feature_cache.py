@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from blip2_gated.model import Blip2OPTGated, squeeze
+from blip2_gated.images import squeeze
+from blip2_gated.model import Blip2OPTGated
 from common.cli.progress_bar import progress_bar
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.models.checkpoint_file import weights_digest

@@ -18,14 +18,13 @@ if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 
 from blip2_gated.checkpoint import load_gated, save_full
-from blip2_gated.model import Blip2OPTGated, ImageSource, TowerFeatures
+from blip2_gated.images import ImageSource, TowerFeatures
+from blip2_gated.model import Blip2OPTGated
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
-from common.text.chat_labels import IGNORED
 from common.training.device import choose_device
 
 
@@ -105,15 +104,9 @@ def name_probabilities(model: Blip2OPTGated, features: TowerFeatures, question: 
     if not styles.labels:
         return torch.zeros(0)
     spellings = [(styles.class_ids[label], spelling) for label in styles.labels for spelling in styles.spellings[label]]
-    batch = model.prompts.collate(
-        [model.prompts.encode(question, spelling) for _, spelling in spellings], device=model.mean.device
-    )
-    control = model.control_tokens(features.pooled, batch["question_ids"][:1], batch["question_mask"][:1])
-    tokens = model.image_tokens(features.patches, control).expand(len(spellings), -1, -1)
-    logits = model.answer_logits(batch["input_ids"], batch["attention_mask"], tokens)  # (N, T, vocabulary)
-    losses = F.cross_entropy(logits[:, :-1].float().mT, batch["labels"][:, 1:], ignore_index=IGNORED, reduction="none")
+    log_probs = model.answer_log_probs(features, question, [spelling for _, spelling in spellings])
     classes = torch.tensor([class_id for class_id, _ in spellings])
-    return torch.zeros(len(styles.labels)).index_add(0, classes, (-losses.sum(1)).exp().cpu())
+    return torch.zeros(len(styles.labels)).index_add(0, classes, log_probs.exp().cpu())
 
 
 if __name__ == "__main__":

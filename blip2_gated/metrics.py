@@ -14,7 +14,8 @@ from typing import Any
 from torch.utils.data import default_collate
 
 from blip2_gated.dataset import VqaDataset, VqaSample
-from blip2_gated.model import Blip2OPTGated, TowerFeatures
+from blip2_gated.images import TowerFeatures
+from blip2_gated.model import Blip2OPTGated
 from blip2_gated.style_vocabulary import StyleVocabulary
 from common.cli.progress_bar import progress_bar
 from common.metrics.text import text_metrics

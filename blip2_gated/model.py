@@ -8,34 +8,20 @@ Vision tower, language model and EfficientNet are frozen; gates, mapper, project
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 from transformers import Blip2ForConditionalGeneration, PreTrainedTokenizerBase
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from blip2_gated.efficientnet import EfficientNetAdapter
 from blip2_gated.gates import Gate, PromptMapper, add_gates, add_lora
+from blip2_gated.generation import GenerationMixin
+from blip2_gated.images import TowerFeatures, outside_unit_range
 from blip2_gated.prompts import TEMPLATE, PromptEncoder
 from blip2_gated.style_vocabulary import StyleVocabulary
-from common.images.cache import CACHE_SCALE, fit_shorter_side
-from common.images.io import open_image
-from common.models.eval_mode import eval_mode
 from multimodal_utils import merge_image_tokens, project_sequence_embed
-
-ImageSource = str | Path | Image.Image
-VQA_OPTIONS = {"num_beams": 5, "max_new_tokens": 10, "length_penalty": 0.0}  # of BLIP-2's own evaluation
-
-
-class TowerFeatures(NamedTuple):
-    """Outputs of the two frozen towers for an image; can be cached."""
-
-    patches: torch.Tensor  # (B, N, V)
-    pooled: torch.Tensor | None  # (B, P); None without an EfficientNet, or to close the gates
 
 
 class GatedOutput(NamedTuple):
@@ -44,7 +30,7 @@ class GatedOutput(NamedTuple):
     control: torch.Tensor | None  # (B, M, D) input of the gates
 
 
-class Blip2OPTGated(nn.Module):
+class Blip2OPTGated(GenerationMixin, nn.Module):
     """blip2, tokenizer: from blip2_gated.backbone. efficientnet: name, pretrained, image_size, output_dim; None: plain
     BLIP-2, for comparison, with or without LoRA. gating: kind (film, gate, kv), per_head, init_scale. mapper:
     num_tokens, hidden, dropout. lora: rank, alpha, dropout, or None. external: parts ('blip2', 'efficientnet') whose
@@ -142,11 +128,20 @@ class Blip2OPTGated(nn.Module):
         ).logits
 
     def features(self, image: torch.Tensor) -> TowerFeatures:
-        """image (B, 3, S, S) -> outputs of the towers; with gradient only if the vision tower is trainable."""
+        """image (B, 3, S, S), uint8 0..255 or float 0..1 -> outputs of the towers."""
+        if outside_unit_range(image):
+            raise ValueError(
+                f"image: values from {image.min():.3g} to {image.max():.3g}, expected uint8 0..255 or float 0..1; "
+                "pixels that are normalised already would be normalised twice"
+            )
+        return self.tower_features(self.normalise(image))
+
+    def tower_features(self, pixel_values: torch.Tensor) -> TowerFeatures:
+        """pixel_values (B, 3, S, S), normalised -> outputs of the towers; with gradient only if the vision tower is
+        trainable."""
         size = self.image_size
-        if image.ndim != 4 or image.shape[1:] != (3, size, size):
-            raise ValueError(f"image {tuple(image.shape)}: this model reads (B, 3, {size}, {size})")
-        pixel_values = self.normalise(image)
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, size, size):
+            raise ValueError(f"image {tuple(pixel_values.shape)}: this model reads (B, 3, {size}, {size})")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "all"):
             patches = self.blip2.vision_model(pixel_values=pixel_values).last_hidden_state
         return TowerFeatures(patches, self.efficientnet.pooled(pixel_values) if self.efficientnet else None)
@@ -190,47 +185,6 @@ class Blip2OPTGated(nn.Module):
         embeds = self.blip2.language_model.get_input_embeddings()(input_ids)
         return merge_image_tokens(embeds, input_ids, image_tokens, self.blip2.config.image_token_index).embeds
 
-    def prepare(self, images: torch.Tensor | Sequence[ImageSource]) -> torch.Tensor:
-        """Files or PIL images -> (B, 3, S, S) uint8, as in training: the whole picture, resized to a square."""
-        if torch.is_tensor(images):
-            return images.to(self.mean.device)
-        opened = [image.convert("RGB") if isinstance(image, Image.Image) else open_image(image) for image in images]
-        pixels = [np.asarray(fit_shorter_side(image, round(CACHE_SCALE * self.image_size))) for image in opened]
-        return torch.stack([squeeze(array, self.image_size) for array in pixels]).to(self.mean.device)
-
-    @torch.no_grad()
-    def generate(
-        self, images: torch.Tensor | Sequence[ImageSource] | TowerFeatures, questions: Sequence[str], **options: Any
-    ) -> list[str]:
-        """One text per image and question, up to its first newline; an empty question asks for a caption.
-
-        options: of transformers' generate, for instance num_beams.
-        """
-        count = len(images.patches) if isinstance(images, TowerFeatures) else len(images)
-        if count != len(questions) or not questions:
-            raise ValueError(f"{count} images, {len(questions)} questions: each image needs one")
-        batch = self.prompts.collate(list(map(self.prompts.encode, questions)), "left", self.mean.device)
-        with eval_mode(self):
-            features = images if isinstance(images, TowerFeatures) else self.features(self.prepare(images))
-            control = self.control_tokens(features.pooled, batch["question_ids"], batch["question_mask"])
-            tokens = self.blip2.language_model.generate(
-                inputs_embeds=self._embeds(batch["input_ids"], self.image_tokens(features.patches, control)),
-                attention_mask=batch["attention_mask"],
-                pad_token_id=self.prompts.pad,
-                eos_token_id=[self.prompts.newline, self.prompts.tokenizer.eos_token_id],
-                **{"do_sample": False, "min_new_tokens": 1, "max_new_tokens": 30, **options},
-            )
-        return self.prompts.decode(tokens)
-
-    def predict_answers(
-        self, images: torch.Tensor | Sequence[ImageSource] | TowerFeatures, questions: Sequence[str], **options: Any
-    ) -> list[str]:
-        """Short answers, decoded as in BLIP-2's VQA evaluation: 5 beams, at most 10 tokens, length penalty 0."""
-        options = {**VQA_OPTIONS, **options}
-        if options["num_beams"] == 1:
-            del options["length_penalty"]  # without effect there, and transformers warns
-        return self.generate(images, questions, **options)
-
     def train(self, mode: bool = True) -> "Blip2OPTGated":
         """Frozen parts stay in eval(), without dropout, drop path and updates of BatchNorm statistics."""
         super().train(mode)
@@ -239,12 +193,6 @@ class Blip2OPTGated(nn.Module):
         for added in [*self.gates, *self.lora_layers]:
             added.train(mode)
         return self
-
-
-def squeeze(pixels: np.ndarray, size: int) -> torch.Tensor:
-    """pixels (H, W, 3) uint8 -> (3, size, size) uint8. BLIP-2 reads the whole picture, without its aspect ratio."""
-    resized = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
-    return torch.tensor(resized).permute(2, 0, 1)
 
 
 def _drop_external(model: Blip2OPTGated, state: dict[str, torch.Tensor], prefix: str, _) -> None:

@@ -41,7 +41,7 @@ class PromptEncoder:
             raise ValueError(f"--data.prompt '{template}': expected {{}} once, in place of the question")
         self.tokenizer, self.max_tokens = tokenizer, max_tokens
         before, _, after = template.partition("{}")
-        self.before = before.rstrip()
+        self.before, self.after = before.rstrip(), after.strip()
         self.caption_prompt = [image_token] * num_query_tokens + [tokenizer.bos_token_id]
         self.head, self.tail = self.caption_prompt + self._ids(self.before), self._ids(after)
         newline = self._ids("\n")
@@ -50,9 +50,19 @@ class PromptEncoder:
         self.newline: int = newline[0]
         self.pad: int = tokenizer.pad_token_id
 
+    def with_template(self, template: str) -> "PromptEncoder":
+        """The same with another template; '' keeps its own."""
+        image_tokens = self.caption_prompt[:-1]
+        if not template:
+            return self
+        return PromptEncoder(self.tokenizer, image_tokens[0], len(image_tokens), template, self.max_tokens)
+
     def encode(self, question: str, answer: str | None = None) -> Encoded:
-        """An empty question makes the prompt of a caption: the image alone."""
+        """An empty question makes the prompt of a caption: the image alone. A question that has the template around
+        it, as in most examples of BLIP-2, is taken out of it."""
         question = question.strip()
+        if question.startswith(self.before) and question.endswith(self.after):
+            question = question.removeprefix(self.before).removesuffix(self.after).strip()
         question_ids = self._ids(f" {question}" if self.before else question)
         answer_ids = self._ids(f" {answer.strip()}") if answer is not None else []
         truncated = max(len(question_ids), len(answer_ids)) > self.max_tokens

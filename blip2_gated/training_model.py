@@ -6,6 +6,7 @@ parts of a batch as (sum, count): main, style_hit, consistency, style_head; the 
 import torch
 from torch import nn
 
+from blip2_gated.images import TowerFeatures
 from blip2_gated.losses import (
     SumAndCount,
     answer_rows,
@@ -15,7 +16,7 @@ from blip2_gated.losses import (
     style_hit_loss,
     style_masses,
 )
-from blip2_gated.model import Blip2OPTGated, TowerFeatures
+from blip2_gated.model import Blip2OPTGated
 from common.models.eval_mode import eval_mode
 from common.training.distributed import global_mean, replicated_mean
 

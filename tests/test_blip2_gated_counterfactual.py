@@ -5,8 +5,8 @@ import torch
 from tiny.blip2 import KINDS, build, opened
 from tiny.llava import picture
 
+from blip2_gated.images import TowerFeatures
 from blip2_gated.inference import name_probabilities, what_if
-from blip2_gated.model import TowerFeatures
 
 QUESTION = "In which style is this drawn?"
 

@@ -5,7 +5,7 @@ import torch
 from tiny.blip2 import KINDS, batch_of, build, run
 from transformers import Blip2ForConditionalGeneration
 
-from blip2_gated.model import TowerFeatures
+from blip2_gated.images import TowerFeatures
 
 
 @pytest.mark.parametrize("kind, per_head", [*KINDS, ("", False)])
