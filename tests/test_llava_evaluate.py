@@ -10,13 +10,11 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
-from tiny.llava import write_llava, write_pictures
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from tiny.llava import write_llava, write_pictures, write_sentence_encoder
 
 from llava import evaluate
 from llava.eval_dataset import draw_negatives, read_samples
 from llava.metrics import keyword_hits, rank_agreement, recall_at, score_quality
-from llava.model import build_tokenizer
 from llava.report import escape
 from llava.sentence_encoder import SentenceEncoder
 from llava.traits import extract_traits, trait_accuracy
@@ -110,13 +108,7 @@ def test_mismatching_texts_are_other_words_of_other_images(tmp_path):
 
 @pytest.fixture(scope="session")
 def sentence_encoder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sentences")
-    plain = build_tokenizer(["a red star on a beach"], 300)
-    PreTrainedTokenizerFast(tokenizer_object=plain.backend_tokenizer, pad_token="<pad>").save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=300, **sizes)).save_pretrained(folder)
-    return folder
+    return write_sentence_encoder(tmp_path_factory.mktemp("sentences"))
 
 
 def test_sentence_vectors_ignore_padding(sentence_encoder):

@@ -9,6 +9,8 @@ import torch
 from conftest import flags
 from PIL import Image
 from transformers import (
+    BertConfig,
+    BertModel,
     GotOcr2ImageProcessor,
     InternVLConfig,
     InternVLForConditionalGeneration,
@@ -141,6 +143,15 @@ def write_internvl(folder: Path) -> Path:
     model = lively(InternVLForConditionalGeneration(config))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return _write(folder, model, processor)
+
+
+def write_sentence_encoder(folder: Path) -> Path:
+    plain = build_tokenizer(["a red star on a beach"], 300)
+    PreTrainedTokenizerFast(tokenizer_object=plain.backend_tokenizer, pad_token="<pad>").save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=300, **sizes)).save_pretrained(folder)
+    return folder
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 40)) -> Image.Image:
