@@ -16,42 +16,42 @@ from common.cli.tool_parser import Share
 from common.training.hf_arguments import TrainerParser
 
 # --- model ------------------------------------------------------------------------------------------------------------
-MODEL_ID: str = "llava-hf/llava-1.5-7b-hf"  # Llava, LlavaNext or InternVL model of transformers: name or folder
-ADAPTER: str = ""  # folder of a LoRA adapter that llava/train.py wrote for this model
-BITS: int = 16  # 4 or 8: quantised weights, by bitsandbytes on a GPU
-PRECISION: str = "auto"  # bf16, fp16, fp32; auto: fp32 on a CPU, on a GPU bf16 if supported, else fp16
-ATTENTION: str = "auto"  # flash_attention_2, sdpa, eager; auto: flash_attention_2 if installed and usable, else sdpa
-DEVICE: str = "auto"  # cpu, cuda, cuda:1, ...; auto: a GPU if there is one
-SERVER_URL: str = ""  # OpenAI-compatible server (vLLM, SGLang) in place of a local model: http://host:8000/v1
-SERVER_REQUESTS: PositiveInt = 16  # concurrent requests to the server
+MODEL_ID = "llava-hf/llava-1.5-7b-hf"  # Llava, LlavaNext or InternVL model of transformers: name or folder
+ADAPTER = ""  # folder of a LoRA adapter that llava/train.py wrote for this model
+BITS = 16  # 4 or 8: quantised weights, by bitsandbytes on a GPU
+PRECISION = "auto"  # bf16, fp16, fp32; auto: fp32 on a CPU, on a GPU bf16 if supported, else fp16
+ATTENTION = "auto"  # flash_attention_2, sdpa, eager; auto: flash_attention_2 if installed and usable, else sdpa
+DEVICE = "auto"  # cpu, cuda, cuda:1, ...; auto: a GPU if there is one
+SERVER_URL = ""  # OpenAI-compatible server (vLLM, SGLang) in place of a local model: http://host:8000/v1
+SERVER_REQUESTS = 16  # concurrent requests to the server
 
 # --- prompts and generation -------------------------------------------------------------------------------------------
-LANGUAGE: str = "en"  # a key of PROMPTS below
-SYSTEM_PROMPT: str = "auto"  # auto: that of fine-tuning, or Vicuna's for Vicuna's chat template; or your own text
-FEED_DESCRIPTION: bool = False  # put the description of the first stage into the scoring prompt
-DESCRIPTION_TEMPERATURE: NonNegativeFloat = 0.0  # 0: greedy decoding
-SCORE_TEMPERATURE: NonNegativeFloat = 0.3
-NUM_BEAMS: PositiveInt = 1  # of the beam search where the temperature is 0, so for descriptions; 1: greedy
-TOP_P: Share = 0.9  # nucleus sampling: share of the probability mass to draw from
-DESCRIPTION_TOKENS: PositiveInt = 256  # maximum tokens of a description
-ANALYSIS_TOKENS: PositiveInt = 256  # maximum tokens of a score with its analysis
-MAX_ATTEMPTS: PositiveInt = 3  # answers sampled until one states a score; if none does, the score is null
-BATCH_SIZE: PositiveInt = 8  # images, and texts, per forward pass
-SEED: int = 0
+LANGUAGE = "en"  # a key of PROMPTS below
+SYSTEM_PROMPT = "auto"  # auto: that of fine-tuning, or Vicuna's for Vicuna's chat template; or your own text
+FEED_DESCRIPTION = False  # put the description of the first stage into the scoring prompt
+DESCRIPTION_TEMPERATURE = 0.0  # 0: greedy decoding
+SCORE_TEMPERATURE = 0.3
+NUM_BEAMS = 1  # of the beam search where the temperature is 0, so for descriptions; 1: greedy
+TOP_P = 0.9  # nucleus sampling: share of the probability mass to draw from
+DESCRIPTION_TOKENS = 256  # maximum tokens of a description
+ANALYSIS_TOKENS = 256  # maximum tokens of a score with its analysis
+MAX_ATTEMPTS = 3  # answers sampled until one states a score; if none does, the score is null
+BATCH_SIZE = 8  # images, and texts, per forward pass
+SEED = 0
 
 # --- inference --------------------------------------------------------------------------------------------------------
-IMAGE: str = ""  # one image, with --text; without both, test_cases below are scored
-TEXT: str = ""
-INPUT: str = ""  # .csv with columns image,text or .jsonl with these fields; paths relative to the file
-OUTPUT: str = ""  # .jsonl of results; pairs with a result in it are not scored again
-JSON: bool = False  # print JSON instead of text
+IMAGE = ""  # one image, with --text; without both, test_cases below are scored
+TEXT = ""
+INPUT = ""  # .csv with columns image,text or .jsonl with these fields; paths relative to the file
+OUTPUT = ""  # .jsonl of results; pairs with a result in it are not scored again
+JSON = False  # print JSON instead of text
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
-DATA: str = ""  # .jsonl of samples: image, text, and optionally reference, keywords, traits (docs/llava.md)
-OUTPUT_DIR: str = "results/llava"
-SENTENCE_ENCODER: str = ""  # Hugging Face sentence encoder for the semantic cosine: name or folder
-NUM_NEGATIVES: NonNegativeInt = 1  # texts of other images that each image is scored with
-LIMIT: NonNegativeInt = 0  # maximum number of samples, drawn at random; 0: all
+DATA = ""  # .jsonl of samples: image, text, and optionally reference, keywords, traits (docs/llava.md)
+OUTPUT_DIR = "results/llava"
+SENTENCE_ENCODER = ""  # Hugging Face sentence encoder for the semantic cosine: name or folder
+NUM_NEGATIVES = 1  # texts of other images that each image is scored with
+LIMIT = 0  # maximum number of samples, drawn at random; 0: all
 
 # (path of the image, text in English to score it with); paths relative to the current folder or the repository root.
 test_cases = [
@@ -99,6 +99,40 @@ DEMO = {
     "DESCRIPTION_TOKENS": 48,
     "ANALYSIS_TOKENS": 48,
     "BATCH_SIZE": 16,
+}
+
+# What a value may be. A new constant needs a type: here, or as in NAME: int = 1.
+TYPES = {
+    "MODEL_ID": str,
+    "ADAPTER": str,
+    "BITS": int,
+    "PRECISION": str,
+    "ATTENTION": str,
+    "DEVICE": str,
+    "SERVER_URL": str,
+    "SERVER_REQUESTS": PositiveInt,
+    "LANGUAGE": str,
+    "SYSTEM_PROMPT": str,
+    "FEED_DESCRIPTION": bool,
+    "DESCRIPTION_TEMPERATURE": NonNegativeFloat,
+    "SCORE_TEMPERATURE": NonNegativeFloat,
+    "NUM_BEAMS": PositiveInt,
+    "TOP_P": Share,
+    "DESCRIPTION_TOKENS": PositiveInt,
+    "ANALYSIS_TOKENS": PositiveInt,
+    "MAX_ATTEMPTS": PositiveInt,
+    "BATCH_SIZE": PositiveInt,
+    "SEED": int,
+    "IMAGE": str,
+    "TEXT": str,
+    "INPUT": str,
+    "OUTPUT": str,
+    "JSON": bool,
+    "DATA": str,
+    "OUTPUT_DIR": str,
+    "SENTENCE_ENCODER": str,
+    "NUM_NEGATIVES": NonNegativeInt,
+    "LIMIT": NonNegativeInt,
 }
 
 

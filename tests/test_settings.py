@@ -10,16 +10,19 @@ from common.cli.settings import read_settings
 
 SOURCE = """
 from typing import Final
-NAME: str = "a"  # what it is called
-SIZE: int = 3
-RATE: float = 0.5
-ON: bool = False
-PRETRAINED: bool | str = True
+# --- what it is ---
+NAME = "a"  # what it is called
+SIZE = 3
+# --- how it runs ---
+RATE = 0.5
+ON = False
+PRETRAINED = True
 # a comment above
-ITEMS: list[str] = []
-PLAIN = 8  # no annotation
+ITEMS = []
+PLAIN: int = 8  # declared where it stands
 TEXT: Final = "no setting"
 DEMO = {"SIZE": 7, "RATE": 0.25}
+TYPES = {"NAME": str, "SIZE": int, "RATE": float, "ON": bool, "PRETRAINED": bool | str, "ITEMS": list[str]}
 """
 
 
@@ -63,7 +66,7 @@ def test_defaults_and_overrides(module):
     assert read_settings(module, ["--items=x", "y", "-z"]).items == ["x", "y", "-z"]
 
 
-def test_a_constant_without_annotation_counts(module):
+def test_an_annotation_declares_a_setting(module):
     assert read_settings(module, []).plain == 8 and read_settings(module, ["--plain", "9"]).plain == 9
     with pytest.raises(ValueError, match="plain"):
         read_settings(module, ["--plain", "x"])
@@ -133,8 +136,10 @@ def test_another_file_by_name_and_sections(module):
         ('{"size": 5, "x": {"size": 6}}', "'size' is set twice"),
         ("[1]", "expected names and values"),
         ("{", "cannot be read as JSON or YAML"),
-        ('{"size": "many"}', "--size"),
-        ('{"items": "b"}', "--items"),
+        ('{"size": "many"}', "mine.json: size: 'many', expected INT"),
+        ('{"items": "b"}', "mine.json: items: 'b'"),
+        ('{"name": null}', "mine.json: name: 'None', expected TEXT"),
+        ('{"size": 5, "size": 6}', "'size' is set twice"),
     ],
 )
 def test_mistakes_in_files(module, text, message):
@@ -211,7 +216,7 @@ def test_values_of_an_older_run_lie_below_a_named_file_and_flags(sectioned):
     "text, message",
     [
         ("model:\n  lora:\n    rnak: 4\n", "unknown setting 'model.lora.rnak'; did you mean model.lora.rank"),
-        ("batch_size: 4\n", "unknown setting 'batch_size'; did you mean training.batch_size"),
+        ("rate: 4\ntraining:\n  rate: 5\n", "'training.rate' is set twice"),
         ("loss:\n  training:\n    batch_size: 4\n", "unknown setting 'loss.training.batch_size'"),
         ("model:\n  lora: 4\n", "unknown setting 'model.lora'"),
     ],
@@ -241,7 +246,7 @@ def test_an_edit_in_the_default_file_takes_effect_and_none_may_be_missing(sectio
     with pytest.raises(ValueError, match="default.yaml: no value for model.lora.rank"):
         read_settings(sectioned, [])
     default.write_text(DEFAULT.replace("rank: 8", "rank: many"))
-    with pytest.raises(ValueError, match="--model.lora.rank"):
+    with pytest.raises(ValueError, match=r"default.yaml, line 7: model.lora.rank: 'many', expected INT"):
         read_settings(sectioned, [])
 
 

@@ -1,9 +1,14 @@
-"""User errors end a script with one line on stderr and exit code 1; bugs keep their traceback."""
+"""User errors end a script with one line on stderr and exit code 1, or 2 where the command line is wrong; bugs keep
+their traceback."""
 
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
+
+
+class CommandLineError(ValueError):
+    """An unknown flag, a forgotten argument, or a value of the wrong type."""
 
 
 def run_script(main: Callable[[list[str]], object]) -> None:
@@ -19,7 +24,8 @@ def run_script(main: Callable[[list[str]], object]) -> None:
     except (ValueError, OSError) as error:
         if debug:
             raise
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {one_line(error)}")
+        print(f"{Path(sys.argv[0]).name}: error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, CommandLineError) else 1)
     except RuntimeError as error:
         if debug or not reader_was_killed(error):
             raise

@@ -32,7 +32,8 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse.typing import restricted_number_type
 
-from common.cli.settings import trailing_comment, unknown_name
+from common.cli.config_files import trailing_comment
+from common.cli.names import unknown_name
 
 Result = TypeVar("Result")
 Share = restricted_number_type("Share", float, [(">", 0), ("<=", 1)])  # of a whole

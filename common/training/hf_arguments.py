@@ -11,7 +11,8 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from common.cli.settings import read_mapping, unknown_name
+from common.cli.config_files import read_mapping
+from common.cli.names import unknown_name
 from common.cli.tool_parser import ToolParser
 
 
