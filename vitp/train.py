@@ -34,7 +34,7 @@ from common.training.device import disable_malloc_trim
 from common.training.hf_arguments import TrainerParser
 from common.training.hf_trainer import FaultTolerantTrainer, find_resume_checkpoint
 from common.training.resume_state import latest_valid_checkpoint
-from common.training.run import Run
+from common.training.run import Run, choose_run_name
 from common.training.skip_log import SkipLog
 from vitp import demo
 from vitp.checkpoint import load_model
@@ -109,10 +109,11 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         seed=run.seed + 7919 * run.process_index,
     )
     trained = set_trainable(bundle.model, model_arguments.trainable_parts())
-    log_dir, record = Path(run.output_dir) / "logs", None
+    log_dir, record, trackers = Path(run.output_dir) / "logs", None, []
+    name = choose_run_name(run.run_name, "vitp", model_arguments.model_name_or_path)
     if run.process_index == 0:
         settings = {**asdict(model_arguments), **asdict(data), **json.loads(run.to_json_string())}
-        record = Run(run.output_dir, log_dir, settings, checkpoint is not None)
+        record = Run(run.output_dir, log_dir, settings, checkpoint is not None, name, trackers)
         log_dir = record.log_folder
     log_dir.mkdir(parents=True, exist_ok=True)
     trainer = build_trainer(trained, bundle, data, run, log_dir, record)
@@ -132,7 +133,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     }
     save(trainer, result)
     if record is not None:
-        record.lock.close()
+        record.close()
     return result
 
 

@@ -3,7 +3,8 @@
 checkpoint_dir/  model files, last/, settings.json, run.json (command, commit, versions), results.json, plots
 log_dir/<name>/  TensorBoard events, log.jsonl (one JSON line per entry), skipped.jsonl, skipped_steps.jsonl
 
-A new run in a used folder first moves the earlier files to checkpoint_dir/<its name>/, so nothing is lost.
+name: RUN_NAME, or system-model-date such as clip-small-20261129, then clip-small-20261129-2. A new run in a used folder
+first moves the earlier files to checkpoint_dir/<its name>/, so nothing is lost.
 """
 
 import fcntl
@@ -13,6 +14,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -21,15 +24,18 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from common.cli.paths import ROOT
 from common.text.files import write_atomically, write_json
+from common.training.trackers import Trackers
 
-ROOT = Path(__file__).resolve().parents[2]
+STATE = re.compile(r"(last|checkpoint-\d+)(\.|$)")  # names of the folders to resume from
 
 
 class Run:
     """The open folders of a run, on the main process; the other processes of a distributed run have None."""
 
     writer: SummaryWriter  # from start_logging on
+    trackers: Trackers
 
     def __init__(
         self,
@@ -37,9 +43,14 @@ class Run:
         log_dir: str | Path,
         settings: dict[str, Any],
         resume: bool,
+        name: str,
+        tracker_names: Sequence[str] = (),
         results_dir: str | Path | None = None,
     ):
-        """results_dir: a folder for plots and results, if not the one of the model files."""
+        """name: of choose_run_name; a resumed run keeps its own. tracker_names: of installed_trackers.
+
+        results_dir: a folder for plots and results, if not the one of the model files.
+        """
         self.folder = Path(checkpoint_dir)
         self.results = Path(results_dir) if results_dir else self.folder
         self.results.mkdir(parents=True, exist_ok=True)
@@ -55,45 +66,75 @@ class Run:
         record = self.folder / "run.json"
         if record.is_file() and not resume:
             self._move_earlier_run(record)
+        self.settings, self.tracker_names = settings, tracker_names
         if record.is_file():
-            self.name = json.loads(record.read_text())["name"]
+            self.record = json.loads(record.read_text())
+            self.log_folder = Path(log_dir) / self.record["name"]
+            self.log_folder.mkdir(parents=True, exist_ok=True)
         else:
-            time = datetime.now().strftime("%Y%m%d-%H%M%S")
-            names = chain([time], (f"{time}-{number}" for number in count(2)))
-            used = (self.folder, Path(log_dir))
-            self.name = next(name for name in names if not any((folder / name).exists() for folder in used))
-            write_json(record, {"name": self.name, **provenance()})
-        self.settings = settings
+            self.log_folder = self._make_log_folder(Path(log_dir), name)
+            self.record = {"name": self.log_folder.name, **provenance()}
+            write_json(record, self.record)
         write_json(self.folder / "settings.json", settings)
-        self.log_folder = Path(log_dir) / self.name
-        self.log_folder.mkdir(parents=True, exist_ok=True)
 
     def start_logging(self, step: int) -> None:
         """Open the logs; entries after `step`, of a run that was killed later, are removed."""
-        path = self.log_folder / "log.jsonl"
+        path, sent = self.log_folder / "log.jsonl", -1
         if path.is_file():
+            lines = [(_step_of(line), line) for line in path.read_text().splitlines()]
+            sent = max((number for number, _ in lines if number < sys.maxsize), default=-1)
             with write_atomically(path) as file:
-                file.writelines(
-                    f"{line}\n".encode() for line in path.read_text().splitlines() if _step_of(line) <= step
-                )
+                file.writelines(f"{line}\n".encode() for number, line in lines if number <= step)
         self.writer = SummaryWriter(str(self.log_folder), purge_step=step + 1 if step else None)
+        text = "\n".join(f"    {line}" for line in json.dumps(self.settings, indent=2, ensure_ascii=False).splitlines())
+        self.writer.add_text("settings", text, step)
+        ids = self.record.setdefault("trackers", {})
+        self.trackers = Trackers(self.tracker_names, self.log_folder.name, ids, self.settings, sent)
+        if ids:
+            write_json(self.folder / "run.json", self.record)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """One JSON line and one TensorBoard scalar per value; names like 'train/loss'."""
+        """One JSON line, and one scalar per value in TensorBoard and the trackers; names like 'train/loss'."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         with (self.log_folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+        self.trackers.log(step, values)
+
+    def close(self) -> None:
+        """Finish the logs and let another run use the folder."""
+        self.writer.close()
+        self.trackers.finish()
+        self.lock.close()
+
+    def _make_log_folder(self, log_dir: Path, name: str) -> Path:
+        """The first of NAME, NAME-2, ... that no run has."""
+        log_dir.mkdir(parents=True, exist_ok=True)
+        for candidate in chain([name], (f"{name}-{number}" for number in count(2))):
+            if not any((folder / candidate).exists() for folder in (self.folder, self.results)):
+                with suppress(FileExistsError):  # of a run that starts at the same moment, too
+                    (log_dir / candidate).mkdir()
+                    return log_dir / candidate
+        raise AssertionError
 
     def _move_earlier_run(self, record: Path) -> None:
         name = json.loads(record.read_text())["name"]
-        state = re.compile(r"(last|checkpoint-\d+)(\.|$)")
         for folder in dict.fromkeys((self.results, self.folder)):
             (folder / name).mkdir(exist_ok=True)
             for path in sorted(folder.iterdir(), key=lambda path: path == record):  # run.json last, in case of a kill
-                if path.name not in (".lock", "README.md") and (path.is_file() or state.match(path.name)):
+                if path.name not in (".lock", "README.md") and (path.is_file() or STATE.match(path.name)):
                     path.rename(folder / name / path.name)
         print(f"the earlier run in {self.folder} was moved to {self.folder / name}")
+
+
+def choose_run_name(chosen: str | None, system: str, *models: str | None) -> str:
+    """RUN_NAME if it is set, else system-model-date; of a path, the last two parts name the model."""
+    if chosen:
+        if not re.fullmatch(r"\w[^/\\]*", chosen) or STATE.match(chosen):
+            raise ValueError(f"run_name '{chosen}': expected the name of a folder, without /, other than last")
+        return chosen
+    words = ["-".join(Path(model).parts[-2:]) for model in models if model]
+    return "-".join(re.sub(r"[^\w.-]+", "-", word).strip("-.") for word in (system, *words, f"{datetime.now():%Y%m%d}"))
 
 
 def provenance() -> dict[str, Any]:

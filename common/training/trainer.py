@@ -233,7 +233,7 @@ class Trainer:
     def finish(self, results: dict[str, Any], results_file: Path, model_file: Path, plots: str) -> None:
         """Write the results, close the logs, and print where everything is."""
         write_json(results_file, {"settings": self.run.settings, **results})
-        self.run.writer.close()
+        self.run.close()
         if count := self.progress.skipped_steps:
             print(f"skipped    {count} of {self.progress.step} steps, not finite: {self.nonfinite_guard.log}")
         print(
