@@ -11,7 +11,8 @@ from difflib import SequenceMatcher
 SYNONYMS = [
     set(line.split())
     for line in """
-    data_dir root data train_data data_path data_root dataset dataset_dir dataset_name image_dir
+    data_dir root data train_data data_path data_root dataset dataset_dir
+    image_dir images image_root data_dir data_root data_path
     model_name blip2 model arch architecture model_name_or_path model_id
     batch_size bs b train_batch_size per_device_train_batch_size
     epochs num_epochs num_train_epochs max_epochs
@@ -38,7 +39,11 @@ SYNONYMS = [
     patience early_stopping_patience
     lock_image freeze_image freeze_vision
     layer select_layer
-    weights checkpoint ckpt checkpoint_path weights_path
+    weights checkpoint ckpt checkpoint_path weights_path vit_checkpoint model model_path model_name_or_path
+    num_beams beams beam_size
+    max_new_tokens max_len max_length
+    top_k topk k
+    index_dir index index_path
     main main_weight
     style_hit style_hit_weight hit_weight
     consistency consistency_weight consistency_kl_weight kl_weight
@@ -79,18 +84,20 @@ def plain(name: str) -> str:
 
 
 def find_name(written: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that `written` means: itself, the last word of a dotted one, or a synonym of either."""
+    """The one of `known` that `written` means: itself, the last word of a dotted one, or a synonym of either.
+
+    What stands deeper, as model.efficientnet.weights, is not meant by its last word alone.
+    """
     section, _, key = written.lower().lstrip("-").rpartition(".")
     key = plain(key)
     by_key: dict[str, list[str]] = {}
     for name in known:
         if plain(name) == plain(written):
             return name
-        if not section or plain(name.rpartition(".")[0]) == plain(section):
+        if plain(name.rpartition(".")[0]) == plain(section) if section else name.count(".") < 2:
             by_key.setdefault(plain(name.rpartition(".")[2]), []).append(name)
     for keys in ({key}, *(group for group in SYNONYMS if key in group)):
         names = [name for other in keys for name in by_key.get(other, [])]
-        names = [name for name in names if section or keys == {key} or name.count(".") < 2]  # of a part: by its section
         if len(names) == 1:
             return names[0]
     return None

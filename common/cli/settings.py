@@ -56,10 +56,10 @@ def read_settings(
     settings = sections(module.TYPES, by_name / "default.yaml") if sectioned else constants(module)
     has_demo = hasattr(module, "DEMO") or (by_name / "demo.yaml").is_file()
     if {"-h", "--help"} & set(argv):
-        _print_help(settings, description, has_demo)
+        print_help(settings, description, has_demo)
         sys.exit(0)
-    parser = _make_parser(settings, has_demo)
-    words = _parse_words(parser, argv, settings, has_demo)
+    parser = make_parser(settings, has_demo)
+    words = parse_words(parser, argv, settings, has_demo)
     demo, name = words.pop("demo", False), words.pop("config", None)
 
     base = {flag: (defaults or {}).get(plain(flag), setting.value) for flag, setting in settings.items()}
@@ -73,7 +73,7 @@ def read_settings(
         layers.append((file.name, file_values(file, list(settings))))
     values: dict[str, object] = {}
     for source, layer in layers:
-        values |= _check(parser, layer, source, settings)
+        values |= check_values(parser, layer, source, settings)
     values |= words
     if not quiet:
         _report_overrides([*layers, ("the command line", words)])
@@ -81,7 +81,7 @@ def read_settings(
     return Namespace(demo=bool(demo or (defaults or {}).get("demo")), **json.loads(plain_values))
 
 
-def _make_parser(settings: Mapping[str, Setting], has_demo: bool) -> jsonargparse.ArgumentParser:
+def make_parser(settings: Mapping[str, Setting], has_demo: bool) -> jsonargparse.ArgumentParser:
     """Of values: names have been looked up, and the help is printed elsewhere."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False, default_env=False, add_help=False)
     if has_demo:
@@ -94,7 +94,7 @@ def _make_parser(settings: Mapping[str, Setting], has_demo: bool) -> jsonargpars
     return parser
 
 
-def _parse_words(
+def parse_words(
     parser: jsonargparse.ArgumentParser, argv: list[str], settings: Mapping[str, Setting], has_demo: bool
 ) -> dict[str, Any]:
     try:
@@ -143,7 +143,7 @@ def _resume_folder(word: str, folder: str) -> list[str]:
     return ["true", f"--{folder}={path.parent if path.name == 'last' else path}"]
 
 
-def _check(
+def check_values(
     parser: jsonargparse.ArgumentParser, values: Mapping[str, object], source: str, settings: Mapping[str, Setting]
 ) -> dict[str, object]:
     """Values of one source, as their types are written: 1 for a float becomes 1.0."""
@@ -199,7 +199,7 @@ def _find_config(by_name: Path, name: str) -> Path:
     raise FileNotFoundError(f"{name}: no such file{f', nor one of {names}' if names else ''} (--config)")
 
 
-def _print_help(settings: Mapping[str, Setting], description: str, has_demo: bool) -> None:
+def print_help(settings: Mapping[str, Setting], description: str, has_demo: bool) -> None:
     """Every setting with type, comment and value, in the sections of the file that holds it."""
     parser = argparse.ArgumentParser(
         usage=f"{Path(sys.argv[0]).name} [--name value ...]" + (" [--demo]" if has_demo else ""),

@@ -14,7 +14,8 @@ def main(
     json: bool = False,                     a switch
 )
 
-The decorated main(argv) parses and calls. Flags cannot be abbreviated; every mistake is a ValueError of one line.
+The decorated main(argv) parses and calls. Flags cannot be abbreviated, but may be called as elsewhere: --batch-size,
+--bs (common/cli/names.py). Every mistake is a CommandLineError of one line.
 """
 
 import argparse
@@ -33,7 +34,9 @@ from typing import Any, NoReturn, TypeVar
 from jsonargparse.typing import restricted_number_type
 
 from common.cli.config_files import trailing_comment
-from common.cli.names import unknown_name
+from common.cli.errors import CommandLineError
+from common.cli.names import find_name, unknown_name
+from common.cli.type_names import describe_type, shown
 
 Result = TypeVar("Result")
 Share = restricted_number_type("Share", float, [(">", 0), ("<=", 1)])  # of a whole
@@ -45,17 +48,35 @@ SHARED_HELP = {
 
 
 class ToolParser(argparse.ArgumentParser):
-    """An argparse parser whose errors are ValueErrors, unknown flags with the nearest that exist."""
+    """An argparse parser whose errors are exceptions, unknown flags with the nearest that exist."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        raise CommandLineError(message)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._spell_out(word) for word in words], namespace)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        known, unknown = self.parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else args
+        for word in map(self._spell_out, words):  # an unknown flag is named before what is missing for lack of it
+            flag = word.partition("=")[0]
+            if len(flag) > 2 and flag.startswith("--") and " " not in flag and flag not in self._option_string_actions:
+                raise CommandLineError(unknown_name(flag, self._flags(), "flag"))
+        known, unknown = self.parse_known_args(words, namespace)
         if unknown:
-            word, flags = unknown[0].partition("=")[0], [flag for flag in self._option_string_actions if flag[1] == "-"]
-            raise ValueError(unknown_name(word, flags, "flag") if word[0] == "-" else f"'{word}' belongs to no flag")
+            raise CommandLineError(f"'{unknown[0]}' belongs to no flag")
         return known
+
+    def _flags(self) -> list[str]:
+        return [flag for flag in self._option_string_actions if flag.startswith("--")]
+
+    def _spell_out(self, word: str) -> str:
+        """A flag under the name that it has here."""
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("-") or " " in flag or flag in self._option_string_actions:
+            return word
+        return f"{find_name(flag, self._flags()) or flag}{equals}{value}"
 
 
 def tool(function: Callable[..., Result]) -> Callable[[list[str]], Result]:
@@ -63,15 +84,23 @@ def tool(function: Callable[..., Result]) -> Callable[[list[str]], Result]:
 
     @functools.wraps(function)
     def main(argv: list[str]) -> Result:
-        parser, parameters = make_parser(function), inspect.signature(function).parameters.values()
-        takes_rest = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
-        options, rest = parser.parse_known_args(argv) if takes_rest else (parser.parse_args(argv), [])
-        values = vars(options)
+        values, rest = parse_tool(function, argv)
         for name, group in _dataclasses(function).items():
             values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
-        return function(*rest, **values)
+        parameters = inspect.signature(function).parameters.values()
+        before_rest = [values.pop(item.name) for item in parameters if item.kind is item.POSITIONAL_OR_KEYWORD]
+        return function(*before_rest, *rest, **values)
 
     return main
+
+
+def parse_tool(function: Callable[..., Any], argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """-> the value of each flag, the words for *settings."""
+    parser, parameters = make_parser(function), inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        options, rest = parser.parse_known_args(argv)
+        return vars(options), rest
+    return vars(parser.parse_args(argv)), []
 
 
 def make_parser(function: Callable[..., Any]) -> ToolParser:
@@ -86,9 +115,13 @@ def make_parser(function: Callable[..., Any]) -> ToolParser:
     for definition in definitions:
         comments, hints = _comments(definition), typing.get_type_hints(definition)
         for name, parameter in inspect.signature(definition).parameters.items():
+            text = comments.get(name) or SHARED_HELP.get(name, "")
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                parser.epilog = f"Every other flag is one {text}"
             if name in groups or parameter.kind is parameter.VAR_POSITIONAL:
                 continue
-            text = (comments.get(name) or SHARED_HELP.get(name, "")).replace("%", "%%")
+            default = "" if parameter.default in (parameter.empty, False) else shown(parameter.default)
+            text = f"{text} [{default}]".removesuffix(" []").replace("%", "%%")
             if definition is function and parameter.kind is not parameter.KEYWORD_ONLY:
                 parser.add_argument(name, help=text, **_rule(hints[name], parameter, name))
             else:  # lambda_, since lambda is a word of Python, is --lambda
@@ -110,7 +143,7 @@ def _rule(hint: Any, parameter: inspect.Parameter, flag: str) -> dict[str, Any]:
     is_required, is_flag = parameter.default is parameter.empty, flag.startswith("--")
     rule: dict[str, Any] = {} if is_required else {"default": parameter.default}
     if is_flag:
-        rule["required"] = is_required
+        rule |= {"required": is_required, "metavar": describe_type(hint).removesuffix(" ...")}
     elif not is_required:
         rule["nargs"] = "?"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):  # X | None
@@ -139,4 +172,5 @@ def _comments(definition: Callable[..., Any]) -> dict[str, str]:
     if isinstance(node, ast.ClassDef):
         fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
         return {ast.unparse(field.target): trailing_comment(lines, field) for field in fields}
-    return {arg.arg: trailing_comment(lines, arg) for arg in (*node.args.args, *node.args.kwonlyargs)}
+    rest = [node.args.vararg] if node.args.vararg else []
+    return {arg.arg: trailing_comment(lines, arg) for arg in (*node.args.args, *rest, *node.args.kwonlyargs)}
