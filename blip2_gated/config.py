@@ -54,6 +54,8 @@ TYPES = {
         "seed": int,
         "checkpoint_dir": str,
         "log_dir": str,
+        "run_name": str,
+        "report_to": list[str],
         "save_last": bool,
         "resume": bool,
         "save_steps": PositiveInt,

@@ -4,7 +4,7 @@ CSV rows -> samples -> image (B, 3, S, S) uint8, or patches (B, N, V) and pooled
 input_ids, attention_mask, labels (B, T); question_ids, question_mask (B, W); style_ids (B,) -1 = unknown;
 applies (B,) 1 = the style losses apply
 
-Another data set: a function that makes samples of rows, and its name in DATASETS.
+Another data set: a function, or a Dataset, that makes samples of a table's rows, and its name in DATASETS.
 """
 
 import functools
@@ -23,15 +23,17 @@ from blip2_gated.images import squeeze
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.prompts import PromptEncoder
 from blip2_gated.style_vocabulary import StyleVocabulary, in_words
-from common.cli.settings import unknown_name
+from common.cli.names import unknown_name
+from common.cli.paths import find_from_root
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import SampleKey
 from common.samples.layouts import create_sample_dataset
+from common.samples.sample_folder import is_vacant
 from common.text.tables import read_table
 from common.training.skip_log import check_skip_rate, report_skipped
 
-SAMPLE_ROOT = "./data/vqa"  # default of data.root; without --demo, sample data is drawn into this folder only
-SAMPLE_IMAGES = {True: 1000, False: 100}  # with --demo and without
+DEFAULT_ROOT = "./data/vqa"  # data.root as configs/default.yaml comes
+DEMO_IMAGES = 1000  # drawn by --demo
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class VqaSample:
     image: str  # as in the table
     question: str
     answer: str
-    style: str  # label, '' = unknown
-    type: str  # of the question
+    style: str = ""  # label, '' = unknown
+    type: str = "other"  # of the question
+    question_id: int | str | None = None  # of the table, for the VQA evaluation; None: its number
     path: Path = Path()  # of the image; read_samples fills it in
 
 
@@ -61,7 +64,7 @@ def csv_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSample]
     """One sample per row. Without a column of types a question is of type 'style' if its answer names the style."""
 
     def sample(number: int, row: dict[str, str]) -> VqaSample:
-        style = row[columns.style] if columns.style else ""
+        style, question_id = row[columns.style] if columns.style else "", row.get("question_id")
         names_style = style and in_words(style) in in_words(row[columns.answer])
         return VqaSample(
             number,
@@ -70,6 +73,7 @@ def csv_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSample]
             row[columns.answer],
             style,
             type=row[columns.type] if columns.type else "style" if names_style else "other",
+            question_id=int(question_id) if question_id and question_id.isdecimal() else question_id or None,
         )
 
     return [sample(number, row) for number, row in enumerate(rows)]
@@ -91,10 +95,9 @@ def artquest_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSa
     return [replace(sample, style=styles.get(sample.image, "")) for sample in samples]
 
 
-DATASETS: dict[str, Callable[[list[dict[str, str]], Columns], list[VqaSample]]] = {
-    "csv": csv_samples,
-    "artquest": artquest_samples,
-}
+# rows of a table, names of its columns -> a list of samples, or a Dataset of samples or {"image": its name in the
+# table, "question": ..., "answer": ..., "style": ...}
+DATASETS: dict[str, Callable[[list[dict[str, str]], Columns], Any]] = {"csv": csv_samples, "artquest": artquest_samples}
 
 
 def read_samples(
@@ -102,7 +105,10 @@ def read_samples(
 ) -> tuple[list[VqaSample], dict[str, str]]:
     """-> samples with an image file, a question and an answer, {row: reason} of the skipped ones."""
     if dataset_name not in DATASETS:
-        raise ValueError(unknown_name(dataset_name, list(DATASETS), "--data.dataset_name"))
+        raise ValueError(
+            f"{unknown_name(dataset_name, list(DATASETS), '--data.dataset_name')} (known: {', '.join(DATASETS)}; "
+            "another one goes into DATASETS of blip2_gated/dataset.py)"
+        )
     flags = {
         getattr(columns, field): f"--data.{field}_column"
         for field in ("image", "question", "answer", "style", "type")
@@ -111,7 +117,10 @@ def read_samples(
     _, rows = read_table(Path(table), flags, "--data.root, --data.*_csv")
     is_file = functools.cache(Path.is_file)  # one look per image, not one per question
     samples, skipped = [], {}
-    for sample in DATASETS[dataset_name](rows, columns):
+    source = DATASETS[dataset_name](rows, columns)
+    for number in range(len(source)):
+        item = source[number]
+        sample = item if isinstance(item, VqaSample) else VqaSample(**{"number": number, **item})
         path = Path(image_root, sample.image)
         if not sample.question.strip() or not sample.answer.strip():
             skipped[f"{table}:{sample.number + 2}"] = "an empty question or answer"
@@ -175,14 +184,18 @@ class VqaDataset(Dataset):
 def read_splits(
     settings: Namespace, names: Sequence[str], is_main: bool = True
 ) -> tuple[dict[str, list[VqaSample]], dict[str, str]]:
-    """-> {split: samples}, {skipped row: reason}. Draws sample data if the default folder or the demo's is missing."""
-    root = Path(settings.data_root)
-    if not root.exists() and (settings.demo or settings.data_root == SAMPLE_ROOT):
-        if is_main:
-            print(f"no folder {root}: drawing {SAMPLE_IMAGES[settings.demo]} sample pictures with questions there")
-            create_sample_dataset(root, SAMPLE_IMAGES[settings.demo], layout="vqa")
-    elif not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder (--data.root)")
+    """-> {split: samples}, {skipped row: reason}. --demo draws its data into a folder that is missing or empty."""
+    root = Path(find_from_root(settings.data_root))
+    image_root = Path(find_from_root(settings.data_image_root) or root)
+    if settings.demo and is_main and is_vacant(root):
+        print(f"{root}: nothing there yet; drawing {DEMO_IMAGES} sample pictures with questions into it")
+        create_sample_dataset(root, DEMO_IMAGES, layout="vqa")
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root}: no such folder, with {settings.data_train_csv} in it (--data.root); to try drawn pictures: --demo"
+        )
+    if not image_root.is_dir():
+        raise FileNotFoundError(f"{image_root}: no such folder of images (--data.image_root)")
     columns = Columns(
         settings.data_image_column,
         settings.data_question_column,
@@ -193,7 +206,7 @@ def read_splits(
     )
     splits, skipped = {}, {}
     for name in names:
-        table, image_root = root / getattr(settings, f"data_{name}_csv"), settings.data_image_root or root
+        table = root / getattr(settings, f"data_{name}_csv")
         splits[name], skipped_rows = read_samples(table, image_root, settings.data_dataset_name, columns)
         skipped |= skipped_rows
     return splits, skipped

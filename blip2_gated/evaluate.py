@@ -15,17 +15,23 @@ from typing import Any, Literal
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from blip2_gated import config
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__, config)
+
 from accelerate import Accelerator
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
-from blip2_gated import config
 from blip2_gated.checkpoint import load_gated
 from blip2_gated.dataset import build_datasets, read_splits
 from blip2_gated.metrics import QuestionOnlyBaseline, answer_samples, measure_answers
 from blip2_gated.train import make_training_model
 from blip2_gated.training_model import measure_loss
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
 from common.cli.tool_parser import tool
 from common.text.files import write_json, write_jsonl
@@ -58,7 +64,7 @@ def main(
     json: bool = False,  # print JSON instead of the table
 ) -> dict[str, Any]:
     torch_device = choose_device(device)
-    model, content = load_gated(checkpoint, torch_device, blip2, efficientnet)
+    model, content = load_gated(find_from_root(str(checkpoint)), torch_device, blip2, efficientnet)
     options = read_settings(config, list(settings), defaults={**content["settings"], "training_cache_features": False})
     splits, skipped = read_splits(options, [split])
     sets, skipped = build_datasets(options, splits, skipped, model, Accelerator(cpu=torch_device.type == "cpu"))
@@ -72,7 +78,7 @@ def main(
         model, dataset, limit, batch_size, quiet=False, num_beams=num_beams, max_new_tokens=max_new_tokens
     )
     baseline = None
-    if Path(options.data_root, options.data_train_csv).is_file():
+    if Path(find_from_root(options.data_root), options.data_train_csv).is_file():
         baseline = QuestionOnlyBaseline(read_splits(options, ["train"])[0]["train"])
     report = {
         "checkpoint": str(checkpoint),
@@ -86,7 +92,7 @@ def main(
     write_json(output_dir / "evaluation.json", report)
     write_json(
         output_dir / "vqa_results.json",
-        [{"question_id": prediction.sample.number, "answer": prediction.text} for prediction in predictions],
+        [{"question_id": prediction.question_id, "answer": prediction.text} for prediction in predictions],
     )
     write_jsonl(output_dir / "predictions.jsonl", (prediction.as_row() for prediction in predictions))
     print(dumps(report, indent=2, ensure_ascii=False) if json else format_report(report, output_dir))

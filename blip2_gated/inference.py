@@ -17,6 +17,11 @@ from typing import Any, NamedTuple
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import torch
 from jsonargparse.typing import PositiveInt
 
@@ -24,6 +29,7 @@ from blip2_gated.checkpoint import load_gated, save_full
 from blip2_gated.images import ImageSource, TowerFeatures
 from blip2_gated.model import Blip2OPTGated
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from common.cli.tool_parser import tool
 from common.training.device import choose_device
 
@@ -43,7 +49,7 @@ def main(
 ) -> dict[str, Any]:
     if not export and not (image and questions):
         raise ValueError("expected a picture and at least one question, or --export FILE")
-    model, content = load_gated(checkpoint, choose_device(device), blip2, efficientnet)
+    model, content = load_gated(find_from_root(str(checkpoint)), choose_device(device), blip2, efficientnet)
     if export:
         save_full(
             export,
@@ -53,7 +59,7 @@ def main(
         )
         print(f"{export}: every weight, {export.stat().st_size / 2**20:.0f} MiB")
         return {"export": str(export)}
-    pixels = model.prepare([image])
+    pixels = model.prepare([find_from_root(image)])
     answers = model.predict_answers(pixels.expand(len(questions), -1, -1, -1), questions, num_beams=num_beams)
     with torch.no_grad():
         styles = model.style_probabilities(model.features(pixels))

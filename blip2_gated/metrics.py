@@ -32,10 +32,16 @@ class Prediction:
     sample: VqaSample
     text: str
 
+    @property
+    def question_id(self) -> int | str:
+        """As in the table, or the row's number."""
+        return self.sample.number if self.sample.question_id is None else self.sample.question_id
+
     def as_row(self) -> dict[str, Any]:
         """One line of predictions.jsonl."""
         return {
             **{name: value for name, value in asdict(self.sample).items() if name != "path"},
+            "question_id": self.question_id,
             "prediction": self.text,
             "correct": normalise_answer(self.text) == normalise_answer(self.sample.answer),
         }

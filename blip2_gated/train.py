@@ -1,6 +1,7 @@
 """Train BLIP2-gated: answers to questions about images, with style gates in the Q-Former's cross-attention.
 
-python blip2_gated/train.py --config artquest         configs/default.yaml, then configs/artquest.yaml; all are flags
+python blip2_gated/train.py                           tables in data/vqa, or else ArtQuest's; all settings are flags
+python blip2_gated/train.py --config artquest         configs/default.yaml, then configs/artquest.yaml
 python blip2_gated/train.py --demo                    drawn pictures and a small BLIP-2, minutes on a CPU
 python blip2_gated/train.py --training.save_last      also write last/, from which --training.resume continues
 torchrun --nproc_per_node 2 blip2_gated/train.py      several GPUs; accelerate launch works too
@@ -14,28 +15,36 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from blip2_gated import config
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__, config)
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
-from blip2_gated import config
 from blip2_gated.backbone import is_config
 from blip2_gated.checkpoint import build_arguments, build_gated, load_gated, save_gated, store_frozen
-from blip2_gated.dataset import VqaDataset, build_datasets, read_splits
+from blip2_gated.dataset import DEFAULT_ROOT, VqaDataset, build_datasets, read_splits
 from blip2_gated.metrics import QuestionOnlyBaseline, answer_samples, measure_answers
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.training_model import GatedTrainingModel, measure_loss
 from blip2_gated.warm_start import pretrain_language, pretrain_vision
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
+from common.samples.sample_folder import is_vacant
 from common.training.device import make_accelerator
 from common.training.loader import make_loader
 from common.training.plots import plot_curves
-from common.training.run import Run
+from common.training.run import Run, choose_run_name
 from common.training.samplers import DeterministicBatchSampler
 from common.training.schedule import TrainSchedule
 from common.training.skip_log import write_skipped
+from common.training.trackers import installed_trackers
 from common.training.trainer import Trainer
 
 CURVES = {
@@ -56,8 +65,10 @@ BEST = "best.pt"
 
 
 def main(argv: list[str]) -> dict[str, Any]:
-    settings = read_settings(config, argv, __doc__)
+    settings = choose_settings(argv)
     check_settings(settings)
+    trackers = installed_trackers(settings.training_report_to)
+    name = choose_run_name(settings.training_run_name, "blip2_gated", settings.model_blip2)
     accelerator = make_accelerator(settings.training_device, settings.training_precision)
     with accelerator.main_process_first():
         splits, skipped = read_splits(settings, ("train", "val"), accelerator.is_main_process)
@@ -69,14 +80,15 @@ def main(argv: list[str]) -> dict[str, Any]:
         sets, skipped = build_datasets(settings, splits, skipped, model, accelerator)
     run = None
     if accelerator.is_main_process:  # the data is valid by now, so an older run may be moved
-        run = Run(settings.training_checkpoint_dir, settings.training_log_dir, vars(settings), settings.training_resume)
+        folders = (settings.training_checkpoint_dir, settings.training_log_dir)
+        run = Run(*folders, vars(settings), settings.training_resume, name, trackers)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
     if settings.training_warm_start_steps and is_config(settings.model_blip2) and not settings.training_resume:
         warm_start(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
     trainer = build_trainer(settings, model, sets["train"], accelerator, run)
     trainer.start(settings.training_resume, settings.training_seed)
     if run:
-        print_summary(sets, trainer)
+        print_summary(settings.data_root, sets, trainer)
 
     for _, means in trainer.epochs():
         scores = validate(trainer, sets["val"], settings.training_batch_size) if run else {}
@@ -92,6 +104,21 @@ def main(argv: list[str]) -> dict[str, Any]:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
+
+
+def choose_settings(argv: list[str]) -> Namespace:
+    """Settings of a run. If nothing says what to read and the default folder has nothing, those of ArtQuest."""
+    settings = read_settings(config, argv, __doc__)
+    has_config = any(word.partition("=")[0] == "--config" for word in argv)
+    if settings.demo or has_config or settings.data_root != DEFAULT_ROOT or not is_vacant(find_from_root(DEFAULT_ROOT)):
+        return settings
+    artquest = read_settings(config, ["--config", "artquest", *argv], __doc__)
+    if is_vacant(find_from_root(artquest.data_root)):
+        raise FileNotFoundError(
+            f"no training data: neither {settings.data_root}/{settings.data_train_csv} (--data.root for another folder)"
+            f" nor ArtQuest's {artquest.data_root}/{artquest.data_train_csv}; --demo draws pictures to try it with"
+        )
+    return artquest
 
 
 def check_settings(settings: Namespace) -> None:
@@ -163,13 +190,13 @@ def make_training_model(settings: Namespace, model: Blip2OPTGated) -> GatedTrain
     return GatedTrainingModel(model, weights, settings.loss_detach_image)
 
 
-def print_summary(sets: dict[str, VqaDataset], trainer: Trainer) -> None:
+def print_summary(data_root: str, sets: dict[str, VqaDataset], trainer: Trainer) -> None:
     model, train_set = trainer.unwrapped_model.model, sets["train"]
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in model.parameters()) - trainable
     print(
         f"{len(train_set)} training questions about {len({sample.path for sample in train_set.samples})} images, "
-        f"{len(sets['val'])} validation questions; "
+        f"{len(sets['val'])} validation questions, from {data_root}; "
         f"{train_set.truncated} texts longer than {model.prompts.max_tokens} tokens were truncated\n"
         f"{trainable / 1e6:.2f} million trainable parameters, {frozen / 1e6:.2f} million frozen; "
         f"{trainer.steps_per_epoch} steps per epoch; logs in {trainer.run.log_folder}"
