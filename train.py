@@ -13,26 +13,33 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, cast
 
+import config
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__, config)
+
 import timm.optim
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import default_collate
 
-import config
 from batch_sampler import PKBatchSampler
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
 from common.samples.invented import read_bank
-from common.samples.layouts import MANIFEST, create_sample_dataset
+from common.samples.layouts import offer_samples
 from common.training.device import make_accelerator
 from common.training.loader import make_loader
 from common.training.plots import neighbour_grid, plot_curves, write_projector
-from common.training.run import Run
+from common.training.run import Run, choose_run_name
 from common.training.schedule import TrainSchedule
 from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
+from common.training.trackers import installed_trackers
 from common.training.trainer import Trainer
 from common.training.unused_parameters import freeze_unused
 from dataset import Sample, StyleDataset, find_samples, split_samples, unused_images
@@ -55,12 +62,14 @@ EPOCH_LINE = {
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
+    trackers = installed_trackers(settings.report_to)
+    name = choose_run_name(settings.run_name, "style", settings.model_name)
     settings.frozen_maps *= bool(settings.pretrained)  # from scratch there is nothing to keep
     accelerator = make_accelerator(settings.device, settings.precision, settings.freeze_epochs > 0)
     with accelerator.main_process_first():
-        if settings.demo and accelerator.is_main_process and not (Path(settings.data_dir) / MANIFEST).is_file():
-            print(f"writing sample data to {settings.data_dir}")
-            create_sample_dataset(settings.data_dir, num_samples=720)
+        settings.data_dir = find_from_root(settings.data_dir)
+        if settings.demo and accelerator.is_main_process:
+            offer_samples(settings.data_dir, 720, layout="styles")
     samples = find_samples(settings.data_dir, settings.ignore_targets)
     shapes = read_target_shapes(samples)
     set_seed(settings.seed)
@@ -70,7 +79,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     if accelerator.is_main_process and not settings.resume:  # other processes receive it with the weights
         fit_readout(encoder.to(accelerator.device), train_set, accelerator.device, settings.seed)
     if accelerator.is_main_process:  # the data is valid, so an earlier run may now be moved
-        run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume)
+        run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume, name, trackers)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
         if len(val_set):
             vectors = baseline_vectors(encoder.to(accelerator.device), val_set, accelerator.device)

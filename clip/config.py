@@ -5,7 +5,8 @@ from typing import Literal
 from jsonargparse.typing import PositiveInt
 
 # --- data -------------------------------------------------------------------------------------------------------------
-# data.json, metadata.jsonl, optimized_metadata.jsonl, images/ + captions/, or *.tar; generated samples if it is empty
+# data.json, metadata.jsonl, optimized_metadata.jsonl, images/ + captions/, or *.tar; in place of a ./data without them
+# AniPersonaCaps/, if it was cloned, and drawn samples, if ./data is empty
 DATA_DIR = "./data"
 TEXT_FIELDS = ["character+appearance", "character+personality"]  # texts of a metadata line; + joins fields
 VAL_SPLIT = 0.1  # share of images for validation; one character, or one caption, stays on one side
@@ -18,7 +19,8 @@ FLIP_PROB = 0.5  # mirrored left to right; never where the text says left or rig
 
 # --- model ------------------------------------------------------------------------------------------------------------
 MODEL_NAME = "ViT-B/32"  # or ViT-B/16, ViT-L/14, RN50, RN101, small, best_model.pth, a Hugging Face CLIP folder
-PRETRAINED = ""  # openai, another open_clip tag, or a file of weights; empty: from scratch
+# auto: OpenAI's weights if MODEL_NAME has some, downloaded once; none: from scratch; a tag of open_clip; a file
+PRETRAINED = "auto"
 IMAGE_SIZE = 0  # pixels of the square input; 0: the model's own
 PROJECTION_DIM = 0  # width of the shared space; 0: the model's own
 IMAGE_TOWER = ""  # a timm model in place of the image tower; hf-hub:OWNER/NAME and local-dir:FOLDER work too

@@ -14,14 +14,18 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from clip.pairs import Pair, find_pairs
+from clip.pairs import CLONE, INDEX_NAMES, Pair, find_clone, find_pairs, has_pairs
 from clip.tokenizer import Tokenizer
+from common.cli.paths import ROOT, find_from_root
 from common.images.cache import ImageCache
 from common.images.transforms import Augmentation, SampleKey, square
 from common.samples import layouts
+from common.samples.sample_folder import is_drawn
 from common.text.padding import pad
 
-__all__ = ["Pair", "PairDataset", "create_sample_dataset", "find_pairs", "split_pairs"]
+__all__ = ["Pair", "PairDataset", "create_sample_dataset", "find_data", "find_pairs", "split_pairs"]
+DEFAULT_DATA = Path("data")  # the folder that may be replaced by AniPersonaCaps/ or filled with samples
+SAMPLES = {True: 800, False: 100}  # drawn images with --demo and without
 DIRECTIONS = re.compile(r"\b(left|right)(most|wards?|-hand)?\b|左|右", re.IGNORECASE)  # untrue of a mirrored image
 
 
@@ -30,6 +34,28 @@ def create_sample_dataset(
 ) -> layouts.SampleDataset:
     """Generated scenes with captions: data.json, images/, captions/ below `root`; nothing is downloaded."""
     return layouts.create_sample_dataset(root, num_samples, seed, layout="captions", size=size)
+
+
+def find_data(data_dir: str | Path, is_demo: bool, is_main: bool) -> Path:
+    """The folder to train on. In place of ./data without pairs of the user's: AniPersonaCaps/, as cloned from the Hub.
+
+    Samples are drawn where ./data, or the folder of a demo, is missing or empty; by the main process.
+    """
+    folder, is_default = Path(find_from_root(str(data_dir))), Path(data_dir) == DEFAULT_DATA
+    if not is_default and not is_demo:
+        return folder
+    if is_default and (is_drawn(folder) or not has_pairs(folder)) and (clone := find_clone()):
+        if is_main:
+            print(f"data: {clone}, since {folder} holds none of yours")
+        return clone
+    if is_main:
+        layouts.offer_samples(folder, SAMPLES[is_demo], layout="captions")
+    if not has_pairs(folder):
+        raise FileNotFoundError(
+            f"{folder}: no {', '.join(INDEX_NAMES)}, images/ with captions/, or *.tar, nor a folder {CLONE} in "
+            f"{Path.cwd()} or {ROOT}; name your data with --data_dir, or try drawn samples with --demo"
+        )
+    return folder
 
 
 def split_pairs(pairs: list[Pair], share: float, seed: int = 0) -> tuple[list[Pair], list[Pair]]:

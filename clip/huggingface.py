@@ -6,14 +6,15 @@ Only for networks with a vision transformer and CLIP's text transformer: transfo
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
+from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 from transformers import CLIPModel as TransformersCLIP
 
-from clip.model import CLIPModel
-from common.models.checkpoint_file import first_line, load_every_tensor
+from common.models.checkpoint_file import first_line
 
 NAMES = [  # of open_clip, of transformers: beginnings first, then parts of blocks
     ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
@@ -78,8 +79,8 @@ def _rename(name: str, beginnings: list[tuple[str, str]], parts: list[tuple[str,
     return name
 
 
-def read_huggingface(name: str | Path) -> CLIPModel:
-    """A Hugging Face CLIP by folder or hub name -> our model with the same outputs."""
+def read_huggingface(name: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """A Hugging Face CLIP by folder or hub name -> config of a CLIPModel with equal outputs, its network's weights."""
     is_folder = (Path(name) / "config.json").is_file()
     if not is_folder and (Path(name).exists() or str(name).count("/") != 1 or str(name).startswith(".")):
         raise FileNotFoundError(
@@ -90,14 +91,13 @@ def read_huggingface(name: str | Path) -> CLIPModel:
         processor = CLIPImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: cannot be read as a CLIP folder ({first_line(error)})") from error
-    config = theirs.config
-    vision, text = config.vision_config, config.text_config
+    vision, text = theirs.config.vision_config, theirs.config.text_config
     if vision.hidden_act != text.hidden_act or vision.hidden_act not in ("quick_gelu", "gelu"):
         raise ValueError(f"activations {vision.hidden_act} and {text.hidden_act}: expected quick_gelu or gelu for both")
     # An end token of 2 stands for 'the highest index of the row' in old configs; any other is searched for itself.
     pooling = {} if text.eos_token_id == 2 else {"pool_type": "eos", "eos_id": text.eos_token_id}
     architecture = {
-        "embed_dim": config.projection_dim,
+        "embed_dim": theirs.config.projection_dim,
         "quick_gelu": vision.hidden_act == "quick_gelu",
         "vision_cfg": {
             "image_size": vision.image_size,
@@ -119,21 +119,18 @@ def read_huggingface(name: str | Path) -> CLIPModel:
             **pooling,
         },
     }
-    model = CLIPModel(
-        config={
-            "architecture": architecture,
-            "sigmoid": False,
-            "tokenizer": {"kind": "clip", "context_length": text.max_position_embeddings},
-            "mean": list(processor.image_mean),
-            "std": list(processor.image_std),
-        }
-    )
-    load_every_tensor(model.network, to_open_clip_names(theirs.state_dict()), name, "a plain CLIP")
-    return model
+    config = {
+        "architecture": architecture,
+        "sigmoid": False,
+        "tokenizer": {"kind": "clip", "context_length": text.max_position_embeddings},
+        "mean": list(processor.image_mean),
+        "std": list(processor.image_std),
+    }
+    return config, to_open_clip_names(theirs.state_dict())
 
 
-def write_huggingface(model: CLIPModel, folder: str | Path) -> None:
-    """All files that transformers' CLIPModel and CLIPProcessor load."""
+def write_huggingface(model: nn.Module, folder: str | Path) -> None:
+    """All files that transformers' CLIPModel and CLIPProcessor load, of our CLIPModel."""
     architecture = model.config["architecture"]
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     if "timm_model_name" in vision or "hf_config" in text or isinstance(vision["layers"], list):

@@ -9,26 +9,28 @@ The networks are open_clip's, so weights can be exchanged with it, and with Hugg
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as TF
-from open_clip.transformer import text_global_pool
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, text_global_pool
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_model_data_config
 from torch import nn
 from torchvision.transforms import InterpolationMode
 from transformers import AutoModel
 
-from clip.architectures import build_network, load_pretrained, load_weights, make_architecture, with_text_tower
+from clip.architectures import OPENAI_NAMES, build_network, canonical_name, make_architecture, with_text_tower
+from clip.pretrained import load_weights, read_checkpoint, read_file, read_pretrained
 from clip.tokenizer import build_tokenizer, huggingface_tokenizer_config
 from common.models.backbone import create_backbone
 from common.models.checkpoint_file import load_every_tensor
 from common.text.padding import pad
 
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5: the temperature never falls below 0.01
+OVERSHOOT = 0.25  # of pixels beyond [0, 1] by bicubic resizing of floats; a normalised image exceeds it
 PROJECTIONS = (  # of the towers, and the temperature: names in open_clip's networks
     "visual.proj",
     "visual.attnpool.c_proj.",
@@ -44,13 +46,20 @@ STATISTICS = {  # mean and standard deviation of each channel, for pixels in [0,
 }
 
 
+class CLIPOutput(NamedTuple):
+    """Logits of all B images and C texts: cosines times the scale, plus the bias of a model of --loss siglip."""
+
+    logits_per_image: torch.Tensor  # (B, C)
+    logits_per_text: torch.Tensor  # (C, B)
+
+
 class CLIPModel(nn.Module):
     """`CLIPModel("ViT-B/32")`, or from plain values (`CLIPModel(config=...)`), as a checkpoint does.
 
     model_name: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101, small. pretrained: None (random), 'openai', another tag of
-    open_clip, or a file. image_tower + image_weights: a timm model with timm's weights (True), none, or a file of them;
-    text_tower: a Hugging Face encoder by name or folder, with its weights. normalisation: auto (the weights' own), clip
-    or imagenet.
+    open_clip, or a file; `CLIPModel.from_pretrained("ViT-B/32")` has OpenAI's. image_tower + image_weights: a timm
+    model with timm's weights (True), none, or a file of them; text_tower: a Hugging Face encoder by name or folder,
+    with its weights. normalisation: auto (the weights' own), clip or imagenet.
     """
 
     def __init__(
@@ -69,6 +78,8 @@ class CLIPModel(nn.Module):
         config: dict[str, Any] | None = None,
     ):
         super().__init__()
+        model_name = canonical_name(model_name)
+        weights = read_pretrained(model_name, pretrained) if pretrained else None
         if config is None:
             architecture = make_architecture(model_name, image_size, projection_dim, patch_dropout, image_tower)
             tokenizer = {"kind": "clip", "context_length": architecture["text_cfg"]["context_length"]}
@@ -78,10 +89,11 @@ class CLIPModel(nn.Module):
                 tokenizer = huggingface_tokenizer_config(
                     text_tower, text["context_length"], text["hf_config"]["pad_token_id"]
                 )
-            if pretrained == "openai":
-                architecture["quick_gelu"] = True  # the activation that these weights were trained with
+            # That of the weights; and from scratch that of OpenAI's networks of these names.
+            if weights.quick_gelu if weights else model_name in OPENAI_NAMES:
+                architecture["quick_gelu"] = True
             config = {"architecture": architecture, "sigmoid": sigmoid, "tokenizer": tokenizer}
-        self.config = config
+        self.config = config = dict(config)
         self.network = build_network(config["architecture"], config["sigmoid"])
         self.image_size: int = config["architecture"]["vision_cfg"]["image_size"]
         self.tokenizer = build_tokenizer(config["tokenizer"])
@@ -95,8 +107,9 @@ class CLIPModel(nn.Module):
             own_statistics = data_config["mean"], data_config["std"]
         if text_tower:
             self.network.text.transformer = AutoModel.from_pretrained(text_tower, add_pooling_layer=False)
-        if pretrained:
-            own_statistics = load_pretrained(self.network, model_name, pretrained) or own_statistics
+        if weights:
+            load_weights(self.network, weights)
+            own_statistics = (weights.mean, weights.std) if weights.mean and weights.std else own_statistics
         if "mean" not in config:
             if normalisation not in ("auto", *STATISTICS):
                 raise ValueError(f"--normalisation {normalisation}: expected auto, clip or imagenet")
@@ -115,25 +128,82 @@ class CLIPModel(nn.Module):
     def scale(self) -> torch.Tensor:
         return self.network.logit_scale.clamp(max=math.log(MAX_SCALE)).exp()
 
-    def forward(self, image: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """image (B, 3, S, S), tokens (C, T) -> logits_per_image (B, C), logits_per_text (C, B)."""
-        logits = self.scale * self.encode_image(image) @ self.encode_text(tokens).T
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, projection_dim: int | None = None, logit_scale_init_value: float | None = None
+    ) -> "CLIPModel":
+        """A model with its weights, in eval mode.
+
+        name: ViT-B/32, ..., RN101 with OpenAI's weights, a file of clip/train.py, or a Hugging Face CLIP by folder or
+        name. projection_dim: an error unless it is that of the weights. logit_scale_init_value: a factor of cosines in
+        place of the stored one; up to ln 100 = 4.6 it is read as its logarithm, which is what transformers means by it.
+        """
+        if canonical_name(str(name)) in OPENAI_NAMES:
+            model = cls(str(name), "openai")
+        else:
+            checkpoint = read_checkpoint(name)
+            model = cls(config=checkpoint.config)
+            load_every_tensor(model.network, checkpoint.weights, name, "this CLIP")
+        width = model.config["architecture"]["embed_dim"]
+        if projection_dim not in (None, width):
+            raise ValueError(
+                f"projection_dim={projection_dim}: the weights of {name} project to {width} dimensions; omit it, or "
+                "start from random weights with CLIPModel(model_name, projection_dim=...)"
+            )
+        if logit_scale_init_value is not None:
+            most = math.log(MAX_SCALE)
+            value = logit_scale_init_value if logit_scale_init_value <= most else math.log(logit_scale_init_value)
+            with torch.no_grad():
+                model.logit_scale.fill_(min(value, most))
+        return model.eval()
+
+    def forward(
+        self,
+        image: torch.Tensor | None = None,
+        tokens: torch.Tensor | None = None,
+        *,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> CLIPOutput:
+        """image (B, 3, S, S), tokens (C, T) -> logits_per_image (B, C), logits_per_text (C, B).
+
+        By the names of transformers: pixel_values are pixels that its processor has normalised, input_ids are tokens;
+        attention_mask is not needed, as the padding follows the end of the text.
+        """
+        tokens = input_ids if tokens is None else tokens
+        if tokens is None or (image is None) == (pixel_values is None):
+            raise ValueError("expected image and tokens, or pixel_values and input_ids")
+        if pixel_values is None:
+            images = self.encode_image(image)
+        else:
+            images = F.normalize(self.get_image_features(pixel_values), dim=-1)
+        texts = F.normalize(self.get_text_features(tokens, attention_mask), dim=-1)
+        logits = self.scale * images @ texts.T
         if self.network.logit_bias is not None:
             logits = logits + self.network.logit_bias
-        return logits, logits.T
+        return CLIPOutput(logits, logits.T)
 
     def encode_image(self, image: torch.Tensor, normalize: bool = True) -> torch.Tensor:
         """image (B, 3, S, S), uint8 0..255 or float 0..1 -> (B, D), of length 1 unless `normalize` is False."""
+        self._check_shape(image)
+        return self.network.encode_image(self.normalise(image), normalize=normalize)
+
+    def _check_shape(self, image: torch.Tensor) -> None:
         size = self.image_size
         if image.ndim != 4 or image.shape[1:] != (3, size, size):
             raise ValueError(f"image {tuple(image.shape)}: expected (B, 3, {size}, {size})")
-        return self.network.encode_image(self.normalise(image), normalize=normalize)
 
-    def encode_text(self, tokens: torch.Tensor | list[str], normalize: bool = True) -> torch.Tensor:
+    def encode_text(self, tokens: torch.Tensor | list[str] | str, normalize: bool = True) -> torch.Tensor:
         """tokens (B, T), or the texts themselves -> (B, D), of length 1 unless `normalize` is False."""
         network = self.network
         if not torch.is_tensor(tokens):
             tokens = self.tokenize(tokens).to(self.mean.device)
+        if tokens.ndim != 2 or tokens.shape[1] > self.tokenizer.context_length:
+            raise ValueError(
+                f"tokens {tuple(tokens.shape)}: expected (B, T), T at most {self.tokenizer.context_length}; "
+                "tokenize() truncates longer texts"
+            )
         if not hasattr(network, "token_embedding"):
             return network.encode_text(tokens, normalize=normalize)
         # As open_clip's own, but for T below the context length, which the causal mask allows.
@@ -145,14 +215,32 @@ class CLIPModel(nn.Module):
         features = pooled @ network.text_projection  # (B, D)
         return F.normalize(features, dim=-1) if normalize else features
 
-    def tokenize(self, texts: list[str]) -> torch.Tensor:
-        """-> (B, T) int64, T = tokens of the longest text, truncated to the context length."""
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """As in transformers: pixels normalised already, or uint8 -> (B, D), not of length 1."""
+        self._check_shape(pixel_values)
+        is_raw = pixel_values.dtype == torch.uint8
+        return self.network.encode_image(self.normalise(pixel_values) if is_raw else pixel_values)
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """As in transformers: tokens -> (B, D), not of length 1; attention_mask as for forward."""
+        if attention_mask is not None and (attention_mask.diff(dim=1) > 0).any():
+            raise ValueError("attention_mask: padding on the left; this model takes it on the right")
+        return self.encode_text(input_ids, normalize=False)
+
+    def tokenize(self, texts: list[str] | str) -> torch.Tensor:
+        """-> (B, T) int64, T = tokens of the longest text, truncated to the context length; of a single text (1, T)."""
+        texts = [texts] if isinstance(texts, str) else texts
         return pad(self.tokenizer.encode(texts)[0], self.tokenizer.pad_id).values
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W), uint8 0..255 or float 0..1 -> input of the tower."""
-        unit = image / 255 if image.dtype == torch.uint8 else image
-        return (unit - self.mean) / self.std
+        if image.dtype == torch.uint8:
+            return (image / 255 - self.mean) / self.std
+        lowest, highest = map(float, image.aminmax())
+        if lowest < -OVERSHOOT or highest > 1 + OVERSHOOT:
+            reason = "divide by 255 or give uint8" if lowest >= 0 else "the model normalises them itself: leave it out"
+            raise ValueError(f"image: pixels from {lowest:.2f} to {highest:.2f}, expected 0 to 1; {reason}")
+        return (image - self.mean) / self.std
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         """-> (3, S, S) uint8: shorter side to S, bicubic, then the centred square, identical to OpenAI's."""
@@ -179,5 +267,18 @@ class CLIPModel(nn.Module):
         return self
 
     def load_checkpoint(self, path: str | Path) -> None:
-        """Weights of this architecture: a file of clip/train.py, of open_clip or of OpenAI (TorchScript too)."""
-        load_weights(self.network, Path(path))
+        """Weights of this architecture: a file of clip/train.py, of open_clip or of OpenAI (TorchScript too).
+
+        Activation and channel statistics come with them where the file says which.
+        """
+        pretrained = read_file(Path(path))
+        load_weights(self.network, pretrained)
+        if pretrained.quick_gelu is not None:
+            self.config["architecture"] = {**self.config["architecture"], "quick_gelu": pretrained.quick_gelu}
+            for block in self.network.modules():
+                if isinstance(block, ResidualAttentionBlock):
+                    block.mlp.gelu = QuickGELU() if pretrained.quick_gelu else nn.GELU()
+        if pretrained.mean and pretrained.std:
+            for buffer, values in ((self.mean, pretrained.mean), (self.std, pretrained.std)):
+                buffer.copy_(torch.tensor(values).view_as(buffer))
+            self.config |= {"mean": list(pretrained.mean), "std": list(pretrained.std)}

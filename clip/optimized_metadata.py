@@ -40,9 +40,15 @@ from pathlib import Path, PurePosixPath
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import numpy as np
 from jsonargparse.typing import ClosedUnitInterval, restricted_number_type
 
+from clip.pairs import find_clone
 from clip.persona.appearance import find_appearance
 from clip.persona.markup import clean_name, clean_text
 from clip.persona.person import find_traits
@@ -210,12 +216,15 @@ def format_report(report: dict) -> str:
 @tool
 def main(
     *,
-    metadata: Path = Path("metadata.jsonl"),  # one JSON object per line
+    metadata: Path | None = None,  # one JSON object per line; default: metadata.jsonl, else that of AniPersonaCaps/
     output: Path = Path("optimized_metadata.jsonl"),  # replaced only once it is complete
     max_tokens: TokenLimit = 77,  # of a sentence, start and end token included; CLIP reads 77
     max_broken: ClosedUnitInterval = 0.05,  # share of broken lines that is accepted
     json: bool = False,  # print the coverage report as JSON
 ) -> dict:
+    if metadata is None:
+        metadata, clone = Path("metadata.jsonl"), find_clone()
+        metadata = clone / metadata if clone and not metadata.exists() else metadata
     report = optimise_file(metadata, output, max_tokens, max_broken)
     print(dumps(report, ensure_ascii=False) if json else format_report(report))
     return report

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from common.cli.paths import find_from_root
 from common.images.io import IMAGE_SUFFIXES, path_below
 from common.images.webdataset import TarMember, read_shard
 from common.text.files import parse_json
@@ -22,6 +23,7 @@ from common.text.tables import check_record, read_records
 
 INDEX_NAMES = ("data.json", "optimized_metadata.jsonl", "metadata.jsonl")
 IMAGE_KEYS = ("image_path", "file_name", "image", "filepath")
+CLONE = "AniPersonaCaps"
 TEXT_KEYS = ("caption", "captions", "text", "texts")
 DEFAULT_TEXT_FIELDS = ("character+appearance", "character+personality")
 Entry = tuple[str, Any]  # where it comes from; the record, or a ValueError in its place
@@ -81,6 +83,21 @@ def find_pairs(
         source, reason = next(iter(skipped.items()), ("", "the index is empty"))
         raise ValueError(f"{root}: not one usable pair of image and text; {source}: {reason}")
     return list(pairs.values()), skipped
+
+
+def has_pairs(data_dir: str | Path) -> bool:
+    """Whether a folder holds one of the formats; it may still hold no usable pair."""
+    try:
+        _find_entries(Path(data_dir))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def find_clone() -> Path | None:
+    """AniPersonaCaps/, as cloned from the Hub, in the working folder, at the repository root, or in clip/."""
+    places = Path(find_from_root(CLONE)), Path(__file__).parent / CLONE
+    return next((path for path in places if path.is_dir()), None)
 
 
 def _find_entries(path: Path) -> Iterator[Entry]:

@@ -14,17 +14,23 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from clip import config
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__, config)
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from clip import config
-from clip.architectures import OPENAI_NAMES
+from clip.architectures import OPENAI_NAMES, canonical_name
 from clip.checkpoint import load_clip, save_clip
-from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs
+from clip.dataset import PairDataset, find_data, find_pairs, split_pairs
 from clip.embed import embed_pairs
 from clip.metrics import measure_retrieval
 from clip.model import CLIPModel
+from clip.pretrained import choose_weights
 from clip.report import plot_metrics
 from clip.training_model import CLIPTrainingModel, parameter_groups
 from common.cli.errors import run_script
@@ -35,10 +41,11 @@ from common.metrics.retrieval import rank_both_ways, retrieval_scores, similarit
 from common.training.device import make_accelerator
 from common.training.loader import make_loader
 from common.training.plots import plot_curves
-from common.training.run import Run
+from common.training.run import Run, choose_run_name
 from common.training.samplers import DeterministicBatchSampler
 from common.training.schedule import TrainSchedule
 from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
+from common.training.trackers import installed_trackers
 from common.training.trainer import Trainer
 
 MODEL_SETTINGS = (
@@ -71,16 +78,22 @@ BEST = "best_model.pth"
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
+    settings.model_name = canonical_name(settings.model_name)
     check_settings(settings)
+    trackers = installed_trackers(settings.report_to)
+    name = choose_run_name(settings.run_name, "clip", settings.model_name)
     accelerator = make_accelerator(settings.device, settings.precision)
     with accelerator.main_process_first():
-        pairs, skipped = read_pairs(settings, accelerator.is_main_process)
+        settings.data_dir = str(find_data(settings.data_dir, settings.demo, accelerator.is_main_process))
+        pairs, skipped = find_pairs(settings.data_dir, settings.text_fields)
     set_seed(settings.seed)
-    model = build_model(settings)
+    with accelerator.local_main_process_first():  # which downloads the weights
+        model = build_model(settings)
     train_set, val_set, skipped = build_datasets(settings, pairs, skipped, model, accelerator)
     run = None
     if accelerator.is_main_process:  # the data is valid: an older run may be moved aside now
-        run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume, settings.results_dir)
+        folders = (settings.checkpoint_dir, settings.log_dir)
+        run = Run(*folders, vars(settings), settings.resume, name, trackers, settings.results_dir)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
     trainer = build_trainer(settings, model, train_set, accelerator, run)
     trainer.start(settings.resume, settings.seed)
@@ -112,6 +125,16 @@ def check_settings(settings: Namespace) -> None:
         raise ValueError(
             f"--{changed[0]}: {settings.model_name} is a complete model that defines this itself; omit the flag"
         )
+    if is_complete_model(settings.model_name) or weights_of(settings):
+        return
+    image_is_random = not (settings.image_tower and settings.image_weights)
+    is_random = image_is_random or (settings.freeze_backbone and not settings.text_tower)
+    if is_random and (settings.freeze_backbone or settings.lock_image):
+        flag = "--freeze_backbone" if settings.freeze_backbone else "--lock_image"
+        raise ValueError(
+            f"{flag}: {settings.model_name} starts from random weights here, which would stay random; give "
+            "--pretrained openai (for all but small) or a file of weights, or omit the flag"
+        )
 
 
 def is_complete_model(name: str) -> bool:
@@ -119,18 +142,10 @@ def is_complete_model(name: str) -> bool:
     return Path(name).exists() or ("/" in name and name not in OPENAI_NAMES)
 
 
-def read_pairs(settings: Namespace, is_main: bool) -> tuple[list, dict[str, str]]:
-    """The data; generated samples where the default folder, or the demo's, holds none."""
-    try:
-        return find_pairs(settings.data_dir, settings.text_fields)
-    except FileNotFoundError:
-        if not settings.demo and settings.data_dir != config.DATA_DIR:  # a folder that was named should exist
-            raise
-    if is_main:
-        count = 800 if settings.demo else 100
-        print(f"no pairs in {settings.data_dir}: generating {count} sample scenes with captions there")
-        create_sample_dataset(settings.data_dir, num_samples=count)
-    return find_pairs(settings.data_dir, settings.text_fields)
+def weights_of(settings: Namespace) -> str | None:
+    """What an architecture starts from: a tag of open_clip or a file; None: random weights."""
+    is_plain = not settings.image_tower and not settings.text_tower
+    return choose_weights(settings.pretrained, settings.model_name, is_plain)
 
 
 def build_model(settings: Namespace) -> CLIPModel:
@@ -140,7 +155,7 @@ def build_model(settings: Namespace) -> CLIPModel:
     else:
         model = CLIPModel(
             settings.model_name,
-            settings.pretrained or None,
+            weights_of(settings),
             image_size=settings.image_size or None,
             projection_dim=settings.projection_dim or None,
             patch_dropout=settings.patch_dropout,
@@ -232,12 +247,14 @@ def print_summary(train_set: PairDataset, val_set: PairDataset, trainer: Trainer
     trainable = sum(parameter.numel() for parameter in trainer.unwrapped_model.parameters() if parameter.requires_grad)
     texts = train_set.unique_texts + val_set.unique_texts
     truncated = train_set.truncated_texts + val_set.truncated_texts
+    weights = "its own" if is_complete_model(settings.model_name) else weights_of(settings) or "random"
     print(
         f"{len(train_set)} images to train on, {len(val_set)} to validate; {texts} unique texts, {truncated} "
         f"({truncated / texts:.1%}) truncated to "
         f"{trainer.unwrapped_model.model.tokenizer.context_length} tokens\n"
-        f"{settings.model_name}, {trainable / 1e6:.1f} million trainable parameters; {trainer.steps_per_epoch} steps "
-        f"per epoch of {trainer.batch_sampler.batch_size} pairs; logs in {trainer.run.log_folder}"
+        f"{settings.model_name}, weights: {weights}; {trainable / 1e6:.1f} million trainable parameters; "
+        f"{trainer.steps_per_epoch} steps per epoch of {trainer.batch_sampler.batch_size} pairs; "
+        f"logs in {trainer.run.log_folder}"
     )
 
 

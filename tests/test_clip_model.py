@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPProcessor, CLIPText
 from transformers import CLIPModel as TransformersCLIP
 
 from clip.checkpoint import load_clip, save_clip
-from clip.huggingface import read_huggingface, to_open_clip_names, to_transformers_names, write_huggingface
+from clip.huggingface import to_open_clip_names, to_transformers_names, write_huggingface
 from clip.model import CLIPModel
 
 
@@ -133,7 +133,7 @@ def test_our_folder_gives_our_logits_in_transformers(tmp_path):
     with torch.no_grad():
         found = theirs(**words, pixel_values=ours.normalise(pictures())).logits_per_image
         torch.testing.assert_close(found, ours(pictures(), ours.tokenize(TEXTS))[0], rtol=0, atol=1e-5)
-        again = read_huggingface(tmp_path)
+        again = CLIPModel.from_pretrained(tmp_path)
         torch.testing.assert_close(again.encode_image(pictures()), ours.encode_image(pictures()))
     assert processor.image_processor.crop_size["height"] == 32
 
@@ -204,12 +204,45 @@ def test_another_image_size_resizes_positions_and_wrong_weights_are_named(tmp_pa
         CLIPModel("small", pretrained=str(tmp_path / "w.pt"), image_size=32)
     with pytest.raises(ValueError, match="no such file, and no weights of that name for ViT-B/32.*openai"):
         CLIPModel("ViT-B/32", pretrained="opena")
-    with pytest.raises(ValueError, match="unknown model 'ViT-B-32'; did you mean ViT-B/32"):
-        CLIPModel("ViT-B-32")
+    with pytest.raises(ValueError, match="unknown model 'ViT-B/23'; did you mean ViT-B/32"):
+        CLIPModel("ViT-B/23")
 
 
-def test_openai_weights_need_their_activation(monkeypatch):
-    seen = {}
-    monkeypatch.setattr("clip.model.load_pretrained", lambda network, *names: seen.update(network=network))
-    CLIPModel("ViT-B/32", pretrained="openai")
-    assert type(seen["network"].visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+class Built(Exception):
+    """Raised in place of loading: the networks of these sizes are built without memory, on the meta device."""
+
+
+@pytest.mark.parametrize(
+    "tag, quick", [("openai", True), ("laion400m_e31", True), ("metaclip_400m", True), ("laion2b_s34b_b79k", False)]
+)
+def test_weights_bring_their_activation(monkeypatch, tmp_path, tag, quick):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "weights.pt")
+    monkeypatch.setattr("open_clip.download_pretrained", lambda config: str(tmp_path / "weights.pt"))
+
+    def load(network, pretrained):
+        raise Built(type(network.visual.transformer.resblocks[0].mlp.gelu).__name__)
+
+    monkeypatch.setattr("clip.model.load_weights", load)
+    with torch.device("meta"), pytest.raises(Built, match="QuickGELU" if quick else "^GELU"):
+        CLIPModel("ViT-B-32", pretrained=tag)
+
+
+def test_from_scratch_the_activation_is_openais_so_that_its_fine_tuned_weights_fit():
+    with torch.device("meta"):
+        model = CLIPModel("ViT-B/32")
+    assert type(model.network.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+
+
+def test_load_checkpoint_takes_activation_and_statistics_with_the_weights(tmp_path):
+    theirs = small(normalisation="imagenet")
+    theirs.config["architecture"]["quick_gelu"] = True
+    theirs = CLIPModel(config=theirs.config).eval()
+    save_clip(tmp_path / "quick.pth", theirs)
+    ours = small()
+    ours.load_checkpoint(tmp_path / "quick.pth")
+    with torch.no_grad():
+        torch.testing.assert_close(ours(pictures(), TEXTS)[0], theirs(pictures(), TEXTS)[0])
+    save_clip(tmp_path / "again.pth", ours)
+    with torch.no_grad():
+        again, _ = load_clip(tmp_path / "again.pth")
+        torch.testing.assert_close(again(pictures(), TEXTS)[0], theirs(pictures(), TEXTS)[0])

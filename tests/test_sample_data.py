@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from common.samples.hash_text_encoder import hash_text
-from common.samples.layouts import CHINESE_STYLES, LAYOUTS, PORTRAIT_STYLES, create_sample_dataset
+from common.samples.layouts import CHINESE_STYLES, LAYOUTS, PORTRAIT_STYLES, create_sample_dataset, offer_samples
 from common.samples.portraits import EYES, HAIR, random_portrait
+from common.samples.sample_folder import SampleFolder, is_drawn, is_vacant
 from common.samples.scenes import BACKGROUNDS, CHINESE, NUMBERS, RELATIONS, questions, random_scene
 from common.samples.shapes import COLOURS, KINDS
 from common.samples.styles import STYLES
@@ -226,9 +227,9 @@ def test_boxes_are_inside_apart_and_ordered_by_size(scenes):
 
 
 def test_other_peoples_files_stay(tmp_path):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "mine.png").write_bytes(b"mine")
+    (tmp_path / "README.md").write_text("of the repository")
     create_sample_dataset(tmp_path, 12, layout="captions", size=SIZE)
+    (tmp_path / "images" / "mine.png").write_bytes(b"mine")
     create_sample_dataset(tmp_path, 5, seed=1, layout="captions", size=SIZE)
     assert (tmp_path / "images" / "mine.png").read_bytes() == b"mine"
     assert len(list((tmp_path / "images").glob("scene_*.png"))) == 5, "pictures of the first call are left"
@@ -236,9 +237,29 @@ def test_other_peoples_files_stay(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "data.json").write_text("[]")
-    with pytest.raises(FileExistsError, match="data.json"):
+    with pytest.raises(FileExistsError, match="other: is not empty"):
         create_sample_dataset(other, 2, layout="captions", size=SIZE)
-    assert (other / "data.json").read_text() == "[]"
+    assert [path.name for path in other.iterdir()] == ["data.json"]
+
+
+def test_samples_are_offered_to_an_empty_folder_only_and_always_named(tmp_path, capsys, monkeypatch):
+    user = tmp_path / "user" / "watercolour"
+    user.mkdir(parents=True)
+    offer_samples(user.parent, 2, "captions")
+    assert not list(user.iterdir()) and capsys.readouterr().err == ""
+    empty = tmp_path / "empty"
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleFolder, "write_manifest", lambda *settings: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            offer_samples(empty, 2, "captions")
+    assert not is_drawn(empty) and is_vacant(empty)  # what an interrupted drawing left is drawn again, as a whole
+    (empty / "images" / "scene_00000.png").write_bytes(b"half a fi")
+    capsys.readouterr()
+    offer_samples(empty, 3, "captions")
+    assert is_drawn(empty) and f"{empty}: NO DATA HERE, DRAWING 3 SAMPLE" in capsys.readouterr().err
+    before = digests(empty)
+    offer_samples(empty, 9, "captions")
+    assert digests(empty) == before and f"{empty}: DRAWN SAMPLE DATA" in capsys.readouterr().err
 
 
 def test_errors_name_the_remedy(tmp_path):

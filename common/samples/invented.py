@@ -15,6 +15,11 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import numpy as np
 from joblib import Parallel, delayed
 from jsonargparse.typing import NonNegativeInt, PositiveInt

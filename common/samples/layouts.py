@@ -10,6 +10,7 @@ write scenes.json, the ground truth: objects, boxes as fractions of the side, ca
 import csv
 import io
 import math
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,12 +23,12 @@ from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.samples.canvas import Drawable
 from common.samples.hash_text_encoder import hash_text
 from common.samples.portraits import random_portrait
-from common.samples.sample_folder import MANIFEST, SampleFolder
+from common.samples.sample_folder import MANIFEST, SampleFolder, is_drawn, is_vacant
 from common.samples.scenes import Scene, questions, questions_chinese, random_scene, single_scene
 from common.samples.shapes import KINDS
 from common.samples.styles import STYLES
 
-__all__ = ["LAYOUTS", "MANIFEST", "SampleDataset", "create_sample_dataset", "draw_style_sheet"]
+__all__ = ["LAYOUTS", "MANIFEST", "SampleDataset", "create_sample_dataset", "draw_style_sheet", "offer_samples"]
 
 CHINESE_STYLES = {
     "flat": "扁平",
@@ -96,7 +97,7 @@ def create_sample_dataset(
     conversations  images/*.png, conversations.jsonl (InternVL; every third in Chinese), meta.json
     retrieval      gallery/<kind>/*.png, query/<kind>/*.png: single objects, about one in three a query
 
-    An existing folder keeps its other files; overwriting one that an earlier call did not write is an error.
+    FileExistsError unless the folder is missing, empty, or of an earlier call; files added to it since are kept.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout '{layout}' is unknown; choose one of {', '.join(LAYOUTS)}")
@@ -108,6 +109,15 @@ def create_sample_dataset(
     LAYOUTS[layout](folder, num_samples, seed, size)
     files = folder.write_manifest({"layout": layout, "num_samples": num_samples, "seed": seed, "size": size})
     return SampleDataset(folder.root, layout, sum(name.endswith(".png") for name in files), files)
+
+
+def offer_samples(root: str | Path, num_samples: int, layout: str) -> None:
+    """Draw a data set where a folder is missing or empty; any other stays as it is. Drawn data is named on stderr."""
+    if is_vacant(root):
+        print(f"{root}: NO DATA HERE, DRAWING {num_samples} SAMPLE PICTURES in it to try this with", file=sys.stderr)
+        create_sample_dataset(root, num_samples, layout=layout)
+    elif is_drawn(root):
+        print(f"{root}: DRAWN SAMPLE DATA, no data of yours", file=sys.stderr)
 
 
 def draw_style_sheet(path: str | Path, num_scenes: int = 8, seed: int = 0, size: int = 128) -> None:
