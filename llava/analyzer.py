@@ -16,7 +16,7 @@ import torch
 
 from common.cli.errors import one_line
 from llava.analysis import Analyzer, ImageTexts, ScoredText
-from llava.checkpoint import LoadedModel, load_image_text_model, trained_system_prompt
+from llava.checkpoint import LoadedModel, base_and_adapter, load_image_text_model, trained_system_prompt
 from llava.prefix_cache import ImagePrefixCache
 from llava.sampling import SeededSampling
 from llava.score_parsing import (
@@ -50,6 +50,8 @@ class LlavaAnalyzer(Analyzer):
         loaded: LoadedModel | None = None,
         **loading: Any,
     ):
+        if not adapter:
+            model_id, adapter = base_and_adapter(model_id)
         self.model, self.processor = loaded or load_image_text_model(model_id, adapter, **loading)
         self.placeholder = self.processor.image_token
         self.scoring, self.batch_size = scoring or ScoringConfig(), batch_size

@@ -25,6 +25,7 @@ from common.training.device import choose_device, choose_precision
 from llava import timm_tower  # noqa: F401  registers the tower with transformers
 
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
+ADAPTER_CONFIG = "adapter_config.json"  # of peft
 ADAPTER_METADATA = "trained_on.json"  # in an adapter's folder: the model that it belongs to
 SETTINGS = "settings.json"  # in the folder of a fine-tuning run
 OTHER_LAYOUT = "weights of haotian-liu/LLaVA are here as llava-hf/llava-1.5-7b-hf and its like"
@@ -131,8 +132,8 @@ def choose_quantization(bits: int, device: torch.device, dtype: torch.dtype) -> 
 def load_adapter(model: PreTrainedModel, adapter: str | Path) -> PeftModel:
     """Put a LoRA adapter, and the projector saved with it, onto its model. ValueError for another model's adapter."""
     folder = Path(adapter)
-    if not (folder / "adapter_config.json").is_file():
-        raise ValueError(f"{adapter}: holds no adapter_config.json; expected a folder that llava/train.py wrote")
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ValueError(f"{adapter}: holds no {ADAPTER_CONFIG}; expected a folder that llava/train.py wrote")
     mismatch = f"{adapter}: is an adapter for another model than {model.config._name_or_path}"
     metadata = folder / ADAPTER_METADATA
     if metadata.is_file() and not getattr(model, "is_quantized", False):
@@ -149,9 +150,18 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path) -> PeftModel:
     return adapted
 
 
+def base_and_adapter(model_id: str) -> tuple[str, str]:
+    """The folder of an adapter -> the base model that it names, the folder; of a model -> itself, ''."""
+    folder = Path(model_id)
+    if not (folder / ADAPTER_CONFIG).is_file() or (folder / "config.json").is_file():
+        return model_id, ""
+    return json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))["base_model_name_or_path"], model_id
+
+
 def trained_system_prompt(folder: str) -> str:
     """The --system_prompt with which llava/train.py wrote the model or adapter of a folder; auto if unknown."""
-    settings = Path(folder) / SETTINGS
+    path = Path(folder)
+    settings = (path.parent if path.name.startswith("checkpoint-") else path) / SETTINGS
     return json.loads(settings.read_text("utf-8")).get("system_prompt", "auto") if settings.is_file() else "auto"
 
 

@@ -1,13 +1,7 @@
 """evaluate.py under its short name."""
 
-import sys
+import runpy
 from pathlib import Path
 
-if not __package__:  # started as a file: imports begin at the repository root
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from common.cli.errors import run_script
-from llava.evaluate import main
-
 if __name__ == "__main__":
-    run_script(main)
+    runpy.run_path(str(Path(__file__).with_name("evaluate.py")), run_name="__main__")

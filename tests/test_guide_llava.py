@@ -1,6 +1,7 @@
 """LLaVA as its guide describes it: what a reader types first works (docs/from-the-guides.md)."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from tiny.llava import picture, write_pictures, write_sentence_encoder
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-import llava.eval
 from common.samples.layouts import create_sample_dataset
 from llava import config, evaluate, inference
 from llava.analyzer import LlavaAnalyzer
@@ -162,8 +162,9 @@ def test_evaluation_of_a_cloned_data_set(llava_folders, tmp_path, monkeypatch):
         sentence_encoder=write_sentence_encoder(tmp_path / "sentences"),
         limit=4,
     )
-    assert llava.eval.main is evaluate.main
-    found = llava.eval.main([*settings, *QUICK])
+    monkeypatch.setattr(sys, "argv", ["eval.py", *settings, *QUICK])
+    runpy.run_path(str(ROOT / "llava" / "eval.py"), run_name="__main__")
+    found = json.loads((tmp_path / "llava" / "results" / "llava" / "summary.json").read_text())
     assert found.keys() >= {"traits", "bleu", "rouge1", "rouge2", "rougeL", "cosine", "groups"}
     assert all("accuracy" in trait for trait in found["traits"].values())
     row = {

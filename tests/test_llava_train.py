@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import flags, flip_a_bit
+from peft import PeftModel
 from processes import start_script, torchrun
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,8 +17,9 @@ from tiny.llava import WRITERS, picture, write_conversations, write_llava
 from common.text.conversations import read_conversations
 from llava import merge_lora, train
 from llava.analyzer import LlavaAnalyzer
+from llava.arguments import read_arguments
 from llava.checkpoint import end_tokens, load_image_text_model
-from llava.config import VICUNA_SYSTEM, read_training_settings
+from llava.config import VICUNA_SYSTEM, read_values
 from llava.dataset import ConversationCollator, ConversationDataset, split_by_image, tokenize, tokenize_conversations
 from llava.model import prepare_for_training
 from llava.scoring_config import ScoringConfig
@@ -173,8 +175,11 @@ def test_inference_uses_the_system_prompt_of_training(llava_arguments, llava_fol
     train.main([*llava_arguments, *flags(max_steps=1, val_split=0, system_prompt="Be brief.")])
     base, run, merged = str(llava_folders["llava"]), str(tmp_path / "run"), str(tmp_path / "merged")
     merge_lora.main(["--model_id", base, "--adapter", run, "--output_dir", merged, "--device", "cpu"])
-    for found in (LlavaAnalyzer(base, run, device="cpu"), LlavaAnalyzer(merged, device="cpu")):
+    adapted = (base, run), (base, f"{run}/checkpoint-1"), (run,), (f"{run}/checkpoint-1",)  # its base is in its folder
+    for folders in (*adapted, (merged,)):
+        found = LlavaAnalyzer(*folders, device="cpu")
         assert found.formatter.prompt("Why?").startswith("Be brief.")
+        assert isinstance(found.model, PeftModel) == (folders != (merged,))
     assert LlavaAnalyzer(base, device="cpu").formatter.system == VICUNA_SYSTEM
     assert LlavaAnalyzer(base, run, system_prompt="", device="cpu").formatter.system == ""
 
@@ -268,11 +273,11 @@ def test_mistakes_are_one_line(llava_arguments, tmp_path):
         assert len(str(caught.value).splitlines()) == 1
     config = tmp_path / "mine.json"
     config.write_text('{"lora_rank": 7, "learning_rate": 0.5, "weight_decay": 0.25}')
-    tuning, training = read_training_settings([*llava_arguments, "--config", str(config)])
+    tuning, training = read_arguments([*llava_arguments, "--config", str(config)])
     assert (tuning.lora_rank, training.learning_rate, training.weight_decay) == (4, 0.01, 0.25)
     config.write_text('{"lora_rnak": 7}')
     with pytest.raises(ValueError, match="lora_rank"):
-        read_training_settings(["--config", str(config)])
+        read_values(["--config", str(config)])
 
 
 def test_the_projector_has_a_learning_rate_of_its_own(llava_arguments, tmp_path, monkeypatch):
