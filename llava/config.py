@@ -1,19 +1,17 @@
 """Settings of LLaVA. Edit them here or in config.json, or override one on the command line: `--batch_size 16`.
 
-That is for inference and evaluation. Fine-tuning (train.py) takes FineTuning and TRAINING below, and all of Hugging
-Face's TrainingArguments as flags or by --config FILE.json.
+That is for inference and evaluation. Fine-tuning (train.py) takes FineTuning, Training and Logging below, and every
+other flag of Hugging Face's TrainingArguments, on the command line or by --config FILE.json.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
-from transformers import TrainingArguments
-from transformers.hf_argparser import HfArg
 
+from common.cli.errors import CommandLineError
 from common.cli.tool_parser import Share
-from common.training.hf_arguments import TrainerParser
+from common.cli.trainer_flags import read_flags
 
 # --- model ------------------------------------------------------------------------------------------------------------
 MODEL_ID = "llava-hf/llava-1.5-7b-hf"  # Llava, LlavaNext or InternVL model of transformers: name or folder
@@ -138,40 +136,61 @@ TYPES = {
 
 @dataclass
 class FineTuning:
-    """Settings of llava/train.py in addition to Hugging Face's TrainingArguments."""
+    """fine-tuning"""
 
-    model_id: str = HfArg(default=MODEL_ID, help="model to fine-tune: name or folder")
-    data: str = HfArg(default="", help="LLaVA .json, conversation .jsonl, or AniPersonaCaps folder")
-    image_dir: str = HfArg(default="", help="folder that image paths are relative to; default: the folder of --data")
-    val_split: float = HfArg(default=0.05, help="share of images held out for validation")
-    max_length: int = HfArg(default=2048, help="maximum tokens, image included; later turns are dropped")
-    max_skipped: float = HfArg(default=0.05, help="maximum share of unusable samples; above it training stops")
-    lora_rank: int = HfArg(default=128, help="0: no LoRA, the whole language model is trained")
-    lora_alpha: int = HfArg(default=256, help="LoRA's scale is lora_alpha / lora_rank")
-    lora_dropout: float = HfArg(default=0.05, help="dropout before LoRA's first matrix")
-    bits: int = HfArg(default=16, help="4 or 8: QLoRA, by bitsandbytes on a GPU")
-    projector_learning_rate: float = HfArg(default=2e-5, help="of the projector, which is always trained; 0: the same")
-    train_vision_tower: bool = HfArg(default=False, help="train the whole vision tower too")
-    freeze_language_model: bool = HfArg(default=False, help="train the projector only (first stage)")
-    attention: str = HfArg(default="auto", help="flash_attention_2, sdpa, eager or auto")
-    system_prompt: str = HfArg(default="auto", help="as in inference")
-    max_nonfinite_steps: int = HfArg(default=5, help="consecutive steps with a non-finite loss or gradient that end it")
-    show_samples: int = HfArg(default=4, help="validation predictions logged to TensorBoard at each evaluation")
-    demo: bool = HfArg(default=False, help="drawn scenes and a small model: minutes on a CPU")
+    model_id: str = MODEL_ID  # model to fine-tune: name or folder
+    data: str = ""  # LLaVA .json, conversation .jsonl, or AniPersonaCaps folder
+    image_dir: str = ""  # folder that image paths are relative to; default: the folder of --data
+    val_split: float = 0.05  # share of images held out for validation
+    max_length: int = 2048  # maximum tokens, image included; later turns are dropped
+    max_skipped: float = 0.05  # maximum share of unusable samples; above it training stops
+    lora_rank: int = 128  # 0: no LoRA, the whole language model is trained
+    lora_alpha: int = 256  # LoRA's scale is lora_alpha / lora_rank
+    lora_dropout: float = 0.05  # dropout before LoRA's first matrix
+    bits: int = 16  # 4 or 8: QLoRA, by bitsandbytes on a GPU
+    projector_learning_rate: float = 2e-5  # of the projector, which is always trained; 0: the same
+    train_vision_tower: bool = False  # train the whole vision tower too
+    freeze_language_model: bool = False  # train the projector only (first stage)
+    attention: str = "auto"  # flash_attention_2, sdpa, eager or auto
+    system_prompt: str = "auto"  # as in inference
+    max_nonfinite_steps: int = 5  # consecutive steps with a non-finite loss or gradient that end the run
+    show_samples: int = 4  # validation predictions logged to TensorBoard at each evaluation
+    demo: bool = False  # drawn scenes and a small model: minutes on a CPU
 
 
-TRAINING = {  # where LLaVA's recipe (Liu et al. 2023, arXiv 2310.03744, table 9) or this project differ from Trainer
-    "output_dir": "checkpoints/llava",
-    "learning_rate": 2e-4,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.03,
-    "num_train_epochs": 1.0,
-    "logging_steps": 10,
-    "eval_strategy": "epoch",
-    "save_total_limit": 2,
-    "prediction_loss_only": True,
-    "remove_unused_columns": False,
-}
+@dataclass
+class Training:
+    """training, by Hugging Face's Trainer"""
+
+    # The recipe is LLaVA's (Liu et al. 2023, arXiv 2310.03744, table 9).
+    output_dir: str = "checkpoints/llava"  # an adapter or a model, checkpoint-N/ to resume from, settings, results
+    resume_from_checkpoint: bool | str = False  # true: the newest valid checkpoint-N of output_dir; or one's folder
+    num_train_epochs: float = 1.0
+    max_steps: int = -1  # optimizer steps, in place of epochs; -1: not limited
+    per_device_train_batch_size: int = 8  # samples of one device in one pass
+    gradient_accumulation_steps: int = 1  # passes per optimizer step
+    learning_rate: float = 2e-4  # peak, of all but the projector
+    lr_scheduler_type: str = "cosine"  # after the warm-up
+    warmup_steps: float = 0.03  # optimizer steps, or below 1 their share
+    bf16: bool = False  # mixed precision
+    deepspeed: str | None = None  # a configuration file, such as vitp/configs/zero_stage2.json
+    eval_strategy: str = "epoch"  # or steps, no
+    save_total_limit: int | None = 2  # checkpoints to keep
+    seed: int = 42
+    prediction_loss_only: bool = True  # evaluation keeps no logits
+    remove_unused_columns: bool = False  # the dataset is not one of Hugging Face's, with columns to remove
+
+
+@dataclass
+class Logging:
+    """logging"""
+
+    logging_dir: str = "./logs"  # one folder per run: TensorBoard, log.jsonl, skipped.jsonl
+    logging_steps: float = 10  # optimizer steps between log entries
+    run_name: str | None = None  # of its folder in logging_dir and in report_to; otherwise llava-MODEL-DATE
+    # besides TensorBoard: wandb, trackio, mlflow, swanlab, as far as installed
+    report_to: list[str] = field(default_factory=list)
+
 
 # `python llava/train.py --demo`: flags of Trainer and FineTuning; llava/demo.py builds the model.
 DEMO_TRAINING = {
@@ -195,9 +214,18 @@ DEMO_TRAINING = {
 }
 
 
-def read_training_settings(argv: list[str]) -> tuple[FineTuning, TrainingArguments]:
-    """Later wins: TRAINING < DEMO_TRAINING with --demo < --config FILE.json < flags."""
-    parser = TrainerParser((FineTuning, TrainingArguments), "Fine-tune LLaVA on conversations about images.")
-    defaults = TRAINING | (DEMO_TRAINING if "--demo" in argv else {})
-    fine_tuning, training = parser.parse(argv, dataloader_pin_memory=torch.cuda.is_available(), **defaults)
-    return fine_tuning, training
+def read_values(argv: list[str]) -> dict[str, Any]:
+    """-> values of FineTuning and of Trainer. Later wins: the values above < DEMO_TRAINING < --config FILE < flags."""
+    groups = (FineTuning, Training, Logging)
+    values = read_flags(groups, argv, "Fine-tune LLaVA on conversations about images.")
+    return read_flags(groups, argv, defaults=DEMO_TRAINING) if values["demo"] else values
+
+
+def read_command_line(argv: list[str]) -> dict[str, Any]:
+    """read_values, with the training data."""
+    values = read_values(argv)
+    if not values["data"]:
+        raise CommandLineError(
+            "--data is missing: a LLaVA .json, a conversation .jsonl or an AniPersonaCaps folder (or try --demo)"
+        )
+    return values

@@ -6,10 +6,9 @@ python llava/train.py ... --resume_from_checkpoint true     resume after an inte
 torchrun --nproc_per_node 2 llava/train.py ...              several GPUs; --deepspeed, --fsdp, --bf16 as in Trainer
 
 flags -> model, conversations -> Trainer -> output_dir: an adapter or a model, checkpoint-N/ to resume from,
-settings.json, run.json, results.json, and logs/ with log.jsonl, skipped.jsonl and TensorBoard's files
+settings.json, run.json, results.json; a folder in logs/ with log.jsonl, skipped.jsonl and TensorBoard's files
 """
 
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,20 +17,25 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.errors import run_script
+from llava.config import FineTuning, read_command_line
+
+if __name__ == "__main__":
+    run_script(read_command_line)  # --help and mistakes are answered before the imports below, which take seconds
+
 from peft import PeftModel
 from torch import nn
-from transformers import TrainingArguments, set_seed
+from transformers import set_seed
 
-from common.cli.errors import run_script
 from common.text.chat_labels import IGNORED
 from common.text.conversations import Conversation, read_conversations
 from common.text.files import write_json
 from common.training.device import disable_malloc_trim
 from common.training.hf_trainer import find_resume_checkpoint
-from common.training.run import Run
+from common.training.run import Run, choose_run_name
 from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
+from llava.arguments import RunArguments, read_arguments
 from llava.checkpoint import ADAPTER_METADATA, LoadedModel, end_tokens, fingerprint, load_image_text_model
-from llava.config import FineTuning, read_training_settings
 from llava.dataset import (
     ConversationCollator,
     ConversationDataset,
@@ -46,17 +50,16 @@ from llava.trainer import LlavaTrainer, LogPredictionsCallback
 
 
 def main(argv: list[str]) -> dict[str, Any]:
-    return train(*read_training_settings(argv))
+    return train(*read_arguments(argv))
 
 
-def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
+def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
     """-> the log's history and, with validation samples, the last evaluation."""
     is_main = training.process_index == 0
+    name = choose_run_name(training.run_name, "llava", tuning.model_id)
     if tuning.demo:
         with training.main_process_first():
             prepare_demo()
-    if not tuning.data:
-        raise ValueError("--data: name a LLaVA .json, a conversation .jsonl or an AniPersonaCaps folder, or try --demo")
     checkpoint = find_resume_checkpoint(training.output_dir, training.resume_from_checkpoint)
     conversations, skipped = read_conversations(tuning.data, tuning.image_dir)  # before a large model is loaded
     set_seed(training.seed)
@@ -75,11 +78,11 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
         tuning.train_vision_tower,
         tuning.freeze_language_model,
     )
-    settings = {**vars(tuning), **json.loads(training.to_json_string())}
-    folder = Path(training.output_dir)
+    settings = {**vars(tuning), **training.record()}
     if not val_set:
         training.eval_strategy = "no"
-    run = Run(folder, folder / "logs", settings, checkpoint is not None) if is_main else None
+    folders, resume = (training.output_dir, training.logging_dir), checkpoint is not None
+    run = Run(*folders, settings, resume, name, training.trackers) if is_main else None
     with run.lock if run else nullcontext():
         trainer = LlavaTrainer(
             model,
@@ -101,10 +104,11 @@ def train(tuning: FineTuning, training: TrainingArguments) -> dict[str, Any]:
         trainer.save_model()
         if run:
             finish(loaded, trainer, base_fingerprint, results, tuning)
+            run.close()
     return results
 
 
-def load_base(tuning: FineTuning, training: TrainingArguments) -> LoadedModel:
+def load_base(tuning: FineTuning, training: RunArguments) -> LoadedModel:
     """The frozen base of LoRA in the number format of training, anything else in fp32."""
     if training.device.type == "cpu":
         disable_malloc_trim()
@@ -169,7 +173,7 @@ def finish(
         flags = f"--model_id {tuning.model_id} --adapter {folder}"
     print(
         f"\nuse it     python llava/inference.py {'--demo' if tuning.demo else flags}\n"
-        f"curves     tensorboard --logdir={folder / 'logs'}"
+        f"curves     tensorboard --logdir={trainer.args.logging_dir}"
     )
 
 

@@ -27,7 +27,7 @@ from common.images.io import open_image, path_below
 from common.models.checkpoint_file import read_tensors
 from common.models.model_folder import load_model
 from common.text.conversations import read_conversations
-from llava.config import read_training_settings
+from llava.config import read_values
 from llava.eval_dataset import read_samples
 from llava.request_io import read_requests
 from targets import load_target
@@ -120,7 +120,7 @@ READERS = {  # name of the file: what is in it, who reads it
     "settings.yaml": (SETTINGS, lambda path: read_settings(config, ["--config", str(path)])),
     "training.json": (
         b'{"lora_rank": 7, "learning_rate": 0.5}',
-        lambda path: read_training_settings(["--config", str(path)]),
+        lambda path: read_values(["--config", str(path)]),
     ),
     "a_embed.pt": (torch_file(torch.randn(3, 4)), lambda path: load_target(path, "embed")),
     "model.pth": (

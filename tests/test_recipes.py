@@ -12,7 +12,7 @@ import yaml
 from conftest import ROOT
 from tiny.vitp import vitp_flags
 
-from llava.config import read_training_settings
+from llava.arguments import read_arguments
 
 RECIPES = ROOT / "recipes"
 HERE = Path(sys.executable).parent
@@ -106,12 +106,12 @@ def test_numbers_are_those_of_the_names():
 
 
 def test_llava_takes_vitps_file_or_says_what_it_lacks():
-    words = ["--use_cpu", "true", "--deepspeed", str(ROOT / "vitp" / "configs" / "zero_stage2.json")]
+    words = ["--data", "x", "--use_cpu", "true", "--deepspeed", str(ROOT / "vitp" / "configs" / "zero_stage2.json")]
     if importlib.util.find_spec("deepspeed"):
-        assert read_training_settings(words)[1].hf_deepspeed_config.is_zero2()
+        assert read_arguments(words)[1].hf_deepspeed_config.is_zero2()
         return
     with pytest.raises(ValueError, match="deepspeed.*needed for --deepspeed"):
-        read_training_settings(words)
+        read_arguments(words)
 
 
 @pytest.mark.parametrize(

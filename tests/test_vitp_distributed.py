@@ -10,8 +10,8 @@ from conftest import ROOT
 from processes import torchrun
 from tiny.vitp import tiny_batch, tiny_model, vitp_flags, weights
 
-from common.training.hf_arguments import TrainerParser
-from vitp.config import SHIPPED, RunArguments
+from vitp.arguments import read_arguments
+from vitp.config import SHIPPED
 from vitp.train import main
 
 SHARDED = """
@@ -86,8 +86,8 @@ def test_shipped_configurations(tmp_path):
         config = json.loads((SHIPPED / f"zero_stage{stage}.json").read_text())
         assert config["zero_optimization"]["stage"] == stage
         assert config["bf16"]["enabled"] == config["train_micro_batch_size_per_gpu"] == "auto"  # the flags' own values
-    (run,) = TrainerParser((RunArguments,)).parse(
-        ["--fsdp", "--fsdp_config", "fsdp.json", "--output_dir", str(tmp_path)]
+    _, _, run = read_arguments(
+        ["--meta_path", "x", "--fsdp", "--fsdp_config", "fsdp.json", "--output_dir", str(tmp_path)]
     )
     assert run.fsdp_plugin_args["fsdp_version"] == 2 and run.fsdp_plugin_args["state_dict_type"] == "FULL_STATE_DICT"
     # Both towers' layers are units; nothing has to be named for one language model or another.

@@ -7,8 +7,7 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-from common.training.hf_arguments import TrainerParser
-from vitp.config import DataArguments, ModelArguments, RunArguments
+from vitp.arguments import read_arguments
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def parsed(done):
     assert done.returncode == 0, done.stderr
     launcher, *words = shlex.split(done.stdout)
     assert launcher == "torchrun" and words[3] == str(ROOT / "vitp" / "train.py")
-    return int(words[2]), *TrainerParser((ModelArguments, DataArguments, RunArguments)).parse(words[4:])
+    return int(words[2]), *read_arguments(words[4:])
 
 
 @pytest.mark.parametrize(
@@ -45,6 +44,7 @@ def parsed(done):
     [
         ("pretrain_1gpu.sh", {}, 1, 4, 32),
         ("pretrain_8gpu.sh", {"DEEPSPEED": ""}, 8, 4, 4),
+        ("pretrain_8gpu.sh", {"DEEPSPEED": "", "BATCH_SIZE": 8}, 8, 1, 1),  # too few for 4 on each
         ("pretrain.sh", {"GPUS": 8, "BATCH_SIZE": 8}, 8, 1, 1),
         ("pretrain.sh", {"GPUS": 2, "BATCH_SIZE": 24, "PER_DEVICE_BATCH_SIZE": 3}, 2, 3, 4),
         ("pretrain.sh", {}, 8, 1, 1),
@@ -57,6 +57,10 @@ def test_arithmetic(start, script, settings, gpus, each, accumulation):
     assert model.TMAug_mode == "guide" and model.TMAug_prob is None  # so that another mode brings its own numbers
     assert model.drop_path_rate == 0.1 and run.activation_checkpointing
     assert run.learning_rate == 2e-5 and run.save_steps == 500
+
+
+def test_a_run_is_named_after_its_script(start):
+    assert parsed(start("pretrain_1gpu.sh", OUTPUT_DIR=""))[3].output_dir == "work_dirs/pretrain_1gpu"
 
 
 def test_further_words_go_to_train(start):
@@ -74,9 +78,9 @@ def test_further_words_go_to_train(start):
         ({"GPUS": 8, "BATCH_SIZE": 20}, "BATCH_SIZE=20 is no multiple of 1 x 8 GPUs; the nearest are 16 and 24"),
         ({"GPUS": 0}, "GPUS=0: expected a whole number above 0"),
         ({"GPUS": "two"}, "GPUS=two: expected"),
+        ({"PER_DEVICE_BATCH_SIZE": "all"}, "PER_DEVICE_BATCH_SIZE=all: expected"),
         ({"MODEL": "gone"}, "MODEL=gone: no model's folder"),
         ({"DATA_PATH": "gone.json"}, "DATA_PATH=gone.json: no such file"),
-        ({"OUTPUT_DIR": ""}, "OUTPUT_DIR are needed"),
     ],
 )
 def test_mistakes_stop_before_anything_starts(start, settings, message):

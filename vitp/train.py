@@ -7,10 +7,9 @@
     torchrun --nproc_per_node 8 vitp/train.py ...      resume: the same command and --resume_from_checkpoint true
 
 flags -> model (vitp/checkpoint.py, vitp/compose.py), data (vitp/dataset.py) -> Trainer -> output_dir: a folder for
-transformers, with checkpoint-N/ to resume from, settings.json, run.json, results.json and logs/
+transformers, with checkpoint-N/ to resume from, settings.json, run.json, results.json; a folder in logs/
 """
 
-import json
 import sys
 from dataclasses import asdict
 from operator import itemgetter
@@ -19,27 +18,32 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.errors import run_script
+from vitp.config import DataArguments, ModelArguments, read_command_line
+
+if __name__ == "__main__":
+    run_script(read_command_line)  # --help and mistakes are answered before the imports below, which take seconds
+
 import torch
+from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 from torch import nn
 from transformers import set_seed
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.utils import is_flash_attn_2_available, logging
 
-from common.cli.errors import run_script
 from common.models.checkpoint_file import read_tensors
 from common.models.lora import merged, set_trainable
 from common.text.files import write_atomically, write_json
 from common.training.device import disable_malloc_trim
-from common.training.hf_arguments import TrainerParser
 from common.training.hf_trainer import FaultTolerantTrainer, find_resume_checkpoint
 from common.training.resume_state import latest_valid_checkpoint
 from common.training.run import Run, choose_run_name
 from common.training.skip_log import SkipLog
 from vitp import demo
+from vitp.arguments import RunArguments, read_arguments, trainable_parts
 from vitp.checkpoint import load_model
 from vitp.compose import build_model
-from vitp.config import DataArguments, ModelArguments, RunArguments
 from vitp.dataset import Collator, InstructionDataset, read_meta
 from vitp.model import VIT, set_drop_path
 from vitp.packing import PackedDataset
@@ -76,11 +80,10 @@ class InstructionTrainer(FaultTolerantTrainer):
 def main(argv: list[str]) -> dict:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    parser = TrainerParser((ModelArguments, DataArguments, RunArguments), __doc__.split("\n\n")[0])
-    arguments = parser.parse(argv)
+    arguments = read_arguments(argv)
     if not arguments[1].demo:
         return train(*arguments)
-    arguments = parser.parse(argv, **demo.prepare())
+    arguments = read_arguments(argv, demo.prepare())
     set_seed(arguments[2].seed)  # as train() does
     build(*arguments).model.save_pretrained(demo.UNTRAINED)
     result = train(*arguments)
@@ -90,6 +93,8 @@ def main(argv: list[str]) -> dict:
 def train(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> dict:
     """-> {"loss", "steps", "seconds", "output_dir"} and, with --eval_meta_path, "eval_loss"."""
     checkpoint = check_arguments(model_arguments, data, run)
+    source = (model_arguments.model_name_or_path, model_arguments.vision_config, model_arguments.llm)
+    name = choose_run_name(run.run_name, "vitp", *source)
     set_seed(run.seed)
     disable_malloc_trim()
     # ZeRO-3 would shard each weight as it is made, and its file, position table and embeddings would not fit it. The
@@ -108,14 +113,12 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         model_arguments.TMAug_ratio,
         seed=run.seed + 7919 * run.process_index,
     )
-    trained = set_trainable(bundle.model, model_arguments.trainable_parts())
-    log_dir, record, trackers = Path(run.output_dir) / "logs", None, []
-    name = choose_run_name(run.run_name, "vitp", model_arguments.model_name_or_path)
+    trained = set_trainable(bundle.model, trainable_parts(model_arguments))
+    record = None
     if run.process_index == 0:
-        settings = {**asdict(model_arguments), **asdict(data), **json.loads(run.to_json_string())}
-        record = Run(run.output_dir, log_dir, settings, checkpoint is not None, name, trackers)
-        log_dir = record.log_folder
-    log_dir.mkdir(parents=True, exist_ok=True)
+        settings = {**asdict(model_arguments), **asdict(data), **run.record()}
+        record = Run(run.output_dir, run.logging_dir, settings, checkpoint is not None, name, run.trackers)
+    log_dir = broadcast_object_list([record and record.log_folder])[0]
     trainer = build_trainer(trained, bundle, data, run, log_dir, record)
     if record is not None:
         trainable, total = (trained.num_parameters(only_trainable=trainable) for trainable in (True, False))
@@ -214,8 +217,6 @@ def build_trainer(
 def check_arguments(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> Path | None:
     """Raise for whatever is wrong before anything is built -> the checkpoint to resume from, if any."""
     parts = (model_arguments.vision_config, model_arguments.llm)
-    if not data.meta_path:
-        raise ValueError("--meta_path is missing: the JSON file that names the training data (or try --demo)")
     if bool(model_arguments.model_name_or_path) == any(parts) or (any(parts) and not all(parts)):
         raise ValueError("give --model_name_or_path, or --vision_config and --llm")
     if run.n_gpu > 1:

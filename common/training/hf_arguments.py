@@ -1,39 +1,58 @@
-"""Command lines of scripts that train by Hugging Face's Trainer.
+"""Arguments of Hugging Face's Trainer, from the values of a command line (common/cli/trainer_flags.py)."""
 
-dataclasses, among them TrainingArguments -> flags -> one instance of each dataclass
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
-    later wins: the dataclasses < defaults of the script < --config FILE.json < flags
-"""
+import torch
+from transformers import TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from common.cli.errors import CommandLineError
+from common.training.trackers import INSTALLED, installed_trackers
 
-from transformers import HfArgumentParser
-
-from common.cli.config_files import read_mapping
-from common.cli.names import unknown_name
-from common.cli.tool_parser import ToolParser
+TENSORBOARD = "tensorboard"
 
 
-class TrainerParser(ToolParser, HfArgumentParser):
-    """HfArgumentParser with a file of settings, and with the error messages of the tools."""
+@dataclasses.dataclass
+class TrackedArguments(TrainingArguments):
+    """trackers: of --report_to, which the record of the run feeds; Trainer has those that only it knows.
 
-    def __init__(self, dataclass_types: Iterable[Any], description: str = ""):
-        super().__init__(dataclass_types, prog="train.py", description=description, allow_abbrev=False)
-        self.add_argument("--config", type=Path, help="JSON file of settings by name; flags win")
+    A value that Trainer does not allow, or a tracker that is not installed, is a ValueError.
+    """
 
-    def parse(self, argv: list[str], **defaults: Any) -> list[Any]:
-        """-> one instance of each dataclass. `defaults` replace those of the dataclasses."""
-        self.set_defaults(**defaults)
-        namespace = self.parse_args(argv)
-        if namespace.config:
-            values = read_mapping(namespace.config)
-            if unknown := [name for name in values if name not in namespace]:
-                names = sorted(vars(namespace))
-                raise ValueError(f"{namespace.config}: {unknown_name(unknown[0], names, 'setting')}")
-            self.set_defaults(**values)
-        try:
-            return list(self.parse_args_into_dataclasses(argv, look_for_args_file=False)[:-1])  # without --config
-        except ImportError as error:  # of an engine that is not installed
-            raise ValueError(f"{' '.join(str(error).split())}; needed for --deepspeed {namespace.deepspeed}") from None
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            choices, value = field.metadata.get("choices"), getattr(self, field.name)
+            if choices and value is not None and value not in choices:
+                raise CommandLineError(f"--{field.name}: {value}, expected {'|'.join(map(str, choices))}")
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        super().__post_init__()
+        others = [name for name in self.report_to or () if name in INTEGRATION_TO_CALLBACK]
+        others = [name for name in others if name not in (TENSORBOARD, *INSTALLED)]
+        self.trackers = installed_trackers([name for name in self.report_to or () if name not in others])
+        self.report_to = others
+        if self.trackio_space_id:
+            os.environ["TRACKIO_SPACE_ID"] = self.trackio_space_id
+        if self.project != TrainingArguments.project:
+            os.environ.update({f"{name.upper()}_PROJECT": self.project for name in self.trackers})
+
+    def record(self) -> dict[str, Any]:
+        """What settings.json says of them."""
+        return {**json.loads(self.to_json_string()), "report_to": [*cast(list[str], self.report_to), *self.trackers]}
+
+
+def build_arguments(kinds: Iterable[type], values: Mapping[str, Any]) -> list[Any]:
+    """One instance of each dataclass. values: of read_flags."""
+    return [_build(kind, values) for kind in kinds]
+
+
+def _build(kind: type, values: Mapping[str, Any]) -> Any:
+    names = {field.name for field in dataclasses.fields(kind) if field.init}
+    try:
+        return kind(**{name: value for name, value in values.items() if name in names})
+    except ImportError as error:  # of an engine that is not installed
+        engine = values.get("deepspeed")
+        raise ValueError(f"{' '.join(str(error).split())}; needed for --deepspeed {engine}") from None

@@ -182,9 +182,9 @@ class RunLog(TrainerCallback):
     on_evaluate = on_train_end
 
 
-def find_resume_checkpoint(output_dir: str | Path, requested: str | None) -> Path | None:
+def find_resume_checkpoint(output_dir: str | Path, requested: str | bool | None) -> Path | None:
     """requested: --resume_from_checkpoint: true for the newest valid checkpoint of output_dir, false, or a folder."""
-    choice = (requested or "false").lower()
+    choice = str(requested or "false").lower()
     if choice in ("false", "no", "0"):
         return None
     if choice in ("true", "yes", "1"):

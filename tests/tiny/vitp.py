@@ -220,6 +220,7 @@ def vitp_flags(parts: Path, output: Path, **more) -> list[str]:
         "llm": parts / "parts" / "config.json",
         "meta_path": parts / "data" / "meta.json",
         "output_dir": output,
+        "logging_dir": output / "logs",
         "max_steps": 4,
         "use_cpu": True,
         "per_device_train_batch_size": 4,

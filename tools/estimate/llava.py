@@ -11,8 +11,10 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from common.models.checkpoint_file import first_line
 from common.text.chat_labels import IGNORED, LabelledTokens
 from common.text.conversations import Conversation
+from common.training.hf_arguments import build_arguments
+from llava.arguments import RunArguments
 from llava.checkpoint import NUMBER_FORMATS, load_processor
-from llava.config import read_training_settings
+from llava.config import FineTuning, read_values
 from llava.dataset import ConversationCollator, TokenizedConversation
 from llava.model import prepare_for_training
 from llava.tokens import placeholder_id
@@ -23,7 +25,7 @@ PHOTO = (1024, 768)  # pixels
 
 def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
     """argv: flags of llava/train.py. text_tokens: of a sample, all with labels; 0: as many as fit."""
-    tuning, training = read_training_settings([*argv, "--use_cpu", "true"])
+    tuning, training = build_arguments((FineTuning, RunArguments), read_values([*argv, "--use_cpu", "true"]))
     if tuning.bits != 16:
         raise ValueError(
             f"--bits {tuning.bits}: only 16 bits can be estimated; quantised weights take bits / 8 bytes each and more"

@@ -11,11 +11,12 @@ from torch import nn
 
 from common.models.lora import set_trainable
 from common.text.files import read_json
-from common.training.hf_arguments import TrainerParser
+from common.training.hf_arguments import build_arguments
 from tools.estimate.training_step import Batch, TrainingStep, meta_tensor, trainer_options
+from vitp.arguments import RunArguments, trainable_parts
 from vitp.checkpoint import fit_to_images
 from vitp.compose import build_model
-from vitp.config import DataArguments, ModelArguments, RunArguments
+from vitp.config import DataArguments, ModelArguments, read_values
 from vitp.dataset import read_meta
 from vitp.model import VisualInstructionConfig, VisualInstructionModel, set_drop_path
 from vitp.token_masking import build_masking
@@ -25,7 +26,8 @@ IMAGE, WORD, IGNORED = 0, 1, -100  # token numbers that every vocabulary has
 
 def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> TrainingStep:
     """argv: flags of vitp/train.py. text_tokens: of a sample, all with labels; 0: as many as fit."""
-    named, data, run = TrainerParser((ModelArguments, DataArguments, RunArguments)).parse([*argv, "--use_cpu", "true"])
+    kinds = (ModelArguments, DataArguments, RunArguments)
+    named, data, run = build_arguments(kinds, read_values([*argv, "--use_cpu", "true"]))
     if not named.model_name_or_path and not (named.vision_config and named.llm):
         raise ValueError("give --model_name_or_path, or --vision_config and --llm")
     with torch.device("meta"):
@@ -49,7 +51,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
             set_drop_path(model, named.drop_path)
         model.config.image_token_id = IMAGE
         model.masking = build_masking(named.TMAug_mode, named.TMAug_prob, named.TMAug_ratio, seed=run.seed)
-        trained = set_trainable(model, named.trainable_parts())
+        trained = set_trainable(model, trainable_parts(named))
         if checkpointing:
             trained.activation_checkpointing_enable(run.activation_checkpointing_kwargs)
         return trained.train()
