@@ -22,8 +22,10 @@ from common.images.transforms import square
 from common.models.backbone import Tokens, backbone_tokens, check_features, create_backbone, normalise
 from common.models.checkpoint_file import read_tensors
 from common.models.pooling import ImageEncoder
+from common.models.weight_files import weights_folder
 from common.text.files import read_json
-from common.vectors.extractor import DEFAULT_OPTIONS, Extractor, ExtractorOptions, local_device
+from common.vectors.extractor import Extractor, local_device
+from common.vectors.options import DEFAULT_OPTIONS, ExtractorOptions
 from style_encoder import load_encoder
 from vitp.vision_encoder import load_vit
 
@@ -123,7 +125,7 @@ def _open_style(weights: str, image_size: int) -> ImageEncoder:
 
 
 def _open_clip(weights: str, image_size: int) -> ImageEncoder:
-    return CLIPImageEncoder(load_clip(weights)[0])
+    return CLIPImageEncoder(load_clip(weights_folder(weights))[0])
 
 
 def _open_internvit(weights: str, image_size: int) -> ImageEncoder:
@@ -171,6 +173,8 @@ def open_extractor(weights: str, options: ExtractorOptions = DEFAULT_OPTIONS) ->
 def kind_of(weights: str | Path) -> str:
     """A key of ENCODER_LOADERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
     path, name = Path(weights), str(weights).partition(":")[0]
+    if (weights_folder(path) / "config.json").is_file():  # also of a file of weights in it, present or not
+        path = weights_folder(path)
     if path.is_dir():
         content = read_json(path / "config.json", "a folder of weights has one")
         if content.get("kind") in ENCODER_LOADERS:  # of tools/push_to_hub.py

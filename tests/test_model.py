@@ -96,7 +96,7 @@ def test_mistakes_name_the_remedy(tmp_path):
         VisionTower("vit_tiny_patch16_223")
     with pytest.raises(ValueError, match="cannot take 33-pixel images"):
         VisionTower("test_vit", image_size=33)
-    with pytest.raises(FileNotFoundError, match="none.pth: no such file of weights"):
+    with pytest.raises(FileNotFoundError, match="none.pth: no such file or folder of weights"):
         VisionTower("test_vit", pretrained=str(tmp_path / "none.pth"))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="other.pth: not weights of test_vit"):

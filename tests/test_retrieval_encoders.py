@@ -226,7 +226,7 @@ def test_what_is_no_encoder(tmp_path):
         open_encoder("vit_tny_patch16_224:random")
     with pytest.raises(ValueError, match="test_vit:: nothing after the colon"):
         open_encoder("test_vit:")
-    with pytest.raises(FileNotFoundError, match="none.pth: no such file of weights"):
+    with pytest.raises(FileNotFoundError, match="none.pth: no such file or folder of weights"):
         open_encoder("test_vit:none.pth")
     with pytest.raises(FileNotFoundError, match="config.json: no such file"):
         open_encoder(tmp_path)

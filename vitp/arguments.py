@@ -53,9 +53,9 @@ def trainable_parts(model: ModelArguments) -> dict[str, bool | Lora]:
 
 
 def _shipped(path):
-    """A configuration file in vitp/configs may be given by its name alone."""
+    """A file of vitp/configs may be given by its name alone, or by InternVL's, zero_stage2_config.json."""
     if isinstance(path, str) and not path.startswith("{"):
-        for candidate in (Path(path), SHIPPED / path):
+        for candidate in (Path(path), SHIPPED / path, SHIPPED / path.replace("_config.json", ".json")):
             if candidate.is_file():
                 return str(candidate)
         names = ", ".join(sorted(file.name for file in SHIPPED.glob("*.json")))

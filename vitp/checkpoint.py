@@ -1,11 +1,11 @@
 """Whole models from folders in Hugging Face's or InternVL's layout, fitted to images and tokenizer.
 
-folder -> VisualInstructionModel, every tensor checked -> other tile sizes, further tokens
-folder (weights whole or sharded), or one file -> {name: tensor}
+folder, or a file of weights in it -> VisualInstructionModel, every tensor checked -> other tile sizes, further tokens
 
 Sizes are those of the tensors. No code from the folder is run.
 """
 
+import re
 from pathlib import Path
 
 import torch
@@ -13,37 +13,33 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 from transformers import AutoConfig
 
-from common.models.checkpoint_file import check_tensors, read_tensors
+from common.models.checkpoint_file import check_tensors
+from common.models.weight_files import read_weights, weights_folder
 from common.text.files import read_json
 from vitp.chat_template import CONTEXT
 from vitp.key_mapping import TOWER, Weights, to_model_names, vision_config
 from vitp.model import TIMM, VIT, VisualInstructionConfig, VisualInstructionModel
 
 HEAD = "lm_head.weight"
+RELEASED = re.compile(r"InternVL[\d_]+-")  # names on the Hub
 UNUSED_SETTINGS = ("auto_map", "_name_or_path", "architectures", "attn_implementation")
-WEIGHT_FILES = (
-    "model.safetensors.index.json",
-    "model.safetensors",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-)
 
 
-def load_model(folder: str | Path, drop_path_rate: float = 0.0, **loading) -> VisualInstructionModel:
+def load_model(path: str | Path, drop_path_rate: float = 0.0, **loading) -> VisualInstructionModel:
     """A whole model from a folder in either layout. loading: dtype, attn_implementation, as from_pretrained takes them.
 
     ValueError where a tensor is missing, unknown, or of another shape.
     """
-    folder = Path(folder)
-    settings = read_json(folder / "config.json", "expected a model's folder")
+    folder = weights_folder(path)
+    download = f"; make it: hf download OpenGVLab/{folder.name} --local-dir {folder}"
+    hint = "expected a model's folder" + (download if RELEASED.match(folder.name) else "")
+    settings = read_json(folder / "config.json", hint)
     kind = settings.get("model_type")
     if kind == "internvl_chat":
-        config, weights = _read_internvl(folder, settings)
+        config, weights = _read_internvl(path, settings)
     elif kind == "internvl":
         config = VisualInstructionConfig.from_dict(settings)
-        weights = to_model_names(read_weights(folder))
+        weights = to_model_names(read_weights(path))
         if config.vision_config.model_type == VIT:
             config.vision_config = vision_config(_tower(weights), settings["vision_config"])
     else:
@@ -93,62 +89,15 @@ def fit_to_tokenizer(model: VisualInstructionModel, tokenizer, end_token_id: int
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def find_weights(path: str | Path) -> Path:
-    """A folder -> the file in it that holds the weights or lists their shards; a file -> itself."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such file or folder of weights")
-    for name in WEIGHT_FILES:
-        if (path / name).is_file():
-            return path / name
-    for shard in path.iterdir():
-        if shard.name.startswith(("global_step", "pytorch_model_fsdp")):
-            deepspeed = shard.name.startswith("global_step")
-            command = f"python {path}/zero_to_fp32.py {path} {path}" if deepspeed else "accelerate merge-weights"
-            raise ValueError(
-                f"{path}: holds only the shards of a distributed run ({shard.name}); merge them first: {command}"
-            )
-    raise FileNotFoundError(f"{path}: no weights in it; expected one of {', '.join(WEIGHT_FILES)}")
-
-
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Every tensor under its name in the file. ValueError names a file that cannot be read."""
-    file = find_weights(path)
-    if file.suffix == ".json":
-        return _read_shards(file)
-    content = read_tensors(file)
-    for wrapper in ("state_dict", "module", "model"):  # other trainers nest the weights
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"{file}: no file of weights, it holds other values than named tensors")
-    return content
-
-
-def _read_shards(index: Path) -> dict[str, torch.Tensor]:
-    files = read_json(index)["weight_map"]
-    weights: dict[str, torch.Tensor] = {}
-    for name in sorted(set(files.values())):
-        shard = index.parent / name
-        if not shard.is_file():
-            raise FileNotFoundError(f"{shard}: no such file, but {index.name} lists it; is the download complete?")
-        weights |= read_tensors(shard)
-    if differing := weights.keys() ^ files.keys():
-        raise ValueError(f"{index}: its shards hold other tensors than it lists, such as {min(differing)}")
-    return weights
-
-
-def _read_internvl(folder: Path, settings: dict) -> tuple[VisualInstructionConfig, Weights]:
+def _read_internvl(path: str | Path, settings: dict) -> tuple[VisualInstructionConfig, Weights]:
     if (version := settings.get("ps_version", "v1")) != "v2":
-        raise ValueError(f"{folder}: ps_version {version}; transformers' InternVL implements v2 only")
+        raise ValueError(f"{path}: ps_version {version}; transformers' InternVL implements v2 only")
     text = {name: value for name, value in settings["llm_config"].items() if name not in UNUSED_SETTINGS}
     kind, heads = text.pop("model_type"), None
     if kind == "internlm2":  # Llama with fused queries, keys and values
         kind, heads = "llama", (text["num_attention_heads"], text["num_key_value_heads"])
     text_config = AutoConfig.for_model(kind, **text)
-    weights = to_model_names(read_weights(folder), heads)
+    weights = to_model_names(read_weights(path), heads)
     embeddings, head = weights["model.language_model.embed_tokens.weight"], weights.get(HEAD)
     text_config.vocab_size = len(embeddings)
     tied = head is None or (bool(text_config.tie_word_embeddings) and torch.equal(head, embeddings))

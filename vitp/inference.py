@@ -11,14 +11,21 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import torch
 from jsonargparse.typing import PositiveInt
 from PIL import Image
 from transformers.utils import logging
 
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from common.cli.tool_parser import tool
 from common.images.io import open_image
+from common.models.weight_files import weights_folder
 from common.text.chat_labels import LabelledTokens, splice_images
 from common.text.conversations import IMAGE, Conversation, Turn
 from common.text.files import read_json
@@ -29,17 +36,22 @@ from vitp.processing import bundle_model, read_image_settings, read_tokenizer
 
 
 class VQAPredictor:
-    """A model of a folder that answers questions about images.
+    """A model that answers questions about images.
 
-    conv_style: as in training; None for the template in the folder, and for InternVL's own layout internvl2_5.
+    path: its folder, or a file of weights in it. conv_style: as in training; None for the template in the folder, and
+    for InternVL's own layout internvl2_5.
     """
 
-    def __init__(self, folder: str, device: torch.device, max_tiles: int | None = None, conv_style: str | None = None):
+    def __init__(
+        self, path: str | Path, device: torch.device, max_tiles: int | None = None, conv_style: str | None = None
+    ):
         half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        model = load_model(folder, dtype=torch.bfloat16 if half else torch.float32).to(device).eval()
-        tokenizer, settings = read_tokenizer(folder), read_image_settings(folder)
+        path = find_from_root(str(path))
+        model = load_model(path, dtype=torch.bfloat16 if half else torch.float32).to(device).eval()
+        folder = weights_folder(path)
+        tokenizer, settings = read_tokenizer(str(folder)), read_image_settings(folder)
         if conv_style is None:
-            saved = tokenizer.chat_template and read_json(Path(folder) / "config.json")["model_type"] == "internvl"
+            saved = tokenizer.chat_template and read_json(folder / "config.json")["model_type"] == "internvl"
             conv_style = "chat" if saved else "internvl2_5"
         self.model, self.template, self.tiling = bundle_model(
             model, tokenizer, settings, conv_style, max_tiles=max_tiles or settings.get("max_patches", 12)

@@ -19,6 +19,7 @@ if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from vitp.config import DataArguments, ModelArguments, read_command_line
 
 if __name__ == "__main__":
@@ -34,6 +35,7 @@ from transformers.utils import is_flash_attn_2_available, logging
 
 from common.models.checkpoint_file import read_tensors
 from common.models.lora import merged, set_trainable
+from common.models.weight_files import weights_folder
 from common.text.files import write_atomically, write_json
 from common.training.device import disable_malloc_trim
 from common.training.hf_trainer import FaultTolerantTrainer, find_resume_checkpoint
@@ -144,9 +146,11 @@ def build(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     """A model loaded whole or made of parts, with its template and tiling."""
     flash = "flash_attention_2" if (run.bf16 or run.fp16) and is_flash_attn_2_available() else "sdpa"
     loading = {"dtype": torch.float32, "attn_implementation": model_arguments.attn_implementation or flash}
-    source = model_arguments.model_name_or_path
+    source = find_from_root(model_arguments.model_name_or_path or "")
     if source:
-        model, statistics = load_model(source, model_arguments.drop_path, **loading), read_image_settings(source)
+        model = load_model(source, model_arguments.drop_path, **loading)
+        source = str(weights_folder(source))
+        statistics = read_image_settings(source)
     else:
         source = model_arguments.llm
         model, statistics = build_model(

@@ -3,6 +3,7 @@
 folder or file of a whole model, or of an encoder alone -> tensors in transformers' names, exact config, normalisation
 """
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, InternVLVisionConfig, PreTrainedConfig
 
 from common.models.checkpoint_file import check_tensors
+from common.models.weight_files import find_weights, read_weights
 from common.text.files import read_json
-from vitp.checkpoint import find_weights, read_weights
 from vitp.key_mapping import Weights, split_vision, vision_config
 from vitp.model import TIMM
 from vitp.processing import read_image_settings
@@ -32,6 +33,8 @@ INTERNVIT_SETTINGS = {  # names in InternViT's own config, in transformers'
     "initializer_factor": "layer_scale_init_value",
 }
 
+HEADS = {1024: 16, 3200: 25}  # of the published InternViTs, 300M and 6B, by width
+
 
 class Vit(NamedTuple):
     weights: Weights  # under the names of config's model
@@ -45,7 +48,7 @@ def read_vit(checkpoint: str | Path, config: str | Path | None = None) -> Vit:
     """Every tensor must belong to the encoder, and fit it, or to a known other part.
 
     config: a config.json; otherwise the one beside the weights (or <name>.json of extract_vit.py), or a folder above,
-    as for the checkpoints of a run with LoRA.
+    as for the checkpoints of a run with LoRA. Published encoders need none.
     """
     file = find_weights(checkpoint)
     tensors = read_weights(file)
@@ -58,13 +61,13 @@ def read_vit(checkpoint: str | Path, config: str | Path | None = None) -> Vit:
     if any(".lora_" in name for name in weights):
         raise ValueError(f"{file}: holds a LoRA of the vision encoder; the folder of the run has the merged encoder")
     config_file = _find_config(file, config)
-    settings = read_json(config_file)
+    settings = read_json(config_file) if config_file else _published_settings(file, weights)
     hints = settings.get("vision_config", settings)
     exact = AutoConfig.for_model(**hints) if hints.get("model_type") == TIMM else vision_config(weights, hints)
     with torch.device("meta"):
         expected = AutoModel.from_config(exact).state_dict()
-    check_tensors(weights, expected, file, f"the encoder of {config_file}")
-    images = settings if "image_mean" in settings else read_image_settings(config_file.parent)
+    check_tensors(weights, expected, file, f"the encoder of {config_file}" if config_file else "an InternViT")
+    images = settings if "image_mean" in settings else read_image_settings((config_file or file).parent)
     return Vit(weights, exact, images["image_mean"], images["image_std"], len(others))
 
 
@@ -95,11 +98,23 @@ def internvit_settings(vit: Vit) -> dict:
     }
 
 
-def _find_config(file: Path, config: str | Path | None) -> Path:
+def _find_config(file: Path, config: str | Path | None) -> Path | None:
     if config:
         path = Path(config)
         return path / "config.json" if path.is_dir() else path
     for path in (file.with_suffix(".json"), file.parent / "config.json", file.parent.parent / "config.json"):
         if path.is_file() and path != file:
             return path
-    raise FileNotFoundError(f"{file}: no config.json beside it; --config must name one, for the number of heads")
+    return None
+
+
+def _published_settings(file: Path, weights: Weights) -> dict:
+    """What the tensors do not show, for a file without a config.json, as ViTP's own encoders are published."""
+    table = weights.get("embeddings.position_embeddings")
+    heads = HEADS.get(table.shape[-1]) if table is not None else None
+    if heads is None:
+        raise FileNotFoundError(f"{file}: no config.json beside it; --config must name one, for the number of heads")
+    print(
+        f"{file}: no config.json beside it; {heads} heads, as every published InternViT of its width", file=sys.stderr
+    )
+    return {"num_attention_heads": heads}

@@ -16,8 +16,9 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from common.cli.settings import unknown_name
+from common.cli.names import unknown_name
 from common.models.checkpoint_file import first_line, load_every_tensor
+from common.models.weight_files import find_weights
 
 
 class Tokens(NamedTuple):
@@ -259,8 +260,7 @@ def _unavailable(model_name: str, error: Exception) -> ValueError:
 
 def _load_local_weights(backbone: Any, path: Path) -> None:
     """Strict except for the classifier, which a backbone does not have."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights")
+    path = find_weights(path)
     try:
         weights = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # each format raises its own kind

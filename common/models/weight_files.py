@@ -1,0 +1,88 @@
+"""Weights of Hugging Face's Trainer and of other trainers: whole or sharded, safetensors or pickled.
+
+folder, or a file in it -> the file that holds the weights or lists their shards -> {name: tensor}
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from common.models.checkpoint_file import read_tensors
+from common.text.files import read_json
+
+WEIGHT_FILES = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
+
+
+def find_weights(path: str | Path) -> Path:
+    """A folder -> the file in it that holds the weights or lists their shards; a file -> itself.
+
+    Of a name in WEIGHT_FILES that does not exist, the file in its place is taken, with a line on stderr: guides say
+    pytorch_model.bin where Trainer has written model.safetensors for years.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    folder = weights_folder(path)
+    if not folder.is_dir():
+        steps = sorted((int(saved.name.partition("-")[2]), saved.name) for saved in _checkpoints(folder.parent))
+        existing = f"; {folder.parent} holds {', '.join(name for _, name in steps)}" if steps else ""
+        raise FileNotFoundError(f"{path}: no such file or folder of weights{existing}")
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            if folder != path:
+                print(f"{path}: no such file; using {name} in its place", file=sys.stderr)
+            return folder / name
+    for shard in folder.iterdir():
+        if shard.name.startswith(("global_step", "pytorch_model_fsdp")):
+            deepspeed = shard.name.startswith("global_step")
+            command = f"python {folder}/zero_to_fp32.py {folder} {folder}" if deepspeed else "accelerate merge-weights"
+            raise ValueError(
+                f"{folder}: holds only the shards of a distributed run ({shard.name}); merge them first: {command}"
+            )
+    raise FileNotFoundError(f"{folder}: no weights in it; expected one of {', '.join(WEIGHT_FILES)}")
+
+
+def weights_folder(path: str | Path) -> Path:
+    """The folder of a name in WEIGHT_FILES, whether that file exists or not; any other path as it is."""
+    path = Path(path)
+    return path.parent if path.name in WEIGHT_FILES else path
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Every tensor under its name in the file. ValueError names a file that cannot be read."""
+    file = find_weights(path)
+    if file.suffix == ".json":
+        return _read_shards(file)
+    content = read_tensors(file)
+    for wrapper in ("state_dict", "module", "model"):  # other trainers nest the weights
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{file}: no file of weights, it holds other values than named tensors")
+    return content
+
+
+def _read_shards(index: Path) -> dict[str, torch.Tensor]:
+    files = read_json(index)["weight_map"]
+    weights: dict[str, torch.Tensor] = {}
+    for name in sorted(set(files.values())):
+        shard = index.parent / name
+        if not shard.is_file():
+            raise FileNotFoundError(f"{shard}: no such file, but {index.name} lists it; is the download complete?")
+        weights |= read_tensors(shard)
+    if differing := weights.keys() ^ files.keys():
+        raise ValueError(f"{index}: its shards hold other tensors than it lists, such as {min(differing)}")
+    return weights
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """Trainer's checkpoint-N folders of a run."""
+    return [path for path in run.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
