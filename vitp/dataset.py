@@ -15,6 +15,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
+from common.cli.paths import find_from_root
 from common.cli.progress_bar import progress_bar
 from common.images.io import open_image
 from common.images.tiling import Tiling
@@ -43,7 +44,8 @@ class Source:
 
 
 def read_meta(path: str | Path) -> list[Source]:
-    """Paths in it are relative to the working directory or to the meta file's folder."""
+    """Paths in it are relative to the working directory, to the meta file's folder, or to the repository."""
+    path = find_from_root(str(path))
     entries = read_json(path, "--meta_path")
     if not isinstance(entries, dict) or not entries:
         raise ValueError(f'{path}: expected {{"name": {{"root": ..., "annotation": ...}}}}')
@@ -249,7 +251,8 @@ def _source(meta: Path, name: str, entry: dict) -> Source:
     paths = {}
     for key in ("root", "annotation"):
         path = Path(entry.get(key, ""))
-        paths[key] = path if path.exists() else meta.parent / path
+        beside = meta.parent / path
+        paths[key] = beside if beside.exists() and not path.exists() else Path(find_from_root(str(path)))
         if not paths[key].exists():
             raise FileNotFoundError(f"{path}: no such {key} of '{name}' ({meta}), nor below {meta.parent}")
     times, tiles = entry.get("repeat_time", 1), entry.get("max_dynamic_patch")

@@ -1,6 +1,6 @@
 """Conversion of annotation files to the JSONL that train.py reads.
 
-    python vitp/json2jsonl.py llava_v1_5_mix.json data.jsonl [--root images --meta meta.json]
+    python vitp/json2jsonl.py llava_v1_5_mix.json [data.jsonl] [--root images --meta meta.json]
     python vitp/json2jsonl.py captions.json data.jsonl --prompt "Describe this image." "What do you see?"
 
 Conversations (common/text/conversations.py) are written one record a line. Each caption becomes one turn: of
@@ -16,6 +16,11 @@ from typing import Any
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
 
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
@@ -90,7 +95,7 @@ def convert(records: list[Any], prompts: Sequence[str], root: Path | None, skip_
 @tool
 def main(
     input: Path,  # JSON or JSONL
-    output: Path,  # the JSONL to write
+    output: Path | None = None,  # the JSONL to write; by default input.jsonl beside the input
     *,
     prompt: list[str] = PROMPTS,  # questions for captions, in turn
     root: Path | None = None,  # folder of the images: check them and note their sizes
@@ -98,6 +103,9 @@ def main(
     max_dynamic_patch: PositiveInt = 12,  # for the meta file
     allowed_share: ClosedUnitInterval = 0.05,  # of unusable records
 ) -> dict:
+    output = output or input.with_suffix(".jsonl")
+    if output.resolve() == input.resolve():
+        raise ValueError(f"{output}: is the input; name another file to write")
     if meta and not root:
         raise ValueError("--meta names the folder of the images too; give --root")
     if root and not root.is_dir():

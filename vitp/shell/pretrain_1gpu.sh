@@ -1,4 +1,8 @@
 #!/bin/sh
-# pretrain.sh on one GPU: 4 samples at a time, 128 in an optimizer step.
-export GPUS=${GPUS:-1} PER_DEVICE_BATCH_SIZE=${PER_DEVICE_BATCH_SIZE:-4} BATCH_SIZE=${BATCH_SIZE:-128}
+# pretrain.sh on one GPU: 128 samples in an optimizer step, 4 at a time, or 1 where 4 do not divide BATCH_SIZE.
+set -a  # what is set here or in a copy beside it, such as MODEL and DATA_PATH, reaches pretrain.sh
+GPUS=${GPUS:-1}
+BATCH_SIZE=${BATCH_SIZE:-128}
+PER_DEVICE_BATCH_SIZE=${PER_DEVICE_BATCH_SIZE:-auto}
+OUTPUT_DIR=${OUTPUT_DIR:-work_dirs/$(basename "$0" .sh)}
 exec sh "$(dirname "$0")/pretrain.sh" "$@"

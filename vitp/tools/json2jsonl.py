@@ -1,0 +1,1 @@
+../json2jsonl.py
