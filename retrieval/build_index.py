@@ -13,10 +13,16 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.training.skip_log import report_skipped
-from common.vectors.extractor import DEFAULT_OPTIONS, ENCODING_OPTIONS, ExtractorOptions, difference
+from common.vectors.extractor import difference
+from common.vectors.options import DEFAULT_OPTIONS, ENCODING_OPTIONS, ExtractorOptions
 from common.vectors.vector_store import VectorStore
 from retrieval.encoders import open_extractor
 

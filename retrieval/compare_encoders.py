@@ -15,6 +15,11 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.text.files import write_json

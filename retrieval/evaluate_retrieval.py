@@ -6,15 +6,23 @@ vectors (Q, D), (N, D) [-> PCA-whitening -> database augmentation] -> index -> r
 -> re-ranking] -> Top-K, mAP, R-precision, MAP@R, over all queries and over those whose class the gallery has
 
 An image is never its own answer: the same file, by path or bytes, is removed from a query's list.
+
+For arrays in a program: load_features_with_labels, build_faiss_index, evaluate_retrieval, rerank_with_query_expansion.
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
 
 import numpy as np
 from jsonargparse.typing import PositiveInt
@@ -25,9 +33,11 @@ from common.text.files import write_json
 from common.text.tables import read_rows
 from common.training.device import choose_device
 from common.vectors.extractor import difference
-from common.vectors.shards import FeatureSet, read_features
+from common.vectors.faiss_index import ExactIndex, load_faiss
+from common.vectors.shards import FeatureSet, l2_normalize, read_features
 from retrieval.metrics import GroundTruth, LabelledImages, query_values, summarise
-from retrieval.ranking import Postprocessing, Ranker
+from retrieval.postprocessing import Postprocessing
+from retrieval.ranking import Ranker, expand
 
 QUERY_ROWS = 1024  # queries ranked at once, unless their lists together are longer than
 LIST_ROWS = 2**23
@@ -108,7 +118,7 @@ def format_report(report: dict, values: dict[str, np.ndarray], top_k: Sequence[i
     """A line for each Top-K, and a table of all metrics with both denominators."""
     total, missing = report["queries"], report["queries_without_class_in_gallery"]
     lines = [
-        *(f"Top-{k} 准确率: {report[f'Top-{k}']:.4f} ({int(values[f'Top-{k}'].sum())}/{total})" for k in top_k),
+        *format_top_k(values, top_k),
         "",
         f"{'':12}{f'all {total}':>12}{f'answerable {total - missing}':>20}{'95 % interval':>20}{'chance':>10}",
     ]
@@ -127,6 +137,11 @@ def format_report(report: dict, values: dict[str, np.ndarray], top_k: Sequence[i
             f"lists end at {report['depth']} of {report['gallery']}: correct images beyond count as missed in mAP"
         )
     return "\n".join(lines)
+
+
+def format_top_k(values: dict[str, np.ndarray], top_k: Sequence[int]) -> list[str]:
+    hits = {f"Top-{k}": values[f"Top-{k}"] for k in top_k}
+    return [f"{name} 准确率: {hit.mean():.4f} ({int(hit.sum())}/{len(hit)})" for name, hit in hits.items()]
 
 
 def labelled(features: FeatureSet, table: Path | None) -> LabelledImages:
@@ -167,6 +182,71 @@ def read_classes(file: Path) -> dict[str, str]:
         if len(row) <= max(path, label):
             raise ValueError(f"{file}: '{','.join(row)}' has fewer columns than the first line")
     return {os.path.normpath(row[path]): row[label] for row in rows[1 if all(named) else 0 :]}
+
+
+def load_features_with_labels(
+    npz_path: str | Path, label_mapping_fn: Callable[[str], Any] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A file or folder of features -> vectors (N, D) float32, labels (N,), paths (N,).
+
+    label_mapping_fn: path -> label; by default the name of the image's folder.
+    """
+    features = read_features(npz_path)
+    labels = list(map(label_mapping_fn, features.paths)) if label_mapping_fn else read_labels(features)
+    return features.all(), np.array(labels), np.array(features.paths)
+
+
+def build_faiss_index(features: np.ndarray) -> Any:
+    """Vectors (N, D) -> FAISS's exact index: search(queries, k) gives squared distances (Q, k) and rows (Q, k)."""
+    index = load_faiss().IndexFlatL2(np.shape(features)[1])
+    index.add(features)
+    return index
+
+
+def evaluate_retrieval(
+    query_features: np.ndarray,
+    query_labels: Sequence[Any],
+    gallery_features: np.ndarray,
+    gallery_labels: Sequence[Any],
+    top_k_list: Sequence[int] = (1, 3, 5),
+) -> dict[str, float]:
+    """Vectors (Q, D), (N, D), brought to length 1, and their labels -> {"Top-1": share of queries with a hit, ...}.
+
+    Arrays name no files, so no gallery row is removed as a query's duplicate; main() does that.
+    """
+    queries, query_images = _labelled_array("query", query_features, query_labels)
+    gallery, gallery_images = _labelled_array("gallery", gallery_features, gallery_labels)
+    if queries.width != gallery.width:
+        raise ValueError(f"query_features of width {queries.width}, but gallery_features of {gallery.width}")
+    print("构建 FAISS 索引...")
+    ranker = Ranker(gallery.blocks, len(gallery), gallery.width)
+    print("执行检索...")
+    truth = GroundTruth(query_images, gallery_images)
+    values = evaluate_queries(queries, ranker, truth, max(top_k_list), top_k_list)
+    print("\n".join(format_top_k(values, top_k_list)))
+    return {f"Top-{k}": float(values[f"Top-{k}"].mean()) for k in top_k_list}
+
+
+def _labelled_array(side: str, vectors: np.ndarray, labels: Sequence[Any]) -> tuple[FeatureSet, LabelledImages]:
+    if np.ndim(vectors) != 2 or len(vectors) != len(labels):
+        raise ValueError(
+            f"{side}_features {np.shape(vectors)}, {len(labels)} labels: expected (N, D) and a label for each row"
+        )
+    unknown = [""] * len(labels)
+    return FeatureSet([vectors], unknown, unknown), LabelledImages(labels, unknown, unknown)
+
+
+def rerank_with_query_expansion(
+    query_features: np.ndarray, gallery_features: np.ndarray, initial_indices: np.ndarray, k1: int = 5
+) -> np.ndarray:
+    """Vectors (Q, D), (N, D), rows (Q, K) of a first search, K >= k1 -> all rows (Q, N), best first.
+
+    The query is the mean of itself and its first k1 (Chum et al. 2007). main(): --alpha_qe, which weighs them.
+    """
+    queries, gallery = l2_normalize(query_features), l2_normalize(gallery_features)
+    rows = np.asarray(initial_indices)[:, :k1]
+    expanded = expand(queries, gallery, np.ones(rows.shape), rows, alpha=0)
+    return ExactIndex(lambda: iter([gallery])).search(expanded, len(gallery))[1]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 
 images -> vectors (N, D), unit length -> shards, in the order of the paths -> one .npz, or a folder for millions
 
+In a program: ViTPFeatureExtractor for single images, extract_dataset_features for a folder.
+
 A stopped run resumes with its first missing shard. Shard k holds the images k * shard_size .. of the sorted list
 whichever process makes it, so processes need no communication, and the result does not depend on their number.
 """
@@ -20,15 +22,22 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import numpy as np
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from PIL import Image
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
-from common.images.io import list_images
+from common.images.io import list_images, upright_rgb
 from common.text.files import read_json, write_json
 from common.training.skip_log import report_skipped, write_skipped
-from common.vectors.extractor import ExtractorOptions, difference
+from common.vectors.extractor import difference
+from common.vectors.options import ExtractorOptions
 from common.vectors.shards import FeatureSet, Shard, read_features, shard_numbers, write_npz, write_shard
 from retrieval.encoders import open_extractor
 
@@ -87,6 +96,32 @@ def main(
         print(f"特征已保存到 {output}")
         print(f"特征形状: ({len(features)}, {features.width})")
     return features
+
+
+class ViTPFeatureExtractor:
+    """Vectors of single images, by the weights of any encoder that main() takes.
+
+    select_layer: -1 the last block, -2 the one before, ...
+    """
+
+    def __init__(self, vit_checkpoint_path: str | Path, select_layer: int = -1):
+        self.extractor = open_extractor(str(vit_checkpoint_path), ExtractorOptions(layer=select_layer))
+
+    def extract_feature(self, image_path: str | Path | Image.Image) -> np.ndarray:
+        """A file, or an image already open -> (D,) float32, unit length."""
+        if not isinstance(image_path, Image.Image):
+            return self.extractor.encode([Path(image_path)])[0]
+        pixels = self.extractor.encoder.preprocess(upright_rgb(image_path))
+        return self.extractor.encode_pixels(pixels[None], [1])[0]
+
+
+def extract_dataset_features(
+    image_dir: str | Path, output_path: str | Path, vit_checkpoint_path: str | Path, batch_size: int = 32
+) -> FeatureSet | None:
+    """main() with its other options as they are. output_path: an .npz, as numpy.savez names it."""
+    output = str(output_path).removesuffix(".npz") + ".npz"
+    flags = {"image_dir": image_dir, "output": output, "vit_checkpoint": vit_checkpoint_path, "batch_size": batch_size}
+    return main([f"--{name}={value}" for name, value in flags.items()])
 
 
 def make_shard(rows: list, dtype: str) -> Shard:

@@ -19,7 +19,7 @@ class LabelledImages(NamedTuple):
 
     labels: Sequence[str]
     digests: Sequence[str]  # of the files' bytes; '' = unknown
-    paths: Sequence[str]  # absolute
+    paths: Sequence[str]  # absolute; '' = unknown
 
 
 class GroundTruth:
@@ -46,8 +46,9 @@ class GroundTruth:
         K: at least depth + the most duplicates that a query has, or the whole gallery.
         """
         query, valid = np.arange(first, first + len(rows))[:, None], rows >= 0
-        same = (self.gallery_digest[rows] == self.digest[query]) & (self.digest[query] >= 0)
-        duplicate = (same | (self.gallery_path[rows] == self.path[query])) & valid
+        same_bytes = (self.gallery_digest[rows] == self.digest[query]) & (self.digest[query] >= 0)
+        same_path = (self.gallery_path[rows] == self.path[query]) & (self.path[query] >= 0)
+        duplicate = (same_bytes | same_path) & valid
         relevant = (self.gallery_label[rows] == self.label[query]) & valid & ~duplicate
         affected = duplicate.any(1)
         order = np.argsort(duplicate[affected], axis=1, kind="stable")  # duplicates to the end, the rest as it was

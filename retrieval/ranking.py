@@ -5,35 +5,20 @@ queries: PCA-whitening -> search -> query expansion, search again -> re-ranking 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from common.vectors.faiss_index import BlockReader, Index, build_index, load_faiss, training_sample
 from common.vectors.shards import l2_normalize
+from retrieval.postprocessing import NO_POSTPROCESSING, Postprocessing
 from retrieval.reranking import Diffusion, KReciprocal
 
 GRAPH_NEIGHBOURS = 50  # of the diffusion graph (Iscen et al. 2017)
 MIN_VARIANCE = 1e-6  # of the largest: directions with less hold rounding errors
 EXPANSION_ROWS = 1024  # vectors expanded at once
 ROWS_PER_DIMENSION = 1000  # most vectors, per dimension, that whitening is fitted on
-
-
-@dataclass(frozen=True)
-class Postprocessing:
-    pca_whiten: int = -1  # PCA-whitening fitted on the gallery, to so many directions; 0: all, -1: none
-    dba: NonNegativeInt = 0  # database augmentation: gallery vectors averaged with so many neighbours
-    alpha_qe: NonNegativeInt = 0  # query expansion: query vectors averaged with so many neighbours
-    alpha: NonNegativeFloat = 3.0  # of both: the weight is cosine^alpha; 0: plain mean
-    rerank: Literal["none", "k_reciprocal", "diffusion"] = "none"
-    rerank_depth: PositiveInt = 1000  # how much of each list is re-ranked
-    k1: PositiveInt = 20  # k-reciprocal: neighbours that must be mutual
-    k2: PositiveInt = 6  # k-reciprocal: encodings that are averaged
-    lambda_: ClosedUnitInterval = 0.3  # k-reciprocal: share of the original distance
 
 
 class Ranker:
@@ -48,7 +33,7 @@ class Ranker:
         blocks: BlockReader,
         count: int,
         width: int,
-        processing: Postprocessing = Postprocessing(),
+        processing: Postprocessing = NO_POSTPROCESSING,
         index: str = "flat",
         search_params: str = "",
         device: torch.device | str = "cpu",

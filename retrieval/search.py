@@ -15,6 +15,11 @@ from pathlib import Path
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
@@ -24,7 +29,8 @@ from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.images.io import open_image
-from common.vectors.extractor import ENCODING_OPTIONS, Extractor, ExtractorOptions, difference
+from common.vectors.extractor import Extractor, difference
+from common.vectors.options import ENCODING_OPTIONS, ExtractorOptions
 from common.vectors.vector_store import VectorStore
 from retrieval.encoders import open_extractor
 

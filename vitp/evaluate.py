@@ -19,6 +19,11 @@ from statistics import fmean
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from transformers.utils import logging
 

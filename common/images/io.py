@@ -40,7 +40,7 @@ def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int =
                 image.draft(None, (at_least, at_least))
             image.seek(0)  # first frame of an animation
             image.load()
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
+            rgb = upright_rgb(image)
     except UnidentifiedImageError:
         start = source.read()[:64] if isinstance(source, TarMember) else source.open("rb").read(64)
         reason = "not an image that Pillow can read" if start else "the file is empty"
@@ -52,6 +52,11 @@ def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int =
     except (OSError, SyntaxError, EOFError, MemoryError) as error:  # of Pillow's decoders on broken data
         raise ValueError(f"{path}: broken image ({' '.join(str(error).split())})") from error
     return rgb.convert("L").convert("RGB") if grey else rgb
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode -> 8-bit RGB on white, turned as its EXIF tag says."""
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def path_below(folder: Path, name: str) -> Path:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -25,25 +24,9 @@ from common.models.checkpoint_file import weights_digest
 from common.models.pooling import ImageEncoder
 from common.training.device import choose_device, choose_precision, disable_malloc_trim
 from common.training.loader import choose_num_workers
+from common.vectors.options import DEFAULT_OPTIONS, ENCODING_OPTIONS, ExtractorOptions
 
-ENCODING_OPTIONS = ("pooling", "layer", "flip", "tiles", "image_size")  # what determines a vector, besides the weights
 DECODE_SCALE = 2  # sides of a JPEG are decoded at no less than this many times the model's
-
-
-@dataclass(frozen=True)
-class ExtractorOptions:
-    pooling: Literal["auto", "native", "cls", "mean", "gem", "cls+mean"] = "auto"  # auto: native, else mean
-    layer: int = -1  # -1: the last block, -2: the one before, ...
-    flip: bool = False  # average with the vector of the mirrored image
-    tiles: PositiveInt = 1  # cut into at most so many squares and average their vectors
-    image_size: NonNegativeInt = 0  # pixels of the square input; 0: the network's own
-    batch_size: PositiveInt = 32  # images per batch
-    num_workers: int = -1  # decoding processes; -1: none on a CPU, else up to 8
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that supports it, else fp32
-    device: str = "auto"
-
-
-DEFAULT_OPTIONS = ExtractorOptions()
 
 
 class Extractor:
