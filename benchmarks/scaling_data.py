@@ -36,7 +36,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
     "clip": (
         "clip.train",
         {
-            "reading": ["clip.train:read_pairs", "clip.train:build_datasets"],
+            "reading": ["clip.train:find_pairs", "clip.train:build_datasets"],
             "epoch": ["common.training.trainer:Trainer._train_epoch"],
             "evaluating": ["clip.train:validate"],
         },
@@ -199,7 +199,7 @@ def main() -> None:
     if sys.argv[1:2] == ["one"]:
         print(json.dumps(run_timed(sys.argv[2], int(sys.argv[3]))))
         return
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("table", choices=["data", "world"])
     parser.add_argument("--systems", nargs="+", choices=TIMED, default=list(TIMED))
     args = parser.parse_args()
