@@ -25,7 +25,8 @@ from blip2_gated.dataset import VqaSample
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.style_vocabulary import StyleVocabulary
 from common.models.checkpoint_file import save_model, weights_digest
-from common.models.model_folder import load_model
+from common.models.model_folder import is_hub_name, load_model
+from common.text.files import check_file
 
 KIND = "blip2_gated"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -147,6 +148,8 @@ def load_gated(
 
     blip2, efficientnet: locations of their weights, if not as in training. Other weights are an error.
     """
+    if not is_hub_name(path) and not Path(path).is_dir():
+        check_file(path, "train.py writes checkpoints/blip2_gated/best.pt")
     content = load_model(path, KIND)
     build = content["build"]
     arguments = build["model"]["efficientnet"] or {}

@@ -64,13 +64,13 @@ def csv_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSample]
     """One sample per row. Without a column of types a question is of type 'style' if its answer names the style."""
 
     def sample(number: int, row: dict[str, str]) -> VqaSample:
-        style, question_id = row[columns.style] if columns.style else "", row.get("question_id")
-        names_style = style and in_words(style) in in_words(row[columns.answer])
+        style, answer = (row[column] if column else "" for column in (columns.style, columns.answer))
+        names_style, question_id = style and in_words(style) in in_words(answer), row.get("question_id")
         return VqaSample(
             number,
             row[columns.image],
             row[columns.question],
-            row[columns.answer],
+            answer,
             style,
             type=row[columns.type] if columns.type else "style" if names_style else "other",
             question_id=int(question_id) if question_id and question_id.isdecimal() else question_id or None,
@@ -103,7 +103,7 @@ DATASETS: dict[str, Callable[[list[dict[str, str]], Columns], Any]] = {"csv": cs
 def read_samples(
     table: str | Path, image_root: str | Path, dataset_name: str, columns: Columns
 ) -> tuple[list[VqaSample], dict[str, str]]:
-    """-> samples with an image file, a question and an answer, {row: reason} of the skipped ones."""
+    """-> samples with an image file, a question and, if the table has them, an answer, {row: reason} of the others."""
     if dataset_name not in DATASETS:
         raise ValueError(
             f"{unknown_name(dataset_name, list(DATASETS), '--data.dataset_name')} (known: {', '.join(DATASETS)}; "
@@ -122,7 +122,7 @@ def read_samples(
         item = source[number]
         sample = item if isinstance(item, VqaSample) else VqaSample(**{"number": number, **item})
         path = Path(image_root, sample.image)
-        if not sample.question.strip() or not sample.answer.strip():
+        if not sample.question.strip() or (columns.answer and not sample.answer.strip()):
             skipped[f"{table}:{sample.number + 2}"] = "an empty question or answer"
         elif not is_file(path):
             skipped[f"{table}:{sample.number + 2}"] = f"{path}: no such file"

@@ -4,7 +4,8 @@
 
 images, questions -> losses (main, style hit, KL) and answers -> exact match, VQA accuracy, BLEU, ROUGE, style hit rate
 by question type. --output_dir gets evaluation.json, predictions.jsonl and vqa_results.json (VQAv2's format).
-Data settings are those of training unless --config or flags like --data.root override them.
+Data settings are those of training unless --config or flags like --data.root override them. Without answers
+(--data.answer_column "", as of a public test split) there are predictions only.
 """
 
 import sys
@@ -69,25 +70,18 @@ def main(
     splits, skipped = read_splits(options, [split])
     sets, skipped = build_datasets(options, splits, skipped, model, Accelerator(cpu=torch_device.type == "cpu"))
     dataset = sets[split]
-    losses = measure_loss(
-        make_training_model(options, model).to(torch_device),
-        DataLoader(dataset, batch_size, collate_fn=dataset.collate),
-        torch_device,
-    )
     predictions = answer_samples(
         model, dataset, limit, batch_size, quiet=False, num_beams=num_beams, max_new_tokens=max_new_tokens
     )
-    baseline = None
-    if Path(find_from_root(options.data_root), options.data_train_csv).is_file():
-        baseline = QuestionOnlyBaseline(read_splits(options, ["train"])[0]["train"])
-    report = {
-        "checkpoint": str(checkpoint),
-        "data_root": options.data_root,
-        "split": split,
-        "skipped": len(skipped),
-        "losses": losses,
-        **measure_answers(predictions, model.styles, baseline),
-    }
+    report = {"checkpoint": str(checkpoint), "data_root": options.data_root, "split": split, "skipped": len(skipped)}
+    if options.data_answer_column:
+        training_model = make_training_model(options, model).to(torch_device)
+        loader = DataLoader(dataset, batch_size, collate_fn=dataset.collate)
+        report["losses"] = measure_loss(training_model, loader, torch_device)
+        baseline = None
+        if Path(find_from_root(options.data_root), options.data_train_csv).is_file():
+            baseline = QuestionOnlyBaseline(read_splits(options, ["train"])[0]["train"])
+        report |= measure_answers(predictions, model.styles, baseline)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / "evaluation.json", report)
     write_json(
@@ -101,14 +95,17 @@ def main(
 
 def format_report(report: dict[str, Any], folder: Path) -> str:
     """The report as text for a terminal."""
+    title = f"{report['split']} split of {report['data_root']}, {report['skipped']} skipped"
+    if "losses" not in report:
+        return f"{title}\npredictions: {folder}"
     lines = [
-        f"{report['split']} split of {report['data_root']}, {report['skipped']} skipped",
+        title,
         "losses: " + "  ".join(f"{name} {value:.3f}" for name, value in report["losses"].items()),
-        f"\n{'in %':14}{'questions':>10}" + "".join(f"   {title}" for title in COLUMNS.values()),
+        f"\n{'in %':14}{'questions':>10}" + "".join(f"   {head}" for head in COLUMNS.values()),
     ]
     for question_type, scores in {**report["by_type"], "all": report["all"]}.items():
-        cells = {title: f"{scores[name]:.1f}" if name in scores else "" for name, title in COLUMNS.items()}
-        numbers = "".join(f"   {cell:>{len(title)}}" for title, cell in cells.items())
+        cells = {head: f"{scores[name]:.1f}" if name in scores else "" for name, head in COLUMNS.items()}
+        numbers = "".join(f"   {cell:>{len(head)}}" for head, cell in cells.items())
         lines.append(f"{question_type:14}{scores['questions']:10}{numbers}")
     return "\n".join([*lines, f"\nanswers and scores: {folder}"])
 

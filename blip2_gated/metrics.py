@@ -38,12 +38,13 @@ class Prediction:
         return self.sample.number if self.sample.question_id is None else self.sample.question_id
 
     def as_row(self) -> dict[str, Any]:
-        """One line of predictions.jsonl."""
+        """One line of predictions.jsonl. correct: None without a true answer."""
+        answer = self.sample.answer
         return {
             **{name: value for name, value in asdict(self.sample).items() if name != "path"},
             "question_id": self.question_id,
             "prediction": self.text,
-            "correct": normalise_answer(self.text) == normalise_answer(self.sample.answer),
+            "correct": normalise_answer(self.text) == normalise_answer(answer) if answer else None,
         }
 
 

@@ -112,18 +112,21 @@ def choose_settings(argv: list[str]) -> Namespace:
     has_config = any(word.partition("=")[0] == "--config" for word in argv)
     if settings.demo or has_config or settings.data_root != DEFAULT_ROOT or not is_vacant(find_from_root(DEFAULT_ROOT)):
         return settings
-    artquest = read_settings(config, ["--config", "artquest", *argv], __doc__)
+    artquest_argv = ["--config", "artquest", *argv]
+    artquest = read_settings(config, artquest_argv, quiet=True)
     if is_vacant(find_from_root(artquest.data_root)):
         raise FileNotFoundError(
             f"no training data: neither {settings.data_root}/{settings.data_train_csv} (--data.root for another folder)"
             f" nor ArtQuest's {artquest.data_root}/{artquest.data_train_csv}; --demo draws pictures to try it with"
         )
-    return artquest
+    return read_settings(config, artquest_argv)
 
 
 def check_settings(settings: Namespace) -> None:
     """Combinations that the types of the settings cannot exclude."""
     trained = settings.model_train
+    if not settings.data_answer_column:
+        raise ValueError("--data.answer_column: none, but training needs answers; evaluate.py does without")
     if is_config(settings.model_blip2) and trained != "all":
         raise ValueError(
             f"--model.train {trained}: {settings.model_blip2} is built from scratch with random weights; "

@@ -86,8 +86,8 @@ def test_settings_of_the_guide(tmp_path):
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("model: {visual_encoder: eva_clip_g}", "model.visual_encoder': model.blip2 names vision tower and language"),
-        ("model: {opt_model: facebook/opt-2.7b}", "model.opt_model': model.blip2 names vision tower and language"),
+        ("model: {visual_encoder: eva_clip_g}", "model.visual_encoder': model.blip2 names both parts, for inst"),
+        ("model: {opt_model: facebook/opt-2.7b}", "model.opt_model': model.blip2 names both parts, for inst"),
         ("checkpoint_path: models/Gated/checkpoints/best.pt", "checkpoint_path': the best checkpoint is written into"),
         ("training: {checkpoint_path: best.pt}", "training.checkpoint_path': the best checkpoint is written into che"),
         ("training: {amp: true}", "training.amp': mixed precision is set by precision: auto, bf16, fp16 or fp32"),
@@ -111,6 +111,8 @@ def test_training_without_data_says_what_it_looked_for(root):
     (root / "data" / "artquest").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="data/SemArt/Images: no such folder of images"):
         train.main(["--config", "artquest"])
+    with pytest.raises(FileNotFoundError, match="best.pt: no such file .train.py writes checkpoints/blip2_gated/"):
+        evaluate.main(["--config", "artquest", "--checkpoint", "models/Gated/checkpoints/best.pt"])
     assert [str(path.relative_to(root)) for path in root.rglob("*")] == ["data", "data/artquest"]
 
 
@@ -147,6 +149,23 @@ def test_training_reads_artquest_by_default(artquest, length, monkeypatch, capsy
     (artquest / "data" / "vqa" / "train.csv").write_text("image,question,answer,style\n")
     with pytest.raises(ValueError, match="data/vqa/train.csv: no usable sample"):  # tables of one's own come first
         train.main(length)
+
+
+def test_a_test_split_without_answers_gets_predictions(blip2_arguments, tmp_path, vqa_data, capsys):
+    """For VQAv2's test-dev and the like, whose answers only the evaluation server has."""
+    train.main([*blip2_arguments, "--training.epochs", "1", "--training.eval_samples", "0"])
+    with (vqa_data / "test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    (tmp_path / "test.csv").write_text("\n".join(["image,question", *(f"{r['image']},{r['question']}" for r in rows)]))
+    data = ["--data.root", str(tmp_path), "--data.image_root", str(vqa_data), "--split", "test"]
+    none = ["--data.answer_column=", "--data.style_column=", "--device", "cpu", "--num_beams", "1"]
+    best, out = tmp_path / "checkpoints" / "best.pt", tmp_path / "out"
+    report = evaluate.main(["--checkpoint", str(best), "--output_dir", str(out), *data, *none])
+    official = json.loads((out / "vqa_results.json").read_text())
+    assert [result["question_id"] for result in official] == list(range(len(rows))) and "losses" not in report
+    assert all(result["answer"] for result in official) and f"predictions: {out}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--data.answer_column: none, but training needs answers"):
+        train.main([*blip2_arguments, "--data.answer_column="])
 
 
 def test_questions_are_generated_where_the_columns_change_places(blip2_arguments, tmp_path):
@@ -186,9 +205,7 @@ def test_a_dataset_of_ones_own_is_registered(vqa_data, tmp_path, monkeypatch):
     flags = [word for name, column in columns.items() for word in (f"--data.{name}_column", column)]
     folders = ["--data.root", str(tmp_path), "--data.image_root", str(vqa_data / "images")]
     settings = read_settings(config, [*folders, *flags, "--data.dataset_name", "paintings"])
-    with pytest.raises(
-        ValueError, match=r"dataset_name 'paintings'.*\(known: csv, artquest; .*DATASETS"
-    ):
+    with pytest.raises(ValueError, match=r"dataset_name 'paintings'.*\(known: csv, artquest; .*DATASETS"):
         read_splits(settings, ["train"])
     monkeypatch.setitem(DATASETS, "paintings", Paintings)
     splits, skipped = read_splits(settings, ["train", "val"])
