@@ -16,6 +16,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
+from transformers.integrations.integration_utils import rewrite_logs
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from common.training.nonfinite import NonFiniteGuard
@@ -174,7 +175,7 @@ class RunLog(TrainerCallback):
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
         if numbers:
-            self.run.log(state.global_step, {_scalar_name(name): value for name, value in numbers.items()})
+            self.run.log(state.global_step, rewrite_logs(numbers))  # loss -> train/loss, eval_loss -> eval/loss
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         self.run.writer.flush()
@@ -196,10 +197,6 @@ def find_resume_checkpoint(output_dir: str | Path, requested: str | bool | None)
     if damage := find_damage(Path(str(requested))):
         raise ValueError(f"{requested}: not a valid checkpoint, {damage} (--resume_from_checkpoint)")
     return Path(str(requested))
-
-
-def _scalar_name(name: str) -> str:
-    return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name.removeprefix('train_')}"
 
 
 def _collate_with_files(
