@@ -1,21 +1,14 @@
-"""The analyzer and the inputs that the settings choose: a local model, or a server."""
+"""The analyzer that the settings choose: a local model, or a server."""
 
 from argparse import Namespace
 
-from common.cli.paths import find_from_root
 from llava.analysis import Analyzer
 from llava.analyzer import LlavaAnalyzer
 from llava.sampling import seed_from
 from llava.scoring_config import ScoringConfig
 from llava.server import ServerAnalyzer
 
-INPUTS = ("model_id", "adapter", "image", "input", "data")
-
-
-def find_inputs(settings: Namespace) -> None:
-    """Replace paths that exist at the repository's root only by their whole paths."""
-    for name in INPUTS:
-        setattr(settings, name, find_from_root(getattr(settings, name)))
+INPUTS = ("model_id", "adapter", "image", "input", "data")  # settings that are paths, here or at the root
 
 
 def open_analyzer(settings: Namespace) -> Analyzer:

@@ -17,16 +17,22 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+from llava import config
+
+if __name__ == "__main__":
+    answer_early(__file__, config)
+
 import numpy as np
 
 from common.cli.errors import run_script
+from common.cli.paths import find_inputs
 from common.cli.settings import read_settings
 from common.metrics.bootstrap import bootstrap_interval
 from common.metrics.text import text_metrics
 from common.training.skip_log import report_skipped
-from llava import config
 from llava.analysis import Analyzer
-from llava.backend import find_inputs, open_analyzer
+from llava.backend import INPUTS, open_analyzer
 from llava.eval_dataset import EvaluationSample, draw_negatives, read_samples
 from llava.metrics import RECALL_AT, recall_at, score_quality
 from llava.report import describe_setup, write_report
@@ -39,7 +45,7 @@ MEANS = (*(f"recall_at_{k}" for k in RECALL_AT), "cosine")
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
-    find_inputs(settings)
+    find_inputs(settings, *INPUTS)
     if not settings.data:
         raise ValueError("--data: name a .jsonl or .csv of samples, or an AniPersonaCaps folder; or give --demo")
     samples, skipped = read_samples(settings.data)

@@ -15,19 +15,24 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+from llava import config
+
+if __name__ == "__main__":
+    answer_early(__file__, config)
+
 from common.cli.errors import run_script
-from common.cli.paths import find_from_root
+from common.cli.paths import find_from_root, find_inputs
 from common.cli.settings import read_settings
 from common.training.skip_log import report_skipped
-from llava import config
-from llava.backend import find_inputs, open_analyzer, settings_hash
+from llava.backend import INPUTS, open_analyzer, settings_hash
 from llava.demo import demo_requests, report_demo
 from llava.request_io import Request, Results, read_requests
 
 
 def main(argv: list[str]) -> list[dict[str, Any]]:
     settings = read_settings(config, argv, __doc__)
-    find_inputs(settings)
+    find_inputs(settings, *INPUTS)
     requests = choose_requests(settings)
     results = Results(settings.output, settings_hash(settings)) if settings.output else None
     pending = [request for request in requests if not (results and results.has(request))]

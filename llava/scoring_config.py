@@ -4,7 +4,7 @@ import re
 from argparse import Namespace
 from dataclasses import dataclass, field, fields
 
-from common.cli.settings import unknown_name
+from common.cli.names import unknown_name
 from llava.config import PROMPTS
 from llava.sampling import seed_from
 

@@ -27,6 +27,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import set_seed
 
+from common.cli.paths import find_inputs
 from common.text.chat_labels import IGNORED
 from common.text.conversations import Conversation, read_conversations
 from common.text.files import write_json
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
     """-> the log's history and, with validation samples, the last evaluation."""
+    find_inputs(tuning, "model_id", "data", "image_dir")
     is_main = training.process_index == 0
     name = choose_run_name(training.run_name, "llava", tuning.model_id)
     if tuning.demo:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny.llava import picture, write_pictures, write_sentence_encoder
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from common.cli.settings import read_settings
 from common.samples.layouts import create_sample_dataset
 from llava import config, evaluate, inference
 from llava.analyzer import LlavaAnalyzer
@@ -33,7 +34,7 @@ def loaded(llava_folders):
     return load_image_text_model(str(llava_folders["llava"]), device="cpu")
 
 
-@pytest.mark.parametrize("folder", ["clip", "llava"])
+@pytest.mark.parametrize("folder", [".", "clip", "llava"])
 def test_requirements_lie_in_the_folder_of_the_model(folder):
     install = [sys.executable, "-m", "pip", "install", "-r", "requirements.txt"]
     assert subprocess.run([*install, "-q", "--dry-run", "--no-index", "--no-deps"], cwd=ROOT / folder).returncode == 0
@@ -176,8 +177,23 @@ def test_evaluation_of_a_cloned_data_set(llava_folders, tmp_path, monkeypatch):
     }
     write_pictures(tmp_path, 1)
     (tmp_path / "samples.jsonl").write_text(json.dumps(row))
+    monkeypatch.chdir(tmp_path)
     found = evaluate.main(flags(model_id=llava_folders["llava"], data="samples.jsonl", num_negatives=0) + QUICK)
     assert {f"recall_at_{k}" for k in (1, 5, 10)} <= found.keys() and list(found["groups"]) == ["drawn"]
+
+
+def test_flags_of_the_original_repository(tmp_path):
+    """Of finetune_lora.sh and run_llava.py; what the model's own files decide is said."""
+    words = (
+        "--model_name_or_path m --data_path d --image_folder i --mm_projector_lr 1e-5 --lora_r 8 --bits 4 --bf16 True"
+    )
+    values = config.read_values(f"{words} --model_max_length 64 --evaluation_strategy no --warmup_ratio 0.1".split())
+    assert (values["model_id"], values["data"], values["image_dir"]) == ("m", "d", "i")
+    assert (values["projector_learning_rate"], values["lora_rank"], values["max_length"]) == (1e-5, 8, 64)
+    settings = read_settings(config, "--model-path m --image-file i --load_4bit --num_beams 2".split())
+    assert (settings.model_id, settings.image, settings.bits, settings.num_beams) == ("m", "i", 4, 2)
+    with pytest.raises(ValueError, match="own config.json"):
+        config.read_values(["--mm_projector_type", "mlp2x_gelu"])
 
 
 def test_weights_and_processors_of_other_versions(llava_folders, tmp_path):
