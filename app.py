@@ -16,17 +16,23 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
+from webpage.flags import ModelFlags
 from webpage.models import Models
 
 
 @tool
 def open_page(
     *,
-    models: Models,
+    flags: ModelFlags,
     host: str = "127.0.0.1",  # 0.0.0.0: reachable from the whole network
     port: NonNegativeInt = 7860,  # 0: the first free one
     max_upload_mb: PositiveInt = 20,  # largest upload
@@ -34,7 +40,7 @@ def open_page(
     """-> the running page, a gradio.Blocks."""
     if port > 65535:
         raise ValueError(f"--port {port}: expected at most 65535")
-    models.check()
+    flags.check()
     if find_spec("gradio") is None:
         raise ValueError("gradio is not installed; pip install -r requirements-app.txt")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: no version checks, no usage statistics
@@ -48,7 +54,7 @@ def open_page(
             "--index or --folder; there is no password",
             file=sys.stderr,
         )
-    page = build_page(models).queue(max_size=32)
+    page = build_page(Models(**vars(flags))).queue(max_size=32)
     page.launch(
         server_name=host,
         server_port=port or None,

@@ -14,6 +14,11 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import torch
 from torch.utils.data import DataLoader
 

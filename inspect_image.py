@@ -10,6 +10,11 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure

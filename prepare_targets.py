@@ -16,6 +16,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import torch
 from jsonargparse.typing import PositiveInt
 

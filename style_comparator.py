@@ -16,6 +16,11 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import torch
 from jsonargparse.typing import PositiveInt
 from matplotlib.figure import Figure

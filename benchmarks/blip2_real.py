@@ -62,7 +62,9 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--efficientnet_weights", required=True, help="of tf_efficientnet_lite0, ImageNet's")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))

@@ -54,7 +54,9 @@ WEIGHTS = {"main": 1.0, "style_hit": 0.1, "consistency": 0.05, "style_head": 0.1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", default="small", choices=("small", "opt-2.7b"))
     parser.add_argument("--layers", type=float, default=1.0, help="share of both towers' layers, for small machines")
     parser.add_argument("--efficientnet", help="default: tf_efficientnet_lite0 for small, else efficientnet_b3")

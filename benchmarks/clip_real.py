@@ -42,7 +42,9 @@ main(sys.argv[2:])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--image_tower", default="tf_efficientnet_lite0")
     parser.add_argument("--image_weights", required=True)

@@ -76,7 +76,9 @@ class Row:
 
 
 def main(argv: list[str]) -> list[str]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
     parser.add_argument("--kills", type=int, default=20, help="SIGKILLs of each system")
     parser.add_argument("--folder", default="./.cache/faults", help="for the runs; emptied first")

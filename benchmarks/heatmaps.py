@@ -162,7 +162,7 @@ def train_small_model(folder: Path, scenes: int, epochs: int) -> Path:
 
 
 def main(argv: list[str]) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--weights", help="a best_model.pth of clip/train.py, or a Hugging Face CLIP")
     parser.add_argument("--scenes", type=int, default=200, help="scenes to draw; about half have two kinds")
     parser.add_argument("--train_scenes", type=int, default=4000, help="without --weights: scenes to train on")

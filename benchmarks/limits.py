@@ -40,7 +40,9 @@ GIGA = 1e9
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gallery", type=int, default=200_000, help="search: vectors of 768 numbers")
     parser.add_argument("--new_tokens", type=int, default=48, help="tokens: of each row")

@@ -42,7 +42,9 @@ TEXTS = ("bleu", "rouge1", "rouge2", "rougeL")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--language_model", required=True)
     parser.add_argument("--image_weights", required=True)

@@ -39,7 +39,9 @@ WAYS = ("one by one", "generate", "batch 1", "batched")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--shape", default="small", help="small (7 M), 7b (LLaVA 1.5's, for a GPU), or a model's folder"
     )

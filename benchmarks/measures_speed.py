@@ -178,7 +178,9 @@ WAYS = {
 
 
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gallery", type=int, default=50_000)
     parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--classes", type=int, default=500)

@@ -246,7 +246,7 @@ def surface(args: argparse.Namespace, count: int, block: int) -> np.ndarray:
 
 
 def read_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("part", choices=["features", "search", "expansion"])
     parser.add_argument("--images", type=int, default=256, help="features: JPEG files to encode")
     parser.add_argument("--source_size", type=int, default=640, help="features: pixels of a file's shorter side")

@@ -322,7 +322,7 @@ def main() -> None:
         system, precision, steps, *flags = sys.argv[2:]
         print(json.dumps(measure(system, precision, flags, int(steps))))
         return
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--systems", nargs="+", choices=POINTS, default=list(POINTS))
     parser.add_argument("--steps", type=int, default=2, help="timed steps of a point")
     args = parser.parse_args()

@@ -127,7 +127,7 @@ def _cell(metrics: dict, name: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--domains", nargs="+", type=Path, required=True, help="folders of style folders")
     parser.add_argument("--pretrained", required=True, help="weights for tf_efficientnet_lite0")
     parser.add_argument("--epochs", type=int, default=4)

@@ -81,7 +81,7 @@ def forever(loader):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--data_dir", default=SAMPLE_DIR)
     parser.add_argument("--model_name", default="efficientnet_lite0")
     parser.add_argument("--image_size", type=int, default=96)

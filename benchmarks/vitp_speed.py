@@ -241,7 +241,9 @@ def cut(values: Sequence[int], size: int) -> list[Sequence[int]]:
 
 
 def read_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=("packing", "masking", "step"))
     parser.add_argument("--shape", default="small", choices=list(SHAPES))
     parser.add_argument("--meta_path", help="packing: JSON of training data, as train.py takes it")

@@ -13,6 +13,11 @@ from typing import Literal
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from llava.checkpoint import NUMBER_FORMATS, SETTINGS, load_image_text_model

@@ -16,6 +16,11 @@ from typing import Any, Literal
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import torch
 
 from common.cli.errors import run_script

@@ -1,12 +1,9 @@
 """Answers to a command line before the script imports torch: its help, and mistakes in it.
 
-from common.cli.early import answer_early
+answer_early(__file__)          in a script with a @tool, whose parameters are read from its source
+answer_early(__file__, config)  in a script with read_settings(config, argv)
 
-if __name__ == "__main__":
-    answer_early(__file__)          of a @tool: its parameters are read from the script's source
-    answer_early(__file__, config)  of a script of read_settings(config, argv)
-
-import torch                        and main() parses the command line again
+It stands under `if __name__ == "__main__":` above the imports that take seconds; main() parses the command line again.
 """
 
 import ast

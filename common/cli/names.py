@@ -3,15 +3,18 @@
 `--batch-size 8`, `--lr 1e-4`, `--bs 8`, `--no_compile`, `--amp`: what timm, open_clip and transformers call it works.
 """
 
+import os
 import re
+import sys
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from functools import cache
 
 # Each line: one setting under its names here, in timm, open_clip and transformers.
 SYNONYMS = [
     set(line.split())
     for line in """
-    data_dir root data train_data data_path data_root dataset dataset_dir
+    data_dir root data train_data data_path data_root dataset dataset_dir meta_path
     image_dir images image_root data_dir data_root data_path
     model_name blip2 model arch architecture model_name_or_path model_id
     batch_size bs b train_batch_size per_device_train_batch_size
@@ -24,7 +27,7 @@ SYNONYMS = [
     accumulation accum_batches accum_freq grad_accum_steps gradient_accumulation_steps gradient_accumulation grad_accum
     num_workers workers j dataloader_num_workers
     precision mixed_precision amp_dtype
-    gradient_checkpointing grad_checkpointing
+    gradient_checkpointing grad_checkpointing grad_checkpoint
     compile torchcompile torch_compile
     ema_decay model_ema_decay
     drop_path drop_path_rate
@@ -36,6 +39,11 @@ SYNONYMS = [
     log_steps logging_steps log_interval log_every_n_steps
     save_epochs save_frequency
     resume resume_from_checkpoint
+    run_name name experiment exp_name experiment_name
+    lora_rank lora_r
+    projector_learning_rate mm_projector_lr
+    max_length model_max_length max_seq_length
+    image_dir image_folder
     patience early_stopping_patience
     lock_image freeze_image freeze_vision
     layer select_layer
@@ -43,13 +51,16 @@ SYNONYMS = [
     num_beams beams beam_size
     max_new_tokens max_len max_length
     top_k topk k
-    index_dir index index_path
+    kind index index_type
     main main_weight
     style_hit style_hit_weight hit_weight
     consistency consistency_weight consistency_kl_weight kl_weight
     hidden hidden_dim hidden_size
     num_tokens num_control_tokens
     rank r lora_r
+    model_id model_path
+    image image_file image_path
+    attention attn_implementation
     """.splitlines()
     if line.strip()
 ]
@@ -63,6 +74,10 @@ SWITCHES = {
     "no_cuda": ("device", "cpu"),
     "model_ema": ("ema_decay", "0.9998"),
     "wandb": ("report_to", "wandb"),
+    "load_4bit": ("bits", "4"),
+    "load_in_4bit": ("bits", "4"),
+    "load_8bit": ("bits", "8"),
+    "load_in_8bit": ("bits", "8"),
 }
 # What there is no setting for, where there is one of learning_rate: in training.
 ABSENT = {
@@ -70,10 +85,14 @@ ABSENT = {
     "the schedule is always a linear warmup and a cosine": "sched scheduler lr_scheduler lr_scheduler_type",
     "the warmup is counted in optimizer steps": "warmup_epochs warmup_ratio",
     "torchrun or accelerate launch starts a process on each device": "gpus gpu devices num_gpus world_size local_rank",
+    "the model's own config.json decides that": "down_sample_ratio vision_select_layer ps_version "
+    "mm_vision_select_layer mm_projector_type mm_use_im_start_end mm_use_im_patch_token version",
+    "the tokenizer is always the fast one": "use_fast_tokenizer",
+    "an earlier run is never overwritten": "overwrite_output_dir",
     "validation images are a share of the data": "val_data val_dir eval_data validation_data",
     "mixed precision is set by precision: auto, bf16, fp16 or fp32": "amp use_amp",
     "the best checkpoint is written into checkpoint_dir": "checkpoint_path checkpoint",
-    "model.blip2 names vision tower and language model together": "model_visual_encoder model_opt_model",
+    "model.blip2 names both parts, for instance Salesforce/blip2-opt-2.7b": "model_visual_encoder model_opt_model",
 }
 ALIKE = 0.6  # least likeness of two names, in [0, 1], for one to be suggested for the other
 
@@ -112,14 +131,22 @@ def find_switch(written: str, known: Iterable[str]) -> tuple[str, str] | None:
     return (name, value) if name else None
 
 
+@cache  # once, though a command line is parsed twice
+def report_synonym(written: str, name: str) -> None:
+    """A line on stderr where a flag was understood that is not written as here."""
+    if plain(written) not in (plain(name), plain(name.rpartition(".")[2])) and os.environ.get("RANK", "0") == "0":
+        print(f"{written} is --{name} here", file=sys.stderr)
+
+
 def unknown_name(name: str, known: Iterable[str], what: str) -> str:
     """One line for a name that does not exist, with the nearest that do."""
     known = list(known)
     message, close = f"unknown {what} '{name}'", nearest(name, known)
     forms = {plain(name), plain(name.rpartition(".")[2])}
-    reason = next((reason for reason, names in ABSENT.items() if forms & set(names.split())), "")
-    if reason and find_name("learning_rate", known):
-        return f"{message}: {reason}"
+    for reason, names in ABSENT.items():
+        absent = set(names.split())
+        if forms & absent and not absent & set(map(plain, close)) and find_name("learning_rate", known):
+            return f"{message}: {reason}"
     return message + (f"; did you mean {' or '.join(close)}?" if close else "")
 
 

@@ -31,7 +31,7 @@ import jsonargparse
 
 from common.cli.config_files import Setting, constants, file_values, sections
 from common.cli.errors import CommandLineError
-from common.cli.names import find_name, find_switch, plain, unknown_name
+from common.cli.names import find_name, find_switch, plain, report_synonym, unknown_name
 from common.cli.type_names import describe_type, is_optional, shown
 
 CONFIG_HELP = "JSON or YAML file of settings, in sections or flat"
@@ -117,9 +117,11 @@ def _spell_out(argv: list[str], settings: Mapping[str, Setting], has_demo: bool)
         name = find_name(written, names) if word.startswith("-") else None
         switch = find_switch(written, names) if word.startswith("--") and not name else None
         if switch:
+            report_synonym(written, "=".join(switch))
             words.append(f"--{switch[0]}={switch[1]}")
             list_flag = ""
         elif name and not (list_flag and not word.startswith("--")):
+            report_synonym(written, name)
             list_flag = f"--{name}" if name in settings and settings[name].type == list[str] else ""
             words += [f"--{name}", f"--{name}+={value}"] if list_flag and equals else [f"--{name}{equals}{value}"]
         elif word.startswith("--"):
@@ -165,7 +167,9 @@ def _reason(error: ArgumentError, settings: Mapping[str, Setting]) -> tuple[str,
     message = " ".join((error.message or str(error)).split())
     key = re.match(r'Parser key "(.+?)"', message)
     if key and key[1] in settings:
-        value = re.search(r"(?:Got value|Given value|Not of type \w+): (.*?)( does not conform.*| not a .*)?$", message)
+        value = re.search(
+            r"(?:Got value|Given value|Not of type \w+): (.*?)( does not conform.*| not an? .*)?$", message
+        )
         given = value[1].rpartition(": ")[2].strip("'") if value else message  # int() and float() have words of theirs
         return key[1], f"'{given}', expected {describe_type(settings[key[1]].type)}"
     return "", re.sub(r"^unrecognized arguments: (\S+).*", r"'\1' has no flag; settings are --name value", message)

@@ -10,7 +10,7 @@ def main(
     top_k: PositiveInt = 5,                 the annotation is the rule: jsonargparse.typing has numbers with limits
     format: Literal["onnx", "timm"] = "onnx",
     queries: Sequence[str] = (),            one or more words
-    options: Options,                       a dataclass: each of its fields is a flag
+    options: Options,                       a dataclass: each of its fields is a flag; before the *, as a parameter is
     json: bool = False,                     a switch
 )
 
@@ -35,7 +35,7 @@ from jsonargparse.typing import restricted_number_type
 
 from common.cli.config_files import trailing_comment
 from common.cli.errors import CommandLineError
-from common.cli.names import find_name, unknown_name
+from common.cli.names import find_name, report_synonym, unknown_name
 from common.cli.type_names import describe_type, shown
 
 Result = TypeVar("Result")
@@ -76,7 +76,10 @@ class ToolParser(argparse.ArgumentParser):
         flag, equals, value = word.partition("=")
         if not flag.startswith("-") or " " in flag or flag in self._option_string_actions:
             return word
-        return f"{find_name(flag, self._flags()) or flag}{equals}{value}"
+        name = find_name(flag, [known[2:] for known in self._flags()])
+        if name:
+            report_synonym(flag, name)
+        return f"--{name}{equals}{value}" if name else word
 
 
 def tool(function: Callable[..., Result]) -> Callable[[list[str]], Result]:
@@ -110,9 +113,12 @@ def make_parser(function: Callable[..., Any]) -> ToolParser:
         description=(sys.modules[function.__module__].__doc__ or "").strip().split("\n\n")[0],
         allow_abbrev=False,
     )
-    groups = _dataclasses(function)
-    definitions: list[Callable[..., Any]] = [function, *groups.values()]
-    for definition in definitions:
+    groups, parameters = _dataclasses(function), inspect.signature(function).parameters
+    definitions: dict[Callable[..., Any], bool] = {function: True}  # and whether it has positional parameters
+    definitions |= {
+        group: parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY for name, group in groups.items()
+    }
+    for definition, has_positional in definitions.items():
         comments, hints = _comments(definition), typing.get_type_hints(definition)
         for name, parameter in inspect.signature(definition).parameters.items():
             text = comments.get(name) or SHARED_HELP.get(name, "")
@@ -122,7 +128,7 @@ def make_parser(function: Callable[..., Any]) -> ToolParser:
                 continue
             default = "" if parameter.default in (parameter.empty, False) else shown(parameter.default)
             text = f"{text} [{default}]".removesuffix(" []").replace("%", "%%")
-            if definition is function and parameter.kind is not parameter.KEYWORD_ONLY:
+            if has_positional and parameter.kind is not parameter.KEYWORD_ONLY:
                 parser.add_argument(name, help=text, **_rule(hints[name], parameter, name))
             else:  # lambda_, since lambda is a word of Python, is --lambda
                 flag = f"--{name.rstrip('_')}"

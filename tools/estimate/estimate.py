@@ -15,10 +15,15 @@ from typing import Literal
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from common.cli.errors import run_script
-from common.cli.tool_parser import Share, make_parser
+from common.cli.tool_parser import Share, tool
 from tools.estimate import blip2_gated, clip, llava, style, vitp
 from tools.estimate.dry_run import StepMemory, dry_step
 from tools.estimate.sharding import divide
@@ -81,10 +86,12 @@ def main(argv: list[str]) -> dict[Variant, StepMemory]:
     return estimates
 
 
-def read_step(argv: list[str]) -> tuple[Options, TrainingStep]:
-    values, system_flags = make_parser(Options).parse_known_args(argv)
-    options = Options(**vars(values))
-    return options, SYSTEMS[options.system](system_flags, options.world_size, options.text_tokens)
+@tool
+def read_step(
+    options: Options,
+    *system_flags: str,  # of the system's train.py
+) -> tuple[Options, TrainingStep]:
+    return options, SYSTEMS[options.system](list(system_flags), options.world_size, options.text_tokens)
 
 
 def describe(step: TrainingStep, estimates: dict[Variant, StepMemory], options: Options) -> list[str]:

@@ -1,0 +1,36 @@
+"""Flags of app.py that name the models of the page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class ModelFlags:
+    """Weights by the flags of app.py; '' = not given."""
+
+    style: str = ""  # a style encoder's .pth: compare styles
+    clip: str = ""  # best_model.pth, or a Hugging Face CLIP: match texts, heat maps
+    index: str = ""  # written by retrieval/build_index.py: search it
+    index_weights: str = ""  # where the weights of --index are, if they have moved
+    folder: str = ""  # images to search with --clip; vectors are kept in .image_index
+    llava: str = ""  # folder or name of an image-text model: describe and score
+    llava_adapter: str = ""  # folder of a LoRA adapter for --llava
+    llava_language: str = "en"  # of its prompts: en or zh
+    blip2: str = ""  # best.pt of blip2_gated/train.py: answers with another style
+    device: str = "auto"
+
+    def check(self) -> None:
+        """ValueError or FileNotFoundError for missing files and flags that exclude or need each other."""
+        if not (self.style or self.clip or self.index or self.llava or self.blip2):
+            raise ValueError("nothing to show; give one of --style, --clip, --index, --llava, --blip2")
+        if self.folder and self.index:
+            raise ValueError("--folder and --index: the page searches only one of them")
+        for flag, needed in (("folder", "clip"), ("index_weights", "index"), ("llava_adapter", "llava")):
+            if getattr(self, flag) and not getattr(self, needed):
+                raise ValueError(f"--{flag}: is used with --{needed} only; give --{needed} too")
+        for flag in ("style", "clip", "index", "folder", "blip2"):
+            path = Path(getattr(self, flag))
+            is_folder = flag in ("index", "folder")
+            on_hub = flag == "clip" and path.suffix not in (".pth", ".pt")  # or a Hugging Face folder
+            if getattr(self, flag) and not on_hub and not (path.is_dir() if is_folder else path.is_file()):
+                raise FileNotFoundError(f"{path}: no such {'folder' if is_folder else 'file'} (--{flag})")
