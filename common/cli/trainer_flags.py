@@ -47,9 +47,11 @@ def read_flags(
     own = {name: setting for group in groups for name, setting in _fields(group).items()}
     settings = {**_trainer_fields(), **own}
     if {"-h", "--help", "--help_all"} & set(argv):
-        everything = {**own, **settings} if "--help_all" in argv else own
-        print_help(everything, description, has_demo=False)
-        print("\n--help_all shows the other flags of Hugging Face's Trainer too; all of them work here.")
+        if "--help_all" in argv:
+            print_help({**own, **settings}, description, has_demo=False)
+        else:
+            print_help(own, description, has_demo=False)
+            print("\n--help_all shows the other flags of Hugging Face's Trainer too; all of them work here.")
         sys.exit(0)
     parser = make_parser(settings, has_demo=False)
     words = parse_words(parser, _spell_new_names(argv, settings), settings, has_demo=False)
