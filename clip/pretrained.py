@@ -68,6 +68,10 @@ def read_pretrained(model_name: str, pretrained: str) -> Pretrained:
         return read_file(Path(pretrained))
     name = OPENAI_NAMES.get(model_name, "")
     tags = open_clip.list_pretrained_tags_by_model(name)
+    if Path(pretrained).is_dir() or ("/" in pretrained and pretrained not in tags):
+        raise ValueError(
+            f"--pretrained {pretrained}: no such file; a whole model goes to --model_name, by folder or name"
+        )
     if pretrained not in tags:
         raise ValueError(
             f"--pretrained {pretrained}: no such file, and no weights of that name for {model_name} "
@@ -97,6 +101,8 @@ def read_file(path: Path) -> Pretrained:
     else:
         quick_gelu = config["architecture"].get("quick_gelu", False) if config else None
     weights = next((content[key] for key in ("model_state_dict", "state_dict") if key in content), content)
+    if any(name.startswith("vision_model.") for name in weights):
+        raise ValueError(f"{path}: is of a Hugging Face CLIP; give its folder, with config.json, as --model_name")
     for prefix in ("module.", "network."):  # of DDP, and of CLIPModel
         if all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}

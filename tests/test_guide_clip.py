@@ -138,6 +138,12 @@ def test_a_pretrained_name_means_pretrained(clip_arguments, monkeypatch):
             train.main([*clip_arguments, "--model_name", name])
 
 
+def test_a_whole_model_is_no_weights_of_an_architecture(tiny_clip):
+    for pretrained in (str(tiny_clip), "openai/clip-vit-base-patch32", str(tiny_clip / "model.safetensors")):
+        with pytest.raises(ValueError, match=f"{pretrained}.*--model_name"):
+            CLIPModel("ViT-B/32", pretrained)
+
+
 @pytest.mark.parametrize(
     "words",
     [
