@@ -133,7 +133,6 @@ def test_the_mapper_does_not_see_the_answer():
     one = run(model, batch_of(model, answers=("Noto", "two black cats"))).control
     other = run(model, batch_of(model, answers=("two black two black cats", "Noto"))).control
     assert torch.equal(one, other)
-    model.prompts.template = None
     asked = batch_of(model)
     asked["question_ids"] = asked["question_ids"].flip(0)
     asked["question_mask"] = asked["question_mask"].flip(0)

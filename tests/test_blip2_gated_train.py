@@ -135,6 +135,7 @@ def test_two_processes_train_like_one(blip2_arguments, tmp_path):
     train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "one")])
     torchrun("blip2_gated/train.py", [*arguments, "--training.checkpoint_dir", str(tmp_path / "two")])
     one, two = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
 

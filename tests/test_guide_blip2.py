@@ -83,6 +83,25 @@ def test_settings_of_the_guide(tmp_path):
     assert {name: settings[name] for name in expected} == expected
 
 
+def test_flags_of_the_guide():
+    lora = ["--model.lora.enabled", "--model.lora.rank", "16", "--model.lora.alpha", "32"]
+    typed = [
+        *lora,
+        "--model.gating.type",
+        "kv",
+        "--model.gating.per_head",
+        "--model.efficientnet.weights",
+        "wikiart.pth",
+    ]
+    settings = read_settings(config, [*typed, "--amp", "--lr", "3e-4", "--training.save_last"])
+    assert (settings.model_lora_enabled, settings.model_lora_rank, settings.model_lora_alpha) == (True, 16, 32)
+    assert (settings.model_gating_type, settings.model_gating_per_head) == ("kv", True)
+    assert settings.model_efficientnet_weights == "wikiart.pth" and settings.training_precision == "auto"
+    assert settings.training_learning_rate == 3e-4 and settings.training_save_last
+    with pytest.raises(ValueError, match="--checkpoint_path': the best checkpoint is written into checkpoint_dir"):
+        read_settings(config, ["--checkpoint_path", "best.pt"])
+
+
 @pytest.mark.parametrize(
     "line, words",
     [

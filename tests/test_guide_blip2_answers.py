@@ -30,6 +30,9 @@ def test_predict_answers_of_lavis(model, pixels):
     assert model.predict_answers(samples=samples, inference_method="generate") == model.predict_answers(
         pixels, QUESTIONS
     )
+    defaults = {"num_beams": 5, "inference_method": "generate", "max_len": 10, "min_len": 1, "length_penalty": 0}
+    lists = {"num_ans_candidates": 128, "answer_list": None, "prompt": ""}
+    assert model.predict_answers(samples, **defaults, **lists) == model.predict_answers(pixels, QUESTIONS)
     whole = model.predict_answers({"image": pixels, "text_input": QUESTIONS}, max_len=9, min_len=9)
     assert whole != expected  # as many tokens as asked for
     one = model.predict_answers({"image": samples["image"], "text_input": "How many?"})
