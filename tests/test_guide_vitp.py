@@ -128,6 +128,20 @@ def test_a_copy_of_our_script_with_another_data_path(repository):
     assert words[words.index("--model_name_or_path") + 1] == str(repository / "models/InternVL2_5-1B")
 
 
+def test_the_parameters_of_the_guide_and_those_of_vitps_own_script():
+    guide = """--max_steps 8000 --learning_rate 2e-5 --max_dynamic_patch 6 --force_image_size 448 --TMAug_prob 0.75
+        --drop_path_rate 0.1 --per_device_train_batch_size 1 --gradient_accumulation_steps 8"""
+    script = """--freeze_llm False --freeze_mlp False --max_seq_length 4096 --conv_style internvl2_5 --bf16 False
+        --evaluation_strategy no --save_strategy steps --save_total_limit 20 --weight_decay 0.01 --warmup_ratio 0.2
+        --lr_scheduler_type cosine --logging_steps 1 --do_train True --grad_checkpoint True --group_by_length False
+        --dynamic_image_size True --use_thumbnail True --report_to tensorboard"""
+    model, data, run = read_arguments(["--meta_path", "meta.json", *guide.split(), *script.split()])
+    assert (run.gradient_accumulation_steps, run.warmup_steps, run.eval_strategy) == (8, 0.2, "no")
+    assert run.gradient_checkpointing and not model.freeze_llm and data.use_thumbnail
+    with pytest.raises(ValueError, match="'--ps_version': the model's own config.json decides that"):
+        read_arguments(["--meta_path", "meta.json", "--ps_version", "v2"])
+
+
 @pytest.mark.parametrize("flag, frozen", [(["--freeze_llm"], True), (["--freeze_llm", "False"], False)])
 def test_freezing_with_and_without_a_value(flag, frozen):
     assert read_arguments([*flag, "--meta_path", "meta.json"])[0].freeze_llm is frozen
@@ -149,8 +163,9 @@ def test_links_under_the_names_of_vitps_own_repository():
         ("tools/json2jsonl.py", "json2jsonl.py"),
         ("internvl/train/internvl_chat_finetune.py", "train.py"),
         ("ViTP_configs/InternVL_1b_remote_sensing_ViTP.sh", "shell/pretrain.sh"),
+        ("requirements/internvl_chat.txt", "../requirements.txt"),
     ):
-        assert (ROOT / "vitp" / link).resolve() == ROOT / "vitp" / target
+        assert (ROOT / "vitp" / link).resolve() == (ROOT / "vitp" / target).resolve()
 
 
 @pytest.fixture
