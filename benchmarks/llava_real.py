@@ -150,6 +150,8 @@ def learn(args: argparse.Namespace, start: Path, adapter: Path) -> None:
             str(args.work_dir / "train.jsonl"),
             "--output_dir",
             str(adapter),
+            "--logging_dir",
+            str(adapter / "logs"),
             "--lora_rank",
             "16",
             "--lora_alpha",

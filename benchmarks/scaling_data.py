@@ -82,8 +82,8 @@ def prepare(system: str, amount: int, folder: Path) -> list[str]:
     ours = (
         f"--checkpoint_dir {out}/checkpoints --log_dir {out}/logs --cache_dir {out}/cache --val_split 0.2 --device cpu"
     )
-    trainer = f"""--output_dir {out} --use_cpu true --num_train_epochs 1 --save_strategy no --disable_tqdm true
-        --per_device_train_batch_size 4 --per_device_eval_batch_size 4 --report_to none"""
+    trainer = f"""--output_dir {out} --logging_dir {out}/logs --use_cpu true --num_train_epochs 1
+        --save_strategy no --disable_tqdm true --per_device_train_batch_size 4 --per_device_eval_batch_size 4"""
     if system == "style":
         flags = f"""--data_dir {data} --model_name efficientnet_lite0 --pretrained false --image_size 64 --epochs 1
             --batch_size 16 {ours}"""

@@ -157,6 +157,8 @@ def learn_and_measure(args: argparse.Namespace, start: Path, arm: str, folder: P
             str(args.work_dir / "test.json"),
             "--output_dir",
             str(folder),
+            "--logging_dir",
+            str(folder / "logs"),
             "--freeze_llm",
             "--conv_style",
             str(args.work_dir / "chat.jinja"),

@@ -140,12 +140,14 @@ def test_an_older_run_is_moved_aside(run_arguments, tmp_path, capsys):
     assert "was moved to" in capsys.readouterr().out
 
 
-def failure(arguments, monkeypatch) -> str:
+def failure(arguments, monkeypatch, capsys) -> str:
     """What the script writes to stderr as it exits."""
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     with pytest.raises(SystemExit) as stop:
         run_script(train.main)
-    return stop.value.code
+    shown = capsys.readouterr().err
+    assert stop.value.code == (2 if "--batch_sise" in shown or "--precision" in shown else 1)
+    return shown
 
 
 @pytest.mark.parametrize(
@@ -159,9 +161,9 @@ def failure(arguments, monkeypatch) -> str:
         (["--resume"], "no state to resume from"),
     ],
 )
-def test_mistakes_end_in_one_line(run_arguments, change, words, monkeypatch):
-    line = failure([*run_arguments, *change], monkeypatch)
-    assert words in line and line.startswith("train.py: error: ") and "\n" not in line
+def test_mistakes_end_in_one_line(run_arguments, change, words, monkeypatch, capsys):
+    line = failure([*run_arguments, *change], monkeypatch, capsys)
+    assert words in line and line.startswith("train.py: error: ") and line.count("\n") == 1
 
 
 def test_a_mistake_as_the_shell_sees_it(run_arguments):
