@@ -20,6 +20,7 @@ from transformers import (
 
 from common.models.checkpoint_file import first_line
 from common.models.tokenizer import train_tokenizer
+from common.models.weight_files import model_folder
 from common.text.files import read_json
 
 PAD, END, IMAGE = "<pad>", "</s>", "<image>"  # as in OPT: one token both begins and ends a text
@@ -108,6 +109,7 @@ def build_blip2(config: dict[str, Any]) -> Blip2ForConditionalGeneration:
 
 def read_blip2(source: str) -> tuple[Blip2ForConditionalGeneration, PreTrainedTokenizerBase]:
     """A pretrained BLIP-2-OPT by hub name or folder, in the dtype of its files."""
+    source = model_folder(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = Blip2ForConditionalGeneration.from_pretrained(source)

@@ -21,6 +21,7 @@ from clip.architectures import OPENAI_NAMES
 from clip.huggingface import read_huggingface
 from common.models.checkpoint_file import first_line, load_every_tensor, read_tensors
 from common.models.model_folder import is_model_folder, load_model
+from common.models.weight_files import model_folder
 
 KIND = "clip"
 OPENAI_CONSTANTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # among the weights of archives
@@ -45,6 +46,7 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(name: str | Path) -> Checkpoint:
+    name = model_folder(name)
     if not Path(name).is_file() and not is_model_folder(name):
         return Checkpoint(*read_huggingface(name), {})
     content = load_model(name, KIND)

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from common.models.checkpoint_file import first_line, read_tensors, weights_digest
+from common.models.weight_files import model_folder
 from common.training.device import choose_device, choose_precision
 from llava import timm_tower  # noqa: F401  registers the tower with transformers
 
@@ -46,7 +47,7 @@ def load_image_text_model(
     bits: int = 16,
 ) -> LoadedModel:
     """ValueError names a folder without model or processor, incomplete weights, or an adapter of another model."""
-    target = choose_device(device)
+    model_id, target = model_folder(model_id), choose_device(device)
     dtype = choose_dtype(precision, target)
     processor = load_processor(model_id)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": choose_attention(attention, target, dtype)}

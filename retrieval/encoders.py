@@ -125,7 +125,7 @@ def _open_style(weights: str, image_size: int) -> ImageEncoder:
 
 
 def _open_clip(weights: str, image_size: int) -> ImageEncoder:
-    return CLIPImageEncoder(load_clip(weights_folder(weights))[0])
+    return CLIPImageEncoder(load_clip(weights)[0])
 
 
 def _open_internvit(weights: str, image_size: int) -> ImageEncoder:

@@ -12,11 +12,15 @@ import torch
 from conftest import ROOT
 from processes import SINGLE_THREAD
 from safetensors.torch import load_file, save_file
+from tiny.blip2 import CONFIG, TEXTS
 from tiny.clip import write_clip
+from tiny.llava import write_llava
 from tiny.vitp import same, tiny_model
 from transformers import InternVLVisionConfig, InternVLVisionModel
 
+from blip2_gated.backbone import build_blip2, fit_config, make_tokenizer, read_blip2
 from common.models.weight_files import find_weights
+from llava.checkpoint import load_image_text_model
 from retrieval.encoders import open_encoder
 from vitp import extract_vit, json2jsonl
 from vitp.arguments import _shipped, read_arguments
@@ -222,10 +226,15 @@ def test_a_checkpoint_that_does_not_exist_names_those_that_do(run, tmp_path):
         load_model(tmp_path / "InternVL2_5-1B")
 
 
-def test_a_missing_name_in_a_clip_folder(tmp_path):
-    write_clip(tmp_path / "clip")
-    (tmp_path / "clip" / "pytorch_model.bin").unlink(missing_ok=True)
-    assert open_encoder(tmp_path / "clip" / "pytorch_model.bin").image_size == 32
+def test_a_missing_name_in_folders_of_transformers(tmp_path, capsys):
+    name = "pytorch_model.bin"
+    assert open_encoder(write_clip(tmp_path / "clip") / name).image_size == 32
+    assert load_image_text_model(str(write_llava(tmp_path / "llava") / name), device="cpu").processor
+    tokenizer = make_tokenizer(TEXTS, 600)
+    build_blip2(fit_config(CONFIG, tokenizer)).save_pretrained(tmp_path / "blip2")
+    tokenizer.save_pretrained(tmp_path / "blip2")
+    assert read_blip2(str(tmp_path / "blip2" / name))[0].num_parameters() > 0
+    assert capsys.readouterr().err.count("using model.safetensors in its place") == 3
 
 
 def test_published_weights_have_no_config(tmp_path, capsys):

@@ -56,6 +56,15 @@ def weights_folder(path: str | Path) -> Path:
     return path.parent if path.name in WEIGHT_FILES else path
 
 
+def model_folder(source: str | Path) -> str:
+    """For loaders of whole folders: the folder of a file of weights with a config.json; any other source as it is."""
+    folder = weights_folder(source)
+    if folder == Path(source) or not (folder / "config.json").is_file():
+        return str(source)
+    find_weights(source)  # says what is used in the place of a missing name
+    return str(folder)
+
+
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Every tensor under its name in the file. ValueError names a file that cannot be read."""
     file = find_weights(path)
