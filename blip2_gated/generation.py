@@ -33,8 +33,11 @@ NUCLEUS_OPTIONS = {"do_sample": True, "num_beams": 1, "top_p": 0.9}  # LAVIS's u
 
 
 class GenerationMixin:
-    """What Blip2OPTGated does with texts. Images are one or more files, PIL images, pixels (B, 3, S, S) or features, or
-    a dictionary of LAVIS with its normalised pixels; questions are one for each image, or one for all."""
+    """Text generation and answer ranking of Blip2OPTGated.
+
+    images: one or more files or PIL images, pixels (B, 3, S, S), features, or LAVIS's samples with normalised pixels.
+    questions: one for each image, or one for all. ValueError where their numbers differ.
+    """
 
     @torch.no_grad()
     def generate(self, images: Images, questions: Questions = "", prompt: str = "", **options: Any) -> list[str]:
