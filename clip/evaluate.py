@@ -32,6 +32,7 @@ from clip.metrics import measure_classes, measure_retrieval, measure_retrieved_t
 from clip.pairs import DEFAULT_TEXT_FIELDS, IMAGE_KEYS
 from clip.report import format_report, write_results
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from common.cli.tool_parser import tool
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.metrics.retrieval import rank_both_ways, similarity_statistics
@@ -69,6 +70,7 @@ def main(
         raise ValueError("--split_csv: name one of its splits with --split")
     if invalid := [template for template in templates if "{}" not in template]:
         raise ValueError(f"--templates '{invalid[0]}': expected {{}} where the class name goes")
+    data_dir, weights = Path(find_from_root(str(data_dir))), find_from_root(weights)
     torch_device = choose_device(device)
     model, content = load_clip(weights, torch_device)
     settings = content.get("settings", {})

@@ -37,6 +37,7 @@ from clip.image_encoder import clip_extractor
 from clip.model import CLIPModel
 from clip.pairs import DEFAULT_TEXT_FIELDS, read_texts, true_texts
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.images.contact_sheet import Cell, contact_sheet, save_picture
@@ -200,6 +201,8 @@ def main(
 ) -> dict:
     if not metadata and not query:
         raise ValueError("--metadata or --query: give one of them, there is nothing to compare the images with")
+    data_root, model = Path(find_from_root(str(data_root))), find_from_root(model)
+    metadata = Path(find_from_root(str(metadata))) if metadata else None
     if options.output_dir.resolve().is_relative_to(data_root.resolve()):
         raise ValueError(f"--output_dir {options.output_dir}: is inside --data_root, heat maps would be read as images")
     torch_device = choose_device(device)

@@ -34,6 +34,7 @@ from clip.pretrained import choose_weights
 from clip.report import plot_metrics
 from clip.training_model import CLIPTrainingModel, parameter_groups
 from common.cli.errors import run_script
+from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
@@ -78,7 +79,7 @@ BEST = "best_model.pth"
 
 def main(argv: list[str]) -> dict[str, Any]:
     settings = read_settings(config, argv, __doc__)
-    settings.model_name = canonical_name(settings.model_name)
+    settings.model_name = find_from_root(canonical_name(settings.model_name))
     check_settings(settings)
     trackers = installed_trackers(settings.report_to)
     name = choose_run_name(settings.run_name, "clip", settings.model_name)

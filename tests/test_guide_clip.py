@@ -13,7 +13,7 @@ from torchvision import transforms
 from transformers import CLIPModel as TransformersCLIP
 from transformers import CLIPProcessor
 
-from clip import config, dataset, inference, optimized_metadata, train
+from clip import config, dataset, evaluate, inference, optimized_metadata, train
 from clip.architectures import OPENAI_NAMES
 from clip.checkpoint import save_clip
 from clip.dataset import find_data
@@ -92,8 +92,10 @@ def test_the_walk_of_the_guide(root, clone, tiny_clip, capsys):
     assert {"training_curves.png", "model_metrics.png", "training_results.json"} <= names
     assert optimized_metadata.main([])["written"] == 12
     assert (root / "clip" / "optimized_metadata.jsonl").is_file()
-    command = "--data_root ../AniPersonaCaps/images --model model-checkpoint/best_model.pth"
+    command = "--data_root AniPersonaCaps/images --model model-checkpoint/best_model.pth"
     result = inference.main([*command.split(), "--metadata", "optimized_metadata.jsonl"])
+    evaluated = evaluate.main(["--weights", "model-checkpoint/best_model.pth", "--data_dir", "AniPersonaCaps"])
+    assert evaluated["images"] == 12
     assert len(result["images"]) == 12 and (root / "clip" / "heatmaps" / "overview.png").is_file()
 
 
