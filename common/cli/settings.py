@@ -31,7 +31,7 @@ import jsonargparse
 
 from common.cli.config_files import Setting, constants, file_values, sections
 from common.cli.errors import CommandLineError
-from common.cli.names import find_name, find_switch, plain, report_synonym, unknown_name
+from common.cli.names import SWITCHES, find_name, find_switch, plain, report_synonym, unknown_name
 from common.cli.type_names import describe_type, is_optional, shown
 
 CONFIG_HELP = "JSON or YAML file of settings, in sections or flat"
@@ -111,22 +111,27 @@ def _spell_out(argv: list[str], settings: Mapping[str, Setting], has_demo: bool)
     elements; a folder behind --resume is the one to resume.
     """
     names = ["config", *(["demo"] if has_demo else []), *settings]
+    resume, folder = (find_name(name, settings) for name in ("resume", "checkpoint_dir"))
     words, list_flag = [], ""
     for word in argv:
         written, equals, value = word.partition("=")
         name = find_name(written, names) if word.startswith("-") else None
-        switch = find_switch(written, names) if word.startswith("--") and not name else None
+        switch = find_switch(written, settings) if word.startswith("--") and not name else None
         if switch:
-            report_synonym(written, "=".join(switch))
-            words.append(f"--{switch[0]}={switch[1]}")
+            name, value = switch
+            if plain(written) in SWITCHES:
+                report_synonym(written, f"{name}={value}")
+            words += [f"--{name}", f"--{name}+={value}"] if settings[name].type == list[str] else [f"--{name}={value}"]
             list_flag = ""
         elif name and not (list_flag and not word.startswith("--")):
             report_synonym(written, name)
             list_flag = f"--{name}" if name in settings and settings[name].type == list[str] else ""
             words += [f"--{name}", f"--{name}+={value}"] if list_flag and equals else [f"--{name}{equals}{value}"]
+            if equals and name == resume and folder:
+                words[-1:] = [f"--{name}", *_resume_folder(value, folder)]
         elif word.startswith("--"):
             raise CommandLineError(unknown_name(written, [f"--{name}" for name in settings], "flag"))
-        elif words and words[-1].endswith("resume") and (folder := find_name("checkpoint_dir", names)):
+        elif folder and words and words[-1] == f"--{resume}":
             words += _resume_folder(word, folder)
         else:
             words.append(f"{list_flag}+={word}" if list_flag else word)
@@ -172,7 +177,11 @@ def _reason(error: ArgumentError, settings: Mapping[str, Setting]) -> tuple[str,
         )
         given = value[1].rpartition(": ")[2].strip("'") if value else message  # int() and float() have words of theirs
         return key[1], f"'{given}', expected {describe_type(settings[key[1]].type)}"
-    return "", re.sub(r"^unrecognized arguments: (\S+).*", r"'\1' has no flag; settings are --name value", message)
+    stray, data = re.match(r"unrecognized arguments: (\S+)", message), find_name("data_dir", settings)
+    if stray:
+        hint = f"did you mean --{data} {stray[1]}?" if data and Path(stray[1]).exists() else "settings are --name value"
+        return "", f"'{stray[1]}' has no flag; {hint}"
+    return "", message
 
 
 def _report_overrides(layers: list[tuple[str, dict[str, object]]]) -> None:
