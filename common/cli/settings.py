@@ -112,6 +112,8 @@ def _spell_out(argv: list[str], settings: Mapping[str, Setting], has_demo: bool)
     """
     names = ["config", *(["demo"] if has_demo else []), *settings]
     resume, folder = (find_name(name, settings) for name in ("resume", "checkpoint_dir"))
+    if resume and settings[resume].type is not bool:  # Trainer's takes a checkpoint's folder itself
+        folder = None
     words, list_flag = [], ""
     for word in argv:
         written, equals, value = word.partition("=")
@@ -127,23 +129,28 @@ def _spell_out(argv: list[str], settings: Mapping[str, Setting], has_demo: bool)
             report_synonym(written, name)
             list_flag = f"--{name}" if name in settings and settings[name].type == list[str] else ""
             words += [f"--{name}", f"--{name}+={value}"] if list_flag and equals else [f"--{name}{equals}{value}"]
-            if equals and name == resume and folder:
+            if equals and name == resume:
                 words[-1:] = [f"--{name}", *_resume_folder(value, folder)]
         elif word.startswith("--"):
             raise CommandLineError(unknown_name(written, [f"--{name}" for name in settings], "flag"))
-        elif folder and words and words[-1] == f"--{resume}":
+        elif words and words[-1] == f"--{resume}":
             words += _resume_folder(word, folder)
         else:
             words.append(f"{list_flag}+={word}" if list_flag else word)
     return words
 
 
-def _resume_folder(word: str, folder: str) -> list[str]:
-    """What stands behind --resume, here and in other projects: true, false, latest, a run's folder, or its last/."""
+def _resume_folder(word: str, folder: str | None) -> list[str]:
+    """What stands behind --resume, here and in other projects: true, false, latest, a run's folder, or its last/.
+
+    folder: the setting of a run's folder; None where the word is passed on.
+    """
     if word.lower() in ("true", "false"):
         return [word]
     if word in ("latest", "auto"):
         return ["true"]
+    if folder is None:
+        return [word]
     path = Path(word)
     if not path.is_dir():
         raise CommandLineError(f"--resume {word}: no such folder; a run is resumed from --{folder}, from last/ in it")
