@@ -2,7 +2,8 @@
 
 image, feature maps -> StyleHead -> style (B, S), unit length
     learned   a small network over a colour histogram, and mean, deviation and covariance of each map
-    gram      Gram matrices of the maps below which the backbone stays as pretrained, seen by a linear discriminant
+    texture   Gram matrices of the maps below which the backbone stays as pretrained, and the power spectrum of the
+              image, seen by a linear discriminant
     palette   the colour histogram, seen by another one
 
 From a few styles a network learns those styles. What it learns separates similar styles best; what needs no training
@@ -19,8 +20,9 @@ PALETTE_BINS = 8  # per colour channel
 PART_WIDTH = 128  # of each statistic that the network reads
 COVARIANCE_CHANNELS = 24
 GRAM_CHANNELS = 64
+OCTAVES, RINGS, SECTORS = 6, 14, 8  # of the power spectrum: octaves below the highest frequency, in rings and sectors
 DIRECTIONS = 128  # of each discriminant; twice as many find fewer neighbours of the same style
-SHARES = {"learned": 0.4, "gram": 0.35, "palette": 0.25}  # of the squared length
+SHARES = {"learned": 0.4, "texture": 0.35, "palette": 0.25}  # of the squared length
 
 
 class StyleHead(nn.Module):
@@ -53,9 +55,13 @@ class StyleHead(nn.Module):
         )
         self.frozen_maps = frozen_maps
         self.gram = GramStatistics(map_widths[:frozen_maps])
-        self.discriminants = nn.ModuleDict({"palette": LinearDiscriminant(PALETTE_BINS**3, DIRECTIONS)})
-        if frozen_maps:
-            self.discriminants["gram"] = LinearDiscriminant(self.gram.width, DIRECTIONS)
+        texture = [width for width in (self.gram.width, RINGS * SECTORS) if width]
+        self.discriminants = nn.ModuleDict(
+            {
+                "texture": LinearDiscriminant(texture, DIRECTIONS),
+                "palette": LinearDiscriminant([PALETTE_BINS**3], DIRECTIONS),
+            }
+        )
         self.width = style_width + DIRECTIONS * len(self.discriminants)  # S
 
     def forward(self, image: torch.Tensor, feature_maps: list[torch.Tensor]) -> torch.Tensor:
@@ -63,7 +69,7 @@ class StyleHead(nn.Module):
         parts = {"learned": self.learned(histogram, feature_maps)}
         if self.training:
             return parts["learned"]
-        statistics = self.statistics(histogram, feature_maps)
+        statistics = self.statistics(image, histogram, feature_maps)
         parts |= {name: discriminant(statistics[name]) for name, discriminant in self.discriminants.items()}
         return F.normalize(torch.cat([part * SHARES[name] ** 0.5 for name, part in parts.items()], 1), dim=1)
 
@@ -82,12 +88,12 @@ class StyleHead(nn.Module):
             parts.append(project(covariance * (covariance.abs() + 1e-4).rsqrt()))
         return F.normalize(self.mix(torch.cat(parts, 1)).float(), dim=1)
 
-    def statistics(self, histogram: torch.Tensor, feature_maps: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    def statistics(
+        self, image: torch.Tensor, histogram: torch.Tensor, feature_maps: list[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         """-> {name of a discriminant: its input (B, W)}"""
-        vectors = {"palette": histogram}
-        if self.frozen_maps:
-            vectors["gram"] = self.gram(feature_maps[: self.frozen_maps])
-        return vectors
+        gram = [self.gram(feature_maps[: self.frozen_maps])] if self.frozen_maps else []
+        return {"texture": torch.cat([*gram, power_spectrum(image)], 1), "palette": histogram}
 
 
 class GramStatistics(nn.Module):
@@ -125,6 +131,29 @@ def colour_histogram(image: torch.Tensor, bins: int = PALETTE_BINS) -> torch.Ten
     counts = torch.zeros(image.shape[0], bins**3, device=image.device)
     counts.scatter_add_(1, cells, torch.ones_like(cells, dtype=counts.dtype))
     return (counts / cells.shape[1]).sqrt()
+
+
+def power_spectrum(image: torch.Tensor) -> torch.Tensor:
+    """image (B, 3, H, W), uint8 0..255 or float 0..1 -> log shares of its power in each cell (B, RINGS * SECTORS).
+
+    Cells are rings of frequency, on a logarithmic scale, in sectors of orientation: how wide lines are, how fine their
+    texture is, and which way they run, whatever the colours and the contrast.
+    """
+    grey = (image / 255 if image.dtype == torch.uint8 else image.float()).mean(1)
+    power = torch.fft.rfft2(grey - grey.mean((1, 2), keepdim=True)).abs().square().flatten(1)  # (B, H (W / 2 + 1))
+    means = power @ _frequency_cells(*grey.shape[1:], image.device)
+    return (means / means.sum(1, keepdim=True).clamp(min=1e-9) + 1e-6).log()
+
+
+def _frequency_cells(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """(H (W / 2 + 1), RINGS * SECTORS): the mean of each cell over the frequencies of rfft2."""
+    rows = ((torch.arange(height, device=device) + height // 2) % height - height // 2)[:, None] / height
+    columns = torch.arange(width // 2 + 1, device=device) / width
+    octave = (2 * torch.sqrt(rows**2 + columns**2)).clamp(2.0**-OCTAVES, 1.0).log2() / OCTAVES + 1  # 0 .. 1
+    sector = (torch.atan2(rows, columns.expand(height, -1)) / torch.pi + 0.5) * SECTORS
+    cells = (octave * RINGS).long().clamp(max=RINGS - 1) * SECTORS + sector.long().clamp(max=SECTORS - 1)
+    members = F.one_hot(cells.flatten(), RINGS * SECTORS).float()
+    return members / members.sum(0).clamp(min=1.0)
 
 
 def _upper_products(maps: torch.Tensor) -> torch.Tensor:

@@ -44,7 +44,7 @@ def fit_readout(encoder: VisionStyleEncoder, dataset: StyleDataset, device: torc
             for batch in progress_bar(loader, f"statistics, {source}"):
                 image = batch["image"].to(device)
                 feature_maps = encoder.tower(image).feature_maps
-                parts.append(encoder.style_head.statistics(colour_histogram(image), feature_maps))
+                parts.append(encoder.style_head.statistics(image, colour_histogram(image), feature_maps))
                 labels.append(batch["style_ids"])
             for name in parts[0]:
                 vectors = torch.cat([part[name] for part in parts])

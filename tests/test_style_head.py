@@ -14,7 +14,7 @@ from common.models.linear_discriminant import SHRINKAGE, LinearDiscriminant
 from common.samples.invented import draw_bank
 from dataset import StyleDataset, find_samples
 from model import VisionStyleEncoder
-from style_head import DIRECTIONS, SHARES
+from style_head import DIRECTIONS, OCTAVES, RINGS, SECTORS, SHARES, power_spectrum
 from style_readout import WEIGHTS, fit_readout
 from targets import TargetShapes
 
@@ -32,7 +32,7 @@ def clusters(classes, each, seed=0):
 
 def test_directions_are_those_of_scikit_learn():
     vectors, labels = clusters(5, 12)
-    ours = LinearDiscriminant(6, 4)
+    ours = LinearDiscriminant([6], 4)
     ours.fit([(vectors, labels, 1.0)])
     scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-3 * vectors.std(0).max())
     theirs = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE, n_components=4).fit(scaled, labels)
@@ -44,7 +44,7 @@ def test_directions_are_those_of_scikit_learn():
 
 
 def test_it_separates_classes_that_the_fit_has_not_seen():
-    discriminant = LinearDiscriminant(6, 4)
+    discriminant = LinearDiscriminant([6], 4)
     assert not discriminant(torch.randn(3, 6)).any()  # before the fit: no part of a style vector
     discriminant.fit([(*clusters(20, 10), 1.0)])
     vectors, labels = clusters(20, 10, seed=1)
@@ -54,13 +54,43 @@ def test_it_separates_classes_that_the_fit_has_not_seen():
 
 def test_a_second_source_shows_the_directions_that_the_first_lacks():
     vectors, labels = clusters(20, 10)
-    alone, both = LinearDiscriminant(6, 4), LinearDiscriminant(6, 4)
+    alone, both = LinearDiscriminant([6], 4), LinearDiscriminant([6], 4)
     alone.fit([(vectors[:20], labels[:20], 1.0)])  # two classes, one direction
     both.fit([(vectors[:20], labels[:20], 1.0), (vectors[20:], labels[20:], 0.2)])
     assert (alone.directions.norm(dim=0) > 0).sum() == 1
     unseen = clusters(20, 10, seed=2)
     scores = [retrieval_metrics(one(unseen[0]), unseen[1])["auc"] for one in (alone, both)]
     assert scores[1] > scores[0] + 0.05
+
+
+def test_a_kind_of_few_numbers_counts_as_much_as_one_of_many():
+    random = torch.Generator().manual_seed(0)
+
+    def fitted(widths):
+        discriminant = LinearDiscriminant(widths, 4)
+        vectors, labels = clusters(20, 10)
+        discriminant.fit([(with_noise(vectors, labels), labels, 1.0)])
+        vectors, labels = clusters(20, 10, seed=1)
+        return retrieval_metrics(discriminant(with_noise(vectors, labels)), labels)["map_at_r"]
+
+    def with_noise(vectors, labels):
+        return torch.cat([vectors, torch.randn(len(labels), 300, generator=random)], 1)
+
+    assert fitted([6, 300]) > fitted([306]) + 0.05
+
+
+@pytest.mark.parametrize("cycles, quarter_turns", [(4, 0), (16, 0), (16, 1)])
+def test_a_grating_lies_in_its_cell_of_the_spectrum_whatever_its_contrast(cycles, quarter_turns):
+    wave = torch.sin(torch.arange(64) * 2 * torch.pi * cycles / 64).expand(1, 3, 64, 64).rot90(quarter_turns, (2, 3))
+    spectrum = power_spectrum(0.5 + 0.4 * wave)
+    ring, sector = divmod(int(spectrum.argmax()), SECTORS)
+    assert ring == int((1 + np.log2(2 * cycles / 64) / OCTAVES) * RINGS)
+    assert sector == (0 if quarter_turns else SECTORS // 2)
+    torch.testing.assert_close(power_spectrum(0.5 + 0.1 * wave), spectrum, atol=1e-2, rtol=0)
+    pixels = (255 * (0.5 + 0.4 * wave)).byte()
+    torch.testing.assert_close(power_spectrum(pixels), power_spectrum(pixels / 255))
+    blank = power_spectrum(torch.full((1, 3, 64, 64), 200, dtype=torch.uint8))
+    assert blank.unique().numel() == 1
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +106,7 @@ def fitted(tmp_path_factory):
     return encoder, dataset
 
 
-def test_the_vector_is_learned_gram_and_palette_by_their_shares(fitted):
+def test_the_vector_is_learned_texture_and_palette_by_their_shares(fitted):
     encoder, dataset = fitted
     image = torch.stack([dataset[index]["image"] for index in range(4)])
     with torch.no_grad():
@@ -84,7 +114,7 @@ def test_the_vector_is_learned_gram_and_palette_by_their_shares(fitted):
     assert whole.shape == (4, encoder.style_head.width) == (4, 16 + 2 * DIRECTIONS)
     assert learned.shape == (4, 16)
     lengths = [part.square().sum(1) for part in whole.split([16, DIRECTIONS, DIRECTIONS], 1)]
-    for length, share in zip(lengths, (SHARES["learned"], SHARES["palette"], SHARES["gram"])):
+    for length, share in zip(lengths, (SHARES["learned"], SHARES["texture"], SHARES["palette"])):
         torch.testing.assert_close(length, torch.full((4,), share), atol=1e-4, rtol=0)
     assert sum(SHARES.values()) == pytest.approx(1)
 
@@ -103,8 +133,8 @@ def test_without_drawings_the_images_alone_are_read(fitted):
     encoder, dataset = fitted
     plain = StyleDataset(dataset.samples, dataset.images, 32, TargetShapes(), Augmentation())
     fit_readout(encoder, plain, CPU)
-    directions = encoder.style_head.discriminants["gram"].directions
+    directions = encoder.style_head.discriminants["texture"].directions
     assert (directions.norm(dim=0) > 0).sum() == 2  # of three styles
     fit_readout(encoder, dataset, CPU)
-    assert (encoder.style_head.discriminants["gram"].directions.norm(dim=0) > 0).sum() > 5
+    assert (encoder.style_head.discriminants["texture"].directions.norm(dim=0) > 0).sum() > 5
     assert np.isclose(WEIGHTS["real"], 1)

@@ -18,13 +18,17 @@ SHRINKAGE = 0.25
 
 
 class LinearDiscriminant(nn.Module):
-    """A linear map with a fixed number of directions D; before fit, or with fewer classes than that, some are zero."""
+    """A linear map with a fixed number of directions D; before fit, or with fewer classes than that, some are zero.
+
+    widths: of the kinds of statistics that stand side by side in a vector, W together; each kind counts the same.
+    """
 
     mean: torch.Tensor
     directions: torch.Tensor
 
-    def __init__(self, width: int, directions: int):
+    def __init__(self, widths: Sequence[int], directions: int):
         super().__init__()
+        self.widths, width = list(widths), sum(widths)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("directions", torch.zeros(width, directions))
 
@@ -36,8 +40,8 @@ class LinearDiscriminant(nn.Module):
         """sources: (vectors (N, W), labels (N,), weight) each, classes of at least two vectors; the first is the data
         itself, whose mean and deviations standardise all. Weights are relative; classes of a source share its own."""
         data = sources[0][0]
-        deviation = data.std(0)
-        scale = 1 / (deviation + 1e-3 * deviation.max()).clamp(min=1e-12) / data.shape[1] ** 0.5
+        deviations = data.std(0).split(self.widths)
+        scale = torch.cat([1 / (part + 1e-3 * part.max()).clamp(min=1e-12) / len(part) ** 0.5 for part in deviations])
         mean, total = data.mean(0), sum(weight for *_, weight in sources)
         within, between = torch.zeros(2 * data.shape[1:], device=data.device), []
         for vectors, labels, weight in sources:
