@@ -10,12 +10,12 @@ import pytest
 import torch
 from conftest import ROOT, flags
 from safetensors.torch import load_file, save_file
-from tiny.llava import picture, write_pictures, write_sentence_encoder
+from tiny.llava import llava_flags, picture, write_pictures, write_sentence_encoder
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from common.cli.settings import read_settings
 from common.samples.layouts import create_sample_dataset
-from llava import config, evaluate, inference
+from llava import config, evaluate, inference, train
 from llava.analyzer import LlavaAnalyzer
 from llava.checkpoint import load_image_text_model
 from llava.model import build_llava, build_tokenizer, small_language, small_vision
@@ -99,12 +99,18 @@ def test_beams_are_those_of_generate(llava_folders, name):
     assert cache.generate([1, 0, 1], [cache.rest(prompt)] * 3, 8, num_beams=3)[::2] == [expected.tolist()] * 2
 
 
-def test_the_guides_loading_code(llava_folders):
-    """As printed, but for FlashAttention, which needs a GPU: attention 'auto' takes it where it can be used."""
+def test_the_guides_loading_code(llava_folders, tmp_path):
+    """As printed, but for FlashAttention, which needs a GPU: attention 'auto' takes it where it can be used. And the
+    example of transformers' documentation."""
     folder = str(llava_folders["llava"])
     model = LlavaForConditionalGeneration.from_pretrained(folder, torch_dtype=torch.float32, low_cpu_mem_usage=True)
     processor = AutoProcessor.from_pretrained(folder, padding_side="right", do_convert_rgb=True)
     inputs = processor(images=picture(0), text=PROMPT, return_tensors="pt")
+    assert model.generate(**inputs, max_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
+    write_pictures(tmp_path, 1)
+    content = [{"type": "image", "url": str(tmp_path / "0.png")}, {"type": "text", "text": "Describe this image..."}]
+    chat = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    inputs = processor.apply_chat_template([{"role": "user", "content": content}], **chat)
     assert model.generate(**inputs, max_new_tokens=2).shape[1] == inputs["input_ids"].shape[1] + 2
     analyzer = LlavaAnalyzer(folder, device="cpu")
     assert isinstance(analyzer.model, LlavaForConditionalGeneration) and type(analyzer.processor) is type(processor)
@@ -168,6 +174,8 @@ def test_evaluation_of_a_cloned_data_set(llava_folders, tmp_path, monkeypatch):
     found = json.loads((tmp_path / "llava" / "results" / "llava" / "summary.json").read_text())
     assert found.keys() >= {"traits", "bleu", "rouge1", "rouge2", "rougeL", "cosine", "groups"}
     assert all("accuracy" in trait for trait in found["traits"].values())
+    train.main([*llava_flags(llava_folders["llava"], "AniPersonaCaps", tmp_path / "run"), "--max_steps", "1"])
+    assert LlavaAnalyzer(str(tmp_path / "run"), device="cpu").model.peft_config  # the adapter in place of a model
     row = {
         "image": "0.png",
         "text": "a star",
