@@ -48,7 +48,7 @@ TYPES = {
         "weight_decay": float,
         "warm_start_steps": NonNegativeInt,
         "clip_norm": float,
-        "precision": str,
+        "precision": Literal["auto", "fp32", "bf16", "fp16"],
         "cache_features": bool,
         "device": str,
         "seed": int,

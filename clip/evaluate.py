@@ -53,12 +53,12 @@ def main(
     *,
     weights: str,  # best_model.pth, or a folder or name of a Hugging Face CLIP
     data_dir: Path,  # pairs in any format that train.py reads
-    output_dir: Path = Path("results/evaluation"),  # default: results/evaluation
+    output_dir: Path = Path("results/evaluation"),
     split: str = "",  # train or val as in the training of these weights, or a label of --split_csv; default: all pairs
     split_csv: Path | None = None,  # table with columns image and split; the linear probe is fitted to its 'train'
-    classes: Literal["label", "character", "title", "folder"] = "label",  # source of the classes; default: label
+    classes: Literal["label", "character", "title", "folder"] = "label",  # source of the classes
     classes_csv: Path | None = None,  # table of images and classes, in place of --classes
-    class_column: str = "category",  # column of the classes in it; default: category
+    class_column: str = "category",  # column of the classes in it
     templates: Sequence[str] = (),  # prompts for class names, {} stands for the name
     text_fields: Sequence[str] = (),  # texts of a metadata line; default: as in training
     limit: NonNegativeInt = 0,  # evaluate a random sample of this many images; 0: all

@@ -55,7 +55,7 @@ class Options:
     """Output of both directions."""
 
     top_k: PositiveInt = 5  # texts per image, or images per query
-    output_dir: Path = Path("heatmaps")  # for heat maps and results; default: heatmaps
+    output_dir: Path = Path("heatmaps")  # for heat maps and results
     heatmap_method: str | None = None  # a wrong name lists the methods of the model
     batch_size: PositiveInt = 32
 

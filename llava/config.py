@@ -5,7 +5,7 @@ other flag of Hugging Face's TrainingArguments, on the command line or by --conf
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -104,7 +104,7 @@ TYPES = {
     "MODEL_ID": str,
     "ADAPTER": str,
     "BITS": int,
-    "PRECISION": str,
+    "PRECISION": Literal["auto", "bf16", "fp16", "fp32"],
     "ATTENTION": str,
     "DEVICE": str,
     "SERVER_URL": str,

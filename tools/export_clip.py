@@ -101,7 +101,7 @@ def main(
     *,
     weights: str,  # a file of train.py, a folder, or a name on the Hub
     output: Path,  # the folder to write
-    format: Literal["onnx", "transformers", "timm"] = "onnx",  # default: onnx
+    format: Literal["onnx", "transformers", "timm"] = "onnx",
     json: bool = False,
 ) -> dict[str, Any]:
     model, _ = load_clip(weights)

@@ -82,7 +82,7 @@ def main(
     *,
     weights: str,  # a .pth that train.py wrote, a folder or a name on the Hub
     output: Path,  # the folder to write
-    format: Literal["onnx", "timm"] = "onnx",  # default: onnx
+    format: Literal["onnx", "timm"] = "onnx",
     json: bool = False,
 ) -> dict[str, Any]:
     encoder, _ = load_encoder(weights, torch.device("cpu"))
