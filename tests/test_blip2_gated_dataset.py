@@ -14,6 +14,7 @@ from blip2_gated.backbone import read_blip2
 from blip2_gated.checkpoint import load_gated
 from blip2_gated.dataset import DATASETS, Columns, VqaDataset, VqaSample, read_samples
 from blip2_gated.feature_cache import FeatureCache, cache_features
+from blip2_gated.losses import answer_rows, main_loss
 from blip2_gated.prompts import IGNORED, PromptEncoder
 from blip2_gated.warm_start import pretrain_language, pretrain_vision
 from common.images.cache import ImageCache
@@ -101,8 +102,6 @@ def test_labels_are_the_answer_and_its_newline():
 
 def test_what_is_ignored_does_not_reach_the_loss():
     """The rows of padding and of the prompt may hold anything."""
-    from blip2_gated.losses import answer_rows, main_loss
-
     model, _ = build("film")
     batch = batch_of(model)
     logits = run(model, batch).logits

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tiny.blip2 import batch_of, build
 
 from blip2_gated.backbone import make_tokenizer
 from blip2_gated.dataset import VqaSample
@@ -98,10 +99,10 @@ def test_consistency_is_the_symmetric_kl_over_known_classes():
     total, count = consistency_loss(logits, masses, known, applies, detach_image=False)
     expected = 0.0
     for sample in (0, 1):
-        p = logits[sample, known].softmax(-1)
+        p = logits[sample, known].detach().softmax(-1)
         q = masses[sample, known] / masses[sample, known].sum()
         expected += float(((p - q) * (p.log() - q.log())).sum()) / 2
-    assert float(total) == pytest.approx(expected, rel=1e-4) and int(count) == 2
+    assert float(total.detach()) == pytest.approx(expected, rel=1e-4) and int(count) == 2
     total.backward()
     assert logits.grad[:2].abs().sum() > 0 and logits.grad[2].abs().sum() == 0
     assert not consistency_loss(logits, masses, known, applies, detach_image=True)[0].requires_grad
@@ -132,8 +133,6 @@ def test_the_supervised_head_keeps_consistency_from_uniform():
 
 def test_losses_of_a_batch_equal_losses_of_its_parts():
     """What validation sums up is what one large batch would give."""
-    from tiny.blip2 import batch_of, build
-
     model, _ = build("film")
     weights = {"main": 1.0, "style_hit": 0.5, "consistency": 0.5, "style_head": 0.5}
     learner = GatedTrainingModel(model, weights).eval()
@@ -147,6 +146,28 @@ def test_losses_of_a_batch_equal_losses_of_its_parts():
     assert parted["loss"] == pytest.approx(float(loss), rel=1e-4)
     for name, value in parts.items():
         assert parted[name] == pytest.approx(float(value), rel=1e-4)
+
+
+def test_style_losses_skip_the_newline_and_unknown_styles():
+    """A style word in place of the newline would end no answer; without a true style there is nothing to agree on."""
+    model, _ = build("film")
+    learner = GatedTrainingModel(model, {}).eval()
+    batch = {**batch_of(model), "style_ids": torch.tensor([1, -1]), "applies": torch.tensor([True, True])}
+    ends = batch["labels"] == model.prompts.newline
+
+    def name_a_style(module, inputs, output):
+        logits = output.logits.clone()
+        logits[:, :-1][ends[:, 1:]] += 50.0 * (torch.arange(logits.shape[-1]) == model.styles.token_ids[0])
+        return output._replace(logits=logits)
+
+    with torch.no_grad():
+        before = learner.parts(**batch)
+        model.register_forward_hook(name_a_style)
+        after = learner.parts(**batch)
+    assert int(before["style_hit"][1]) == 2 and int(before["consistency"][1]) == 1
+    assert after["main"][0] > before["main"][0] + 50
+    for name in ("style_hit", "consistency"):
+        torch.testing.assert_close(after[name], before[name])
 
 
 def test_answers_are_measured(styles):
