@@ -43,7 +43,7 @@ class LinearDiscriminant(nn.Module):
         deviations = data.std(0).split(self.widths)
         scale = torch.cat([1 / (part + 1e-3 * part.max()).clamp(min=1e-12) / len(part) ** 0.5 for part in deviations])
         mean, total = data.mean(0), sum(weight for *_, weight in sources)
-        within, between = torch.zeros(2 * data.shape[1:], device=data.device), []
+        within, between = torch.zeros(len(mean), len(mean), device=data.device), []
         for vectors, labels, weight in sources:
             standard = (vectors - mean) * scale
             classes = labels.unique(return_inverse=True)[1].to(data.device)
