@@ -55,6 +55,7 @@ def test_flags_without_a_value(system, tmp_path):
         ("--val_data", "share of the data"),
         ("--val", "did you mean --val_split or --val_styles"),
         ("--learnig_rate", "did you mean --learning_rate?"),
+        ("--learn", "did you mean --learning_rate?"),
         ("--epoch", "did you mean --epochs?"),
         ("--decay", "--weight_decay"),
         ("--save", "--save_epochs or --save_steps"),

@@ -161,7 +161,9 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
 
 
 def likeness(name: str, other: str) -> float:
-    """In [0, 1]. A whole word in common, of those between _, counts more than letters."""
+    """In [0, 1]. A whole word in common, of those between _, or the whole of `name` as its beginning, counts more."""
+    if other.startswith(name):
+        return 1.0
     words, others = (set(re.split(r"[_\W]+", text)) for text in (name, other))
     shared = len(words & others) / len(words | others)
     return max(SequenceMatcher(None, name, other).ratio(), ALIKE + (1 - ALIKE) * shared if shared else 0.0)
