@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,8 +85,11 @@ def test_pieces_are_what_the_tokenizer_makes_of_the_whole():
     assert encoded.prompt + encoded.answer == image + whole and encoded.answer[-1] == prompts.newline
     assert encoded.question == tokenizer(" How many black cats?", add_special_tokens=False).input_ids
     assert prompts.encode("").prompt == [*image, tokenizer.bos_token_id]
-    long = PromptEncoder(tokenizer, image[0], 5, max_tokens=3).encode("How many black cats?", "two")
-    assert long.truncated and len(long.question) == 3 and long.prompt[-len(prompts.tail) :] == prompts.tail
+    short = PromptEncoder(tokenizer, image[0], 5, max_tokens=3)
+    assert len(short.encode("How?", "two black cats and two black cats").answer) == 4  # and the newline
+    long = short.encode("How many black cats?", "two")
+    assert long.truncated and len(long.question) == 3 and long.answer[-1] == prompts.newline
+    assert long.prompt[-len(prompts.tail) :] == prompts.tail
 
 
 def test_labels_are_the_answer_and_its_newline():
@@ -119,6 +123,8 @@ def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
     dataset = VqaDataset(samples, store, 32, model.prompts, model.styles)
     assert dataset.applies == [True, False, True] and dataset.style_ids == [1, 0, 0]
     assert VqaDataset(samples, store, 32, model.prompts, model.styles, "all").applies == [True, True, True]
+    unseen = [replace(samples[0], style="cubism"), replace(samples[0], style="")]
+    assert VqaDataset(unseen, store, 32, model.prompts, model.styles).style_ids == [-1, -1]
     batch = dataset.collate([dataset[0], dataset[1]])
     assert batch["image"].shape == (2, 3, 32, 32) and batch["image"].dtype == torch.uint8
     assert not torch.equal(batch["image"][0], batch["image"][1])

@@ -139,6 +139,15 @@ def test_the_mapper_does_not_see_the_answer():
     assert not torch.allclose(run(model, asked).control, one)
 
 
+def test_the_mapper_does_not_train_the_embeddings_of_words():
+    model, _ = build("film", trained="all")
+    batch = batch_of(model)
+    pooled = model.features(batch["image"]).pooled
+    model.control_tokens(pooled, batch["question_ids"], batch["question_mask"]).sum().backward()
+    assert model.blip2.language_model.get_input_embeddings().weight.grad is None
+    assert model.mapper.words[1].weight.grad.abs().sum() > 0
+
+
 def test_padding_of_the_question_changes_nothing():
     model, _ = build("film")
     batch = batch_of(model)

@@ -61,16 +61,28 @@ def test_only_trainable_weights_change(blip2_arguments, tmp_path, monkeypatch):
     build = train.build_trainer
 
     def build_and_keep(settings, model, *rest):
-        states.append((model, whole(model)))
-        return build(settings, model, *rest)
+        trainer = build(settings, model, *rest)
+        states.append((model, whole(model), trainer.optimizer.param_groups))
+        return trainer
 
     monkeypatch.setattr(train, "build_trainer", build_and_keep)
     train.main([*blip2_arguments, "--model.lora.enabled", "--training.epochs", "6", "--training.eval_samples", "0"])
-    model, before = states[0]
+    model, before, (matrices, vectors) = states[0]
+    assert matrices["weight_decay"] > vectors["weight_decay"] == 0
+    assert {parameter.ndim for parameter in vectors["params"]} <= {0, 1}
     after = whole(model)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert changed == learning and any("running_mean" in name for name in before)
+
+
+def test_the_best_epoch_is_that_of_the_main_loss(blip2_arguments, tmp_path, monkeypatch):
+    """The other losses are regularisers: their weighted sum may fall while the answers get worse."""
+    scores = iter([{"main": 1.0, "loss": 2.0}, {"main": 1.5, "loss": 1.0}])
+    monkeypatch.setattr(train, "validate", lambda *_: next(scores))
+    results = train.main([*blip2_arguments, "--training.eval_samples", "0"])
+    assert results["best"]["epoch"] == 1
+    assert torch.load(tmp_path / "checkpoints" / "best.pt", weights_only=True)["epoch"] == 1
 
 
 def test_training_learns(blip2_arguments):

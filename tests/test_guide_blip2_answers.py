@@ -103,6 +103,19 @@ def test_answers_of_a_list_are_ranked(model, pixels):
         model.predict_answers(samples, inference_method="rank")
 
 
+def test_generation_ends_at_the_newline(pixels):
+    """As in LAVIS: BLIP-2's answers end with one, and tokens behind it would cost time and change the beams' scores."""
+    model, _ = build("film")
+    steps = []
+
+    def say_newline(module, inputs, output):
+        steps.append(len(output.logits))
+        output.logits[..., model.prompts.newline] += 50.0
+
+    model.blip2.language_model.register_forward_hook(say_newline)
+    assert model.generate(pixels, QUESTIONS, min_new_tokens=0, max_new_tokens=20) == ["", ""] and len(steps) == 1
+
+
 def test_pixels_normalised_twice_are_refused(model, pixels):
     with pytest.raises(ValueError, match="normalised already would be normalised twice"):
         model.predict_answers(model.normalise(pixels), QUESTIONS)
