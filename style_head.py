@@ -141,7 +141,7 @@ def power_spectrum(image: torch.Tensor) -> torch.Tensor:
     """
     grey = (image / 255 if image.dtype == torch.uint8 else image.float()).mean(1)
     power = torch.fft.rfft2(grey - grey.mean((1, 2), keepdim=True)).abs().square().flatten(1)  # (B, H (W / 2 + 1))
-    means = power @ _frequency_cells(*grey.shape[1:], image.device)
+    means = power @ _frequency_cells(grey.shape[1], grey.shape[2], image.device)
     return (means / means.sum(1, keepdim=True).clamp(min=1e-9) + 1e-6).log()
 
 
