@@ -6,20 +6,21 @@ cosines, rows (Q, K) of the candidates of Q queries -> distances or similarities
 import numpy as np
 from scipy.sparse import csr_matrix, diags, identity
 
-K_RECIPROCAL_ROWS = 256  # queries at once
+ROWS = 256  # queries at once
 PAIRS = 65_536  # cosines of gallery vectors at once
 DIFFUSION_ROWS = 64  # queries solved at once: N x DIFFUSION_ROWS numbers are held a few times
 TOLERANCE = 1e-6  # of the residual's length
 
 
 class KReciprocal:
-    """k-reciprocal re-ranking (Zhong et al. 2017, CVPR).
+    """k-reciprocal re-ranking (Zhong et al. 2017, CVPR), computed as in the authors' re_ranking.
 
     gallery (N, D), its neighbour lists -> encodings V (N, N), sparse, once
     query -> its encoding (1, N) -> Jaccard distances to the candidates' encodings -> candidates (K,) in a new order
 
-    Distances d are 1 - cosine, half the squared distance of unit vectors. A query is compared with the gallery alone,
-    so its results do not depend on the other queries; the authors' program ranks all queries together.
+    d(x, g) is the squared distance of unit vectors, divided by that of x's farthest gallery vector; encodings sum to 1.
+    A query is compared with the gallery alone, so its results do not depend on the other queries; the authors' program
+    ranks all queries together.
 
     gallery (N, D), unit; scores, rows (N, >= k1): each vector's nearest others, best first. k1: neighbours that must be
     mutual; k2: neighbours whose encodings are averaged, the vector itself among them; weight: lambda, the share of the
@@ -34,13 +35,14 @@ class KReciprocal:
         self.gallery, self.k1, self.k2, self.weight = gallery, k1, k2, weight
         self.kth_score = scores[:, k1 - 1]  # cosine of the k1-th neighbour
         self.mutual_half = _mutual(rows, round(k1 / 2))
-        self.encodings = _weights(_grow(_mutual(rows, k1), self.mutual_half), gallery, gallery)
+        members = _grow(_mutual(rows, k1), self.mutual_half)
+        self.encodings = _encode(members, gallery, gallery, _farthest(gallery, gallery))
         nearest = np.concatenate([np.arange(len(gallery))[:, None], rows[:, : k2 - 1]], 1)
         self.averaged = _indicators(nearest, len(gallery)) @ self.encodings / k2  # equation 11
 
     def __call__(self, queries: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Unit vectors (Q, D), cosines and rows (Q, K) of their candidates, K >= k1 -> distances (Q, K)."""
-        parts = [slice(start, start + K_RECIPROCAL_ROWS) for start in range(0, len(queries), K_RECIPROCAL_ROWS)]
+        parts = [slice(start, start + ROWS) for start in range(0, len(queries), ROWS)]
         return np.concatenate([self._distances(queries[part], scores[part], rows[part]) for part in parts])
 
     def _distances(self, queries: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -49,14 +51,14 @@ class KReciprocal:
         # Mutual: the query is among their k1 nearest.
         mutual = (scores[:, : self.k1] >= self.kth_score[nearest]) & (nearest >= 0)
         members = _grow(_indicators(nearest, count, mutual), self.mutual_half)
-        encodings = _weights(members, queries, self.gallery)
+        farthest = _farthest(queries, self.gallery)
+        encodings = _encode(members, queries, self.gallery, farthest, own=1)
         encodings = (encodings + _indicators(rows[:, : self.k2 - 1], count) @ self.encodings) / self.k2
         query = np.repeat(np.arange(len(queries)), k)
-        candidates = self.averaged[rows.ravel()]
-        shared = np.asarray(encodings[query].minimum(candidates).sum(1)).ravel()  # sum of min, equation 10
-        sums = np.asarray(encodings.sum(1)).ravel()[query] + np.asarray(candidates.sum(1)).ravel()
-        jaccard = 1 - shared / np.maximum(sums - shared, 1e-12)  # the denominator is the sum of max
-        return ((1 - self.weight) * jaccard.reshape(-1, k) + self.weight * (1 - scores)).astype(np.float32)
+        shared = np.asarray(encodings[query].minimum(self.averaged[rows.ravel()]).sum(1))  # sum of min, equation 10
+        jaccard = 1 - shared / (2 - shared)  # encodings sum to 1, so the denominator is the sum of max
+        distances = (1 - self.weight) * jaccard.reshape(-1, k) + self.weight * (1 - scores) / farthest[:, None]
+        return distances.astype(np.float32)
 
 
 def _mutual(rows: np.ndarray, k: int) -> csr_matrix:
@@ -66,24 +68,37 @@ def _mutual(rows: np.ndarray, k: int) -> csr_matrix:
 
 
 def _grow(mutual: csr_matrix, mutual_half: csr_matrix) -> csr_matrix:
-    """R*, equation 5: with the half-size set of each member that shares two thirds of it."""
+    """R*, equation 5: with the half-size set of each member that shares more than two thirds of it, as in the authors'
+    program; the paper's sign is >=."""
     shared = mutual.multiply((mutual @ mutual_half.T).tocsr()).tocsr()  # |R(c, k1 / 2) and R(., k1)| of each member c
     sizes = np.diff(mutual_half.indptr)
-    shared.data = (shared.data >= 2 / 3 * sizes[shared.indices] - 1e-6).astype(np.float32)
+    shared.data = (3 * shared.data > 2 * sizes[shared.indices]).astype(np.float32)
     grown = (mutual + shared @ mutual_half).tocsr()
     grown.eliminate_zeros()
     grown.data[:] = 1
     return grown
 
 
-def _weights(members: csr_matrix, vectors: np.ndarray, gallery: np.ndarray) -> csr_matrix:
-    """V, equation 7: exp(-d) for every member."""
+def _encode(
+    members: csr_matrix, vectors: np.ndarray, gallery: np.ndarray, farthest: np.ndarray, own: float = 0
+) -> csr_matrix:
+    """V, equation 7: exp(-d) for every member, as a share of its row's sum.
+
+    own: weight of the vector itself, where no column stands for it: 1 of a query, whose distance from itself is 0.
+    """
     members.sort_indices()
     row = np.repeat(np.arange(members.shape[0]), np.diff(members.indptr))
     for start in range(0, len(row), PAIRS):
         part = slice(start, start + PAIRS)
-        members.data[part] = np.exp(np.einsum("nd,nd->n", vectors[row[part]], gallery[members.indices[part]]) - 1)
-    return members
+        distances = 1 - np.einsum("nd,nd->n", vectors[row[part]], gallery[members.indices[part]])
+        members.data[part] = np.exp(-distances / farthest[row[part]])
+    return diags(1 / (own + np.asarray(members.sum(1)).ravel())) @ members
+
+
+def _farthest(vectors: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """vectors (M, D) -> the largest 1 - cosine of each to a gallery vector (M,)."""
+    blocks = (vectors[start : start + ROWS] for start in range(0, len(vectors), ROWS))
+    return np.maximum(np.concatenate([1 - (block @ gallery.T).min(1) for block in blocks]), 1e-6)
 
 
 def _indicators(rows: np.ndarray, count: int, chosen: np.ndarray | None = None) -> csr_matrix:
