@@ -174,16 +174,3 @@ def test_two_steps_lower_the_loss_and_reach_every_weight():
         losses.append(loss.item())
     assert losses[0] > losses[1] > losses[2] and set(parts) == {*weights, "anchors_without_positives"}
     assert [name for name, p in learner.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_weights_named_as_efficientnet_pytorch_names_them(tmp_path):
-    import timm
-
-    source = timm.create_model("efficientnet_lite0").state_dict()
-    renamed = {"_conv_stem.weight" if i == 0 else f"_part{i}": value for i, value in enumerate(source.values())}
-    classifier = list(renamed)[-2:]
-    renamed |= {"_fc.weight": renamed.pop(classifier[0]), "_fc.bias": renamed.pop(classifier[1])}
-    torch.save(renamed, tmp_path / "other_names.pth")
-    tower = VisionTower("efficientnet_lite0", pretrained=str(tmp_path / "other_names.pth"), image_size=32)
-    for name, tensor in tower.backbone.state_dict().items():
-        assert torch.equal(tensor, source[name]), name

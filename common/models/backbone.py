@@ -17,8 +17,8 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from common.cli.names import unknown_name
-from common.models.checkpoint_file import first_line, load_every_tensor
-from common.models.weight_files import find_weights
+from common.models.backbone_weights import load_backbone_weights, statistics_beside
+from common.models.checkpoint_file import first_line
 
 
 class Tokens(NamedTuple):
@@ -210,6 +210,8 @@ def create_backbone(
     further arguments of timm.create_model."""
     architecture, options = resolve_backbone(model_name)
     options |= {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    if isinstance(pretrained, str):
+        options["pretrained_cfg_overlay"] = statistics_beside(pretrained, architecture)
     try:
         backbone = cast(
             Any,
@@ -222,7 +224,7 @@ def create_backbone(
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(f"{model_name}: timm has no intermediate features for it; choose another backbone")
     if isinstance(pretrained, str):
-        _load_local_weights(backbone, Path(pretrained))
+        load_backbone_weights(backbone, pretrained)
     if image_size and hasattr(backbone, "set_input_size"):  # position tables are resampled here
         try:
             backbone.set_input_size(img_size=image_size)
@@ -256,23 +258,6 @@ def _unavailable(model_name: str, error: Exception) -> ValueError:
     if model_name.startswith("local-dir:"):
         remedy = "expected timm's config.json and weights, as tools/export_style.py --format timm writes them"
     return ValueError(f"{model_name}: cannot be loaded ({reason}); {remedy}")
-
-
-def _load_local_weights(backbone: Any, path: Path) -> None:
-    """Strict except for the classifier, which a backbone does not have."""
-    path = find_weights(path)
-    try:
-        weights = timm.models.load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # each format raises its own kind
-        raise ValueError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from error
-    if "_conv_stem.weight" in weights:  # efficientnet-pytorch: the same tensors in the same order, other names
-        tensors = [value for name, value in weights.items() if not name.startswith("_fc.")]
-        names = list(backbone.state_dict())
-        weights = dict(zip(names, tensors)) if len(names) == len(tensors) else weights
-    classifier = backbone.pretrained_cfg.get("classifier") or ()
-    prefixes = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    weights = {name: value for name, value in weights.items() if not name.startswith(prefixes)}
-    load_every_tensor(backbone, weights, path, backbone.pretrained_cfg["architecture"])
 
 
 def write_timm_folder(

@@ -7,6 +7,7 @@ Plain types and tensors only, so it loads with weights_only=True: opening a chec
 
 import hashlib
 import pickle
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def read_tensors(path: str | Path) -> Any:
         except SafetensorError as error:
             raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # the flags of the run, in files of many trainers
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported operand" not in str(error):  # a valid pickle that calls a class or function
             raise ValueError(

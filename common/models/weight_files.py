@@ -4,7 +4,9 @@ folder, or a file in it -> the file that holds the weights or lists their shards
 """
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +21,17 @@ WEIGHT_FILES = (
     "adapter_model.safetensors",
     "adapter_model.bin",
 )
+WRAPPERS = (  # where other trainers nest the weights: averaged ones, which are those they evaluate, before the last
+    "state_dict_ema",
+    "model_ema",
+    "teacher",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "net",
+)
+PREFIXES = ("_orig_mod.", "module.", "model.", "backbone.")  # torch.compile, DDP, Lightning, OpenMMLab
 
 
 def find_weights(path: str | Path) -> Path:
@@ -70,13 +83,36 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     file = find_weights(path)
     if file.suffix == ".json":
         return _read_shards(file)
-    content = read_tensors(file)
-    for wrapper in ("state_dict", "module", "model"):  # other trainers nest the weights
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+    content = unwrap(read_tensors(file))
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{file}: no file of weights, it holds other values than named tensors")
     return content
+
+
+def unwrap(content: Any) -> Any:
+    """The named tensors among what a trainer saved with them; content of any other kind as it is."""
+    while isinstance(content, dict):
+        nested = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), None)
+        if nested is None:
+            break
+        content = nested
+    return content
+
+
+def strip_prefixes(weights: dict[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
+    """Names without PREFIXES, in any order and number; tensors beside a prefix are of other parts, such as a head.
+
+    own: names of the model; a prefix that begins one of them stays.
+    """
+    while True:
+        for prefix in PREFIXES:
+            if any(name.startswith(prefix) for name in weights) and not any(name.startswith(prefix) for name in own):
+                weights = {
+                    name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)
+                }
+                break
+        else:
+            return weights
 
 
 def _read_shards(index: Path) -> dict[str, torch.Tensor]:
