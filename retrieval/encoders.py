@@ -11,18 +11,19 @@ from typing import cast
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 from transformers import TimmWrapperModel
 
-from clip.checkpoint import load_clip
+from clip.checkpoint import is_clip_name, load_clip
 from clip.image_encoder import CLIPImageEncoder
 from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.transforms import square
 from common.models.backbone import Tokens, backbone_tokens, check_features, create_backbone, normalise
 from common.models.checkpoint_file import read_tensors
 from common.models.pooling import ImageEncoder
-from common.models.weight_files import weights_folder
+from common.models.weight_files import unwrap, weights_folder
 from common.text.files import read_json
 from common.vectors.extractor import Extractor, local_device
 from common.vectors.options import DEFAULT_OPTIONS, ExtractorOptions
@@ -157,7 +158,8 @@ def open_encoder(weights: str | Path, device: torch.device | str = "cpu", image_
     """In eval mode on `device`. image_size: pixels; 0 is the network's own.
 
     weights: a file or folder of a kind in ENCODER_LOADERS, or a timm model: `NAME` (or timm/NAME, hf-hub:OWNER/NAME,
-    local-dir:FOLDER) with its weights, `NAME:FILE` with those of a file, `NAME:random`.
+    local-dir:FOLDER) with its weights, `NAME:FILE` with those of a file, `NAME:random`; or a CLIP of open_clip,
+    `NAME:TAG` or `NAME:FILE`.
     """
     encoder = ENCODER_LOADERS[kind_of(weights)](str(weights), image_size)
     if image_size not in (0, encoder.image_size):
@@ -172,9 +174,13 @@ def open_extractor(weights: str, options: ExtractorOptions = DEFAULT_OPTIONS) ->
 
 def kind_of(weights: str | Path) -> str:
     """A key of ENCODER_LOADERS: the `kind` in a file, that of a folder's config.json, or 'timm'."""
-    path, name = Path(weights), str(weights).partition(":")[0]
+    path, (name, _, source) = Path(weights), str(weights).partition(":")
+    if is_clip_name(name, source) and not path.exists():
+        return "clip"
     if (weights_folder(path) / "config.json").is_file():  # also of a file of weights in it, present or not
         path = weights_folder(path)
+    if (path / "open_clip_config.json").is_file() or path.is_file() and (path.parent / "open_clip_config.json").is_file():
+        return "clip"
     if path.is_dir():
         content = read_json(path / "config.json", "a folder of weights has one")
         if content.get("kind") in ENCODER_LOADERS:  # of tools/push_to_hub.py
@@ -185,8 +191,10 @@ def kind_of(weights: str | Path) -> str:
             )
         return FOLDERS[content["model_type"]]
     if path.is_file():
-        content = {} if path.suffix == ".safetensors" else read_tensors(path)
+        content = _tensor_names(path) if path.suffix == ".safetensors" else read_tensors(path)
         kind = content.get("kind", "InternViT") if isinstance(content, dict) else type(content).__name__
+        if kind == "InternViT" and any(name.endswith("logit_scale") for name in unwrap(content)):
+            raise ValueError(f"{path}: weights of a CLIP; name its architecture, as in ViT-B-32:{path}")
         if kind not in ENCODER_LOADERS:
             raise ValueError(
                 f"{path}: weights of kind '{kind}' give no image vectors; expected {', '.join(ENCODER_LOADERS)}"
@@ -195,3 +203,11 @@ def kind_of(weights: str | Path) -> str:
     if not name.startswith("timm/") and ("/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors")):
         raise FileNotFoundError(f"{weights}: no such file or folder of weights")
     return "timm"
+
+
+def _tensor_names(path: Path) -> dict[str, None]:
+    try:
+        with safe_open(path, "pt") as file:
+            return dict.fromkeys(file.keys())
+    except SafetensorError:  # the loader says so
+        return {}

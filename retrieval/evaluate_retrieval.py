@@ -56,7 +56,7 @@ def main(
     output: Path | None = None,  # write the scores here, as JSON
     index: str = "flat",  # exact, flat, ivf, hnsw, ivfpq, or a FAISS factory string
     search_params: str = "",  # of an approximate index: nprobe=32, efSearch=128
-    depth: PositiveInt = 10_000,  # how much of the gallery is ranked, for mAP
+    depth: PositiveInt = 10_000,  # how much of the gallery is ranked, for mAP (average precision, no trapezoids)
     postprocessing: Postprocessing,
     device: str = "auto",
 ) -> dict:

@@ -59,9 +59,10 @@ class GroundTruth:
 def query_values(relevant: np.ndarray, true_count: np.ndarray, top_k: Sequence[int]) -> dict[str, np.ndarray]:
     """relevant (Q, K) bool, relevant images in the gallery (Q,) -> for each metric a value (Q,); 0 if there are none.
 
-    Top-K: is any of the first K relevant. mAP: mean over the relevant images of the precision at each one's rank; those
-    beyond K count as never found. R-precision: share of relevant ones among the first R = true_count. MAP@R: precision
-    at the relevant ones among the first R, summed and divided by R (Musgrave et al. 2020).
+    Top-K: is any of the first K relevant. mAP: mean over the relevant images of the precision at each one's rank, not
+    revisitop's trapezoids, which are lower; those beyond K count as never found. R-precision: share of relevant ones
+    among the first R = true_count. MAP@R: precision at the relevant ones among the first R, summed and divided by R
+    (Musgrave et al. 2020).
     """
     values = {f"Top-{k}": relevant[:, :k].any(1).astype(float) for k in top_k}
     rank = np.arange(1, relevant.shape[1] + 1)

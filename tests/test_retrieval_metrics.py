@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from common.vectors.shards import FeatureSet
 from retrieval.evaluate_retrieval import read_labels
@@ -45,6 +46,15 @@ def test_against_loops(depth):
         expected = slow(ranked[query, :depth].tolist(), right, [1, 3, 5])
         assert found.keys() == expected.keys()
         assert all(math.isclose(found[name][query], expected[name]) for name in expected)
+
+
+def test_average_precision_against_scikit_learn():
+    relevant = np.random.default_rng(0).random((20, 30)) < 0.2
+    relevant[0] = [False, True, True] + [False] * 27
+    values = query_values(relevant, relevant.sum(1), [1])["mAP"]
+    for row, value in zip(relevant, values):
+        assert value == pytest.approx(average_precision_score(row, np.arange(30, 0, -1)))
+    assert values[0] == pytest.approx(7 / 12)  # compute_ap in revisitop's evaluate.py, by trapezoids: 5 / 12
 
 
 def test_an_image_is_not_its_own_answer():
