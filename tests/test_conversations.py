@@ -28,7 +28,7 @@ def test_what_is_trimmed_and_what_is_kept():
         *TURNS,
         {"from": "human", "value": "And?"},
     ]
-    expected = Conversation((Turn("<image>\nWhat?", "This."),), ("a.png",), "Be short.")
+    expected = Conversation((Turn("<image>\nWhat?", "This. "),), ("a.png",), "Be short.")
     assert parse_conversation({"image": "a.png", "conversations": turns}) == expected
 
 
@@ -96,7 +96,7 @@ def test_every_form_of_file(tmp_path):
         assert [len(conversation.images) for conversation in conversations] == [1, 0, 2]
         assert conversations[2].images == (tmp_path / "0.png", tmp_path / "1.png")
         assert (
-            conversations[2].turns[0] == ("<image>\n<image>\nBoth?", "This.") and conversations[2].turns[0].images == 2
+            conversations[2].turns[0] == ("<image>\n<image>\nBoth?", "This. ") and conversations[2].turns[0].images == 2
         )
         assert len(skipped) == 2 and any("absent.png" in reason for reason in skipped.values())
         assert all(key.startswith(f"{path} {where} ") for key in skipped)

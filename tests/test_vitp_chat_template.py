@@ -51,13 +51,16 @@ def learnt(tokenizer, tokens):
     return runs + ([tokenizer.decode(run)] if run else [])
 
 
-def as_internvl_does(tokenizer, conversation):
-    """Each message is tokenised by itself; of an assistant's, the header and the last line break are not learnt."""
-    pieces = [("system", conversation.system or INTERNVL_SYSTEM)]
-    for question, answer in conversation.turns:
-        pieces += [("user", question.replace("<image>", f"<img>{CONTEXT}</img>")), ("assistant", answer)]
+def as_internvl_does(tokenizer, record):
+    """Each message, as it is written, is tokenised by itself; of an assistant's, the header and the last line break are
+    not learnt: preprocess_internvl2_5 in internvl/train/dataset.py of github.com/OpenGVLab/InternVL at 1831ceb."""
+    roles = {"human": "user", "gpt": "assistant", "system": "system"}
+    pieces = [(roles[message["from"]], message["value"]) for message in record["conversations"]]
+    if pieces[0][0] != "system":
+        pieces.insert(0, ("system", INTERNVL_SYSTEM))
     ids, labels = [], []
     for role, text in pieces:
+        text = text.replace("<image>", f"<img>{CONTEXT}</img>")
         piece = tokenizer(f"<|im_start|>{role}\n{text}<|im_end|>\n", add_special_tokens=False).input_ids
         header = len(tokenizer("<|im_start|>assistant\n", add_special_tokens=False).input_ids)
         label = [IGNORED] * header + piece[header:-1] + [IGNORED] if role == "assistant" else [IGNORED] * len(piece)
@@ -68,14 +71,12 @@ def as_internvl_does(tokenizer, conversation):
 def test_internvl_template_against_one_message_at_a_time(tokenizer):
     conversation = parse_conversation(TALK)
     tokens = ChatTemplate(tokenizer).encode(conversation)
-    assert tuple(tokens) == as_internvl_does(tokenizer, conversation)
-    assert learnt(tokenizer, tokens) == ["three, I think<|im_end|>", "red<|im_end|>"]
+    assert tuple(tokens) == as_internvl_does(tokenizer, TALK)
+    assert learnt(tokenizer, tokens) == ["three, I think<|im_end|>", "red  <|im_end|>"]
     text = tokenizer.decode(tokens.input_ids)
     assert text.startswith(f"<|im_start|>system\n{INTERNVL_SYSTEM}<|im_end|>\n<|im_start|>user\n<img>")
-    own = parse_conversation(
-        {"conversations": [{"from": "system", "value": "Short."}, *TALK["conversations"][2:]], "image": []}
-    )
-    assert tuple(ChatTemplate(tokenizer).encode(own)) == as_internvl_does(tokenizer, own)
+    own = {"conversations": [{"from": "system", "value": " Short.\n"}, *TALK["conversations"][2:]], "image": []}
+    assert tuple(ChatTemplate(tokenizer).encode(parse_conversation(own))) == as_internvl_does(tokenizer, own)
 
 
 @pytest.mark.parametrize("name, end", [("llama", " </s>"), ("vicuna", "</s>"), ("gemma", "<end>")])
@@ -87,7 +88,7 @@ def test_any_template(tmp_path, name, end):
     prepare_tokenizer(made, str(path))
     template = ChatTemplate(made, str(path))
     tokens = template.encode(parse_conversation(TALK))
-    assert [run.strip() for run in learnt(made, tokens)] == [f"three, I think{end}", f"red{end}"]
+    assert [run.strip() for run in learnt(made, tokens)] == [f"three, I think{end}", f"red  {end}"]
     assert made.convert_ids_to_tokens(template.end_token_id) == end.strip()
     made.chat_template = TEMPLATES[name]
     assert ChatTemplate(made, "chat").encode(parse_conversation(TALK)) == tokens
@@ -113,7 +114,7 @@ def test_a_tokenizer_that_begins_with_bos_still_does():
     prepare_tokenizer(made)
     tokens = ChatTemplate(made).encode(parse_conversation(TALK))
     assert tokens.input_ids[0] == made.bos_token_id and made.bos_token_id not in tokens.input_ids[1:]
-    assert tokens.labels[0] == IGNORED and learnt(made, tokens) == ["three, I think<|im_end|>", "red<|im_end|>"]
+    assert tokens.labels[0] == IGNORED and learnt(made, tokens) == ["three, I think<|im_end|>", "red  <|im_end|>"]
 
 
 def test_prompt_is_where_the_answer_begins(tokenizer):

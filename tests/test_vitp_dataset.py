@@ -1,5 +1,6 @@
 """Samples: what fits, what is left out, what a pack holds."""
 
+import io
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from common.images.io import open_image
 from common.images.tiling import Tiling
 from common.text.chat_labels import IGNORED
 from common.training.skip_log import SkipLog
@@ -40,6 +42,12 @@ def write(folder, records, images=(), **entry):
     meta = folder / "meta.json"
     meta.write_text(json.dumps({"one": {"root": "images/", "annotation": "data.jsonl", **entry}}))
     return meta
+
+
+def as_jpeg(image, quality):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
 
 
 def load(meta, template, max_seq_length=400, tiling=TILING, **more):
@@ -83,6 +91,13 @@ def test_meta_settings(tmp_path, template):
     plain, jpeg = made()[0]["pixel_values"], made(data_augment=True)
     first, again = jpeg[0]["pixel_values"], jpeg[0]["pixel_values"]
     assert torch.equal(first, again) and not torch.equal(first, plain) and (first - plain).abs().mean() < 0.5
+    qualities = [
+        quality
+        for tile, pixels in zip(TILING.cut(open_image(tmp_path / "images/a.png"), 6), first)
+        for quality in range(75, 101)
+        if torch.equal(TILING.normalise([as_jpeg(tile, quality)])[0], pixels)
+    ]
+    assert len(qualities) == len(first) == 3 and len(set(qualities)) > 1  # each tile by itself, as InternVL does
     jpeg.set_epoch(1)
     other = [jpeg[index]["pixel_values"] for index in range(4)]
     assert any(not torch.equal(first, one) for one in other)

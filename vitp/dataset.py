@@ -94,12 +94,12 @@ class InstructionDataset(SkippingDataset):
         try:
             source, tiling, conversation = self._conversation(index)
             images = [open_image(source.root / name) for name in conversation.images]
-            if source.data_augment:
-                random = np.random.default_rng((self.seed, self.epoch, index))
-                images = [_compress(image, int(random.integers(75, 101))) for image in images]
             sizes = [image.size for image in images]
             tokens, limit = fit(self.template, conversation, sizes, tiling, self.max_seq_length)
-            tiles = [tiling.pixel_values(image, limit) for image in images]
+            tiles = [tile for image in images for tile in tiling.cut(image, limit)]
+            if source.data_augment:
+                random = np.random.default_rng((self.seed, self.epoch, index))
+                tiles = [_compress(tile, int(random.integers(75, 101))) for tile in tiles]
         except (ValueError, OSError) as error:
             self.skipped.add(self.key(index), error, len(self))
             return None
@@ -108,7 +108,7 @@ class InstructionDataset(SkippingDataset):
             "input_ids": torch.tensor(tokens.input_ids),
             "labels": torch.tensor(tokens.labels),
             "key": " ".join([self.key(index), *map(str, conversation.images)]),
-            **({"pixel_values": torch.cat(tiles)[:num_tiles]} if num_tiles else {}),
+            **({"pixel_values": tiling.normalise(tiles[:num_tiles])} if num_tiles else {}),
         }
 
     def lengths(self) -> list[int | None]:
@@ -239,7 +239,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _compress(image: Image.Image, quality: int) -> Image.Image:
-    """JPEG artefacts: InternVL's data_augment."""
+    """JPEG artefacts of a tile: InternVL's data_augment, which draws a quality for each tile."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")

@@ -61,7 +61,7 @@ def read_samples(path: str | Path, image_dir: str | Path = "") -> tuple[list[Que
         record, first = conversation.record, conversation.first(1)
         question, reference = first.turns[0]
         kind, facts = record.get("kind") or question.replace(IMAGE, "").strip(), tuple(record.get("facts", ()))
-        samples.append(QuestionSample(first.images, question, reference, kind, facts))
+        samples.append(QuestionSample(first.images, question, reference.strip(), kind, facts))
     return samples, skipped
 
 

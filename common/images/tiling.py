@@ -6,6 +6,7 @@ image (W x H) -> grid of columns x rows tiles of the nearest aspect ratio -> res
 InternVL 1.5's dynamic resolution (arXiv 2404.16821, section 3.2). All tiles of an image are in one <img>..</img>.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,5 +64,9 @@ class Tiling:
 
     def pixel_values(self, image: Image.Image, limit: int) -> torch.Tensor:
         """-> (tiles, 3, S, S) float32, normalised"""
-        pixels = torch.from_numpy(np.stack([np.asarray(tile) for tile in self.cut(image, limit)])).permute(0, 3, 1, 2)
+        return self.normalise(self.cut(image, limit))
+
+    def normalise(self, tiles: Sequence[Image.Image]) -> torch.Tensor:
+        """Tiles of `cut` -> (tiles, 3, S, S) float32"""
+        pixels = torch.from_numpy(np.stack([np.asarray(tile) for tile in tiles])).permute(0, 3, 1, 2)
         return (pixels / 255 - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)

@@ -6,8 +6,8 @@ metadata.jsonl   AniPersonaCaps, or its folder: file_name, title, character, app
 
 record -> Conversation (turns of question and answer, images, system); ValueError says what is wrong with a record
 
-A first turn of gpt and a last question without an answer are trimmed. A system turn and the places of <image> are kept;
-where no question has one, they are put before the first.
+A first turn of gpt and a last question without an answer are trimmed. Texts are kept as written, spaces at their ends
+included, and so are a system turn and the places of <image>; where no question has one, they are put before the first.
 """
 
 from dataclasses import dataclass, field, replace
@@ -95,7 +95,7 @@ def parse_conversation(record: Any) -> Conversation:
     if not spoken or [role for role, _ in spoken] != ["user", "assistant"] * (len(spoken) // 2):
         raise ValueError("human and gpt do not take turns")
     turns = [Turn(question, answer) for (_, question), (_, answer) in zip(spoken[::2], spoken[1::2])]
-    if not all(turn.answer for turn in turns):
+    if not all(turn.answer.strip() for turn in turns):
         raise ValueError("an answer is empty")
     if any(IMAGE in turn.answer for turn in turns) or IMAGE in (system or ""):
         raise ValueError(f"{IMAGE} outside of the questions")
@@ -115,7 +115,7 @@ def _message(message: Any) -> tuple[str, str]:
         raise ValueError(f"speaker '{speaker}': expected {', '.join(ROLES)}")
     if not isinstance(text, str):
         raise ValueError("a turn without text; expected {'from': 'human' or 'gpt', 'value': ...}")
-    return ROLES[speaker], text.strip()
+    return ROLES[speaker], text
 
 
 def _persona(record: dict[str, Any]) -> Conversation:
