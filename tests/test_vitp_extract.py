@@ -191,7 +191,7 @@ def test_nothing_is_passed_over(saved, tmp_path):
         main([str(folder), str(tmp_path / "vit.pth")])
     save_file(weights, file)
     (folder / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match="no config.json beside it; .*--config"):
+    with pytest.raises(FileNotFoundError, match="no config.json beside it, .*attention heads"):
         main([str(folder), str(tmp_path / "vit.pth")])
 
 

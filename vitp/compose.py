@@ -20,6 +20,7 @@ from vitp.model import VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.vision_encoder import read_vit
 
 SOURCE = ("pretrained_cfg", "pretrained_model_args", "num_classes")  # of resolve_backbone: not of the architecture
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 FACTOR = 2  # pixel shuffle makes one token of FACTOR x FACTOR patches
 
 
@@ -29,8 +30,8 @@ def build_model(
     """-> model with a new projector, {"image_mean", "image_std"} of its vision encoder
 
     vision: a timm name (with a tag, 'vit_tiny_patch16_224.augreg_in21k', its weights are downloaded), hf-hub:OWNER/NAME
-    or local-dir:FOLDER of timm with its weights, or an InternViT: a config.json, or a folder of that and weights, of a
-    whole model too. llm: a causal language model's folder, .gguf file, or config.json.
+    or local-dir:FOLDER of timm with its weights, or an InternViT: a config.json, a folder of that and weights, of a
+    whole model too, or a file of weights alone. llm: a causal language model's folder, .gguf file, or config.json.
     Parts without weights are initialised at random.
     """
     text_config, language_model = _language_model(llm)
@@ -91,7 +92,7 @@ def _vision_encoder(
             raise ValueError(f"{path}: model_type '{kind}'; expected the config.json of an InternVLVisionModel")
         config = AutoConfig.for_model(**{"model_type": VIT, **settings})
         return config, {}, {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
-    if path.is_dir():
+    if path.is_dir() or path.suffix in WEIGHT_SUFFIXES:
         vit = read_vit(path)
         return vit.config, vit.weights, {"image_mean": vit.image_mean, "image_std": vit.image_std}
     return _timm_encoder(vision, image_size, drop_path_rate)

@@ -21,7 +21,7 @@ class ModelArguments:
     """model"""
 
     model_name_or_path: str | None = None  # folder of a whole model, Hugging Face's or InternVL's layout
-    vision_config: str | None = None  # or from parts: a timm name, an InternViT's folder, or its config.json
+    vision_config: str | None = None  # or from parts: a timm name; an InternViT's folder, file, or config.json
     llm: str | None = None  # and a causal language model: folder, .gguf file, or config.json
     tokenizer: str | None = None  # folder of the tokenizer; otherwise the model's or language model's own
     attn_implementation: str | None = None  # otherwise flash_attention_2 where it is installed, else sdpa

@@ -33,12 +33,11 @@ from common.cli.tool_parser import tool
 from common.models.backbone import write_timm_folder
 from common.models.checkpoint_file import write_tensors
 from common.text.files import write_json
-from vitp.key_mapping import Weights, vit_from_transformers, vit_to_timm
+from vitp.key_mapping import Weights, timm_arguments, vit_from_transformers, vit_to_timm
 from vitp.model import TIMM
-from vitp.vision_encoder import Vit, build_vit, internvit_settings, read_vit
+from vitp.vision_encoder import PLAIN_VIT, Vit, build_vit, internvit_settings, read_vit
 
 FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-PLAIN_VIT = "vit_base_patch16_224"  # timm's name for a ViT whose sizes are all given as arguments
 
 
 def write_file(path: Path, weights: Weights, settings: dict) -> None:
@@ -56,24 +55,10 @@ def timm_weights(vit: Vit) -> Weights:
 
 
 def timm_settings(vit: Vit) -> dict:
-    """Arguments that build the same model as timm.models.VisionTransformer(**build)."""
-    config = vit.config
-    if config.norm_type != "layer_norm" or config.hidden_act != "gelu" or not config.use_mean_pooling:
-        raise ValueError(f"timm's VisionTransformer has no {config.norm_type}, {config.hidden_act}; use --format hf")
+    """The same model is timm.models.VisionTransformer(**build)."""
     return {
         "class": "timm.models.VisionTransformer",
-        "build": {
-            "img_size": config.image_size[0],
-            "patch_size": config.patch_size[0],
-            "embed_dim": config.hidden_size,
-            "depth": config.num_hidden_layers,
-            "num_heads": config.num_attention_heads,
-            "mlp_ratio": config.intermediate_size / config.hidden_size,
-            "qkv_bias": config.attention_bias,
-            "init_values": config.layer_scale_init_value,
-            "final_norm": False,
-            "num_classes": 0,
-        },
+        "build": timm_arguments(vit.config),
         "mean": vit.image_mean,
         "std": vit.image_std,
     }

@@ -45,9 +45,11 @@ INTERNLM2 = (  # InternLM2, Llama
     (".ffn_norm.", ".post_attention_layernorm."),
 )
 WHOLE_MODEL = (  # pattern of any transformers version, name here
+    (r"^(_orig_mod\.|module\.)+", ""),
     (r"^base_model\.model\.", ""),
     (r"\.modules_to_save\.default\.", "."),
     (r"^vision_model\.", "model.vision_tower."),
+    (r"\.patch_embedding\.proj\.", ".patch_embedding."),
     (r"^(model\.)?vision_tower\.", "model.vision_tower."),
     (r"^(model\.)?multi_modal_projector\.", "model.multi_modal_projector."),
     (r"^mlp1\.0\.", "model.multi_modal_projector.layer_norm."),
@@ -56,6 +58,8 @@ WHOLE_MODEL = (  # pattern of any transformers version, name here
     (r"^language_model\.(lm_head|output)\.", "lm_head."),
     (r"^(model\.)?language_model\.(model\.)?", "model.language_model."),
 )
+DOWNSTREAM = "backbone.embeddings."  # ViTP's detectors and segmenters, by OpenMMLab
+CLIP_NAMES = ("visual.", "module.visual.", "text.transformer.")  # OpenAI's and open_clip's
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 TOWER = "model.vision_tower."
 ENCODER_PARTS = ("embeddings.", "encoder.", "layernorm.", "timm_model.")
@@ -87,6 +91,8 @@ def split_vision(weights: Weights) -> tuple[Weights, Weights]:
 
     ValueError names a tensor that belongs to neither.
     """
+    if any(name.startswith(DOWNSTREAM) for name in weights):
+        return _split_downstream(weights)
     alone = not any(re.search(r"vision_(model|tower)\.", name) for name in weights)
     vision, rest = {}, {}
     for name, value in weights.items():
@@ -96,12 +102,27 @@ def split_vision(weights: Weights) -> tuple[Weights, Weights]:
             vision[name.removeprefix(TOWER)] = value
         elif name.startswith(("model.multi_modal_projector.", "model.language_model.", "lm_head.")):
             rest[name] = value
+        elif name.startswith(CLIP_NAMES):
+            raise ValueError(f"{name}: a tensor of CLIP, whose files clip/ reads, not of an InternVL")
         else:
             raise ValueError(
-                f"{name}: a tensor of no InternVL; expected the names of InternVL, transformers or InternViT"
+                f"{name}: a tensor of no InternVL; expected the names of InternVL, transformers or InternViT (weights "
+                "of timm's are a folder of timm's, local-dir:FOLDER, and for retrieval also NAME:FILE)"
             )
     is_internvit = any(name.startswith("encoder.layers.") for name in vision)
     return (vit_to_transformers(vision) if is_internvit else vision), rest
+
+
+def _split_downstream(weights: Weights) -> tuple[Weights, Weights]:
+    """A detector or segmenter of ViTP -> the InternViT in it, without class token; its adapter, neck and heads."""
+    vision, rest = {}, {}
+    for name, value in weights.items():
+        inner = name.removeprefix("backbone.")
+        if inner != name and inner.startswith(("embeddings.", "layers.")):
+            vision[inner.replace("layers.", "encoder.layers.", 1)] = value
+        else:
+            rest[name] = value
+    return vit_to_transformers(vision), rest
 
 
 def vit_to_transformers(weights: Weights) -> Weights:
@@ -130,10 +151,28 @@ def vit_from_transformers(weights: Weights) -> Weights:
 
 
 def vit_to_timm(weights: Weights) -> Weights:
-    """InternViT -> timm's VisionTransformer with class token, layer scale and no final norm."""
+    """InternViT -> timm's VisionTransformer with layer scale and no final norm."""
     if any(".q_norm." in name for name in weights):
         raise ValueError("timm has no name for a norm of queries and keys over all heads; use --format internvit or hf")
     return {_replace(name, TIMM): value for name, value in weights.items()}
+
+
+def timm_arguments(config: InternVLVisionConfig) -> dict:
+    """Arguments that build the same network as timm.models.VisionTransformer."""
+    if config.norm_type != "layer_norm" or config.hidden_act != "gelu" or not config.use_mean_pooling:
+        raise ValueError(f"timm's VisionTransformer has no {config.norm_type}, {config.hidden_act}; use --format hf")
+    return {
+        "img_size": config.image_size[0],
+        "patch_size": config.patch_size[0],
+        "embed_dim": config.hidden_size,
+        "depth": config.num_hidden_layers,
+        "num_heads": config.num_attention_heads,
+        "mlp_ratio": config.intermediate_size / config.hidden_size,
+        "qkv_bias": config.attention_bias,
+        "init_values": config.layer_scale_init_value,
+        "final_norm": False,
+        "num_classes": 0,
+    }
 
 
 def vision_config(weights: Weights, hints: dict) -> InternVLVisionConfig:

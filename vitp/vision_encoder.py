@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, InternVLVisionConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, InternVLVisionConfig, PreTrainedConfig, TimmWrapperConfig
 
 from common.models.checkpoint_file import check_tensors
 from common.models.weight_files import find_weights, read_weights
 from common.text.files import read_json
-from vitp.key_mapping import Weights, split_vision, vision_config
+from vitp.key_mapping import Weights, split_vision, timm_arguments, vision_config, vit_from_transformers, vit_to_timm
 from vitp.model import TIMM
 from vitp.processing import read_image_settings
 
@@ -33,6 +33,7 @@ INTERNVIT_SETTINGS = {  # names in InternViT's own config, in transformers'
     "initializer_factor": "layer_scale_init_value",
 }
 
+PLAIN_VIT = "vit_base_patch16_224"  # timm's name for a ViT whose sizes are all given as arguments
 HEADS = {1024: 16, 3200: 25}  # of the published InternViTs, 300M and 6B, by width
 
 
@@ -64,6 +65,16 @@ def read_vit(checkpoint: str | Path, config: str | Path | None = None) -> Vit:
     settings = read_json(config_file) if config_file else _published_settings(file, weights)
     hints = settings.get("vision_config", settings)
     exact = AutoConfig.for_model(**hints) if hints.get("model_type") == TIMM else vision_config(weights, hints)
+    if exact.model_type != TIMM and "embeddings.cls_token" not in weights:
+        try:
+            exact, weights = _without_class_token(exact, weights)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
+        print(
+            f"{file}: the ViT of a downstream model, without a class token; the {len(others)} tensors of its adapter, "
+            "neck and heads are left out",
+            file=sys.stderr,
+        )
     with torch.device("meta"):
         expected = AutoModel.from_config(exact).state_dict()
     check_tensors(weights, expected, file, f"the encoder of {config_file}" if config_file else "an InternViT")
@@ -111,10 +122,26 @@ def _find_config(file: Path, config: str | Path | None) -> Path | None:
 def _published_settings(file: Path, weights: Weights) -> dict:
     """What the tensors do not show, for a file without a config.json, as ViTP's own encoders are published."""
     table = weights.get("embeddings.position_embeddings")
-    heads = HEADS.get(table.shape[-1]) if table is not None else None
-    if heads is None:
-        raise FileNotFoundError(f"{file}: no config.json beside it; --config must name one, for the number of heads")
+    width = 0 if table is None else table.shape[-1]
+    if width not in HEADS:
+        command = f"""echo '{{"num_attention_heads": 16}}' > {file.with_suffix(".json")}"""
+        raise FileNotFoundError(
+            f"{file}: no config.json beside it, and no published InternViT is {width} wide; its number of attention "
+            f"heads is needed, in a file beside it: {command}, with the right number"
+        )
     print(
-        f"{file}: no config.json beside it; {heads} heads, as every published InternViT of its width", file=sys.stderr
+        f"{file}: no config.json beside it; {HEADS[width]} heads, as every published InternViT of its width",
+        file=sys.stderr,
     )
-    return {"num_attention_heads": heads}
+    return {"num_attention_heads": HEADS[width]}
+
+
+def _without_class_token(config: InternVLVisionConfig, weights: Weights) -> tuple[TimmWrapperConfig, Weights]:
+    """Tensors of an InternViT that was used without its class token -> timm's ViT, which transformers opens, too."""
+    arguments = timm_arguments(config) | {"class_token": False, "global_pool": "avg", "fc_norm": False}
+    del arguments["num_classes"]
+    exact = TimmWrapperConfig(architecture=PLAIN_VIT, do_pooling=False, model_args=arguments)
+    exact.hidden_size, exact.image_size, exact.patch_size = config.hidden_size, config.image_size, config.patch_size
+    named = vit_to_timm(vit_from_transformers(weights))
+    named["pos_embed"] = named["pos_embed"][:, 1:]  # the first position was the class token's
+    return exact, {f"timm_model.{name}": value for name, value in named.items()}
