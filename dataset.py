@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,12 @@ class Sample:
     style: str  # folder name
     name: str  # path below the style folder, without _img and suffix
     targets: dict[str, Path] = field(default_factory=dict)  # of TARGETS, those whose file exists
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What tells that a sample is the same, wherever its folder lies: names, and sizes of files in bytes."""
+        targets = {kind: path.stat().st_size for kind, path in self.targets.items()}
+        return self.style, self.name, self.image.suffix, self.image.stat().st_size, targets
 
     def beside(self, ending: str) -> Path:
         """A file that belongs to the image, in its folder."""

@@ -40,6 +40,7 @@ from common.training.run import Run, choose_run_name
 from common.training.schedule import TrainSchedule
 from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
 from common.training.trackers import installed_trackers
+from common.training.trained_on import check_resume, describe_samples, describe_tensors, source_name
 from common.training.trainer import Trainer
 from common.training.unused_parameters import freeze_unused
 from dataset import Sample, StyleDataset, find_samples, split_samples, unused_images
@@ -50,6 +51,10 @@ from style_encoder import load_encoder, save_encoder
 from style_readout import fit_readout
 from targets import TargetShapes, read_target_shapes
 
+FIXED = (  # settings that a resumed run must repeat
+    "model_name image_size frozen_maps sequence_head style_width ema_decay batch_size accumulation images_per_style "
+    "remix_share drawn_share drawn_styles grey_prob val_split val_styles seed"
+).split()
 DRAWINGS_PER_STYLE = 12  # of an invented style
 EPOCH_LINE = {
     "train/loss": "loss {:.3f}",
@@ -74,12 +79,18 @@ def main(argv: list[str]) -> dict[str, Any]:
     shapes = read_target_shapes(samples)
     set_seed(settings.seed)
     encoder = build_encoder(settings, shapes)
+    trained_on = {name: source_name(getattr(settings, name)) for name in FIXED}
+    data = describe_samples(sample.identity for sample in samples)
+    trained_on |= {"model": describe_tensors(encoder.state_dict()), "data": data}
+    if settings.resume:
+        check_resume(trained_on, Path(settings.checkpoint_dir) / "last", "--resume")
     train_set, val_set, skipped = build_datasets(settings, samples, shapes, encoder.tower.image_size, accelerator)
     run, baselines = None, {}
     if accelerator.is_main_process and not settings.resume:  # other processes receive it with the weights
         fit_readout(encoder.to(accelerator.device), train_set, accelerator.device, settings.seed)
     if accelerator.is_main_process:  # the data is valid, so an earlier run may now be moved
-        run = Run(settings.checkpoint_dir, settings.log_dir, vars(settings), settings.resume, name, trackers)
+        folders = (settings.checkpoint_dir, settings.log_dir)
+        run = Run(*folders, vars(settings), settings.resume, name, trackers, trained_on=trained_on)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
         if len(val_set):
             vectors = baseline_vectors(encoder.to(accelerator.device), val_set, accelerator.device)

@@ -9,6 +9,7 @@ torchrun --nproc_per_node 2 blip2_gated/train.py      several GPUs; accelerate l
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
 from blip2_gated.backbone import is_config
-from blip2_gated.checkpoint import build_arguments, build_gated, load_gated, save_gated, store_frozen
-from blip2_gated.dataset import DEFAULT_ROOT, VqaDataset, build_datasets, read_splits
+from blip2_gated.checkpoint import build_arguments, build_gated, fingerprint, load_gated, save_gated, store_frozen
+from blip2_gated.dataset import DEFAULT_ROOT, VqaDataset, VqaSample, build_datasets, read_splits
 from blip2_gated.metrics import QuestionOnlyBaseline, answer_samples, measure_answers
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.training_model import GatedTrainingModel, measure_loss
@@ -45,8 +46,16 @@ from common.training.samplers import DeterministicBatchSampler
 from common.training.schedule import TrainSchedule
 from common.training.skip_log import write_skipped
 from common.training.trackers import installed_trackers
+from common.training.trained_on import check_resume, describe_samples, describe_tensors, file_size, source_name
 from common.training.trainer import Trainer
 
+FIXED = (  # settings that a resumed run must repeat
+    *("data.prompt", "data.max_tokens", "model.blip2", "model.train"),
+    *("model.efficientnet.name", "model.efficientnet.image_size", "model.efficientnet.output_dim"),
+    *("model.gating.type", "model.gating.per_head", "model.prompt_mapper.num_tokens", "model.prompt_mapper.hidden"),
+    *("model.lora.enabled", "model.lora.rank", "model.lora.alpha"),
+    *("training.batch_size", "training.accumulation", "training.seed"),
+)
 CURVES = {
     "loss on answers": ["train/main", "val/main"],
     "1 - P(a style is named)": ["train/style_hit", "val/style_hit"],
@@ -75,13 +84,16 @@ def main(argv: list[str]) -> dict[str, Any]:
     set_seed(settings.training_seed)
     build = build_arguments(settings, splits["train"])
     model = build_gated(build)
+    trained_on = describe_run(settings, model, splits["train"])
+    if settings.training_resume:
+        check_resume(trained_on, Path(settings.training_checkpoint_dir) / "last", "--training.resume")
     store_frozen(model, settings.model_frozen_dtype, accelerator.device)
     with accelerator.main_process_first():  # the others read the caches that the first has written
         sets, skipped = build_datasets(settings, splits, skipped, model, accelerator)
     run = None
     if accelerator.is_main_process:  # the data is valid by now, so an older run may be moved
         folders = (settings.training_checkpoint_dir, settings.training_log_dir)
-        run = Run(*folders, vars(settings), settings.training_resume, name, trackers)
+        run = Run(*folders, vars(settings), settings.training_resume, name, trackers, trained_on=trained_on)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
     if settings.training_warm_start_steps and is_config(settings.model_blip2) and not settings.training_resume:
         warm_start(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
@@ -138,6 +150,18 @@ def check_settings(settings: Namespace) -> None:
         raise ValueError("--model.gating.type none: without gates and without LoRA nothing would be trainable")
     if settings.training_resume and not settings.training_save_last:
         raise ValueError("--training.resume: continues from last/, which only --training.save_last writes; give both")
+
+
+def describe_run(settings: Namespace, model: Blip2OPTGated, samples: Sequence[VqaSample]) -> dict[str, Any]:
+    """What a resumed run must repeat."""
+    return {
+        **{name: source_name(getattr(settings, name.replace(".", "_"))) for name in FIXED},
+        "model": describe_tensors(model.state_dict()),
+        "weights of BLIP-2 and EfficientNet": fingerprint(model),
+        "data": describe_samples(
+            (sample.image, file_size(sample.path), sample.question, sample.answer, sample.style) for sample in samples
+        ),
+    }
 
 
 def warm_start(settings: Namespace, model: Blip2OPTGated, train_set: VqaDataset, is_main: bool) -> None:

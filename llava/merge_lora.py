@@ -5,7 +5,6 @@
 model + adapter (LoRA on the language model, the whole projector) -> W + (alpha / rank) B A in every adapted layer
 """
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,9 @@ if __name__ == "__main__":
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
-from llava.checkpoint import NUMBER_FORMATS, SETTINGS, load_image_text_model
+from common.text.files import write_json
+from common.training.trained_on import TRAINED_ON
+from llava.checkpoint import NUMBER_FORMATS, load_image_text_model, trained_system_prompt
 
 
 @tool
@@ -38,8 +39,7 @@ def main(
     model, processor = load_image_text_model(model_id, str(adapter), device, "fp32")
     model.merge_and_unload(safe_merge=True).to(NUMBER_FORMATS[precision]).save_pretrained(output_dir)
     processor.save_pretrained(output_dir)
-    if (adapter / SETTINGS).is_file():
-        shutil.copy(adapter / SETTINGS, output_dir)
+    write_json(output_dir / TRAINED_ON, {"system_prompt": trained_system_prompt(str(adapter))})
     print(f"the merged model is in {output_dir}")
     return output_dir
 

@@ -35,8 +35,9 @@ from common.training.device import disable_malloc_trim
 from common.training.hf_trainer import find_resume_checkpoint
 from common.training.run import Run, choose_run_name
 from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
+from common.training.trained_on import check_resume, describe_samples, describe_tensors, digest_of, file_size
 from llava.arguments import RunArguments, read_arguments
-from llava.checkpoint import ADAPTER_METADATA, LoadedModel, end_tokens, fingerprint, load_image_text_model
+from llava.checkpoint import LoadedModel, end_tokens, fingerprint, load_image_text_model
 from llava.dataset import (
     ConversationCollator,
     ConversationDataset,
@@ -48,6 +49,11 @@ from llava.demo import prepare_demo
 from llava.model import prepare_for_training
 from llava.tokens import ChatFormatter
 from llava.trainer import LlavaTrainer, LogPredictionsCallback
+
+FIXED = (  # settings that a resumed run must repeat
+    *("lora_rank", "lora_alpha", "bits", "train_vision_tower", "freeze_language_model", "projector_learning_rate"),
+    *("val_split", "max_length"),
+)
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -67,10 +73,12 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
     set_seed(training.seed)
     loaded = load_base(tuning, training)
     formatter = ChatFormatter(loaded.processor, tuning.system_prompt)
+    trained_on = describe_run(tuning, training, loaded, formatter, conversations)
+    if checkpoint:
+        check_resume(trained_on, checkpoint, "--resume_from_checkpoint")
     train_set, val_set, skipped = make_samples(
         conversations, skipped, tuning, training.seed, formatter, end_tokens(loaded), quiet=not is_main
     )
-    base_fingerprint = "" if getattr(loaded.model, "is_quantized", False) else fingerprint(loaded.model)
     set_seed(training.seed)
     model = prepare_for_training(
         loaded.model,
@@ -84,7 +92,8 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
     if not val_set:
         training.eval_strategy = "no"
     folders, resume = (training.output_dir, training.logging_dir), checkpoint is not None
-    run = Run(*folders, settings, resume, name, training.trackers) if is_main else None
+    trained_on |= {"model_id": tuning.model_id}  # for messages; the folder may be another when the run is resumed
+    run = Run(*folders, settings, resume, name, training.trackers, trained_on=trained_on) if is_main else None
     with run.lock if run else nullcontext():
         trainer = LlavaTrainer(
             model,
@@ -105,7 +114,7 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
         results = {"train": trainer.state.log_history, **(trainer.evaluate() if val_set else {})}
         trainer.save_model()
         if run:
-            finish(loaded, trainer, base_fingerprint, results, tuning)
+            finish(loaded, trainer, results, tuning)
             run.close()
     return results
 
@@ -124,6 +133,29 @@ def load_base(tuning: FineTuning, training: RunArguments) -> LoadedModel:
         attention=tuning.attention,
         bits=tuning.bits,
     )
+
+
+def describe_run(
+    tuning: FineTuning,
+    training: RunArguments,
+    loaded: LoadedModel,
+    formatter: ChatFormatter,
+    conversations: list[Conversation],
+) -> dict[str, Any]:
+    """What a resumed run must repeat, and what an adapter is loaded by: fingerprint and system_prompt."""
+    return {
+        **{name: getattr(tuning, name) for name in FIXED},
+        **training.fixed_on_resume(),
+        "model": describe_tensors(loaded.model.state_dict()),
+        # A quantised model is packed differently on each machine.
+        "fingerprint": "" if getattr(loaded.model, "is_quantized", False) else fingerprint(loaded.model),
+        "system_prompt": formatter.system,
+        "chat_template": digest_of(formatter.processor.chat_template),
+        "data": describe_samples(
+            (sample.turns, [(Path(path).name, file_size(Path(path))) for path in sample.images])
+            for sample in conversations
+        ),
+    }
 
 
 def make_samples(
@@ -162,16 +194,13 @@ def print_summary(
     )
 
 
-def finish(
-    loaded: LoadedModel, trainer: LlavaTrainer, base_fingerprint: str, results: dict[str, Any], tuning: FineTuning
-) -> None:
-    """Processor, results and an adapter's metadata; the next commands."""
+def finish(loaded: LoadedModel, trainer: LlavaTrainer, results: dict[str, Any], tuning: FineTuning) -> None:
+    """Processor and results; the next commands."""
     folder = Path(trainer.args.output_dir)
     loaded.processor.save_pretrained(folder)
     write_json(folder / "results.json", results)
     flags = f"--model_id {folder}"
     if isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
-        write_json(folder / ADAPTER_METADATA, {"model_id": tuning.model_id, "fingerprint": base_fingerprint})
         flags = f"--model_id {tuning.model_id} --adapter {folder}"
     print(
         f"\nuse it     python llava/inference.py {'--demo' if tuning.demo else flags}\n"

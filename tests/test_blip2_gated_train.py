@@ -31,7 +31,7 @@ def test_a_run_leaves_what_it_promises(blip2_arguments, tmp_path, tiny_blip2, ca
     assert min(Image.open(folder / "training_curves.png").size) > 200
     assert (
         sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != ".lock")
-        == ["best.pt", "results.json", "run.json", "settings.json", "training_curves.png"]
+        == ["best.pt", "results.json", "run.json", "settings.json", "trained_on.json", "training_curves.png"]
         and not (folder / "last").exists()
     )
     content = torch.load(folder / "best.pt", weights_only=True)

@@ -52,7 +52,7 @@ CONFIGS = (
     "*.safetensors.index.json",
 )
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "*.model", "*.jinja")
-INFORMATION = ("settings", "_name_or_path")  # keys that nothing is loaded from
+INFORMATION = ("settings", "_name_or_path", "model_id")  # keys that nothing is loaded from
 LOCAL_PATH = re.compile(r"(?:^|[\s=:,'\"])(?:~|/[\w.-]+)/[\w.-]|^\.\.?/|^[A-Za-z]:\\")
 OURS = "vision-wrapper"
 KINDS = {  # by `kind` or `model_type` in config.json, or by the files of the folder

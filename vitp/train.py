@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -33,7 +34,7 @@ from transformers import set_seed
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from transformers.utils import is_flash_attn_2_available, logging
 
-from common.models.checkpoint_file import read_tensors
+from common.models.checkpoint_file import read_tensors, weights_digest
 from common.models.lora import merged, set_trainable
 from common.models.weight_files import weights_folder
 from common.text.files import write_atomically, write_json
@@ -42,6 +43,7 @@ from common.training.hf_trainer import FaultTolerantTrainer, find_resume_checkpo
 from common.training.resume_state import latest_valid_checkpoint
 from common.training.run import Run, choose_run_name
 from common.training.skip_log import SkipLog
+from common.training.trained_on import check_resume, describe_samples, describe_tensors, digest_of, source_name
 from vitp import demo
 from vitp.arguments import RunArguments, read_arguments, trainable_parts
 from vitp.checkpoint import load_model
@@ -51,6 +53,13 @@ from vitp.model import VIT, set_drop_path
 from vitp.packing import PackedDataset
 from vitp.processing import ModelBundle, build_processor, bundle_model, read_image_settings, read_tokenizer
 from vitp.token_masking import build_masking
+
+FIXED = (  # settings that a resumed run must repeat
+    *("model_name_or_path", "vision_config", "llm", "force_image_size", "conv_style", "max_seq_length"),
+    *("dynamic_image_size", "use_thumbnail", "min_dynamic_patch", "max_dynamic_patch", "packing", "group_by_length"),
+    *("freeze_llm", "freeze_mlp", "freeze_backbone", "use_llm_lora", "use_backbone_lora"),
+    *("TMAug_mode", "TMAug_prob", "TMAug_ratio"),
+)
 
 
 class InstructionTrainer(FaultTolerantTrainer):
@@ -64,19 +73,11 @@ class InstructionTrainer(FaultTolerantTrainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        if checkpoint is not None and self.model.masking is not None:
+        if checkpoint is not None and self.model.masking is not None and self.has_random_states(checkpoint):
             self.model.masking.generator.set_state(read_tensors(self._masking_state(checkpoint)))
 
     def _masking_state(self, folder: str) -> Path:
         return Path(folder) / f"token_masking_{self.args.process_index}.pt"
-
-    def _issue_warnings_after_load(self, load_result) -> None:
-        """An error where Trainer only warns: the run would continue with some weights from its start."""
-        tied = {"lm_head.weight"} if self.model.config.tie_word_embeddings else set()
-        if differing := [*(set(load_result.missing_keys) - tied), *load_result.unexpected_keys]:
-            raise ValueError(
-                f"the checkpoint is not of this model: {len(differing)} tensors differ, such as {differing[0]}"
-            )
 
 
 def main(argv: list[str]) -> dict:
@@ -106,6 +107,9 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     bundle = build(model_arguments, data, run)
     if run.deepspeed:
         set_hf_deepspeed_config(run.hf_deepspeed_config)
+    trained_on = describe_run(model_arguments, data, run, bundle)
+    if checkpoint:
+        check_resume(trained_on, checkpoint, "--resume_from_checkpoint")
     if run.ddp_find_unused_parameters is None:  # an InternViT leaves nothing unused, for text alone neither
         config = bundle.model.config
         run.ddp_find_unused_parameters = config.vision_feature_layer != -1 or config.vision_config.model_type != VIT
@@ -119,7 +123,8 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     record = None
     if run.process_index == 0:
         settings = {**asdict(model_arguments), **asdict(data), **run.record()}
-        record = Run(run.output_dir, run.logging_dir, settings, checkpoint is not None, name, run.trackers)
+        folders, resume = (run.output_dir, run.logging_dir), checkpoint is not None
+        record = Run(*folders, settings, resume, name, run.trackers, trained_on=trained_on)
     log_dir = broadcast_object_list([record and record.log_folder])[0]
     trainer = build_trainer(trained, bundle, data, run, log_dir, record)
     if record is not None:
@@ -168,6 +173,27 @@ def build(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     )
     set_drop_path(model, model_arguments.drop_path)
     return bundle
+
+
+def describe_run(
+    model_arguments: ModelArguments, data: DataArguments, run: RunArguments, bundle: ModelBundle
+) -> dict[str, Any]:
+    """What a resumed run must repeat. Of the data its text, since there may be millions of images."""
+    settings, weights = asdict(model_arguments) | asdict(data), bundle.model.state_dict()
+    has_lora = model_arguments.use_llm_lora or model_arguments.use_backbone_lora  # then checkpoints lack the base
+    lines = (
+        (source.name, source.repeat_time, source.max_tiles, source.data_augment, line)
+        for source in read_meta(data.meta_path)
+        for line in source.annotation.open("rb")
+    )
+    return {
+        **{name: source_name(settings[name]) for name in FIXED},
+        **run.fixed_on_resume(),
+        "model": describe_tensors(weights),
+        "fingerprint": weights_digest(weights, sampled=True) if has_lora else "",
+        "chat_template": digest_of(bundle.template.template),
+        "data": describe_samples(lines),
+    }
 
 
 def build_trainer(

@@ -39,6 +39,20 @@ class TrackedArguments(TrainingArguments):
         if self.project != TrainingArguments.project:
             os.environ.update({f"{name.upper()}_PROJECT": self.project for name in self.trackers})
 
+    def fixed_on_resume(self) -> dict[str, Any]:
+        """What a resumed run must repeat. The number of processes may change as long as a step has as many samples."""
+        samples = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
+        fixed: dict[str, Any] = {
+            "per_device_train_batch_size * gradient_accumulation_steps * processes": samples,
+            "seed": self.seed,
+            "optim": str(self.optim),
+            "train_sampling_strategy": str(self.train_sampling_strategy),
+            "engine": "deepspeed" if self.deepspeed else "fsdp" if self.fsdp else "none",
+        }
+        if self.deepspeed:  # whose engine restores these with its own state
+            fixed |= {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+        return fixed
+
     def record(self) -> dict[str, Any]:
         """What settings.json says of them."""
         return {**json.loads(self.to_json_string()), "report_to": [*cast(list[str], self.report_to), *self.trackers]}

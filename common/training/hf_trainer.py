@@ -1,7 +1,11 @@
 """Hugging Face's Trainer with fault tolerance, length grouping and this repository's logs: shared by ViTP and LLaVA.
 
 optimizer steps with a non-finite loss or gradient are skipped, counted and logged (common/training/nonfinite.py)
-checkpoint-N/ gets checksums.json, by which latest_valid_checkpoint (common/training/resume_state.py) detects damage
+checkpoint-N/ gets trained_on.json (common/training/trained_on.py), and checksums.json, by which
+latest_valid_checkpoint (common/training/resume_state.py) detects damage
+
+Where Trainer resumes with a warning in a log, or none, this one does what the run says or stops: weights that are not
+of its model, a rate or weight decay that was changed, a run that has had all its steps.
 """
 
 import math
@@ -14,15 +18,28 @@ from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
+from peft import PeftModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, set_seed
 from transformers.integrations.integration_utils import rewrite_logs
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from common.cli.errors import one_line
+from common.models.checkpoint_file import check_tensors, read_tensors
+from common.text.files import write_json
 from common.training.nonfinite import NonFiniteGuard
-from common.training.resume_state import atomic_save, find_damage, latest_valid_checkpoint, write_checksums
+from common.training.resume_state import (
+    atomic_save,
+    find_damage,
+    has_random_states,
+    latest_valid_checkpoint,
+    write_checksums,
+)
 from common.training.run import Run
+from common.training.trained_on import TRAINED_ON
 
+RANDOM_STATES = "rng_state*.pth"  # one of each process in every checkpoint
 FILES = "files"  # key of a batch's file names, taken off before the model sees it
 
 
@@ -120,9 +137,60 @@ class FaultTolerantTrainer(Trainer):
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         with atomic_save(folder, "the checkpoints before are untouched"):
             super()._save_checkpoint(model, trial)
+            if self.run is not None:
+                write_json(folder / TRAINED_ON, self.run.trained_on)
             self.accelerator.wait_for_everyone()  # every process has written its random state
             if self.args.should_save:
                 write_checksums(folder)
+
+    def _run_epoch(self, *arguments: Any, **named: Any) -> None:
+        """Trainer looks at max_steps after a step: resuming a run that is at its end would add one each time."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*arguments, **named)
+        else:
+            self.control.should_training_stop = True
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        adapter = Path(resume_from_checkpoint) / SAFETENSORS_WEIGHTS_NAME
+        if isinstance(self.model, PeftModel) and adapter.is_file():  # peft only warns
+            check_tensors(read_tensors(adapter), get_peft_model_state_dict(self.model), adapter, "this run's adapter")
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except RuntimeError as error:
+            raise ValueError(f"{resume_from_checkpoint}: is not of this model ({one_line(error)})") from None
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """An error where Trainer only warns: the run would continue with some weights from its start."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        if differing := [*(set(load_result.missing_keys) - set(tied)), *load_result.unexpected_keys]:
+            raise ValueError(
+                f"the checkpoint is not of this model: {len(differing)} tensors differ, such as {differing[0]}"
+            )
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """With the rates, decay and betas of this run, which Trainer would replace by those of the checkpoint."""
+        factors = getattr(self.lr_scheduler, "lr_lambdas", None)
+        if checkpoint is None or self.is_deepspeed_enabled or factors is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer, scheduler = cast(Any, self.optimizer), cast(Any, self.lr_scheduler)
+        base_rates = scheduler.base_lrs
+        options = [{name: group[name] for name in group.keys() - {"params"}} for group in optimizer.param_groups]
+        super()._load_optimizer_and_scheduler(checkpoint)
+        scheduler.base_lrs = base_rates
+        scheduler._last_lr = [rate * factor(scheduler.last_epoch) for rate, factor in zip(base_rates, factors)]
+        for group, own, rate in zip(optimizer.param_groups, options, scheduler._last_lr):
+            group.update(own, lr=rate)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.has_random_states(checkpoint):
+            super()._load_rng_state(checkpoint)
+        else:
+            set_seed(self.args.seed + self.state.global_step)
+
+    def has_random_states(self, checkpoint: str) -> bool:
+        """Whether a checkpoint was saved by as many processes as there are now."""
+        return has_random_states(Path(checkpoint), RANDOM_STATES, self.args.world_size)
 
 
 class LengthGroupedSampler(Sampler):
@@ -189,14 +257,18 @@ def find_resume_checkpoint(output_dir: str | Path, requested: str | bool | None)
     if choice in ("false", "no", "0"):
         return None
     if choice in ("true", "yes", "1"):
-        if newest := latest_valid_checkpoint(output_dir):
-            return newest
-        raise FileNotFoundError(
-            f"{output_dir}: no valid checkpoint-N to resume from; start without --resume_from_checkpoint"
-        )
-    if damage := find_damage(Path(str(requested))):
-        raise ValueError(f"{requested}: not a valid checkpoint, {damage} (--resume_from_checkpoint)")
-    return Path(str(requested))
+        checkpoint = latest_valid_checkpoint(output_dir)
+        if checkpoint is None:
+            raise FileNotFoundError(
+                f"{output_dir}: no valid checkpoint-N to resume from; start without --resume_from_checkpoint"
+            )
+    else:
+        checkpoint = Path(str(requested))
+        if damage := find_damage(checkpoint):
+            raise ValueError(f"{requested}: not a valid checkpoint, {damage} (--resume_from_checkpoint)")
+    if not any(checkpoint.glob(RANDOM_STATES)):  # Trainer would start optimizer and warm-up anew, without a word
+        raise ValueError(f"{checkpoint}: holds weights alone, by --save_only_model; training cannot resume from it")
+    return checkpoint
 
 
 def _collate_with_files(

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from common.cli.errors import reader_was_killed
 from common.text.files import write_json
+from common.training.distributed import rank
 
 CHECKSUMS = "checksums.json"
 
@@ -98,6 +99,24 @@ def latest_valid_checkpoint(output_dir: str | Path) -> Path | None:
             return numbers[number]
         print(f"skipped: {numbers[number]}: {damage}", file=sys.stderr)
     return None
+
+
+def has_random_states(state: Path, pattern: str, processes: int) -> bool:
+    """Whether a state was saved by as many processes as resume it; if not, their random states start anew.
+
+    pattern: of the files of random states, one a process. Trainer and accelerate would go on with whatever the
+    generators hold, without a word.
+    """
+    saved = len(list(state.glob(pattern)))
+    if saved == processes:
+        return True
+    if rank() == 0:
+        print(
+            f"{state}: saved by {saved} process(es), resumed by {processes}: the same batches, other random numbers "
+            "for dropout",
+            file=sys.stderr,
+        )
+    return False
 
 
 def _checksum(path: Path) -> str:

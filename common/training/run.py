@@ -1,6 +1,7 @@
 """Output folders of a run: deliverables and logs.
 
-checkpoint_dir/  model files, last/, settings.json, run.json (command, commit, versions), results.json, plots
+checkpoint_dir/  model files, last/, plots, results.json, and from the start on settings.json, trained_on.json (what a
+                 resumed run must repeat), run.json (command, commit, versions)
 log_dir/<name>/  TensorBoard events, log.jsonl (one JSON line per entry), skipped.jsonl, skipped_steps.jsonl
 
 name: RUN_NAME, or system-model-date such as clip-small-20261129, then clip-small-20261129-2. A new run in a used folder
@@ -14,7 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain, count
@@ -27,6 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from common.cli.paths import ROOT
 from common.text.files import write_atomically, write_json
 from common.training.trackers import Trackers
+from common.training.trained_on import TRAINED_ON
 
 STATE = re.compile(r"(last|checkpoint-\d+)(\.|$)")  # names of the folders to resume from
 
@@ -46,10 +48,12 @@ class Run:
         name: str,
         tracker_names: Sequence[str] = (),
         results_dir: str | Path | None = None,
+        trained_on: Mapping[str, Any] | None = None,
     ):
         """name: of choose_run_name; a resumed run keeps its own. tracker_names: of installed_trackers.
 
-        results_dir: a folder for plots and results, if not the one of the model files.
+        results_dir: a folder for plots and results, if not the one of the model files. trained_on: what check_resume
+        has compared; each state holds it too.
         """
         self.folder = Path(checkpoint_dir)
         self.results = Path(results_dir) if results_dir else self.folder
@@ -66,7 +70,7 @@ class Run:
         record = self.folder / "run.json"
         if record.is_file() and not resume:
             self._move_earlier_run(record)
-        self.settings, self.tracker_names = settings, tracker_names
+        self.settings, self.tracker_names, self.trained_on = settings, tracker_names, dict(trained_on or {})
         if record.is_file():
             self.record = json.loads(record.read_text())
             self.log_folder = Path(log_dir) / self.record["name"]
@@ -76,6 +80,7 @@ class Run:
             self.record = {"name": self.log_folder.name, **provenance()}
             write_json(record, self.record)
         write_json(self.folder / "settings.json", settings)
+        write_json(self.folder / TRAINED_ON, self.trained_on)
 
     def start_logging(self, step: int) -> None:
         """Open the logs; entries after `step`, of a run that was killed later, are removed."""

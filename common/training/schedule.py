@@ -26,14 +26,14 @@ def set_learning_rate(
 ) -> float:
     """Set the rate of `step` -> that rate before the scales of groups.
 
-    Linear warmup, then a cosine to min_learning_rate at the last step.
+    Linear warmup, then a cosine to min_learning_rate at the last step, where it stays.
     """
     total = max(schedule.epochs * steps_per_epoch, 1)
     warmup = min(schedule.warmup_steps, total // 2)
     if step < warmup:
         rate = schedule.learning_rate * (step + 1) / warmup
     else:
-        share = (step - warmup) / max(total - warmup, 1)
+        share = min((step - warmup) / max(total - warmup, 1), 1.0)  # a cosine beyond its end would rise
         spread = schedule.learning_rate - schedule.min_learning_rate
         rate = schedule.min_learning_rate + spread * (1 + math.cos(math.pi * share)) / 2
     for group in optimizer.param_groups:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -24,16 +23,24 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from common.cli.errors import one_line
 from common.cli.progress_bar import progress_bar
 from common.models.checkpoint_file import read_tensors
 from common.text.files import write_json
+from common.training.moving_average import average_model
 from common.training.nonfinite import NonFiniteGuard
-from common.training.resume_state import atomic_save, ensure_valid_state, promote_state, write_checksums
+from common.training.resume_state import (
+    atomic_save,
+    ensure_valid_state,
+    has_random_states,
+    promote_state,
+    write_checksums,
+)
 from common.training.run import Run
 from common.training.schedule import Progress, TrainSchedule, set_learning_rate
+from common.training.trained_on import TRAINED_ON
 
 
 class Trainer:
@@ -60,10 +67,7 @@ class Trainer:
         self.accelerator, self.loader, self.schedule = accelerator, loader, schedule
         self.run: Any = run  # a Run, or None
         self.state_dir = state_dir
-        self.ema_model = None
-        if ema_decay:
-            ema_model = AveragedModel(model, multi_avg_fn=partial(_update_average, ema_decay), use_buffers=True)
-            self.ema_model = ema_model.to(accelerator.device).requires_grad_(False)
+        self.ema_model = average_model(model, ema_decay).to(accelerator.device) if ema_decay else None
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.nonfinite_guard = NonFiniteGuard(
             self.model,
@@ -88,7 +92,7 @@ class Trainer:
     def start(self, resume: bool, seed: int) -> None:
         """Resume from last/, or seed this device; then open the logs."""
         if resume:
-            self.resume()
+            self.resume(seed)
         else:
             set_seed(seed, device_specific=True)  # dropout differs between devices
         if self.run:
@@ -262,27 +266,29 @@ class Trainer:
                     torch.save(self.ema_model.state_dict(), unfinished / "average.pth")
                 sums = {name: float(value) for name, value in self.progress.sums.items()}
                 write_json(unfinished / "progress.json", {**asdict(self.progress), "sums": sums})
+                if self.run:
+                    write_json(unfinished / TRAINED_ON, self.run.trained_on)
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 write_checksums(unfinished)
                 promote_state(unfinished, self.state_dir)
 
-    def resume(self) -> None:
-        """Restore last/, or the state before it where last/ is damaged."""
+    def resume(self, seed: int) -> None:
+        """Restore last/, or the state before it where last/ is damaged. ValueError: it is of another model."""
         assert self.state_dir is not None
         if self.accelerator.is_main_process:
             ensure_valid_state(self.state_dir)
         self.accelerator.wait_for_everyone()
         self.progress = Progress(**json.loads((self.state_dir / "progress.json").read_text()))
-        if self.ema_model:
-            self.ema_model.load_state_dict(read_tensors(self.state_dir / "average.pth"))
-        self.accelerator.load_state(str(self.state_dir))
-
-
-def _update_average(decay: float, average: list[torch.Tensor], now: list[torch.Tensor], _: Any) -> None:
-    """torch's own interpolates by start + share * (end - start), which makes NaN of the infinities in a mask buffer."""
-    if average[0].is_floating_point():  # torch passes one dtype at a time
-        torch._foreach_mul_(average, decay)
-        torch._foreach_add_(average, now, alpha=1 - decay)
-    else:  # a count, as of batch normalisation
-        torch._foreach_copy_(average, now)
+        groups = self.optimizer.param_groups
+        options = [{name: group[name] for name in group.keys() - {"params", "lr"}} for group in groups]
+        try:
+            if self.ema_model:
+                self.ema_model.load_state_dict(read_tensors(self.state_dir / "average.pth"))
+            self.accelerator.load_state(str(self.state_dir))
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{self.state_dir}: is of another model or optimizer ({one_line(error)})") from None
+        for group, own in zip(self.optimizer.param_groups, options):
+            group.update(own)  # weight decay and scale of this run, not those that the state was saved with
+        if not has_random_states(self.state_dir, "random_states_*.pkl", self.accelerator.num_processes):
+            set_seed(seed + self.progress.step, device_specific=True)
