@@ -7,15 +7,11 @@ tokenizer, tiling -> InternVLProcessor, which transformers opens
 from pathlib import Path
 from typing import NamedTuple
 
-from transformers import (
-    AutoTokenizer,
-    GotOcr2ImageProcessor,
-    InternVLProcessor,
-    InternVLVideoProcessor,
-    PreTrainedTokenizerBase,
-)
+from transformers import GotOcr2ImageProcessor, InternVLProcessor, InternVLVideoProcessor, PreTrainedTokenizerBase
 
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
+from common.models.checkpoint_file import first_line
+from common.models.tokenizer import load_tokenizer
 from common.text.files import read_json
 from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_images, fit_to_tokenizer
@@ -64,10 +60,11 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     folder = file.parent if file.suffix in (".gguf", ".json") else file
     options = {"gguf_file": file.name} if file.suffix == ".gguf" else {}
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+        return load_tokenizer(folder, **options)
     except (ValueError, OSError, KeyError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: holds no readable tokenizer ({reason}); --tokenizer names its folder") from None
+        raise ValueError(
+            f"{path}: holds no readable tokenizer ({first_line(error)}); --tokenizer names its folder"
+        ) from None
 
 
 def read_image_settings(folder: str | Path) -> dict:

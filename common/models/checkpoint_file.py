@@ -121,4 +121,6 @@ def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None
 
 
 def first_line(error: Exception) -> str:
+    if "trust_remote_code" in str(error):  # transformers would have it set to True
+        return "it needs code of its own, which is never run; take its version for transformers, often named NAME-hf"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
