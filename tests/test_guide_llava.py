@@ -170,6 +170,7 @@ def test_evaluation_of_a_cloned_data_set(llava_folders, tmp_path, monkeypatch):
         limit=4,
     )
     monkeypatch.setattr(sys, "argv", ["eval.py", *settings, *QUICK])
+    monkeypatch.setattr(sys, "path", sys.path[:])  # a script replaces its first entry
     runpy.run_path(str(ROOT / "llava" / "eval.py"), run_name="__main__")
     found = json.loads((tmp_path / "llava" / "results" / "llava" / "summary.json").read_text())
     assert found.keys() >= {"traits", "bleu", "rouge1", "rouge2", "rougeL", "cosine", "groups"}
