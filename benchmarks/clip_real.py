@@ -194,7 +194,7 @@ def train_peer(
 
 def evaluate(model: CLIPModel, args: argparse.Namespace, held: list[Pair]) -> dict:
     store = ImageCache([pair.image for pair in held], round(CACHE_SCALE * model.image_size), None, quiet=True)
-    vectors = embed_pairs(model, PairDataset(held, store, model.image_size, model.tokenizer), "cpu", quiet=True)
+    vectors = embed_pairs(model, PairDataset(held, store, model.preprocess, model.tokenizer), "cpu", quiet=True)
     words = same_words(vectors.texts)
     given = (vectors.image_vectors, vectors.text_vectors, vectors.image_of_text, words)
     rankings = rank_both_ways(*given)

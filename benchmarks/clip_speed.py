@@ -125,7 +125,7 @@ def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer
     model = train.build_model(settings)
     pairs, _ = find_pairs(Path(args.work_dir) / "pairs")
     store = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * args.image_size), None, quiet=True)
-    data = PairDataset(pairs, store, args.image_size, model.tokenizer)
+    data = PairDataset(pairs, store, model.preprocess, model.tokenizer)
     trainer = train.build_trainer(settings, model, data, Accelerator(cpu=not torch.cuda.is_available()), None)
     count = args.large_batch if args.way.startswith("cache") else args.batch_size
     batch = data.collate([data[index % len(data)] for index in range(count)])

@@ -3,7 +3,7 @@
 pixels (B, 3, S, S), direction (B, D) unit -> feature map (B, C, rows, columns), head -> (B, rows, columns), higher =
 more for the text
 
-For open_clip's ResNets, timm's convolutional networks, and, with their last tokens, timm's transformers.
+For open_clip's ResNets, timm's convolutional networks, and, with their last tokens, transformers of all kinds.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from clip.attention_maps import merge_heads, self_similarity
+from clip.attention_maps import merge_heads, self_similarity, tokens_before
 
 
 def gradcam(visual: nn.Module, pixels: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
@@ -55,6 +56,8 @@ def feature_map(visual: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, 
         for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
             features = layer(features)
         return features, visual.attnpool
+    if isinstance(visual, VisionTransformer):
+        return _tokens(visual, pixels)
     trunk = visual.trunk
     if is_timm_transformer(visual):
         return _timm_tokens(visual, pixels)
@@ -66,6 +69,18 @@ def feature_map(visual: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, 
 
 def is_timm_transformer(visual: nn.Module) -> bool:
     return isinstance(visual, TimmModel) and hasattr(visual.trunk, "blocks") and hasattr(visual.trunk, "patch_embed")
+
+
+def _tokens(visual: VisionTransformer, pixels: torch.Tensor) -> tuple[torch.Tensor, Callable]:
+    """As _timm_tokens, for a network of open_clip."""
+    last = visual.transformer.resblocks[-1]
+    tokens = tokens_before(visual, pixels, len(visual.transformer.resblocks) - 1)
+
+    def head(features: torch.Tensor) -> torch.Tensor:
+        pooled, _ = visual._pool(last(torch.cat([tokens[:, :1], features.flatten(2).mT], dim=1)))
+        return pooled @ visual.proj
+
+    return tokens[:, 1:].mT.unflatten(2, visual.grid_size), head
 
 
 def _timm_tokens(visual: TimmModel, pixels: torch.Tensor) -> tuple[torch.Tensor, Callable]:

@@ -18,8 +18,9 @@ CROP_SCALE = 0.8  # smallest share of the area that a random crop keeps; 1 = no 
 FLIP_PROB = 0.5  # mirrored left to right; never where the text says left or right
 
 # --- model ------------------------------------------------------------------------------------------------------------
-MODEL_NAME = "ViT-B/32"  # or ViT-B/16, ViT-L/14, RN50, RN101, small, best_model.pth, a Hugging Face CLIP folder
-# auto: OpenAI's weights if MODEL_NAME has some, downloaded once; none: from scratch; a tag of open_clip; a file
+# or ViT-B/16, ViT-L/14, RN50, RN101, small, any other of open_clip; best_model.pth, a Hugging Face CLIP folder
+MODEL_NAME = "ViT-B/32"
+# auto: OpenAI's weights, or the only published ones, downloaded once; none: from scratch; a tag of open_clip; a file
 PRETRAINED = "auto"
 IMAGE_SIZE = 0  # pixels of the square input; 0: the model's own
 PROJECTION_DIM = 0  # width of the shared space; 0: the model's own

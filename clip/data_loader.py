@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs
+from clip.preprocessing import Resize
 from clip.tokenizer import CLIPTokenizer
 from common.cli.paths import find_from_root
 from common.images.cache import CACHE_SCALE, ImageCache
@@ -37,7 +38,7 @@ class ImageTextDataset(PairDataset):
         images = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * image_size), None, quiet=True)
         report_skipped(skipped | images.skipped)
         self.context_length = CLIPTokenizer().context_length
-        super().__init__(images.readable(pairs), images, image_size, CLIPTokenizer())
+        super().__init__(images.readable(pairs), images, Resize(image_size), CLIPTokenizer())
         self.transform = transform
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from clip.pairs import CLONE, INDEX_NAMES, Pair, find_clone, find_pairs, has_pairs
+from clip.preprocessing import Resize
 from clip.tokenizer import Tokenizer
 from common.cli.paths import ROOT, find_from_root
 from common.images.cache import ImageCache
-from common.images.transforms import Augmentation, SampleKey, square
+from common.images.transforms import Augmentation, SampleKey
 from common.samples import layouts
 from common.samples.sample_folder import is_drawn
 from common.text.padding import pad
@@ -75,8 +77,8 @@ def split_pairs(pairs: list[Pair], share: float, seed: int = 0) -> tuple[list[Pa
 
 
 class PairDataset(Dataset):
-    """dataset[index] -> the uncropped image with its first text; dataset[SampleKey(...)] -> a random view of it with
-    one of its texts, a pure function of the key, so loader workers hold no random state.
+    """dataset[index] -> the image as `resize` gives it with its first text; dataset[SampleKey(...)] -> a random view of
+    it with one of its texts, a pure function of the key, so loader workers hold no random state.
 
     `truncated_texts` of `unique_texts` texts are longer than the tokenizer's context and lose their end.
     """
@@ -85,11 +87,11 @@ class PairDataset(Dataset):
         self,
         pairs: list[Pair],
         images: ImageCache,
-        image_size: int,
+        resize: Resize,
         tokenizer: Tokenizer,
         augmentation: Augmentation | None = None,
     ):
-        self.pairs, self.images, self.image_size, self.augmentation = pairs, images, image_size, augmentation
+        self.pairs, self.images, self.resize, self.augmentation = pairs, images, resize, augmentation
         self.pad_id = tokenizer.pad_id
         texts = list(dict.fromkeys(text for pair in pairs for text in pair.texts))
         tokens, self.truncated_texts = tokenizer.encode(texts)
@@ -111,12 +113,13 @@ class PairDataset(Dataset):
             random = np.random.default_rng([augmentation.seed, key.epoch, index, 1])
             text = pair.texts[random.integers(len(pair.texts))]
             flip_prob = 0.0 if DIRECTIONS.search(text) else augmentation.flip_prob
-            pixels = replace(augmentation, flip_prob=flip_prob)(source, self.image_size, key)
+            pixels = replace(augmentation, flip_prob=flip_prob)(source, self.resize.size, key)
+            image = torch.tensor(pixels).permute(2, 0, 1)
         else:
-            pixels = square(source, self.image_size)
+            image = self.resize(Image.fromarray(source))
         text_id = self.text_ids[text]
         return {
-            "image": torch.tensor(pixels).permute(2, 0, 1),  # a copy: the cache is read-only
+            "image": image,
             "tokens": torch.from_numpy(self.tokens[text_id]),
             "text_ids": torch.tensor(text_id),
             "group_ids": torch.tensor(self.group_ids[index]),

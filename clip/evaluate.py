@@ -51,7 +51,7 @@ class Images(NamedTuple):
 @tool
 def main(
     *,
-    weights: str,  # best_model.pth, or a folder or name of a Hugging Face CLIP
+    weights: str,  # best_model.pth, a folder or name of a Hugging Face CLIP, ViT-B/32, NAME:TAG of open_clip
     data_dir: Path,  # pairs in any format that train.py reads
     output_dir: Path = Path("results/evaluation"),
     split: str = "",  # train or val as in the training of these weights, or a label of --split_csv; default: all pairs
@@ -94,12 +94,12 @@ def main(
         raise ValueError(f"{data_dir}: no image to evaluate; {next(iter(skipped.values()), '--split')}")
     report_skipped(skipped)
 
-    dataset = PairDataset(*test, model.image_size, model.tokenizer)
+    dataset = PairDataset(*test, model.preprocess, model.tokenizer)
     embeddings = embed_pairs(model, dataset, torch_device, batch_size)
     vectors = [values.to(torch_device) for values in embeddings[:4]]
     rankings = rank_both_ways(*vectors)
     labels, fit_labels = ([class_of[pair.key] for pair in images.pairs] for images in (test, fit))
-    fit_set = PairDataset(*fit, model.image_size, model.tokenizer)
+    fit_set = PairDataset(*fit, model.preprocess, model.tokenizer)
     fit_vectors = embed_images(model, fit_set, torch_device, batch_size) if any(fit_labels) else None
     note = ""
     if not split and settings.get("data_dir") and Path(settings["data_dir"]).resolve() == data_dir.resolve():

@@ -78,8 +78,8 @@ def methods_of(model: CLIPModel) -> dict[str, Callable]:
     visual = model.network.visual
     if isinstance(visual, VisionTransformer):
         plain = all(isinstance(block.attn, nn.MultiheadAttention) for block in visual.transformer.resblocks)
-        if not plain or visual.attn_pool is not None or visual.pool_type != "tok":
-            raise ValueError("heat maps of a ViT need plain attention and a class token that is the image's vector")
+        if not plain or visual.attn_pool is not None or visual.pool_type != "tok" or visual.final_ln_after_pool:
+            return {"gradcam": gradcam}  # the others need plain attention and a class token that is the image's vector
         return {"chefer": chefer, "grad_eclip": grad_eclip, "legrad": legrad, "surgery": surgery}
     if is_timm_transformer(visual):  # its attention has too many variants to be recomputed
         return {"gradcam": gradcam}

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
 from torch import nn
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers import AutoConfig, CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 from transformers import CLIPModel as TransformersCLIP
 
 from common.models.checkpoint_file import first_line
+from common.models.pretrained import load_pretrained
 
 NAMES = [  # of open_clip, of transformers: beginnings first, then parts of blocks
     ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
@@ -38,6 +40,12 @@ BLOCK_NAMES = [
     (".mlp.c_fc.", ".mlp.fc1."),
     (".mlp.c_proj.", ".mlp.fc2."),
 ]
+
+
+# What transformers' CLIP has of open_clip's fields; in a network with others, such as another pooling, names may fit.
+TOWER_FIELDS = {"width", "layers", "mlp_ratio", "norm_kwargs"}
+VISION_FIELDS = TOWER_FIELDS | {"image_size", "patch_size", "head_width", "patch_dropout"}
+TEXT_FIELDS = TOWER_FIELDS | {"context_length", "vocab_size", "heads", "pool_type", "eos_id"}
 
 
 def to_transformers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -87,10 +95,15 @@ def read_huggingface(name: str | Path) -> tuple[dict[str, Any], dict[str, torch.
             f"{name}: no model here; expected a file of clip/train.py, or a Hugging Face CLIP folder with config.json"
         )
     try:
-        theirs = TransformersCLIP.from_pretrained(name, dtype=torch.float32)
+        model_type = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         processor = CLIPImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: cannot be read as a CLIP folder ({first_line(error)})") from error
+    if model_type != "clip":  # transformers would load what fits
+        raise ValueError(f"{name}: is of type {model_type}, not clip; open_clip has others (ViT-B-16-SigLIP:webli)")
+    theirs = load_pretrained(
+        TransformersCLIP, str(name), dtype=torch.float32, unexpected=[r"(text|vision)_model\.embeddings\.position_ids"]
+    )
     vision, text = theirs.config.vision_config, theirs.config.text_config
     if vision.hidden_act != text.hidden_act or vision.hidden_act not in ("quick_gelu", "gelu"):
         raise ValueError(f"activations {vision.hidden_act} and {text.hidden_act}: expected quick_gelu or gelu for both")
@@ -125,6 +138,8 @@ def read_huggingface(name: str | Path) -> tuple[dict[str, Any], dict[str, torch.
         "tokenizer": {"kind": "clip", "context_length": text.max_position_embeddings},
         "mean": list(processor.image_mean),
         "std": list(processor.image_std),
+        "interpolation": "bilinear" if processor.resample == Image.Resampling.BILINEAR else "bicubic",
+        "resize_mode": "shortest" if dict(processor.size).get("shortest_edge") else "squash",
     }
     return config, to_open_clip_names(theirs.state_dict())
 
@@ -133,7 +148,7 @@ def write_huggingface(model: nn.Module, folder: str | Path) -> None:
     """All files that transformers' CLIPModel and CLIPProcessor load, of our CLIPModel."""
     architecture = model.config["architecture"]
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
-    if "timm_model_name" in vision or "hf_config" in text or isinstance(vision["layers"], list):
+    if vision.keys() - VISION_FIELDS or text.keys() - TEXT_FIELDS or isinstance(vision["layers"], list):
         raise ValueError("a Hugging Face CLIP folder holds a vision transformer and CLIP's text transformer only")
     if model.network.logit_bias is not None:
         raise ValueError("a Hugging Face CLIP has no logit bias; this model was trained with --loss siglip")
@@ -171,7 +186,8 @@ def write_huggingface(model: nn.Module, folder: str | Path) -> None:
     theirs.save_pretrained(folder)
     size = model.image_size
     CLIPImageProcessor(
-        size={"shortest_edge": size},
+        size={"shortest_edge": size} if model.config["resize_mode"] == "shortest" else {"height": size, "width": size},
+        resample=Image.Resampling[model.config["interpolation"].upper()],
         crop_size={"height": size, "width": size},
         image_mean=model.config["mean"],
         image_std=model.config["std"],

@@ -2,6 +2,7 @@
 
     python clip/inference.py --data_root images/ --model best_model.pth --metadata optimized_metadata.jsonl
     python clip/inference.py --data_root images/ --model best_model.pth --query "a red house" "two birds"
+    python clip/inference.py --data_root images/ --model ViT-B/32 --pretrained openai --query "a red house"
 
 images (N, D) x texts (M, D) -> the best texts of each image -> heatmaps/<image>.png, overview.png, results.jsonl
 queries (Q, D) x images (N, D) -> the best images of each query -> heatmaps/search.png
@@ -111,6 +112,7 @@ def explain_folder(
             rows.append({"image": name, **top[0], **ranking, "top": top, "heatmap": file})
             score = f"{top[0]['score']:.3f}   {100 * top[0]['probability']:.1f} %"
             caption = f"cosine {score}   {name}{_true_rank(ranking)}"
+            image = model.preprocess.visible(image)
             save_picture(options.output_dir / file, side_by_side(image, heat, top[0]["text"], caption))
             if len(cells) < MAX_SHOWN:
                 cells.append(Cell([overlay(image, heat)], top[0]["text"], score + _true_rank(ranking)))
@@ -156,7 +158,7 @@ def search(
         ]
         rows.append({"query": query, "matches": matches})
         sections[query] = [
-            Cell([image, overlay(image, heat)], match["image"], f"{match['score']:.3f}")
+            Cell([image, overlay(model.preprocess.visible(image), heat)], match["image"], f"{match['score']:.3f}")
             for image, heat, match in zip(images, maps, matches)
         ]
     save_picture(options.output_dir / "search.png", contact_sheet(sections, columns=5))
@@ -191,7 +193,8 @@ def format_result(result: dict, output_dir: Path) -> str:
 def main(
     *,
     data_root: Path,  # folder of images
-    model: str,  # best_model.pth, or a Hugging Face CLIP folder
+    model: str,  # best_model.pth, a Hugging Face CLIP folder, or an architecture, ViT-B/32 or another of open_clip
+    pretrained: str = "",  # of an architecture: openai, another tag of open_clip, or a file; '': the usual ones
     metadata: Path | None = None,  # candidate texts: .jsonl, data.json, or .txt
     query: Sequence[str] = (),  # find the images for these texts
     options: Options,
@@ -202,6 +205,7 @@ def main(
     if not metadata and not query:
         raise ValueError("--metadata or --query: give one of them, there is nothing to compare the images with")
     data_root, model = Path(find_from_root(str(data_root))), find_from_root(model)
+    model = f"{model}:{find_from_root(pretrained)}" if pretrained else model
     metadata = Path(find_from_root(str(metadata))) if metadata else None
     if options.output_dir.resolve().is_relative_to(data_root.resolve()):
         raise ValueError(f"--output_dir {options.output_dir}: is inside --data_root, heat maps would be read as images")

@@ -11,39 +11,31 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import open_clip
 import torch
 import torch.nn.functional as F
-import torchvision.transforms.functional as TF
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, text_global_pool
-from PIL import Image
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_model_data_config
+from timm.data import resolve_model_data_config
 from torch import nn
-from torchvision.transforms import InterpolationMode
-from transformers import AutoModel
 
-from clip.architectures import OPENAI_NAMES, build_network, canonical_name, make_architecture, with_text_tower
-from clip.pretrained import load_weights, read_checkpoint, read_file, read_pretrained
-from clip.tokenizer import build_tokenizer, huggingface_tokenizer_config
+from clip.architectures import (
+    OPENAI_NAMES,
+    PROJECTIONS,
+    build_network,
+    canonical_name,
+    is_architecture,
+    load_text_encoder,
+    make_architecture,
+)
+from clip.preprocessing import STATISTICS, Resize
+from clip.pretrained import choose_weights, load_weights, read_checkpoint, read_file, read_pretrained
+from clip.published import preprocessing_of
+from clip.tokenizer import build_tokenizer, tokenizer_config
 from common.models.backbone import create_backbone
 from common.models.checkpoint_file import load_every_tensor
 from common.text.padding import pad
 
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5: the temperature never falls below 0.01
 OVERSHOOT = 0.25  # of pixels beyond [0, 1] by bicubic resizing of floats; a normalised image exceeds it
-PROJECTIONS = (  # of the towers, and the temperature: names in open_clip's networks
-    "visual.proj",
-    "visual.attnpool.c_proj.",
-    "visual.head.",
-    "text_projection",
-    "text.proj.",
-    "logit_scale",
-    "logit_bias",
-)
-STATISTICS = {  # mean and standard deviation of each channel, for pixels in [0, 1]
-    "clip": (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD),
-    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-}
 
 
 class CLIPOutput(NamedTuple):
@@ -56,10 +48,11 @@ class CLIPOutput(NamedTuple):
 class CLIPModel(nn.Module):
     """`CLIPModel("ViT-B/32")`, or from plain values (`CLIPModel(config=...)`), as a checkpoint does.
 
-    model_name: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101, small. pretrained: None (random), 'openai', another tag of
-    open_clip, or a file; `CLIPModel.from_pretrained("ViT-B/32")` has OpenAI's. image_tower + image_weights: a timm
-    model with timm's weights (True), none, or a file of them; text_tower: a Hugging Face encoder by name or folder,
-    with its weights. normalisation: auto (the weights' own), clip or imagenet.
+    model_name: ViT-B/32, ViT-B/16, ViT-L/14, RN50, RN101, small, or another of open_clip. pretrained: None (random),
+    'openai', another tag of open_clip, or a file; `CLIPModel.from_pretrained("ViT-B/32")` has OpenAI's. image_tower +
+    image_weights: a timm model with timm's weights (True), none, or a file of them; text_tower: a Hugging Face encoder
+    by name or folder, with its weights. sigmoid: with a bias; None as the architecture. normalisation: auto (the
+    weights' own), clip or imagenet.
     """
 
     def __init__(
@@ -73,7 +66,7 @@ class CLIPModel(nn.Module):
         image_tower: str | None = None,
         image_weights: bool | str = False,
         text_tower: str | None = None,
-        sigmoid: bool = False,
+        sigmoid: bool | None = None,
         normalisation: str = "auto",
         config: dict[str, Any] | None = None,
     ):
@@ -81,43 +74,41 @@ class CLIPModel(nn.Module):
         model_name = canonical_name(model_name)
         weights = read_pretrained(model_name, pretrained) if pretrained else None
         if config is None:
-            architecture = make_architecture(model_name, image_size, projection_dim, patch_dropout, image_tower)
-            tokenizer = {"kind": "clip", "context_length": architecture["text_cfg"]["context_length"]}
-            if text_tower:
-                architecture = with_text_tower(architecture, text_tower)
-                text = architecture["text_cfg"]
-                tokenizer = huggingface_tokenizer_config(
-                    text_tower, text["context_length"], text["hf_config"]["pad_token_id"]
-                )
+            architecture = make_architecture(
+                model_name, image_size, projection_dim, patch_dropout, image_tower, text_tower
+            )
             # That of the weights; and from scratch that of OpenAI's networks of these names.
-            if weights.quick_gelu if weights else model_name in OPENAI_NAMES:
-                architecture["quick_gelu"] = True
+            from_scratch = architecture.get("quick_gelu", model_name in OPENAI_NAMES)
+            architecture["quick_gelu"] = weights.record.quick_gelu if weights else from_scratch
+            sigmoid = "init_logit_bias" in architecture if sigmoid is None else sigmoid
+            tokenizer = tokenizer_config(architecture["text_cfg"])
             config = {"architecture": architecture, "sigmoid": sigmoid, "tokenizer": tokenizer}
         self.config = config = dict(config)
         self.network = build_network(config["architecture"], config["sigmoid"])
         self.image_size: int = config["architecture"]["vision_cfg"]["image_size"]
         self.tokenizer = build_tokenizer(config["tokenizer"])
         self.frozen: list[nn.Module] = []
-        own_statistics = STATISTICS["clip"]
+        own_preprocessing = preprocessing_of({})
         if image_tower:
             trunk = create_backbone(image_tower, image_weights, self.image_size)
             built = f"{trunk.pretrained_cfg['architecture']} as open_clip builds it"
             load_every_tensor(self.network.visual.trunk, trunk.state_dict(), image_tower, built)
             data_config = resolve_model_data_config(trunk)
-            own_statistics = data_config["mean"], data_config["std"]
+            own_preprocessing |= {name: list(map(float, data_config[name])) for name in ("mean", "std")}
         if text_tower:
-            self.network.text.transformer = AutoModel.from_pretrained(text_tower, add_pooling_layer=False)
+            self.network.text.transformer = load_text_encoder(text_tower)
         if weights:
-            load_weights(self.network, weights)
-            own_statistics = (weights.mean, weights.std) if weights.mean and weights.std else own_statistics
-        if "mean" not in config:
-            if normalisation not in ("auto", *STATISTICS):
-                raise ValueError(f"--normalisation {normalisation}: expected auto, clip or imagenet")
-            mean, std = STATISTICS.get(normalisation, own_statistics)
-            config |= {"mean": list(map(float, mean)), "std": list(map(float, std))}
+            load_weights(self.network, weights.weights, weights.source)
+            own_preprocessing = weights.record.preprocessing
+        if normalisation not in ("auto", *STATISTICS):
+            raise ValueError(f"--normalisation {normalisation}: expected auto, clip or imagenet")
+        if normalisation != "auto":
+            own_preprocessing |= dict(zip(("mean", "std"), map(list, STATISTICS[normalisation])))
+        self.config = config = preprocessing_of(own_preprocessing | config) | config
         # Preprocessing belongs to the weights: it is done inside, so that no caller can do it wrongly.
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+        self.preprocess = Resize(self.image_size, config["interpolation"], config["resize_mode"])
 
     @property
     def logit_scale(self) -> torch.Tensor:
@@ -129,21 +120,34 @@ class CLIPModel(nn.Module):
         return self.network.logit_scale.clamp(max=math.log(MAX_SCALE)).exp()
 
     @classmethod
+    def open(cls, name: str | Path) -> "tuple[CLIPModel, dict[str, Any]]":
+        """A whole model in eval mode, and the metadata of its file.
+
+        name: an architecture with published weights (ViT-B/32 for the usual ones, ViT-B-32:laion2b_s34b_b79k for a tag
+        of open_clip, or NAME:FILE), a file of clip/train.py, or a folder or name of read_checkpoint.
+        """
+        model_name, _, source = str(name).partition(":")
+        if is_architecture(canonical_name(model_name)) and not Path(name).exists():
+            weights = choose_weights(source or "auto", canonical_name(model_name))
+            if weights is None:
+                raise ValueError(f"{name}: no weights are published for {model_name}; give a file, {model_name}:FILE")
+            return cls(model_name, weights).eval(), {}
+        checkpoint = read_checkpoint(name)
+        model = cls(config=checkpoint.config)
+        load_weights(model.network, checkpoint.weights, name)
+        return model.eval(), checkpoint.metadata
+
+    @classmethod
     def from_pretrained(
         cls, name: str | Path, *, projection_dim: int | None = None, logit_scale_init_value: float | None = None
     ) -> "CLIPModel":
         """A model with its weights, in eval mode.
 
-        name: ViT-B/32, ..., RN101 with OpenAI's weights, a file of clip/train.py, or a Hugging Face CLIP by folder or
-        name. projection_dim: an error unless it is that of the weights. logit_scale_init_value: a factor of cosines in
-        place of the stored one; up to ln 100 = 4.6 it is read as its logarithm, which is what transformers means by it.
+        name: as in `open`. projection_dim: an error unless it is that of the weights. logit_scale_init_value: a factor
+        of cosines in place of the stored one; up to ln 100 = 4.6 it is read as its logarithm, which is what
+        transformers means by it.
         """
-        if canonical_name(str(name)) in OPENAI_NAMES:
-            model = cls(str(name), "openai")
-        else:
-            checkpoint = read_checkpoint(name)
-            model = cls(config=checkpoint.config)
-            load_every_tensor(model.network, checkpoint.weights, name, "this CLIP")
+        model, _ = cls.open(name)
         width = model.config["architecture"]["embed_dim"]
         if projection_dim not in (None, width):
             raise ValueError(
@@ -204,15 +208,19 @@ class CLIPModel(nn.Module):
                 f"tokens {tuple(tokens.shape)}: expected (B, T), T at most {self.tokenizer.context_length}; "
                 "tokenize() truncates longer texts"
             )
-        if not hasattr(network, "token_embedding"):
-            return network.encode_text(tokens, normalize=normalize)
+        text = self.config["architecture"]["text_cfg"]
+        length, tower = tokens.shape[1], getattr(network, "text", network)
+        sees_padding = text.get("no_causal_mask") or text.get("embed_cls")
+        if sees_padding or not hasattr(tower, "token_embedding"):
+            missing = self.tokenizer.context_length - length if sees_padding else 0
+            return network.encode_text(F.pad(tokens, (0, missing), value=self.tokenizer.pad_id), normalize=normalize)
         # As open_clip's own, but for T below the context length, which the causal mask allows.
-        length, dtype = tokens.shape[1], network.transformer.get_cast_dtype()
-        hidden = network.token_embedding(tokens).to(dtype) + network.positional_embedding[:length].to(dtype)
-        mask = None if network.attn_mask is None else network.attn_mask[:length, :length]
-        hidden = network.ln_final(network.transformer(hidden, attn_mask=mask))  # (B, T, width)
-        pooled = text_global_pool(hidden, tokens, network.text_pool_type, network.text_eos_id)
-        features = pooled @ network.text_projection  # (B, D)
+        dtype = tower.transformer.get_cast_dtype()
+        hidden = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+        hidden = tower.ln_final(tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length]))  # (B, T, width)
+        pooled = text_global_pool(hidden, tokens, text.get("pool_type", "argmax"), text.get("eos_id", 2))
+        projection = tower.text_projection
+        features = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection  # (B, D)
         return F.normalize(features, dim=-1) if normalize else features
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -242,11 +250,6 @@ class CLIPModel(nn.Module):
             raise ValueError(f"image: pixels from {lowest:.2f} to {highest:.2f}, expected 0 to 1; {reason}")
         return (image - self.mean) / self.std
 
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """-> (3, S, S) uint8: shorter side to S, bicubic, then the centred square, identical to OpenAI's."""
-        scaled = TF.resize(image.convert("RGB"), self.image_size, InterpolationMode.BICUBIC)
-        return TF.pil_to_tensor(TF.center_crop(scaled, self.image_size))
-
     def freeze_backbone(self) -> None:
         """Train only the projections and the temperature."""
         for name, parameter in self.network.named_parameters():
@@ -272,13 +275,15 @@ class CLIPModel(nn.Module):
         Activation and channel statistics come with them where the file says which.
         """
         pretrained = read_file(Path(path))
-        load_weights(self.network, pretrained)
-        if pretrained.quick_gelu is not None:
-            self.config["architecture"] = {**self.config["architecture"], "quick_gelu": pretrained.quick_gelu}
+        load_weights(self.network, pretrained.weights, path)
+        if not (record := pretrained.record):
+            return
+        if record.quick_gelu != self.config["architecture"].get("quick_gelu", False):
+            self.config["architecture"] = {**self.config["architecture"], "quick_gelu": record.quick_gelu}
             for block in self.network.modules():
                 if isinstance(block, ResidualAttentionBlock):
-                    block.mlp.gelu = QuickGELU() if pretrained.quick_gelu else nn.GELU()
-        if pretrained.mean and pretrained.std:
-            for buffer, values in ((self.mean, pretrained.mean), (self.std, pretrained.std)):
-                buffer.copy_(torch.tensor(values).view_as(buffer))
-            self.config |= {"mean": list(pretrained.mean), "std": list(pretrained.std)}
+                    block.mlp.gelu = QuickGELU() if record.quick_gelu else nn.GELU()
+        self.config |= record.preprocessing
+        for buffer, name in ((self.mean, "mean"), (self.std, "std")):
+            buffer.copy_(torch.tensor(self.config[name]).view_as(buffer))
+        self.preprocess = Resize(self.image_size, self.config["interpolation"], self.config["resize_mode"])

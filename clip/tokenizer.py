@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from open_clip.tokenizer import _tokenizer as BYTE_PAIR_ENCODING
+from open_clip.tokenizer import get_clean_fn
 from tokenizers import Tokenizer as BackendTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -33,17 +34,24 @@ class CLIPTokenizer:
 
 
 class HuggingFaceTokenizer:
-    """Any fast tokenizer of transformers, for a Hugging Face text tower."""
+    """Any fast tokenizer of transformers, used as by open_clip.
 
-    def __init__(self, backend: str, context_length: int, pad_id: int):
-        """backend: the content of tokenizer.json."""
+    backend: the content of tokenizer.json. clean: canonicalize (SigLIP), whitespace, lower, or '' for texts as they
+    are. zeroed_id: a token that CLIPA replaces by 0.
+    """
+
+    def __init__(self, backend: str, context_length: int, pad_id: int, clean: str = "", zeroed_id: int | None = None):
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=BackendTokenizer.from_str(backend))
-        self.context_length, self.pad_id = context_length, pad_id
+        self.context_length, self.pad_id, self.zeroed_id = context_length, pad_id, zeroed_id
+        self.clean = get_clean_fn(clean) if clean else str
 
     def encode(self, texts: list[str]) -> tuple[list[list[int]], int]:
         options = {"return_attention_mask": False, "verbose": False}
-        rows = self.tokenizer(list(texts), truncation=True, max_length=self.context_length, **options).input_ids
-        full = self.tokenizer(list(texts), truncation=False, **options).input_ids
+        texts = [self.clean(text) for text in texts]
+        rows = self.tokenizer(texts, truncation=True, max_length=self.context_length, **options).input_ids
+        full = self.tokenizer(texts, truncation=False, **options).input_ids
+        if self.zeroed_id is not None:
+            rows = [[0 if token == self.zeroed_id else token for token in row] for row in rows]
         return rows, sum(len(row) > self.context_length for row in full)
 
 
@@ -51,16 +59,33 @@ Tokenizer = CLIPTokenizer | HuggingFaceTokenizer
 
 
 def build_tokenizer(config: dict[str, Any]) -> Tokenizer:
-    """config: {"kind": "clip", "context_length"}, or of huggingface_tokenizer_config."""
+    """config: of tokenizer_config."""
     if config["kind"] == "clip":
         return CLIPTokenizer(config["context_length"])
-    return HuggingFaceTokenizer(config["tokenizer_json"], config["context_length"], config["pad_id"])
+    backend, length, pad_id = config["tokenizer_json"], config["context_length"], config["pad_id"]
+    return HuggingFaceTokenizer(backend, length, pad_id, config.get("clean", ""), config.get("zeroed_id"))
 
 
-def huggingface_tokenizer_config(name: str | Path, context_length: int, pad_id: int) -> dict[str, Any]:
-    """The tokenizer of a Hugging Face name or folder as plain values."""
+def tokenizer_config(text: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """text: text_cfg of an architecture; folder: its tokenizer, if not by its name in text_cfg -> plain values."""
+    length, name = text["context_length"], text.get("hf_tokenizer_name")
+    if not name:
+        return {"kind": "clip", "context_length": length}
+    if text.get("tokenizer_mode"):
+        raise ValueError(f"tokenizer_mode {text['tokenizer_mode']}: a way to tokenize that is not supported here")
+    name = folder or name
     try:
-        backend = AutoTokenizer.from_pretrained(name).backend_tokenizer.to_str()
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        backend = tokenizer.backend_tokenizer.to_str()
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"--text_tower {name}: no fast tokenizer can be read from it ({first_line(error)})") from error
-    return {"kind": "huggingface", "context_length": context_length, "pad_id": pad_id, "tokenizer_json": backend}
+    options = {"clean": "whitespace"} | (text.get("tokenizer_kwargs") or {})
+    return {
+        "kind": "huggingface",
+        "context_length": length,
+        # The encoder masks the padding by its own number for it.
+        "pad_id": text["hf_config"]["pad_token_id"] if "hf_config" in text else tokenizer.pad_token_id,
+        "tokenizer_json": backend,
+        "clean": options["clean"],
+        "zeroed_id": tokenizer.sep_token_id if options.get("strip_sep_token") else None,
+    }

@@ -24,9 +24,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from clip.architectures import OPENAI_NAMES, canonical_name
+from clip.architectures import canonical_name, is_architecture
 from clip.checkpoint import load_clip, save_clip
-from clip.dataset import PairDataset, find_data, find_pairs, split_pairs
+from clip.dataset import Pair, PairDataset, find_data, find_pairs, split_pairs
 from clip.embed import embed_pairs
 from clip.metrics import measure_retrieval
 from clip.model import CLIPModel
@@ -47,16 +47,14 @@ from common.training.samplers import DeterministicBatchSampler
 from common.training.schedule import TrainSchedule
 from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
 from common.training.trackers import installed_trackers
+from common.training.trained_on import check_resume, describe_samples, digest_of, file_size, source_name
 from common.training.trainer import Trainer
 
-MODEL_SETTINGS = (
-    "pretrained",
-    "image_size",
-    "projection_dim",
-    "image_tower",
-    "text_tower",
-    "normalisation",
-    "patch_dropout",
+MODEL_SETTINGS = ("pretrained", "image_size", "projection_dim", "image_tower", "text_tower")
+MODEL_SETTINGS += ("normalisation", "patch_dropout")
+FIXED = (  # settings that a resumed run must repeat
+    *("model_name", *MODEL_SETTINGS, "freeze_backbone", "lock_image", "layer_decay", "ema_decay", "loss"),
+    *("val_split", "seed"),
 )
 CURVES = {
     "loss": ["train/loss"],
@@ -90,11 +88,14 @@ def main(argv: list[str]) -> dict[str, Any]:
     set_seed(settings.seed)
     with accelerator.local_main_process_first():  # which downloads the weights
         model = build_model(settings)
+    trained_on = describe_run(settings, model, pairs)
+    if settings.resume:
+        check_resume(trained_on, Path(settings.checkpoint_dir) / "last", "--resume")
     train_set, val_set, skipped = build_datasets(settings, pairs, skipped, model, accelerator)
     run = None
     if accelerator.is_main_process:  # the data is valid: an older run may be moved aside now
         folders = (settings.checkpoint_dir, settings.log_dir)
-        run = Run(*folders, vars(settings), settings.resume, name, trackers, settings.results_dir)
+        run = Run(*folders, vars(settings), settings.resume, name, trackers, settings.results_dir, trained_on)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
     trainer = build_trainer(settings, model, train_set, accelerator, run)
     trainer.start(settings.resume, settings.seed)
@@ -139,8 +140,8 @@ def check_settings(settings: Namespace) -> None:
 
 
 def is_complete_model(name: str) -> bool:
-    """Whether this is a checkpoint, or a folder or hub name of a Hugging Face CLIP, and not an architecture."""
-    return Path(name).exists() or ("/" in name and name not in OPENAI_NAMES)
+    """Whether this is a checkpoint, folder, name on the Hub or NAME:TAG of open_clip, and not an architecture."""
+    return Path(name).exists() or (("/" in name or ":" in name) and not is_architecture(name))
 
 
 def weights_of(settings: Namespace) -> str | None:
@@ -177,6 +178,16 @@ def build_model(settings: Namespace) -> CLIPModel:
     return model
 
 
+def describe_run(settings: Namespace, model: CLIPModel, pairs: list[Pair]) -> dict[str, Any]:
+    """What a resumed run must repeat. Memory alone decides how a batch is divided into accum_batches."""
+    return {
+        **{name: source_name(getattr(settings, name)) for name in FIXED},
+        "batch_size * accum_batches": settings.batch_size * settings.accum_batches,
+        "model": digest_of(model.config),
+        "data": describe_samples((pair.key, file_size(pair.image), pair.texts, pair.character) for pair in pairs),
+    }
+
+
 def build_datasets(
     settings: Namespace, pairs: list, skipped: dict[str, str], model: CLIPModel, accelerator: Accelerator
 ) -> tuple[PairDataset, PairDataset, dict[str, str]]:
@@ -195,8 +206,8 @@ def build_datasets(
     check_skip_rate(skipped, total, settings.max_skipped, settings.data_dir)
     train, val = split_pairs(images.readable(pairs), settings.val_split, settings.seed)
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-    train_set = PairDataset(train, images, model.image_size, model.tokenizer, augmentation)
-    return train_set, PairDataset(val, images, model.image_size, model.tokenizer), skipped
+    train_set = PairDataset(train, images, model.preprocess, model.tokenizer, augmentation)
+    return train_set, PairDataset(val, images, model.preprocess, model.tokenizer), skipped
 
 
 def build_trainer(

@@ -131,10 +131,7 @@ def _open_clip(weights: str, image_size: int) -> ImageEncoder:
 
 def _open_internvit(weights: str, image_size: int) -> ImageEncoder:
     """image_size: a multiple of the patch size, to which an InternViT resamples its positions."""
-    try:
-        model, vit = load_vit(weights)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(str(error).replace("--config must name one", "put one there")) from None
+    model, vit = load_vit(weights)
     own_size, patch_size = vit.config.image_size[0], vit.config.patch_size[0]
     if isinstance(model, TimmWrapperModel):
         return BackboneEncoder(model.float().timm_model, own_size, vit.image_mean, vit.image_std)
@@ -179,7 +176,7 @@ def kind_of(weights: str | Path) -> str:
         return "clip"
     if (weights_folder(path) / "config.json").is_file():  # also of a file of weights in it, present or not
         path = weights_folder(path)
-    if (path / "open_clip_config.json").is_file() or path.is_file() and (path.parent / "open_clip_config.json").is_file():
+    if ((path.parent if path.is_file() else path) / "open_clip_config.json").is_file():
         return "clip"
     if path.is_dir():
         content = read_json(path / "config.json", "a folder of weights has one")

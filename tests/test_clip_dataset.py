@@ -11,6 +11,7 @@ from PIL import Image
 
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs
 from clip.pairs import texts_of
+from clip.preprocessing import Resize
 from clip.tokenizer import CLIPTokenizer
 from common.images.cache import ImageCache
 from common.images.transforms import Augmentation, SampleKey
@@ -185,7 +186,7 @@ def pairs(tmp_path):
 
 def dataset(pairs, augmentation=None):
     store = ImageCache([pair.image for pair in pairs], 12, None, quiet=True)
-    return PairDataset(pairs, store, 8, CLIPTokenizer(), augmentation)
+    return PairDataset(pairs, store, Resize(8), CLIPTokenizer(), augmentation)
 
 
 def test_a_sample(pairs):
@@ -266,5 +267,5 @@ def test_real_captions_and_personas(real_data):
     people, skipped = find_pairs(real_data / "persona")
     assert len(people) == 222 and not skipped and all(pair.character and pair.texts for pair in people)
     store = ImageCache([pair.image for pair in people], 48, None, quiet=True)
-    data = PairDataset(people, store, 32, CLIPTokenizer())
+    data = PairDataset(people, store, Resize(32), CLIPTokenizer())
     assert 0 < data.truncated_texts < data.unique_texts  # these descriptions are long; the share is reported

@@ -10,6 +10,7 @@ from tiny.clip import COLOURS, write_colours
 
 from clip import evaluate
 from clip.dataset import find_pairs
+from clip.preprocessing import Resize
 from clip.report import plot_metrics
 
 
@@ -17,6 +18,7 @@ class Oracle(torch.nn.Module):
     """Knows colours and their names; `confused` are seen as others."""
 
     image_size, pad_id, context_length = 16, 0, 77
+    preprocess = Resize(16)
 
     def __init__(self, **confused):
         super().__init__()

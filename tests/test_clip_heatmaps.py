@@ -231,8 +231,8 @@ def test_wrong_input_is_refused_by_name():
     pooled = tiny_clip(
         {"image_size": 24, "patch_size": 8, "layers": 1, "width": 16, "head_width": 8, "pool_type": "avg"}
     )
-    with pytest.raises(ValueError, match="class token"):
-        heatmap(pooled, image, text)
+    with pytest.raises(ValueError, match="'chefer': this image tower has gradcam"):  # it needs a class token
+        heatmap(pooled, image, text, "chefer")
 
 
 def test_overlay_is_hot_where_the_map_is():

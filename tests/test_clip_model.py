@@ -216,10 +216,10 @@ class Built(Exception):
     "tag, quick", [("openai", True), ("laion400m_e31", True), ("metaclip_400m", True), ("laion2b_s34b_b79k", False)]
 )
 def test_weights_bring_their_activation(monkeypatch, tmp_path, tag, quick):
-    torch.save({"x": torch.zeros(1)}, tmp_path / "weights.pt")
+    torch.save({"logit_scale": torch.zeros(())}, tmp_path / "weights.pt")
     monkeypatch.setattr("open_clip.download_pretrained", lambda config: str(tmp_path / "weights.pt"))
 
-    def load(network, pretrained):
+    def load(network, weights, source):
         raise Built(type(network.visual.transformer.resblocks[0].mlp.gelu).__name__)
 
     monkeypatch.setattr("clip.model.load_weights", load)

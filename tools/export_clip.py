@@ -60,19 +60,29 @@ def example_tokens(tokenizer: BackendTokenizer) -> Callable[[int], torch.Tensor]
 
 def preprocessing(model: CLIPModel) -> dict[str, Any]:
     """CLIPModel.preprocess and the logits, described."""
-    size, bias = model.image_size, model.network.logit_bias
-    resize = [
-        f"scale the shorter side to {size} pixels, the other in proportion and rounded down, bicubic (Pillow's, with "
-        "antialiasing)",
-        f"cut out the centred {size} x {size} pixels: left = round((width - {size}) / 2), top likewise",
-    ]
+    size, bias, config = model.image_size, model.network.logit_bias, model.config
+    how = f"{config['interpolation']} (Pillow's, with antialiasing)"
+    resize = {
+        "shortest": [
+            f"scale the shorter side to {size} pixels, the other in proportion and rounded down, {how}",
+            f"cut out the centred {size} x {size} pixels: left = round((width - {size}) / 2), top likewise",
+        ],
+        "squash": [f"scale to {size} x {size} pixels, whatever the shape, {how}"],
+        "longest": [f"scale the longer side to {size} pixels, {how}", "pad to a square with black, the image centred"],
+    }[config["resize_mode"]]
+    image = image_preprocessing(size, resize, config["mean"], config["std"])
+    # Before and behind tokenizer.json: open_clip's cleaning of texts, and a token to replace by 0.
+    cleaning = {
+        name: value for name in ("clean", "zeroed_id") if (value := config["tokenizer"].get(name)) not in ("", None)
+    }
     return {
-        "image": image_preprocessing(size, resize, model.config["mean"], model.config["std"]),
+        "image": image | {"interpolation": config["interpolation"]},
         "text": {
             "name": "tokens",
             "shape": ["batch", model.tokenizer.context_length],
             "type": "int64",
             "tokenizer": "tokenizer.json",
+            **cleaning,
         },
         "logits": "scale * image_vectors @ text_vectors.T + bias",
         "scale": model.scale.item(),

@@ -68,7 +68,9 @@ def show_text(models: Models, image: str, texts: str, chosen: str) -> Image.Imag
     shared = vectors.mean(0) if len(lines) > 1 else None
     picture = open_image(require_image(image))
     vector = vectors[lines.index(chosen)][None]
-    return overlay(picture, draw_maps(models.clip_model, [picture], vector, shared, None, models.torch_device)[0], 480)
+    model = models.clip_model
+    heat = draw_maps(model, [picture], vector, shared, None, models.torch_device)[0]
+    return overlay(model.preprocess.visible(picture), heat, 480)
 
 
 def describe(models: Models, image: str, text: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ class ModelFlags:
     """Weights by the flags of app.py; '' = not given."""
 
     style: str = ""  # a style encoder's .pth: compare styles
-    clip: str = ""  # best_model.pth, or a Hugging Face CLIP: match texts, heat maps
+    clip: str = ""  # best_model.pth, a Hugging Face CLIP, ViT-B/32, NAME:TAG of open_clip: match texts, heat maps
     index: str = ""  # written by retrieval/build_index.py: search it
     index_weights: str = ""  # where the weights of --index are, if they have moved
     folder: str = ""  # images to search with --clip; vectors are kept in .image_index
@@ -29,8 +29,8 @@ class ModelFlags:
             if getattr(self, flag) and not getattr(self, needed):
                 raise ValueError(f"--{flag}: is used with --{needed} only; give --{needed} too")
         for flag in ("style", "clip", "index", "folder", "blip2"):
-            path = Path(getattr(self, flag))
+            path = Path(getattr(self, flag).rpartition(":")[2] if flag == "clip" else getattr(self, flag))
             is_folder = flag in ("index", "folder")
-            on_hub = flag == "clip" and path.suffix not in (".pth", ".pt")  # or a Hugging Face folder
+            on_hub = flag == "clip" and path.suffix not in (".pth", ".pt")  # or a folder, or an architecture
             if getattr(self, flag) and not on_hub and not (path.is_dir() if is_folder else path.is_file()):
                 raise FileNotFoundError(f"{path}: no such {'folder' if is_folder else 'file'} (--{flag})")
