@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     Blip2Config,
     Blip2ForConditionalGeneration,
@@ -19,10 +20,15 @@ from transformers import (
 )
 
 from common.models.checkpoint_file import first_line
+from common.models.pretrained import LOAD_ERRORS, load_pretrained
 from common.models.tokenizer import train_tokenizer
 from common.models.weight_files import model_folder
 from common.text.files import read_json
 
+EXPECTED = (
+    "expected a hub name (with a network connection), a folder of save_pretrained with its tokenizer, a JSON config, "
+    "or 'small'"
+)
 PAD, END, IMAGE = "<pad>", "</s>", "<image>"  # as in OPT: one token both begins and ends a text
 # Initial deviations of 1 / sqrt(width), and no dropout. At the library's 0.02, meant for widths of thousands, the image
 # is a fiftieth of the query output at the start, dropout drowns it, and a small model learns to ignore the image.
@@ -108,25 +114,40 @@ def build_blip2(config: dict[str, Any]) -> Blip2ForConditionalGeneration:
 
 
 def read_blip2(source: str) -> tuple[Blip2ForConditionalGeneration, PreTrainedTokenizerBase]:
-    """A pretrained BLIP-2-OPT by hub name or folder, in the dtype of its files."""
-    source = model_folder(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = Blip2ForConditionalGeneration.from_pretrained(source)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"--model.blip2 {source}: cannot be loaded ({first_line(error)}); expected a hub name (with a network "
-            "connection), a folder of save_pretrained with its tokenizer, a JSON config, or 'small'"
-        ) from error
-    if model.config.text_config.model_type != "opt":
-        raise ValueError(
-            f"--model.blip2 {source}: its language model is {model.config.text_config.model_type}, not OPT"
-        )
-    if model.config.image_token_index is None:
-        if IMAGE not in tokenizer.get_vocab():
-            raise ValueError(f"--model.blip2 {source}: neither its config nor its tokenizer has an image token")
-        model.config.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE)
+    """A pretrained BLIP-2-OPT by hub name or folder, in the dtype of its files. ValueError if it is not complete."""
+    config, tokenizer = read_blip2_config(source)
+    model = load_pretrained(
+        Blip2ForConditionalGeneration, model_folder(source), label=f"--model.blip2 {source}", remedy=EXPECTED
+    )
+    model.config.image_token_index = config.image_token_index
     return model, tokenizer
+
+
+def read_blip2_config(source: str) -> tuple[Blip2Config, PreTrainedTokenizerBase]:
+    """Config and tokenizer of a pretrained BLIP-2-OPT, with an id for the image's places.
+
+    Revisions before transformers 4.46 have none: the tokenizer then gets the token, with the first free id, which is
+    that of the later revisions.
+    """
+    folder, label = model_folder(source), f"--model.blip2 {source}"
+    if Path(folder).is_file():
+        raise ValueError(
+            f"{label}: is a single file; a checkpoint of LAVIS becomes a folder by "
+            f"python tools/convert_lavis.py {source} --base Salesforce/blip2-opt-2.7b --output_dir FOLDER"
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except LOAD_ERRORS as error:
+        raise ValueError(f"{label}: cannot be loaded ({first_line(error)}); {EXPECTED}") from error
+    if not isinstance(config, Blip2Config):
+        raise ValueError(f"{label}: is a {config.model_type}, not a BLIP-2")
+    if config.text_config.model_type != "opt":
+        raise ValueError(f"{label}: its language model is {config.text_config.model_type}, not OPT")
+    if IMAGE not in tokenizer.get_vocab():
+        tokenizer.add_tokens([IMAGE], special_tokens=True)
+    config.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE)
+    return config, tokenizer
 
 
 def make_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:

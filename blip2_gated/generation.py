@@ -56,6 +56,7 @@ class GenerationMixin:
                 attention_mask=batch["attention_mask"],
                 pad_token_id=prompts.pad,
                 eos_token_id=[prompts.newline, prompts.tokenizer.eos_token_id],
+                tokenizer=prompts.tokenizer,  # for a language model with stop_strings
                 **{"do_sample": False, "min_new_tokens": 1, "max_new_tokens": 30, **read_options(options)},
             )
         return prompts.decode(tokens)

@@ -182,8 +182,11 @@ class Blip2OPTGated(GenerationMixin, nn.Module):
 
     def _embeds(self, input_ids: torch.Tensor, image_tokens: torch.Tensor) -> torch.Tensor:
         """Embeddings of the words, with the image tokens at their placeholders -> (B, T, L). Padding stays in place."""
-        embeds = self.blip2.language_model.get_input_embeddings()(input_ids)
-        return merge_image_tokens(embeds, input_ids, image_tokens, self.blip2.config.image_token_index).embeds
+        image_token = self.blip2.config.image_token_index
+        # Any embedding will do where the image goes; the image token's id may be above the last of the table.
+        words = input_ids.masked_fill(input_ids == image_token, self.prompts.pad)
+        embeds = self.blip2.language_model.get_input_embeddings()(words)
+        return merge_image_tokens(embeds, input_ids, image_tokens, image_token).embeds
 
     def train(self, mode: bool = True) -> "Blip2OPTGated":
         """Frozen parts stay in eval(), without dropout, drop path and updates of BatchNorm statistics."""

@@ -151,4 +151,8 @@ class LlavaAnalyzer(Analyzer):
         return SeededSampling(seeds, temperature, self.scoring.top_p) if temperature else None
 
     def _decode(self, ids: list[int]) -> str:
-        return self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        stops = self.model.generation_config.stop_strings or []
+        for stop in [stops] if isinstance(stops, str) else stops:
+            text = text.removesuffix(stop)
+        return text.strip()

@@ -10,27 +10,19 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    BitsAndBytesConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ProcessorMixin,
-)
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import is_flash_attn_2_available
 
 from common.models.checkpoint_file import first_line, read_tensors, weights_digest
+from common.models.pretrained import load_pretrained
 from common.models.weight_files import model_folder
 from common.training.device import choose_device, choose_precision
-from llava import timm_tower  # noqa: F401  registers the tower with transformers
+from common.training.trained_on import TRAINED_ON
+from llava.processor import OTHER_LAYOUT, load_processor, read_config
 
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
 ADAPTER_CONFIG = "adapter_config.json"  # of peft
-ADAPTER_METADATA = "trained_on.json"  # in an adapter's folder: the model that it belongs to
 SETTINGS = "settings.json"  # in the folder of a fine-tuning run
-OTHER_LAYOUT = "weights of haotian-liu/LLaVA are here as llava-hf/llava-1.5-7b-hf and its like"
-PROCESSOR_PARTS = ("image_processor", "tokenizer", "chat_template", "image_token")
 
 
 class LoadedModel(NamedTuple):
@@ -49,54 +41,17 @@ def load_image_text_model(
     """ValueError names a folder without model or processor, incomplete weights, or an adapter of another model."""
     model_id, target = model_folder(model_id), choose_device(device)
     dtype = choose_dtype(precision, target)
-    processor = load_processor(model_id)
+    processor = load_processor(model_id, read_config(model_id))
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": choose_attention(attention, target, dtype)}
     quantization = choose_quantization(bits, target, dtype)
     if quantization:
         options |= {"quantization_config": quantization, "device_map": {"": target}}
-    try:
-        model, loading = AutoModelForImageTextToText.from_pretrained(model_id, output_loading_info=True, **options)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise ValueError(f"{model_id}: cannot be loaded as an image-text model ({first_line(error)})") from error
-    if missing := loading["missing_keys"]:  # transformers would leave them random
-        raise ValueError(
-            f"{model_id}: {len(missing)} of the model's tensors are not in its weights, the first {min(missing)}; "
-            f"{OTHER_LAYOUT}"
-        )
-    complete_processor(processor, model.config)
+    model = load_pretrained(AutoModelForImageTextToText, model_id, remedy=OTHER_LAYOUT, **options)
     if not quantization:
         model = model.to(target)
     if adapter:
         model = load_adapter(model, adapter)
     return LoadedModel(model.eval(), processor)
-
-
-def load_processor(model_id: str) -> ProcessorMixin:
-    if Path(model_id).is_dir() and not (Path(model_id) / "config.json").is_file():
-        raise ValueError(f"{model_id}: holds no config.json; expected the folder of a transformers model")
-    try:
-        processor = AutoProcessor.from_pretrained(model_id)
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        raise ValueError(
-            f"{model_id}: its processor cannot be loaded ({first_line(error)}); expected the name or the folder of a "
-            f"transformers model with processor_config.json and tokenizer files ({OTHER_LAYOUT})"
-        ) from None
-    # AutoProcessor falls back to a tokenizer alone.
-    if missing := [part for part in PROCESSOR_PARTS if not getattr(processor, part, None)]:
-        raise ValueError(
-            f"{model_id}: its processor is incomplete, {' and '.join(missing)} missing; copy processor_config.json, "
-            "chat_template.jinja and the tokenizer files of the original model into the folder"
-        )
-    return processor
-
-
-def complete_processor(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
-    """Fill in what processors did not hold before transformers 4.46, and what sets the number of an image's tokens."""
-    if getattr(processor, "patch_size", 0) is None:
-        vision = config.vision_config
-        processor.patch_size = vision.patch_size
-        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
-        processor.num_additional_image_tokens = int(vision.model_type == "clip_vision_model")  # its class token
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -136,10 +91,10 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path) -> PeftModel:
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ValueError(f"{adapter}: holds no {ADAPTER_CONFIG}; expected a folder that llava/train.py wrote")
     mismatch = f"{adapter}: is an adapter for another model than {model.config._name_or_path}"
-    metadata = folder / ADAPTER_METADATA
+    metadata = folder / TRAINED_ON
     if metadata.is_file() and not getattr(model, "is_quantized", False):
         base = json.loads(metadata.read_text(encoding="utf-8"))
-        if base["fingerprint"] != fingerprint(model):
+        if base["fingerprint"] and base["fingerprint"] != fingerprint(model):  # '': it was quantised
             raise ValueError(f"{mismatch}: it was trained on {base['model_id']}, which has other weights")
     saved = read_tensors(folder / "adapter_model.safetensors")
     try:
@@ -162,8 +117,12 @@ def base_and_adapter(model_id: str) -> tuple[str, str]:
 def trained_system_prompt(folder: str) -> str:
     """The --system_prompt with which llava/train.py wrote the model or adapter of a folder; auto if unknown."""
     path = Path(folder)
-    settings = (path.parent if path.name.startswith("checkpoint-") else path) / SETTINGS
-    return json.loads(settings.read_text("utf-8")).get("system_prompt", "auto") if settings.is_file() else "auto"
+    # Before trained_on.json held it, settings.json did, in the run's folder alone.
+    earlier = (path.parent if path.name.startswith("checkpoint-") else path) / SETTINGS
+    for file in (path / TRAINED_ON, earlier):
+        if file.is_file() and "system_prompt" in (content := json.loads(file.read_text("utf-8"))):
+            return content["system_prompt"]
+    return "auto"
 
 
 def fingerprint(model: torch.nn.Module) -> str:

@@ -84,6 +84,7 @@ class ImagePrefixCache:
             num_beams=num_beams,
             pad_token_id=self.pad_id,
             logits_processor=[sampling] if sampling else [],
+            tokenizer=self.formatter.processor.tokenizer,  # for a model with stop_strings
         )[:, ids.shape[1] :].tolist()
         ends = set(end_token_ids(self.model))
         return [list(takewhile(lambda token: token not in ends, row)) for row in written]

@@ -3,7 +3,7 @@
 pixels (B, 3, H, W) -> feature map or tokens -> patches (B, N, C), row by row
 
 There is no class token: use it with vision_feature_layer -1 and vision_feature_select_strategy "full". Importing this
-module registers the tower with transformers; llava/checkpoint.py does.
+module registers the tower with transformers; llava/processor.py does.
 """
 
 import timm

@@ -8,17 +8,15 @@ from argparse import Namespace
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, Blip2Config
 
 from blip2_gated import config
-from blip2_gated.backbone import IMAGE, is_config
+from blip2_gated.backbone import is_config, read_blip2_config
 from blip2_gated.checkpoint import build_arguments, build_gated, store_frozen
 from blip2_gated.dataset import VqaSample
 from blip2_gated.prompts import Encoded
 from blip2_gated.train import check_settings, make_training_model
 from blip2_gated.training_model import GatedTrainingModel
 from common.cli.settings import read_settings
-from common.models.checkpoint_file import first_line
 from tools.estimate.training_step import Batch, TrainingStep, adamw, meta_tensor, samples_per_device
 
 STYLES = ("flat", "woodcut", "watercolour", "pixel")  # in place of the training set's
@@ -82,11 +80,5 @@ def _without_weights(arguments: dict[str, Any]) -> dict[str, Any]:
     name = arguments["blip2"].get("source")
     if name is None or is_config(name):
         return arguments
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        blip2 = Blip2Config.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--model.blip2 {name}: its config cannot be loaded ({first_line(error)})") from None
-    if blip2.image_token_index is None:
-        blip2.image_token_index = tokenizer.convert_tokens_to_ids(IMAGE)
+    blip2, tokenizer = read_blip2_config(name)
     return {**arguments, "blip2": {"config": blip2.to_dict(), "tokenizer": tokenizer.backend_tokenizer.to_str()}}

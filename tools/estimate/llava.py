@@ -6,17 +6,17 @@ models that cut it into tiles, and as much text as max_length leaves room for, o
 
 from PIL import Image
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
-from common.models.checkpoint_file import first_line
 from common.text.chat_labels import IGNORED, LabelledTokens
 from common.text.conversations import Conversation
 from common.training.hf_arguments import build_arguments
 from llava.arguments import RunArguments
-from llava.checkpoint import NUMBER_FORMATS, load_processor
+from llava.checkpoint import NUMBER_FORMATS
 from llava.config import FineTuning, read_values
 from llava.dataset import ConversationCollator, TokenizedConversation
 from llava.model import prepare_for_training
+from llava.processor import load_processor, read_config
 from llava.tokens import placeholder_id
 from tools.estimate.training_step import Batch, TrainingStep, trainer_options
 
@@ -30,11 +30,8 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         raise ValueError(
             f"--bits {tuning.bits}: only 16 bits can be estimated; quantised weights take bits / 8 bytes each and more"
         )
-    processor = load_processor(tuning.model_id)
-    try:
-        config = AutoConfig.from_pretrained(tuning.model_id)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{tuning.model_id}: its config cannot be loaded ({first_line(error)})") from None
+    config = read_config(tuning.model_id)
+    processor = load_processor(tuning.model_id, config)
     room = tuning.max_length - _example(processor, 0)["input_ids"].shape[1]
     if room < 1:
         raise ValueError(f"--max_length {tuning.max_length}: an image's tokens leave no room for words")
