@@ -27,6 +27,7 @@ from jsonargparse.typing import PositiveInt
 from common.cli.errors import run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
+from common.models.checkpoint_file import first_line
 from common.samples.hash_text_encoder import hash_text
 from common.text.files import write_atomically, write_json
 from common.training.device import choose_device
@@ -95,23 +96,27 @@ class HuggingFaceTextEncoder:
             AutoConfig,
             AutoModel,
             AutoModelForTextEncoding,
-            AutoTokenizer,
             CLIPTextModelWithProjection,
         )
 
+        from common.models.pretrained import LOAD_ERRORS, load_pretrained
+        from common.models.tokenizer import load_tokenizer
+
+        label, remedy = f"--text_encoder {name}", "give a Hugging Face name, a local folder, or 'hash'"
         try:
-            config = AutoConfig.from_pretrained(name)
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            self.tokenizer = load_tokenizer(name)
             # An encoder-decoder's own class would ask for decoder input.
             kind: Any = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
             if config.model_type in ("clip", "clip_text_model"):
                 kind = CLIPTextModelWithProjection
-            self.model = kind.from_pretrained(name, dtype=torch.float32).eval().to(device)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"--text_encoder {name}: cannot be loaded ({str(error).strip().splitlines()[0]}); "
-                "give a Hugging Face name, a local folder, or 'hash'"
-            ) from None
+        except LOAD_ERRORS as error:
+            raise ValueError(f"{label}: cannot be loaded ({first_line(error)}); {remedy}") from None
+        # Decoders, image towers and heads are in such files, too; poolers are not used, and may be missing.
+        model = load_pretrained(
+            kind, name, label=label, remedy=remedy, missing=[r"pooler\."], unexpected=[""], dtype=torch.float32
+        )
+        self.model = model.eval().to(device)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.device = device

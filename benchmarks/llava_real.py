@@ -75,8 +75,8 @@ def main() -> None:
 
 def join(args: argparse.Namespace, folder: Path) -> None:
     """The language model, the tower, and a projector with random weights between them."""
-    tokenizer = AutoTokenizer.from_pretrained(args.language_model)
-    language = AutoModelForCausalLM.from_pretrained(args.language_model)
+    tokenizer = AutoTokenizer.from_pretrained(args.language_model, trust_remote_code=False)
+    language = AutoModelForCausalLM.from_pretrained(args.language_model, trust_remote_code=False)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     backbone = create_backbone(args.image_tower, args.image_weights)

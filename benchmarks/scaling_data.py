@@ -102,7 +102,9 @@ def prepare(system: str, amount: int, folder: Path) -> list[str]:
     else:
         from transformers import AutoConfig, AutoModelForImageTextToText
 
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(models["LLAVA64"]))
+        model = AutoModelForImageTextToText.from_config(
+            AutoConfig.from_pretrained(models["LLAVA64"], trust_remote_code=False)
+        )
         model.save_pretrained(models["LLAVA64"])
         flags = f"""--model_id {models["LLAVA64"]} --data {data}/conversations.jsonl --image_dir {data}/images
             --lora_rank 8 --val_split 0.2 {trainer}"""

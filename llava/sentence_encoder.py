@@ -6,9 +6,11 @@ texts -> tokens -> transformer -> mean over real tokens -> unit vectors -> cosin
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from common.models.checkpoint_file import first_line
+from common.models.pretrained import LOAD_ERRORS, load_pretrained
+from common.models.tokenizer import load_tokenizer
 
 
 class SentenceEncoder:
@@ -18,12 +20,16 @@ class SentenceEncoder:
         if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
             raise ValueError(f"{name}: holds no config.json (--sentence_encoder)")
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
-            self.model = AutoModel.from_pretrained(name).to(device).eval()
-        except (OSError, ValueError) as error:
+            self.tokenizer = load_tokenizer(name)
+        except LOAD_ERRORS as error:
             raise ValueError(
                 f"--sentence_encoder {name}: cannot be loaded ({first_line(error)}); give a name or a folder"
             ) from None
+        # A head for another task may be there, and the pooler, which is not used, may be missing.
+        model = load_pretrained(
+            AutoModel, name, label=f"--sentence_encoder {name}", missing=[r"pooler\."], unexpected=[""]
+        )
+        self.model = model.to(device).eval()
 
     @torch.inference_mode()
     def encode(self, texts: list[str], batch_size: int = 32) -> torch.Tensor:

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD
 from common.models.backbone import check_features, create_backbone, resolve_backbone
-from common.models.checkpoint_file import load_every_tensor
+from common.models.checkpoint_file import first_line, load_every_tensor
+from common.models.pretrained import LOAD_ERRORS, load_pretrained
 from common.text.files import read_json
 from vitp.key_mapping import Weights
 from vitp.model import VIT, VisualInstructionConfig, VisualInstructionModel
@@ -66,18 +67,27 @@ def _language_model(llm: str) -> tuple[PreTrainedConfig, nn.Module | None]:
         if "model_type" not in settings:
             raise ValueError(f"{path}: names no model_type; expected the config.json of a causal language model")
         return AutoConfig.for_model(**settings), None
-    source = {"pretrained_model_name_or_path": str(path)}
     if path.suffix == ".gguf":
-        source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    elif not (path / "config.json").is_file():
+        return _from_gguf(path)
+    if not (path / "config.json").is_file():
         raise FileNotFoundError(f"{llm}: --llm expects a causal language model's folder, a .gguf file or a config.json")
-    elif not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        return AutoConfig.from_pretrained(path), None
+    if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        try:
+            return AutoConfig.from_pretrained(path, trust_remote_code=False), None
+        except LOAD_ERRORS as error:
+            raise ValueError(f"--llm {llm}: its config cannot be read ({first_line(error)})") from None
+    model = load_pretrained(AutoModelForCausalLM, llm, label=f"--llm {llm}", dtype=torch.float32)
+    return model.config, model
+
+
+def _from_gguf(path: Path) -> tuple[PreTrainedConfig, nn.Module]:
     try:
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+        )
     except ImportError as error:
-        raise ValueError(f"{llm}: reading it needs a missing package ({str(error).split('.')[0].strip()})") from None
-    if hasattr(model.config, "quantization_config"):  # a GGUF file is dequantised as it is read
+        raise ValueError(f"{path}: reading it needs a missing package ({str(error).split('.')[0].strip()})") from None
+    if hasattr(model.config, "quantization_config"):  # the file is dequantised as it is read
         del model.config.quantization_config
     return model.config, model
 
