@@ -147,18 +147,26 @@ def build_network(architecture: dict[str, Any], sigmoid: bool = False) -> nn.Mod
     is_custom = architecture.pop("custom_text", False)
     architecture |= {"init_logit_scale": math.log(scale), "init_logit_bias": bias}
     architecture["vision_cfg"]["timm_model_pretrained"] = False
-    text = architecture["text_cfg"]
-    if "hf_config" not in text:
+    vision, text = architecture["vision_cfg"], architecture["text_cfg"]
+    if "hf_config" in text:  # open_clip would read such a tower by name; it gets a placeholder that is replaced
+        architecture["text_cfg"], is_custom = {"vocab_size": 1, "width": 8, "heads": 1, "layers": 1}, True
+    try:
         network = (open_clip.CustomTextCLIP if is_custom else open_clip.CLIP)(**architecture)
-    else:
-        # open_clip would read such a tower from a folder by name; it gets a placeholder that is replaced.
-        architecture["text_cfg"] = {"vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
-        network = open_clip.CustomTextCLIP(**architecture)
+    except TypeError as error:
+        if "patch_drop" not in str(error):
+            raise
+        raise ValueError(
+            f"--patch_dropout: {vision['timm_model_name']} has no patches to drop; use a ViT, or 0"
+        ) from None
+    if "hf_config" in text:
         network.text = _text_encoder(text, architecture["embed_dim"])
         network.context_length = text["context_length"]
-    trunk = getattr(network.visual, "trunk", None)
+    trunk, size = getattr(network.visual, "trunk", None), vision["image_size"]
     if trunk is not None and hasattr(trunk, "set_input_size"):
-        network.visual.set_input_size(architecture["vision_cfg"]["image_size"])
+        patch = getattr(trunk.patch_embed, "patch_size", (1,))[0]
+        if size % patch:
+            raise ValueError(f"--image_size {size}: must be a multiple of {patch}, the patch of the image tower")
+        network.visual.set_input_size(size)
     return network
 
 

@@ -4,9 +4,10 @@ pixels (B, 3, S, S) uint8 -> projected vector (B, D), comparable with texts; or 
 """
 
 import torch
+from open_clip.timm_model import TimmModel
 
 from clip.model import CLIPModel
-from common.models.backbone import Tokens
+from common.models.backbone import Tokens, backbone_tokens
 from common.models.pooling import ImageEncoder
 from common.vectors.extractor import Extractor, ExtractorOptions
 
@@ -23,13 +24,15 @@ class CLIPImageEncoder(ImageEncoder):
 
     def tokens(self, pixels: torch.Tensor, layer: int = -1) -> Tokens:
         visual = self.model.network.visual
+        if isinstance(visual, TimmModel):
+            return backbone_tokens(visual.trunk, self.model.normalise(pixels), layer)
         try:
             features = visual.forward_intermediates(
                 self.model.normalise(pixels),
                 indices=[layer],
                 intermediates_only=True,
                 output_extra_tokens=True,
-                normalize_intermediates=layer == -1 and hasattr(visual, "ln_post"),
+                normalize_intermediates=layer == -1 and getattr(visual, "attn_pool", visual) is None,
             )
         except AssertionError as error:
             raise ValueError(f"--layer {layer}: {error}") from None

@@ -15,9 +15,11 @@ from clip import inference, train
 from clip.architectures import canonical_name
 from clip.checkpoint import load_clip, save_clip
 from clip.heatmaps import heatmap
+from clip.image_encoder import CLIPImageEncoder
 from clip.model import CLIPModel
 from clip.pretrained import choose_weights, load_weights, read_pretrained
 from clip.published import file_record
+from clip.train import is_complete_model
 from common.samples.layouts import create_sample_dataset
 from retrieval import build_index
 from retrieval.encoders import kind_of, open_encoder
@@ -54,6 +56,9 @@ def test_architectures_give_open_clips_vectors(kind, tmp_path, monkeypatch):
     vector = F.normalize(torch.randn(1, image.shape[1], generator=torch.Generator().manual_seed(1)), dim=1)
     heat = heatmap(model, model.preprocess(IMAGE)[None], vector)
     assert heat.ndim == 3 and torch.isfinite(heat).all() and heat.max() <= 1
+    with torch.no_grad():
+        means = CLIPImageEncoder(model)(model.preprocess(IMAGE)[None], "mean")  # of patches, for an index
+    assert means.shape[0] == 1 and torch.isfinite(means).all()
     save_clip(tmp_path / "model.pth", model)
     monkeypatch.undo()  # a checkpoint needs neither open_clip's entry nor the tokenizer's folder
     again, _ = load_clip(tmp_path / "model.pth")
@@ -201,6 +206,16 @@ def test_another_size_resamples_positions_as_open_clip_does(tmp_path, monkeypatc
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
+def test_settings_that_a_tower_does_not_have(tmp_path, monkeypatch):
+    convnext, eva = (register(kind, tmp_path / kind, monkeypatch) for kind in ("convnext", "eva"))
+    with pytest.raises(ValueError, match="--patch_dropout: test_convnext has no patches to drop"):
+        CLIPModel(convnext, patch_dropout=0.5)
+    with pytest.raises(ValueError, match="--image_size 100: must be a multiple of 16"):
+        CLIPModel(eva, image_size=100)
+    with pytest.raises(ValueError, match="--projection_dim: the image vectors of tiny-siglip are not projected"):
+        CLIPModel(register("siglip", tmp_path / "siglip", monkeypatch), projection_dim=8)
+
+
 def test_names_of_weights():
     assert choose_weights("auto", "ViT-B/32") == choose_weights("auto", "ViT-L/14@336px") == "openai"
     assert choose_weights("auto", "ViT-SO400M-14-SigLIP") == "webli" and choose_weights("auto", "convnext_tiny") is None
@@ -210,6 +225,7 @@ def test_names_of_weights():
         load_clip("convnext_tiny")
     assert canonical_name("ViT-H/14") == "ViT-H-14" and canonical_name("ViT-B-16") == "ViT-B/16"
     assert kind_of("convnext_base:laion400m_s13b_b51k") == "clip" and kind_of("convnext_base:random") == "timm"
+    assert is_complete_model("ViT-B-32:openai") and not is_complete_model(canonical_name("ViT-H/14"))
     assert kind_of("ViT-B/32") == kind_of("ViT-SO400M-14-SigLIP:webli") == "clip"
 
 
