@@ -15,8 +15,9 @@ from multimodal_utils import project_pooled_embed
 class EfficientNetAdapter(nn.Module):
     """A frozen timm network and the trainable projection of its pooled feature.
 
-    pretrained: True (timm's weights), False (random) or a file of weights, for instance trained on WikiArt. width: of
-    the projection, equal to the Q-Former's. mean, std: of BLIP-2. image_size: pixels; None takes the network's own.
+    pretrained: True (timm's weights), False (random) or a file of weights, for instance trained on WikiArt; files of
+    efficientnet_pytorch belong to names of tf_efficientnet_*, any other refuses them. width: of the projection, equal
+    to the Q-Former's. mean, std: of BLIP-2. image_size: pixels; None takes the network's own.
     """
 
     def __init__(

@@ -103,7 +103,10 @@ def split_vision(weights: Weights) -> tuple[Weights, Weights]:
         elif name.startswith(("model.multi_modal_projector.", "model.language_model.", "lm_head.")):
             rest[name] = value
         elif name.startswith(CLIP_NAMES):
-            raise ValueError(f"{name}: a tensor of CLIP, whose files clip/ reads, not of an InternVL")
+            raise ValueError(
+                f"{name}: a tensor of CLIP, whose files clip/ reads; its image towers have names of timm's, such as "
+                "vit_base_patch32_clip_224.openai"
+            )
         else:
             raise ValueError(
                 f"{name}: a tensor of no InternVL; expected the names of InternVL, transformers or InternViT (weights "
