@@ -51,8 +51,7 @@ from llava.tokens import ChatFormatter
 from llava.trainer import LlavaTrainer, LogPredictionsCallback
 
 FIXED = (  # settings that a resumed run must repeat
-    *("lora_rank", "lora_alpha", "bits", "train_vision_tower", "freeze_language_model", "projector_learning_rate"),
-    *("val_split", "max_length"),
+    *("lora_rank", "lora_alpha", "bits", "train_vision_tower", "freeze_language_model", "val_split", "max_length"),
 )
 
 
@@ -145,6 +144,7 @@ def describe_run(
     """What a resumed run must repeat, and what an adapter is loaded by: fingerprint and system_prompt."""
     return {
         **{name: getattr(tuning, name) for name in FIXED},
+        "projector_learning_rate is set": bool(tuning.projector_learning_rate),  # then it is a group of its own
         **training.fixed_on_resume(),
         "model": describe_tensors(loaded.model.state_dict()),
         # A quantised model is packed differently on each machine.

@@ -14,6 +14,8 @@ from transformers import Blip2ForConditionalGeneration
 
 import train
 from blip2_gated import train as train_blip2
+from clip import train as train_clip
+from common.samples.layouts import create_sample_dataset
 from common.training.resume_state import write_checksums
 from common.training.schedule import TrainSchedule, set_learning_rate
 from common.training.trained_on import TRAINED_ON, check_resume, describe_samples, describe_tensors
@@ -78,13 +80,26 @@ def test_another_run_of_the_style_encoder_is_refused(run_arguments, tmp_path):
     more = [*run_arguments, "--resume"]
     shown = refused(train.main, [*more, "--batch_size", "12"], tmp_path)
     assert f"{tmp_path}/checkpoints/last: " in shown and "batch_size was 8, now 12; repeat" in shown
-    for changes in ({"image_size": 48}, {"model_name": "test_efficientnet"}, {"seed": 1}, {"ema_decay": 0.9}):
+    for changes in ({"model_name": "test_efficientnet"}, {"ema_decay": 0.9}):
         assert f"{next(iter(changes))} was " in refused(train.main, [*more, *flags(**changes)], tmp_path)
     other = draw_styles(tmp_path / "other", size=44)  # the same names
     assert "data was " in refused(train.main, [*more, *flags(data_dir=other)], tmp_path)
     shutil.move(tmp_path / "data", tmp_path / "moved")  # the same files elsewhere, and what may change
     changes = {"data_dir": tmp_path / "moved", "epochs": 2, "learning_rate": 0.01, "log_steps": 3, "dropout": 0.2}
     assert train.main([*more, *flags(**changes)])["epochs"] == 2
+
+
+def test_another_run_of_clip_is_refused(clip_arguments, tmp_path):
+    train_clip.main([*clip_arguments, "--num_epochs", "1"])
+    more = [*clip_arguments, "--resume"]
+    assert "batch_size * accum_batches was 8, now 16" in refused(
+        train_clip.main, [*more, *flags(batch_size=16)], tmp_path
+    )
+    assert "loss was" in refused(train_clip.main, [*more, "--model_name", "small", "--loss", "siglip"], tmp_path)
+    create_sample_dataset(tmp_path / "other", 40, layout="captions", size=48, seed=1)
+    assert "data was " in refused(train_clip.main, [*more, *flags(data_dir=tmp_path / "other")], tmp_path)
+    shared = flags(batch_size=4, accum_batches=2, num_epochs=2)  # the same pairs a step
+    assert train_clip.main([*more, *shared])["epochs"] == 2
 
 
 def test_another_run_of_blip2_gated_is_refused(blip2_arguments, vqa_data, tiny_blip2, tmp_path):

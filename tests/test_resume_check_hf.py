@@ -17,7 +17,10 @@ import vitp.train
 from common.training.hf_trainer import find_resume_checkpoint
 from common.training.resume_state import write_checksums
 from common.training.trained_on import TRAINED_ON
+from llava import merge_lora
 from llava import train as train_llava
+from llava.analyzer import LlavaAnalyzer
+from llava.checkpoint import load_image_text_model
 
 SAMPLES = "per_device_train_batch_size * gradient_accumulation_steps * processes"
 
@@ -82,7 +85,7 @@ def test_another_run_of_llava_is_refused(llava_arguments, tmp_path):
     train_llava.main([*llava_arguments, *flags(max_steps=2, num_train_epochs=9)])
     more = [*llava_arguments, *flags(max_steps=3, resume_from_checkpoint=True)]
     assert TRAINED_ON in {path.name for path in (tmp_path / "run" / "checkpoint-2").iterdir()}
-    changes = {"lora_rank": 2, "lora_alpha": 4, "system_prompt": "Be brief.", "max_length": 99, "val_split": 0.5}
+    changes = {"lora_rank": 2, "lora_alpha": 4, "system_prompt": "Be brief.", "val_split": 0.5}
     for name, value in {**changes, "seed": 3, "optim": "sgd", "freeze_language_model": True}.items():
         shown = refused(train_llava.main, [*more, *flags(**{name: value})], tmp_path)
         assert f"checkpoint-2: is of a run that differs: {name} was " in shown and "resume_from_checkpoint" in shown
@@ -95,8 +98,24 @@ def test_another_run_of_llava_is_refused(llava_arguments, tmp_path):
         other = write_llava(tmp_path / f"model{number}", **sizes)
         assert "fingerprint was" in refused(train_llava.main, [*more, *flags(model_id=other)], tmp_path)
     changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.001}
+    shown = refused(train_llava.main, [*more, *flags(projector_learning_rate=0)], tmp_path)
+    assert "projector_learning_rate is set was true, now false" in shown
+    changes["projector_learning_rate"] = 0.003
     train_llava.main([*more, *flags(**changes, logging_steps=2, eval_strategy="no", num_train_epochs=5)])
     assert (tmp_path / "run" / "checkpoint-3").is_dir()
+
+
+def test_a_checkpoint_of_a_running_llava_knows_its_base_and_prompt(llava_arguments, llava_folders, tmp_path):
+    """Copied alone, as people do before a run has ended."""
+    train_llava.main([*llava_arguments, *flags(max_steps=1, val_split=0, system_prompt="Be brief.")])
+    copied = shutil.copytree(tmp_path / "run" / "checkpoint-1", tmp_path / "copied")
+    other = write_llava(tmp_path / "other", seed=1)
+    with pytest.raises(ValueError, match="copied: is an adapter for another model .* other weights"):
+        load_image_text_model(str(other), str(copied), device="cpu")
+    base, merged = str(llava_folders["llava"]), str(tmp_path / "merged")
+    assert LlavaAnalyzer(base, str(copied), device="cpu").formatter.prompt("Why?").startswith("Be brief.")
+    merge_lora.main(["--model_id", base, "--adapter", str(copied), "--output_dir", merged, "--device", "cpu"])
+    assert LlavaAnalyzer(merged, device="cpu").formatter.prompt("Why?").startswith("Be brief.")
 
 
 def test_an_adapter_with_other_tensors_is_not_resumed(llava_arguments, tmp_path):
