@@ -159,6 +159,15 @@ def test_wrappers(tmp_path, trainer):
         assert torch.equal(value, weights[name]), name
 
 
+@pytest.mark.parametrize("name", ["test_convnext", "efficientvit_m0", "levit_128s"])
+def test_heads_of_every_build(tmp_path, name):
+    """A classifier alone, below a norm of the features, and with a norm of its own."""
+    weights = timm.create_model(name).state_dict()
+    torch.save(weights, tmp_path / "weights.pth")
+    loaded = create_backbone(name, str(tmp_path / "weights.pth")).state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.items())
+
+
 def test_position_tables_are_resampled_by_timm(tmp_path):
     torch.save(timm.create_model("test_vit", img_size=64).state_dict(), tmp_path / "weights.pth")
     assert create_backbone("test_vit", str(tmp_path / "weights.pth")).pos_embed.shape == (1, 101, 64)

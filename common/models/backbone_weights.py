@@ -58,8 +58,10 @@ def load_backbone_weights(backbone: Any, path: str | Path) -> None:
     except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not weights of {architecture} ({first_line(error)})") from error
     classifier = backbone.pretrained_cfg.get("classifier") or ()
-    heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    weights = {name: value for name, value in weights.items() if not name.startswith(heads)}
+    heads = tuple(  # what holds the last layer, as LeViT's with a BatchNorm of its own
+        f"{name.rpartition('.')[0] or name}." for name in ([classifier] if isinstance(classifier, str) else classifier)
+    )
+    weights = {name: value for name, value in weights.items() if name in expected or not name.startswith(heads)}
     weights = {name: value for name, value in expected.items() if name.endswith(COUNTER)} | weights
     load_every_tensor(backbone, weights, path, architecture)
 
