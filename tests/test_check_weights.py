@@ -2,17 +2,22 @@
 
 import json
 
+import open_clip
 import pytest
+import timm
 import torch
+from open_clip.model import set_model_preprocess_cfg
+from open_clip.push_to_hf_hub import save_config_for_hf
 from safetensors.torch import load_file, save_file
 from tiny.blip2 import CONFIG, TEXTS
 from tiny.clip import small, write_clip
 from tiny.llava import write_llava
-from tiny.vitp import internvl_folder
+from tiny.vitp import internvl_folder, tiny_model
 
 from blip2_gated.backbone import build_blip2, fit_config, make_tokenizer
 from clip.checkpoint import save_clip
 from common.cli.errors import CommandLineError
+from common.models.backbone import write_timm_folder
 from model import VisionStyleEncoder
 from style_encoder import save_encoder
 from tools import check_weights, published_weights
@@ -44,14 +49,23 @@ def internvl(folder):
     return folder
 
 
-def timm_name(folder):
-    return "test_efficientnet:random"
+def timm_folder(folder):
+    torch.manual_seed(0)
+    statistics = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    write_timm_folder(folder, timm.create_model("test_vit", num_classes=0), 160, *statistics)
+    return folder
+
+
+def internvit(folder):
+    tiny_model().model.vision_tower.save_pretrained(folder)
+    return folder
 
 
 KINDS = {
     "style encoder": (style_encoder, 32),
     "clip": (clip_file, 32),
-    "timm": (timm_name, 160),
+    "timm": (timm_folder, 160),
+    "InternViT": (internvit, 28),
     "blip-2": (blip2, 32),
     "internvl": (internvl, 28),
     "llava": (write_llava, 32),
@@ -68,10 +82,10 @@ def test_every_system(tmp_path, capsys, system):
     assert json.loads(capsys.readouterr().out) == report
     assert report["system"] == system and report["image_size"] == image_size and report["differs"] == []
     assert report["parameters"] > 1000 and report["activation"] and len(report["mean"]) == 3
-    assert report["answer"] and weights in report["use"]
+    assert report["answer"] and f"{'local-dir:' if system == 'timm' else ''}{weights}" in report["use"]
     if (tmp_path / "config.json").is_file():
         assert report["licence"] == "cc-by-nc-4.0" and "model.safetensors" in report["files"]
-        assert "tokens" in report["tokenizer"]
+        assert system in ("timm", "InternViT") or "tokens" in report["tokenizer"]
 
 
 def test_a_clip_is_compared_with_transformers(tmp_path, capsys):
@@ -86,6 +100,23 @@ def test_a_clip_is_compared_with_transformers(tmp_path, capsys):
     torch.testing.assert_close(torch.tensor(found), theirs, atol=1e-4, rtol=0)
     (message,) = check_weights.difference("transformers", theirs + 0.01, theirs)
     assert "0.0100" in message
+
+
+def test_a_folder_of_open_clip_is_compared_with_open_clip(tmp_path):
+    towers = {
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    config = {"embed_dim": 16, "quick_gelu": True, **towers}
+    torch.manual_seed(0)
+    network = open_clip.CLIP(**config)
+    squash = {"interpolation": "bilinear", "resize_mode": "squash", "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    set_model_preprocess_cfg(network, {"size": (32, 32), "mode": "RGB", "fill_color": 0, **squash})
+    save_file(network.state_dict(), tmp_path / "open_clip_model.safetensors")
+    save_config_for_hf(network, tmp_path / "open_clip_config.json", config)
+    report = check_weights.main([str(tmp_path)])
+    assert (report["activation"], report["interpolation"], report["mean"]) == ("QuickGELU", "bilinear", [0.5] * 3)
+    assert published_weights.clip_cosines(str(tmp_path), [check_weights.red_circle()], ["a"]) is not None
 
 
 def test_what_differs_from_the_published_facts_is_an_error(tmp_path, capsys, monkeypatch):

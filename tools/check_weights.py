@@ -66,6 +66,7 @@ USE = {  # system: what the weights are then used by
     "internvl": 'python vitp/inference.py A.png "question" --model_name_or_path {}',
     "llava": 'python llava/inference.py --image A.png --text "a text" --model_id {}',
 }
+NEED_FOLDERS = ("InternViT", "timm", "internvl")  # systems that take no name on the Hub
 
 
 @tool
@@ -80,8 +81,9 @@ def main(
     system = find_system(path)
     with torch.inference_mode():
         facts = CHECKS.get(system, check_encoder)(path, choose_device(device))
-    report = {"weights": weights, "system": system, "use": USE[system].replace("{}", weights), **facts}
-    report |= {"licence": facts.get("licence") or read_licence(path), "files": list_files(path)}
+    use = USE[system].format(path if system in NEED_FOLDERS else weights)
+    report = {"weights": weights, "system": system, "use": use, **facts}
+    report |= {"licence": read_licence(path) or facts.get("licence", ""), "files": list_files(path)}
     expected = REFERENCES.get(Path(weights).name, {})
     report["differs"] = facts.get("differs", []) + [
         f"{name} {facts.get(name)}, published {value}" for name, value in expected.items() if facts.get(name) != value
@@ -93,12 +95,17 @@ def main(
 
 
 def fetch(weights: str) -> str:
-    """A name on the Hub -> its folder in the cache on this machine; anything else as it is."""
+    """A name on the Hub -> its folder in the cache on this machine, or local-dir:FOLDER if it is timm's; anything else
+    as it is."""
     name, _, source = weights.partition(":")
-    if is_clip_name(name, source) or name.startswith("timm/") or not is_hub_name(weights):
-        return weights
-    folder = fetch_folder(weights, (*SMALL_FILES, "*.safetensors"))
-    return str(folder if any(folder.glob("*.safetensors")) else fetch_folder(weights, (*SMALL_FILES, "*.bin")))
+    folder = Path(weights)
+    if not (is_clip_name(name, source) or name.startswith("timm/")) and is_hub_name(weights):
+        folder = fetch_folder(weights, (*SMALL_FILES, "*.safetensors"))
+        if not any(folder.glob("*.safetensors")):
+            folder = fetch_folder(weights, (*SMALL_FILES, "*.bin"))
+        weights = str(folder)
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return f"local-dir:{weights}" if "architecture" in config and "model_type" not in config else weights
 
 
 def find_system(path: str) -> str:
@@ -112,8 +119,6 @@ def find_system(path: str) -> str:
             return systems[kind]
         if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
             return "llava"
-        if "architecture" in config:  # a folder of timm
-            return "timm"
     elif (folder / "adapter_config.json").is_file():
         return "llava"
     if folder.is_file() and folder.suffix != ".safetensors":
@@ -125,8 +130,6 @@ def find_system(path: str) -> str:
 
 def check_encoder(path: str, device: torch.device) -> dict[str, Any]:
     """An image encoder of retrieval/encoders.py: cosines of the red circle with the other pictures, and with texts."""
-    if (Path(path) / "config.json").is_file() and "architecture" in read_json(Path(path) / "config.json"):
-        path = f"local-dir:{path}"  # timm's name for its folders
     encoder, pictures = open_encoder(path, device), drawn_pictures()
     vectors = encoder(torch.stack([encoder.preprocess(picture) for picture in pictures.values()]).to(device)).cpu()
     answer: dict[str, Any] = {
@@ -251,7 +254,7 @@ def drawn_pictures() -> dict[str, Image.Image]:
 
 
 def read_licence(path: str) -> str:
-    card = Path(path) / "README.md"
+    card = Path(path.removeprefix("local-dir:")) / "README.md"
     return (ModelCard.load(card).data.license or "") if card.is_file() else ""
 
 
