@@ -55,13 +55,9 @@ class StyleHead(nn.Module):
         )
         self.frozen_maps = frozen_maps
         self.gram = GramStatistics(map_widths[:frozen_maps])
-        texture = [width for width in (self.gram.width, RINGS * SECTORS) if width]
-        self.discriminants = nn.ModuleDict(
-            {
-                "texture": LinearDiscriminant(texture, DIRECTIONS),
-                "palette": LinearDiscriminant([PALETTE_BINS**3], DIRECTIONS),
-            }
-        )
+        self.discriminants = nn.ModuleDict({"palette": LinearDiscriminant([PALETTE_BINS**3], DIRECTIONS)})
+        if frozen_maps:  # the spectrum alone would be a worse neighbour than the other parts
+            self.discriminants["texture"] = LinearDiscriminant([self.gram.width, RINGS * SECTORS], DIRECTIONS)
         self.width = style_width + DIRECTIONS * len(self.discriminants)  # S
 
     def forward(self, image: torch.Tensor, feature_maps: list[torch.Tensor]) -> torch.Tensor:
@@ -92,8 +88,11 @@ class StyleHead(nn.Module):
         self, image: torch.Tensor, histogram: torch.Tensor, feature_maps: list[torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """-> {name of a discriminant: its input (B, W)}"""
-        gram = [self.gram(feature_maps[: self.frozen_maps])] if self.frozen_maps else []
-        return {"texture": torch.cat([*gram, power_spectrum(image)], 1), "palette": histogram}
+        vectors = {"palette": histogram}
+        if self.frozen_maps:
+            gram = self.gram(feature_maps[: self.frozen_maps])
+            vectors["texture"] = torch.cat([gram, power_spectrum(image)], 1)
+        return vectors
 
 
 class GramStatistics(nn.Module):

@@ -190,7 +190,7 @@ def test_weights_without_statistics_rank_by_similarity(shelf, tmp_path, capsys):
     compare(new, *folders, "--weights", bare)
     assert "probability" not in capsys.readouterr().out
     content["validation"] = {
-        "bank": torch.eye(16 + 2 * DIRECTIONS),
+        "bank": torch.eye(16 + DIRECTIONS),
         "other_style_quantiles": torch.linspace(-1, 1, 1001),
     }  # of old runs
     torch.save(content, bare)

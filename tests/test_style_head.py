@@ -106,7 +106,7 @@ def fitted(tmp_path_factory):
     return encoder, dataset
 
 
-def test_the_vector_is_learned_texture_and_palette_by_their_shares(fitted):
+def test_the_vector_is_learned_palette_and_texture_by_their_shares(fitted):
     encoder, dataset = fitted
     image = torch.stack([dataset[index]["image"] for index in range(4)])
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_the_vector_is_learned_texture_and_palette_by_their_shares(fitted):
     assert whole.shape == (4, encoder.style_head.width) == (4, 16 + 2 * DIRECTIONS)
     assert learned.shape == (4, 16)
     lengths = [part.square().sum(1) for part in whole.split([16, DIRECTIONS, DIRECTIONS], 1)]
-    for length, share in zip(lengths, (SHARES["learned"], SHARES["texture"], SHARES["palette"])):
+    for length, share in zip(lengths, (SHARES["learned"], SHARES["palette"], SHARES["texture"])):
         torch.testing.assert_close(length, torch.full((4,), share), atol=1e-4, rtol=0)
     assert sum(SHARES.values()) == pytest.approx(1)
 

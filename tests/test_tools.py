@@ -64,7 +64,7 @@ def test_inspector_reports_every_output(trained, tmp_path, capsys):
         "embed": [1, 5, 12],
         "pooled embed": [1, 10],
         "attention mask": [1, 5],
-        "style": [1, 16 + 2 * DIRECTIONS],
+        "style": [1, 16 + DIRECTIONS],
         "patches": [1, 4, 64],
         "backbone pooled": [1, 64],
     }
