@@ -208,8 +208,9 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
 
 
 def _read(path: Path) -> Any:
+    """A file of tensors, or the tensors of a TorchScript archive such as OpenAI's."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of TorchScript archives such as OpenAI's
+        warnings.simplefilter("ignore")  # torch warns of such archives
         try:
             return read_tensors(path)
         except ValueError as error:

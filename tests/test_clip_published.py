@@ -1,6 +1,7 @@
 """Published weights of CLIP against open_clip: activation, preprocessing, tokens, architecture."""
 
 import json
+import warnings
 
 import open_clip
 import pytest
@@ -174,6 +175,11 @@ def test_files_that_are_not_one_clip(tmp_path):
         CLIPModel("small", str(path))
     torch.save(weights, path)
     with pytest.raises(ValueError, match=f"name its architecture, as in ViT-B-32:{path}"):
+        kind_of(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with pytest.raises(ValueError, match="is a TorchScript archive.*ViT-B/32:"):
         kind_of(path)
 
 

@@ -106,6 +106,10 @@ def read_tensors(path: str | Path) -> Any:
         # torch's own message recommends loading without the check.
         raise ValueError(f"{path}: cannot be read as a PyTorch file; it is broken, or of another kind") from None
     except Exception as error:  # broken bytes make the unpickler raise any kind
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"{path}: is a TorchScript archive; expected plain tensors (OpenAI's CLIP: ViT-B/32:{path})"
+            ) from None
         raise ValueError(f"{path}: cannot be read as a PyTorch file ({first_line(error)})") from None
 
 
