@@ -70,6 +70,16 @@ def is_architecture(model_name: str) -> bool:
     return model_name == "small" or open_clip_name(model_name) in open_clip.list_models()
 
 
+def check_architecture(model_name: str) -> None:
+    if not is_architecture(model_name):
+        names = [*OPENAI_NAMES, "small"]
+        others = [name for name in open_clip.list_models() if name not in OPENAI_NAMES.values()]
+        raise ValueError(
+            unknown_name(model_name, [*names, *others], "model") + f" (--model_name: {', '.join(names)}, "
+            "another of open_clip's, or a folder or hub name of a Hugging Face CLIP model)"
+        )
+
+
 def make_architecture(
     model_name: str,
     image_size: int | None = None,
@@ -84,13 +94,7 @@ def make_architecture(
     encoder by name or folder, such as xlm-roberta-base or a Chinese BERT; image_size: pixels of the square input;
     patch_dropout: share of patches dropped from each training image (Li et al. 2023, FLIP; transformers only).
     """
-    if not is_architecture(model_name):
-        names = [*OPENAI_NAMES, "small"]
-        others = [name for name in open_clip.list_models() if name not in OPENAI_NAMES.values()]
-        raise ValueError(
-            unknown_name(model_name, [*names, *others], "model") + f" (--model_name: {', '.join(names)}, "
-            "another of open_clip's, or a folder or hub name of a Hugging Face CLIP model)"
-        )
+    check_architecture(model_name)
     architecture = copy.deepcopy(
         SMALL if model_name == "small" else open_clip.get_model_config(open_clip_name(model_name))
     )

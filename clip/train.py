@@ -24,7 +24,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from clip.architectures import canonical_name, is_architecture
+from clip.architectures import canonical_name, check_architecture, is_architecture
 from clip.checkpoint import load_clip, save_clip
 from clip.dataset import Pair, PairDataset, find_data, find_pairs, split_pairs
 from clip.embed import embed_pairs
@@ -127,7 +127,10 @@ def check_settings(settings: Namespace) -> None:
         raise ValueError(
             f"--{changed[0]}: {settings.model_name} is a complete model that defines this itself; omit the flag"
         )
-    if is_complete_model(settings.model_name) or weights_of(settings):
+    if is_complete_model(settings.model_name):
+        return
+    check_architecture(settings.model_name)
+    if weights_of(settings):
         return
     image_is_random = not (settings.image_tower and settings.image_weights)
     is_random = image_is_random or (settings.freeze_backbone and not settings.text_tower)

@@ -71,6 +71,13 @@ def test_nothing_is_drawn_or_trained_on_beside_other_data(root):
     assert files_below(root) == before
 
 
+def test_nothing_is_drawn_for_a_command_line_with_a_mistake(root):
+    before = files_below(root)
+    with pytest.raises(ValueError, match="unknown model 'foo'"):
+        train.main(["--model_name", "foo"])
+    assert files_below(root) == before
+
+
 def test_an_empty_data_folder_gets_samples_and_says_so(root, capsys):
     assert find_data("./data", False, True) == root / "data"
     assert "DRAWING 12 SAMPLE PICTURES" in capsys.readouterr().err and (root / "data" / "data.json").is_file()
