@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.cli.settings import unknown_name
+from common.cli.names import unknown_name
 from common.text.files import check_file, parse_json
 
 
