@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny.llava import lively, picture
+from tiny.llava import lively, picture, write_sentence_encoder
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration, SiglipVisionConfig
 
 from llava.analyzer import LlavaAnalyzer
@@ -14,6 +14,7 @@ from llava.checkpoint import load_image_text_model
 from llava.model import build_llava, build_tokenizer, small_language
 from llava.prefix_cache import ImagePrefixCache
 from llava.scoring_config import ScoringConfig
+from llava.sentence_encoder import SentenceEncoder
 from llava.tokens import ChatFormatter, encode_images
 
 WEIGHTS = "model.safetensors"
@@ -192,3 +193,21 @@ def test_the_answers_are_those_of_transformers(folder):
     inputs = processor(images=[picture(0)], text=[prompt], return_tensors="pt")
     theirs = model.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert theirs.tolist()[: len(ours)] == ours
+
+
+def test_a_sentence_encoder_pools_as_its_folder_says(tmp_path):
+    """sentence-transformers' 1_Pooling: the first token for BGE and GTE; max and others are refused."""
+    folder, texts = write_sentence_encoder(tmp_path), ["a red star", "a beach"]
+    mean = SentenceEncoder(str(folder)).encode(texts)
+    (folder / "1_Pooling").mkdir()
+    pooling = folder / "1_Pooling" / "config.json"
+    edit_json(pooling, word_embedding_dimension=16, pooling_mode_cls_token=False, pooling_mode_mean_tokens=True)
+    assert torch.equal(SentenceEncoder(str(folder)).encode(texts), mean)
+    edit_json(pooling, pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
+    encoder = SentenceEncoder(str(folder))
+    states = encoder.model(**encoder.tokenizer(texts[0], return_tensors="pt")).last_hidden_state
+    expected = torch.nn.functional.normalize(states[:, 0], dim=1)
+    torch.testing.assert_close(encoder.encode(texts)[:1], expected, atol=1e-5, rtol=0)
+    edit_json(pooling, pooling_mode_cls_token=False, pooling_mode_max_tokens=True)
+    with pytest.raises(ValueError, match="--sentence_encoder.*max_tokens"):
+        SentenceEncoder(str(folder))
