@@ -117,7 +117,7 @@ def read_blip2(source: str) -> tuple[Blip2ForConditionalGeneration, PreTrainedTo
     """A pretrained BLIP-2-OPT by hub name or folder, in the dtype of its files. ValueError if it is not complete."""
     config, tokenizer = read_blip2_config(source)
     model = load_pretrained(
-        Blip2ForConditionalGeneration, model_folder(source), label=f"--model.blip2 {source}", remedy=EXPECTED
+        Blip2ForConditionalGeneration, config.name_or_path, label=f"--model.blip2 {source}", remedy=EXPECTED
     )
     model.config.image_token_index = config.image_token_index
     return model, tokenizer
