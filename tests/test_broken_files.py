@@ -118,10 +118,7 @@ READERS = {  # name of the file: what is in it, who reads it
     "records.jsonl": (JSONL, convert_all),
     "questions.csv": (TABLE, lambda path: read_questions(path, path.parent, "csv", Columns())),
     "settings.yaml": (SETTINGS, lambda path: read_settings(config, ["--config", str(path)])),
-    "training.json": (
-        b'{"lora_rank": 7, "learning_rate": 0.5}',
-        lambda path: read_values(["--config", str(path)]),
-    ),
+    "training.json": (b'{"lora_rank": 7, "learning_rate": 0.5}', lambda path: read_values(["--config", str(path)])),
     "a_embed.pt": (torch_file(torch.randn(3, 4)), lambda path: load_target(path, "embed")),
     "model.pth": (
         torch_file({"format": 1, "kind": "x", "model_state_dict": {"a": torch.ones(2)}}),

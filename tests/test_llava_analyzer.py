@@ -162,9 +162,7 @@ def test_a_score_is_asked_for_again_and_never_invented(tiny, monkeypatch):
     answers = iter(["I cannot say", "Score: 12", "Score: 6\nAnalysis: so"])
     real = LlavaAnalyzer._decode
     monkeypatch.setattr(LlavaAnalyzer, "_decode", lambda self, ids: next(answers) if len(ids) != 2 else real(self, ids))
-    monkeypatch.setattr(
-        ImagePrefixCache, "generate", lambda self, images, rests, most, *_: [[5] * most] * len(rests)
-    )
+    monkeypatch.setattr(ImagePrefixCache, "generate", lambda self, images, rests, most, *_: [[5] * most] * len(rests))
     found = analyzer.analyze_image(picture(0), "a star")
     assert (found["score"], found["attempts"], found["analysis"]) == (6, 3, "so")
     answers = iter(["no", "none", "never", "too often"])
