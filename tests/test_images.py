@@ -1,8 +1,11 @@
 """Opening images: every format becomes upright 8-bit RGB, every bad file is one line with its name."""
 
+from contextlib import nullcontext
+from io import BytesIO
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from common.images import io as image_io
 from common.images.io import list_images, open_image
@@ -110,6 +113,56 @@ def test_decompression_bomb_is_refused_before_decoding(tmp_path, monkeypatch):
     Image.new("1", (20, 20)).save(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match=r"bomb.png: 20x20 pixels, more than the 100 allowed"):
         open_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("mode, allowed", [("RGB", 120), ("RGBA", 90), ("I", 90), ("L", 120)])
+def test_the_limit_is_one_of_memory(tmp_path, monkeypatch, mode, allowed):
+    monkeypatch.setattr(image_io, "MAX_PIXELS", 120)
+    for count, fits in ((allowed, True), (allowed + 1, False)):
+        Image.new(mode, (count, 1)).save(tmp_path / "a.png")
+        with nullcontext() if fits else pytest.raises(ValueError, match=f"a.png: .*more than the {allowed} allowed"):
+            open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("format", ["ICO", "ICNS", "EPS", "PCX", "TGA"])
+def test_formats_that_decode_early_or_start_programs_are_not_opened(tmp_path, format):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png", format)
+    with pytest.raises(ValueError, match="a.png: not an image that Pillow can read"):
+        open_image(tmp_path / "a.png")
+
+
+def test_metadata_say_nothing_about_pixels(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8))
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * 3_000_000, zip=True)
+    picture.save(tmp_path / "a.png", pnginfo=texts)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8827] = 6, 100  # ISO speed, which a camera writes as a signed number
+    picture.save(tmp_path / "b.png", exif=exif.tobytes().replace(b"\x27\x88\x03\x00", b"\x27\x88\x06\x00"))
+    picture.save(tmp_path / "c.png", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    exif[0x0112] = 77
+    picture.save(tmp_path / "d.png", exif=exif)
+    for name in "acd":
+        assert (np.asarray(open_image(tmp_path / f"{name}.png")) == np.asarray(picture)).all(), name
+    assert open_image(tmp_path / "b.png").size == (8, 12)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM"])
+def test_any_damage_is_a_named_error_or_a_picture(tmp_path, format):
+    random, file = np.random.default_rng(0), BytesIO()
+    Image.fromarray(random.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(file, format)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(file.getvalue())
+        for place in random.integers(0, len(data), random.integers(1, 4)):
+            data[place] ^= 1 << random.integers(8)
+        (tmp_path / "a.png").write_bytes(data[: random.integers(1, len(data))] if random.random() < 0.3 else data)
+        try:
+            assert open_image(tmp_path / "a.png").mode == "RGB"
+        except ValueError as error:
+            assert str(error).startswith(f"{tmp_path / 'a.png'}: ") and "\n" not in str(error)
+            refused += 1
+    assert refused
 
 
 def test_list_images_is_sorted_and_skips_hidden(tmp_path):

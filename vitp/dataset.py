@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
 from common.cli.paths import find_from_root
 from common.cli.progress_bar import progress_bar
-from common.images.io import open_image
+from common.images.io import open_header, open_image, orientation
 from common.images.tiling import Tiling
 from common.text.chat_labels import IGNORED, LabelledTokens, splice_images
 from common.text.conversations import Conversation, parse_conversation
@@ -27,7 +27,6 @@ from common.training.skip_log import SkipLog
 from vitp.chat_template import ChatTemplate
 
 Sample = dict[str, torch.Tensor | str]
-EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -228,14 +227,8 @@ def repeat(lines: list, source: Source) -> list:
 
 def image_size(path: Path) -> tuple[int, int]:
     """-> width, height, upright, from the file's header alone."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with Image.open(path) as image:
-            sides_swapped = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-            return image.size[::-1] if sides_swapped else image.size
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: not an image that Pillow can read") from None
+    with open_header(path) as image:
+        return image.size[::-1] if orientation(image) >= 5 else image.size
 
 
 def _compress(image: Image.Image, quality: int) -> Image.Image:

@@ -7,20 +7,33 @@ Every problem is a ValueError or FileNotFoundError that begins with the file's n
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from common.images.webdataset import TarMember
 from common.text.files import LFS_HINT, LFS_START
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MAX_PIXELS = 120_000_000  # about 360 MB as RGB; larger files are refused before decoding
+# Of a file, whatever its suffix. Others start a program (EPS) or decode before their size is known (ICO, ICNS).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+MAX_PIXELS = 120_000_000  # of 3 bytes, about 360 MB; larger files are refused before decoding
+UPRIGHT = {  # EXIF orientation -> what turns the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-# Replaces Pillow's limit, which only warns and does not name the file.
-Image.MAX_IMAGE_PIXELS = None
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow refuses twice that by itself, while it reads the header
+# Generators of images write workflows of megabytes into PNG's texts, which say nothing about pixels.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int = 0) -> Image.Image:
@@ -29,18 +42,28 @@ def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int =
     at_least: required pixels of the shorter side. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves
     enough of them, which costs a fraction of the work; other formats are decoded at full size.
     """
+    with open_header(path) as image:
+        if at_least and image.format == "JPEG":
+            image.draft(None, (at_least, at_least))
+        image.seek(0)  # first frame of an animation
+        image.load()
+        rgb = upright_rgb(image)
+    return rgb.convert("L").convert("RGB") if grey else rgb
+
+
+@contextmanager
+def open_header(path: str | Path | TarMember) -> Iterator[Image.Image]:
+    """An image file of which nothing is decoded yet. What goes wrong here or in the block is an error with its name."""
     source = path if isinstance(path, TarMember) else Path(path)
     if isinstance(source, Path) and not source.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not an image' if source.is_dir() else 'no such file'}")
     try:
-        with Image.open(BytesIO(source.read()) if isinstance(source, TarMember) else source) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{path}: {image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} allowed")
-            if at_least and image.format == "JPEG":
-                image.draft(None, (at_least, at_least))
-            image.seek(0)  # first frame of an animation
-            image.load()
-            rgb = upright_rgb(image)
+        with Image.open(BytesIO(source.read()) if isinstance(source, TarMember) else source, formats=FORMATS) as image:
+            has_four_bytes = image.mode in ("RGBA", "CMYK") or image.mode[0] in "IF"  # in memory, by pixel
+            allowed = MAX_PIXELS * 3 // 4 if has_four_bytes else MAX_PIXELS
+            if image.width * image.height > allowed:
+                raise ValueError(f"{path}: {image.width}x{image.height} pixels, more than the {allowed:,} allowed")
+            yield image
     except UnidentifiedImageError:
         start = source.read()[:64] if isinstance(source, TarMember) else source.open("rb").read(64)
         reason = "not an image that Pillow can read" if start else "the file is empty"
@@ -49,14 +72,25 @@ def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int =
         elif start.lstrip().startswith((b"<svg", b"<?xml")):
             reason = "an SVG drawing; convert it to PNG first"
         raise ValueError(f"{path}: {reason}") from None
-    except (OSError, SyntaxError, EOFError, MemoryError) as error:  # of Pillow's decoders on broken data
-        raise ValueError(f"{path}: broken image ({' '.join(str(error).split())})") from error
-    return rgb.convert("L").convert("RGB") if grey else rgb
+    except Exception as error:  # a decoder raises anything on broken data: RuntimeError, IndexError, struct.error, ...
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise ValueError(f"{path}: broken image ({' '.join(str(error).split()) or type(error).__name__})") from error
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 (upright) .. 8. Whatever else metadata hold, and in whatever state, says nothing."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return value if value in UPRIGHT else 1
+    except Exception:  # damaged metadata raise anything
+        return 1
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode -> 8-bit RGB on white, turned as its EXIF tag says."""
-    return _to_rgb(ImageOps.exif_transpose(image))
+    turn = UPRIGHT.get(orientation(image))
+    return _to_rgb(image if turn is None else image.transpose(turn))
 
 
 def path_below(folder: Path, name: str) -> Path:
