@@ -166,9 +166,9 @@ def build_network(architecture: dict[str, Any], sigmoid: bool = False) -> nn.Mod
         network.text = _text_encoder(text, architecture["embed_dim"])
         network.context_length = text["context_length"]
     trunk, size = getattr(network.visual, "trunk", None), vision["image_size"]
-    if trunk is not None and hasattr(trunk, "set_input_size"):
+    if hasattr(trunk, "set_input_size") and getattr(trunk.patch_embed, "img_size", None) != (size, size):
         patch = getattr(trunk.patch_embed, "patch_size", (1,))[0]
-        if size % patch:
+        if size % patch:  # published sizes need not be a multiple: 384 pixels in patches of 14
             raise ValueError(f"--image_size {size}: must be a multiple of {patch}, the patch of the image tower")
         network.visual.set_input_size(size)
     return network
