@@ -140,19 +140,21 @@ def power_spectrum(image: torch.Tensor) -> torch.Tensor:
     """
     grey = (image / 255 if image.dtype == torch.uint8 else image.float()).mean(1)
     power = torch.fft.rfft2(grey - grey.mean((1, 2), keepdim=True)).abs().square().flatten(1)  # (B, H (W / 2 + 1))
-    means = power @ _frequency_cells(grey.shape[1], grey.shape[2], image.device)
+    cells = _frequency_cells(grey.shape[1], grey.shape[2], image.device).expand_as(power)
+    sums = torch.zeros(power.shape[0], RINGS * SECTORS, device=image.device).scatter_add_(1, cells, power)
+    counts = torch.zeros_like(sums).scatter_add_(1, cells, torch.ones_like(power))
+    means = sums / counts.clamp(min=1.0)
     return (means / means.sum(1, keepdim=True).clamp(min=1e-9) + 1e-6).log()
 
 
 def _frequency_cells(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """(H (W / 2 + 1), RINGS * SECTORS): the mean of each cell over the frequencies of rfft2."""
+    """The cell of each frequency of rfft2 (H (W / 2 + 1),), int64."""
     rows = ((torch.arange(height, device=device) + height // 2) % height - height // 2)[:, None] / height
     columns = torch.arange(width // 2 + 1, device=device) / width
     octave = (2 * torch.sqrt(rows**2 + columns**2)).clamp(2.0**-OCTAVES, 1.0).log2() / OCTAVES + 1  # 0 .. 1
     sector = (torch.atan2(rows, columns.expand(height, -1)) / torch.pi + 0.5) * SECTORS
     cells = (octave * RINGS).long().clamp(max=RINGS - 1) * SECTORS + sector.long().clamp(max=SECTORS - 1)
-    members = F.one_hot(cells.flatten(), RINGS * SECTORS).float()
-    return members / members.sum(0).clamp(min=1.0)
+    return cells.flatten()
 
 
 def _upper_products(maps: torch.Tensor) -> torch.Tensor:
