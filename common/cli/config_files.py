@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import yaml
 
+from common.cli.errors import one_line
 from common.cli.names import find_name, plain, unknown_name
 
 
@@ -116,7 +117,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # JSON is YAML
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: cannot be read as JSON or YAML ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{file}: cannot be read as JSON or YAML ({one_line(error)})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected names and values, found {type(content).__name__}")
     return content

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
-from common.cli.errors import CommandLineError
+from common.cli.errors import CommandLineError, one_line
 from common.training.trackers import INSTALLED, installed_trackers
 
 TENSORBOARD = "tensorboard"
@@ -69,4 +69,4 @@ def _build(kind: type, values: Mapping[str, Any]) -> Any:
         return kind(**{name: value for name, value in values.items() if name in names})
     except ImportError as error:  # of an engine that is not installed
         engine = values.get("deepspeed")
-        raise ValueError(f"{' '.join(str(error).split())}; needed for --deepspeed {engine}") from None
+        raise ValueError(f"{one_line(error)}; needed for --deepspeed {engine}") from None

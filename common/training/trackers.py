@@ -15,7 +15,7 @@ from uuid import uuid4
 from accelerate import utils
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-from common.cli.settings import unknown_name
+from common.cli.names import unknown_name
 
 PROJECT = "vision-wrapper"  # another one: WANDB_PROJECT, TRACKIO_PROJECT, SWANLAB_PROJECT, MLFLOW_EXPERIMENT_NAME
 INSTALLED = {
