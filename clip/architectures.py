@@ -175,7 +175,7 @@ def build_network(architecture: dict[str, Any], sigmoid: bool = False) -> nn.Mod
 
 
 def load_text_encoder(name: str) -> nn.Module:
-    """A Hugging Face text encoder with its weights; those of other tasks, such as masked words, are left out."""
+    """A Hugging Face text encoder with its weights; those of other tasks, such as masked words, are ignored."""
     config, label = AutoConfig.from_pretrained(name, trust_remote_code=False), f"--text_tower {name}"
     if getattr(config, "is_encoder_decoder", False):
         return load_pretrained(AutoModel, name, label=label, unexpected=[""]).encoder

@@ -39,8 +39,8 @@ def tokenizer():
     return made
 
 
-def learnt(tokenizer, tokens):
-    """The learnt tokens as text, one string for each run of them."""
+def answer_texts(tokenizer, tokens):
+    """The tokens that are trained on, as text, one string for each run of them."""
     runs, run = [], []
     for token, label in zip(*tokens):
         assert label in (token, IGNORED)
@@ -53,7 +53,7 @@ def learnt(tokenizer, tokens):
 
 def as_internvl_does(tokenizer, record):
     """Each message, as it is written, is tokenised by itself; of an assistant's, the header and the last line break are
-    not learnt: preprocess_internvl2_5 in internvl/train/dataset.py of github.com/OpenGVLab/InternVL at 1831ceb."""
+    not trained on: preprocess_internvl2_5 in internvl/train/dataset.py of github.com/OpenGVLab/InternVL at 1831ceb."""
     roles = {"human": "user", "gpt": "assistant", "system": "system"}
     pieces = [(roles[message["from"]], message["value"]) for message in record["conversations"]]
     if pieces[0][0] != "system":
@@ -72,7 +72,7 @@ def test_internvl_template_against_one_message_at_a_time(tokenizer):
     conversation = parse_conversation(TALK)
     tokens = ChatTemplate(tokenizer).encode(conversation)
     assert tuple(tokens) == as_internvl_does(tokenizer, TALK)
-    assert learnt(tokenizer, tokens) == ["three, I think<|im_end|>", "red  <|im_end|>"]
+    assert answer_texts(tokenizer, tokens) == ["three, I think<|im_end|>", "red  <|im_end|>"]
     text = tokenizer.decode(tokens.input_ids)
     assert text.startswith(f"<|im_start|>system\n{INTERNVL_SYSTEM}<|im_end|>\n<|im_start|>user\n<img>")
     own = {"conversations": [{"from": "system", "value": " Short.\n"}, *TALK["conversations"][2:]], "image": []}
@@ -88,7 +88,7 @@ def test_any_template(tmp_path, name, end):
     prepare_tokenizer(made, str(path))
     template = ChatTemplate(made, str(path))
     tokens = template.encode(parse_conversation(TALK))
-    assert [run.strip() for run in learnt(made, tokens)] == [f"three, I think{end}", f"red  {end}"]
+    assert [run.strip() for run in answer_texts(made, tokens)] == [f"three, I think{end}", f"red  {end}"]
     assert made.convert_ids_to_tokens(template.end_token_id) == end.strip()
     made.chat_template = TEMPLATES[name]
     assert ChatTemplate(made, "chat").encode(parse_conversation(TALK)) == tokens
@@ -114,7 +114,7 @@ def test_a_tokenizer_that_begins_with_bos_still_does():
     prepare_tokenizer(made)
     tokens = ChatTemplate(made).encode(parse_conversation(TALK))
     assert tokens.input_ids[0] == made.bos_token_id and made.bos_token_id not in tokens.input_ids[1:]
-    assert tokens.labels[0] == IGNORED and learnt(made, tokens) == ["three, I think<|im_end|>", "red  <|im_end|>"]
+    assert tokens.labels[0] == IGNORED and answer_texts(made, tokens) == ["three, I think<|im_end|>", "red  <|im_end|>"]
 
 
 def test_prompt_is_where_the_answer_begins(tokenizer):
@@ -127,12 +127,12 @@ def test_prompt_is_where_the_answer_begins(tokenizer):
     assert template.prompt(Conversation((Turn("a", "b"),))) == template.prompt(Conversation((Turn("a", "other"),)))
 
 
-def test_images_are_expanded_and_never_learnt(tokenizer):
+def test_images_are_expanded_and_never_trained_on(tokenizer):
     template = ChatTemplate(tokenizer)
     tokens = template.encode(parse_conversation(TALK))
     whole = splice_images(tokens, template.context_id, [[template.context_id] * count for count in (5, 2)])
     assert whole.input_ids.count(template.context_id) == 7 and len(whole.input_ids) == len(tokens.input_ids) + 5
-    assert learnt(tokenizer, whole) == learnt(tokenizer, tokens)
+    assert answer_texts(tokenizer, whole) == answer_texts(tokenizer, tokens)
     first = whole.input_ids.index(template.context_id)
     assert whole.input_ids[first : first + 5] == [template.context_id] * 5
     assert whole.input_ids[first + 5] != template.context_id
