@@ -1,7 +1,9 @@
-"""Atomic writing of files, JSON and JSON Lines; reading of JSON of any origin; Git LFS pointers."""
+"""Atomic writing of files, JSON and JSON Lines; reading of text and JSON of any origin; Git LFS pointers."""
 
+import codecs
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,10 @@ from typing import IO, Any
 
 LFS_START = b"version https://git-lfs"
 LFS_HINT = "a Git LFS pointer, not the file itself; run `git lfs pull` in its clone"
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+LINE_END = re.compile("\r\n|\r|\n")  # str.splitlines also splits at U+0085, U+2028 and others that texts hold
+CONVERT = 'save it as UTF-8 (in Excel "CSV UTF-8"), or convert it: iconv -f ENCODING -t UTF-8 OLD > NEW'
 
 
 @contextmanager
@@ -56,6 +62,41 @@ def check_file(path: str | Path, hint: str = "") -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file" + (f" ({hint})" if hint else ""))
     refuse_lfs_pointer(path)
+
+
+def decode_text(data: bytes) -> str:
+    """Text in UTF-8, with or without a byte order mark, or in UTF-16 with one; anything else is a ValueError."""
+    if data.startswith(UTF32_MARKS):
+        raise ValueError(f"not UTF-8 text but UTF-32; {CONVERT}")
+    if data[:2].count(0) == 1:
+        raise ValueError(f"not UTF-8 text: binary, or UTF-16 without a byte order mark; {CONVERT}")
+    encoding = "utf-16" if data.startswith(UTF16_MARKS) else "utf-8"
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = len(LINE_END.split(data[: error.start].decode(encoding, "replace")))
+        found = f"byte 0x{data[error.start]:02x}" if encoding == "utf-8" else "broken UTF-16"
+        raise ValueError(f"not UTF-8 text in line {line} ({found}); {CONVERT}") from None
+
+
+def read_text(path: str | Path, hint: str = "") -> str:
+    """A file of text, its line ends as they are. hint: as in check_file."""
+    check_file(path, hint)
+    try:
+        return decode_text(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_lines(path: str | Path, hint: str = "") -> list[str]:
+    """The lines of a file of text, without their ends."""
+    return split_lines(read_text(path, hint))
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, which end with \\n, \\r\\n or \\r; nothing else ends one."""
+    lines = LINE_END.split(text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_json(path: str | Path, hint: str = "") -> Any:

@@ -1,0 +1,19 @@
+"""Values of records of any origin where a text is expected."""
+
+from typing import Any
+
+KINDS = {bool: "true or false", int: "a number", float: "a number", type(None): "nothing", dict: "an object"}
+
+
+def text_of(value: Any) -> str:
+    """The text itself; ValueError for any other value, and for text that no file in UTF-8 can hold."""
+    if not isinstance(value, str):
+        kind = KINDS.get(type(value), "a list" if isinstance(value, list | tuple) else type(value).__name__)
+        raise ValueError(f"expected text, got {kind} ({repr(value)[:40]})")
+    if "\0" in value:
+        raise ValueError("text with a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"text with half a character (a lone surrogate at position {error.start})") from None
+    return value
