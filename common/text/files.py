@@ -4,6 +4,7 @@ import codecs
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,8 +65,11 @@ def check_file(path: str | Path, hint: str = "") -> None:
     refuse_lfs_pointer(path)
 
 
-def decode_text(data: bytes) -> str:
-    """Text in UTF-8, with or without a byte order mark, or in UTF-16 with one; anything else is a ValueError."""
+def decode_text(data: bytes, first_line: int = 1) -> str:
+    """Text in UTF-8, with or without a byte order mark, or in UTF-16 with one; anything else is a ValueError.
+
+    first_line: number of the first of its lines, for the error.
+    """
     if data.startswith(UTF32_MARKS):
         raise ValueError(f"not UTF-8 text but UTF-32; {CONVERT}")
     if data[:2].count(0) == 1:
@@ -74,7 +78,7 @@ def decode_text(data: bytes) -> str:
     try:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = len(LINE_END.split(data[: error.start].decode(encoding, "replace")))
+        line = len(LINE_END.findall(data[: error.start].decode(encoding, "replace"))) + first_line
         found = f"byte 0x{data[error.start]:02x}" if encoding == "utf-8" else "broken UTF-16"
         raise ValueError(f"not UTF-8 text in line {line} ({found}); {CONVERT}") from None
 
@@ -93,6 +97,28 @@ def read_lines(path: str | Path, hint: str = "") -> list[str]:
     return split_lines(read_text(path, hint))
 
 
+def iter_lines(path: str | Path, hint: str = "") -> Iterator[tuple[int, str | ValueError]]:
+    """-> number from 1, line of a file of text that is not blank; a ValueError where a line is not UTF-8.
+
+    Read as needed, but for UTF-16, of which the whole is read.
+    """
+    check_file(path, hint)
+    with Path(path).open("rb") as file:
+        start = file.read(4)
+    if start.startswith(UTF16_MARKS) or start[:2].count(0) == 1:
+        yield from ((number, line) for number, line in enumerate(read_lines(path), 1) if line.strip())
+        return
+    with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:  # which ends lines as LINE_END does
+        for number, line in enumerate(file, 1):
+            try:
+                text = decode_text(line.rstrip("\n").encode("utf-8", "surrogateescape"), number)
+            except ValueError as error:
+                yield number, error
+            else:
+                if text.strip():
+                    yield number, text
+
+
 def split_lines(text: str) -> list[str]:
     """The lines of a text, which end with \\n, \\r\\n or \\r; nothing else ends one."""
     lines = LINE_END.split(text)
@@ -109,12 +135,20 @@ def read_json(path: str | Path, hint: str = "") -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """json.loads; bytes are UTF-8."""
+    """json.loads of text or of bytes as decode_text takes them. An object that names a key twice is refused; NaN and
+    Infinity, which many programs write, are floats."""
+    decoded = decode_text(text) if isinstance(text, bytes) else text
     try:
-        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 text ({error})") from None
+        return json.loads(decoded, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("not JSON (nested too deeply)") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error})") from None
+    except ValueError as error:  # of numbers with thousands of digits, Python advises to raise its limit
+        raise ValueError(f"not JSON ({str(error).partition(';')[0]})") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{ascii(name)[:60]} stands twice in an object")
+    return content
