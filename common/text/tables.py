@@ -2,41 +2,54 @@
 
 .csv, .tsv -> rows of cells, or with a header rows {column: text};  any of the four -> (file and line, record) for each
 
-Text is UTF-8, with or without a byte order mark. A fault of a whole file is a ValueError of one line that names it.
+Text is decoded by common/text/files.py. A table is read in the dialect of Python's csv module and of Excel: texts that
+hold the separator, a quote or a line end stand in quotes, and a quote in them is written twice. The separator is the
+one under which the required columns are found, else the one that gives the first line most cells. A fault of a whole
+file is a ValueError of one line that names it.
 """
 
 import csv
+import io
+import re
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from common.cli.names import unknown_name
-from common.text.files import check_file, parse_json
+from common.text.files import iter_lines, parse_json, read_text
+from common.text.values import text_of
+
+SEPARATORS = ",;\t|"
+EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?(\r\n|\r|\n)')  # Excel's first line, which no column is named like
+Row = dict[str, str]
 
 
-def read_records(path: str | Path, hint: str = "") -> Iterator[tuple[str, Any]]:
-    """-> (file and line, record) for each; a line that is not JSON gives its ValueError, see check_record.
+def read_records(
+    path: str | Path, hint: str = "", required: Mapping[str, str] | None = None, separator: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """-> (file and line, record) for each; a line that is none gives its ValueError in place, see check_record.
 
     JSON that is no list is one record. hint: the flag or the expected files, for the error of a missing file.
+    required, separator: of a table, see read_table; '' finds the separator.
     """
     path = Path(path)
     if path.suffix.lower() in (".csv", ".tsv"):
-        _, rows = read_table(path, hint=hint)
-        yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, 1))
+        _, rows = _read_table(path, hint, required, separator)
+        yield from ((f"{path} line {line}", row) for line, row in rows)
         return
-    check_file(path, hint)
-    text = path.read_bytes()
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if path.suffix != ".jsonl":
+    if path.suffix.lower() != ".jsonl":
+        text = read_text(path, hint)
         content = _parse(text)
         if not isinstance(content, ValueError):
             records = enumerate(content if isinstance(content, list) else [content])
             yield from ((f"{path} entry {number}", record) for number, record in records)
             return
-        if not lines or isinstance(_parse(lines[0][1]), ValueError):
+        _, first = next(iter_lines(path), (0, ""))
+        if isinstance(_parse(first), ValueError):
             raise ValueError(f"{path}: neither JSON nor JSON Lines ({content})")
-    yield from ((f"{path} line {number}", _parse(line)) for number, line in lines)
+    yield from ((f"{path} line {number}", _parse(line)) for number, line in iter_lines(path, hint))
 
 
 def check_record(record: Any) -> None:
@@ -49,43 +62,81 @@ def check_record(record: Any) -> None:
 
 def read_table(
     path: str | Path, required: Mapping[str, str] | None = None, hint: str = ""
-) -> tuple[list[str], list[dict[str, str]]]:
-    """A table with a header -> its columns, its rows by column, '' for absent cells.
+) -> tuple[list[str], list[Row]]:
+    """A table with a header -> its columns, its rows by column.
 
     required: columns that it must have, and the flag that names each.
     """
-    (_, columns), *rows = read_rows(path, hint) or [(0, [])]
+    columns, rows = _read_table(Path(path), hint, required)
+    for line, row in rows:
+        if isinstance(row, ValueError):
+            raise ValueError(f"{path} line {line}: {row}")
+    return columns, [row for _, row in rows if not isinstance(row, ValueError)]
+
+
+def read_rows(
+    path: str | Path, hint: str = "", required: Collection[str] = (), separator: str = ""
+) -> list[tuple[int, list[str]]]:
+    """-> (line that it begins in, cells) for each row, the header included. required: names that the header has."""
+    text, line, rows = read_text(path, hint), 1, list[tuple[int, list[str]]]()
+    csv.field_size_limit(sys.maxsize)  # of one cell; Python's own limit is 131,072 characters
+    if stated := EXCEL_SEPARATOR.match(text):
+        text, line, separator = text[stated.end() :], 2, stated[1]
+    separator = separator or _find_separator(text, "\t" if Path(path).suffix.lower() == ".tsv" else ",", required)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    offset = line
+    try:
+        for cells in reader:
+            if cells:
+                rows.append((line, cells))
+            line = offset + reader.line_num
+    except csv.Error as error:
+        reason = "its quote never ends" if "end of data" in str(error) else f"cannot be read as CSV ({error})"
+        raise ValueError(f"{path} line {line}: {reason}; a quote within quotes is written twice") from None
+    return rows
+
+
+def _read_table(
+    path: Path, hint: str = "", required: Mapping[str, str] | None = None, separator: str = ""
+) -> tuple[list[str], list[tuple[int, Row | ValueError]]]:
+    """-> columns; line and row by column, or the ValueError in its place."""
+    (_, names), *rows = read_rows(path, hint, required or (), separator) or [(0, [])]
+    columns = [name.strip() for name in names]
+    while columns and not columns[-1]:  # separators at the ends of the lines
+        columns.pop()
     if repeated := [name for name, count in Counter(filter(None, columns)).items() if count > 1]:
         raise ValueError(f"{path}: its first line names column '{repeated[0]}' more than once")
     for name, flag in (required or {}).items():
         if name not in columns:
             raise ValueError(f"{path}: {unknown_name(name, columns, 'column')} (it has {', '.join(columns)}; {flag})")
-    for line, cells in rows:
-        if any(cells[len(columns) :]):
-            raise ValueError(
-                f"{path} line {line}: {len(cells)} cells for {len(columns)} columns; put quotes around texts that "
-                "hold the separator"
-            )
-    return columns, [dict(zip(columns, cells + [""] * len(columns))) for _, cells in rows]
+    return columns, [(line, _row(columns, cells)) for line, cells in rows]
 
 
-def read_rows(path: str | Path, hint: str = "") -> list[tuple[int, list[str]]]:
-    """-> (line that it ends in, cells) for each row, the header included; a .tsv is split at tabs."""
-    path = Path(path)
-    check_file(path, hint)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        try:
-            return [(reader.line_num, cells) for cells in reader if cells]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 text ({error})") from None
-        except csv.Error as error:
-            raise ValueError(f"{path} line {reader.line_num}: cannot be read as CSV ({error})") from None
+def _row(columns: list[str], cells: list[str]) -> Row | ValueError:
+    if len(cells) < len(columns) or any(cells[len(columns) :]):
+        return ValueError(
+            f"{len(cells)} cells for {len(columns)} columns; put quotes around texts that hold the separator"
+        )
+    try:
+        return {column: text_of(cell) for column, cell in zip(columns, cells)}
+    except ValueError as error:
+        return error
 
 
-def _parse(text: bytes) -> Any:
+def _find_separator(text: str, usual: str, required: Collection[str]) -> str:
+    """The separator under which the first line has the required names, else most cells, else the usual one."""
+
+    def fits(separator: str) -> tuple[int, int, bool]:
+        cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+        names = {cell.strip() for cell in cells}
+        return sum(name in names for name in required), len(cells), separator == usual
+
+    return max(SEPARATORS, key=fits)
+
+
+def _parse(text: str | ValueError) -> Any:
     """JSON, or the ValueError in its place."""
     try:
-        return parse_json(text)
+        return text if isinstance(text, ValueError) else parse_json(text)
     except ValueError as error:
         return error

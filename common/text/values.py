@@ -1,5 +1,7 @@
 """Values of records of any origin where a text is expected."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 KINDS = {bool: "true or false", int: "a number", float: "a number", type(None): "nothing", dict: "an object"}
@@ -17,3 +19,11 @@ def text_of(value: Any) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"text with half a character (a lone surrogate at position {error.start})") from None
     return value
+
+
+def file_name_of(value: Any, folder: Path) -> str:
+    """The name of a file below `folder` as a list or table gives it, with / for the \\ of Windows."""
+    name = text_of(value)
+    if "\\" not in name or os.path.exists(folder / name):  # noqa: PTH110, Path.exists() raises where a name is too long
+        return name
+    return name.replace("\\", "/")
