@@ -26,7 +26,7 @@ from clip.embed import PairEmbeddings, embed_texts
 from clip.model import CLIPModel
 from common.metrics.bootstrap import bootstrap_interval, bootstrap_means, interval_of
 from common.metrics.retrieval import RECALL_AT, TIE, Ranking, chance_ranks, chance_recall, rank_scores
-from common.metrics.text import has_chinese, text_metrics
+from common.metrics.text import has_chinese, text_metric_settings, text_metrics
 
 MAX_COMPARED = 2000  # images whose retrieved text is scored by BLEU and ROUGE; of more, a random sample
 ENGLISH_TEMPLATES = tuple(template("{}") for template in open_clip.SIMPLE_IMAGENET_TEMPLATES)  # CLIP's best seven
@@ -67,7 +67,11 @@ def measure_retrieved_texts(images: Ranking, embeddings: PairEmbeddings) -> dict
     random = np.random.default_rng(0).integers(len(texts), size=len(sampled))
     scores = text_metrics([texts[int(images.found[index])] for index in sampled], references)
     chance = text_metrics([texts[index] for index in random], references)
-    return {"images": len(sampled), **{name: {"value": scores[name], "chance": chance[name]} for name in scores}}
+    return {
+        "images": len(sampled),
+        **{name: {"value": scores[name], "chance": chance[name]} for name in scores},
+        "settings": text_metric_settings(references),
+    }
 
 
 def measure_classes(

@@ -29,7 +29,7 @@ from common.cli.errors import run_script
 from common.cli.paths import find_inputs
 from common.cli.settings import read_settings
 from common.metrics.bootstrap import bootstrap_interval
-from common.metrics.text import text_metrics
+from common.metrics.text import text_metric_settings, text_metrics
 from common.training.skip_log import report_skipped
 from llava.analysis import Analyzer
 from llava.backend import INPUTS, open_analyzer
@@ -126,7 +126,9 @@ def measure(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
             interval = bootstrap_interval(values, top=None if name == "cosine" else 1.0, seed=seed)
             metrics[name] = {"value": float(np.mean(values)), "interval": interval}
     if referenced := [row for row in described if row["references"]]:
-        metrics |= text_metrics([row["description"] for row in referenced], [row["references"] for row in referenced])
+        references = [row["references"] for row in referenced]
+        metrics |= text_metrics([row["description"] for row in referenced], references)
+        metrics["text_metric_settings"] = text_metric_settings(references)
     for name in SCORES:
         metrics[f"{name}_quality"] = score_quality(
             *([row[key] for row in rows] for key in (name, "matching", "image")), seed=seed

@@ -3,13 +3,15 @@
 scores, matching or not -> ROC-AUC, rank correlation, with intervals over images;  texts, keywords -> recall
 """
 
-import re
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
+import regex
 
 from common.metrics.bootstrap import interval_of
+from common.metrics.text import UNSPACED
 
 RECALL_AT = (1, 5, 10)
 
@@ -17,12 +19,12 @@ RECALL_AT = (1, 5, 10)
 def score_quality(
     scores: Sequence[float | None], matching: Sequence[bool], clusters: Sequence[Any] | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Whether matching texts score higher than others. Missing scores are skipped and counted.
+    """Whether matching texts score higher than others. Missing and non-finite scores are skipped and counted.
 
     auc: probability that a matching text scores higher than another, ties counting half; spearman: rank correlation of
     score and match. Both with 95 % intervals over resampled clusters (images); None where one side is empty.
     """
-    kept = [index for index, score in enumerate(scores) if score is not None]
+    kept = [index for index, score in enumerate(scores) if score is not None and isfinite(score)]
     values = np.array([scores[index] for index in kept], float)
     match = np.array([matching[index] for index in kept], bool)
     _, owners = np.unique([index if clusters is None else clusters[index] for index in kept], return_inverse=True)
@@ -75,7 +77,8 @@ def resample_clusters(count: int, rows: int, seed: int, samples: int = 1000) -> 
 
 
 def keyword_hits(text: str, keywords: Sequence[str]) -> list[bool]:
-    """Which keywords occur on word boundaries: 'cat' is in 'a cat.', not in 'category'; Chinese has no boundaries."""
+    """Which keywords occur on word boundaries: 'cat' is in 'a cat.', not in 'category'. Chinese, Japanese, Thai and the
+    like have no boundaries, Korean none behind a word, where its particles stand."""
     return [bool(_keyword_pattern(keyword).search(text)) for keyword in keywords]
 
 
@@ -85,10 +88,9 @@ def recall_at(text: str, keywords: Sequence[str], k: int) -> float | None:
     return sum(hits) / len(hits) if hits else None
 
 
-def _keyword_pattern(keyword: str) -> re.Pattern[str]:
-    """Upper or lower case, spaces of any kind; a boundary only at letters and digits of scripts with separate words."""
-    separated = r"[^\W\u3040-\u30ff\u3400-\u9fff]"
-    words = r"\s+".join(map(re.escape, keyword.split()))
-    before = r"(?<!\w)" if re.match(separated, keyword) else ""
-    after = r"(?!\w)" if re.match(separated, keyword[-1:]) else ""
-    return re.compile(before + words + after, re.IGNORECASE)
+def _keyword_pattern(keyword: str) -> regex.Pattern[str]:
+    """Upper or lower case, spaces of any kind."""
+    words = r"\s+".join(map(regex.escape, keyword.split()))
+    before = r"(?<!\w)" if regex.match(rf"(?V1)[\w--[{UNSPACED}]]", keyword) else ""
+    after = r"(?!\w)" if regex.match(rf"(?V1)[\w--[{UNSPACED}\p{{Hangul}}]]", keyword[-1:]) else ""
+    return regex.compile(before + words + after, regex.IGNORECASE)

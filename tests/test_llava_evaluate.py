@@ -68,6 +68,8 @@ def test_keywords_are_whole_words():
     text = "A Cat, two  red\nstars; 一只猫在草地上."
     assert keyword_hits(text, ["cat", "CATS", "red stars", "star", "猫", "a"]) == [True, False, True, False, True, True]
     assert keyword_hits("c++ and co-op", ["c++", "co", "op"]) == [True, True, True]
+    scripts = "고양이가 있다, की, ภาษาไทย"
+    assert keyword_hits(scripts, ["고양이", "양이", "क", "ไทย"]) == [True, False, False, True]
     assert recall_at(text, ["cat", "dog", "猫"], 1) == 1 and recall_at(text, ["cat", "dog", "猫"], 5) == pytest.approx(
         2 / 3
     )

@@ -1,12 +1,20 @@
-"""BLEU and ROUGE: against counts by hand, the libraries' own tokens, and in Chinese."""
+"""BLEU and ROUGE: against counts by hand, the libraries' own numbers and tokens, in many scripts."""
 
 import math
 from collections import Counter
+from random import Random
 
 import pytest
 from rouge_score.tokenize import tokenize
+from sacrebleu.metrics import BLEU
 
-from common.metrics.text import WordTokenizer, has_chinese, text_metrics
+from common.metrics.text import WordTokenizer, bleu_tokenizers, has_chinese, text_metric_settings, text_metrics
+
+WORDS = {
+    "13a": ("the red cats run in snow. of 3.5 U.S. don't".split(), " "),
+    "ja-mecab": ("赤い 猫 が 雪 で 遊ぶ カエル です 。".split(), ""),
+    "zh": ([*"一只红色的青蛙在雪地里玩，坐着。"], ""),
+}
 
 
 def test_equal_and_unrelated_texts():
@@ -56,3 +64,35 @@ def test_english_words_are_those_of_rouge_score():
 def test_missing_references_are_refused(hypotheses, references):
     with pytest.raises(ValueError, match="lists of references"):
         text_metrics(hypotheses, references)
+
+
+@pytest.mark.parametrize("tokenizer", WORDS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_sets_of_one_language_score_as_sacrebleu_says(tokenizer, count):
+    random, (words, space) = Random(0), WORDS[tokenizer]
+    texts = [space.join(random.choices(words, k=random.randint(2, 14))) for _ in range(40 * (count + 1))]
+    said, references = texts[:40], [[f"{text}{words[-2]}" for text in texts[start::40][1:]] for start in range(40)]
+    bleu = BLEU(tokenize=tokenizer)
+    expected = bleu.corpus_score(said, [list(column) for column in zip(*references)]).score
+    assert text_metrics(said, references)["bleu"] == pytest.approx(expected) and expected > 0
+    signature = str(bleu.get_signature()).replace("eff:no", "eff:yes")  # the same wherever a text has four tokens
+    assert text_metric_settings(references)["bleu"] == signature
+
+
+def test_equal_texts_of_fewer_than_four_tokens_score_100():
+    assert text_metrics(["猫です", "red"], [["猫です"], ["red"]])["bleu"] == pytest.approx(100)
+
+
+def test_each_text_of_a_set_has_the_tokenizer_of_its_script():
+    texts = [["a cat"], ["猫です", "a cat"], ["고양이"], ["แมว"], ["赤猫"]]
+    assert bleu_tokenizers(texts) == ["13a", "ja-mecab", "char", "char", "zh"]
+    assert bleu_tokenizers([["東京"], ["猫です"], ["カエル"]]) == ["ja-mecab"] * 3  # kanji alone, in a Japanese set
+    assert "|tok:13a+char+ja-mecab-0.996-IPA+zh|" in text_metric_settings(texts)["bleu"]
+    assert text_metric_settings(texts)["bleu"].startswith("nrefs:var|")
+
+
+def test_no_sign_of_a_word_is_dropped():
+    """Vowel signs and accents are no letters for `re`, and emoji no words."""
+    assert WordTokenizer().tokenize("हिन्दी cafe\u0301 𠮷野 ー々") == ["हिन्दी", "cafe\u0301", *"𠮷野ー々"]
+    assert text_metrics(["की"], [["का"]])["rouge1"] == 0 and text_metrics(["🙂"], [["🙂"]])["rouge1"] == 100
+    assert text_metrics(["", "a"], [["a"], [""]]) == {"bleu": 0, "rouge1": 0, "rouge2": 0, "rougeL": 0}
