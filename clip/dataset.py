@@ -2,7 +2,7 @@
 
 pairs -> image (B, 3, S, S) uint8, tokens (B, T), text_ids (B,) equal = the same words, group_ids (B,) character or -1
 
-One of an image's texts is drawn each epoch. Formats of pairs: clip/pairs.py.
+One of an image's texts is drawn each epoch. Formats of pairs: clip/pairs.py, clip/pair_files.py.
 """
 
 import re
@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from clip.pairs import CLONE, INDEX_NAMES, Pair, find_clone, find_pairs, has_pairs
+from clip.pair_files import INDEX_NAMES
+from clip.pairs import CLONE, Pair, find_clone, find_pairs, has_pairs
 from clip.preprocessing import Resize
 from clip.tokenizer import Tokenizer
 from common.cli.paths import ROOT, find_from_root
@@ -24,6 +25,7 @@ from common.images.transforms import Augmentation, SampleKey
 from common.samples import layouts
 from common.samples.sample_folder import is_drawn
 from common.text.padding import pad
+from common.training.splits import connected_groups, draw_groups, real_paths
 
 __all__ = ["Pair", "PairDataset", "create_sample_dataset", "find_data", "find_pairs", "split_pairs"]
 DEFAULT_DATA = Path("data")  # the folder that may be replaced by AniPersonaCaps/ or filled with samples
@@ -54,8 +56,8 @@ def find_data(data_dir: str | Path, is_demo: bool, is_main: bool) -> Path:
         layouts.offer_samples(folder, SAMPLES[is_demo], layout="captions")
     if not has_pairs(folder):
         raise FileNotFoundError(
-            f"{folder}: no {', '.join(INDEX_NAMES)}, images/ with captions/, or *.tar, nor a folder {CLONE} in "
-            f"{Path.cwd()} or {ROOT}; name your data with --data_dir, or try drawn samples with --demo"
+            f"{folder}: no {', '.join(INDEX_NAMES)}, images/ with captions/, *.tar or *.parquet, nor a folder {CLONE} "
+            f"in {Path.cwd()} or {ROOT}; name your data with --data_dir, or try drawn samples with --demo"
         )
     return folder
 
@@ -63,17 +65,25 @@ def find_data(data_dir: str | Path, is_demo: bool, is_main: bool) -> Path:
 def split_pairs(pairs: list[Pair], share: float, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
     """-> training pairs, validation pairs (`share` of the images).
 
-    Images of one character, and images with the same first text, are on the same side, so that memorised answers do
-    not count.
+    Images of one character, images with the same first text, and links to one file are on the same side, so that
+    memorised answers do not count.
     """
 
-    def draw(pair: Pair) -> bytes:
-        words = pair.character or pair.texts[0]
+    def words(pair: Pair) -> str:
+        return pair.character or pair.texts[0]
+
+    def draw(words: str) -> bytes:
         return blake2b(f"{seed}/{words}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
     count = min(max(1, round(share * len(pairs))), len(pairs) - 1) if share else 0
-    border = sorted(map(draw, pairs))[count] if count < len(pairs) else b"\xff" * 9
-    return [pair for pair in pairs if draw(pair) >= border], [pair for pair in pairs if draw(pair) < border]
+    files = real_paths(pair.image for pair in pairs if isinstance(pair.image, Path))
+    groups = connected_groups([(files.get(pair.image, pair.image), ("words", words(pair))) for pair in pairs])
+    draws: dict[int, bytes] = {}
+    for pair, group in zip(pairs, groups):
+        draws[group] = min(draw(words(pair)), draws.get(group, b"\xff" * 9))
+    held_out = draw_groups(groups, sorted(draws, key=draws.__getitem__), count)
+    train = [pair for pair, group in zip(pairs, groups) if group not in held_out]
+    return train, [pair for pair, group in zip(pairs, groups) if group in held_out]
 
 
 class PairDataset(Dataset):

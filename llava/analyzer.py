@@ -88,6 +88,7 @@ class LlavaAnalyzer(Analyzer):
             self._score(cache, batch)
             self._measure(cache, batch)
         for row in rows:
+            row.text.prompt = self.formatter.control_words.show(row.text.prompt)
             row.text.seconds = (time.perf_counter() - start_time) / len(rows)
 
     def _describe(self, cache: ImagePrefixCache, groups: list[ImageTexts]) -> None:
@@ -101,7 +102,10 @@ class LlavaAnalyzer(Analyzer):
         for group, ids in zip(groups, descriptions):
             for text in group.usable():
                 text.description, text.tokens["description"] = self._decode(ids), len(ids)
-                text.prompt = self.formatter.prompt(scoring.score_question(text.text, text.description))
+                try:
+                    text.prompt = self.formatter.prompt(scoring.score_question(text.text, text.description))
+                except ValueError as error:  # of a text with words that begin a turn
+                    text.error = one_line(error)
 
     def _score(self, cache: ImagePrefixCache, rows: list[Row]) -> None:
         """Stage 2: generate a score; where an answer states none, sample another."""

@@ -6,6 +6,7 @@ Conversation -> chat template -> input_ids, labels (-100 but for answers and the
 The processor determines the number of tokens of an image; it is called once for each size of image.
 """
 
+from bisect import bisect
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from common.images.io import open_image
 from common.text.chat_labels import IGNORED, LabelledTokens, label_answers, splice_images
 from common.text.conversations import IMAGE, Conversation, Turn
 from common.text.padding import pad
+from common.training.splits import connected_groups, draw_groups, real_paths
 from llava.tokens import ChatFormatter, encode_images, message, pad_token_id, placeholder_id
 
 
@@ -72,20 +74,17 @@ class ConversationCollator:
 def tokenize(conversation: Conversation, formatter: ChatFormatter, end_tokens: Sequence[str]) -> TokenizedConversation:
     """end_tokens: texts of the tokens that end an answer, the usual one first.
 
-    The formatter's system prompt takes the place of the conversation's own: inference knows that one only.
+    A system turn of the conversation takes the place of the formatter's system prompt.
     """
-    messages = []
+    messages = [] if conversation.system is None else [message("system", conversation.system)]
     for turn in conversation.turns:
-        messages.append(message("user", question_text(turn), turn.images))
-        messages.append(message("assistant", turn.answer))
-    tokens = label_answers(
-        messages, formatter.render, lambda text: formatter.encode(text, return_offsets_mapping=True), end_tokens
-    )
+        messages += [formatter.question(turn.question), message("assistant", turn.answer)]
+    tokens = label_answers(messages, formatter.render, formatter.encode, end_tokens, conversation.is_trained)
     return TokenizedConversation(conversation, tokens)
 
 
 def question_text(turn: Turn) -> str:
-    """Without placeholders: ChatFormatter puts the images first."""
+    """Without placeholders."""
     return turn.question.replace(IMAGE, "").strip()
 
 
@@ -109,13 +108,26 @@ def tokenize_conversations(
         sizes = [sizes_or_errors[path] for path in conversation.images]
         if errors := [size for size in sizes if isinstance(size, Exception)]:
             raise errors[0]
-        for count in range(len(conversation.turns), 0, -1):
-            sample = tokenize(conversation.first(count), formatter, end_tokens)
-            images = sizes[: len(sample.conversation.images)]
-            length = len(sample.tokens.input_ids) + sum(run_length(size) - 1 for size in images)
-            if length <= max_length:
-                return sample
-        raise ValueError(f"not even one turn fits into --max_length {max_length}: it has {length} tokens")
+
+        @cache
+        def part(count: int) -> TokenizedConversation:
+            return tokenize(conversation.first(count), formatter, end_tokens)
+
+        def length(count: int) -> int:
+            images = sizes[: len(part(count).conversation.images)]
+            return len(part(count).tokens.input_ids) + sum(run_length(size) - 1 for size in images)
+
+        count = total = len(conversation.turns)
+        if length(total) > max_length:
+            count = bisect(range(1, total), max_length, key=length)  # turns whose length is at most max_length
+        if not count:
+            raise ValueError(f"not even one turn fits into --max_length {max_length}: it has {length(1)} tokens")
+        if all(label == IGNORED for label in part(count).tokens.labels):
+            raise ValueError(f"no answer that is trained on fits into --max_length {max_length}")
+        if count == total:
+            return part(total)
+        reason = f"{total - count} of its {total} turns do not fit into --max_length {max_length}"
+        return part(count)._replace(conversation=part(count).conversation.trimmed_by(reason))
 
     paths = sorted({path for conversation in conversations for path in conversation.images})
     with ThreadPoolExecutor() as pool:
@@ -141,12 +153,10 @@ def _size_or_error(path: Path) -> tuple[int, int] | Exception:
 def split_by_image(
     samples: Sequence[TokenizedConversation], share: float, seed: int
 ) -> tuple[list[TokenizedConversation], list[TokenizedConversation]]:
-    """-> training, validation: about `share` of the images; all conversations about an image are on one side."""
-
-    def group(sample: TokenizedConversation) -> str:
-        return str(sample.conversation.images or sample.conversation.key)
-
-    groups = sorted(set(map(group, samples)))
-    held_out = set(np.random.default_rng(seed).permutation(groups)[: round(share * len(groups))].tolist())
-    train = [sample for sample in samples if group(sample) not in held_out]
-    return train, [sample for sample in samples if group(sample) in held_out]
+    """-> training, validation: about `share` of the samples. Samples that share an image are on one side."""
+    names = real_paths({path for sample in samples for path in sample.conversation.images}, by_content=True)
+    groups = connected_groups([[names[path] for path in sample.conversation.images] for sample in samples])
+    order = np.random.default_rng(seed).permutation(max(groups, default=-1) + 1).tolist()
+    held_out = draw_groups(groups, order, round(share * len(samples)))
+    train = [sample for sample, group in zip(samples, groups) if group not in held_out]
+    return train, [sample for sample, group in zip(samples, groups) if group in held_out]

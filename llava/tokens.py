@@ -14,9 +14,12 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from common.text.control_words import ControlWords
+from common.text.conversations import IMAGE
 from llava.config import VICUNA_SYSTEM
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+TEXT = "some text"  # for trial prompts
 
 
 class EncodedImages(NamedTuple):
@@ -48,13 +51,24 @@ def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 class ChatFormatter:
-    """Chat prompts of one model. system_prompt: see SYSTEM_PROMPT in config.py."""
+    """Chat prompts of one model. system_prompt: see SYSTEM_PROMPT in config.py.
+
+    Texts may hold the tokenizer's control words: they stay text. ValueError for what cannot be told from a turn.
+    """
 
     def __init__(self, processor: ProcessorMixin, system_prompt: str = "auto"):
         self.processor = processor
+        template = processor.chat_template or processor.tokenizer.chat_template
+        self.control_words = ControlWords(processor.tokenizer, str(template), processor.image_token)
         self.system = "" if system_prompt == "auto" else system_prompt
         if system_prompt == "auto" and self.prompt("x").strip().endswith("ASSISTANT:"):
             self.system = VICUNA_SYSTEM
+        self.control_words.find_turn_words(
+            lambda texts: self.render([message(role, text) for role, text in zip(("user", "assistant") * 2, texts)])
+        )
+        reversed_parts = message("user", TEXT, images=1)["content"][::-1]
+        rendered = self.render([{"role": "user", "content": reversed_parts}])
+        self.keeps_order = rendered.index(TEXT) < rendered.index(processor.image_token)
 
     def prompt(self, text: str) -> str:
         """A question about one image, up to where the model's answer begins."""
@@ -64,13 +78,20 @@ class ChatFormatter:
         """A prompt and the first words of its answer, joined as the chat template joins them."""
         question, marker = message("user", "x", images=1), "ANSWER"
         conversation = self.render([question, message("assistant", marker)])
-        return prompt + conversation[len(self.prompt("x")) : conversation.index(marker)] + answer
+        opening = conversation[len(self.prompt("x")) : conversation.index(marker)]
+        return prompt + opening + self.control_words.hide(answer)[0]
 
     def render(self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool = False) -> str:
-        """add_generation_prompt: end with the opening of the assistant's turn."""
-        head = [message("system", self.system)] if self.system else []
+        """A system message takes the place of system_prompt. add_generation_prompt: end with the opening of the
+        assistant's turn. Control words in the texts are stand-ins, which `encode` knows."""
+        if messages[0]["role"] != "system":
+            messages = [message("system", self.system), *messages]
+        if not messages[0]["content"][-1]["text"]:
+            messages = messages[1:]
         return self.processor.apply_chat_template(
-            [*head, *messages], tokenize=False, add_generation_prompt=add_generation_prompt
+            [{**turn, "content": self._hide(turn["content"])} for turn in messages],
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
         )
 
     def split(self, prompt: str) -> tuple[list[int], list[int]]:
@@ -79,11 +100,28 @@ class ChatFormatter:
         end = ids.index(placeholder_id(self.processor)) + 1
         return ids[:end], ids[end:]
 
-    def encode(self, text: str, **options: Any) -> dict[str, Any]:
-        """Rendered text -> the tokenizer's output, with one placeholder an image."""
-        tokenizer = self.processor.tokenizer
-        has_start = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-        return tokenizer(text, add_special_tokens=not has_start, **options)
+    def encode(self, text: str) -> dict[str, Any]:
+        """Rendered text -> input_ids, with one placeholder an image, and offset_mapping of a fast tokenizer."""
+        start = self.processor.tokenizer.bos_token
+        return self.control_words.encode(text, add_special_tokens=not (start and text.startswith(start)))
+
+    def question(self, text: str) -> dict[str, Any]:
+        """A question with one <image> for each of its images -> a message, with the images where they stand.
+
+        For a template that puts images first, whatever the order, all text follows them.
+        """
+        pieces = text.strip().split(IMAGE)
+        if not self.keeps_order:
+            return message("user", "".join(pieces).strip(), len(pieces) - 1)
+        content = message("user", pieces[0])["content"]
+        for piece in pieces[1:]:
+            content += message("user", piece.removeprefix("\n"), images=1)["content"]
+        content = [part for part in content if part.get("text") != ""]
+        return {"role": "user", "content": content}
+
+    def _hide(self, content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        texts = iter(self.control_words.hide(*(part["text"] for part in content if part["type"] == "text")))
+        return [{**part, "text": next(texts)} if part["type"] == "text" else part for part in content]
 
 
 def message(role: str, text: str, images: int = 0) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from common.cli.errors import run_script
+from common.cli.failures import batch_hint
 from llava.config import FineTuning, read_command_line
 
 if __name__ == "__main__":
@@ -29,12 +30,13 @@ from transformers import set_seed
 
 from common.cli.paths import find_inputs
 from common.text.chat_labels import IGNORED
-from common.text.conversations import Conversation, read_conversations
+from common.text.conversations import Conversation, read_conversations, trimmed_records
 from common.text.files import write_json
+from common.training.closing import print_closing
 from common.training.device import disable_malloc_trim
-from common.training.hf_trainer import find_resume_checkpoint
+from common.training.hf_trainer import MEMORY_FLAGS, find_resume_checkpoint
 from common.training.run import Run, choose_run_name
-from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
+from common.training.skip_log import check_skip_rate, report_skipped, report_trimmed, write_skipped
 from common.training.trained_on import check_resume, describe_samples, describe_tensors, digest_of, file_size
 from llava.arguments import RunArguments, read_arguments
 from llava.checkpoint import LoadedModel, end_tokens, fingerprint, load_image_text_model
@@ -75,7 +77,7 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
     trained_on = describe_run(tuning, training, loaded, formatter, conversations)
     if checkpoint:
         check_resume(trained_on, checkpoint, "--resume_from_checkpoint")
-    train_set, val_set, skipped = make_samples(
+    train_set, val_set, skipped, trimmed = make_samples(
         conversations, skipped, tuning, training.seed, formatter, end_tokens(loaded), quiet=not is_main
     )
     set_seed(training.seed)
@@ -108,13 +110,14 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
         )
         if run:
             write_skipped(run.log_folder / "skipped.jsonl", skipped)
+            write_skipped(run.log_folder / "trimmed.jsonl", trimmed)
             print_summary(model, train_set, val_set)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         results = {"train": trainer.state.log_history, **(trainer.evaluate() if val_set else {})}
         trainer.save_model()
         if run:
-            finish(loaded, trainer, results, tuning)
             run.close()
+            finish(loaded, trainer, results, tuning, run.log_folder)
     return results
 
 
@@ -152,7 +155,7 @@ def describe_run(
         "system_prompt": formatter.system,
         "chat_template": digest_of(formatter.processor.chat_template),
         "data": describe_samples(
-            (sample.turns, [(Path(path).name, file_size(Path(path))) for path in sample.images])
+            (sample.system, sample.turns, [(Path(path).name, file_size(Path(path))) for path in sample.images])
             for sample in conversations
         ),
     }
@@ -166,20 +169,21 @@ def make_samples(
     formatter: ChatFormatter,
     ends: list[str],
     quiet: bool,
-) -> tuple[list[TokenizedConversation], list[TokenizedConversation], dict[str, str]]:
-    """-> training, validation, {skipped: reason}"""
+) -> tuple[list[TokenizedConversation], list[TokenizedConversation], dict[str, str], dict[str, str]]:
+    """-> training, validation, {skipped: reason}, {used in part: reason}"""
     if not 0 <= tuning.val_split < 1:
         raise ValueError(f"--val_split {tuning.val_split}: expected a share from 0 to below 1")
     total = len(conversations) + len(skipped)
     samples, unusable = tokenize_conversations(conversations, formatter, ends, tuning.max_length, quiet)
-    skipped = skipped | unusable
+    skipped, trimmed = skipped | unusable, trimmed_records(sample.conversation for sample in samples)
     if not quiet:
         report_skipped(skipped)
+        report_trimmed(trimmed)
     check_skip_rate(skipped, total, tuning.max_skipped, tuning.data)
     train_set, val_set = split_by_image(samples, tuning.val_split, seed)
     if not train_set:
         raise ValueError(f"{tuning.data}: no sample is left to train on")
-    return train_set, val_set, skipped
+    return train_set, val_set, skipped, trimmed
 
 
 def print_summary(
@@ -194,19 +198,17 @@ def print_summary(
     )
 
 
-def finish(loaded: LoadedModel, trainer: LlavaTrainer, results: dict[str, Any], tuning: FineTuning) -> None:
-    """Processor and results; the next commands."""
+def finish(loaded: LoadedModel, trainer: LlavaTrainer, results: dict[str, Any], tuning: FineTuning, logs: Path) -> None:
+    """Processor, results and the closing lines."""
     folder = Path(trainer.args.output_dir)
     loaded.processor.save_pretrained(folder)
     write_json(folder / "results.json", results)
     flags = f"--model_id {folder}"
     if isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
         flags = f"--model_id {tuning.model_id} --adapter {folder}"
-    print(
-        f"\nuse it     python llava/inference.py {'--demo' if tuning.demo else flags}\n"
-        f"curves     tensorboard --logdir={trainer.args.logging_dir}"
-    )
+    command = f"python llava/inference.py {'--demo' if tuning.demo else flags}"
+    print_closing(trainer.reached(), folder, folder / "results.json", logs, command)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, batch_hint("llava", MEMORY_FLAGS))

@@ -22,10 +22,12 @@ def label_answers(
     render: Callable[[Sequence[dict[str, Any]], bool], str],
     encode: Callable[[str], Any],
     end_tokens: Sequence[str] = (),
+    is_trained: Sequence[bool] = (),
 ) -> LabelledTokens:
     """messages: {"role", "content"}, as `render` takes them.
 
     render(messages, add_generation_prompt) -> text. encode(text) -> input_ids and offset_mapping of a fast tokenizer.
+    is_trained: of each answer, whether it has labels; by default all have.
     end_tokens: texts of the tokens that end an answer, the usual one first. Where the template writes none of them, as
     LLaVA 1.5's, the first is appended: a model that never sees an end never learns to stop. Without end_tokens, an
     answer ends where the template's text for it does, trailing whitespace aside.
@@ -42,6 +44,8 @@ def label_answers(
         spans.append((len(text), len(text) + len(answer)))
         text += answer + rest
         rendered = whole
+    if is_trained:
+        spans = [span for span, trained in zip(spans, is_trained, strict=True) if trained]
     encoded = encode(text)
     labels = [
         token if any(start < last and first < end for start, end in spans) else IGNORED

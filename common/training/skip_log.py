@@ -23,6 +23,13 @@ def report_skipped(skipped: dict[str, str], limit: int = 10) -> None:
         print(f"skipped: {len(skipped) - limit} more, all listed in skipped.jsonl", file=sys.stderr)
 
 
+def report_trimmed(trimmed: dict[str, str]) -> None:
+    """Print on stderr how many samples are used in part, and the first of them. trimmed: {sample: reason}."""
+    if trimmed:
+        first = _describe(*next(iter(trimmed.items())))
+        print(f"used in part: {len(trimmed)} samples, all listed in trimmed.jsonl; the first: {first}", file=sys.stderr)
+
+
 def check_skip_rate(skipped: dict[str, str], total: int, limit: float, source: str | Path) -> None:
     """ValueError where more than the share `limit` of the `total` samples of `source` is skipped."""
     if len(skipped) > limit * total:
