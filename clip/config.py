@@ -5,10 +5,14 @@ from typing import Literal
 from jsonargparse.typing import PositiveInt
 
 # --- data -------------------------------------------------------------------------------------------------------------
-# data.json, metadata.jsonl, optimized_metadata.jsonl, images/ + captions/, or *.tar; in place of a ./data without them
+# folder of data.json, metadata.jsonl, metadata.csv, images/ + captions/, *.tar or *.parquet, or a file: .csv, .tsv,
+# .parquet, .token, COCO's captions_*.json; in place of a ./data without them
 # AniPersonaCaps/, if it was cloned, and drawn samples, if ./data is empty
 DATA_DIR = "./data"
 TEXT_FIELDS = ["character+appearance", "character+personality"]  # texts of a metadata line; + joins fields
+CSV_IMG_KEY = ""  # column of image paths in a table; empty: image_path, file_name, image, or filepath
+CSV_CAPTION_KEY = ""  # column of texts; empty: caption, captions, text, or texts, or title beside filepath
+CSV_SEPARATOR = ""  # of .csv and .tsv; empty: the one of , ; tab | that the first line has
 VAL_SPLIT = 0.1  # share of images for validation; one character, or one caption, stays on one side
 CACHE_IMAGES = True  # keep decoded images in CACHE_DIR (about 4 * IMAGE_SIZE^2 bytes each), shared by all runs
 CACHE_DIR = "./.cache/images"  # may be deleted at any time
@@ -83,6 +87,9 @@ DEMO = {
 TYPES = {
     "DATA_DIR": str,
     "TEXT_FIELDS": list[str],
+    "CSV_IMG_KEY": str,
+    "CSV_CAPTION_KEY": str,
+    "CSV_SEPARATOR": str,
     "VAL_SPLIT": float,
     "CACHE_IMAGES": bool,
     "CACHE_DIR": str,

@@ -29,7 +29,8 @@ from clip.checkpoint import load_clip
 from clip.dataset import Pair, PairDataset, find_pairs, split_pairs
 from clip.embed import embed_images, embed_pairs
 from clip.metrics import measure_classes, measure_retrieval, measure_retrieved_texts, sample
-from clip.pairs import DEFAULT_TEXT_FIELDS, IMAGE_KEYS
+from clip.pair_files import IMAGE_KEYS, Columns
+from clip.pairs import DEFAULT_TEXT_FIELDS
 from clip.report import format_report, write_results
 from common.cli.errors import run_script
 from common.cli.paths import find_from_root
@@ -61,6 +62,7 @@ def main(
     class_column: str = "category",  # column of the classes in it
     templates: Sequence[str] = (),  # prompts for class names, {} stands for the name
     text_fields: Sequence[str] = (),  # texts of a metadata line; default: as in training
+    columns: Columns,
     limit: NonNegativeInt = 0,  # evaluate a random sample of this many images; 0: all
     batch_size: PositiveInt = 64,  # images or texts encoded at once
     device: str = "auto",
@@ -74,7 +76,7 @@ def main(
     torch_device = choose_device(device)
     model, content = load_clip(weights, torch_device)
     settings = content.get("settings", {})
-    pairs, skipped = find_pairs(data_dir, text_fields or settings.get("text_fields", DEFAULT_TEXT_FIELDS))
+    pairs, skipped = find_pairs(data_dir, text_fields or settings.get("text_fields", DEFAULT_TEXT_FIELDS), columns)
     if classes_csv:
         source, labels = (
             f"{class_column} in {classes_csv}",
@@ -135,10 +137,10 @@ def read_column(path: Path, column: str, pairs: Sequence[Pair], flag: str) -> li
     image_column = next((name for name in columns if name in IMAGE_KEYS), None)
     if image_column is None:
         raise ValueError(f"{path}: no column of images; expected one of {', '.join(IMAGE_KEYS)} in its first line")
-    label_of = {str(PurePosixPath(row[image_column])): row[column].strip() for row in rows}
+    label_of = {str(PurePosixPath(row[image_column].replace("\\", "/"))): row[column].strip() for row in rows}
     endings = [  # a/b/c.jpg, b/c.jpg, c.jpg
         ["/".join(parts[start:]) for start in range(len(parts))]
-        for parts in (PurePosixPath(pair.key).parts for pair in pairs)
+        for parts in (PurePosixPath(pair.key.replace("\\", "/")).parts for pair in pairs)
     ]
     counts = Counter(ending for image in endings for ending in image)
     labels = [next((label_of[end] for end in image if end in label_of and counts[end] == 1), "") for image in endings]

@@ -30,10 +30,12 @@ from clip.dataset import Pair, PairDataset, find_data, find_pairs, split_pairs
 from clip.embed import embed_pairs
 from clip.metrics import measure_retrieval
 from clip.model import CLIPModel
+from clip.pair_files import Columns
 from clip.pretrained import choose_weights
 from clip.report import plot_metrics
 from clip.training_model import CLIPTrainingModel, parameter_groups
 from common.cli.errors import run_script
+from common.cli.failures import batch_hint
 from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
@@ -84,7 +86,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     accelerator = make_accelerator(settings.device, settings.precision)
     with accelerator.main_process_first():
         settings.data_dir = str(find_data(settings.data_dir, settings.demo, accelerator.is_main_process))
-        pairs, skipped = find_pairs(settings.data_dir, settings.text_fields)
+        pairs, skipped = find_pairs(settings.data_dir, settings.text_fields, Columns.of(vars(settings)))
     set_seed(settings.seed)
     with accelerator.local_main_process_first():  # which downloads the weights
         model = build_model(settings)
@@ -286,14 +288,11 @@ def evaluate_best(trainer: Trainer, val_set: PairDataset) -> dict[str, Any]:
         embeddings = embed_pairs(model, val_set, device, quiet=True)
         results["retrieval"] = measure_retrieval(*rank_both_ways(*embeddings[:4]), embeddings.image_of_text)
         plot_metrics(run.results / "model_metrics.png", results["retrieval"], similarity_statistics(*embeddings[:4]))
-    trainer.finish(
-        results,
-        run.results / "training_results.json",
-        run.folder / BEST,
-        f"{run.results / 'training_curves.png'}, {run.results / 'model_metrics.png'}",
-    )
+    plots = f"{run.results / 'training_curves.png'}, {run.results / 'model_metrics.png'}"
+    command = f"python clip/evaluate.py --weights {run.folder / BEST} --data_dir {run.settings['data_dir']}"
+    trainer.finish(results, run.results / "training_results.json", run.folder / BEST, plots, EPOCH_LINE, command)
     return results
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, batch_hint("clip", "lower --batch_size and raise --accum_batches, which keeps the contrast"))

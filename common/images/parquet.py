@@ -1,0 +1,57 @@
+"""Images and texts in Parquet tables, as Hugging Face's image data sets have them.
+
+train-00000-of-00002.parquet: image {bytes, path}, text  ->  [{"image": TableImage, "text": "..."}, ...]
+
+The library datasets reads them: it copies a table once into its cache, as Arrow files that are mapped into memory, so
+that images can be read in any order. Parquet itself would have to be unpacked around every one of them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from common.images.webdataset import TarMember
+from common.text.files import check_file
+
+
+@dataclass(frozen=True)
+class TableImage(TarMember):
+    """An image in a table, accepted wherever one in a tar is: `offset` is its row from 0, `name` its column."""
+
+    def __str__(self) -> str:
+        return f"{self.shard} row {self.offset + 1}"
+
+    def read(self) -> bytes:
+        return _open_table(self.shard)[self.name][self.offset].as_py()
+
+
+def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a table: an image is a TableImage if the table holds its bytes, else its path."""
+    check_file(path)
+    table = _open_table(path)
+    images = [name.removesuffix(".bytes") for name in table.column_names if name.endswith(".bytes")]
+    others = [name for name in table.column_names if name.rpartition(".")[0] not in images]
+    for number in range(len(table)):
+        row = {name: table[name][number].as_py() for name in others}
+        for image in images:
+            content = table[f"{image}.bytes"][number].as_buffer()
+            if content:
+                row[image] = TableImage(path, f"{image}.bytes", number, content.size)
+            elif f"{image}.path" in table.column_names:
+                row[image] = table[f"{image}.path"][number].as_py()
+        yield row
+
+
+@cache  # one map in each process
+def _open_table(path: Path) -> Any:
+    """-> pyarrow.Table; {bytes, path} of a column are columns of their own: image.bytes, image.path."""
+    from datasets import Dataset, disable_progress_bars  # slow to import, and of no use to other formats
+
+    disable_progress_bars()
+    try:
+        return Dataset.from_parquet(str(path)).data.table.flatten()
+    except Exception as error:  # pyarrow's and datasets' own, of any class
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ValueError(f"{path}: cannot be read as Parquet ({reason})") from error
