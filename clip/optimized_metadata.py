@@ -56,8 +56,10 @@ from clip.persona.sentence import count_tokens, write_sentence
 from common.cli.errors import run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
-from common.text.files import parse_json, refuse_lfs_pointer, write_atomically
+from common.text.files import iter_lines, parse_json, refuse_lfs_pointer, write_atomically
+from common.text.values import text_of
 
+FIELDS = ("character", "title", "appearance", "personality")
 NAMED_LINES = 100  # broken lines that the report names; more are counted
 TokenLimit = restricted_number_type("TokenLimit", int, (">=", 8))  # a name alone takes more than fewer
 
@@ -65,16 +67,17 @@ TokenLimit = restricted_number_type("TokenLimit", int, (">=", 8))  # a name alon
 def optimise_record(record: dict, max_tokens: int = 77) -> dict:
     """A line of metadata.jsonl -> a line of optimized_metadata.jsonl; ValueError without file_name.
 
-    Other missing fields count as empty. The id is the file's stem, whether or not another line shares it.
+    Other missing fields count as empty; one that is neither text nor a list of texts is a ValueError. The id is the
+    file's stem, whether or not another line shares it.
     """
     return _optimise(record, max_tokens)[0]
 
 
 def _optimise(record: dict, max_tokens: int) -> tuple[dict, bool]:
     """-> line, whether its sentence was shortened."""
-    file_name = _check(record)["file_name"]
-    character, title = (clean_name(_as_text(record.get(key))) for key in ("character", "title"))
-    appearance, personality = (clean_text(_as_text(record.get(key))) for key in ("appearance", "personality"))
+    file_name, texts = _check(record)["file_name"], {key: _as_text(record, key) for key in FIELDS}
+    character, title = (clean_name(texts[key]) for key in ("character", "title"))
+    appearance, personality = (clean_text(texts[key]) for key in ("appearance", "personality"))
     line = {
         "id": _stem(file_name),
         "file_name": file_name,
@@ -87,10 +90,12 @@ def _optimise(record: dict, max_tokens: int) -> tuple[dict, bool]:
     return {**line, "text": text}, cut
 
 
-def _as_text(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(_as_text(item) for item in value if item)
-    return str(value) if isinstance(value, str | int | float) and value is not True else ""
+def _as_text(record: dict, key: str) -> str:
+    value = record.get(key)
+    try:
+        return ", ".join(map(text_of, value)) if isinstance(value, list) else text_of("" if value is None else value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 def _stem(file_name: str) -> str:
@@ -99,13 +104,13 @@ def _stem(file_name: str) -> str:
 
 def read_records(path: Path) -> Iterator[tuple[int, dict | None, str]]:
     """-> line number from 1, record or None, reason why it is None. Blank lines are ignored."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if raw.strip(b"\xef\xbb\xbf\r\n\t "):
-                try:
-                    yield number, _check(parse_json(raw)), ""
-                except ValueError as error:
-                    yield number, None, str(error)
+    for number, line in iter_lines(path):
+        try:
+            if isinstance(line, ValueError):
+                raise line
+            yield number, _check(parse_json(line)), ""
+        except ValueError as error:
+            yield number, None, str(error)
 
 
 def _check(record: object) -> dict:
@@ -114,8 +119,8 @@ def _check(record: object) -> dict:
     name = record.get("file_name")
     if not isinstance(name, str) or not name.strip():
         raise ValueError("no file_name")
-    if name.encode("utf-8", "ignore").decode() != name:
-        raise ValueError("file_name is not Unicode")
+    for key in ("file_name", *FIELDS):
+        _as_text(record, key)
     return record
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import open_clip
 from open_clip.transform import PreprocessCfg
 
-from common.text.files import read_json
+from common.text.files import read_json, read_lines
 
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")  # fields of open_clip's PreprocessCfg
 OPENAI_CONSTANTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # among the weights of archives
@@ -69,7 +69,7 @@ def hub_record(content: Mapping[str, Any]) -> Record:
 
 def _run_record(params: Path) -> Record | None:
     """params: a line `name: value` for each flag of open_clip's training, None where it was not given."""
-    lines = params.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(params)
     values = {name: None if value == "None" else value for name, _, value in (line.partition(": ") for line in lines)}
     name = (values.get("model") or "").replace("/", "-")
     quick_gelu = values.get("force_quick_gelu") == "True" or (open_clip.get_model_config(name) or {}).get("quick_gelu")

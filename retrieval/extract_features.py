@@ -33,8 +33,10 @@ from PIL import Image
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
-from common.images.io import list_images, upright_rgb
-from common.text.files import read_json, write_json
+from common.images.folders import list_images
+from common.images.io import open_image
+from common.text.files import read_json, read_lines, write_json
+from common.text.values import file_name_of
 from common.training.skip_log import report_skipped, write_skipped
 from common.vectors.extractor import difference
 from common.vectors.options import ExtractorOptions
@@ -59,7 +61,8 @@ def main(
     """-> all features, or None while other processes are still at work."""
     if rank >= world_size:
         raise ValueError(f"--rank {rank}: expected 0 to {world_size - 1} with --world_size {world_size}")
-    paths = read_list(image_dir, image_list) if image_list else list_images(image_dir)
+    skipped: dict[str, str] = {}
+    paths = read_list(image_dir, image_list) if image_list else list_images(image_dir, skipped)
     print(f"找到 {len(paths)} 张图像")
     shards = [paths[start : start + shard_size] for start in range(0, len(paths), shard_size)]
     if rank >= len(shards):
@@ -88,11 +91,9 @@ def main(
         write_shard(folder, number, make_shard(list(islice(rows, len(shards[number]))), metadata["dtype"]))
     features = gather(folder, output if one_file else None, len(shards))
     if features is not None:
-        if features.skipped:
-            write_skipped(
-                output.with_suffix(".skipped.jsonl") if one_file else folder / "skipped.jsonl", features.skipped
-            )
-            report_skipped(features.skipped)
+        if skipped := skipped | features.skipped:
+            write_skipped(output.with_suffix(".skipped.jsonl") if one_file else folder / "skipped.jsonl", skipped)
+            report_skipped(skipped)
         print(f"特征已保存到 {output}")
         print(f"特征形状: ({len(features)}, {features.width})")
     return features
@@ -111,7 +112,7 @@ class ViTPFeatureExtractor:
         """A file, or an image already open -> (D,) float32, unit length."""
         if not isinstance(image_path, Image.Image):
             return self.extractor.encode([Path(image_path)])[0]
-        pixels = self.extractor.encoder.preprocess(upright_rgb(image_path))
+        pixels = self.extractor.encoder.preprocess(open_image(image_path))
         return self.extractor.encode_pixels(pixels[None], [1])[0]
 
 
@@ -150,12 +151,10 @@ def gather(folder: Path, output: Path | None, shards: int) -> FeatureSet | None:
 
 def read_list(folder: Path, file: Path) -> list[Path]:
     """Lines of a file, each a path relative to `folder` -> paths, in that order."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file (--image_list)")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_lines(file, "--image_list") if line.strip()]
     if not lines:
         raise ValueError(f"{file}: names no image")
-    return [folder / line for line in lines]
+    return [folder / file_name_of(line, folder) for line in lines]
 
 
 if __name__ == "__main__":

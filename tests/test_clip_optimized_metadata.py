@@ -85,13 +85,15 @@ def test_where_nothing_is_found_the_description_is_quoted():
 
 
 def test_fields_of_other_types_and_none():
-    fields = {"character": 9, "title": None, "appearance": ["red hair", "blue eyes"], "personality": {"kind": True}}
-    line = optimise_record({"file_name": "a.png", **fields})
-    assert line["character"] == "9" and line["title"] == "" and line["personality"] == []
+    line = optimise_record({"file_name": "a.png", "title": None, "appearance": ["red hair", "blue eyes"]})
+    assert line["character"] == line["title"] == "" and line["personality"] == []
     assert line["hair"]["colour"] == ["red"] and line["eyes"]["colour"] == ["blue"]
     for broken in ({}, {"file_name": ""}, {"file_name": 3}):
         with pytest.raises(ValueError, match="no file_name"):
             optimise_record(broken)
+    for value in (9, float("nan"), True, {"kind": True}, ["kind", ["calm"]], "\ud83d", "\0"):
+        with pytest.raises(ValueError, match="^personality: "):
+            optimise_record({"file_name": "a.png", "personality": value})
 
 
 def test_the_tokenizer_does_not_grow_without_bound(monkeypatch):
@@ -186,6 +188,9 @@ def check_line(record, max_tokens=77):
     return line
 
 
+ANY_CHARACTER = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(PARTS), max_size=40).map(" ".join), st.integers(8, 77))
 def test_any_order_of_words(text, max_tokens):
@@ -193,7 +198,7 @@ def test_any_order_of_words(text, max_tokens):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(max_size=80), st.text(max_size=80))
+@given(st.text(ANY_CHARACTER, max_size=80), st.text(ANY_CHARACTER, max_size=80))
 def test_any_text(text, name):
     line = optimise_record(
         {"file_name": "a.png", "character": name, "title": text, "appearance": text, "personality": name}

@@ -100,7 +100,7 @@ def test_broken_lines_are_skipped_counted_and_named(tmp_path, capsys):
     assert [one["line"] for one in report["broken"]] == list(range(1, 9))
     reasons = [one["reason"] for one in report["broken"]]
     for reason, part in zip(
-        reasons, ["not JSON", "list", "file_name", "file_name", "UTF-8", "Unicode", "not JSON", "file_name"]
+        reasons, ["not JSON", "list", "file_name", "file_name", "UTF-8", "surrogate", "not JSON", "file_name"]
     ):
         assert part in reason
     assert "line 5: not UTF-8" in capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_a_failure_leaves_the_old_output(tmp_path, monkeypatch):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
         (b"", "holds no line"),
         (b"\n\r\n", "holds no line"),
-        ('{"file_name": "a"}'.encode("utf-16"), "UTF-8"),
+        ('{"file_name": "a"}'.encode("utf-16-le"), "UTF-16 without a byte order mark"),
     ],
 )
 def test_files_that_are_no_metadata(tmp_path, content, message):

@@ -10,7 +10,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from common.text.chat_labels import IGNORED, LabelledTokens, label_answers
+from common.text.control_words import ControlWords
 from common.text.conversations import IMAGE, Conversation, Turn
+from common.text.files import read_text
+from common.text.files import read_text
 
 CONTEXT, START, END = "<IMG_CONTEXT>", "<img>", "</img>"
 INTERNVL_SYSTEM = (
@@ -42,6 +45,10 @@ class ChatTemplate:
             raise ValueError(f"the tokenizer has no {CONTEXT}; call prepare_tokenizer first")
         adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
         self.prefix = tokenizer.bos_token if style == "internvl2_5" and adds_bos else ""
+        self.control_words = ControlWords(tokenizer, self.template, CONTEXT, START, END)
+        self.control_words.find_turn_words(
+            lambda texts: self._render(self._messages(Conversation((Turn(*texts[:2]), Turn(*texts[2:])))), False)
+        )
 
     @property
     def end_token_id(self) -> int:
@@ -49,23 +56,29 @@ class ChatTemplate:
         return [label for label in self.encode(Conversation((Turn("a", "a"),))).labels if label != IGNORED][-1]
 
     def encode(self, conversation: Conversation) -> LabelledTokens:
-        """Each image is still one placeholder; splice_images makes them whole."""
-        tokens = label_answers(_messages(conversation), self._render, self._tokenize)
-        if tokens.input_ids.count(self.context_id) != len(conversation.images):
-            raise ValueError(f"the text itself holds {CONTEXT}, which stands for images alone")
-        return tokens
+        """Each image is still one placeholder; splice_images makes them whole. Control words in texts stay text."""
+        return label_answers(
+            self._messages(conversation), self._render, self.control_words.encode, is_trained=conversation.is_trained
+        )
 
     def prompt(self, conversation: Conversation) -> list[int]:
         """Token ids up to the beginning of the last answer, whose text is not used."""
-        return self._tokenize(self._render(_messages(conversation)[:-1], True))["input_ids"]
+        return self.control_words.encode(self._render(self._messages(conversation)[:-1], True))["input_ids"]
 
     def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
         return self.prefix + self.tokenizer.apply_chat_template(
             messages, chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
         )
 
-    def _tokenize(self, text: str) -> dict:
-        return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    def _messages(self, conversation: Conversation) -> list[dict]:
+        def message(role: str, text: str) -> dict:
+            content = (START + CONTEXT + END).join(self.control_words.hide(*text.split(IMAGE)))
+            return {"role": role, "content": content}
+
+        messages = [] if conversation.system is None else [message("system", conversation.system)]
+        for question, answer in conversation.turns:
+            messages += [message("user", question), message("assistant", answer)]
+        return messages
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str = "internvl2_5") -> None:
@@ -90,20 +103,12 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, style: str = "internvl
         tokenizer.chat_template = INTERNVL2_5
 
 
-def _messages(conversation: Conversation) -> list[dict]:
-    messages = [] if conversation.system is None else [{"role": "system", "content": conversation.system}]
-    for question, answer in conversation.turns:
-        messages.append({"role": "user", "content": question.replace(IMAGE, START + CONTEXT + END)})
-        messages.append({"role": "assistant", "content": answer})
-    return messages
-
-
 def _read_template(tokenizer: PreTrainedTokenizerBase, style: str) -> str:
     if style == "internvl2_5":
         return INTERNVL2_5
     if style != "chat" and not Path(style).is_file():
         raise ValueError(f"conv_style '{style}': expected internvl2_5, chat (the tokenizer's own), or a .jinja file")
-    template = tokenizer.chat_template if style == "chat" else Path(style).read_text(encoding="utf-8")
+    template = tokenizer.chat_template if style == "chat" else read_text(style, "conv_style")
     if not template:
         raise ValueError("conv_style 'chat': this tokenizer has no chat template; use internvl2_5 or a .jinja file")
     return template

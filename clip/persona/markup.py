@@ -6,6 +6,8 @@ Her [[hair]] is '''silver'''.[7] -> Her hair is silver.
 import html
 import re
 
+from common.text.files import split_lines
+
 TAGS = "a|abbr|b|big|blockquote|br|center|code|dd|del|div|dl|dt|em|font|gallery|h[1-6]|hr|i|img|li|nowiki|ol|p|poem|pre"
 TAGS += "|rb|ref|rp|rt|ruby|s|small|span|strike|strong|sub|sup|tabber|table|tbody|td|th|tr|tt|u|ul"
 MARKUP = [
@@ -45,7 +47,7 @@ NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 def clean_text(text: str) -> str:
     """One line without markup and reference marks; what had a line of its own ends in a full stop."""
     text = _without_markup(text)
-    lines = (re.sub(r"^[\s*#:;•]+|^[+-]\s+", "", line).strip() for line in text.splitlines())
+    lines = (re.sub(r"^[\s*#:;•]+|^[+-]\s+", "", line).strip() for line in split_lines(text))
     ended = (
         line if line.endswith((".", "!", "?", ",", ";", ":", "。", "！", "？")) else f"{line}."
         for line in lines

@@ -115,8 +115,8 @@ def read_mapping(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file (--config)")
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # JSON is YAML
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        content = yaml.load(file.read_bytes(), _Loader)  # JSON is YAML; bytes are UTF-8, or UTF-16 by their mark
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:  # !!bool x
         raise ValueError(f"{file}: cannot be read as JSON or YAML ({one_line(error)})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected names and values, found {type(content).__name__}")

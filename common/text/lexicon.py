@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.text.files import read_text
+
 MAX_WORDS = 300  # of a sentence; a text without full stops is read in pieces, so that time stays linear in its length
 SIGNS = {"–": ";", "—": ";", "-": ";", "+": ";", "[": "(", "]": ")", "&": "and"}  # read as
 QUOTES = "\"'`"  # skipped
@@ -37,7 +39,7 @@ class Lexeme:
 
 def read_word_lists(path: str | Path) -> dict[str, Any]:
     """A TOML file of word lists."""
-    return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    return tomllib.loads(read_text(path))
 
 
 def plural(noun: str) -> str:
