@@ -7,23 +7,45 @@ paths, styles = encode_folder("folder", encoder, device)
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, FiniteFloat, with_config
+from typing_extensions import TypedDict
 
 from common.cli.errors import one_line
 from common.cli.progress_bar import progress_bar
 from common.images.cache import CACHE_SCALE, fit_shorter_side
-from common.images.io import list_images, open_image
+from common.images.folders import list_images
+from common.images.io import open_image
 from common.images.transforms import square
-from common.models.checkpoint_file import save_model
+from common.models.build_arguments import building
+from common.models.checkpoint_file import load_every_tensor, save_model
 from common.models.model_folder import load_model
+from common.text.schema import check_type
 from common.training.skip_log import report_skipped
 from model import VisionStyleEncoder
 
 KIND = "style encoder"
 BATCH_SIZE = 32  # images encoded at once
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Build(TypedDict, total=False):
+    """Arguments of VisionStyleEncoder that a checkpoint may hold: its `build`, which names no files."""
+
+    model_name: Required[str]
+    model_args: dict[str, Any] | None
+    image_size: int | None
+    sequence_length: int
+    embed_width: int
+    pooled_width: int
+    predict_mask: bool
+    style_width: int
+    frozen_maps: int
+    sequence_head: str
+    dropout: FiniteFloat
 
 
 def save_encoder(path: str | Path, encoder: VisionStyleEncoder, **metadata: Any) -> None:
@@ -35,11 +57,11 @@ def load_encoder(path: str | Path, device: torch.device) -> tuple[VisionStyleEnc
     """A file of save_encoder, a folder that tools/push_to_hub.py wrote, or a name on the Hub -> encoder in eval mode on
     `device`, and the rest of the content."""
     content = load_model(path, KIND)
-    encoder = VisionStyleEncoder(**content["build"])
-    try:
-        encoder.load_state_dict(content.pop("model_state_dict"))
-    except RuntimeError as error:
-        raise ValueError(f"{path}: its weights do not fit the model it describes ({error})") from None
+    weights = content.pop("model_state_dict")
+    build = check_type(content["build"], Build, f"{path}: build")
+    with building(path, build, weights):
+        encoder = VisionStyleEncoder(**build)
+    load_every_tensor(encoder, weights, path, "the model that it describes")
     return encoder.eval().to(device), content
 
 
@@ -71,7 +93,7 @@ def encode_folder(
 ) -> tuple[list[Path], torch.Tensor]:
     """Every image below a folder -> paths, style (N, S); unreadable ones are skipped and named on stderr."""
     skipped: dict[str, str] = {}
-    paths = list_images(folder)
+    paths = list_images(folder, skipped)
     vectors = _encode(paths, encoder, device, skipped)
     if not vectors:
         raise ValueError(f"{folder}: none of its {len(paths)} images can be read; {next(iter(skipped.values()))}")

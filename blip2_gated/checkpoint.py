@@ -8,9 +8,10 @@ import json
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Required
 
 import torch
+from typing_extensions import TypedDict
 
 from blip2_gated.backbone import (
     build_blip2,
@@ -24,12 +25,42 @@ from blip2_gated.backbone import (
 from blip2_gated.dataset import VqaSample
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.style_vocabulary import StyleVocabulary
+from common.models.build_arguments import building
 from common.models.checkpoint_file import save_model, weights_digest
 from common.models.model_folder import is_hub_name, load_model
 from common.text.files import check_file
+from common.text.schema import check_type
 
 KIND = "blip2_gated"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class BLIP2(TypedDict, total=False):
+    """Either source, or config and tokenizer."""
+
+    source: str
+    config: dict[str, Any]
+    tokenizer: str  # JSON
+
+
+class Model(TypedDict, total=False):
+    efficientnet: Required[dict[str, Any] | None]
+    gating: dict[str, Any]
+    mapper: dict[str, Any]
+    lora: dict[str, Any] | None
+    trained: str
+    template: str
+    max_tokens: int
+
+
+class Build(TypedDict):
+    """What build_arguments makes."""
+
+    blip2: BLIP2
+    frozen_dtype: Literal["auto", "fp32", "bf16"]
+    labels: list[str]
+    spellings: list[str]
+    model: Model
 
 
 def build_arguments(settings: Namespace, samples: Iterable[VqaSample]) -> dict[str, Any]:
@@ -151,19 +182,23 @@ def load_gated(
     if not is_hub_name(path) and not Path(path).is_dir():
         check_file(path, "train.py writes checkpoints/blip2_gated/best.pt")
     content = load_model(path, KIND)
-    build = content["build"]
+    build: Any = check_type(content["build"], Build, f"{path}: build")
     arguments = build["model"]["efficientnet"] or {}
     if blip2 and "source" in build["blip2"]:
         build["blip2"] = {"source": blip2}
     if efficientnet and arguments:
         arguments["pretrained"] = efficientnet
-    model = build_gated(build)
-    if content["fingerprint"] and content["fingerprint"] != fingerprint(model):
+    weights = content.pop("model_state_dict")
+    whole = "config" in build["blip2"] and not arguments.get("pretrained")  # else most weights are in other files
+    with building(path, build, weights if whole else None):
+        model = build_gated(build)
+    if content.get("fingerprint") and content["fingerprint"] != fingerprint(model):
         raise ValueError(
             f"{path}: was trained with another BLIP-2 or EfficientNet than {build['blip2'].get('source', 'its own')} "
             f"and {arguments.get('pretrained')}; name those with --blip2 and --efficientnet"
         )
-    model.load_state_dict(content.pop("model_state_dict"))
+    with building(path, build):
+        model.load_state_dict(weights)
     store_frozen(model, build["frozen_dtype"], torch.device(device))
     return model.to(device).eval(), content
 

@@ -31,6 +31,7 @@ from clip.pretrained import choose_weights, load_weights, read_checkpoint, read_
 from clip.published import preprocessing_of
 from clip.tokenizer import build_tokenizer, tokenizer_config
 from common.models.backbone import create_backbone
+from common.models.build_arguments import building
 from common.models.checkpoint_file import load_every_tensor
 from common.text.padding import pad
 
@@ -133,8 +134,9 @@ class CLIPModel(nn.Module):
                 raise ValueError(f"{name}: no weights are published for {model_name}; give a file, {model_name}:FILE")
             return cls(model_name, weights).eval(), {}
         checkpoint = read_checkpoint(name)
-        model = cls(config=checkpoint.config)
-        load_weights(model.network, checkpoint.weights, name)
+        with building(name, checkpoint.config, checkpoint.weights):
+            model = cls(config=checkpoint.config)
+            load_weights(model.network, checkpoint.weights, name)
         return model.eval(), checkpoint.metadata
 
     @classmethod

@@ -8,7 +8,7 @@ file or folder of ours, Hugging Face CLIP folder, names of both on the Hub, fold
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Required
 
 import open_clip
 import torch
@@ -16,8 +16,10 @@ from open_clip.convert import convert_state_dict
 from open_clip.factory import HF_HUB_PREFIX, _find_checkpoint_in_dir
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from open_clip.pretrained import download_pretrained_from_hf, is_pretrained_cfg
+from pydantic import FiniteFloat
 from timm.layers import resample_abs_pos_embed
 from torch import nn
+from typing_extensions import TypedDict
 
 from clip.architectures import complete_architecture, is_architecture, make_architecture, open_clip_name
 from clip.huggingface import read_huggingface
@@ -32,13 +34,53 @@ from clip.published import (
     usual_record,
 )
 from clip.tokenizer import tokenizer_config
-from common.models.checkpoint_file import first_line, load_every_tensor, read_tensors
+from common.models.checkpoint_file import check_finite, first_line, load_every_tensor, read_tensors
 from common.models.model_folder import is_model_folder, load_model
 from common.models.weight_files import model_folder, unwrap
-from common.text.files import read_json
+from common.text.schema import check_type, read_checked
 
 KIND = "clip"
 TEMPERATURE = "logit_scale"  # a tensor of every CLIP, behind the prefix of all its names
+
+
+class Architecture(TypedDict, total=False):
+    """A model config of open_clip."""
+
+    embed_dim: Required[int]
+    vision_cfg: Required[dict[str, Any]]
+    text_cfg: Required[dict[str, Any]]
+    quick_gelu: bool
+    custom_text: bool
+
+
+class Config(TypedDict, total=False):
+    """Plain values that build a CLIPModel."""
+
+    architecture: Required[Architecture]
+    sigmoid: Required[bool]
+    tokenizer: Required[dict[str, Any]]
+    mean: list[FiniteFloat]
+    std: list[FiniteFloat]
+    interpolation: str
+    resize_mode: str
+
+
+class Build(TypedDict):
+    config: Config
+
+
+class Preprocessing(TypedDict, total=False):
+    mean: list[FiniteFloat]
+    std: list[FiniteFloat]
+    interpolation: str
+    resize_mode: str
+
+
+class HubConfig(TypedDict, total=False):
+    """open_clip_config.json."""
+
+    model_cfg: Required[Architecture]
+    preprocess_cfg: Preprocessing
 
 
 class Pretrained(NamedTuple):
@@ -73,7 +115,7 @@ def read_checkpoint(name: str | Path) -> Checkpoint:
         return _read_open_clip(path, path.parent)
     content = load_model(name, KIND)
     weights = {key.removeprefix("network."): value for key, value in content.pop("model_state_dict").items()}
-    return Checkpoint(content["build"]["config"], weights, content)
+    return Checkpoint(check_type(content["build"], Build, f"{name}: build")["config"], weights, content)
 
 
 def _download_open_clip(name: str) -> tuple[Path, None]:
@@ -87,8 +129,8 @@ def _download_open_clip(name: str) -> tuple[Path, None]:
 
 def _read_open_clip(file: Path, folder: Path | None) -> Checkpoint:
     """A file next to open_clip_config.json. folder: has the tokenizer, if it has one; None: by its name on the Hub."""
-    content = read_json(file.parent / HUB_CONFIG)
-    architecture = complete_architecture(content["model_cfg"])
+    content = read_checked(file.parent / HUB_CONFIG, HubConfig)
+    architecture = complete_architecture(dict(content["model_cfg"]))
     has_tokenizer = folder is not None and any(folder.glob("tokenizer*"))
     config = {
         "architecture": architecture,
@@ -171,10 +213,11 @@ def read_file(path: Path) -> Pretrained:
     # Behind another prefix lie parts of a trainer: the network of another loss, statistics.
     weights = {name.removeprefix(prefixes[0]): value for name, value in weights.items() if name.startswith(prefixes[0])}
     if content.get("kind") == KIND:
-        config = content["build"]["config"]
+        config = check_type(content.get("build"), Build, f"{path}: build")["config"]
         record = Record(config["architecture"].get("quick_gelu", False), preprocessing_of(config))
     else:
         record = file_record(path, weights)
+    check_finite(weights, path)
     weights = {
         name: value.float() if value.is_floating_point() else value  # OpenAI's are float16
         for name, value in weights.items()

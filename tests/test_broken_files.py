@@ -121,7 +121,7 @@ READERS = {  # name of the file: what is in it, who reads it
     "training.json": (b'{"lora_rank": 7, "learning_rate": 0.5}', lambda path: read_values(["--config", str(path)])),
     "a_embed.pt": (torch_file(torch.randn(3, 4)), lambda path: load_target(path, "embed")),
     "model.pth": (
-        torch_file({"format": 1, "kind": "x", "model_state_dict": {"a": torch.ones(2)}}),
+        torch_file({"format": 1, "kind": "x", "build": {}, "model_state_dict": {"a": torch.ones(2)}}),
         lambda path: load_model(path, "x"),
     ),
     "legacy.pt": (pickled({"a": torch.ones(2)}), read_tensors),

@@ -18,7 +18,7 @@ from torch import nn
 
 from common.cli.names import unknown_name
 from common.models.backbone_weights import load_backbone_weights, statistics_beside
-from common.models.checkpoint_file import first_line
+from common.models.checkpoint_file import check_finite, first_line
 
 
 class Tokens(NamedTuple):
@@ -221,6 +221,8 @@ def create_backbone(
         if pretrained is not True:
             raise
         raise _unavailable(model_name, error) from error
+    if pretrained is True:
+        check_finite(backbone.state_dict(), model_name)
     if not hasattr(backbone, "forward_intermediates"):
         raise ValueError(f"{model_name}: timm has no intermediate features for it; choose another backbone")
     if isinstance(pretrained, str):

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from pydantic import FiniteFloat
+from typing_extensions import TypedDict
 
 from common.models.checkpoint_file import first_line, load_every_tensor
 from common.models.weight_files import find_weights, read_weights, strip_prefixes
-from common.text.files import read_json
+from common.text.schema import read_checked
 
 CONVERTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")  # in timm's modules
 STATISTICS = ("mean", "std", "input_size", "interpolation")
@@ -32,11 +34,25 @@ EXPANDED_BLOCK = {
 } | SQUEEZE
 
 
+class Statistics(TypedDict, total=False):
+    mean: list[FiniteFloat]
+    std: list[FiniteFloat]
+    input_size: list[int]  # channels, rows, columns
+    interpolation: str
+
+
+class TimmConfig(TypedDict, total=False):
+    """config.json of timm; of other libraries', it has no pretrained_cfg."""
+
+    architecture: str
+    pretrained_cfg: Statistics
+
+
 def statistics_beside(path: str | Path, architecture: str) -> dict[str, Any]:
     """pretrained_cfg of timm's config.json in the folder of a file of weights, {} without one: its normalisation and
     size belong to the weights. ValueError if the weights are of another architecture."""
     config = find_weights(path).parent / "config.json"
-    settings = read_json(config) if config.is_file() else {}
+    settings = read_checked(config, TimmConfig) if config.is_file() else {}
     if "pretrained_cfg" not in settings:
         return {}
     if settings.get("architecture") != architecture:

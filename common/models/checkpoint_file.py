@@ -7,19 +7,47 @@ Plain types and tensors only, so it loads with weights_only=True: opening a chec
 
 import hashlib
 import pickle
+import struct
+import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import torch
+from pydantic import InstanceOf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from typing_extensions import TypedDict
 
-from common.cli.errors import reader_was_killed
+from common.cli.failures import explain_failure
 from common.text.files import refuse_lfs_pointer, write_atomically
+from common.text.schema import check_type
 
 FORMAT = 1
+MAX_EXPANSION = 16  # bytes of memory per byte of a file, for tensors that share storage
+MAX_COMPRESSION = 100
+SMALL = 2**26  # bytes that any file may take
+
+
+class Preprocessing(TypedDict, total=False):
+    image_size: int  # pixels
+    interpolation: str
+
+
+class Checkpoint(TypedDict, total=False):
+    """Content of a file of save_model."""
+
+    format: Required[int]
+    kind: Required[str]
+    build: Required[dict[str, Any]]
+    model_state_dict: Required[dict[str, InstanceOf[torch.Tensor]]]
+    preprocessing: Preprocessing
+    settings: dict[str, Any]
+    epoch: int
+    step: int
+    metrics: dict[str, Any]
+    fingerprint: str
 
 
 def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[str, Any], **metadata: Any) -> None:
@@ -32,7 +60,7 @@ def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[
         try:
             torch.save(content, file)
         except RuntimeError as error:  # torch's zip writer turns a full disk into 'unexpected pos'
-            if reader_was_killed(error):
+            if explain_failure(error):
                 raise
             file.flush()
             raise OSError(28, f"the disk may be full: {error}", str(path)) from error
@@ -43,7 +71,18 @@ def read_model_file(path: str | Path) -> dict[str, Any]:
     content = read_tensors(path)
     if not isinstance(content, dict) or "model_state_dict" not in content or "kind" not in content:
         raise ValueError(f"{path}: holds no checkpoint of this project; expected one that train.py wrote")
+    check_finite(check_type(content, Checkpoint, path)["model_state_dict"], path)
     return content
+
+
+def check_finite(weights: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """ValueError names the first tensor with NaN or infinite values; masks may hold -inf."""
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta or "mask" in name:
+            continue
+        values = tensor.detach() if tensor.element_size() > 1 else tensor.detach().float()  # 8 bits have no aminmax
+        if not torch.stack(values.aminmax()).isfinite().all():  # one pass, in which a NaN stays
+            raise ValueError(f"{path}: {name} holds NaN or infinite values; weights of a run that diverged, or damaged")
 
 
 def load_every_tensor(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: str | Path, what: str) -> None:
@@ -94,6 +133,40 @@ def read_tensors(path: str | Path) -> Any:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None
+    refuse_zip_bomb(path)
+    content = _unpickle(path)
+    _refuse_views(content, path)
+    return content
+
+
+def refuse_zip_bomb(path: Path) -> None:
+    """ValueError for a zip archive, as torch and numpy write them, that unpacks to many times its size."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
+        raise ValueError(f"{path}: a broken archive ({first_line(error)})") from None
+    if unpacked > MAX_COMPRESSION * path.stat().st_size + SMALL:
+        raise ValueError(f"{path}: unpacks to {unpacked:,} bytes, which is far more than vectors or weights do")
+
+
+def _refuse_views(content: Any, path: Path) -> None:
+    """ValueError for tensors that repeat a few stored values to many times the size of the file."""
+    level, seen, size = [content], set[int](), 0
+    while level:
+        value = level.pop()
+        if isinstance(value, torch.Tensor):
+            size += value.numel() * value.element_size()
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            level += value.values() if isinstance(value, dict) else value
+    if size > MAX_EXPANSION * path.stat().st_size + SMALL:
+        raise ValueError(f"{path}: its tensors take {size:,} bytes, many times the size of the file")
+
+
+def _unpickle(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([Namespace]):  # the flags of the run, in files of many trainers
             return torch.load(path, map_location="cpu", weights_only=True)

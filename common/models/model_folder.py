@@ -6,7 +6,6 @@ metadata.safetensors (all other tensors) -> the same content
 load_model takes a file of save_model, such a folder, or the name of one on the Hub (`owner/name`).
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,18 @@ import torch
 from huggingface_hub import snapshot_download
 from torch.utils._pytree import keystr, tree_map, tree_map_with_path
 
-from common.models.checkpoint_file import FORMAT, first_line, read_model_file, read_tensors, write_tensors
+from common.models.build_arguments import check_plain
+from common.models.checkpoint_file import (
+    FORMAT,
+    Checkpoint,
+    check_finite,
+    first_line,
+    read_model_file,
+    read_tensors,
+    write_tensors,
+)
 from common.text.files import write_json
+from common.text.schema import check_type, read_checked
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.safetensors", "metadata.safetensors"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -48,13 +57,19 @@ def read_model_folder(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     if not is_model_folder(folder) or not (folder / WEIGHTS).is_file():
         raise ValueError(f"{folder}: holds no model of this project; expected {CONFIG} with a 'kind', and {WEIGHTS}")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_checked(folder / CONFIG, dict[str, Any])
+    check_plain(config.get("build"), folder / CONFIG)
     tensors = read_tensors(folder / METADATA) if (folder / METADATA).is_file() else {}
 
     def insert(value: Any) -> Any:
-        return tensors[value.removeprefix(TENSOR)] if isinstance(value, str) and value.startswith(TENSOR) else value
+        return tensors.get(value.removeprefix(TENSOR), value) if isinstance(value, str) else value
 
-    return {**tree_map(insert, config), "model_state_dict": read_tensors(folder / WEIGHTS)}
+    try:
+        content = {**tree_map(insert, config), "model_state_dict": read_tensors(folder / WEIGHTS)}
+    except RecursionError:
+        raise ValueError(f"{folder / CONFIG}: its values are nested too deeply") from None
+    check_finite(check_type(content, Checkpoint, folder / CONFIG)["model_state_dict"], folder / WEIGHTS)
+    return content
 
 
 def load_model(path: str | Path, kind: str) -> dict[str, Any]:
@@ -89,6 +104,6 @@ def is_model_folder(path: str | Path) -> bool:
     """A folder, or a name on the Hub, of write_model_folder, judging by its config.json."""
     try:
         folder = fetch_folder(str(path), (CONFIG,)) if is_hub_name(path) else Path(path)
-        return "kind" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return "kind" in read_checked(folder / CONFIG, dict[str, Any])
     except (OSError, ValueError):  # no such file, no network, not JSON
         return False

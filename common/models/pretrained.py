@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import GenerationMixin, PreTrainedModel
 
-from common.models.checkpoint_file import first_line
+from common.models.checkpoint_file import check_finite, first_line
 
 LOAD_ERRORS = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, SafetensorError)
 CONSTANTS = (
@@ -75,6 +75,7 @@ def load_pretrained(
     ):
         if names:
             raise ValueError(f"{label}: {len(names)} {problem}, the first {names[0]}{remedy}")
+    check_finite(model.state_dict(), label)
     generate_by_our_settings(model)
     return model
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import TypedDict
 
-from common.models.checkpoint_file import read_tensors
-from common.text.files import read_json
+from common.models.checkpoint_file import check_finite, read_tensors
+from common.text.schema import read_checked
 
 WEIGHT_FILES = (
     "model.safetensors.index.json",
@@ -32,6 +33,12 @@ WRAPPERS = (  # where other trainers nest the weights: averaged ones, which are 
     "net",
 )
 PREFIXES = ("_orig_mod.", "module.", "model.", "backbone.")  # torch.compile, DDP, Lightning, OpenMMLab
+
+
+class ShardIndex(TypedDict):
+    """model.safetensors.index.json."""
+
+    weight_map: dict[str, str]  # tensor: file
 
 
 def find_weights(path: str | Path) -> Path:
@@ -79,14 +86,13 @@ def model_folder(source: str | Path) -> str:
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Every tensor under its name in the file. ValueError names a file that cannot be read."""
+    """Every tensor under its name in the file. ValueError names a file that cannot be read, or holds NaN."""
     file = find_weights(path)
-    if file.suffix == ".json":
-        return _read_shards(file)
-    content = unwrap(read_tensors(file))
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    weights = _read_shards(file) if file.suffix == ".json" else unwrap(read_tensors(file))
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(f"{file}: no file of weights, it holds other values than named tensors")
-    return content
+    check_finite(weights, file)
+    return weights
 
 
 def unwrap(content: Any) -> Any:
@@ -116,13 +122,18 @@ def strip_prefixes(weights: dict[str, Any], own: Collection[str] = ()) -> dict[s
 
 
 def _read_shards(index: Path) -> dict[str, torch.Tensor]:
-    files = read_json(index)["weight_map"]
+    files = read_checked(index, ShardIndex)["weight_map"]
     weights: dict[str, torch.Tensor] = {}
     for name in sorted(set(files.values())):
+        if Path(name).name != name:
+            raise ValueError(f"{index}: lists {ascii(name)}; expected names of files in its folder")
         shard = index.parent / name
         if not shard.is_file():
             raise FileNotFoundError(f"{shard}: no such file, but {index.name} lists it; is the download complete?")
-        weights |= read_tensors(shard)
+        tensors = read_tensors(shard)
+        if not isinstance(tensors, dict):
+            raise ValueError(f"{shard}: no file of weights, it holds other values than named tensors")
+        weights |= tensors
     if differing := weights.keys() ^ files.keys():
         raise ValueError(f"{index}: its shards hold other tensors than it lists, such as {min(differing)}")
     return weights
