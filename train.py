@@ -9,6 +9,7 @@ torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch work
 
 from argparse import Namespace
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, cast
@@ -27,12 +28,14 @@ from torch.utils.data import default_collate
 
 from batch_sampler import PKBatchSampler
 from common.cli.errors import run_script
+from common.cli.failures import batch_hint
 from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.transforms import Augmentation
 from common.samples.invented import read_bank
 from common.samples.layouts import offer_samples
+from common.training.closing import format_values
 from common.training.device import make_accelerator
 from common.training.loader import make_loader
 from common.training.plots import neighbour_grid, plot_curves, write_projector
@@ -83,7 +86,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     data = describe_samples(sample.identity for sample in samples)
     trained_on |= {"model": describe_tensors(encoder.state_dict()), "data": data}
     if settings.resume:
-        check_resume(trained_on, Path(settings.checkpoint_dir) / "last", "--resume")
+        check_resume(trained_on, Path(settings.checkpoint_dir) / "last", "--resume", bool(accelerator.scaler))
     train_set, val_set, skipped = build_datasets(settings, samples, shapes, encoder.tower.image_size, accelerator)
     run, baselines = None, {}
     if accelerator.is_main_process and not settings.resume:  # other processes receive it with the weights
@@ -192,18 +195,7 @@ def build_trainer(
     groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone]
     groups += timm.optim.param_groups_weight_decay(heads, settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    schedule = TrainSchedule(
-        settings.epochs,
-        settings.learning_rate,
-        settings.min_learning_rate,
-        settings.warmup_steps,
-        settings.clip_norm,
-        settings.accumulation,
-        settings.log_steps,
-        settings.save_steps,
-        settings.max_nonfinite_steps,
-        settings.patience,
-    )
+    schedule = TrainSchedule(*(getattr(settings, field.name) for field in fields(TrainSchedule)))
     if settings.compile:
         encoder.compile()  # in place, so names of weights stay; the loss is too dynamic to gain
     return Trainer(
@@ -288,13 +280,14 @@ def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) 
         print(f"\nvalidation, {len(val_set)} images, the model of epoch {progress.best_epoch + 1} (best.pth):")
         print(format_table(results["validation"]))
         if not progress.is_best:
-            values = progress.history[-1]
-            last = "  ".join(text.format(values[name]) for name, text in EPOCH_LINE.items() if name in values)
+            last = "  ".join(format_values(progress.history[-1], EPOCH_LINE))
             print(f"epoch {progress.epoch}, the last one, was not the best: {last}")
         print()
-    trainer.finish(results, run.folder / "results.json", model_file, str(run.folder / "training_curves.png"))
+    plots, results_file = f"{run.folder / 'training_curves.png'}", run.folder / "results.json"
+    command = f"python evaluate_style.py --weights {model_file} --data_dir {run.settings['data_dir']}"
+    trainer.finish(results, results_file, model_file, plots, EPOCH_LINE, command)
     return results
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, batch_hint("style", "lower --batch_size, or give --gradient_checkpointing"))

@@ -1,10 +1,11 @@
 """Fault injection: every fault is applied to a real training run, whose final weights must equal, bit for bit, those
 of an undisturbed run.
 
-    python benchmarks/faults.py --systems style clip blip2 vitp llava [--kills 20] [--folder ./.cache/faults]
+    python benchmarks/faults.py --systems style clip blip2 vitp llava [--kills 20] [--signals 6] [--folder PATH]
 
 One run of each system's tiny model, as the tests train it, goes through everything in turn, resuming after each:
   SIGKILL            at random moments, of steps, saves and validation too; where they fell is read off the stack
+  signals            SIGTERM, SIGUSR1 and SIGINT, then or before the first step: one line and exit code 128 + number
   damaged state      a bit flipped, the end cut off, a file deleted in the newest state: the one before is taken
   disk full          a limit on the size of files, below that of the state; a file system with room for half a state
   read-only folder   chattr +i, which binds root too, on the folder of a run that is under way
@@ -33,7 +34,8 @@ from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
-from signal import SIGKILL, SIGSTOP, SIGUSR1
+from signal import SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2, Signals
+from typing import cast
 
 import numpy as np
 import torch
@@ -49,12 +51,13 @@ from common.training.resume_state import CHECKSUMS, find_damage
 
 SPAN, PATIENCE = 0.15, 20  # seconds between two looks at a run, at most; until any moment will do
 PHASES = {  # the first whose function is on the stack
-    "a save": r"training/trainer\.py\", line \d+ in save$|in _save_checkpoint$|in save_(model|encoder|clip|gated)$",
+    "a save": r"trainer_state\.py\", line \d+ in save$|in _save_checkpoint$|in save_(model|encoder|clip|gated)$",
     "validation": r"in (validate|evaluate)$",
     "logs and curves": r"in (log|save_and_plot|plot_curves)$",
     "a step": r"in (_train_epoch|_inner_training_loop)$",
 }
 WANTED = ("a step", "a save", "validation")
+STARTING = "before the first step"
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "a bit flipped": flip_a_bit,
     "the end cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
@@ -81,6 +84,7 @@ def main(argv: list[str]) -> list[str]:
     )
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
     parser.add_argument("--kills", type=int, default=20, help="SIGKILLs of each system")
+    parser.add_argument("--signals", type=int, default=6, help="signals to stop of each system")
     parser.add_argument("--folder", default="./.cache/faults", help="for the runs; emptied first")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # as the runs have it, for those that are forked from here
@@ -90,18 +94,19 @@ def main(argv: list[str]) -> list[str]:
         folder = Path(args.folder).resolve() / system
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        run = SYSTEMS[system](folder, args.kills + 8)
+        run = SYSTEMS[system](folder, args.kills + args.signals + 8)
         import_module(run.script.removesuffix(".py").replace("/", "."))
-        for row in examine(run, args.kills):
+        for row in examine(run, args.kills, args.signals):
             said = "; ".join(row.seen).replace("|", "/")
             lines.append(f"| {system} | {row.fault} | {row.tried} | {row.fine} | {said} |")
             print(lines[-1], flush=True)
     return lines
 
 
-def examine(run: TinyRun, kills: int) -> Iterator[Row]:
+def examine(run: TinyRun, kills: int, signals: int) -> Iterator[Row]:
     """Every fault in turn, then the end of the run and its weights beside those of an undisturbed one."""
     yield kills_at_random(run, kills)
+    yield stopped_at_random(run, signals)
     for fault in (damaged_state, full_disk, read_only, reader_killed, second_run):
         yield fault(run)
     code, error = finish(start_script(run.script, run.arguments(resume=True)))
@@ -127,16 +132,42 @@ def kills_at_random(run: TinyRun, kills: int) -> Row:
     return row
 
 
-def kill_somewhere(run: TinyRun, wanted: str, random: np.random.Generator, resume: bool) -> str:
-    """SIGKILL at a random moment after the next step -> what the run was doing then, '' if it was over.
+def stopped_at_random(run: TinyRun, signals: int) -> Row:
+    """Each must end the run with one line and 128 + its number, and leave a state that is whole."""
+    row, random = Row("SIGTERM, SIGUSR1, SIGINT"), np.random.default_rng()
+    places: Counter[str] = Counter()
+    for number in range(signals):
+        signal = (SIGTERM, SIGUSR1, SIGINT)[number % 3]
+        wanted = random.choice([*WANTED, STARTING, ""])
+        place = kill_somewhere(run, wanted, random, run.written() > 0, signal)
+        code, *lines = run.folder.with_name("said.txt").read_text().splitlines()
+        said = [line for line in lines if ": stopped by " in line or "Traceback" in line]
+        whole = not run.written() or not find_damage(run.newest_state())
+        fine = int(code) == 128 + signal and len(said) == 1 and "Traceback" not in said[0] and whole
+        row.add(
+            fine, "" if fine else f"{Signals(signal).name} in {place}: exit code {code}, {lines[-1:]}, whole: {whole}"
+        )
+        places[place or "too late"] += 1
+    row.seen += [f"{count} in {place}" for place, count in places.most_common()]
+    return row
+
+
+def kill_somewhere(
+    run: TinyRun, wanted: str, random: np.random.Generator, resume: bool, signal: Signals = SIGKILL
+) -> str:
+    """A signal at a random moment after the next step -> what the run was doing then, '' if it was over.
 
     wanted: what it shall be doing, '' for whatever. It is asked at random moments until that is its answer, and killed
-    within a millisecond of it.
+    within a millisecond of it. Its exit code and stderr are then in said.txt.
     """
     stack, before = run.folder.with_name("stack.txt"), run.written()
     stack.touch()
     process = get_context("fork").Process(target=begin, args=(stack, run.script, run.arguments(resume)))
     process.start()
+    if wanted == STARTING:
+        time.sleep(random.uniform(0.1, 2))  # run_script has been called by then
+        end_by(process, signal, stack)
+        return wanted
     wait_for_a_step(run, process.is_alive, before)
     place, end = "", time.monotonic() + PATIENCE
     while process.is_alive():
@@ -144,19 +175,25 @@ def kill_somewhere(run: TinyRun, wanted: str, random: np.random.Generator, resum
         place = ask(process, stack)
         if place and (place == wanted or not wanted or time.monotonic() > end):
             break
-    process.kill()
-    process.join()
+    end_by(process, signal, stack)
     return place
 
 
+def end_by(process: BaseProcess, signal: Signals, stack: Path) -> None:
+    if process.is_alive():
+        os.kill(cast(int, process.pid), signal)
+    process.join()
+    said = stack.with_name("stderr.txt").read_text(errors="replace")
+    stack.with_name("said.txt").write_text(f"{process.exitcode}\n{said}")
+
+
 def begin(stack: Path, script: str, arguments: list[str]) -> None:
-    """Be `script`, in a process that has its libraries already: a kill needs no import of torch. SIGUSR1 writes the
+    """Be `script`, in a process that has its libraries already: a kill needs no import of torch. SIGUSR2 writes the
     names of the functions it is in into `stack`, innermost first."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(stack.with_name("stderr.txt"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     with stack.open("w") as file:
-        faulthandler.register(SIGUSR1, file, all_threads=False)
+        faulthandler.register(SIGUSR2, file, all_threads=False)
         sys.argv = [str(ROOT / script), *arguments]
         runpy.run_path(sys.argv[0], run_name="__main__")
 
@@ -164,7 +201,7 @@ def begin(stack: Path, script: str, arguments: list[str]) -> None:
 def ask(process: BaseProcess, stack: Path) -> str:
     """-> the phase that a run is in, '' if it is over."""
     known, end = stack.stat().st_size, time.monotonic() + 1
-    os.kill(process.pid, SIGUSR1)
+    os.kill(process.pid, SIGUSR2)
     while "in begin" not in (names := stack.read_text()[known:]) and time.monotonic() < end:
         if not process.is_alive():
             return ""

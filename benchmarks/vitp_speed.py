@@ -1,6 +1,6 @@
 """Speed of ViTP's training step: packing, token masking, and the share of the machine's limit.
 
-    python benchmarks/vitp_speed.py packing --meta_path META --tokenizer FOLDER     lengths as they are in your data
+    python benchmarks/vitp_speed.py packing [--meta_path META --tokenizer FOLDER]   lengths of your data, or the demo's
     python benchmarks/vitp_speed.py masking [--tiles 7]
     python benchmarks/vitp_speed.py step --shape 1b --device cuda --bf16 --peak_tflops 989
 
@@ -32,10 +32,11 @@ from benchmarks.turns import time_in_turns
 from common.cli.errors import run_script
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
 from common.training.device import choose_device, disable_malloc_trim
-from common.training.hf_trainer import LengthGroupedSampler
+from common.training.length_sampler import LengthGroupedSampler
 from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_tokenizer
 from vitp.dataset import Collator, InstructionDataset, read_meta
+from vitp.demo import prepare
 from vitp.model import VisualInstructionModel
 from vitp.packing import PackedDataset
 from vitp.processing import read_tokenizer
@@ -99,6 +100,9 @@ def main(argv: list[str]) -> dict:
 
 
 def packing(args: argparse.Namespace) -> dict:
+    if not args.meta_path:
+        settings = prepare()
+        args.meta_path, args.tokenizer = settings["meta_path"], Path(settings["llm"]).parent
     tokenizer = read_tokenizer(args.tokenizer)
     prepare_tokenizer(tokenizer, "internvl2_5")
     template = ChatTemplate(tokenizer, "internvl2_5")
@@ -259,8 +263,8 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--peak_tflops", type=float, help="step: what the device can do at most in this precision")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
-    if args.part == "packing" and not (args.meta_path and args.tokenizer):
-        raise ValueError("packing needs --meta_path and --tokenizer")
+    if bool(args.meta_path) != bool(args.tokenizer):
+        raise ValueError("packing needs both --meta_path and --tokenizer, or neither")
     return args
 
 

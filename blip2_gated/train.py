@@ -35,6 +35,7 @@ from blip2_gated.model import Blip2OPTGated
 from blip2_gated.training_model import GatedTrainingModel, measure_loss
 from blip2_gated.warm_start import pretrain_language, pretrain_vision
 from common.cli.errors import run_script
+from common.cli.failures import batch_hint
 from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
 from common.samples.sample_folder import is_vacant
@@ -86,7 +87,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     model = build_gated(build)
     trained_on = describe_run(settings, model, splits["train"])
     if settings.training_resume:
-        check_resume(trained_on, Path(settings.training_checkpoint_dir) / "last", "--training.resume")
+        state = Path(settings.training_checkpoint_dir) / "last"
+        check_resume(trained_on, state, "--training.resume", bool(accelerator.scaler))
     store_frozen(model, settings.model_frozen_dtype, accelerator.device)
     with accelerator.main_process_first():  # the others read the caches that the first has written
         sets, skipped = build_datasets(settings, splits, skipped, model, accelerator)
@@ -209,6 +211,7 @@ def build_trainer(
         schedule,
         run,
         state_dir=Path(settings.training_checkpoint_dir) / "last" if settings.training_save_last else None,
+        resume_flag="--training.resume",
     )
 
 
@@ -250,9 +253,11 @@ def save_results(trainer: Trainer, sets: dict[str, VqaDataset], eval_samples: in
                 f"correct answers, {question_type:12} {scores['vqa_accuracy']:5.1f} % of {scores['questions']}, "
                 f"question-only baseline {scores['question_only']:.1f} %"
             )
-    trainer.finish(results, run.folder / "results.json", run.folder / BEST, f"{run.folder / 'training_curves.png'}")
+    plots, model_file = f"{run.folder / 'training_curves.png'}", run.folder / BEST
+    command = f"python blip2_gated/evaluate.py --checkpoint {model_file}"
+    trainer.finish(results, run.folder / "results.json", model_file, plots, EPOCH_LINE, command)
     return results
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, batch_hint("blip2", "lower --training.batch_size and raise --training.accumulation"))

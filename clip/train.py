@@ -92,7 +92,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         model = build_model(settings)
     trained_on = describe_run(settings, model, pairs)
     if settings.resume:
-        check_resume(trained_on, Path(settings.checkpoint_dir) / "last", "--resume")
+        check_resume(trained_on, Path(settings.checkpoint_dir) / "last", "--resume", bool(accelerator.scaler))
     train_set, val_set, skipped = build_datasets(settings, pairs, skipped, model, accelerator)
     run = None
     if accelerator.is_main_process:  # the data is valid: an older run may be moved aside now

@@ -17,12 +17,13 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.cli.errors import run_script
+from common.cli.errors import exit_at_signals, run_script
 from common.cli.failures import batch_hint
 from llava.config import FineTuning, read_command_line
 
 if __name__ == "__main__":
     run_script(read_command_line)  # --help and mistakes are answered before the imports below, which take seconds
+    exit_at_signals()
 
 from peft import PeftModel
 from torch import nn

@@ -10,7 +10,8 @@ from transformers import TrainerCallback
 from common.images.io import open_image
 from common.models.eval_mode import eval_mode
 from common.models.lora import PROJECTOR, part_of
-from common.training.hf_trainer import FaultTolerantTrainer, LengthGroupedSampler
+from common.training.hf_trainer import FaultTolerantTrainer
+from common.training.length_sampler import LengthGroupedSampler
 from common.training.run import Run
 from llava.dataset import Item, TokenizedConversation, question_text
 from llava.prefix_cache import ImagePrefixCache

@@ -3,7 +3,7 @@
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from common.training.hf_trainer import LengthGroupedSampler
+from common.training.length_sampler import LengthGroupedSampler
 
 
 def test_batches_of_like_length():

@@ -80,7 +80,8 @@ def test_runs_of_a_day_have_names_of_their_own(tmp_path):
     for system in ("one", "two", "two"):
         run = Run(tmp_path / system, tmp_path / "logs", {}, False, "clip-small-20261129")
         names.append(run.log_folder.name)
-        run.lock.close()
+        run.start_logging(0)
+        run.close()
     assert names == ["clip-small-20261129", "clip-small-20261129-2", "clip-small-20261129-3"]
     assert (tmp_path / "two" / "clip-small-20261129-2" / "run.json").is_file()  # moved aside
 

@@ -90,7 +90,7 @@ def test_a_folder_that_becomes_read_only_leaves_the_state_before(run_arguments, 
         raise PermissionError(1, "Operation not permitted", str(last))
 
     with monkeypatch.context() as patch:
-        patch.setattr("common.training.trainer.promote_state", refused)
+        patch.setattr("common.training.trainer_state.promote_state", refused)
         with pytest.raises(OSError, match="could not be written.*not permitted.*the state before is untouched"):
             train.main([*run_arguments, "--resume"])
     assert train.main([*run_arguments, "--resume"])["epochs"] == 2

@@ -11,7 +11,9 @@ transformers, with checkpoint-N/ to resume from, settings.json, run.json, result
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from typing import Any
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common.cli.errors import run_script
+from common.cli.errors import exit_at_signals, run_script
+from common.cli.failures import batch_hint
 from common.cli.paths import find_from_root
 from vitp.config import DataArguments, ModelArguments, read_command_line
 
 if __name__ == "__main__":
     run_script(read_command_line)  # --help and mistakes are answered before the imports below, which take seconds
+    exit_at_signals()
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -38,8 +42,9 @@ from common.models.checkpoint_file import read_tensors, weights_digest
 from common.models.lora import merged, set_trainable
 from common.models.weight_files import weights_folder
 from common.text.files import write_atomically, write_json
+from common.training.closing import print_closing
 from common.training.device import disable_malloc_trim
-from common.training.hf_trainer import FaultTolerantTrainer, find_resume_checkpoint
+from common.training.hf_trainer import MEMORY_FLAGS, FaultTolerantTrainer, find_resume_checkpoint
 from common.training.resume_state import latest_valid_checkpoint
 from common.training.run import Run, choose_run_name
 from common.training.skip_log import SkipLog
@@ -85,16 +90,19 @@ def main(argv: list[str]) -> dict:
     logging.disable_progress_bar()
     arguments = read_arguments(argv)
     if not arguments[1].demo:
-        return train(*arguments)
-    arguments = read_arguments(argv, demo.prepare())
-    set_seed(arguments[2].seed)  # as train() does
-    build(*arguments).model.save_pretrained(demo.UNTRAINED)
-    result = train(*arguments)
-    return result | demo.evaluate(result["output_dir"])
+        result, close = train(*arguments)
+    else:
+        arguments = read_arguments(argv, demo.prepare())
+        set_seed(arguments[2].seed)  # as train() does
+        build(*arguments).model.save_pretrained(demo.UNTRAINED)
+        result, close = train(*arguments)
+        result |= demo.evaluate(result["output_dir"])
+    close()
+    return result
 
 
-def train(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> dict:
-    """-> {"loss", "steps", "seconds", "output_dir"} and, with --eval_meta_path, "eval_loss"."""
+def train(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> tuple[dict, Callable[[], None]]:
+    """-> {"loss", "steps", "seconds", "output_dir"}, with --eval_meta_path "eval_loss"; prints the closing lines."""
     checkpoint = check_arguments(model_arguments, data, run)
     source = (model_arguments.model_name_or_path, model_arguments.vision_config, model_arguments.llm)
     name = choose_run_name(run.run_name, "vitp", *source)
@@ -142,9 +150,13 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         "output_dir": run.output_dir,
     }
     save(trainer, result)
-    if record is not None:
-        record.close()
-    return result
+    if record is None:
+        return result, lambda: None
+    record.close()
+    folder = Path(run.output_dir)
+    command = f"python vitp/inference.py IMAGE QUESTION --model_name_or_path {folder}"
+    closing = partial(print_closing, trainer.reached(), folder, folder / "results.json", record.log_folder, command)
+    return result, closing
 
 
 def build(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> ModelBundle:
@@ -280,8 +292,8 @@ def save(trainer: InstructionTrainer, result: dict) -> None:
     trainer.save_state()
     if trainer.args.should_save:
         write_json(Path(folder) / "results.json", result)
-        print(f"the model is in {folder}; its vision encoder alone: python vitp/extract_vit.py {folder} vit.pth")
+        print(f"the vision encoder alone: python vitp/extract_vit.py {folder} vit.pth")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, batch_hint("vitp", MEMORY_FLAGS))

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from common.cli.errors import run_script
+from common.cli.errors import exit_at_signals, run_script
 from common.cli.settings import read_settings
 from common.cli.tool_parser import parse_tool
 
@@ -29,6 +29,7 @@ def answer_early(script: str, config: ModuleType | None = None) -> None:
             read_settings(config, argv, sys.modules["__main__"].__doc__ or "", quiet=True)
 
     run_script(parse)
+    exit_at_signals()
 
 
 def _read_tool(script: Path) -> Callable[..., Any] | None:

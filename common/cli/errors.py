@@ -1,48 +1,121 @@
 """User errors end a script with one line on stderr and exit code 1, or 2 where the command line is wrong; bugs keep
-their traceback."""
+their traceback. Signals that ask it to stop end it with a line and 128 + their number: 130 Ctrl-C, 138 SIGUSR1, 143
+SIGTERM."""
 
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
+
+from common.cli.failures import explain_failure
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1 is Slurm's warning before the time limit
+SIGNALS = (signal.SIGINT, *STOP_SIGNALS)  # SIGINT is Ctrl-C
+ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's controls, formats (of direction, too), surrogates, line ends
+JOINERS = "\u200c\u200d"  # formats that Persian and emoji are written with
 
 
 class CommandLineError(ValueError):
     """An unknown flag, a forgotten argument, or a value of the wrong type."""
 
 
-def run_script(main: Callable[[list[str]], object]) -> None:
-    """Call main(argv). `--debug` anywhere on the command line shows the traceback of a user error too."""
+class Stopped(KeyboardInterrupt):
+    """A signal has asked the script to stop. words: of the line to print, '' for none."""
+
+    advice = ""  # how to go on, set by a script that knows it
+
+    def __init__(self, number: int, words: str | None = None):
+        self.number = signal.Signals(number)
+        self.words = f"stopped by {self.name}" + (f"; {self.advice}" * bool(self.advice)) if words is None else words
+        super().__init__(self.words)
+
+    @property
+    def name(self) -> str:
+        return "Ctrl-C" if self.number == signal.SIGINT else self.number.name
+
+
+def run_script(main: Callable[[list[str]], object], memory_hint: str = "") -> None:
+    """Call main(argv). `--debug` anywhere on the command line shows the traceback of a user error too.
+
+    memory_hint: the remedy to name where memory does not suffice.
+    """
     argv = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(argv) < len(sys.argv) - 1
+    script = Path(sys.argv[0]).name
     if isinstance(sys.stdout, TextIOWrapper):  # each line appears when it is printed, in a file or pipe too
-        sys.stdout.reconfigure(line_buffering=True)
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # what a terminal lacks ends no run
     try:
-        main(argv)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        if debug:
+        with _stopped_by_signals():
+            main(argv)
+    except KeyboardInterrupt as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        if stopped.words:
+            print(f"{script}: {stopped.words}", file=sys.stderr)
+        sys.exit(128 + stopped.number)
+    except Exception as error:
+        failure = explain_failure(error, memory_hint)
+        if debug or not (failure or isinstance(error, (ValueError, OSError))):
             raise
-        print(f"{Path(sys.argv[0]).name}: error: {one_line(error)}", file=sys.stderr)
+        print(f"{script}: error: {printable(failure) or one_line(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, CommandLineError) else 1)
-    except RuntimeError as error:
-        if debug or not reader_was_killed(error):
-            raise
-        sys.exit(
-            f"{Path(sys.argv[0]).name}: error: a data loader process was killed, usually for lack of memory "
-            f"({one_line(error)}); use fewer of them and resume the run"
-        )
 
 
-def reader_was_killed(error: Exception) -> bool:
-    """Whether a data loader process died. torch raises the error wherever the main process is, even in a save, so it
-    cannot be caught closer to the loader."""
-    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Signals raise Stopped within the block."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+    earlier = {number: signal.signal(number, _raise_stopped) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def exit_at_signals() -> None:
+    """From here to run_script(main), while a script imports what takes seconds, a signal ends it with its line."""
+    for number in SIGNALS:
+        signal.signal(number, _exit)
+
+
+def _raise_stopped(number: int, _frame: object) -> None:
+    raise Stopped(number)
+
+
+def _exit(number: int, _frame: object) -> None:
+    os.write(2, f"{Path(sys.argv[0]).name}: {Stopped(number).words}\n".encode())
+    os._exit(128 + number)
+
+
+def _reset_signals() -> None:
+    """Processes that are forked from here end at a signal as any other does."""
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) in (_raise_stopped, _exit):
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_reset_signals)
 
 
 def one_line(error: Exception) -> str:
-    """The message without line breaks; that of an OSError names the file."""
+    """The message and its notes without line breaks, fit for a terminal; that of an OSError names the file."""
+    text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return printable(" ".join(" ".join([text, *getattr(error, "__notes__", ())]).split()))
+
+
+def printable(name: object) -> str:
+    """A file name or a text for one line of a terminal: control characters, which move its cursor or forge lines, and
+    the surrogates of names that are not UTF-8, are escaped as in Python."""
+    return "".join(
+        ascii(letter)[1:-1] if unicodedata.category(letter) in ESCAPED and letter not in JOINERS else letter
+        for letter in str(name)
+    )

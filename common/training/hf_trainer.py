@@ -9,10 +9,8 @@ of its model, a rate or weight decay that was changed, a run that has had all it
 """
 
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,15 +18,16 @@ import torch
 from accelerate.utils import gather_object
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from torch.utils.data import Sampler
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, set_seed
-from transformers.integrations.integration_utils import rewrite_logs
-from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers import PrinterCallback, ProgressCallback, Trainer, set_seed
 
-from common.cli.errors import one_line
+from common.cli.errors import Stopped, one_line
 from common.models.checkpoint_file import check_tensors, read_tensors
 from common.text.files import write_json
-from common.training.nonfinite import NonFiniteGuard
+from common.training.closing import format_values
+from common.training.hf_callbacks import RunLog, SetEpochCallback, ShowProgress
+from common.training.length_sampler import LengthGroupedSampler
+from common.training.loader import LoaderProcess, naming
+from common.training.nonfinite import NonFiniteGuard, can_skip, set_found_inf
 from common.training.resume_state import (
     atomic_save,
     find_damage,
@@ -37,9 +36,14 @@ from common.training.resume_state import (
     write_checksums,
 )
 from common.training.run import Run
+from common.training.stop_signals import StopSignals, resume_advice, stopped
 from common.training.trained_on import TRAINED_ON
 
 RANDOM_STATES = "rng_state*.pth"  # one of each process in every checkpoint
+RESUME = partial(resume_advice, "--resume_from_checkpoint", "true")
+MEMORY_FLAGS = (  # for batch_hint
+    "lower --per_device_train_batch_size and raise --gradient_accumulation_steps, or give --gradient_checkpointing true"
+)
 FILES = "files"  # key of a batch's file names, taken off before the model sees it
 
 
@@ -62,16 +66,32 @@ class FaultTolerantTrainer(Trainer):
         **named: Any,
     ):
         super().__init__(*arguments, **named)
-        if not sys.stderr.isatty() and self.pop_callback(ProgressCallback):
-            self.add_callback(PrinterCallback)  # lines in place of a bar, which a file or pipe cannot redraw
+        for callback in (ProgressCallback, PrinterCallback):
+            self.remove_callback(callback)
+        if self.is_world_process_zero():
+            self.add_callback(ShowProgress)
         self.group_by_length, self.run, self.max_nonfinite_steps = group_by_length, run, max_nonfinite_steps
         if run is not None:
             self.add_callback(RunLog(run))
+        self.signals, self.filter_nan = StopSignals(), self.args.logging_nan_inf_filter
         self.data_collator = partial(_collate_with_files, self.data_collator, file_of)
         self.add_callback(SetEpochCallback())
         self.nonfinite_guard: Any = None  # a NonFiniteGuard from the first step on
         self.step_files: list[str] = []  # of the current step, on this process
         self.step_loss: Any = None  # sum over its batches
+
+    def train(self, *arguments: Any, **named: Any) -> Any:
+        """Trainer's. Raises Stopped once a signal has come and a checkpoint is saved."""
+        with self.signals:
+            result = super().train(*arguments, **named)
+        Stopped.advice = f"all steps are done; {RESUME()}"
+        return result
+
+    def _get_dataloader(self, *arguments: Any, **named: Any) -> Any:
+        loader = super()._get_dataloader(*arguments, **named)
+        base = getattr(loader, "base_dataloader", loader)  # of accelerate's wrapper
+        base.worker_init_fn = LoaderProcess(base.worker_init_fn)
+        return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if not self.group_by_length:
@@ -93,20 +113,57 @@ class FaultTolerantTrainer(Trainer):
             self.nonfinite_guard.save_buffers()
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.step_loss = loss if self.step_loss is None else self.step_loss + loss
-        return loss
+        self.args.logging_nan_inf_filter = False  # Trainer's filter waits for the device; this is the same formula
+        mean = self._tr_loss / (1 + self.state.global_step - self._globalstep_last_logged)
+        return torch.where(loss.isfinite(), loss, mean) if self.filter_nan else loss
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        self.args.logging_nan_inf_filter = self.filter_nan
+        return super().evaluate(*arguments, **named)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Trainer asks for it between the last backward of a step and its optimizer."""
         norm = super()._get_grad_norm(model, grad_norm)
+        scaler, files, number = self.accelerator.scaler, self.step_files, self.signals.number
         # With fp16 the gradient scaler handles overflowing gradients: it skips the step itself and lowers its scale.
-        cause = self.nonfinite_guard.check(self.step_loss, norm if self.accelerator.scaler is None else None)
-        files, self.step_files, self.step_loss = self.step_files, [], None
-        if not cause:
-            return norm
-        model.zero_grad(set_to_none=True)  # without gradients an optimizer changes nothing
-        self.nonfinite_guard.skip_step(self.state.global_step + 1, cause, gather_object(files))
-        self.log({"skipped_steps": self.nonfinite_guard.total})
+        skip = self.nonfinite_guard.check(
+            self.state.global_step + 1, self.step_loss, None if scaler else norm, lambda: gather_object(files), number
+        )
+        self.step_files, self.step_loss = [], None
+        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        if not is_sharded and can_skip(optimizer := cast(Any, self.optimizer).optimizer):
+            set_found_inf(optimizer, skip, scaler)
+        elif self._read_flags():  # waits for the device
+            model.zero_grad(set_to_none=True)  # without gradients an optimizer changes nothing
         return norm
+
+    def _read_flags(self) -> bool:
+        """Wait for the device and log what was skipped -> whether anything was."""
+        skipped = self.nonfinite_guard.read()
+        if skipped:
+            should_log = self.control.should_log
+            self.log({"skipped_steps": self.nonfinite_guard.total})
+            self.control.should_log = should_log  # which Trainer takes back with each entry
+        return bool(skipped)
+
+    def _maybe_log_save_evaluate(self, *arguments: Any, **named: Any) -> None:
+        """Trainer's, after each step. The last step is logged, so that a short run has a curve too."""
+        control, guard, state = self.control, self.nonfinite_guard, self.state
+        control.should_log |= state.global_step == state.max_steps
+        is_alone = self.args.world_size == 1
+        if control.should_log or control.should_save or control.should_evaluate or (is_alone and self.signals.number):
+            self._read_flags()
+        number = self.signals.number if is_alone else guard.stop_signal
+        stops = bool(number) and not guard.consecutive  # broken weights are not saved: after the next finite step
+        control.should_save |= stops
+        super()._maybe_log_save_evaluate(*arguments, **named)
+        if stops:
+            if self.run is not None:
+                self.run.close()
+            raise stopped(number, state.global_step, self._checkpoint_folder(), RESUME())
+
+    def _checkpoint_folder(self) -> Path:
+        return Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
 
     def _make_guard(self) -> NonFiniteGuard:
         """A guard that counts on from the log of a resumed run.
@@ -134,7 +191,7 @@ class FaultTolerantTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.nonfinite_guard and self.nonfinite_guard.consecutive:
             return  # weights that are broken would take the place of those that are not
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        folder = self._checkpoint_folder()
         with atomic_save(folder, "the checkpoints before are untouched"):
             super()._save_checkpoint(model, trial)
             if self.run is not None:
@@ -188,67 +245,15 @@ class FaultTolerantTrainer(Trainer):
         else:
             set_seed(self.args.seed + self.state.global_step)
 
+    def reached(self) -> str:
+        """The last values of the log, for the closing lines."""
+        history = {name: value for entry in self.state.log_history for name, value in entry.items()}
+        values = format_values(history, {"loss": "loss {:.3f}", "eval_loss": "eval loss {:.3f}"})
+        return f"step {self.state.global_step} of {self.state.max_steps}: {'  '.join(values)}"
+
     def has_random_states(self, checkpoint: str) -> bool:
         """Whether a checkpoint was saved by as many processes as there are now."""
         return has_random_states(Path(checkpoint), RANDOM_STATES, self.args.world_size)
-
-
-class LengthGroupedSampler(Sampler):
-    """transformers' grouping by length within an optimizer step, with the steps in random order.
-
-    Grouping alone orders many steps from long to short: first descriptions, then answers of single words. Only the step
-    with the longest sample stays first, so that insufficient memory shows at once. The order is a pure function of
-    (seed, epoch), so a resumed run finds its position.
-    """
-
-    def __init__(self, lengths: list[int], step_size: int, seed: int):
-        self.lengths, self.step_size, self.seed, self.epoch = lengths, step_size, seed, 0
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
-        grouped = get_length_grouped_indices(self.lengths, self.step_size, generator=generator)
-        first, *others = [grouped[start : start + self.step_size] for start in range(0, len(grouped), self.step_size)]
-        short = [others.pop()] if others and len(others[-1]) < self.step_size else []  # stays last
-        shuffled = [others[index] for index in torch.randperm(len(others), generator=generator).tolist()]
-        return chain(first, *shuffled, *short)
-
-
-class SetEpochCallback(TrainerCallback):
-    """Passes the epoch on to sampler and dataset; accelerate does not reach those below a batch sampler."""
-
-    def on_epoch_begin(
-        self, args: Any, state: TrainerState, control: Any, train_dataloader: Any = None, **_: Any
-    ) -> None:
-        epoch, sampler = int(state.epoch or 0), train_dataloader.batch_sampler
-        if hasattr(train_dataloader.dataset, "set_epoch"):
-            train_dataloader.dataset.set_epoch(epoch)
-        while sampler is not None:
-            if isinstance(sampler, LengthGroupedSampler):
-                sampler.epoch = epoch
-            sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
-
-
-class RunLog(TrainerCallback):
-    """Trainer's entries into the run's log.jsonl and TensorBoard."""
-
-    def __init__(self, run: Run):
-        self.run = run
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        self.run.start_logging(state.global_step)
-
-    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
-        numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
-        if numbers:
-            self.run.log(state.global_step, rewrite_logs(numbers))  # loss -> train/loss, eval_loss -> eval/loss
-
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        self.run.writer.flush()
-
-    on_evaluate = on_train_end
 
 
 def find_resume_checkpoint(output_dir: str | Path, requested: str | bool | None) -> Path | None:
@@ -274,4 +279,6 @@ def find_resume_checkpoint(output_dir: str | Path, requested: str | bool | None)
 def _collate_with_files(
     collator: Callable[[list], dict[str, Any]], file_of: Callable[[Any], str], items: list
 ) -> dict[str, Any]:
-    return {**collator(items), FILES: [file_of(item) for item in items]}
+    files = [file_of(item) for item in items]
+    with naming(lambda: ", ".join(files)):
+        return {**collator(items), FILES: files}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from common.cli.errors import reader_was_killed
+from common.cli.failures import explain_failure
 from common.text.files import write_json
 from common.training.distributed import rank
 
@@ -54,7 +54,7 @@ def atomic_save(folder: Path, kept: str, shown: Path | None = None) -> Iterator[
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        if reader_was_killed(error):
+        if explain_failure(error):  # of memory or of another process: not of the disk
             raise
         raise OSError(
             errno.ENOSPC, f"could not be written, is the disk full? ({error}); {kept}", str(shown or folder)

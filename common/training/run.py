@@ -5,7 +5,8 @@ checkpoint_dir/  model files, last/, plots, results.json, and from the start on 
 log_dir/<name>/  TensorBoard events, log.jsonl (one JSON line per entry), skipped.jsonl, skipped_steps.jsonl
 
 name: RUN_NAME, or system-model-date such as clip-small-20261129, then clip-small-20261129-2. A new run in a used folder
-first moves the earlier files to checkpoint_dir/<its name>/, so nothing is lost.
+moves the earlier files to checkpoint_dir/<its name>/, so nothing is lost; not before its own first step is due, so that
+a run that cannot start moves nothing.
 """
 
 import fcntl
@@ -67,36 +68,36 @@ class Run:
             raise ValueError(
                 f"{self.folder}: another run is writing here; wait for it, or give this one another folder"
             ) from None
-        record = self.folder / "run.json"
-        if record.is_file() and not resume:
-            self._move_earlier_run(record)
         self.settings, self.tracker_names, self.trained_on = settings, tracker_names, dict(trained_on or {})
-        if record.is_file():
-            self.record = json.loads(record.read_text())
+        record = self.folder / "run.json"
+        earlier = json.loads(record.read_text()) if record.is_file() else {}
+        self.earlier_name = "" if resume else earlier.get("name", "")  # of the run to move aside
+        if earlier and resume:
+            self.record = earlier
             self.log_folder = Path(log_dir) / self.record["name"]
             self.log_folder.mkdir(parents=True, exist_ok=True)
         else:
             self.log_folder = self._make_log_folder(Path(log_dir), name)
             self.record = {"name": self.log_folder.name, **provenance()}
-            write_json(record, self.record)
-        write_json(self.folder / "settings.json", settings)
-        write_json(self.folder / TRAINED_ON, self.trained_on)
 
     def start_logging(self, step: int) -> None:
-        """Open the logs; entries after `step`, of a run that was killed later, are removed."""
+        """Move an earlier run aside and open the logs; entries after `step`, of a run killed later, are removed."""
         path, sent = self.log_folder / "log.jsonl", -1
         if path.is_file():
             lines = [(_step_of(line), line) for line in path.read_text().splitlines()]
             sent = max((number for number, _ in lines if number < sys.maxsize), default=-1)
             with write_atomically(path) as file:
                 file.writelines(f"{line}\n".encode() for number, line in lines if number <= step)
+        ids = self.record.setdefault("trackers", {})
+        self.trackers = Trackers(self.tracker_names, self.log_folder.name, ids, self.settings, sent)
+        if self.earlier_name:  # last, because all that stands before may fail
+            self._move_earlier_run(self.earlier_name)
+        write_json(self.folder / "run.json", self.record)
+        write_json(self.folder / "settings.json", self.settings)
+        write_json(self.folder / TRAINED_ON, self.trained_on)
         self.writer = SummaryWriter(str(self.log_folder), purge_step=step + 1 if step else None)
         text = "\n".join(f"    {line}" for line in json.dumps(self.settings, indent=2, ensure_ascii=False).splitlines())
         self.writer.add_text("settings", text, step)
-        ids = self.record.setdefault("trackers", {})
-        self.trackers = Trackers(self.tracker_names, self.log_folder.name, ids, self.settings, sent)
-        if ids:
-            write_json(self.folder / "run.json", self.record)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One JSON line, and one scalar per value in TensorBoard and the trackers; names like 'train/loss'."""
@@ -116,17 +117,18 @@ class Run:
         """The first of NAME, NAME-2, ... that no run has."""
         log_dir.mkdir(parents=True, exist_ok=True)
         for candidate in chain([name], (f"{name}-{number}" for number in count(2))):
-            if not any((folder / candidate).exists() for folder in (self.folder, self.results)):
+            taken = any((folder / candidate).exists() for folder in (self.folder, self.results))
+            if not taken and candidate != self.earlier_name:
                 with suppress(FileExistsError):  # of a run that starts at the same moment, too
                     (log_dir / candidate).mkdir()
                     return log_dir / candidate
         raise AssertionError
 
-    def _move_earlier_run(self, record: Path) -> None:
-        name = json.loads(record.read_text())["name"]
+    def _move_earlier_run(self, name: str) -> None:
         for folder in dict.fromkeys((self.results, self.folder)):
             (folder / name).mkdir(exist_ok=True)
-            for path in sorted(folder.iterdir(), key=lambda path: path == record):  # run.json last, in case of a kill
+            # run.json last, in case of a kill
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == "run.json"):
                 if path.name not in (".lock", "README.md") and (path.is_file() or STATE.match(path.name)):
                     path.rename(folder / name / path.name)
         print(f"the earlier run in {self.folder} was moved to {self.folder / name}")
@@ -143,13 +145,13 @@ def choose_run_name(chosen: str | None, system: str, *models: str | None) -> str
 
 
 def provenance() -> dict[str, Any]:
-    """Command, commit, time, versions and machine."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
-    )
+    """Command, commit (None without git or a repository), time, versions and machine."""
+    commit, git = "", ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=30).stdout.strip()
     return {
         "command": shlex.join(sys.argv),
-        "commit": commit.stdout.strip() or None,
+        "commit": commit or None,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -18,19 +18,23 @@ import torch
 from common.images.webdataset import TarMember
 
 TRAINED_ON = "trained_on.json"
+SCALER = "scaler.pt"  # accelerate's, of a run in fp16
 DIFFERENCES_SHOWN = 4
 OTHERS = (".partial", ".older")  # states of the same run, one of which replaces a damaged last/
 
 
-def check_resume(trained_on: Mapping[str, Any], state: Path, flag: str) -> None:
+def check_resume(trained_on: Mapping[str, Any], state: Path, flag: str, fp16: bool = False) -> None:
     """ValueError if a run that trains `trained_on` cannot continue a state. Reads one small file.
 
     state: last/, for which last.partial or last.older of the same run may stand in, or checkpoint-N/. flag: that
-    resumes. Names that only one of the two knows are not compared: they are of another version.
+    resumes. fp16: whether a gradient scaler must be restored. Names that only one of the two knows are not compared:
+    they are of another version.
     """
     existing = [path for path in (state, *(state.with_name(state.name + ending) for ending in OTHERS)) if path.is_dir()]
     if not existing:
         raise FileNotFoundError(f"{state}: no state to resume from; start without {flag}")
+    if fp16 and not any((path / SCALER).is_file() for path in existing):
+        raise ValueError(f"{existing[0]}: trained without fp16, it holds no gradient scaler; resume in fp32 or bf16")
     earlier = next(filter(None, map(_read, existing)), None)
     if earlier is None:
         print(f"{existing[0]}: holds no {TRAINED_ON} to compare with; resumed as it is", file=sys.stderr)

@@ -9,13 +9,11 @@ anywhere and resumed from last/ therefore ends with the weights of a run that wa
 """
 
 import copy
-import json
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -24,27 +22,21 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from common.cli.errors import one_line
-from common.cli.progress_bar import progress_bar
-from common.models.checkpoint_file import read_tensors
+from common.cli.errors import Stopped
+from common.cli.progress_bar import format_seconds, training_bar
 from common.text.files import write_json
-from common.training.moving_average import average_model
-from common.training.nonfinite import NonFiniteGuard
-from common.training.resume_state import (
-    atomic_save,
-    ensure_valid_state,
-    has_random_states,
-    promote_state,
-    write_checksums,
-)
+from common.training.closing import format_values, print_closing
+from common.training.nonfinite import can_skip, set_found_inf
 from common.training.run import Run
-from common.training.schedule import Progress, TrainSchedule, set_learning_rate
-from common.training.trained_on import TRAINED_ON
+from common.training.schedule import TrainSchedule, set_learning_rate
+from common.training.stop_signals import StopSignals, resume_advice, stopped
+from common.training.trainer_state import TrainerState
 
 
-class Trainer:
-    """Model, optimizer, data and position of a run, which are saved and restored together."""
+class Trainer(TrainerState):
+    """The state of a run with its data and schedule."""
 
     def __init__(
         self,
@@ -56,38 +48,22 @@ class Trainer:
         run: Run | None,
         state_dir: Path | None,
         ema_decay: float = 0.0,
+        resume_flag: str = "--resume",
     ):
-        """run: on the main process alone. state_dir: folder of the state to resume from; None saves none."""
+        """run: on the main process alone. state_dir: folder of the state to resume from; None saves none.
+
+        optimizer: a fused one of torch, which skips a non-finite step without waiting for the device.
+        """
+        assert can_skip(optimizer)
         self.batch_sampler = cast(Any, loader.batch_sampler)  # one of samplers.py, or of its kind
         if len(self.batch_sampler) < schedule.accumulation:
             raise ValueError(
                 f"{len(self.batch_sampler)} batch(es) per epoch, accumulated over {schedule.accumulation}: "
                 "not one step; use more images, smaller batches or less accumulation"
             )
-        self.accelerator, self.loader, self.schedule = accelerator, loader, schedule
-        self.run: Any = run  # a Run, or None
-        self.state_dir = state_dir
-        self.ema_model = average_model(model, ema_decay).to(accelerator.device) if ema_decay else None
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.nonfinite_guard = NonFiniteGuard(
-            self.model,
-            schedule.max_nonfinite_steps,
-            run.log_folder / "skipped_steps.jsonl" if run else None,
-            (f"{state_dir} holds the state before; " if state_dir else "")
-            + "a lower learning rate, a gradient norm clipped to 1 or fp32 usually helps",
-        )
-        self.progress = Progress()
+        self.loader, self.schedule, self.signals, self.resume_flag = loader, schedule, StopSignals(), resume_flag
+        super().__init__(accelerator, model, optimizer, schedule.max_nonfinite_steps, run, state_dir, ema_decay)
         self.steps_per_epoch = len(self.batch_sampler) // schedule.accumulation
-
-    @property
-    def unwrapped_model(self) -> Any:
-        """The model under training, without the wrappers of distributed training."""
-        return self.accelerator.unwrap_model(self.model)
-
-    @property
-    def eval_model(self) -> Any:
-        """The model to validate and to save: with the moving average of the weights, if there is one."""
-        return self.ema_model.module if self.ema_model else self.unwrapped_model
 
     def start(self, resume: bool, seed: int) -> None:
         """Resume from last/, or seed this device; then open the logs."""
@@ -99,59 +75,69 @@ class Trainer:
             self.run.start_logging(self.progress.step)
 
     def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Train; after each epoch's steps yield (its number from 0, mean of each part over its steps)."""
-        progress, schedule = self.progress, self.schedule
-        while progress.epoch < schedule.epochs and not progress.is_out_of_patience(schedule.patience):
-            yield progress.epoch, self._train_epoch()
-            progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
-            progress.skipped_in_earlier_epochs = progress.skipped_steps
-            self.save()
+        """Train; after each epoch's steps yield (its number from 0, mean of each part over its steps).
 
-    def _train_epoch(self) -> dict[str, float]:
+        Raises Stopped once a signal has come and the state is saved.
+        """
+        progress, schedule = self.progress, self.schedule
+        total = schedule.epochs * self.steps_per_epoch
+        quiet = not self.accelerator.is_main_process
+        with self.signals, training_bar(total, progress.step, quiet) as bar:
+            while progress.epoch < schedule.epochs and not progress.is_out_of_patience(schedule.patience):
+                bar.set_description(f"epoch {progress.epoch + 1}/{schedule.epochs}", refresh=False)
+                started = time.perf_counter()
+                means = self._train_epoch(bar)
+                self.epoch_seconds = time.perf_counter() - started
+                yield progress.epoch, means
+                progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
+                progress.skipped_in_earlier_epochs = progress.skipped_steps
+                self.save()
+                self._stop_if_asked()
+        Stopped.advice = f"all steps are done; {resume_advice(self.resume_flag)}"
+
+    def _train_epoch(self, bar: tqdm) -> dict[str, float]:
         schedule, progress = self.schedule, self.progress
         self.model.train()
         self.batch_sampler.set_position(progress.epoch, progress.batch)
         samples, clock = 0, time.perf_counter()
-        bar = progress_bar(
-            desc=f"epoch {progress.epoch + 1}/{schedule.epochs}",
-            unit="step",
-            total=self.steps_per_epoch,
-            initial=progress.batch // schedule.accumulation,
-            quiet=not self.accelerator.is_main_process,
-        )
         remaining = iter(self.loader)
         # The last batches of an epoch are dropped where they are too few for a step.
         while len(batches := list(islice(remaining, schedule.accumulation))) == schedule.accumulation:
             rate = set_learning_rate(self.optimizer, progress.step, self.steps_per_epoch, schedule)
             parts, norm = self._step(batches)
-            for name, value in parts.items():
-                progress.sums[name] = progress.sums.get(name, 0) + value
             progress.step += 1
             progress.batch += schedule.accumulation
             samples += sum(len(next(iter(batch.values()))) for batch in batches) * self.accelerator.num_processes
-            if progress.step % schedule.log_steps == 0:  # reading a number waits for the device, so not at every step
-                speed, skipped = samples / (time.perf_counter() - clock), progress.skipped_steps
+            is_last = progress.batch // schedule.accumulation == self.steps_per_epoch
+            if progress.step % schedule.log_steps == 0 or is_last:  # reading a number waits for the device
+                speed, is_skipped = samples / (time.perf_counter() - clock), progress.step in self.read_flags()
                 samples, clock = 0, time.perf_counter()
-                values = {name: float(value) for name, value in parts.items()}  # none for a skipped step
-                words = f"loss {values['loss']:.3f}, " if values else ""
-                words += f"{speed:.0f} img/s" + (f", {skipped} skipped" if skipped else "")
-                bar.set_postfix_str(words, refresh=False)
-                if self.run:
-                    values |= {"learning_rate": rate, "images_per_second": speed, "skipped_steps": skipped}
-                    values |= {"gradient_norm": float(norm)} if parts else {}
-                    self.run.log(progress.step, {f"train/{name}": value for name, value in values.items()})
+                self._log_step(bar, {} if is_skipped else parts, norm, rate, speed)
             bar.update()
             if progress.step % schedule.save_steps == 0:
                 self.save()
-        bar.close()
+            self._stop_if_asked()
+        self.read_flags()
         steps = progress.batch // schedule.accumulation - progress.skipped_steps + progress.skipped_in_earlier_epochs
         if not steps:
             raise ValueError(f"epoch {progress.epoch + 1}: no step with a finite loss; {self.nonfinite_guard.advice}")
         return {name: float(value) / steps for name, value in progress.sums.items()}
 
-    def _step(self, batches: list[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], Any]:
-        """One optimizer step -> loss and its parts, none if it is skipped; gradient norm before clipping."""
-        self.nonfinite_guard.save_buffers()
+    def _log_step(self, bar: tqdm, parts: dict[str, torch.Tensor], norm: Any, rate: float, speed: float) -> None:
+        """parts: empty for a skipped step. speed: images per second."""
+        values, skipped = {name: float(value) for name, value in parts.items()}, self.progress.skipped_steps
+        words = f"loss {values['loss']:.3f}, " if values else ""
+        bar.set_postfix_str(words + f"{speed:.0f} img/s" + (f", {skipped} skipped" if skipped else ""), refresh=False)
+        if self.run:
+            values |= {"gradient_norm": float(norm)} if parts else {}
+            values |= {"learning_rate": rate, "images_per_second": speed, "skipped_steps": skipped}
+            self.run.log(self.progress.step, {f"train/{name}": value for name, value in values.items()})
+
+    def _step(self, batches: list[dict[str, torch.Tensor]]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """One optimizer step, which changes nothing if it is not finite -> loss and parts; gradient norm before
+        clipping."""
+        progress, guard, scaler = self.progress, self.nonfinite_guard, self.accelerator.scaler
+        guard.save_buffers()
         sums: dict[str, torch.Tensor] = {}
         for number, batch in enumerate(batches, 1):
             batch = {
@@ -164,29 +150,42 @@ class Trainer:
                 self.accelerator.backward(loss / len(batches))
             for name, value in {"loss": loss, **parts}.items():
                 sums[name] = sums.get(name, 0) + value.detach() / len(batches)
+        norm = self._clip()
+        files = partial(self._files_of_step, progress.epoch, progress.batch)
         # With fp16 the gradient scaler handles overflowing gradients: it skips the step itself and lowers its scale.
-        scaled = self.accelerator.scaler is not None
-        norm = None if scaled else self._clip()
-        if cause := self.nonfinite_guard.check(sums["loss"], norm):
-            self.optimizer.zero_grad()
-            self.progress.skipped_steps += 1
-            self.nonfinite_guard.skip_step(self.progress.step + 1, cause, self._files_of_step())
-            return {}, norm
-        norm = self._clip() if scaled else norm
+        skip = guard.check(progress.step + 1, sums["loss"], None if scaler else norm, files, self.signals.number)
+        set_found_inf(self.optimizer.optimizer, skip, scaler)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema_model:
-            self.ema_model.update_parameters(self.unwrapped_model)
+            self.ema_model.update(self.unwrapped_model, skip)
+        for name, value in sums.items():
+            progress.sums[name] = progress.sums.get(name, 0) + torch.where(skip, 0, value)
         return sums, norm
+
+    def _stop_if_asked(self) -> None:
+        """Save and raise Stopped after a signal; several processes at the step whose flags all of them have read."""
+        number = self.nonfinite_guard.stop_signal if self.accelerator.num_processes > 1 else self.signals.number
+        if not number:
+            return
+        self.read_flags()
+        if self.state_dir and self.nonfinite_guard.consecutive:
+            return  # weights that are broken are not saved: after the next finite step
+        self.save()
+        if self.run:
+            self.run.close()
+        error = stopped(number, self.progress.step, self.state_dir, resume_advice(self.resume_flag))
+        self.accelerator.end_training()  # after which all processes are of rank 0
+        raise error
 
     def _clip(self) -> torch.Tensor:
         return self.accelerator.clip_grad_norm_(self.model.parameters(), self.schedule.clip_norm or math.inf)
 
-    def _files_of_step(self) -> list[str]:
+    def _files_of_step(self, epoch: int, batch: int) -> list[str]:
         """The files of all devices: the sampler knows them, so batches need not carry names."""
         sampler, dataset = copy.copy(self.batch_sampler), cast(Any, self.loader.dataset)
         sampler.rank, sampler.world = 0, 1
-        sampler.set_position(self.progress.epoch, self.progress.batch)
+        sampler.set_position(epoch, batch)
         return [dataset.file_of(key.index) for batch in islice(sampler, self.schedule.accumulation) for key in batch]
 
     def record_epoch(
@@ -228,67 +227,33 @@ class Trainer:
 
     def print_epoch(self, values: dict[str, float], columns: dict[str, str]) -> None:
         """One line. columns: name of a value -> format with its label, such as 'loss {:.3f}'."""
-        cells = [text.format(values[name]) for name, text in columns.items() if name in values]
-        cells += ["best so far"] if self.progress.is_best else []
-        print(f"epoch {self.progress.epoch + 1}/{self.schedule.epochs}  {'  '.join(cells)}")
+        cells = [*format_values(values, columns), *(["best so far"] if self.progress.is_best else [])]
+        cells.append(format_seconds(self.epoch_seconds))
+        tqdm.write(f"epoch {self.progress.epoch + 1}/{self.schedule.epochs}  {'  '.join(cells)}")
         if self.progress.is_out_of_patience(self.schedule.patience):
-            print(f"stopped: no better validation for {self.schedule.patience} epochs")
+            tqdm.write(f"stopped: no better validation for {self.schedule.patience} epochs")
 
-    def finish(self, results: dict[str, Any], results_file: Path, model_file: Path, plots: str) -> None:
-        """Write the results, close the logs, and print where everything is."""
+    def finish(
+        self,
+        results: dict[str, Any],
+        results_file: Path,
+        model_file: Path,
+        plots: str,
+        columns: dict[str, str],
+        next_command: str,
+    ) -> None:
+        """Write the results, close the logs, and print the closing lines. columns: as of print_epoch."""
+        progress = self.progress
         write_json(results_file, {"settings": self.run.settings, **results})
         self.run.close()
-        if count := self.progress.skipped_steps:
-            print(f"skipped    {count} of {self.progress.step} steps, not finite: {self.nonfinite_guard.log}")
-        print(
-            f"model      {model_file} (epoch {self.progress.best_epoch + 1})\n"
-            f"plots      {plots}\n"
-            f"results    {results_file}\n"
-            f"logs       tensorboard --logdir={self.run.log_folder.parent}"
+        skipped = f"{progress.skipped_steps} of {progress.step} steps, not finite: {self.nonfinite_guard.log}"
+        best = "  ".join(format_values(progress.history[progress.best_epoch], columns))
+        print_closing(
+            reached=f"epoch {progress.best_epoch + 1} of {progress.epoch}: {best}",
+            skipped=skipped if progress.skipped_steps else "",
+            model=model_file,
+            plots=plots,
+            results=results_file,
+            logs=self.run.log_folder,
+            next_command=next_command,
         )
-
-    def save(self) -> None:
-        """Write last/ completely before it replaces the old one; a kill in between leaves one that is complete.
-
-        Not after a non-finite step: broken weights would replace good ones.
-        """
-        if self.state_dir is None or self.nonfinite_guard.consecutive:
-            return
-        unfinished = self.state_dir.with_name("last.partial")
-        if self.accelerator.is_main_process:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-        self.accelerator.wait_for_everyone()
-        with atomic_save(unfinished, "the state before is untouched", shown=self.state_dir):
-            self.accelerator.save_state(str(unfinished))
-            if self.accelerator.is_main_process:
-                if self.ema_model:
-                    torch.save(self.ema_model.state_dict(), unfinished / "average.pth")
-                sums = {name: float(value) for name, value in self.progress.sums.items()}
-                write_json(unfinished / "progress.json", {**asdict(self.progress), "sums": sums})
-                if self.run:
-                    write_json(unfinished / TRAINED_ON, self.run.trained_on)
-            self.accelerator.wait_for_everyone()
-            if self.accelerator.is_main_process:
-                write_checksums(unfinished)
-                promote_state(unfinished, self.state_dir)
-
-    def resume(self, seed: int) -> None:
-        """Restore last/, or the state before it where last/ is damaged. ValueError: it is of another model."""
-        assert self.state_dir is not None
-        if self.accelerator.is_main_process:
-            ensure_valid_state(self.state_dir)
-        self.accelerator.wait_for_everyone()
-        self.progress = Progress(**json.loads((self.state_dir / "progress.json").read_text()))
-        groups = self.optimizer.param_groups
-        options = [{name: group[name] for name in group.keys() - {"params", "lr"}} for group in groups]
-        try:
-            if self.ema_model:
-                self.ema_model.load_state_dict(read_tensors(self.state_dir / "average.pth"))
-            self.accelerator.load_state(str(self.state_dir))
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{self.state_dir}: is of another model or optimizer ({one_line(error)})") from None
-        for group, own in zip(self.optimizer.param_groups, options):
-            group.update(own)  # weight decay and scale of this run, not those that the state was saved with
-        if not has_random_states(self.state_dir, "random_states_*.pkl", self.accelerator.num_processes):
-            set_seed(seed + self.progress.step, device_specific=True)
