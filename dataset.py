@@ -1,6 +1,6 @@
 """Dataset of the style encoder.
 
-data/<style>/<name>_img.png (or jpg, jpeg, webp, bmp)        the folder is the style, the name is the content;
+data/<style>/<name>_img.png (or .jpg, .webp, .tif, ...)      the folder is the style, the name is the content;
 data/<style>/**/<name>.png                                   where no name ends in _img
 data/<style>/<name>_embed.pt (L, D)  _pooled.pt (P,)  _mask.pt (L,)      outputs of a text encoder; any may be missing
 
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from common.images.cache import ImageCache
-from common.images.io import IMAGE_SUFFIXES, walk_images
+from common.images.folders import IMAGE_SUFFIXES, walk_images
 from common.images.transforms import Augmentation, SampleKey, square
 from targets import TARGETS, TargetShapes, load_target
 
@@ -72,13 +72,13 @@ def find_samples(data_dir: str | Path, ignore_targets: Sequence[str] = ()) -> li
         raise FileNotFoundError(
             f"{data_dir}: no image in a style folder; looked for {data_dir}/<style>/<name>_img.*, then for any image "
             f"({', '.join(IMAGE_SUFFIXES)}) in {data_dir}/<style>/, but there is "
-            f"{next(walk_images(data_dir), 'none')}; or try the drawn samples: train.py --demo"
+            f"{next(walk_images(data_dir, {}), 'none')}; or try the drawn samples: train.py --demo"
         )
     return samples
 
 
 def _choose_images(data_dir: Path) -> list[Path]:
-    images = sorted(walk_images(data_dir))
+    images = sorted(walk_images(data_dir, {}))  # unused_images names what is skipped
     marked = [path for path in images if path.stem.endswith(MARK)]
     if chosen := [path for path in marked if path.parent.parent == data_dir]:
         return chosen
@@ -88,10 +88,12 @@ def _choose_images(data_dir: Path) -> list[Path]:
 
 
 def unused_images(data_dir: str | Path, samples: list[Sample]) -> dict[str, str]:
-    """{the first image of a data folder that find_samples does not use: why, and how many there are}"""
-    unused = sorted(set(walk_images(Path(data_dir))) - {sample.image for sample in samples})
+    """{what a data folder holds that cannot be read: why}, and the first image that find_samples does not use, and how
+    many there are."""
+    skipped: dict[str, str] = {}
+    unused = sorted(set(walk_images(Path(data_dir), skipped)) - {sample.image for sample in samples})
     rule = f"expected {data_dir}/<style>/<name>_img.*, or no name that ends in _img"
-    return {str(path): f"one of {len(unused)} images that are left out; {rule}" for path in unused[:1]}
+    return skipped | {str(path): f"one of {len(unused)} images that are left out; {rule}" for path in unused[:1]}
 
 
 def split_samples(

@@ -4,7 +4,6 @@ files or PIL images -> (B, 3, S, S) uint8 -> features of the two towers
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +11,7 @@ import torch
 from PIL import Image
 
 from common.images.cache import CACHE_SCALE, fit_shorter_side
-from common.images.io import open_image
-
-ImageSource = str | Path | Image.Image
+from common.images.io import ImageSource, open_image
 
 
 class TowerFeatures(NamedTuple):
@@ -31,8 +28,7 @@ class TowerFeatures(NamedTuple):
 
 def prepare_images(images: Sequence[ImageSource], size: int) -> torch.Tensor:
     """-> (B, 3, size, size) uint8, as in training."""
-    opened = [image.convert("RGB") if isinstance(image, Image.Image) else open_image(image) for image in images]
-    pixels = [np.asarray(fit_shorter_side(image, round(CACHE_SCALE * size))) for image in opened]
+    pixels = [np.asarray(fit_shorter_side(open_image(image), round(CACHE_SCALE * size))) for image in images]
     return torch.stack([squeeze(array, size) for array in pixels])
 
 

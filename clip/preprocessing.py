@@ -12,6 +12,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from common.images.io import open_image
+
 STATISTICS = {  # mean and standard deviation of each channel, for pixels in [0, 1]
     "clip": (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD),
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
@@ -35,7 +37,7 @@ class Resize:
         return image.resize((min(image.size),) * 2) if self.resize_mode == "squash" else image
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        image = image.convert("RGB")
+        image = open_image(image)
         for step in self.steps:
             image = step(image)
         return TF.pil_to_tensor(image)

@@ -19,6 +19,10 @@ from llava.scoring_config import ScoringConfig
 ImageSource = str | Path | Image.Image
 
 
+class ServerGone(ValueError):
+    """A server that no longer answers; what it has answered was given out before."""
+
+
 @dataclass
 class ScoredText:
     """A text about an image, with the results of both stages, or the error that prevented them."""
@@ -59,7 +63,7 @@ class ImageTexts:
 
     def open(self) -> Image.Image:
         """ValueError or OSError if the image cannot be used."""
-        return self.image.convert("RGB") if isinstance(self.image, Image.Image) else open_image(self.image)
+        return open_image(self.image)
 
     def usable(self) -> list[ScoredText]:
         return [text for text in self.texts if not text.error]

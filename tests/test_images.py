@@ -1,14 +1,13 @@
 """Opening images: every format becomes upright 8-bit RGB, every bad file is one line with its name."""
 
-from contextlib import nullcontext
+import struct
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from common.images import io as image_io
-from common.images.io import list_images, open_image
+from common.images.io import image_size, open_image
 
 
 def save(path, array, mode=None, **options):
@@ -56,6 +55,53 @@ def test_exif_orientation(tmp_path, orientation):
     picture.save(tmp_path / "a.png", exif=exif)
     pixels = np.asarray(open_image(tmp_path / "a.png"))
     assert pixels.shape == (16, 24, 3) and (pixels == upright).all()
+
+
+UPRIGHT = np.kron(np.array([[255, 0, 0], [0, 0, 90]], np.uint8), np.ones((16, 16), np.uint8))[..., None].repeat(3, 2)
+
+
+def turned(path, format, tag=6):
+    """A file whose pixels lie on their side, and whose metadata say so."""
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}, "JPEG": {"quality": 98}}.get(format, {})
+    picture = Image.fromarray(UPRIGHT).transpose(Image.Transpose.ROTATE_90)
+    if format == "JPEG2000":
+        picture.save(path, format)
+        box = b"JpgTiffExif->JP2" + exif.tobytes()[6:]
+        start = path.read_bytes()
+        place = start.index(b"jp2c") - 4
+        path.write_bytes(start[:place] + struct.pack(">I4s", len(box) + 8, b"uuid") + box + start[place:])
+    elif format == "MPO":
+        picture.save(path, format, save_all=True, append_images=[Image.new("RGB", (9, 9))], exif=exif, quality=98)
+    else:
+        picture.save(path, format, exif=exif, **options)
+    return path
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF", "JPEG2000", "MPO"])
+def test_a_picture_is_turned_once(tmp_path, format):
+    path = turned(tmp_path / "a.png", format)
+    picture = open_image(path)
+    assert image_size(path) == picture.size == (48, 32)
+    assert np.abs(np.asarray(picture).astype(int) - UPRIGHT).max() < 12
+    assert open_image(picture).tobytes() == picture.tobytes()  # a picture that comes through again is not turned again
+    if format != "JPEG2000":  # of which Pillow passes no EXIF on
+        assert open_image(Image.open(path)).tobytes() == picture.tobytes()
+
+
+def test_xmp_does_not_turn_a_picture(tmp_path):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.webp", xmp=xmp)
+    assert Image.open(tmp_path / "a.webp").getexif()[0x0112] == 6 and open_image(tmp_path / "a.webp").size == (8, 4)
+
+
+def test_pil_images_come_through_the_same_door(tmp_path):
+    (tmp_path / "a.png").write_bytes(save(tmp_path / "b.png", UPRIGHT).read_bytes()[:-60])
+    with pytest.raises(ValueError, match="a.png: broken"):
+        open_image(Image.open(tmp_path / "a.png"))  # decoded only now
+    assert open_image(Image.new("RGBA", (2, 2))).getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(Image.new("I;16", (2, 2), 257 * 9)).getpixel((0, 0)) == (9, 9, 9)
 
 
 @pytest.mark.parametrize("name", ["a.webp", "a.png"])
@@ -108,22 +154,6 @@ def test_bad_files_are_named(tmp_path):
         open_image(tmp_path / "loop.png")
 
 
-def test_decompression_bomb_is_refused_before_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_io, "MAX_PIXELS", 100)
-    Image.new("1", (20, 20)).save(tmp_path / "bomb.png")
-    with pytest.raises(ValueError, match=r"bomb.png: 20x20 pixels, more than the 100 allowed"):
-        open_image(tmp_path / "bomb.png")
-
-
-@pytest.mark.parametrize("mode, allowed", [("RGB", 120), ("RGBA", 90), ("I", 90), ("L", 120)])
-def test_the_limit_is_one_of_memory(tmp_path, monkeypatch, mode, allowed):
-    monkeypatch.setattr(image_io, "MAX_PIXELS", 120)
-    for count, fits in ((allowed, True), (allowed + 1, False)):
-        Image.new(mode, (count, 1)).save(tmp_path / "a.png")
-        with nullcontext() if fits else pytest.raises(ValueError, match=f"a.png: .*more than the {allowed} allowed"):
-            open_image(tmp_path / "a.png")
-
-
 @pytest.mark.parametrize("format", ["ICO", "ICNS", "EPS", "PCX", "TGA"])
 def test_formats_that_decode_early_or_start_programs_are_not_opened(tmp_path, format):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png", format)
@@ -163,19 +193,6 @@ def test_any_damage_is_a_named_error_or_a_picture(tmp_path, format):
             assert str(error).startswith(f"{tmp_path / 'a.png'}: ") and "\n" not in str(error)
             refused += 1
     assert refused
-
-
-def test_list_images_is_sorted_and_skips_hidden(tmp_path):
-    for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt", "deep/c.webp", ".cache/d.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == [
-        "a.JPG",
-        "b.png",
-        "deep/c.webp",
-    ]
-    with pytest.raises(FileNotFoundError, match="no image below it"):
-        list_images(tmp_path / "empty")
 
 
 def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path):

@@ -68,7 +68,7 @@ class VQAPredictor:
             if missing < 0:
                 raise ValueError(f"{question.count(IMAGE)} {IMAGE} in the question for {len(images)} images")
             limit = self.tiling.limit(len(images))
-            tiles = [self.tiling.pixel_values(image, limit) for image in images]
+            tiles = [self.tiling.pixel_values(open_image(image), limit) for image in images]
             prompt = self.template.prompt(Conversation((Turn(f"{IMAGE}\n" * missing + question, ""),)))
             runs = [[self.template.context_id] * (len(tile) * self.tiling.tokens) for tile in tiles]
             prompts.append(splice_images(LabelledTokens(prompt, prompt), self.template.context_id, runs).input_ids)

@@ -1,26 +1,42 @@
-"""Opening image files of any origin.
+"""Opening images of any origin.
 
-file -> checks -> first frame, upright, 8-bit RGB on white (PIL)
+file, member of a tar, PIL image -> checks -> first frame, upright, 8-bit RGB on white (PIL)
 
 Every problem is a ValueError or FileNotFoundError that begins with the file's name.
 """
 
+import ctypes
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from common.cli.errors import one_line, printable
+from common.images.folders import IMAGE_SUFFIXES, list_images, walk_images
+from common.images.metadata import split_metadata
+from common.images.pixels import to_rgb
 from common.images.webdataset import TarMember
 from common.text.files import LFS_HINT, LFS_START
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+__all__ = [
+    "IMAGE_SUFFIXES", "ImageSource", "image_size", "list_images", "open_image", "path_below", "upright_rgb",
+    "walk_images",
+]  # fmt: skip
+
+ImageSource = str | Path | TarMember | Image.Image
+
 # Of a file, whatever its suffix. Others start a program (EPS) or decode before their size is known (ICO, ICNS).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
-MAX_PIXELS = 120_000_000  # of 3 bytes, about 360 MB; larger files are refused before decoding
+MAX_PIXELS = 120_000_000  # of 4 bytes, twice: about 1 GB at most; larger files are refused before decoding
+COSTLY = ("WEBP", "AVIF", "JPEG2000")  # decoded into buffers of their own: half as many pixels are allowed
+MAX_BYTES = 8 * MAX_PIXELS  # of a file
+MAX_SCANS = 200  # of a progressive JPEG, each of which costs a pass over all pixels; encoders write about ten
+HEADER_BYTES = 2**17  # of a JPEG, which nearly always hold its size
 UPRIGHT = {  # EXIF orientation -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,65 +48,135 @@ UPRIGHT = {  # EXIF orientation -> what turns the picture upright
 }
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow refuses twice that by itself, while it reads the header
-# Generators of images write workflows of megabytes into PNG's texts, which say nothing about pixels.
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+# What Pillow and libtiff tell of a broken file without its name is noise beside the error that has it.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+if hasattr(libtiff := ctypes.CDLL(Image.core.__file__), "TIFFSetErrorHandler"):  # not where it is linked statically
+    libtiff.TIFFSetErrorHandler(None)
 
 
-def open_image(path: str | Path | TarMember, grey: bool = False, at_least: int = 0) -> Image.Image:
-    """Decode one file -> RGB image. grey: without colours (three equal channels).
+class ImageTooLarge(ValueError):
+    """More pixels, scans or bytes than are allowed."""
+
+
+def open_image(source: ImageSource, grey: bool = False, at_least: int = 0) -> Image.Image:
+    """-> RGB image without metadata. grey: without colours (three equal channels).
 
     at_least: required pixels of the shorter side. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves
     enough of them, which costs a fraction of the work; other formats are decoded at full size.
     """
-    with open_header(path) as image:
+    with _opened(source) as image:
         if at_least and image.format == "JPEG":
             image.draft(None, (at_least, at_least))
-        image.seek(0)  # first frame of an animation
-        image.load()
         rgb = upright_rgb(image)
     return rgb.convert("L").convert("RGB") if grey else rgb
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode -> 8-bit RGB on white, turned as its EXIF tag says, without metadata.
+
+    Of an image that is not decoded yet, open_image names and limits what goes wrong.
+    """
+    image.load()
+    rgb, number = to_rgb(image), _orientation(image)
+    if number in UPRIGHT:
+        rgb = rgb.transpose(UPRIGHT[number])
+    rgb.info.clear()  # or the next one who opens it would turn it again
+    return rgb
+
+
+def image_size(path: str | Path | TarMember) -> tuple[int, int]:
+    """-> width, height, upright, without decoding."""
+    with _opened(path, header=True) as image:
+        return image.size[::-1] if _orientation(image) >= 5 else image.size
+
+
 @contextmanager
-def open_header(path: str | Path | TarMember) -> Iterator[Image.Image]:
-    """An image file of which nothing is decoded yet. What goes wrong here or in the block is an error with its name."""
-    source = path if isinstance(path, TarMember) else Path(path)
-    if isinstance(source, Path) and not source.is_file():
-        raise FileNotFoundError(f"{path}: {'is a folder, not an image' if source.is_dir() else 'no such file'}")
+def _opened(source: ImageSource, header: bool = False) -> Iterator[Image.Image]:
+    """The first frame, not decoded yet. What goes wrong here or in the block is an error with the name of the file.
+
+    header: only the size is wanted.
+    """
+    if isinstance(source, Image.Image):
+        name, data = printable(getattr(source, "filename", "") or "PIL image"), b""
+    else:
+        name = printable(source)
+        data = _read(source, name, header)
     try:
-        with Image.open(BytesIO(source.read()) if isinstance(source, TarMember) else source, formats=FORMATS) as image:
-            has_four_bytes = image.mode in ("RGBA", "CMYK") or image.mode[0] in "IF"  # in memory, by pixel
-            allowed = MAX_PIXELS * 3 // 4 if has_four_bytes else MAX_PIXELS
-            if image.width * image.height > allowed:
-                raise ValueError(f"{path}: {image.width}x{image.height} pixels, more than the {allowed:,} allowed")
-            yield image
+        image = source if isinstance(source, Image.Image) else _open(data)
+        _check_size(image, data)
+        yield image
     except UnidentifiedImageError:
-        start = source.read()[:64] if isinstance(source, TarMember) else source.open("rb").read(64)
-        reason = "not an image that Pillow can read" if start else "the file is empty"
-        if start.startswith(LFS_START):
-            reason = LFS_HINT
-        elif start.lstrip().startswith((b"<svg", b"<?xml")):
-            reason = "an SVG drawing; convert it to PNG first"
-        raise ValueError(f"{path}: {reason}") from None
+        raise ValueError(f"{name}: {_unknown(data)}") from None
+    except ImageTooLarge as error:
+        raise ImageTooLarge(f"{name}: {error}") from None
     except Exception as error:  # a decoder raises anything on broken data: RuntimeError, IndexError, struct.error, ...
-        if str(error).startswith(f"{path}: "):
-            raise
-        raise ValueError(f"{path}: broken image ({' '.join(str(error).split()) or type(error).__name__})") from error
+        raise ValueError(f"{name}: broken image ({one_line(error) or type(error).__name__})") from error
 
 
-def orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 (upright) .. 8. Whatever else metadata hold, and in whatever state, says nothing."""
+def _read(source: str | Path | TarMember, name: str, header: bool) -> bytes:
+    if isinstance(source, TarMember):
+        return source.read()
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: {'is a folder, not an image' if path.is_dir() else 'no such file'}")
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return value if value in UPRIGHT else 1
+        with path.open("rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+                raise ImageTooLarge(f"{name}: {size:,} bytes, more than the {MAX_BYTES:,} allowed")
+            start = file.read(HEADER_BYTES)
+            if header and start.startswith(b"\xff\xd8") and b"\xff\xda" in split_metadata(start)[0]:
+                return start
+            return start + file.read()
+    except OSError as error:
+        raise ValueError(f"{name}: cannot be read ({error.strerror})") from None
+
+
+def _open(data: bytes) -> Image.Image:
+    pixels, exif = split_metadata(data)
+    image = Image.open(BytesIO(pixels), formats=FORMATS)
+    if exif:
+        image.info["exif"] = exif
+    return image
+
+
+def _check_size(image: Image.Image, data: bytes) -> None:
+    """ImageTooLarge before memory is taken or time is spent."""
+    allowed = MAX_PIXELS
+    if image.format in COSTLY:
+        allowed //= 2
+    elif image.mode in ("RGBA", "CMYK") or image.mode[0] in "IF":
+        allowed = allowed * 3 // 4
+    tags = getattr(image, "tag_v2", {})
+    for width, height in (image.size, (tags.get(322, 1), tags.get(323, 1))):  # tiles of a TIFF are of any size
+        if width * height > allowed:
+            raise ImageTooLarge(f"{width}x{height} pixels, more than the {allowed:,} allowed")
+    if not image.width * image.height:
+        raise ValueError(f"{image.width}x{image.height} pixels")
+    if image.format == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise ImageTooLarge(f"{scans} scans, more than the {MAX_SCANS} allowed")
+
+
+def _unknown(data: bytes) -> str:
+    """What a file is that no decoder takes."""
+    if data.startswith(LFS_START):
+        return LFS_HINT
+    if data.lstrip()[:5] in (b"<svg ", b"<svg>", b"<?xml"):
+        return "an SVG drawing; convert it to PNG first"
+    return "not an image that Pillow can read" if data else "the file is empty"
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 (upright) .. 8. Whatever else metadata hold, and in whatever state, says nothing.
+
+    A TIFF is turned by Pillow. AVIF has boxes of its own, which Pillow passes on as EXIF.
+    """
+    try:
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        return value if (value := exif.get(ExifTags.Base.Orientation)) in UPRIGHT else 1
     except Exception:  # damaged metadata raise anything
         return 1
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode -> 8-bit RGB on white, turned as its EXIF tag says."""
-    turn = UPRIGHT.get(orientation(image))
-    return _to_rgb(image if turn is None else image.transpose(turn))
 
 
 def path_below(folder: Path, name: str) -> Path:
@@ -102,41 +188,3 @@ def path_below(folder: Path, name: str) -> Path:
     if not path.is_relative_to(os.path.normpath(folder)):
         raise ValueError(f"'{name}' leaves the data folder {folder}; give paths below it, or a folder above them all")
     return path
-
-
-def walk_images(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Everything below `folder` that is named like an image, dangling links too, in no order.
-
-    Hidden files and folders are skipped, and __MACOSX, which a Mac's archives add. Links to folders are followed, but
-    not back to one of `above`, where the walk would never end.
-    """
-    real = folder.resolve()
-    if any(one.is_relative_to(real) for one in above):
-        return
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name == "__MACOSX":
-            continue
-        if path.is_dir():
-            yield from walk_images(path, (*above, real))
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            yield path
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """All image files below `folder`, sorted by path; without what walk_images skips."""
-    folder = Path(folder)
-    paths = sorted(path for path in walk_images(folder) if path.is_file()) if folder.is_dir() else []
-    if not paths:
-        raise FileNotFoundError(f"{folder}: no image below it; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-    return paths
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16-bit, 32-bit and float grey: convert() would clip at 255
-        values = np.asarray(image, dtype=np.float32)
-        top = float(values.max(initial=0))
-        unit = 1.0 if top <= 1 and image.mode == "F" else 255.0 if top <= 255 else 65535.0
-        return Image.fromarray((values.clip(0, unit) * (255 / unit)).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.images.io import list_images
+from common.images.folders import list_images
 from common.text.files import read_json, write_atomically, write_json
 from common.vectors.extractor import Extractor, difference
 from common.vectors.faiss_index import ExactIndex, Index, build_index, load_faiss, set_search_params
@@ -95,9 +95,10 @@ class VectorStore:
         if differing := difference(self.metadata, extractor.metadata):
             raise ValueError(f"{self.folder}: was built with {differing}; make a new index")
         before, known = {self.stamps[row] for row in self.rows}, set(self.stamps)
-        current = {Stamp.of(path, self.image_dir): path for path in list_images(self.image_dir)}
+        unlisted: dict[str, str] = {}
+        current = {Stamp.of(path, self.image_dir): path for path in list_images(self.image_dir, unlisted)}
         new = {path: stamp for stamp, path in current.items() if stamp not in known}
-        self.skipped = {}
+        self.skipped = {Path(name): reason for name, reason in unlisted.items()}
         self._append(self._encode(new, extractor, quiet))
         if known - current.keys() != self.removed:
             write_json(self.folder / "removed.json", sorted(known - current.keys()))
