@@ -69,7 +69,11 @@ def run(monkeypatch, capsys, main, hint=""):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_loader_process(fault, monkeypatch, capsys):
     def main(_):
-        list(make_loader(Faulty(fault), [[Key(6), Key(7)]], torch.device("cpu"), 1))
+        loader = make_loader(Faulty(fault), [[Key(6), Key(7)]], torch.device("cpu"), 1)
+        try:
+            list(loader)
+        finally:
+            loader._iterator._shutdown_workers()  # when left to the garbage collector, torch waits for five seconds
 
     code, line = run(monkeypatch, capsys, main)
     assert code == 1 and line.startswith(f"train.py: error: {EXPECTED[fault]}")

@@ -10,6 +10,8 @@ import re
 import shlex
 import sys
 
+from common.cli.hub_failures import explain_hub, is_of_hub
+
 MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
 DIED = re.compile(r"DataLoader worker \(pid.*?\) (is killed|exited)|Pin memory thread exited")
 RAISED = re.compile(r"Caught \w+ in (DataLoader worker process|pin memory thread)")
@@ -59,7 +61,7 @@ def explain_failure(error: BaseException, memory_hint: str = "") -> str:
         isinstance(error, RuntimeError) and PEER.search(text)
     ):
         return f"another process of this run has ended ({_first_line(text)}); its own message says why; resume the run"
-    return ""
+    return explain_hub(error) if is_of_hub(error) else ""
 
 
 def _explain_in_loader(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from common.training.stop_signals import ignore_stop_signals
+from common.training.stop_signals import obey_main_process
 
 
 def make_loader(
@@ -74,6 +74,6 @@ class LoaderProcess:
         self.earlier = earlier
 
     def __call__(self, worker: int) -> None:
-        ignore_stop_signals()
+        obey_main_process()
         if self.earlier:
             self.earlier(worker)

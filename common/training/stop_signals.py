@@ -61,10 +61,18 @@ def resume_advice(*flags: str) -> str:
     return f"to resume: {shlex.join(['python', *sys.argv, *words])}"
 
 
-def ignore_stop_signals(_worker: int = 0) -> None:
+def obey_main_process() -> None:
     """For data loader processes: a signal to the whole group must not take away the batches of the last step.
 
-    They end with their main process, which torch's watchdog notices.
+    Only SIGTERM from the main process, by which torch ends them, is obeyed; no Python handler is told who sent it.
     """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_wait_for_main_process, daemon=True).start()
+
+
+def _wait_for_main_process() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
