@@ -1,16 +1,19 @@
-"""Data set of questions about images: CSV tables to batches.
+"""Data set of questions about images: tables to batches.
 
-CSV rows -> samples -> image (B, 3, S, S) uint8, or patches (B, N, V) and pooled (B, P) of the feature cache;
-input_ids, attention_mask, labels (B, T); question_ids, question_mask (B, W); style_ids (B,) -1 = unknown;
+tables -> samples (vqa_tables.py) -> image (B, 3, S, S) uint8, or patches (B, N, V) and pooled (B, P) of the feature
+cache; input_ids, attention_mask, labels (B, T); question_ids, question_mask (B, W); style_ids (B,) -1 = unknown;
 applies (B,) 1 = the style losses apply
 
 Another data set: a function, or a Dataset, that makes samples of a table's rows, and its name in DATASETS.
 """
 
 import functools
+import os
+import re
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,115 +25,102 @@ from blip2_gated.feature_cache import FeatureCache, cache_features
 from blip2_gated.images import squeeze
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.prompts import PromptEncoder
-from blip2_gated.style_vocabulary import StyleVocabulary, in_words
+from blip2_gated.style_vocabulary import StyleVocabulary
+from blip2_gated.vqa_tables import Columns, Record, VqaSample, artquest_samples, csv_samples, read_vqa_records
 from common.cli.names import unknown_name
 from common.cli.paths import find_from_root
 from common.images.cache import CACHE_SCALE, ImageCache
+from common.images.io import list_images
 from common.images.transforms import SampleKey
 from common.samples.layouts import create_sample_dataset
 from common.samples.sample_folder import is_vacant
-from common.text.tables import read_table
+from common.text.values import file_name_of
 from common.training.skip_log import check_skip_rate, report_skipped
 
 DEFAULT_ROOT = "./data/vqa"  # data.root as configs/default.yaml comes
 DEMO_IMAGES = 1000  # drawn by --demo
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of a table's columns; '' for one it does not have."""
-
-    image: str = "image"
-    question: str = "question"
-    answer: str = "answer"
-    style: str = "style"
-    type: str = ""
-    style_type: str = "school"  # artquest only: the question type whose answer is the style
-
-
-@dataclass(frozen=True)
-class VqaSample:
-    number: int  # of the row in its table, from 0
-    image: str  # as in the table
-    question: str
-    answer: str
-    style: str = ""  # label, '' = unknown
-    type: str = "other"  # of the question
-    question_id: int | str | None = None  # of the table, for the VQA evaluation; None: its number
-    path: Path = Path()  # of the image; read_samples fills it in
-
-
-def csv_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSample]:
-    """One sample per row. Without a column of types a question is of type 'style' if its answer names the style."""
-
-    def sample(number: int, row: dict[str, str]) -> VqaSample:
-        style, answer = (row[column] if column else "" for column in (columns.style, columns.answer))
-        names_style, question_id = style and in_words(style) in in_words(answer), row.get("question_id")
-        return VqaSample(
-            number,
-            row[columns.image],
-            row[columns.question],
-            answer,
-            style,
-            type=row[columns.type] if columns.type else "style" if names_style else "other",
-            question_id=int(question_id) if question_id and question_id.isdecimal() else question_id or None,
-        )
-
-    return [sample(number, row) for number, row in enumerate(rows)]
-
-
-def artquest_samples(rows: list[dict[str, str]], columns: Columns) -> list[VqaSample]:
-    """ArtQuest (Bleidt et al. 2024) has up to six types of question per painting: artist, school, timeframe, type,
-    technique, title. It has no column of styles.
-
-    The nearest to a style is the school (Italian, Dutch, ...): a painting's style is the answer to its question of
-    `columns.style_type`, by default 'school'. 'timeframe' is another choice; artists and titles are too many classes.
-    """
-    rows = [{**row, columns.type: row[columns.type].lower()} for row in rows]
-    types = {row[columns.type] for row in rows}
-    if columns.style_type not in types:
-        raise ValueError(unknown_name(columns.style_type, sorted(types), "--data.style_type"))
-    samples = csv_samples(rows, replace(columns, style=""))
-    styles = {sample.image: sample.answer.lower() for sample in samples if sample.type == columns.style_type}
-    return [replace(sample, style=styles.get(sample.image, "")) for sample in samples]
-
-
 # rows of a table, names of its columns -> a list of samples, or a Dataset of samples or {"image": its name in the
-# table, "question": ..., "answer": ..., "style": ...}
-DATASETS: dict[str, Callable[[list[dict[str, str]], Columns], Any]] = {"csv": csv_samples, "artquest": artquest_samples}
+# table, "question": ..., "answer": ..., "style": ...}; a ValueError in place of a sample skips it
+DATASETS: dict[str, Callable[[list[Record], Columns], Any]] = {"csv": csv_samples, "artquest": artquest_samples}
+
+
+def parse_samples(table: Path, dataset_name: str, columns: Columns) -> list[tuple[str, VqaSample | ValueError]]:
+    """-> file and line, sample or what is wrong with it, for every row of a table; images are not looked for."""
+    if dataset_name not in DATASETS:
+        raise ValueError(
+            f"{unknown_name(dataset_name, list(DATASETS), '--data.dataset_name')} (known: {', '.join(DATASETS)}; "
+            "another one goes into DATASETS of blip2_gated/dataset.py)"
+        )
+    places, records = read_vqa_records(table, columns, "--data.root, --data.*_csv")
+    samples: list[tuple[str, VqaSample | ValueError]] = [
+        (place, record) for place, record in zip(places, records) if isinstance(record, ValueError)
+    ]
+    numbers = [number for number, record in enumerate(records) if not isinstance(record, ValueError)]
+    source = DATASETS[dataset_name]([record for record in records if not isinstance(record, ValueError)], columns)
+    for index in range(len(source)):
+        item = source[index]
+        sample = VqaSample(**{"number": index, **item}) if isinstance(item, dict) else item
+        row = index if isinstance(sample, ValueError) else sample.number
+        number = numbers[row] if row < len(numbers) else row
+        place = places[number] if number < len(places) else f"{table}:sample {number}"
+        samples.append((place, sample if isinstance(sample, ValueError) else replace(sample, number=number)))
+    return samples
 
 
 def read_samples(
     table: str | Path, image_root: str | Path, dataset_name: str, columns: Columns
 ) -> tuple[list[VqaSample], dict[str, str]]:
     """-> samples with an image file, a question and, if the table has them, an answer, {row: reason} of the others."""
-    if dataset_name not in DATASETS:
-        raise ValueError(
-            f"{unknown_name(dataset_name, list(DATASETS), '--data.dataset_name')} (known: {', '.join(DATASETS)}; "
-            "another one goes into DATASETS of blip2_gated/dataset.py)"
-        )
-    flags = {
-        getattr(columns, field): f"--data.{field}_column"
-        for field in ("image", "question", "answer", "style", "type")
-        if getattr(columns, field)
-    }
-    _, rows = read_table(Path(table), flags, "--data.root, --data.*_csv")
-    is_file = functools.cache(Path.is_file)  # one look per image, not one per question
+    find_image = functools.cache(ImageFinder(Path(image_root)))  # one look per image, not one per question
     samples, skipped = [], {}
-    source = DATASETS[dataset_name](rows, columns)
-    for number in range(len(source)):
-        item = source[number]
-        sample = item if isinstance(item, VqaSample) else VqaSample(**{"number": number, **item})
-        path = Path(image_root, sample.image)
-        if not sample.question.strip() or (columns.answer and not sample.answer.strip()):
-            skipped[f"{table}:{sample.number + 2}"] = "an empty question or answer"
-        elif not is_file(path):
-            skipped[f"{table}:{sample.number + 2}"] = f"{path}: no such file"
-        else:
-            samples.append(replace(sample, path=path))
+    for place, sample in parse_samples(Path(table), dataset_name, columns):
+        try:
+            if isinstance(sample, ValueError):
+                raise sample
+            if not sample.question.strip() or (columns.answer and not sample.answer.strip()):
+                raise ValueError("an empty question or answer")
+            if re.search(r"[\r\n]", sample.answer.strip()):
+                raise ValueError("an answer with a line break, which ends BLIP-2's answers")
+            samples.append(replace(sample, path=find_image(sample.image)))
+        except ValueError as error:
+            skipped[place] = str(error)
     if not samples:
         raise ValueError(f"{table}: no usable sample; the first: {next(iter(skipped.values()), 'it has no rows')}")
     return samples, skipped
+
+
+class ImageFinder:
+    """finder(name) -> the file that a table names, below `root` or by its full path; ValueError if there is none.
+
+    A name without an ending is the id of an image: of 458752 and train2014/COCO_train2014_000000458752.jpg, too.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def __call__(self, name: str) -> Path:
+        path = Path(self.root, file_name_of(name, self.root))
+        if not name.strip():
+            raise ValueError("names no image")
+        if os.path.isfile(path):  # noqa: PTH113, Path.is_file() raises where a name is too long
+            return path
+        found = self._by_id[name.zfill(12) if name.isdecimal() else name] if not path.suffix else []
+        if not found:
+            raise ValueError(f"{path}: no such file")
+        if len(found) > 1:
+            raise ValueError(f"{name}: the id of several images, {found[0]} and {found[1]}")
+        return found[0]
+
+    @functools.cached_property
+    def _by_id(self) -> dict[str, list[Path]]:
+        by_id = defaultdict(list)
+        for path in list_images(self.root):
+            number = re.search(r"(?:^|_)(\d+)$", path.stem)
+            for name in {path.stem, number[1].zfill(12) if number else path.stem}:
+                by_id[name].append(path)
+        return by_id
 
 
 class VqaDataset(Dataset):
@@ -181,6 +171,21 @@ class VqaDataset(Dataset):
         return default_collate(items) | texts
 
 
+def table_of(settings: Namespace, split: str) -> tuple[Path, Path, str, Columns]:
+    """-> table of a split, folder of its images, how to read it, its columns."""
+    root = find_from_root(settings.data_root)
+    columns = Columns(
+        settings.data_image_column,
+        settings.data_question_column,
+        settings.data_answer_column,
+        settings.data_style_column,
+        settings.data_type_column,
+        settings.data_style_type,
+    )
+    image_root = Path(find_from_root(settings.data_image_root) or root)
+    return Path(root, getattr(settings, f"data_{split}_csv")), image_root, settings.data_dataset_name, columns
+
+
 def read_splits(
     settings: Namespace, names: Sequence[str], is_main: bool = True
 ) -> tuple[dict[str, list[VqaSample]], dict[str, str]]:
@@ -196,18 +201,9 @@ def read_splits(
         )
     if not image_root.is_dir():
         raise FileNotFoundError(f"{image_root}: no such folder of images (--data.image_root)")
-    columns = Columns(
-        settings.data_image_column,
-        settings.data_question_column,
-        settings.data_answer_column,
-        settings.data_style_column,
-        settings.data_type_column,
-        settings.data_style_type,
-    )
     splits, skipped = {}, {}
     for name in names:
-        table = root / getattr(settings, f"data_{name}_csv")
-        splits[name], skipped_rows = read_samples(table, image_root, settings.data_dataset_name, columns)
+        splits[name], skipped_rows = read_samples(*table_of(settings, name))
         skipped |= skipped_rows
     return splits, skipped
 

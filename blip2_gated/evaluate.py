@@ -3,7 +3,8 @@
     python blip2_gated/evaluate.py --config artquest --checkpoint checkpoints/blip2_gated/best.pt [--split test]
 
 images, questions -> losses (main, style hit, KL) and answers -> exact match, VQA accuracy, BLEU, ROUGE, style hit rate
-by question type. --output_dir gets evaluation.json, predictions.jsonl and vqa_results.json (VQAv2's format).
+by question type. --output_dir gets evaluation.json, predictions.jsonl and vqa_results.json, which VQA v2's evaluator
+takes: skipped questions have an empty answer in it; with --limit it lacks the others, and the evaluator refuses it.
 Data settings are those of training unless --config or flags like --data.root override them. Without answers
 (--data.answer_column "", as of a public test split) there are predictions only.
 """
@@ -27,10 +28,11 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
 from blip2_gated.checkpoint import load_gated
-from blip2_gated.dataset import build_datasets, read_splits
-from blip2_gated.metrics import QuestionOnlyBaseline, answer_samples, measure_answers
+from blip2_gated.dataset import build_datasets, parse_samples, read_splits, table_of
+from blip2_gated.metrics import QuestionOnlyBaseline, answer_samples, measure_answers, official_results
 from blip2_gated.train import make_training_model
 from blip2_gated.training_model import measure_loss
+from blip2_gated.vqa_tables import VqaSample
 from common.cli.errors import run_script
 from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
@@ -84,10 +86,11 @@ def main(
         report |= measure_answers(predictions, model.styles, baseline)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / "evaluation.json", report)
-    write_json(
-        output_dir / "vqa_results.json",
-        [{"question_id": prediction.question_id, "answer": prediction.text} for prediction in predictions],
-    )
+    samples = [prediction.sample for prediction in predictions]
+    if not limit:
+        table, _, dataset_name, columns = table_of(options, split)
+        samples = [sample for _, sample in parse_samples(table, dataset_name, columns) if isinstance(sample, VqaSample)]
+    write_json(output_dir / "vqa_results.json", official_results(predictions, samples))
     write_jsonl(output_dir / "predictions.jsonl", (prediction.as_row() for prediction in predictions))
     print(dumps(report, indent=2, ensure_ascii=False) if json else format_report(report, output_dir))
     return report

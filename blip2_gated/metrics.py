@@ -5,7 +5,6 @@ predictions, references (N texts) -> exact match, VQA accuracy, BLEU, ROUGE, sty
 type, compared with the VQA accuracy of a question-only baseline
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,16 +12,20 @@ from typing import Any
 
 from torch.utils.data import default_collate
 
-from blip2_gated.dataset import VqaDataset, VqaSample
+from blip2_gated.dataset import VqaDataset
 from blip2_gated.images import TowerFeatures
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.style_vocabulary import StyleVocabulary
+from blip2_gated.vqa_tables import VqaSample
 from common.cli.progress_bar import progress_bar
-from common.metrics.text import text_metrics
+from common.metrics.text import WordTokenizer, text_metric_settings, text_metrics
+from common.metrics.vqa import normalise_answer, vqa_accuracy
 
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(WORDS)}}
-ARTICLES = {"a", "an", "the"}
+DEFINITIONS = {
+    "vqa_accuracy": "official evaluator of VQA v2, for questions with four answers or more; with fewer, this "
+    "repository's: one that is equal after the official normalisation is enough",
+    "exact_match": "this repository's: equal to the answer, or to the most frequent of several, but for case",
+}
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,31 @@ class Prediction:
         return self.sample.number if self.sample.question_id is None else self.sample.question_id
 
     def as_row(self) -> dict[str, Any]:
-        """One line of predictions.jsonl. correct: None without a true answer."""
+        """One line of predictions.jsonl. correct: equal to `answer` after normalisation; None without a true answer."""
         answer = self.sample.answer
         return {
             **{name: value for name, value in asdict(self.sample).items() if name != "path"},
             "question_id": self.question_id,
             "prediction": self.text,
             "correct": normalise_answer(self.text) == normalise_answer(answer) if answer else None,
+            "vqa_accuracy": vqa_accuracy(self.text, self.sample.references) if answer else None,
         }
+
+
+def official_results(predictions: Sequence[Prediction], samples: Sequence[VqaSample]) -> list[dict[str, Any]]:
+    """Results as the official evaluator of VQA v2 takes them: an answer for the id of every sample, each once.
+
+    samples: all of the table, since the evaluator refuses a file that lacks a question; what could not be asked has an
+    empty answer. Questions with the same id have the first one's answer. Without any id, row numbers stand in.
+    """
+    has_ids = any(sample.question_id is not None for sample in samples)
+
+    def key(sample: VqaSample) -> int | str | None:
+        return sample.question_id if has_ids else sample.number
+
+    answers = {key(prediction.sample): prediction.text for prediction in reversed(predictions)}
+    ids = dict.fromkeys(map(key, samples))
+    return [{"question_id": name, "answer": answers.get(name, "")} for name in ids if name is not None]
 
 
 def answer_samples(
@@ -64,24 +84,6 @@ def answer_samples(
             Prediction, batch, model.predict_answers(images, [sample.question for sample in batch], **options)
         )
     return predictions
-
-
-def normalise_answer(text: str) -> str:
-    """As in the VQA evaluation (Antol et al. 2015), without its table of contractions: lower case, numbers as digits,
-    no articles, no punctuation."""
-    text = re.sub(r"(?<=\d)[,.](?=\d)", "", text.lower().strip())
-    words = re.sub(r"[^\w\s]", " ", text).split()
-    return " ".join(NUMBERS.get(word, word) for word in words if word not in ARTICLES)
-
-
-def vqa_accuracy(prediction: str, references: Sequence[str]) -> float:
-    """min(agreeing annotators / 3, 1), averaged over leaving each annotator out; with fewer than four references one
-    that agrees is enough."""
-    normalised = normalise_answer(prediction)
-    agree = [normalise_answer(reference) == normalised for reference in references]
-    if len(agree) < 4:
-        return float(any(agree))
-    return sum(min((sum(agree) - agrees) / 3, 1.0) for agrees in agree) / len(agree)
 
 
 class QuestionOnlyBaseline:
@@ -106,7 +108,7 @@ class QuestionOnlyBaseline:
 def measure_answers(
     predictions: Sequence[Prediction], styles: StyleVocabulary, baseline: Callable[[str], str] | None = None
 ) -> dict[str, Any]:
-    """-> {"all": scores, "by_type": {type: scores}}, everything in percent.
+    """-> {"all": scores, "by_type": {type: scores}}, everything in percent; "definitions" of the scores.
 
     style_hit_rate: share of the questions whose answer names a style whose prediction names any style; style_accuracy:
     names the right one; question_only: VQA accuracy of `baseline`, if there is one.
@@ -117,7 +119,11 @@ def measure_answers(
         )
         for question_type in sorted({prediction.sample.type for prediction in predictions})
     }
-    return {"all": _scores(predictions, styles, baseline), "by_type": by_type}
+    return {
+        "all": _scores(predictions, styles, baseline),
+        "by_type": by_type,
+        "definitions": DEFINITIONS | text_metric_settings([prediction.sample.references for prediction in predictions]),
+    }
 
 
 def _scores(
@@ -126,19 +132,21 @@ def _scores(
     def percent(values: Sequence[float | bool]) -> float:
         return 100 * sum(values) / len(values)
 
+    samples = [prediction.sample for prediction in predictions]
+    texts, references = [prediction.text for prediction in predictions], [sample.references for sample in samples]
     pairs = [(prediction.text, prediction.sample.answer) for prediction in predictions]
     scores = {
         "questions": len(predictions),
         "exact_match": percent([text.strip().lower() == answer.strip().lower() for text, answer in pairs]),
-        "vqa_accuracy": percent([vqa_accuracy(text, [answer]) for text, answer in pairs]),
-        **text_metrics([text for text, _ in pairs], [[answer] for _, answer in pairs]),
+        "vqa_accuracy": percent(list(map(vqa_accuracy, texts, references))),
+        **text_metrics(texts, references),
     }
-    if all(len(answer.split()) < 4 for _, answer in pairs):  # BLEU counts runs of four words: always 0
+    split = WordTokenizer().tokenize
+    if all(len(split(answer)) < 4 for answers in references for answer in answers):  # BLEU is about runs of four words
         del scores["bleu"]
     if baseline:
-        samples = [prediction.sample for prediction in predictions]
         scores["question_only"] = percent(
-            [vqa_accuracy(baseline(sample.question), [sample.answer]) for sample in samples]
+            [vqa_accuracy(baseline(sample.question), sample.references) for sample in samples]
         )
     named = [(set(styles.named_in(text)), set(styles.named_in(answer))) for text, answer in pairs]
     if named := [(predicted, true) for predicted, true in named if true]:

@@ -6,19 +6,12 @@ from random import Random
 
 from common.metrics.text import text_metric_settings, text_metrics
 
-SCRIPTS = (
-    "az",
-    "АЯ",
-    "α\u03c9",
-    "\u0621\u065f",
-    "\u0900\u0963",
-    "\u0e01\u0e5b",
-    "\u1780\u17d3",
-    "あん",
-    "アー",
-    "一龥",
+SCRIPTS = (  # first and last character
+    *((0x61, 0x7A), (0x410, 0x42F), (0x621, 0x65F), (0x900, 0x963)),  # Latin, Cyrillic, Arabic, Devanagari
+    *((0xE01, 0xE5B), (0x1780, 0x17D3), (0x3041, 0x30FF), (0x4E00, 0x9FA5)),  # Thai, Khmer, kana, Chinese
+    *((0x20000, 0x200FF), (0xAC00, 0xD7A3), (0x300, 0x36F), (0x20, 0x2F)),  # rare Chinese, Korean, marks, signs
+    *((0x1F300, 0x1F64F), (0x2000, 0x2029)),  # emoji, spaces and line ends
 )
-SCRIPTS += ("가힣", "\u0300\u036f", "０９", " /", "\U0001f300\U0001f64f", "\u2000\u2029", "\U00020000\U000200ff")
 
 
 def trial(random: Random, folder: Path) -> str:
