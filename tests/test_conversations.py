@@ -29,7 +29,44 @@ def test_what_is_trimmed_and_what_is_kept():
         {"from": "human", "value": "And?"},
     ]
     expected = Conversation((Turn("<image>\nWhat?", "This. "),), ("a.png",), "Be short.")
-    assert parse_conversation({"image": "a.png", "conversations": turns}) == expected
+    found = parse_conversation({"image": "a.png", "conversations": turns})
+    assert found == expected
+    assert found.trimmed == "its first answer has no question and its last question has no answer"
+    assert parse_conversation({"conversations": TURNS}).trimmed == ""
+    turns[-1] = {"from": "human", "value": "And <image>?"}  # its image goes with it
+    turns[2] = {"from": "human", "value": "What is <image>?"}
+    found = parse_conversation({"image": ["a.png", "b.png"], "conversations": turns})
+    assert found.images == ("a.png",) and found.turns == (("What is <image>?", "This. "),)
+
+
+def test_parts_fields_and_null_filled_rows():
+    parts = [
+        {"type": "image_url", "image_url": {"url": "a.png"}},
+        {"type": "text", "text": "Two? "},
+        {"type": "image", "image": "b.png", "text": None},
+    ]
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "Yes"}], "from": None, "value": None}
+    record = {
+        "messages": [{"role": "user", "content": parts}, answer],
+        "conversations": None,
+        "image": None,
+        "system": "",
+    }
+    expected = Conversation((Turn("<image>\nTwo? <image>", "Yes"),), ("a.png", "b.png"), "")
+    assert parse_conversation(record) == expected
+    bare = [{**part, "image": None, "image_url": None} for part in parts]
+    messages = [{"role": "user", "content": bare}, answer]
+    assert parse_conversation({"images": [{"path": "a.png"}, "b.png"], "system": "", "messages": messages}) == expected
+    later = [*TURNS, {"from": "human", "value": "and <image>?"}, TURNS[1]]
+    found = parse_conversation({"image": "a.png", "conversations": later, "id": 7})
+    assert [turn.images for turn in found.turns] == [0, 1]
+
+
+def test_turns_without_loss():
+    answers = [{**TURNS[1], "weight": 0}, {**TURNS[1], "train": True}, {**TURNS[1], "loss": False}]
+    found = parse_conversation({"conversations": [turn for answer in answers for turn in (TURNS[0], answer)]})
+    assert found.is_trained == (False, True, False) and found.first(1).is_trained == (False,)
+    assert parse_conversation({"conversations": [TURNS[0], answers[1]]}).is_trained == ()
 
 
 def test_first_turns_keep_their_images():
@@ -62,6 +99,33 @@ def test_first_turns_keep_their_images():
             "2 <image> .* 1 images",
         ),
         ({"image": [1, 2], "conversations": TURNS}, "image"),
+        ({"image": 5, "conversations": TURNS}, "image"),
+        ({"image": {}, "conversations": TURNS}, "image"),
+        ({"image": "", "conversations": TURNS}, "image"),
+        ({"images": [None], "conversations": TURNS}, "image"),
+        ({"image": "a.png", "images": ["b.png"], "conversations": TURNS}, "different images"),
+        ({"image": "https://a/b.png", "conversations": TURNS}, "https://a/b.png.*not its address"),
+        ({"image": "a\0.png", "conversations": TURNS}, "NUL"),
+        ({"conversations": [*TURNS, {"from": "tool", "value": "x"}]}, "tool"),
+        ({"conversations": [{"from": "function_call", "value": "x"}, *TURNS]}, "function_call"),
+        ({"messages": [TURNS[0], {"role": "assistant", "content": None, "tool_calls": [{}]}]}, "calls a tool"),
+        ({"conversations": [{"from": "system", "value": "a"}, {"from": "system", "value": "b"}, *TURNS]}, "turns"),
+        ({"conversations": [*TURNS, {"from": "system", "value": "a"}, *TURNS]}, "turns"),
+        ({"system": "a", "conversations": [{"from": "system", "value": "b"}, *TURNS]}, "two system"),
+        ({"system": 5, "conversations": TURNS}, "expected text"),
+        ({"conversations": [{"from": "human", "value": " "}, TURNS[1]]}, "question is empty"),
+        ({"conversations": [TURNS[0], {"from": "gpt", "value": "\ud83d"}]}, "half a character"),
+        ({"conversations": [TURNS[0], {"from": "gpt", "value": float("nan")}]}, "number"),
+        ({"conversations": [TURNS[0], {**TURNS[1], "weight": 0}]}, "no answer is trained"),
+        ({"conversations": [TURNS[0], {**TURNS[1], "weight": "0"}]}, "expected 0 or 1"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}, TURNS[1]]}, "video"),
+        ({"messages": [{"role": "user", "content": ["text"]}, TURNS[1]]}, "part of type"),
+        (
+            {"image": "a.png", "messages": [{"role": "user", "content": [{"type": "image", "image": "b"}]}, TURNS[1]]},
+            "both in the record",
+        ),
+        ({"file_name": "a.png", "character": {"name": "x"}}, "expected text"),
+        ({"file_name": 5, "character": "x"}, "image"),
         ({"file_name": "a.png", "character": " "}, "character"),
     ],
 )
@@ -115,6 +179,13 @@ def test_personas(tmp_path):
     (conversation,), skipped = read_conversations(tmp_path)
     assert [turn.answer for turn in conversation.turns] == ["This is Mira from Tales.", "Silver hair."]
     assert [turn.images for turn in conversation.turns] == [1, 0] and len(skipped) == 2
+
+
+def test_a_path_that_is_too_long_skips_its_record(tmp_path):
+    records = [{"conversations": TURNS}, {"image": "a" * 5000, "conversations": TURNS}]
+    (tmp_path / "data.json").write_text(json.dumps(records))
+    conversations, skipped = read_conversations(tmp_path / "data.json")
+    assert len(conversations) == len(skipped) == 1
 
 
 def test_files_that_cannot_be_used(tmp_path):

@@ -86,6 +86,9 @@ def test_meta_settings(tmp_path, template):
         return load(write(tmp_path, records, image, **entry), template)
 
     assert len(made()) == 10 and len(made(repeat_time=3)) == 30 and len(made(repeat_time=0.35)) == 3
+    assert len(made(repeat_time=0.01)) == 1 and len(made(repeat_time=2.3)) == 23
+    half = made(repeat_time=2.5)
+    assert [half.key(index).rsplit(":")[-1] for index in range(25)] == [*map(str, range(1, 11))] * 2 + [*"12345"]
     assert len(made(max_dynamic_patch=1)[0]["pixel_values"]) == 1  # the meta file's limit, not --max_dynamic_patch
     assert len(made(max_dynamic_patch=2)[0]["pixel_values"]) == 3
     plain, jpeg = made()[0]["pixel_values"], made(data_augment=True)
@@ -176,6 +179,8 @@ def test_long_conversations_lose_their_last_turns(tmp_path, template):
     assert len(short["input_ids"]) <= 150 and len(short["pixel_values"]) == 7  # alone it may have all six tiles
     text = template.tokenizer.decode([label for label in short["labels"].tolist() if label != IGNORED])
     assert text == "a star<|im_end|>"
+    data = load(meta, template, 150)
+    assert data[0] and data.trimmed.skipped == {data.key(0): "2 of its 3 turns do not fit into --max_seq_length 150"}
 
 
 def test_one_long_turn_gets_fewer_tiles_then_a_shorter_answer(tmp_path, template):
@@ -256,11 +261,25 @@ def test_batches(mixed, template):
     [
         ("{", "not JSON"),
         ("[]", "expected"),
-        ('{"a": {"root": "."}}', "names no annotation"),
+        ('{"a": {"root": "."}}', "meta.json: a.annotation is missing"),
         ('{"a": {"root": ".", "annotation": "b.jsonl"}}', "no such annotation of 'a'"),
         ('{"a": {"root": "gone", "annotation": "meta.json"}}', "no such root of 'a'"),
-        ('{"a": {"annotation": "meta.json", "repeat_time": 0}}', "above 0"),
-        ('{"a": {"annotation": "meta.json", "max_dynamic_patch": "6"}}', "above 0"),
+        ('{"a": {"annotation": ""}}', "no such annotation of 'a'"),
+        ('{"a": {"annotation": "meta.json", "repeat_time": 0}}', "a.repeat_time: .* greater than 0"),
+        ('{"a": {"annotation": "meta.json", "repeat_time": -1.5}}', "a.repeat_time: .* greater than 0"),
+        ('{"a": {"annotation": "meta.json", "repeat_time": "2"}}', "a.repeat_time: .* number, got '2'"),
+        ('{"a": {"annotation": "meta.json", "repeat_time": true}}', "a.repeat_time"),
+        ('{"a": {"annotation": "meta.json", "repeat_time": NaN}}', "a.repeat_time"),
+        ('{"a": {"annotation": "meta.json", "repeat_time": 1e9}}', "a.repeat_time: .* 1000"),
+        ('{"a": {"annotation": "meta.json", "data_augment": "false"}}', "a.data_augment: .* boolean, got 'false'"),
+        ('{"a": {"annotation": "meta.json", "data_augment": 1}}', "a.data_augment"),
+        ('{"a": {"annotation": "meta.json", "length": "3"}}', "a.length: .* integer"),
+        ('{"a": {"annotation": "meta.json", "max_dynamic_patch": "6"}}', "a.max_dynamic_patch: .* integer"),
+        ('{"a": {"annotation": "meta.json", "max_dynamic_patch": 2.5}}', "a.max_dynamic_patch: .* integer"),
+        ('{"a": {"annotation": ["meta.json"]}}', "a.annotation"),
+        ('{"a": {"annotation": "meta.json", "root": 5}}', "a.root"),
+        ('{"a": {"annotation": "a\\u0000b"}}', "a.annotation: .*NUL"),
+        ('{"a": {"annotation": "meta.json", "length": 1, "length": 2}}', "twice"),
     ],
 )
 def test_what_is_wrong_with_a_meta_file(tmp_path, content, message):

@@ -86,7 +86,8 @@ def test_what_is_wrong(tmp_path, capsys):
     good = [{"image": f"{index}.png", "caption": "x"} for index in range(40)]
     assert len(run(tmp_path, [*good, {"image": "z.png"}])) == 40
     said = capsys.readouterr()
-    assert "record 40: neither conversations" in said.err and "40 conversations, 1 skipped" in said.out
+    assert "in.json entry 40: neither conversations" in said.err
+    assert "40 conversations, 0 of them in part, 1 skipped" in said.out
     for content, message in (
         ([*good, {}, 3, {"caption": "x"}], "3 of 43 samples cannot be used"),
         ([{"image": "a"}], "no usable record"),

@@ -13,7 +13,6 @@ from common.text.chat_labels import IGNORED, LabelledTokens, label_answers
 from common.text.control_words import ControlWords
 from common.text.conversations import IMAGE, Conversation, Turn
 from common.text.files import read_text
-from common.text.files import read_text
 
 CONTEXT, START, END = "<IMG_CONTEXT>", "<img>", "</img>"
 INTERNVL_SYSTEM = (

@@ -6,37 +6,56 @@ samples -> batch {input_ids, labels, attention_mask (B, T), pixel_values}; of pa
 """
 
 import io
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Annotated, Required
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
 from torch.utils.data import Dataset
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from common.cli.paths import find_from_root
 from common.cli.progress_bar import progress_bar
-from common.images.io import open_header, open_image, orientation
+from common.images.io import image_size, open_image
 from common.images.tiling import Tiling
 from common.text.chat_labels import IGNORED, LabelledTokens, splice_images
 from common.text.conversations import Conversation, parse_conversation
-from common.text.files import parse_json, read_json
+from common.text.files import parse_json, refuse_lfs_pointer
 from common.text.padding import pad
+from common.text.schema import read_checked
+from common.text.values import text_of
 from common.training.skip_log import SkipLog
 from vitp.chat_template import ChatTemplate
 
 Sample = dict[str, torch.Tensor | str]
 
 
+class MetaEntry(TypedDict, total=False):
+    """One entry of the meta file, as InternVL has them; other names are ignored."""
+
+    root: str
+    annotation: Required[str]
+    repeat_time: Annotated[float, Field(gt=0, le=1000)]
+    max_dynamic_patch: Annotated[int, Field(gt=0)] | None
+    data_augment: bool
+    length: Annotated[int, Field(ge=0)] | None
+
+
 @dataclass(frozen=True)
 class Source:
-    """One entry of the meta file."""
+    """One source of samples: an entry with its paths."""
 
     name: str
     root: Path
     annotation: Path
-    repeat_time: float = 1  # below 1: this share of the file, from its start
+    repeat_time: float = 1  # 2.5: twice and its first half; below 1, this share of the file, from its start
     max_tiles: int | None = None  # in place of --max_dynamic_patch
     data_augment: bool = False
     length: int | None = None  # number of samples, as the meta file states it
@@ -45,8 +64,8 @@ class Source:
 def read_meta(path: str | Path) -> list[Source]:
     """Paths in it are relative to the working directory, to the meta file's folder, or to the repository."""
     path = find_from_root(str(path))
-    entries = read_json(path, "--meta_path")
-    if not isinstance(entries, dict) or not entries:
+    entries = read_checked(path, dict[str, MetaEntry], "--meta_path")
+    if not entries:
         raise ValueError(f'{path}: expected {{"name": {{"root": ..., "annotation": ...}}}}')
     return [_source(Path(path), name, entry) for name, entry in entries.items()]
 
@@ -72,14 +91,18 @@ class InstructionDataset(SkippingDataset):
         max_seq_length: int,
         skipped: SkipLog | None = None,
         seed: int = 0,
+        trimmed: SkipLog | None = None,
     ):
         self.sources, self.template, self.max_seq_length, self.seed = sources, template, max_seq_length, seed
-        self.skipped, self.epoch = skipped or SkipLog(), 0
+        self.skipped, self.trimmed, self.epoch = skipped or SkipLog(), trimmed or SkipLog(limit=1), 0
         self.tilings = [replace(tiling, max_tiles=source.max_tiles or tiling.max_tiles) for source in sources]
-        indexes = [index_lines(source) for source in sources]
+        trimmed_lines: dict[str, str] = {}
+        indexes = [index_lines(source, trimmed_lines) for source in sources]
         self.counts = {source.name: len(lines) + len(errors) for source, (lines, errors) in zip(sources, indexes)}
         for key, reason in (error for _, errors in indexes for error in errors.items()):
             self.skipped.add(key, reason, sum(self.counts.values()))  # of all samples in the files
+        for key, reason in trimmed_lines.items():
+            self.trimmed.add(key, reason, len(trimmed_lines))
         rows = [(number, *line) for number, (lines, _) in enumerate(indexes) for line in repeat(lines, sources[number])]
         self.table = np.array(rows, dtype=np.int64).reshape(-1, 3)  # source, line number, start of the line in bytes
         if not rows:
@@ -94,7 +117,7 @@ class InstructionDataset(SkippingDataset):
             source, tiling, conversation = self._conversation(index)
             images = [open_image(source.root / name) for name in conversation.images]
             sizes = [image.size for image in images]
-            tokens, limit = fit(self.template, conversation, sizes, tiling, self.max_seq_length)
+            tokens, limit, cut = fit(self.template, conversation, sizes, tiling, self.max_seq_length)
             tiles = [tile for image in images for tile in tiling.cut(image, limit)]
             if source.data_augment:
                 random = np.random.default_rng((self.seed, self.epoch, index))
@@ -102,6 +125,8 @@ class InstructionDataset(SkippingDataset):
         except (ValueError, OSError) as error:
             self.skipped.add(self.key(index), error, len(self))
             return None
+        if cut:
+            self.trimmed.add(self.key(index), cut, len(self))
         num_tiles = tokens.input_ids.count(self.template.context_id) // tiling.tokens
         return {
             "input_ids": torch.tensor(tokens.input_ids),
@@ -177,58 +202,67 @@ def fit(
     sizes: Sequence[tuple[int, int]],
     tiling: Tiling,
     max_length: int,
-) -> tuple[LabelledTokens, int]:
-    """sizes: (width, height) of each image -> tokens, at most max_length; the most tiles of an image.
+) -> tuple[LabelledTokens, int, str]:
+    """sizes: (width, height) of each image -> tokens, at most max_length; the most tiles of an image; what is cut off.
 
     A conversation that is too long loses its last turns; if one turn alone is too long, its images get fewer tiles; at
     last its answer is cut (and has no end token). Image tokens are never cut.
     """
-    for turns in range(len(conversation.turns), 0, -1):
-        part = conversation.first(turns)
-        tokens, limit = template.encode(part), tiling.limit(len(part.images))
-        while True:
-            counts = [tiling.count(size, limit) * tiling.tokens for size in sizes[: len(part.images)]]
-            length = len(tokens.input_ids) - len(counts) + sum(counts)
-            if length <= max_length or turns > 1 or limit == tiling.min_tiles or not counts:
-                break
-            limit -= 1
-        if length <= max_length:
-            break
-    whole = splice_images(tokens, template.context_id, [[template.context_id] * count for count in counts])
+    encode = cache(lambda turns: template.encode(conversation.first(turns)))
+
+    def image_tokens(turns: int, limit: int) -> list[int]:
+        return [tiling.count(size, limit) * tiling.tokens for size in sizes[: len(conversation.first(turns).images)]]
+
+    def length(turns: int) -> int:
+        images = conversation.first(turns).images
+        return len(encode(turns).input_ids) - len(images) + sum(image_tokens(turns, tiling.limit(len(images))))
+
+    turns = total = len(conversation.turns)
+    if length(total) > max_length:
+        turns = max(1, bisect(range(1, total), max_length, key=length))
+    limit = tiling.limit(len(conversation.first(turns).images))
+    counts = image_tokens(turns, limit)
+    text_length = length(turns) - sum(counts)
+    while counts and text_length + sum(counts) > max_length and limit > tiling.min_tiles:
+        limit -= 1
+        counts = image_tokens(turns, limit)
+    whole = splice_images(encode(turns), template.context_id, [[template.context_id] * count for count in counts])
     cut = LabelledTokens(whole.input_ids[:max_length], whole.labels[:max_length])
     if all(label == IGNORED for label in cut.labels):
         raise ValueError(
-            f"{length} tokens with the fewest tiles; no room for an answer in --max_seq_length {max_length}"
+            f"{len(whole.labels)} tokens with the fewest tiles; no room for an answer in --max_seq_length {max_length}"
         )
-    return cut, limit
+    reasons = [f"{total - turns} of its {total} turns do not fit into --max_seq_length {max_length}"] * (turns < total)
+    reasons += ["the end of its answer does not fit"] * (len(cut.labels) < len(whole.labels))
+    return cut, limit, "; ".join(reasons)
 
 
-def index_lines(source: Source) -> tuple[list[tuple[int, int]], dict[str, str]]:
-    """-> (number from 1, start in bytes) of each line with a conversation, {"file:number": error} of the others."""
+def index_lines(source: Source, trimmed: dict[str, str] | None = None) -> tuple[list[tuple[int, int]], dict[str, str]]:
+    """-> (number from 1, start in bytes) of each line with a conversation, {"file:number": error} of the others.
+
+    trimmed: gets {"file:number": reason} of those that are used in part.
+    """
+    refuse_lfs_pointer(source.annotation)
     lines, errors, start = [], {}, 0
     with source.annotation.open("rb") as file:
         for number, line in enumerate(file, 1):
+            key = f"{source.annotation}:{number}"
             try:
                 if line.strip():
-                    parse_conversation(parse_json(line))
+                    conversation = parse_conversation(parse_json(line))
                     lines.append((number, start))
+                    if conversation.trimmed and trimmed is not None:
+                        trimmed[key] = conversation.trimmed
             except ValueError as error:
-                errors[f"{source.annotation}:{number}"] = str(error)
+                errors[key] = str(error)
             start += len(line)
     return lines, errors
 
 
 def repeat(lines: list, source: Source) -> list:
-    """repeat_time copies; below 1, this share from the start."""
-    if source.repeat_time < 1:
-        return lines[: max(1, int(len(lines) * source.repeat_time))]
-    return lines * int(source.repeat_time)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """-> width, height, upright, from the file's header alone."""
-    with open_header(path) as image:
-        return image.size[::-1] if orientation(image) >= 5 else image.size
+    """The lines repeat_time times; a fraction is this share of them, from the start."""
+    count = int(len(lines) * source.repeat_time + 1e-6)  # 2.3 * 10 is 22.999...
+    return list(islice(cycle(lines), max(1, count)))
 
 
 def _compress(image: Image.Image, quality: int) -> Image.Image:
@@ -238,24 +272,22 @@ def _compress(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _source(meta: Path, name: str, entry: dict) -> Source:
-    if not isinstance(entry, dict) or "annotation" not in entry:
-        raise ValueError(f"{meta}: '{name}' names no annotation")
+def _source(meta: Path, name: str, entry: MetaEntry) -> Source:
     paths = {}
-    for key in ("root", "annotation"):
-        path = Path(entry.get(key, ""))
+    for key, is_kind in (("root", Path.is_dir), ("annotation", Path.is_file)):
+        try:
+            path = Path(text_of(entry.get(key, "")))
+        except ValueError as error:
+            raise ValueError(f"{meta}: {name}.{key}: {error}") from None
         beside = meta.parent / path
         paths[key] = beside if beside.exists() and not path.exists() else Path(find_from_root(str(path)))
-        if not paths[key].exists():
+        if not is_kind(paths[key]):
             raise FileNotFoundError(f"{path}: no such {key} of '{name}' ({meta}), nor below {meta.parent}")
-    times, tiles = entry.get("repeat_time", 1), entry.get("max_dynamic_patch")
-    if not (isinstance(times, int | float) and times > 0 and (tiles is None or isinstance(tiles, int) and tiles > 0)):
-        raise ValueError(f"{meta}: '{name}': repeat_time {times} and max_dynamic_patch {tiles} must be above 0")
     return Source(
         name,
         **paths,
-        repeat_time=times,
-        max_tiles=tiles,
-        data_augment=bool(entry.get("data_augment")),
+        repeat_time=entry.get("repeat_time", 1),
+        max_tiles=entry.get("max_dynamic_patch"),
+        data_augment=entry.get("data_augment", False),
         length=entry.get("length"),
     )

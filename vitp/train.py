@@ -47,7 +47,7 @@ from common.training.device import disable_malloc_trim
 from common.training.hf_trainer import MEMORY_FLAGS, FaultTolerantTrainer, find_resume_checkpoint
 from common.training.resume_state import latest_valid_checkpoint
 from common.training.run import Run, choose_run_name
-from common.training.skip_log import SkipLog
+from common.training.skip_log import SkipLog, report_trimmed
 from common.training.trained_on import check_resume, describe_samples, describe_tensors, digest_of, source_name
 from vitp import demo
 from vitp.arguments import RunArguments, read_arguments, trainable_parts
@@ -216,18 +216,21 @@ def build_trainer(
     log_dir: Path,
     record: Run | None = None,
 ) -> InstructionTrainer:
-    """log_dir: of skipped.jsonl. record: None on all but the main process."""
+    """log_dir: of skipped.jsonl and trimmed.jsonl. record: None on all but the main process."""
     rank = f"_{run.process_index}" if run.process_index else ""
 
-    def dataset(meta: str, log_name: str) -> InstructionDataset:
+    def dataset(meta: str, suffix: str) -> InstructionDataset:
         samples = InstructionDataset(
             read_meta(meta),
             bundle.template,
             bundle.tiling,
             data.max_seq_length,
-            SkipLog(log_dir / f"{log_name}{rank}.jsonl"),
+            SkipLog(log_dir / f"skipped{suffix}.jsonl"),
             run.seed,
+            SkipLog(log_dir / f"trimmed{suffix}.jsonl", limit=1),
         )
+        if run.process_index == 0:
+            report_trimmed(samples.trimmed.skipped)  # those that are too long are found as they are read
         for source in samples.sources if run.process_index == 0 else ():
             count = samples.counts[source.name]
             if source.length is not None and source.length != count:
@@ -239,7 +242,7 @@ def build_trainer(
                 )
         return samples
 
-    train_set = dataset(data.meta_path, "skipped")
+    train_set = dataset(data.meta_path, rank)
     if data.packing:
         train_set = PackedDataset(train_set, run.seed)
     return InstructionTrainer(
@@ -250,7 +253,7 @@ def build_trainer(
         max_nonfinite_steps=run.max_nonfinite_steps,
         run=record,
         train_dataset=train_set,
-        eval_dataset=dataset(data.eval_meta_path, "skipped_eval") if data.eval_meta_path else None,
+        eval_dataset=dataset(data.eval_meta_path, f"_eval{rank}") if data.eval_meta_path else None,
         data_collator=Collator(bundle.template.tokenizer.pad_token_id),
         processing_class=build_processor(bundle.template, bundle.tiling),
     )

@@ -84,18 +84,24 @@ class ControlWords:
             rewritten += piece
             starts += [match.start()] * len(piece)
             ends += [match.end()] * len(piece)
+        copy.no_truncation()
         encoded = copy.encode(rewritten, add_special_tokens=add_special_tokens)
         places = [(starts[first], ends[last - 1]) if first < last else (0, 0) for first, last in encoded.offsets]
         return {"input_ids": encoded.ids, "offset_mapping": places}
 
-    def encode_text(self, text: str, add_special_tokens: bool = False) -> list[int]:
+    def within(self, text: str) -> bool:
+        """Whether a text holds a control word, before or after Unicode's compatibility normalisation: vocabularies of
+        sentencepiece hold control words, too, and are matched after it."""
+        return any(map(self.pattern.search, (text, unicodedata.normalize("NFKC", text))))
+
+    def encode_text(self, text: str, add_special_tokens: bool = False, max_length: int | None = None) -> list[int]:
         """A text that no template surrounds -> input_ids; ValueError for control words without a tokenizer.json."""
-        # Vocabularies of sentencepiece hold control words, and are matched after normalisation.
-        if not any(map(self.pattern.search, (text, unicodedata.normalize("NFKC", text)))):
-            return self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False).input_ids
-        if not self.tokenizer.is_fast:
-            self.hide(text)
-        return self._copy[0].encode(text, add_special_tokens=add_special_tokens).ids
+        if not self.within(text) or not self.tokenizer.is_fast:
+            options = {"truncation": max_length is not None, "max_length": max_length, "verbose": False}
+            return self.tokenizer(*self.hide(text), add_special_tokens=add_special_tokens, **options).input_ids
+        copy, _ = self._copy
+        copy.enable_truncation(max_length) if max_length else copy.no_truncation()
+        return copy.encode(text, add_special_tokens=add_special_tokens).ids
 
     @cached_property
     def _copy(self) -> tuple[Tokenizer, dict[str, str]]:
@@ -113,6 +119,5 @@ class ControlWords:
         if "unk_token" in model:
             model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
         copy = Tokenizer.from_str(json.dumps(state))
-        copy.no_truncation()
         copy.no_padding()
         return copy, names

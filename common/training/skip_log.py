@@ -7,7 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from common.text.files import write_jsonl
+from common.cli.errors import printable
+from common.text.files import SURROGATES, write_jsonl
 
 
 def write_skipped(path: str | Path, skipped: dict[str, str]) -> None:
@@ -27,7 +28,7 @@ def report_trimmed(trimmed: dict[str, str]) -> None:
     """Print on stderr how many samples are used in part, and the first of them. trimmed: {sample: reason}."""
     if trimmed:
         first = _describe(*next(iter(trimmed.items())))
-        print(f"used in part: {len(trimmed)} samples, all listed in trimmed.jsonl; the first: {first}", file=sys.stderr)
+        print(f"used in part: {len(trimmed)} samples; the first: {first}", file=sys.stderr)
 
 
 def check_skip_rate(skipped: dict[str, str], total: int, limit: float, source: str | Path) -> None:
@@ -55,7 +56,7 @@ class SkipLog:
             return
         self.skipped[file] = " ".join(str(reason).split())
         if self.path:
-            with self.path.open("a", encoding="utf-8") as log:
+            with self.path.open("a", encoding="utf-8", errors=SURROGATES) as log:
                 log.write(json.dumps({"file": file, "reason": self.skipped[file]}, ensure_ascii=False) + "\n")
         if len(self.skipped) > max(1, self.limit * total):
             raise ValueError(
@@ -65,4 +66,5 @@ class SkipLog:
 
 
 def _describe(file: str, reason: str) -> str:
+    file, reason = printable(file), printable(reason)
     return reason if file in reason else f"{file}: {reason}"

@@ -1,0 +1,78 @@
+"""Groups of samples that share images, and splits that keep each on one side."""
+
+import numpy as np
+from PIL import Image
+
+from clip.dataset import split_pairs
+from clip.pairs import Pair
+from common.text.chat_labels import LabelledTokens
+from common.text.conversations import Conversation, Turn
+from common.training.splits import connected_groups, draw_groups, real_paths
+from llava.dataset import TokenizedConversation, split_by_image
+
+
+def test_samples_are_connected_through_others():
+    assert connected_groups([["a", "b"], ["c"], ["b", "d"], [], ["d"], []]) == [0, 1, 0, 2, 0, 3]
+    assert connected_groups([]) == []
+
+
+def test_groups_against_a_search():
+    rng = np.random.default_rng(0)
+    keys = [rng.integers(0, 60, rng.integers(0, 4)).tolist() for _ in range(60)]
+    groups = connected_groups(keys)
+    for start in range(60):
+        reached, front = {start}, [start]
+        while front:
+            here = front.pop()
+            new = {other for other in range(60) if set(keys[other]) & set(keys[here])} - reached
+            reached, front = reached | new, [*front, *new]
+        assert reached == {other for other in range(60) if groups[other] == groups[start]}
+
+
+def test_a_group_that_is_too_large_is_passed_over():
+    assert draw_groups([0, 0, 0, 1, 2, 2], [0, 1, 2], 2) == {1}
+    assert draw_groups([0, 0, 1, 2], [0, 1, 2], 3) == {0, 1} and draw_groups([0, 1], [0, 1], 0) == set()
+
+
+def write(folder):
+    """a.png, the same by a link and as a copy; b.png of the same size in bytes"""
+    (folder / "a.bmp").parent.mkdir(exist_ok=True)
+    for name, value in (("a", 0), ("copy", 0), ("b", 9)):
+        picture = np.zeros((90, 90, 3), np.uint8)
+        picture[45, 45] = value
+        Image.fromarray(picture).save(folder / f"{name}.bmp")
+    (folder / "link.bmp").symlink_to(folder / "a.bmp")
+
+
+def test_links_and_copies_are_the_same_image(tmp_path):
+    write(tmp_path)
+    paths = [tmp_path / name for name in ("a.bmp", "link.bmp", "copy.bmp", "b.bmp", "absent.bmp")]
+    paths.append(tmp_path / ".." / tmp_path.name / "a.bmp")
+    by_path, by_content = real_paths(paths), real_paths(paths, by_content=True)
+    assert len(set(by_path.values())) == 4 and by_path[paths[0]] == by_path[paths[1]] == by_path[paths[5]]
+    assert len(set(by_content.values())) == 3 and by_content[paths[2]] == by_content[paths[1]] != by_content[paths[3]]
+
+
+def test_splits_keep_shared_images_together(tmp_path):
+    write(tmp_path)
+    names = ["a", "b", "link", "copy", *map(str, range(16))]
+    paths = [tmp_path / f"{name}.bmp" for name in names]
+    samples = [
+        TokenizedConversation(Conversation((Turn("q", "a"),), (path,), key=path.name), LabelledTokens([1], [1]))
+        for path in paths
+    ]
+    samples.append(
+        TokenizedConversation(Conversation((Turn("q", "a"),), tuple(paths[4:6]), key="two"), LabelledTokens([1], [1]))
+    )
+    pairs = [Pair(path, (f"text {number}",), key=path.name) for number, path in enumerate(paths)]
+    held_out = set()
+    for seed in range(12):
+        train, val = ({sample.conversation.key for sample in side} for side in split_by_image(samples, 0.3, seed))
+        for group in ({"a.bmp", "link.bmp", "copy.bmp"}, {"0.bmp", "1.bmp", "two"}):
+            assert group <= train or group <= val
+        assert len(train) + len(val) == 21 and 3 <= len(val) <= 6
+        held_out |= val
+        train, val = ({pair.key for pair in side} for side in split_pairs(pairs, 0.3, seed))
+        assert {"a.bmp", "link.bmp"} <= train or {"a.bmp", "link.bmp"} <= val
+        assert len(train) + len(val) == 20 and 4 <= len(val) <= 6
+    assert "a.bmp" in held_out and "two" in held_out
