@@ -10,7 +10,6 @@ text -> tokenizer, encoder -> <name>_embed.pt (L, D), <name>_pooled.pt (P,), <na
 Existing files are kept, so an interrupted run continues where it stopped.
 """
 
-import json
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -23,13 +22,15 @@ if __name__ == "__main__":
 
 import torch
 from jsonargparse.typing import PositiveInt
+from typing_extensions import TypedDict
 
-from common.cli.errors import run_script
+from common.cli.errors import one_line, run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.models.checkpoint_file import first_line
 from common.samples.hash_text_encoder import hash_text
-from common.text.files import write_atomically, write_json
+from common.text.files import read_text, write_atomically, write_json
+from common.text.schema import read_checked
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
 from dataset import Sample, find_samples, unused_images
@@ -37,6 +38,11 @@ from targets import TARGETS
 
 RECORD = "targets.json"  # in data_dir: the encoder of the files, so that two are never mixed
 Targets = dict[str, torch.Tensor]
+
+
+class Record(TypedDict):
+    text_encoder: str
+    max_length: int
 
 
 @tool
@@ -60,16 +66,21 @@ def main(
             return [hash_text(text, length=max_length) for text in texts]
     else:
         encode = HuggingFaceTextEncoder(text_encoder, choose_device(device), max_length)
-    record, path = {"text_encoder": text_encoder, "max_length": max_length}, data_dir / RECORD
-    existing = json.loads(path.read_text(encoding="utf-8")) if path.is_file() and not overwrite else record
+    record, path = Record(text_encoder=text_encoder, max_length=max_length), data_dir / RECORD
+    existing = read_checked(path, Record) if path.is_file() and not overwrite else record
     if existing != record:
         raise ValueError(
             f"{path}: the targets there are of {existing['text_encoder']} (length {existing['max_length']}), not "
             f"{text_encoder} (length {max_length}); --overwrite replaces all of them"
         )
     write_json(path, record)
-    written = prepare_targets(samples, encode, prompt, overwrite, batch_size, getattr(torch, save_dtype))
-    print(f"{written} images got targets, {len(samples) - written} already had them")
+    unfinished = [sample for sample in samples if overwrite or len(sample.targets) < len(TARGETS)]
+    samples_of, skipped = group_by_text(unfinished, prompt)
+    report_skipped(skipped)
+    if unfinished and not samples_of:
+        raise ValueError(f"{data_dir}: no image with a text; {next(iter(skipped.values()))}")
+    written = prepare_targets(samples_of, encode, overwrite, batch_size, getattr(torch, save_dtype))
+    print(f"{written} images got targets, {len(samples) - len(unfinished)} already had them")
     return written
 
 
@@ -78,10 +89,23 @@ def text_of(sample: Sample, prompt: str) -> str:
     folders = sample.image.parents[: sample.name.count("/") + 1]  # up to the style folder
     for path in (sample.beside(".txt"), *(folder / "style.txt" for folder in folders)):
         if path.is_file():
-            if text := path.read_text(encoding="utf-8").strip():
-                return text
-            raise ValueError(f"{path}: empty; write a description of the style in it, or remove it")
-    return prompt.format(style=sample.style.replace("_", " "))
+            text = read_text(path).strip()
+            if not text or "\0" in text:
+                raise ValueError(f"{path}: no text in it; write a description of the style, or remove the file")
+            return text
+    return prompt.replace("{style}", sample.style.replace("_", " "))
+
+
+def group_by_text(samples: list[Sample], prompt: str) -> tuple[dict[str, list[Sample]], dict[str, str]]:
+    """-> samples of each text, {image without a text that can be read: reason}."""
+    samples_of: dict[str, list[Sample]] = {}
+    skipped: dict[str, str] = {}
+    for sample in samples:
+        try:
+            samples_of.setdefault(text_of(sample, prompt), []).append(sample)
+        except (ValueError, OSError) as error:
+            skipped[str(sample.image)] = one_line(error)
+    return samples_of, skipped
 
 
 class HuggingFaceTextEncoder:
@@ -136,18 +160,13 @@ class HuggingFaceTextEncoder:
 
 
 def prepare_targets(
-    samples: list[Sample],
+    samples_of: dict[str, list[Sample]],
     encode: Callable[[list[str]], list[Targets]],
-    prompt: str,
     overwrite: bool = False,
     batch_size: int = 64,
     dtype: torch.dtype = torch.float16,
 ) -> int:
-    """Write the missing targets -> the number of images that got some. Each text is encoded once."""
-    samples_of: dict[str, list[Sample]] = {}
-    for sample in samples:
-        if overwrite or len(sample.targets) < len(TARGETS):
-            samples_of.setdefault(text_of(sample, prompt), []).append(sample)
+    """Write the missing targets of the samples of each text -> the number of samples. Each text is encoded once."""
     texts = list(samples_of)
     for start in progress_bar(range(0, len(texts), batch_size), "encoding texts"):
         batch = texts[start : start + batch_size]

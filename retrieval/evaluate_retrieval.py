@@ -34,7 +34,9 @@ from common.text.tables import read_rows
 from common.training.device import choose_device
 from common.vectors.extractor import difference
 from common.vectors.faiss_index import ExactIndex, load_faiss
-from common.vectors.shards import FeatureSet, l2_normalize, read_features
+from common.vectors.feature_files import read_features
+from common.vectors.feature_set import FeatureSet
+from common.vectors.shards import l2_normalize
 from retrieval.metrics import GroundTruth, LabelledImages, query_values, summarise
 from retrieval.postprocessing import Postprocessing
 from retrieval.ranking import Ranker, expand
@@ -160,7 +162,7 @@ def read_labels(features: FeatureSet, table: Path | None = None) -> list[str]:
             raise ValueError(f"{path}: lies in no class folder below {root or '.'}; give a table of classes")
         return labels
     classes = read_classes(table)
-    keys = [[os.path.normpath(name) for name in names] for names in zip(relative, features.paths)]
+    keys = [[_plain_path(name) for name in names] for names in zip(relative, features.paths)]
     labels = [classes.get(key, classes.get(whole)) for key, whole in keys]
     if None in labels:
         raise ValueError(
@@ -172,16 +174,21 @@ def read_labels(features: FeatureSet, table: Path | None = None) -> list[str]:
 
 def read_classes(file: Path) -> dict[str, str]:
     """Path -> class: columns by name if there is a header (path, label, ...), else the first two."""
-    rows = [cells for _, cells in read_rows(file, "--query_labels, --gallery_labels")]
-    if not rows or len(rows[0]) < 2:
-        raise ValueError(f"{file}: expected two columns, path and class{' (a .tsv is split at tabs)' if rows else ''}")
-    header = [name.strip().lower() for name in rows[0]]
+    rows = read_rows(file, "--query_labels, --gallery_labels")
+    if not rows or len(rows[0][1]) < 2:
+        raise ValueError(f"{file}: expected two columns, path and class, separated by , ; | or a tab")
+    header = [name.strip().lower() for name in rows[0][1]]
     named = [[header.index(name) for name in names if name in header] for names in (PATH_NAMES, LABEL_NAMES)]
     path, label = (columns[0] for columns in named) if all(named) else (0, 1)
-    for row in rows:
-        if len(row) <= max(path, label):
-            raise ValueError(f"{file}: '{','.join(row)}' has fewer columns than the first line")
-    return {os.path.normpath(row[path]): row[label] for row in rows[1 if all(named) else 0 :]}
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise ValueError(f"{file} line {line}: {len(cells)} cells, but the first line has {len(header)}")
+    return {_plain_path(cells[path]): cells[label] for _, cells in rows[1 if all(named) else 0 :]}
+
+
+def _plain_path(name: str) -> str:
+    """With / for the \\ of Windows, and without ./ and the like."""
+    return os.path.normpath(name.replace("\\", "/"))
 
 
 def load_features_with_labels(

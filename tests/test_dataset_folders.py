@@ -115,6 +115,19 @@ def test_targets_and_texts_of_an_ordinary_folder(tmp_path):
     assert prepare_targets.main(flags(data_dir=data)) == 0
 
 
+def test_an_image_whose_text_cannot_be_read_is_skipped_and_named(tmp_path, capsys):
+    data = touch(tmp_path / "data", "ink/a.png", "ink/b.png", "ink/c.png")
+    (data / "ink" / "a.txt").write_bytes("schön\n".encode("cp1252"))
+    (data / "ink" / "b.txt").write_bytes("schön".encode("utf-16"))
+    (data / "ink" / "c.txt").write_bytes(b"abc\0")
+    assert prepare_targets.main(flags(data_dir=data)) == 1
+    shown = capsys.readouterr()
+    assert "a.txt: not UTF-8 text in line 1" in shown.err and "c.txt: no text" in shown.err
+    assert "1 images got targets, 0 already had them" in shown.out
+    with pytest.raises(ValueError, match="no image with a text; .*iconv -f"):
+        prepare_targets.main(flags(data_dir=data))
+
+
 def test_an_ordinary_folder_is_trained_and_evaluated(tmp_path, capsys):
     data = draw_styles(tmp_path / "data", targets=False)
     for path in data.glob("*/*_img.png"):

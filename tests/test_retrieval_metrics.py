@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from common.vectors.shards import FeatureSet
+from common.vectors.feature_set import FeatureSet
 from retrieval.evaluate_retrieval import read_labels
 from retrieval.metrics import GroundTruth, LabelledImages, query_values, summarise
 
@@ -126,6 +126,7 @@ def test_labels_of_a_table(tmp_path):
     tables = {
         "plain.tsv": "x/a.jpg\tcat\n./b, c.jpg\tdog\n",
         "named.csv": 'split,image,label\ntrain,x/a.jpg,cat\ntrain,"b, c.jpg",dog\n',
+        "windows.csv": 'image;label;note\r\nx\\a.jpg;cat;"a;b"\r\nb, c.jpg;dog;\r\n',
         "whole.csv": '/data/x/a.jpg,cat\n"/data/b, c.jpg",dog\n',
     }
     for name, text in tables.items():
@@ -134,8 +135,11 @@ def test_labels_of_a_table(tmp_path):
     (tmp_path / "short.csv").write_text("x/a.jpg,cat\n")
     with pytest.raises(ValueError, match="short.csv: no class for 1 of 2 images, the first: b, c.jpg"):
         read_labels(there, tmp_path / "short.csv")
+    (tmp_path / "ragged.csv").write_text("x/a.jpg,cat\nb, c.jpg,dog\n")
+    with pytest.raises(ValueError, match="ragged.csv line 2: 3 cells"):
+        read_labels(there, tmp_path / "ragged.csv")
     (tmp_path / "one.tsv").write_text("x/a.jpg cat\n")
-    with pytest.raises(ValueError, match="one.tsv: expected two columns.*split at tabs"):
+    with pytest.raises(ValueError, match="one.tsv: expected two columns.*separated by"):
         read_labels(there, tmp_path / "one.tsv")
     with pytest.raises(FileNotFoundError, match="none.csv: no such file"):
         read_labels(there, tmp_path / "none.csv")

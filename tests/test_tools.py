@@ -205,6 +205,7 @@ def test_a_text_encoder_that_is_not_there(tmp_path):
     data = draw_styles(tmp_path / "data", targets=False, images=2)
     with pytest.raises(ValueError, match="--text_encoder /no/such: cannot be loaded"):
         prepare_targets.main(["--data_dir", str(data), "--text_encoder", "/no/such"])
-    (data / "style_0" / "style.txt").write_text(" ")
-    with pytest.raises(ValueError, match="style.txt: empty"):
+    for style in ("style_0", "style_1", "style_2"):
+        (data / style / "style.txt").write_text(" ")
+    with pytest.raises(ValueError, match="style.txt: no text in it"):
         prepare_targets.main(["--data_dir", str(data)])
