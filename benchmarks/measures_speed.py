@@ -30,7 +30,7 @@ from sklearn.metrics import average_precision_score
 from benchmarks.turns import median_of, peak_memory, run_in_turns
 from common.metrics.embedding import retrieval_metrics
 from common.metrics.retrieval import rank_both_ways, rank_scores
-from common.vectors.shards import FeatureSet
+from common.vectors.feature_set import FeatureSet
 from retrieval.evaluate_retrieval import evaluate_queries
 from retrieval.metrics import GroundTruth, LabelledImages
 from retrieval.ranking import Ranker

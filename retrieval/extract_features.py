@@ -39,8 +39,10 @@ from common.text.files import read_json, read_lines, write_json
 from common.text.values import file_name_of
 from common.training.skip_log import report_skipped, write_skipped
 from common.vectors.extractor import difference
+from common.vectors.feature_files import read_features
+from common.vectors.feature_set import FeatureSet
 from common.vectors.options import ExtractorOptions
-from common.vectors.shards import FeatureSet, Shard, read_features, shard_numbers, write_npz, write_shard
+from common.vectors.shards import Shard, shard_numbers, write_npz, write_shard
 from retrieval.encoders import open_extractor
 
 RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun

@@ -10,7 +10,7 @@ from tiny.retrieval import draw
 from tiny.vitp import tiny_model
 
 from common.images.io import list_images
-from common.vectors.shards import read_features
+from common.vectors.feature_files import read_features
 from retrieval import evaluate_retrieval as evaluation
 from retrieval import extract_features
 from retrieval.evaluate_retrieval import (

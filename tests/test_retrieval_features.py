@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from common.images.io import list_images, open_image
 from common.images.tiling import Tiling
 from common.vectors.extractor import ExtractorOptions, ImageFiles, collate
-from common.vectors.shards import FeatureSet, read_features
+from common.vectors.feature_files import read_features
+from common.vectors.feature_set import FeatureSet
 from retrieval import extract_features
 from retrieval.encoders import open_encoder, open_extractor
 

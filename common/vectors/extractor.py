@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +60,12 @@ class Extractor:
             "tiles": options.tiles,
             "image_size": encoder.image_size,
         }
+
+    @cached_property
+    def width(self) -> int:
+        """D, as the encoder gives it for a blank image."""
+        size = self.encoder.image_size
+        return self.encode_pixels(torch.full((1, 3, size, size), 128, dtype=torch.uint8), [1]).shape[1]
 
     def embed(self, paths: Sequence[Path], quiet: bool = False) -> "Iterator[tuple[ImageRecord, np.ndarray | None]]":
         """Each file in order, with its vector (D,) float32, or None if it is unreadable."""

@@ -9,18 +9,26 @@ Any other name is taken as a FAISS factory string, such as IVF4096,SQfp16.
 """
 
 import os
+import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from common.text.files import write_atomically
+
 INDEXES = ("exact", "flat", "ivf", "hnsw", "ivfpq")
 TRAINING_ROWS = 40  # vectors per cluster that clustering is trained on; FAISS warns below 39
 GPU_LIMIT = 2048  # the most neighbours that FAISS's GPU kernels return
 QUERY_ROWS = 1024
+UNITS = {"": 1, "k": 1024, "M": 1024**2}
+QUANTIZERS = re.compile(r"(OPQ|PQ|P?RQ|P?LSQ)\d+(?:x\d+)*?(?:x(\d{1,2}))?(fs)?(?![\dx])")  # PQ16, PQ16x4fs, PRQ2x8x8
+NSG_ROWS = 101  # FAISS builds that graph from 100 vectors that it evaluates, and others
 BlockReader = Callable[[], Iterator[np.ndarray]]
 
 
@@ -101,21 +109,64 @@ def build_index(
     device, faiss = torch.device(device), load_faiss()
     if name == "exact" or name == "flat" and device.type != "cpu":  # needs no kernels of FAISS
         return ExactIndex(blocks, device)
-    factory_string, default_params = index_factory(name, count, width)
+    index, default_params = create_index(name, count, width)
+    set_search_params(index, search_params or default_params)
+    rows = max(_clusters(count), smallest_training_set(index_factory(name, count, width)[0], width)) * TRAINING_ROWS
+    try:
+        if not index.is_trained:
+            index.train(training_sample(blocks, count, rows))
+        for block in blocks():
+            index.add(np.ascontiguousarray(block, np.float32))
+    except RuntimeError as error:
+        raise ValueError(f"index '{name}': FAISS cannot make it of {count:,} vectors ({_reason(error)})") from None
+    if device.type == "cuda" and faiss.get_num_gpus() and not name.lower().startswith("hnsw"):
+        return GpuIndex(faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index))
+    return index
+
+
+def create_index(name: str, count: int, width: int) -> tuple[Any, str]:
+    """An empty index of FAISS for `count` vectors, and search parameters that suit it.
+
+    ValueError for one that FAISS does not have for this width, or cannot train on so few: known before there is any.
+    """
+    faiss = load_faiss()
+    factory_string, search_params = index_factory(name, count, width)
+    needed = smallest_training_set(factory_string, width)
+    if needed > count:
+        raise ValueError(
+            f"index '{name}': is trained on at least {needed:,} vectors, and there are {count:,}; "
+            "'ivf' chooses its clusters by their number, 'flat' needs no training"
+        )
     try:
         index = faiss.index_factory(width, factory_string, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise ValueError(
-            f"index '{name}': FAISS refuses it ({str(error).strip().splitlines()[-1]}); by name: {', '.join(INDEXES)}"
+            f"index '{name}': FAISS refuses it for vectors of width {width} ({_reason(error)}); "
+            f"by name: {', '.join(INDEXES)}"
         ) from None
-    set_search_params(index, search_params or default_params)
-    if not index.is_trained:
-        index.train(training_sample(blocks, count, _clusters(count) * TRAINING_ROWS))
-    for block in blocks():
-        index.add(np.ascontiguousarray(block, np.float32))
-    if device.type == "cuda" and faiss.get_num_gpus() and not name.lower().startswith("hnsw"):
-        return GpuIndex(faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index))
-    return index
+    if "IDMap" in factory_string:
+        raise ValueError(f"index '{name}': has row numbers of its own; leave IDMap out")
+    return index, search_params
+
+
+def smallest_training_set(factory_string: str, width: int) -> int:
+    """How many vectors FAISS needs to train an index, or to build its graph."""
+    needed = [1]
+    needed += [int(size) * UNITS[unit] for size, unit in re.findall(r"IVF(\d+)([kM]?)", factory_string)]
+    needed += [2 ** int(bits) for bits in re.findall(r"IMI2x(\d{1,2})", factory_string)]
+    needed += [int(size) for size in re.findall(r"PCAW?R?(\d+)", factory_string)]
+    for kind, bits, fast_scan in re.findall(
+        r"(OPQ|PQ|P?RQ|P?LSQ)\d+(?:x\d+)*?(?:x(\d+))?(fs)?(?![\dx])", factory_string
+    ):
+        needed.append(2 ** int(bits or (4 if fast_scan else 8)))
+        needed += [width] if "RQ" in kind else []  # starts with a PCA
+    needed += [NSG_ROWS] if "NSG" in factory_string else []
+    return max(needed)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of an error of FAISS, without its place in the source."""
+    return str(error).strip().splitlines()[-1].partition(" Error: ")[2] or str(error).strip().splitlines()[-1]
 
 
 def set_search_params(index: Any, search_params: str) -> None:
@@ -124,9 +175,35 @@ def set_search_params(index: Any, search_params: str) -> None:
         try:
             load_faiss().ParameterSpace().set_index_parameters(index, search_params)
         except RuntimeError as error:
-            raise ValueError(
-                f"--search_params {search_params}: FAISS refuses it ({str(error).strip().splitlines()[-1]})"
-            ) from None
+            raise ValueError(f"--search_params {search_params}: FAISS refuses it ({_reason(error)})") from None
+
+
+def write_index(path: Path, index: Any) -> int:
+    """-> the file's checksum, which read_index wants to see again."""
+    with write_atomically(path) as file:
+        load_faiss().write_index(index, load_faiss().PyCallbackIOWriter(file.write))
+    return _checksum(path)
+
+
+def read_index(path: Path, checksum: int | None, width: int) -> Any:
+    """An index of write_index, for vectors of `width`; None if there is none, or another, or a damaged one."""
+    if not path.is_file() or checksum != _checksum(path):
+        return None
+    faiss = load_faiss()
+    faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
+    try:
+        index = faiss.read_index(str(path))
+    except (RuntimeError, MemoryError):
+        return None
+    return index if index.d == width and index.metric_type == faiss.METRIC_INNER_PRODUCT else None
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def index_factory(name: str, count: int, width: int) -> tuple[str, str]:

@@ -8,17 +8,18 @@ written last: if it exists, the shard is complete.
 """
 
 import json
+import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from typing_extensions import TypedDict
 
-from common.text.files import read_json, write_atomically, write_jsonl
-
-BLOCK_ROWS = 65_536  # float32 vectors held at once by `blocks`
+from common.text.files import write_atomically, write_jsonl
+from common.text.schema import read_checked
+from common.vectors.feature_set import FeatureSet, as_vectors
 
 
 class Shard(NamedTuple):
@@ -27,32 +28,26 @@ class Shard(NamedTuple):
     skipped: dict[str, str]  # path -> reason
 
 
-@dataclass
-class FeatureSet:
-    """Vectors of N images in order, read on demand."""
+class ImageFile(NamedTuple):
+    """What a shard of extract_features.py records of a row."""
 
-    parts: list[np.ndarray]  # each (n, D)
-    paths: list[str]
-    digests: list[str]  # of the files' bytes; '' = unknown
-    metadata: dict[str, Any] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    path: str
+    digest: str
 
-    def __len__(self) -> int:
-        return len(self.paths)
 
-    @property
-    def width(self) -> int:
-        return self.parts[0].shape[1]
+class Metadata(TypedDict, total=False):
+    """How vectors were made: metadata.json, or `metadata` in an .npz."""
 
-    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
-        """All vectors in order, (up to `rows`, D) float32 at a time."""
-        for part in self.parts:
-            for start in range(0, len(part), rows):
-                yield np.asarray(part[start : start + rows], np.float32)
-
-    def all(self) -> np.ndarray:
-        """-> (N, D) float32"""
-        return np.concatenate(list(self.blocks()))
+    image_dir: str
+    images: int
+    shards: int
+    weights: str
+    key: str
+    pooling: str
+    layer: int
+    flip: bool
+    tiles: int
+    image_size: int
 
 
 def write_shard(folder: Path, number: int, shard: Shard) -> None:
@@ -68,20 +63,26 @@ def shard_numbers(folder: Path) -> list[int]:
     return sorted(int(path.stem.partition("-")[2]) for path in folder.glob("shard-*.json"))
 
 
-def read_shard(folder: Path, number: int, verify: bool = False) -> Shard:
-    """verify: compare the checksum too, which reads every vector."""
+def read_shard(folder: Path, number: int, row: type = ImageFile, verify: bool = False) -> Shard:
+    """row: the NamedTuple that the writer records for each vector. verify: compare the checksum too, which reads every
+    vector."""
     path = folder / f"shard-{number:05}.npy"
     try:
-        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        content: Any = read_checked(path.with_suffix(".json"), _schema(row))
         vectors = np.load(path, mmap_mode="r" if content["images"] else None)  # an empty array cannot be mapped
-        intact = len(vectors) == len(content["images"]) and (
-            not verify or zlib.crc32(vectors.data) == content["checksum"]
-        )
-    except (ValueError, EOFError, FileNotFoundError):
+        intact = vectors.ndim == 2 and len(vectors) == len(content["images"]) and vectors.flags.c_contiguous
+        intact = intact and (not verify or zlib.crc32(vectors.data) == content["checksum"])
+    except (ValueError, EOFError, OSError, MemoryError, struct.error, SyntaxError):
         intact = False
     if not intact:
         raise ValueError(f"{path}: damaged, or not of the same write as its .json; delete both and start again")
-    return Shard(vectors, content["images"], content["skipped"])
+    return Shard(as_vectors(vectors, path) if content["images"] else vectors, content["images"], content["skipped"])
+
+
+@cache
+def _schema(row: type) -> Any:
+    """The .json of a shard."""
+    return TypedDict("ShardFile", {"images": list[row], "skipped": dict[str, str], "checksum": int})  # type: ignore
 
 
 def remove_shard(folder: Path, number: int) -> None:
@@ -101,47 +102,22 @@ def write_npz(path: Path, features: FeatureSet) -> None:
         )
 
 
-def read_features(path: str | Path) -> FeatureSet:
-    """A folder of shards, or an .npz with `features` and `image_paths` of any origin."""
-    path = Path(path)
-    features = read_folder(path) if path.is_dir() else _read_npz(path)
-    if not len(features):
-        raise ValueError(f"{path}: holds no vectors; none of its images could be read")
-    return features
-
-
 def read_folder(folder: Path) -> FeatureSet:
-    metadata = read_json(folder / "metadata.json", "expected a folder written by extract_features.py")
-    shards = [read_shard(folder, number) for number in shard_numbers(folder)]
-    if len(shards) < metadata["shards"]:
+    """The vectors of extract_features.py; of an unfinished run, a ValueError."""
+    metadata = read_checked(folder / "metadata.json", Metadata, "expected a folder written by extract_features.py")
+    shards = {folder / f"shard-{number:05}.npy": read_shard(folder, number) for number in shard_numbers(folder)}
+    if len(shards) < metadata.get("shards", 1):
         raise ValueError(
-            f"{folder}: {len(shards)} of {metadata['shards']} shards; run extract_features.py again to resume"
+            f"{folder}: {len(shards)} of {metadata.get('shards', 1)} shards; run extract_features.py again to resume"
         )
+    filled = {path: shard for path, shard in shards.items() if shard.images}
     return FeatureSet(
-        [shard.vectors for shard in shards if shard.images],
-        [path for shard in shards for path, _ in shard.images],
-        [digest for shard in shards for _, digest in shard.images],
-        metadata,
-        {path: reason for shard in shards for path, reason in shard.skipped.items()},
-    )
-
-
-def _read_npz(path: Path) -> FeatureSet:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file or folder of features")
-    try:
-        with np.load(path) as file:
-            content = dict(file)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as .npz ({error})") from None
-    vectors, paths = content.get("features"), content.get("image_paths")
-    if vectors is None or paths is None or vectors.ndim != 2 or len(vectors) != len(paths):
-        raise ValueError(f"{path}: expected features (N, D) and image_paths (N,), found {', '.join(content)}")
-    return FeatureSet(
-        [vectors],
-        paths=list(map(str, paths)),
-        digests=list(map(str, content.get("digests", [""] * len(paths)))),
-        metadata=json.loads(str(content.get("metadata", "{}"))),
+        [shard.vectors for shard in filled.values()],
+        [path for shard in filled.values() for path, _ in shard.images],
+        [digest for shard in filled.values() for _, digest in shard.images],
+        dict(metadata),
+        {path: reason for shard in shards.values() for path, reason in shard.skipped.items()},
+        list(filled),
     )
 
 

@@ -13,35 +13,35 @@ are rewritten. A killed update loses SAVE_SECONDS of work at most, an interrupte
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from common.images.folders import list_images
-from common.text.files import read_json, write_atomically, write_json
+from common.text.files import write_json
+from common.text.schema import read_checked
 from common.vectors.extractor import Extractor, difference
-from common.vectors.faiss_index import ExactIndex, Index, build_index, load_faiss, set_search_params
+from common.vectors.faiss_index import (
+    ExactIndex,
+    Index,
+    build_index,
+    create_index,
+    read_index,
+    set_search_params,
+    write_index,
+)
+from common.vectors.feature_set import check_rows
+from common.vectors.records import Stamp, StoreMetadata
 from common.vectors.shards import Shard, l2_normalize, read_shard, remove_shard, shard_numbers, write_shard
 
+INDEX = "index.faiss"
 CACHE = ".image_index"  # hidden, so that list_images skips it
+EXACT = ("flat", "exact")  # without a file
 SHARD_SIZE = 8192  # images
 SAVE_SECONDS = 300
 MAX_REMOVED = 0.3  # share of rows that may be gone before the shards are rewritten
 MAX_SMALL_SHARDS = 200
 MAX_GROWTH = 4  # an index is trained again once it would hold so many times the vectors that it was trained on
-
-
-class Stamp(NamedTuple):
-    """State of a file when it was encoded."""
-
-    name: str  # relative to the image folder, with /
-    size: int  # bytes
-    changed: int  # nanoseconds
-
-    @classmethod
-    def of(cls, path: Path, folder: Path) -> "Stamp":
-        status = path.stat()
-        return cls(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)
 
 
 class VectorStore:
@@ -52,14 +52,16 @@ class VectorStore:
 
     def __init__(self, folder: str | Path, image_dir: str | Path | None = None, repair: bool = False):
         self.folder = Path(folder)
-        self.metadata: dict[str, Any] = read_json(
-            self.folder / "metadata.json", "the folder holds no index; make one with build_index.py --image_dir DIR"
+        self.metadata: Any = read_checked(
+            self.folder / "metadata.json",
+            StoreMetadata,
+            "the folder holds no index; make one with build_index.py --image_dir DIR",
         )
         self.image_dir = Path(image_dir or self.metadata["image_dir"])
         self.skipped: dict[Path, str] = {}
         for number in shard_numbers(self.folder) if repair else ():
             try:
-                read_shard(self.folder, number, verify=True)
+                read_shard(self.folder, number, Stamp, verify=True)
             except ValueError:
                 self._remove(number)
         self._load()
@@ -88,7 +90,7 @@ class VectorStore:
 
     def vectors(self) -> np.ndarray:
         """(N, D) float32 in the order of `paths`"""
-        return np.concatenate(self.parts)[self.rows].astype(np.float32)
+        return np.concatenate([part.astype(np.float32) for part in self._checked()])[self.rows]
 
     def update(self, extractor: Extractor, quiet: bool = False) -> dict[str, int]:
         """Encode new and changed images, drop those that are gone -> counts of added, removed and all images."""
@@ -97,6 +99,7 @@ class VectorStore:
         before, known = {self.stamps[row] for row in self.rows}, set(self.stamps)
         unlisted: dict[str, str] = {}
         current = {Stamp.of(path, self.image_dir): path for path in list_images(self.image_dir, unlisted)}
+        check_kind(self.metadata["kind"], len(current), extractor)
         new = {path: stamp for stamp, path in current.items() if stamp not in known}
         self.skipped = {Path(name): reason for name, reason in unlisted.items()}
         self._append(self._encode(new, extractor, quiet))
@@ -113,6 +116,18 @@ class VectorStore:
         self._update_index()
         after = {self.stamps[row] for row in self.rows}
         return {"added": len(after - before), "removed": len(before - after), "images": len(self)}
+
+    def add(self, rows: Iterable[tuple[Stamp, np.ndarray]]) -> None:
+        """Vectors (D,) made elsewhere, by the same weights and options."""
+        self._append(rows)
+        self._load()
+        self._update_index()
+
+    def change_kind(self, kind: str) -> None:
+        """Another index of the same vectors; the next update makes it."""
+        (self.folder / INDEX).unlink(missing_ok=True)
+        self.metadata["kind"] = kind
+        write_json(self.folder / "metadata.json", self.metadata)
 
     def search(
         self, queries: np.ndarray, k: int, search_params: str = ""
@@ -131,7 +146,8 @@ class VectorStore:
         live = np.isin(np.arange(len(self.stamps)), self.rows)
         while True:
             scores, rows = index.search(queries, wanted)
-            usable = live[rows] & (rows >= 0)
+            usable = (rows >= 0) & (rows < len(live))
+            usable &= live[np.where(usable, rows, 0)]
             if wanted >= len(self.stamps) or (usable.sum(1) >= k).all():
                 break
             wanted = min(2 * wanted + 16, len(self.stamps))  # removed images took places of present ones
@@ -142,12 +158,16 @@ class VectorStore:
         )
 
     def _load(self) -> None:
-        self.shards = {number: read_shard(self.folder, number) for number in shard_numbers(self.folder)}
+        self.shards = {number: read_shard(self.folder, number, Stamp) for number in shard_numbers(self.folder)}
         self.parts = [shard.vectors for shard in self.shards.values()]
         self.stamps = [Stamp(*image) for shard in self.shards.values() for image in shard.images]
         file = self.folder / "removed.json"
-        removed = read_json(file) if file.is_file() else []
+        removed: Any = read_checked(file, list[Stamp]) if file.is_file() else []
         self.removed = {Stamp(*stamp) for stamp in removed}
+        for stamp in self.stamps:
+            stamp.check(self.folder)
+        if len(widths := {part.shape[1] for part in self.parts}) > 1:
+            raise ValueError(f"{self.folder}: shards of widths {', '.join(map(str, sorted(widths)))}; make a new index")
         last = {stamp.name: row for row, stamp in enumerate(self.stamps) if stamp not in self.removed}
         self.rows = [last[name] for name in sorted(last, key=lambda name: name.split("/"))]  # as list_images sorts
 
@@ -187,12 +207,12 @@ class VectorStore:
         self._load()
 
     def _remove(self, number: int) -> None:
-        (self.folder / "index.faiss").unlink(missing_ok=True)  # its rows are counted over all shards
+        (self.folder / INDEX).unlink(missing_ok=True)  # its rows are counted over all shards
         remove_shard(self.folder, number)
 
     def _update_index(self) -> None:
         """Bring index.faiss up to date: add the new rows, or build it again."""
-        if self.metadata["kind"] in ("flat", "exact"):
+        if self.metadata["kind"] in EXACT:
             return
         total, index = len(self.stamps), self._read_index()
         if index is not None and index.ntotal == total:
@@ -200,31 +220,44 @@ class VectorStore:
         if index is None or total > MAX_GROWTH * self.metadata["trained_on"]:
             index = build_index(self._blocks, total, self.parts[0].shape[1], self.metadata["kind"])
             self.metadata["trained_on"] = total
-            write_json(self.folder / "metadata.json", self.metadata)
         else:
             for number in np.flatnonzero(np.cumsum([len(part) for part in self.parts]) > index.ntotal):
                 index.add(l2_normalize(self.parts[number]))
-        with write_atomically(self.folder / "index.faiss") as file:
-            load_faiss().write_index(index, load_faiss().PyCallbackIOWriter(file.write))
+        self.metadata["index_checksum"] = write_index(self.folder / INDEX, index)
+        write_json(self.folder / "metadata.json", self.metadata)  # last: an index without its own is not used
 
     def _read_index(self) -> Any:
-        file = self.folder / "index.faiss"
-        return load_faiss().read_index(str(file)) if file.is_file() else None
+        """None: missing, damaged, or of other vectors."""
+        index = read_index(self.folder / INDEX, self.metadata.get("index_checksum"), self.parts[0].shape[1])
+        return index if index and index.ntotal <= len(self.stamps) else None
 
     def _open_index(self, search_params: str) -> Index:
-        if self.metadata["kind"] in ("flat", "exact"):
+        if self.metadata["kind"] in EXACT:
             if search_params:
                 raise ValueError(f"--search_params {search_params}: {self.folder} is searched exactly; nothing to set")
             return ExactIndex(self._blocks)
         index = self._read_index()
         if index is None or index.ntotal != len(self.stamps):
-            raise ValueError(f"{self.folder}: an update was stopped before its end; run build_index.py again")
+            raise ValueError(f"{self.folder / INDEX}: damaged, or an update was stopped; run build_index.py again")
         set_search_params(index, search_params)
         return index
 
     def _blocks(self) -> Iterator[np.ndarray]:
         """Unit vectors of every row, of removed files too, as an index counts them."""
-        return map(l2_normalize, self.parts)
+        return map(l2_normalize, self._checked())
+
+    def _checked(self) -> Iterator[np.ndarray]:
+        """The vectors of each shard, in the order of `stamps`."""
+        for number, shard in self.shards.items():
+            vectors = np.asarray(shard.vectors, np.float32)
+            check_rows(vectors, self.folder / f"shard-{number:05}.npy", names=[str(image[0]) for image in shard.images])
+            yield vectors
+
+
+def check_kind(kind: str, images: int, extractor: Extractor) -> None:
+    """ValueError for an index that cannot be made of so many vectors; none is encoded to know."""
+    if kind not in EXACT:
+        create_index(kind, images, extractor.width)
 
 
 def index_folder(
@@ -240,7 +273,10 @@ def index_folder(
         raise FileNotFoundError(
             f"{image_dir}: {'a file' if image_dir.is_file() else 'no such folder'}; expected a folder of images"
         )
-    folder = Path(cache_dir or image_dir / CACHE) / f"{extractor.metadata['key']}-{extractor.metadata['image_size']}"
+    cache = Path(cache_dir or image_dir / CACHE)
+    folder = cache / f"{extractor.metadata['key']}-{extractor.metadata['image_size']}"
+    if link := next((path for path in (cache, folder) if path.is_symlink() and not cache_dir), None):
+        raise ValueError(f"{link}: is a link, and nothing is written where a link in a data folder leads; delete it")
     if not (folder / "metadata.json").is_file():
         VectorStore.create(folder, image_dir, extractor.metadata, dtype="float32")
     store = VectorStore(folder, image_dir, repair=True)
