@@ -18,19 +18,19 @@ from blip2_gated.images import squeeze
 from blip2_gated.model import Blip2OPTGated
 from common.cli.progress_bar import progress_bar
 from common.images.cache import CACHE_SCALE, ImageCache
+from common.images.cache_files import map_array, read_cache_index, write_cache_index
 from common.models.checkpoint_file import weights_digest
 from common.models.eval_mode import eval_mode
-from common.text.files import write_atomically, write_json
+from common.text.files import write_atomically
 
 
 class FeatureCache:
     """cache[path] -> patches (P, V), pooled (W,) of an image by name; fp16 tensors, copied from the file."""
 
-    def __init__(self, index: Path, paths: list[Path]):
+    def __init__(self, index: Path, shapes: dict[str, list[int]], paths: list[Path]):
         self.rows = {path: row for row, path in enumerate(paths)}
         self.arrays = {
-            name: np.memmap(index.with_suffix(f".{name}.bin"), np.float16, "r", shape=tuple(shape))
-            for name, shape in json.loads(index.read_text()).items()
+            name: map_array(index.with_suffix(f".{name}.bin"), np.float16, shape) for name, shape in shapes.items()
         }
 
     def __getitem__(self, path: Path) -> dict[str, torch.Tensor]:
@@ -51,8 +51,8 @@ def cache_features(
     if model.trained == "all":
         raise ValueError("--training.cache_features: --model.train all trains the vision tower; use one of the two")
     index = Path(cache_dir) / f"{cache_key(model, paths)}.json"
-    if index.is_file():  # written last: its presence says that the features are complete
-        return FeatureCache(index, paths)
+    if content := read_cache_index(index):
+        return FeatureCache(index, content["shapes"], paths)
     index.parent.mkdir(parents=True, exist_ok=True)
     shapes = {}
     with (
@@ -70,14 +70,15 @@ def cache_features(
                         raise ValueError(f"--training.cache_features: {name} exceed the range of fp16; use pixels")
                     file.write(half.cpu().numpy().tobytes())
                     shapes[name] = [len(paths), *half.shape[1:]]
-    write_json(index, shapes)
-    return FeatureCache(index, paths)
+    write_cache_index(index, {"shapes": shapes}, [index.with_suffix(f".{name}.bin") for name in shapes])
+    return FeatureCache(index, shapes, paths)
 
 
 def cache_key(model: Blip2OPTGated, paths: list[Path]) -> str:
     efficientnet = model.efficientnet
     towers = [model.blip2.vision_model] + ([efficientnet.backbone] if efficientnet else [])
     metadata = {
+        "edition": 2,  # of the files
         "image_size": model.image_size,
         "cache_scale": CACHE_SCALE,
         "efficientnet": efficientnet.preprocessing if efficientnet else None,

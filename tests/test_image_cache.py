@@ -1,6 +1,7 @@
 """Image cache: cached pixels equal decoded ones, broken files are counted, changed files are detected."""
 
 import os
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from common.images.cache import ImageCache
+from common.samples.invented import read_bank
 
 
 @pytest.fixture
@@ -58,3 +60,45 @@ def test_half_written_store_is_made_anew(paths, tmp_path):
     next((tmp_path / "cache").glob("*.json")).unlink()  # the index is written last: a kill leaves pixels without it
     next((tmp_path / "cache").glob("*.bin")).write_bytes(b"junk")
     np.testing.assert_array_equal(ImageCache(paths, 32, tmp_path / "cache", quiet=True)[paths[1]], whole)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "gone"])
+@pytest.mark.parametrize("suffix", [".bin", ".json"])
+def test_a_damaged_cache_is_made_again(paths, tmp_path, capsys, suffix, damage):
+    whole = ImageCache(paths, 32, tmp_path / "cache", quiet=True)
+    pixels, skipped = whole[paths[5]].copy(), whole.skipped
+    (file,) = (tmp_path / "cache").glob(f"*{suffix}")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.unlink()  # the map of the first stays as it is
+    if damage != "gone":
+        file.write_bytes(data if damage == "bit" else data[: len(data) // 2])
+    again = ImageCache(paths, 32, tmp_path / "cache", quiet=True)
+    np.testing.assert_array_equal(again[paths[5]], pixels)
+    expected = "" if (suffix, damage) == (".json", "gone") else "the cache is damaged; it is made again"
+    assert again.skipped == skipped and expected in capsys.readouterr().err
+    ImageCache(paths, 32, tmp_path / "cache", quiet=True)
+    assert not capsys.readouterr().err
+
+
+def test_a_cache_is_passed_to_other_processes_by_name(paths, tmp_path):
+    cache = ImageCache(paths, 32, tmp_path / "cache", quiet=True)
+    sent = pickle.dumps(cache)
+    assert len(sent) < 3000 < cache.pixels.size
+    np.testing.assert_array_equal(pickle.loads(sent)[paths[1]], cache[paths[1]])
+    part = pickle.loads(pickle.dumps(cache.pixels[5:9]))  # a part is its values
+    assert not isinstance(part, np.memmap) and (part == cache.pixels[5:9]).all()
+    bank = read_bank(1, 2, 16, tmp_path / "cache")
+    assert len(pickle.dumps(bank)) < 500 and (pickle.loads(pickle.dumps(bank)) == bank).all()
+
+
+def test_a_damaged_bank_is_drawn_again(tmp_path, capsys):
+    bank = np.array(read_bank(1, 2, 16, tmp_path))
+    next(tmp_path.glob("*.bin")).write_bytes(b"")
+    assert (read_bank(1, 2, 16, tmp_path) == bank).all() and "damaged" in capsys.readouterr().err
+
+
+def test_files_that_are_gone_are_skipped_by_name(paths, tmp_path):
+    paths[0].unlink()
+    cache = ImageCache(paths, 32, tmp_path / "cache", quiet=True)
+    assert "no such file" in cache.skipped[str(paths[0])] and cache[paths[1]].shape[1] > 0

@@ -8,7 +8,6 @@ makes a new cache.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from common.cli.progress_bar import progress_bar
+from common.images.cache_files import MappedArray, map_array, read_cache_index, write_cache_index
 from common.images.io import open_image
 from common.images.webdataset import TarMember
-from common.text.files import write_atomically, write_json
+from common.text.files import write_atomically
 
 Sample = TypeVar("Sample", bound=Any)  # anything with an `.image`
 CACHE_SCALE = 1.5  # cached pixels per pixel of a model's input: a random crop then loses little sharpness
@@ -29,8 +29,8 @@ CACHE_SCALE = 1.5  # cached pixels per pixel of a model's input: a random crop t
 class ImageCache:
     """cache[path] -> (H, W, 3) uint8 with the shorter side at `size`.
 
-    `skipped`: {path: reason} of the files that could not be read. Without a cache_dir files are checked now and decoded
-    again at every access.
+    `skipped`: {path: reason} of the files that could not be read. A cache that is damaged is made again. Without a
+    cache_dir files are checked now and decoded again at every access.
     """
 
     def __init__(
@@ -42,20 +42,21 @@ class ImageCache:
         quiet: bool = False,
     ):
         self.size, self.threads, self.quiet = size, threads, quiet
-        self.pixels: np.ndarray | None = None
+        self.pixels: MappedArray | None = None
         if cache_dir is None:
             results = self._in_threads(open_image, paths, "checking")
             self.skipped = {str(path): result for path, result in results if isinstance(result, str)}
             return
         pixels, index = (Path(cache_dir, _key(paths, size)).with_suffix(suffix) for suffix in (".bin", ".json"))
-        if not index.is_file():  # written last: its presence says that the pixels are complete
+        content = read_cache_index(index)
+        if content is None:
             index.parent.mkdir(parents=True, exist_ok=True)
-            self._fill(paths, pixels, index)
-        content = json.loads(index.read_text())
+            content = self._fill(paths, pixels)
+            write_cache_index(index, content, [pixels])
         self.skipped = content["skipped"]
         self.entries = dict(zip(paths, content["entries"]))  # offset in bytes, height, width
-        if pixels.stat().st_size:
-            self.pixels = np.memmap(pixels, dtype=np.uint8, mode="r")
+        if size_in_bytes := pixels.stat().st_size:
+            self.pixels = map_array(pixels, np.uint8, [size_in_bytes])
 
     def __getitem__(self, path: Path | TarMember) -> np.ndarray:
         if self.pixels is None:
@@ -70,7 +71,8 @@ class ImageCache:
     def _decode(self, path: Path | TarMember) -> np.ndarray:
         return np.asarray(fit_shorter_side(open_image(path, at_least=self.size), self.size))
 
-    def _fill(self, paths: Sequence[Path | TarMember], pixels: Path, index: Path) -> None:
+    def _fill(self, paths: Sequence[Path | TarMember], pixels: Path) -> dict[str, Any]:
+        """Write the pixels -> offset, height and width of each image, and why others are skipped."""
         entries, skipped, offset = [], {}, 0
         with write_atomically(pixels) as file:
             for path, result in self._in_threads(self._decode, paths, "decoding"):
@@ -80,7 +82,7 @@ class ImageCache:
                     continue
                 entries.append((offset, *result.shape[:2]))
                 offset += file.write(result.tobytes())
-        write_json(index, {"entries": entries, "skipped": skipped})
+        return {"entries": entries, "skipped": skipped}
 
     def _in_threads(self, function: Callable, paths: Sequence[Path | TarMember], label: str) -> Iterator[tuple]:
         """(path, function(path), or why the file cannot be read) for each path, in order.
@@ -114,9 +116,12 @@ def fit_shorter_side(image: Image.Image, size: int) -> Image.Image:
 
 
 def _key(paths: Sequence[Path | TarMember], size: int) -> str:
-    key = f"3 {size}"
+    key = f"4 {size}"
     for path in paths:
         file, offset = (path.shard, path.offset) if isinstance(path, TarMember) else (path, 0)
-        stat = file.stat()
-        key += f"\0{file.resolve()}\0{offset}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        try:
+            stat = file.stat()
+            key += f"\0{file.resolve()}\0{offset}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        except OSError:  # gone since it was listed: it is skipped by name
+            key += f"\0{file}\0gone"
     return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()

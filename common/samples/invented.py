@@ -27,6 +27,7 @@ from PIL import Image
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
+from common.images.cache_files import map_array, read_cache_index, write_cache_index
 from common.images.contact_sheet import save_picture
 from common.samples.invented_contents import SUBJECTS
 from common.samples.invented_drawing import Drawing
@@ -101,13 +102,15 @@ def read_bank(styles: int, per_style: int, size: int, cache_dir: str | Path | No
         return np.empty((0, per_style, size, size, 3), np.uint8)
     if cache_dir is None:
         return draw_bank(styles, per_style, size, seed)
-    path = Path(cache_dir, f"invented-{EDITION}-{styles}-{per_style}-{size}-{seed}.npy")
-    if not path.is_file():
+    path = Path(cache_dir, f"invented-{EDITION}-{styles}-{per_style}-{size}-{seed}.bin")
+    index = path.with_suffix(".json")
+    if read_cache_index(index) is None:
         print(f"drawing {styles * per_style} pictures in {styles} invented styles, once")
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as file:
-            np.save(file, draw_bank(styles, per_style, size, seed))
-    return np.load(path, mmap_mode="r")
+            file.write(draw_bank(styles, per_style, size, seed).tobytes())
+        write_cache_index(index, {}, [path])
+    return map_array(path, np.uint8, (styles, per_style, size, size, 3))
 
 
 def _draw_row(style: InventedStyle, contents: list[int], size: int) -> np.ndarray:

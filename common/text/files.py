@@ -16,6 +16,7 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 LINE_END = re.compile("\r\n|\r|\n")  # str.splitlines also splits at U+0085, U+2028 and others that texts hold
 CONVERT = 'save it as UTF-8 (in Excel "CSV UTF-8"), or convert it: iconv -f ENCODING -t UTF-8 OLD > NEW'
+SURROGATES = "backslashreplace"  # in names of files that are not UTF-8: \udce9, which is how JSON writes one
 
 
 @contextmanager
@@ -43,12 +44,12 @@ def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[byte
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     with write_atomically(path) as file:
-        file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
+        file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode(errors=SURROGATES) for row in rows)
 
 
 def write_json(path: str | Path, content: Any) -> None:
     with write_atomically(path) as file:
-        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(errors=SURROGATES))
 
 
 def refuse_lfs_pointer(path: str | Path) -> None:
