@@ -12,6 +12,7 @@ answers of a BLIP-2 conditioned on another style.
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
@@ -27,6 +28,7 @@ from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from webpage.flags import ModelFlags
 from webpage.models import Models
+from webpage.uploads import Uploads
 
 
 @tool
@@ -34,8 +36,10 @@ def open_page(
     *,
     flags: ModelFlags,
     host: str = "127.0.0.1",  # 0.0.0.0: reachable from the whole network
-    port: NonNegativeInt = 7860,  # 0: the first free one
+    port: NonNegativeInt = 7860,  # 0: any free one
+    hosts: Sequence[str] = (),  # further names that visitors type for this machine, as behind a proxy
     max_upload_mb: PositiveInt = 20,  # largest upload
+    upload_quota_mb: PositiveInt = 1000,  # of all uploads of an hour together, and of all results
 ) -> Any:
     """-> the running page, a gradio.Blocks."""
     if port > 65535:
@@ -43,10 +47,11 @@ def open_page(
     flags.check()
     if find_spec("gradio") is None:
         raise ValueError("gradio is not installed; pip install -r requirements-app.txt")
+    uploads = Uploads(upload_quota_mb * 2**20)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: no version checks, no usage statistics
-    import gradio as gr
-
-    from webpage.page import CSS, FONTS, build_page
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads.uploads)  # read when components are made and when files come in
+    from webpage.page import build_page
+    from webpage.server import serve
 
     if not is_loopback(host):
         print(
@@ -54,22 +59,8 @@ def open_page(
             "--index or --folder; there is no password",
             file=sys.stderr,
         )
-    page = build_page(Models(**vars(flags))).queue(max_size=32)
-    page.launch(
-        server_name=host,
-        server_port=port or None,
-        max_file_size=max_upload_mb * 2**20,
-        quiet=True,
-        prevent_thread_lock=True,
-        share=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        enable_monitoring=False,
-        footer_links=[],
-        theme=gr.themes.Default(**FONTS),
-        css=CSS,
-    )
+    page = build_page(Models(**vars(flags)), uploads)
+    serve(page, uploads, host, int(port), list(hosts), max_upload_mb * 2**20)
     print(f"the page is at {page.local_url}  (Ctrl+C ends it)", flush=True)
     return page
 

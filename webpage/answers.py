@@ -41,13 +41,13 @@ def compare_styles(models: Models, first: str, second: str) -> tuple[str, Image.
 
 
 def search_by_image(models: Models, image: str, count: int) -> list[tuple[Image.Image, str]]:
-    return thumbnails(*models.searcher.search([require_image(image)], [], int(count)))
+    return thumbnails(models, *models.searcher.search([require_image(image)], [], count))
 
 
 def search_by_words(models: Models, words: str, count: int) -> list[tuple[Image.Image, str]]:
     if not words.strip():
         raise ValueError("no words; say what the images should show")
-    return thumbnails(*models.searcher.search([], [words.strip()], int(count)))
+    return thumbnails(models, *models.searcher.search([], [words.strip()], count))
 
 
 def match_texts(models: Models, image: str, texts: str) -> list[dict[str, Any]]:
@@ -91,21 +91,26 @@ def what_if(models: Models, image: str, question: str, style_image: str | None) 
     return [value for outcome in outcomes for value in outcome]
 
 
-def thumbnails(scores: list[list[float]], paths: list[list[Path]]) -> list[tuple[Image.Image, str]]:
+def thumbnails(models: Models, scores: list[list[float]], paths: list[list[Path]]) -> list[tuple[Image.Image, str]]:
     """Results of one query as small copies with captions.
 
-    The files themselves, with what their metadata says of place, camera and the like, stay on this machine.
+    The files themselves, with what their metadata says of place, camera and the like, stay on this machine. An index
+    from elsewhere can name any file, and a link of its images lead to one: only what truly lies below its image folder
+    is shown. The images of --folder may be links.
     """
     captioned = []
     for path, score in zip(paths[0], scores[0]):
-        try:
-            picture = open_image(path, at_least=THUMBNAIL)
-        except (ValueError, OSError):  # gone or broken since it was indexed
-            captioned.append((Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white"), f"{score:.3f}  {path.name} (gone)"))
-            continue
+        picture, problem = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white"), ""
+        if models.index and not path.resolve().is_relative_to(models.searcher.store.image_dir.resolve()):
+            problem = " (outside the image folder)"
+        else:
+            try:
+                picture = open_image(path, at_least=THUMBNAIL)
+            except (ValueError, OSError):  # gone or broken since it was indexed
+                problem = " (gone)"
         picture.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
         picture.info.clear()
-        captioned.append((picture, f"{score:.3f}  {path.name}"))
+        captioned.append((picture, f"{score:.3f}  {path.name}{problem}"))
     return captioned
 
 

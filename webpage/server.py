@@ -1,0 +1,96 @@
+"""The server of the page: gradio's application behind webpage/door.py, in a thread of uvicorn.
+
+gradio.Blocks -> FastAPI -> Door -> http://host:port
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from threading import Thread
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from gradio.http_server import Server
+from starlette.concurrency import run_in_threadpool
+
+from webpage.door import Door, own_names
+from webpage.page import CSS, FONTS
+from webpage.uploads import Uploads
+
+SWEEP_SECONDS = 60
+MAX_CONNECTIONS = 256
+MAX_SESSIONS = 256  # visitors whose last input gradio keeps
+
+
+def serve(page: gr.Blocks, uploads: Uploads, host: str, port: int, hosts: list[str], max_upload: int) -> None:
+    """Start the server; `page.local_url`, `page.close()` and `page.block_thread()` are those of a launched page.
+
+    port: 0 for any free one. hosts: further names under which visitors may call it. max_upload: bytes of one file.
+    """
+    listening = listen(host, port)
+    page.state_session_capacity = MAX_SESSIONS
+    inner = gr.mount_gradio_app(
+        FastAPI(lifespan=lambda app: _sweeping(uploads, page), openapi_url=None),
+        page,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        allowed_paths=[str(uploads.results)],
+        max_file_size=max_upload,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gr.themes.Default(**FONTS),
+        css=CSS,
+    )
+    any_address = host in ("0.0.0.0", "::")
+    names = [*hosts, *(own_names() if any_address else [host])]
+    functions = {number: str(function.api_name) for number, function in page.fns.items()}
+    config = uvicorn.Config(
+        Door(inner, uploads, functions, names, max_upload, any_address),
+        log_level="warning",
+        limit_concurrency=MAX_CONNECTIONS,
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+    )
+    page.server = server = Server(config)
+    server.thread = Thread(target=server.run, args=([listening],), daemon=True)
+    server.thread.start()
+    while not server.started:
+        server.thread.join(0.01)
+        if not server.thread.is_alive():
+            raise ValueError("the server did not start; its log is above")
+    page.is_running = True
+    shown = "localhost" if any_address else f"[{host}]" if ":" in host else host
+    page.server_port = listening.getsockname()[1]
+    page.local_url = f"http://{shown}:{page.server_port}/"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"--host {host} --port {port}: {reason}; --port 0 takes any free port") from None
+
+
+@asynccontextmanager
+async def _sweeping(uploads: Uploads, page: gr.Blocks) -> AsyncIterator[None]:
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            await run_in_threadpool(uploads.sweep)
+            for names in page.temp_file_sets:  # gradio's own lists of files to delete
+                names.clear()
+
+    task = asyncio.create_task(sweep())
+    try:
+        yield
+    finally:
+        task.cancel()
