@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from typing_extensions import TypedDict
 
 from common.cli.failures import explain_failure
+from common.cli.hub_failures import explain_hub
 from common.text.files import refuse_lfs_pointer, write_atomically
 from common.text.schema import check_type
 
@@ -200,4 +201,4 @@ def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None
 def first_line(error: Exception) -> str:
     if "trust_remote_code" in str(error):  # transformers would have it set to True
         return "it needs code of its own, which is never run; take its version for transformers, often named NAME-hf"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return explain_hub(error) or (str(error).strip() or type(error).__name__).splitlines()[0]
