@@ -3,6 +3,7 @@
 pairs (image, text) -> groups of one image with its texts -> scored texts -> one dict for each pair
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class ScoredText:
     def result(self) -> dict[str, Any]:
         if self.error:
             return {"error": self.error}
+        if any(value is not None and not math.isfinite(value) for value in (self.expected_score, self.p_yes)):
+            return {"error": "the model's probabilities are not finite; try --precision bf16 or fp32"}
         return {
             "description": self.description,
             "score": parse_score(self.response),
@@ -105,9 +108,9 @@ class Analyzer(ABC):
         total = sum(len(group.texts) for group in groups.values())
         with progress_bar(total=total, desc="analysing", unit="text", quiet=quiet) as bar:
             for group in self.analyze_groups(list(groups.values())):
-                for text in group.texts:
+                for scored in group.texts:
                     bar.update()
-                    yield text.position, text.result()
+                    yield scored.position, scored.result()
 
     def _text_error(self, text: Any) -> str:
         if not isinstance(text, str) or not text.strip():

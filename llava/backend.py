@@ -6,7 +6,6 @@ from llava.analysis import Analyzer
 from llava.analyzer import LlavaAnalyzer
 from llava.sampling import seed_from
 from llava.scoring_config import ScoringConfig
-from llava.server import ServerAnalyzer
 
 INPUTS = ("model_id", "adapter", "image", "input", "data")  # settings that are paths, here or at the root
 
@@ -18,6 +17,8 @@ def open_analyzer(settings: Namespace) -> Analyzer:
             raise ValueError("--adapter: not with --server_url; start the server itself with the adapter")
         if scoring.num_beams > 1:
             raise ValueError("--num_beams: not with --server_url; servers decode greedily or by sampling")
+        from llava.server import ServerAnalyzer  # with the openai package, half a second
+
         return ServerAnalyzer(
             settings.server_url, settings.model_id, scoring, settings.system_prompt, settings.server_requests
         )

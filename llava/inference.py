@@ -9,6 +9,7 @@ python llava/inference.py --demo                                   unseen scenes
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from common.cli.errors import run_script
 from common.cli.paths import find_from_root, find_inputs
 from common.cli.settings import read_settings
 from common.training.skip_log import report_skipped
+from llava.analysis import ServerGone
 from llava.backend import INPUTS, open_analyzer, settings_hash
 from llava.demo import demo_requests, report_demo
 from llava.request_io import Request, Results, read_requests
@@ -34,27 +36,48 @@ def main(argv: list[str]) -> list[dict[str, Any]]:
     settings = read_settings(config, argv, __doc__)
     find_inputs(settings, *INPUTS)
     requests = choose_requests(settings)
-    results = Results(settings.output, settings_hash(settings)) if settings.output else None
-    pending = [request for request in requests if not (results and results.has(request))]
+    results = Results(settings.output, settings_hash(settings), requests) if settings.output else None
+    pending = results.pending if results else requests
     if done := len(requests) - len(pending):
         print(f"{done} of {len(requests)} results are already in {settings.output}", file=sys.stderr)
-    scored: dict[int, dict[str, Any]] = {}
-    pairs = [(request.image, request.text) for request in pending]
-    for position, result in open_analyzer(settings).analyze_many(pairs, quiet=len(pairs) < 2) if pairs else ():
-        scored[position] = {**pending[position]._asdict(), **result}
+    rows: dict[str, dict[str, Any]] = {}
+    stopped = None
+    try:
+        for request, result in score(settings, pending):
+            rows[request.key] = {"key": request.key, "image": request.image, "text": request.text, **result}
+            if results:
+                results.add(rows[request.key])
+    except ServerGone as error:
+        stopped = error
+    finally:
         if results:
-            results.add(scored[position])
-    rows = [scored[position] for position in range(len(pending))]
-    failed = {f"pair {row['key']}": row["error"] for row in rows if "error" in row}
+            results.close()
+    ordered = [rows[request.key] for request in pending if request.key in rows]
+    failed = {f"pair {row['key']}": row["error"] for row in ordered if "error" in row}
     if len(failed) == len(requests) == 1:
-        raise ValueError(rows[0]["error"])
+        raise stopped or ValueError(ordered[0]["error"])
     report_skipped(failed)
-    show(rows, settings)
+    show(ordered, settings)
+    if stopped:
+        raise stopped
     if failed and len(failed) == len(requests):
         raise ValueError(f"none of {len(requests)} pairs could be scored; the first: {next(iter(failed.values()))}")
     if settings.demo:
-        report_demo(rows, settings.data)
-    return rows
+        report_demo(ordered, settings.data)
+    return ordered
+
+
+def score(settings: Namespace, requests: list[Request]) -> Iterator[tuple[Request, dict[str, Any]]]:
+    """-> (request, result), as they are finished. Requests of the same image and text are analysed once."""
+    by_pair: dict[tuple[str, str], list[Request]] = {}
+    for request in requests:
+        if request.error:
+            yield request, {"error": request.error}
+        else:
+            by_pair.setdefault((request.image, request.text), []).append(request)
+    pairs = list(by_pair)
+    for position, result in open_analyzer(settings).analyze_many(pairs, quiet=len(pairs) < 2) if pairs else ():
+        yield from ((request, result) for request in by_pair[pairs[position]])
 
 
 def choose_requests(settings: Namespace) -> list[Request]:
@@ -89,12 +112,13 @@ def show(rows: list[dict[str, Any]], settings: Namespace) -> None:
 def format_result(row: dict[str, Any]) -> str:
     """One result as text for a terminal."""
     score = "none" if row["score"] is None else f"{row['score']} of 10"
+    p_yes = "" if row["p_yes"] is None else f"   P(Yes) {row['p_yes']:.3f}"
     expected = "" if row["expected_score"] is None else f"   expected {row['expected_score']:.2f}"
     return (
         f"{row['image']}\n"
         f"  text         {row['text']}\n"
         f"  description  {row['description']}\n"
-        f"  score        {score}{expected}   P(Yes) {row['p_yes']:.3f}\n"
+        f"  score        {score}{expected}{p_yes}\n"
         f"  analysis     {row['analysis']}\n"
         f"  tokens       {sum(row['tokens'].values())} in {row['seconds']:.2f} s\n"
     )

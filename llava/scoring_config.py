@@ -1,15 +1,28 @@
 """Prompts and generation settings of the two-stage analysis, the same for local models and servers."""
 
+import math
 import re
 from argparse import Namespace
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from common.cli.names import unknown_name
-from llava.config import PROMPTS
+from common.cli.type_names import describe_type
+from llava.config import PROMPTS, TYPES
 from llava.sampling import seed_from
 
 # What the chat template puts around a question, and prompts in papers and guides hold: 'USER: <image>\n...'.
 TEMPLATE_WORDS = re.compile(r"^(?:USER:\s*)?(?:<image>\s*)?|\s*ASSISTANT:\s*$")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is what a type of llava/config.py allows; True is no number, and infinity none either."""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    try:
+        return math.isfinite(value) and kind(value) == value
+    except (TypeError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,16 @@ class ScoringConfig:
     analysis_tokens: int = 256
     max_attempts: int = 3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value, kind = getattr(self, item.name), TYPES.get(item.name.upper())
+            if kind and not _is_of(value, kind):
+                raise ValueError(f"{item.name}: {value!r}, expected {describe_type(kind)}")
+        for name, prompt in PROMPTS["en"].items():
+            given = self.prompts.get(name)
+            if not isinstance(given, str) or ("{text}" in prompt and "{text}" not in given):
+                raise ValueError(f"prompts: '{name}' is {given!r}, expected a text like {prompt!r}")
 
     @classmethod
     def from_settings(cls, settings: Namespace) -> "ScoringConfig":
