@@ -40,7 +40,7 @@ SCALES = [
         rf"\s*\(\s*{TOP}(?=\s*(?:点満点|点中|分制|分满分))",
     )
 ]
-RANGE = re.compile(
+RANGE = re.compile(  # and sums, percent, doubt
     rf"{UNIT}\s*(?:(?:{TO}|±|\+/-|[+*×=]|or\b|and\b|&|或|か)\s*\d|%|,?\s*(?:maybe|perhaps)\b)", re.IGNORECASE
 )
 UNUSABLE = re.compile(  # without a scale: percent, stars, fractions of nothing, 8th, 8-bit, 8²

@@ -80,7 +80,7 @@ class ServerAnalyzer(Analyzer):
                 if group := finished.result():
                     yield group
         if self.stopped:
-            raise ServerGone(f"{self.stopped}; once the server answers, the same command goes on (with --output)")
+            raise ServerGone(f"{self.stopped}; the same command goes on from what --output has")
 
     async def _analyze(self, group: ImageTexts, client: ChatClient, limit: CapacityLimiter) -> ImageTexts | None:
         """None if the server was given up before."""
@@ -109,6 +109,7 @@ class ServerAnalyzer(Analyzer):
                 text.seconds = perf_counter() - start
                 if self.stopped:
                     group.fail(self.stopped)
+                    break
             return group
 
     def _count_failure(self, error: ServerError) -> None:

@@ -73,10 +73,10 @@ class ChatClient:
 
 def normalized_url(url: str) -> str:
     """A scheme where none is given; no slash and no endpoint at the end."""
-    url = url.strip().rstrip("/")
+    url = url.strip()
+    url = (url if "://" in url else f"http://{url}").rstrip("/")
     for endpoint in ENDPOINTS:
         url = url.removesuffix(endpoint).rstrip("/")
-    url = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
