@@ -80,7 +80,7 @@ class ServerAnalyzer(Analyzer):
                 if group := finished.result():
                     yield group
         if self.stopped:
-            raise ServerGone(f"{self.stopped}; the same command goes on from what --output has")
+            raise ServerGone(f"{self.stopped}; run the same command again when it answers; results in --output stay")
 
     async def _analyze(self, group: ImageTexts, client: ChatClient, limit: CapacityLimiter) -> ImageTexts | None:
         """None if the server was given up before."""
