@@ -282,7 +282,6 @@ def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) 
         if not progress.is_best:
             last = "  ".join(format_values(progress.history[-1], EPOCH_LINE))
             print(f"epoch {progress.epoch}, the last one, was not the best: {last}")
-        print()
     plots, results_file = f"{run.folder / 'training_curves.png'}", run.folder / "results.json"
     command = f"python evaluate_style.py --weights {model_file} --data_dir {run.settings['data_dir']}"
     trainer.finish(results, results_file, model_file, plots, EPOCH_LINE, command)

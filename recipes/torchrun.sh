@@ -17,6 +17,7 @@ done
 [ "$#" -gt 0 ] || fail "no script given; for instance: sh recipes/torchrun.sh train.py --epochs 5"
 [ -f "$1" ] || fail "$1: no such script; run this in the repository's root"
 
+trap '' USR1  # Slurm sends it to all processes: the training saves and ends by it, and torchrun waits for that
 if [ "$NODES" -eq 1 ]; then
   exec torchrun --standalone --nproc_per_node "$GPUS" "$@"
 fi

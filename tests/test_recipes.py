@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,19 +21,40 @@ HERE = Path(sys.executable).parent
 PORT = 30000 + os.getpid() % 20000  # of this test run
 
 
+SRUN = """
+import signal, subprocess, sys, psutil
+tasks = [subprocess.Popen(sys.argv[1:]) for _ in range(2)]
+def forward(number, _):
+    for process in psutil.Process().children(recursive=True):
+        process.send_signal(number)
+signal.signal(signal.SIGUSR1, forward)
+sys.exit(max(task.wait() for task in tasks))
+"""
+
+
+def environment(settings) -> dict[str, str]:
+    path = f"{settings.get('PATH', HERE)}:{HERE}:{os.environ['PATH']}"
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        **{name: str(value) for name, value in settings.items()},
+        "PATH": path,
+    }
+
+
 def start(words, **settings) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in settings.items()}}
-    environment["PATH"] = f"{settings.get('PATH', HERE)}:{HERE}:{os.environ['PATH']}"
-    return subprocess.run([*map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    options = {"capture_output": True, "text": True, "timeout": 240}
+    return subprocess.run([*map(str, words)], cwd=ROOT, env=environment(settings), **options)
 
 
 def accelerate(recipe, *words):
     return [HERE / "accelerate", "launch", "--config_file", RECIPES / f"accelerate_{recipe}.yaml", *words]
 
 
-def processes(folder) -> int:
+def processes(folder, step="1") -> int:
     """How many wrote their random state into a run's folder."""
-    return len(list(folder.rglob("random_states_*.pkl"))) or len(list(folder.glob("checkpoint-1/rng_state_*.pth")))
+    states = list(folder.rglob("random_states_*.pkl"))
+    return len(states) or len(list(folder.glob(f"checkpoint-{step}/rng_state_*.pth")))
 
 
 def finished(done):
@@ -79,20 +102,32 @@ def test_torchrun_on_one_machine(llava_arguments, tmp_path):
 
 @pytest.mark.slow
 def test_slurm(vitp_parts, tmp_path):
-    """A srun that starts its command twice, as two machines of one GPU would."""
-    place = tmp_path / "bin"
+    """An srun that starts its command twice, as two machines of one GPU would: warned, queued again, resumed."""
+    place, steps = tmp_path / "bin", 400
     place.mkdir()
-    (place / "srun").write_text('#!/bin/sh\n"$@" & first=$!\n"$@" & second=$!\nwait $first && wait $second\n')
-    (place / "scontrol").write_text('#!/bin/sh\n[ "$*" = "show hostnames a,b" ] && printf "localhost\\nother\\n"\n')
+    (place / "srun").write_text(f"#!{sys.executable}\n{SRUN}")
+    (place / "scontrol").write_text(
+        f'#!/bin/sh\n[ "$1" = requeue ] && echo "$2" > {tmp_path}/requeued\n'
+        '[ "$*" = "show hostnames a,b" ] && printf "localhost\\nother\\n"\n'
+    )
     for path in place.iterdir():
         path.chmod(0o755)
-    words = vitp_flags(
-        vitp_parts, tmp_path / "run", max_steps=1, save_steps=1, per_device_train_batch_size=2, ddp_backend="gloo"
-    )
+    words = vitp_flags(vitp_parts, tmp_path / "run", max_steps=steps, save_steps=steps, logging_steps=2)
+    words += ["--per_device_train_batch_size", "2", "--ddp_backend", "gloo"]
     job = {"SLURM_JOB_NODELIST": "a,b", "SLURM_NNODES": 2, "SLURM_GPUS_ON_NODE": 1, "SLURM_JOB_ID": PORT}
     job |= {"SLURM_SUBMIT_DIR": ROOT, "PATH": place, "PORT": PORT + 1}
-    finished(start(["sh", RECIPES / "slurm_64gpu.sh", "vitp/train.py", *words], **job))
-    assert processes(tmp_path / "run") == 2
+    command = ["sh", RECIPES / "slurm_64gpu.sh", "vitp/train.py", *words]
+    first = subprocess.Popen([*map(str, command)], cwd=ROOT, env=environment(job), stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not any('"train/loss"' in path.read_text() for path in tmp_path.rglob("log.jsonl")):
+        time.sleep(0.1)
+    first.send_signal(signal.SIGUSR1)
+    _, error = first.communicate(timeout=120)
+    assert first.returncode == 1 and "stopped by SIGUSR1 at step" in error, error[-3000:]  # torchrun's code
+    assert (tmp_path / "requeued").read_text() == f"{PORT}\n" and processes(tmp_path / "run", "*") == 2
+    shorter = str(10 + max(int(path.name.split("-")[1]) for path in (tmp_path / "run").glob("checkpoint-*")))
+    command[command.index("--max_steps") + 1] = command[command.index("--save_steps") + 1] = shorter
+    finished(start(command, **job, SLURM_RESTART_COUNT=1))
+    assert processes(tmp_path / "run", shorter) == 2
 
 
 def test_numbers_are_those_of_the_names():

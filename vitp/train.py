@@ -89,13 +89,12 @@ def main(argv: list[str]) -> dict:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     arguments = read_arguments(argv)
-    if not arguments[1].demo:
-        result, close = train(*arguments)
-    else:
+    if arguments[1].demo:
         arguments = read_arguments(argv, demo.prepare())
         set_seed(arguments[2].seed)  # as train() does
         build(*arguments).model.save_pretrained(demo.UNTRAINED)
-        result, close = train(*arguments)
+    result, close = train(*arguments)
+    if arguments[1].demo:
         result |= demo.evaluate(result["output_dir"])
     close()
     return result
@@ -153,10 +152,10 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     if record is None:
         return result, lambda: None
     record.close()
-    folder = Path(run.output_dir)
+    folder, logs = Path(run.output_dir), record.log_folder
     command = f"python vitp/inference.py IMAGE QUESTION --model_name_or_path {folder}"
-    closing = partial(print_closing, trainer.reached(), folder, folder / "results.json", record.log_folder, command)
-    return result, closing
+    command += f", or for the vision encoder alone: python vitp/extract_vit.py {folder} vit.pth"
+    return result, partial(print_closing, trainer.reached(), folder, folder / "results.json", logs, command)
 
 
 def build(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> ModelBundle:
@@ -295,7 +294,6 @@ def save(trainer: InstructionTrainer, result: dict) -> None:
     trainer.save_state()
     if trainer.args.should_save:
         write_json(Path(folder) / "results.json", result)
-        print(f"the vision encoder alone: python vitp/extract_vit.py {folder} vit.pth")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ def run_script(main: Callable[[list[str]], object], memory_hint: str = "") -> No
     script = Path(sys.argv[0]).name
     if isinstance(sys.stdout, TextIOWrapper):  # each line appears when it is printed, in a file or pipe too
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # what a terminal lacks ends no run
+    if not sys.stderr.isatty():  # the bars of transformers and huggingface_hub redraw themselves there, too
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with _stopped_by_signals():
             main(argv)

@@ -20,7 +20,7 @@ def print_closing(
         "logs": f"{logs}; tensorboard --logdir={logs.parent}",
         "next": next_command,
     }
-    print("\n".join(f"{name:10} {text}" for name, text in lines.items() if text))
+    print("\n" + "\n".join(f"{name:10} {text}" for name, text in lines.items() if text))
 
 
 def format_values(values: Mapping[str, float], columns: Mapping[str, str]) -> list[str]:

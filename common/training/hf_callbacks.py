@@ -62,6 +62,9 @@ class ShowProgress(TrainerCallback):
         self.bar = training_bar(state.max_steps, state.global_step, args.disable_tqdm)
         self.epoch_started = time.perf_counter()
 
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        self.bar.set_description_str(f"epoch {int(state.epoch or 0) + 1}/{state.num_train_epochs:g}", refresh=False)
+
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         self.bar.update(state.global_step - self.bar.n)
 

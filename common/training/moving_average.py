@@ -23,17 +23,21 @@ class MovingAverage(AveragedModel):
     def update(self, model: nn.Module, skip: torch.Tensor) -> None:
         """Move the average by the share 1 - decay; the first time copy. skip: () bool on the device, change nothing."""
         is_first = self.n_averaged == 0
-        keep = torch.where(skip, 1.0, torch.where(is_first, 0.0, self.decay))
-        averages: list[torch.Tensor] = list(self.module.parameters())
-        torch._foreach_mul_(averages, keep)
-        moved = torch._foreach_mul(list[torch.Tensor](model.parameters()), 1 - keep)
-        torch._foreach_add_(averages, list(moved))
+        share = torch.where(skip, 0.0, torch.where(is_first, 1.0, 1 - self.decay))
+        for average, weight in zip(self.module.parameters(), model.parameters()):
+            average.lerp_(weight, share.to(average.dtype))  # exact for shares of 0 and 1
 
-        averages, buffers = list(self.module.buffers()), list(model.buffers())
-        blended = [
-            torch.add(average * self.decay, buffer, alpha=1 - self.decay) if buffer.is_floating_point() else buffer
-            for average, buffer in zip(averages, buffers)
-        ]
-        copy_where(~skip & is_first, averages, buffers)
-        copy_where(~skip & ~is_first, averages, blended)
+        pairs = list(zip(self.module.buffers(), model.buffers()))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        copy_where(~skip & is_first, *unzip(pairs))
+        copy_where(~skip, *unzip([pair for pair in pairs if not pair[0].is_floating_point()]))  # counts, as of batches
+        averages, buffers = unzip(floats)
+        if floats:
+            blended = list(torch._foreach_mul(averages, self.decay))
+            torch._foreach_add_(blended, buffers, alpha=1 - self.decay)
+            copy_where(~skip & ~is_first, averages, blended)
         self.n_averaged += ~skip
+
+
+def unzip(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    return [first for first, _ in pairs], [second for _, second in pairs]

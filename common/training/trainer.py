@@ -84,7 +84,7 @@ class Trainer(TrainerState):
         quiet = not self.accelerator.is_main_process
         with self.signals, training_bar(total, progress.step, quiet) as bar:
             while progress.epoch < schedule.epochs and not progress.is_out_of_patience(schedule.patience):
-                bar.set_description(f"epoch {progress.epoch + 1}/{schedule.epochs}", refresh=False)
+                bar.set_description_str(f"epoch {progress.epoch + 1}/{schedule.epochs}", refresh=False)
                 started = time.perf_counter()
                 means = self._train_epoch(bar)
                 self.epoch_seconds = time.perf_counter() - started

@@ -1,0 +1,28 @@
+"""What Hugging Face's Trainer shows of a run: lines for epochs and evaluations, no dicts, no carriage returns."""
+
+import re
+
+from test_hf_trainer import Numbers, make
+
+from common.cli import progress_bar
+
+
+def test_lines_of_a_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress_bar, "LINE_SECONDS", 0)
+    trainer = make(tmp_path, [9])
+    trainer.args.disable_tqdm = False
+    trainer.args.logging_steps = 100  # longer than the run
+    trainer.eval_dataset, trainer.can_return_loss = Numbers([]), True
+    trainer.train()
+    trainer.evaluate()
+    shown, progress = capsys.readouterr()
+    lines = shown.splitlines()
+    assert [re.sub(r"\d+\.\d\d\d", "x", line) for line in lines] == [
+        "epoch 1/2  step 6  0:00:00",
+        "epoch 2/2  step 12  loss x  0:00:00",
+        "step 12/12  eval loss x",
+    ]
+    assert "{" not in shown + progress and "\r" not in progress
+    assert re.search(r"^epoch 2/2: \d+/12 step, .* elapsed, .* left", progress, re.MULTILINE)
+    assert trainer.reached().startswith("step 12 of 12: loss ")
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [12]  # a curve nevertheless
