@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, default_collate
 from blip2_gated.feature_cache import FeatureCache, cache_features
 from blip2_gated.images import squeeze
 from blip2_gated.model import Blip2OPTGated
-from blip2_gated.prompts import PromptEncoder
+from blip2_gated.prompts import Encoded, PromptEncoder
 from blip2_gated.style_vocabulary import StyleVocabulary
 from blip2_gated.vqa_tables import Columns, Record, VqaSample, artquest_samples, csv_samples, read_vqa_records
 from common.cli.names import unknown_name
@@ -83,7 +83,7 @@ def read_samples(
                 raise ValueError("an empty question or answer")
             if re.search(r"[\r\n]", sample.answer.strip()):
                 raise ValueError("an answer with a line break, which ends BLIP-2's answers")
-            samples.append(replace(sample, path=find_image(sample.image)))
+            samples.append(replace(sample, path=find_image(sample.image), place=place))
         except ValueError as error:
             skipped[place] = str(error)
     if not samples:
@@ -126,7 +126,8 @@ class ImageFinder:
 class VqaDataset(Dataset):
     """dataset[index] or dataset[SampleKey(...)] -> one sample; `collate` pads a batch.
 
-    images: pixels or features by path. truncated: number of texts that were too long.
+    images: pixels or features by path. truncated: number of texts that were too long. skipped: samples that
+    `prompts` cannot encode, by file and line of their tables.
     """
 
     def __init__(
@@ -138,11 +139,17 @@ class VqaDataset(Dataset):
         styles: StyleVocabulary,
         style_where: str = "answers",
     ):
-        self.samples, self.images, self.image_size, self.prompts = samples, images, image_size, prompts
-        self.encoded = [prompts.encode(sample.question, sample.answer) for sample in samples]
+        self.images, self.image_size, self.prompts = images, image_size, prompts
+        self.samples, self.encoded, self.skipped = list[VqaSample](), list[Encoded](), dict[str, str]()
+        for sample in samples:
+            try:
+                self.encoded.append(prompts.encode(sample.question, sample.answer))
+                self.samples.append(sample)
+            except ValueError as error:
+                self.skipped[sample.place] = str(error)
         self.truncated = sum(encoded.truncated for encoded in self.encoded)
-        self.style_ids = [styles.class_ids.get(sample.style, -1) for sample in samples]
-        self.applies = [style_where == "all" or bool(styles.named_in(sample.answer)) for sample in samples]
+        self.style_ids = [styles.class_ids.get(sample.style, -1) for sample in self.samples]
+        self.applies = [style_where == "all" or bool(styles.named_in(sample.answer)) for sample in self.samples]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -163,8 +170,8 @@ class VqaDataset(Dataset):
         return {"image": squeeze(self.images[sample.path], self.image_size)}
 
     def file_of(self, index: int) -> str:
-        """The sample's image, and its row in the table."""
-        return f"{self.samples[index].image} (row {self.samples[index].number + 2})"
+        """The sample's image, and its row in the table, as file:line."""
+        return f"{self.samples[index].image} (row {self.samples[index].place})"
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         texts = self.prompts.collate([item.pop("encoded") for item in items])
@@ -222,9 +229,7 @@ def build_datasets(
         paths = list(dict.fromkeys(sample.path for sample in samples))
         images = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache_dir / "images", quiet=quiet)
         skipped |= {
-            f"{name}:{sample.number + 2}": images.skipped[str(sample.path)]
-            for sample in samples
-            if str(sample.path) in images.skipped
+            sample.place: images.skipped[str(sample.path)] for sample in samples if str(sample.path) in images.skipped
         }
         datasets[name] = VqaDataset(
             [sample for sample in samples if str(sample.path) not in images.skipped],
@@ -234,6 +239,9 @@ def build_datasets(
             model.styles,
             settings.loss_style_where,
         )
+        skipped |= datasets[name].skipped
+        if not len(datasets[name]):
+            raise ValueError(f"{name} split: no usable sample; the first: {': '.join(next(iter(skipped.items())))}")
     if not quiet:
         report_skipped(skipped)
     check_skip_rate(skipped, total, settings.data_max_skipped, settings.data_root)

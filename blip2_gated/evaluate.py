@@ -110,6 +110,7 @@ def format_report(report: dict[str, Any], folder: Path) -> str:
         cells = {head: f"{scores[name]:.1f}" if name in scores else "" for name, head in COLUMNS.items()}
         numbers = "".join(f"   {cell:>{len(head)}}" for head, cell in cells.items())
         lines.append(f"{question_type:14}{scores['questions']:10}{numbers}")
+    lines += ["", *(f"{COLUMNS.get(name, name)}: {definition}" for name, definition in report["definitions"].items())]
     return "\n".join([*lines, f"\nanswers and scores: {folder}"])
 
 

@@ -31,6 +31,7 @@ from blip2_gated.model import Blip2OPTGated
 from common.cli.errors import run_script
 from common.cli.paths import find_from_root
 from common.cli.tool_parser import tool
+from common.text.values import text_of
 from common.training.device import choose_device
 
 
@@ -49,6 +50,7 @@ def main(
 ) -> dict[str, Any]:
     if not export and not (image and questions):
         raise ValueError("expected a picture and at least one question, or --export FILE")
+    questions = [text_of(question) for question in questions]
     model, content = load_gated(find_from_root(str(checkpoint)), choose_device(device), blip2, efficientnet)
     if export:
         save_full(

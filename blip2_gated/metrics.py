@@ -44,7 +44,7 @@ class Prediction:
         """One line of predictions.jsonl. correct: equal to `answer` after normalisation; None without a true answer."""
         answer = self.sample.answer
         return {
-            **{name: value for name, value in asdict(self.sample).items() if name != "path"},
+            **{name: value for name, value in asdict(self.sample).items() if name not in ("path", "place")},
             "question_id": self.question_id,
             "prediction": self.text,
             "correct": normalise_answer(self.text) == normalise_answer(answer) if answer else None,

@@ -14,7 +14,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class VqaSample:
     question_id: int | str | None = None  # of the table, for the VQA evaluation; None: its number
     path: Path = Path()  # of the image; read_samples fills it in
     answers: tuple[str, ...] = ()  # of all annotators, if there are several
+    place: str = field(default="", compare=False)  # file:line of its table, for messages; read_samples fills it in
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -122,11 +123,11 @@ def read_vqa_records(path: Path, columns: Columns, hint: str = "") -> tuple[list
         "image": any(map(columns.holds_image, names)),
         "question": columns.question in names,
         "answer": not columns.answer or any(map(columns.holds_answers, names)),
-        **{field: getattr(columns, field) in ("", *names) for field in ("style", "type")},
+        **{kind: getattr(columns, kind) in ("", *names) for kind in ("style", "type")},
     }
-    for field in (field for field in is_there if names and not is_there[field]):
-        name = unknown_name(getattr(columns, field), names, "column")
-        raise ValueError(f"{path}: {name} (it has {', '.join(names)}; --data.{field}_column)")
+    for kind in (kind for kind in is_there if names and not is_there[kind]):
+        name = unknown_name(getattr(columns, kind), names, "column")
+        raise ValueError(f"{path}: {name} (it has {', '.join(names)}; --data.{kind}_column)")
     return places, records
 
 

@@ -1,12 +1,15 @@
 """Questions in the formats that people have, and what is wrong with single ones."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
+from tiny.blip2 import build
 
-from blip2_gated.dataset import read_samples
+from blip2_gated.dataset import VqaDataset, read_samples
 from blip2_gated.vqa_tables import Columns
+from common.images.cache import ImageCache
 
 COLUMNS = Columns(style="")
 TEN = ["net"] * 4 + ["mesh"] * 3 + ["a net", "fence", "Net"]
@@ -168,3 +171,16 @@ def test_a_missing_column_is_named(folder):
         with pytest.raises(ValueError, match=words):
             read(folder, "q.json", [row, row], columns)
     assert read(folder, "q.json", [row], Columns(answer="reply", style=""))[0][0].answer == "net"
+
+
+def test_what_cannot_be_encoded_is_skipped_by_name(folder):
+    """A line break ends an answer of BLIP-2."""
+    model, _ = build("film")
+    row = {"image": "a.png", "question": "What?", "answer": "net"}
+    first, second = read(folder, "q.json", [row, row])[0]
+    samples, images = [first, replace(second, answer="two\nlines")], ImageCache([first.path], 48, None, quiet=True)
+    dataset = VqaDataset(samples, images, 32, model.prompts, model.styles)
+    assert len(dataset) == len(dataset.encoded) == len(dataset.applies) == 1
+    assert dataset.file_of(0) == f"a.png (row {folder / 'q.json'}:entry 0)"
+    ((place, reason),) = dataset.skipped.items()
+    assert place == f"{folder / 'q.json'}:entry 1" and "a line break ends an answer" in reason

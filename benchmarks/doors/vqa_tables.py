@@ -48,7 +48,7 @@ def trial(random: Random, folder: Path) -> str:
 
 
 def _question(random: Random, number: int) -> dict[str, Any]:
-    pool = [_text(random) for _ in range(3)]
+    pool = [_text(random).replace("\n", " ").replace("\r", " ") for _ in range(3)]  # a line break ends an answer
     return {
         "image_id": random.choice(list(IMAGES)),
         "question": _text(random),
