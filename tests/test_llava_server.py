@@ -7,6 +7,7 @@ import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import openai._base_client as openai_client
 import pytest
 from PIL import Image
 from tiny.llava import picture
@@ -56,7 +57,8 @@ class Stub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
+    monkeypatch.setattr(openai_client, "INITIAL_RETRY_DELAY", 0.01)
     Stub.asked = []
     stub = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
     threading.Thread(target=stub.serve_forever, daemon=True).start()
