@@ -81,6 +81,22 @@ def test_a_loader_process(fault, monkeypatch, capsys):
     assert remedies.get(fault, "") in line and ("/dev/shm" in line) == (fault in ("bus", "full"))
 
 
+def test_a_loader_process_that_dies_while_it_hands_over_a_batch(monkeypatch, capsys):
+    def reset(*_, **__):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data", reset)
+
+    def main(_):
+        loader = make_loader(Faulty("value"), [[Key(6)]], torch.device("cpu"), 1)
+        try:
+            list(loader)
+        finally:
+            loader._iterator._shutdown_workers()
+
+    assert "a data loader process was killed" in run(monkeypatch, capsys, main)[1]
+
+
 def test_without_loader_processes_the_file_is_named_too(monkeypatch, capsys):
     def main(_):
         list(make_loader(Faulty("value"), [[Key(7)]], torch.device("cpu"), 0))

@@ -9,6 +9,7 @@ their text, and cannot be caught closer to their cause.
 import re
 import shlex
 import sys
+import traceback
 
 from common.cli.hub_failures import explain_hub, is_of_hub
 
@@ -50,7 +51,7 @@ def explain_failure(error: BaseException, memory_hint: str = "") -> str:
         )
     if "Too many open files" in text or "received 0 items of ancdata" in text:
         return f"too many open files ({_first_line(text)}); raise the limit (ulimit -n 4096), or lower {LOADER_FLAGS}"
-    if DIED.search(text):
+    if DIED.search(text) or (isinstance(error, (ConnectionError, EOFError)) and _passed_through_loader(error)):
         return (
             f"a data loader process was killed, usually for lack of memory ({_first_line(text)}); "
             f"lower {LOADER_FLAGS} and resume the run"
@@ -62,6 +63,11 @@ def explain_failure(error: BaseException, memory_hint: str = "") -> str:
     ):
         return f"another process of this run has ended ({_first_line(text)}); its own message says why; resume the run"
     return explain_hub(error) if is_of_hub(error) else ""
+
+
+def _passed_through_loader(error: BaseException) -> bool:
+    """A process that is killed while it hands over a batch closes the connection first."""
+    return any("torch/utils/data" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _explain_in_loader(text: str) -> str:
