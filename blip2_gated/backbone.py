@@ -6,7 +6,7 @@ config (JSON file or 'small') -> the same from scratch, with a byte-pair tokeniz
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import torch
 from tokenizers import Tokenizer
@@ -18,12 +18,14 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from typing_extensions import TypedDict
 
+from common.models.build_arguments import check_plain
 from common.models.checkpoint_file import first_line
 from common.models.pretrained import LOAD_ERRORS, load_pretrained
 from common.models.tokenizer import train_tokenizer
 from common.models.weight_files import model_folder
-from common.text.files import read_json
+from common.text.schema import read_checked
 
 EXPECTED = (
     "expected a hub name (with a network connection), a folder of save_pretrained with its tokenizer, a JSON config, "
@@ -68,6 +70,15 @@ SMALL: dict[str, Any] = {  # trains in minutes on a CPU
 CONFIGS = {"small": SMALL}
 
 
+class Blip2Settings(TypedDict, total=False):
+    """A JSON file of Blip2Config."""
+
+    vision_config: dict[str, Any]
+    qformer_config: dict[str, Any]
+    text_config: Required[dict[str, Any]]
+    num_query_tokens: int
+
+
 def is_config(source: str) -> bool:
     """Whether `source` is a config to build from scratch, not a model with weights."""
     return source in CONFIGS or (source.endswith(".json") and Path(source).is_file())
@@ -77,7 +88,9 @@ def read_config(source: str) -> dict[str, Any]:
     """'small', or a JSON file of Blip2Config -> plain values."""
     if source in CONFIGS:
         return CONFIGS[source]
-    return read_json(source, "--model.blip2")
+    config: dict[str, Any] = dict(read_checked(source, Blip2Settings, "--model.blip2"))
+    check_plain(config, source)
+    return config
 
 
 def fit_config(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -8,7 +8,7 @@ file or folder of ours, Hugging Face CLIP folder, names of both on the Hub, fold
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple, Required
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
@@ -16,10 +16,8 @@ from open_clip.convert import convert_state_dict
 from open_clip.factory import HF_HUB_PREFIX, _find_checkpoint_in_dir
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 from open_clip.pretrained import download_pretrained_from_hf, is_pretrained_cfg
-from pydantic import FiniteFloat
 from timm.layers import resample_abs_pos_embed
 from torch import nn
-from typing_extensions import TypedDict
 
 from clip.architectures import complete_architecture, is_architecture, make_architecture, open_clip_name
 from clip.huggingface import read_huggingface
@@ -33,6 +31,7 @@ from clip.published import (
     tag_record,
     usual_record,
 )
+from clip.schema import Build, HubConfig
 from clip.tokenizer import tokenizer_config
 from common.models.checkpoint_file import check_finite, first_line, load_every_tensor, read_tensors
 from common.models.model_folder import is_model_folder, load_model
@@ -41,46 +40,6 @@ from common.text.schema import check_type, read_checked
 
 KIND = "clip"
 TEMPERATURE = "logit_scale"  # a tensor of every CLIP, behind the prefix of all its names
-
-
-class Architecture(TypedDict, total=False):
-    """A model config of open_clip."""
-
-    embed_dim: Required[int]
-    vision_cfg: Required[dict[str, Any]]
-    text_cfg: Required[dict[str, Any]]
-    quick_gelu: bool
-    custom_text: bool
-
-
-class Config(TypedDict, total=False):
-    """Plain values that build a CLIPModel."""
-
-    architecture: Required[Architecture]
-    sigmoid: Required[bool]
-    tokenizer: Required[dict[str, Any]]
-    mean: list[FiniteFloat]
-    std: list[FiniteFloat]
-    interpolation: str
-    resize_mode: str
-
-
-class Build(TypedDict):
-    config: Config
-
-
-class Preprocessing(TypedDict, total=False):
-    mean: list[FiniteFloat]
-    std: list[FiniteFloat]
-    interpolation: str
-    resize_mode: str
-
-
-class HubConfig(TypedDict, total=False):
-    """open_clip_config.json."""
-
-    model_cfg: Required[Architecture]
-    preprocess_cfg: Preprocessing
 
 
 class Pretrained(NamedTuple):

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import open_clip
 from open_clip.transform import PreprocessCfg
 
-from common.text.files import read_json, read_lines
+from clip.schema import HubConfig
+from common.text.files import read_lines
+from common.text.schema import read_checked
 
 PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")  # fields of open_clip's PreprocessCfg
 OPENAI_CONSTANTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # among the weights of archives
@@ -57,7 +59,7 @@ def file_record(path: Path, tensors: Mapping[str, Any]) -> Record | None:
     if OPENAI_CONSTANTS[0] in tensors:
         return Record(True, preprocessing_of({}))
     if (path.parent / HUB_CONFIG).is_file():
-        return hub_record(read_json(path.parent / HUB_CONFIG))
+        return hub_record(read_checked(path.parent / HUB_CONFIG, HubConfig))
     params = path.parent.parent / "params.txt"
     return _run_record(params) if path.parent.name == "checkpoints" and params.is_file() else None
 

@@ -4,7 +4,6 @@ model_id, adapter, device, number format -> LlavaForConditionalGeneration or its
 """
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +11,12 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import is_flash_attn_2_available
+from typing_extensions import TypedDict
 
-from common.models.checkpoint_file import first_line, read_tensors, weights_digest
+from common.models.checkpoint_file import first_line, weights_digest
 from common.models.pretrained import load_pretrained
-from common.models.weight_files import model_folder
+from common.models.weight_files import model_folder, read_weights
+from common.text.schema import read_checked
 from common.training.device import choose_device, choose_precision
 from common.training.trained_on import TRAINED_ON
 from llava.processor import OTHER_LAYOUT, load_processor, read_config
@@ -23,6 +24,20 @@ from llava.processor import OTHER_LAYOUT, load_processor, read_config
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
 ADAPTER_CONFIG = "adapter_config.json"  # of peft
 SETTINGS = "settings.json"  # in the folder of a fine-tuning run
+
+
+class AdapterConfig(TypedDict):
+    """adapter_config.json."""
+
+    base_model_name_or_path: str
+
+
+class TrainedOn(TypedDict, total=False):
+    """trained_on.json of llava/train.py, and of earlier runs settings.json."""
+
+    fingerprint: str
+    model_id: str
+    system_prompt: str
 
 
 class LoadedModel(NamedTuple):
@@ -93,10 +108,10 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path) -> PeftModel:
     mismatch = f"{adapter}: is an adapter for another model than {model.config._name_or_path}"
     metadata = folder / TRAINED_ON
     if metadata.is_file() and not getattr(model, "is_quantized", False):
-        base = json.loads(metadata.read_text(encoding="utf-8"))
-        if base["fingerprint"] and base["fingerprint"] != fingerprint(model):  # '': it was quantised
-            raise ValueError(f"{mismatch}: it was trained on {base['model_id']}, which has other weights")
-    saved = read_tensors(folder / "adapter_model.safetensors")
+        base = read_checked(metadata, TrainedOn)
+        if base.get("fingerprint") and base["fingerprint"] != fingerprint(model):  # '': it was quantised
+            raise ValueError(f"{mismatch}: it was trained on {base.get('model_id')}, which has other weights")
+    saved = read_weights(folder / "adapter_model.safetensors")
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError) as error:
@@ -111,7 +126,7 @@ def base_and_adapter(model_id: str) -> tuple[str, str]:
     folder = Path(model_id)
     if not (folder / ADAPTER_CONFIG).is_file() or (folder / "config.json").is_file():
         return model_id, ""
-    return json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))["base_model_name_or_path"], model_id
+    return read_checked(folder / ADAPTER_CONFIG, AdapterConfig)["base_model_name_or_path"], model_id
 
 
 def trained_system_prompt(folder: str) -> str:
@@ -120,7 +135,7 @@ def trained_system_prompt(folder: str) -> str:
     # Before trained_on.json held it, settings.json did, in the run's folder alone.
     earlier = (path.parent if path.name.startswith("checkpoint-") else path) / SETTINGS
     for file in (path / TRAINED_ON, earlier):
-        if file.is_file() and "system_prompt" in (content := json.loads(file.read_text("utf-8"))):
+        if file.is_file() and "system_prompt" in (content := read_checked(file, TrainedOn)):
             return content["system_prompt"]
     return "auto"
 

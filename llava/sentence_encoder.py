@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 from common.models.checkpoint_file import first_line
 from common.models.pretrained import LOAD_ERRORS, load_pretrained
 from common.models.tokenizer import load_tokenizer
-from common.text.files import read_json
+from common.text.schema import read_checked
 
 POOLING = "1_Pooling/config.json"  # of sentence-transformers
 MEAN, FIRST_TOKEN = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
@@ -36,7 +36,8 @@ class SentenceEncoder:
             AutoModel, name, label=f"--sentence_encoder {name}", missing=[r"pooler\."], unexpected=[""]
         )
         self.model = model.to(device).eval()
-        modes = {mode for mode, used in (read_json(pooling) if pooling else {}).items() if used is True}
+        used = read_checked(pooling, dict[str, object]) if pooling else {}
+        modes = {mode for mode in used if used[mode] is True}
         modes = {mode for mode in modes if mode.startswith("pooling_mode_")} or {MEAN}
         if modes not in ({MEAN}, {FIRST_TOKEN}):
             found = ", ".join(sorted(modes))

@@ -22,9 +22,9 @@ from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.transforms import square
 from common.models.backbone import Tokens, backbone_tokens, check_features, create_backbone, normalise
 from common.models.checkpoint_file import read_tensors
+from common.models.model_config import read_model_config
 from common.models.pooling import ImageEncoder
 from common.models.weight_files import unwrap, weights_folder
-from common.text.files import read_json
 from common.vectors.extractor import Extractor, local_device
 from common.vectors.options import DEFAULT_OPTIONS, ExtractorOptions
 from style_encoder import load_encoder
@@ -179,7 +179,7 @@ def kind_of(weights: str | Path) -> str:
     if ((path.parent if path.is_file() else path) / "open_clip_config.json").is_file():
         return "clip"
     if path.is_dir():
-        content = read_json(path / "config.json", "a folder of weights has one")
+        content = read_model_config(path / "config.json", "a folder of weights has one")
         if content.get("kind") in ENCODER_LOADERS:  # of tools/push_to_hub.py
             return content["kind"]
         if content.get("model_type") not in FOLDERS:

@@ -40,9 +40,9 @@ from clip.image_encoder import CLIPImageEncoder
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.models.checkpoint_file import read_tensors
+from common.models.model_config import read_model_config
 from common.models.model_folder import fetch_folder, is_hub_name
 from common.models.weight_files import weights_folder
-from common.text.files import read_json
 from common.training.device import choose_device
 from llava.checkpoint import base_and_adapter, load_image_text_model, trained_system_prompt
 from llava.prefix_cache import ImagePrefixCache
@@ -104,7 +104,7 @@ def fetch(weights: str) -> str:
         if not any(folder.glob("*.safetensors")):
             folder = fetch_folder(weights, (*SMALL_FILES, "*.bin"))
         weights = str(folder)
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = read_model_config(folder / "config.json") if (folder / "config.json").is_file() else {}
     return f"local-dir:{weights}" if "architecture" in config and "model_type" not in config else weights
 
 
@@ -112,7 +112,7 @@ def find_system(path: str) -> str:
     """A key of USE, by the `kind` or the model_type that the weights bring."""
     folder = weights_folder(path)
     if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
+        config = read_model_config(folder / "config.json")
         systems = {name: name for name in USE} | FOLDERS | {"internvl": "internvl", "internvl_chat": "internvl"}
         kind = config.get("kind", config.get("model_type"))
         if kind in systems:

@@ -15,7 +15,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from transformers import CLIPModel, CLIPProcessor
 
-from common.text.files import read_json
+from common.models.model_config import read_model_config
 
 # Computed from the published config.json alone: parameters of the publisher's class built on the meta device, tokens of
 # one image (or tile) in the language model's sequence.
@@ -39,7 +39,7 @@ REFERENCES: dict[str, dict[str, Any]] = {
 def clip_cosines(weights: str, images: Sequence[Image.Image], texts: Sequence[str]) -> torch.Tensor | None:
     """Cosines (images, texts) by transformers or open_clip for a folder, by open_clip for its tags; None for others."""
     folder = Path(weights)
-    if (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "clip":
+    if (folder / "config.json").is_file() and read_model_config(folder / "config.json").get("model_type") == "clip":
         network = CLIPModel.from_pretrained(weights)
         inputs = CLIPProcessor.from_pretrained(weights)(text=texts, images=images, padding=True, return_tensors="pt")
         outputs = network(**inputs)

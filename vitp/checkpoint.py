@@ -13,9 +13,10 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 from transformers import AutoConfig
 
+from common.models.build_arguments import building
 from common.models.checkpoint_file import check_tensors
+from common.models.model_config import read_model_config
 from common.models.weight_files import read_weights, weights_folder
-from common.text.files import read_json
 from vitp.chat_template import CONTEXT
 from vitp.key_mapping import TOWER, Weights, to_model_names, vision_config
 from vitp.model import TIMM, VIT, VisualInstructionConfig, VisualInstructionModel
@@ -33,8 +34,13 @@ def load_model(path: str | Path, drop_path_rate: float = 0.0, **loading) -> Visu
     folder = weights_folder(path)
     download = f"; make it: hf download OpenGVLab/{folder.name} --local-dir {folder}"
     hint = "expected a model's folder" + (download if RELEASED.match(folder.name) else "")
-    settings = read_json(folder / "config.json", hint)
-    kind = settings.get("model_type")
+    settings = read_model_config(folder / "config.json", hint)
+    with building(folder, settings):
+        return _build(path, settings, drop_path_rate, **loading)
+
+
+def _build(path: str | Path, settings: dict, drop_path_rate: float, **loading) -> VisualInstructionModel:
+    folder, kind = weights_folder(path), settings.get("model_type")
     if kind == "internvl_chat":
         config, weights = _read_internvl(path, settings)
     elif kind == "internvl":

@@ -13,9 +13,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD
 from common.models.backbone import check_features, create_backbone, resolve_backbone
+from common.models.build_arguments import building
 from common.models.checkpoint_file import first_line, load_every_tensor
+from common.models.model_config import read_model_config
 from common.models.pretrained import LOAD_ERRORS, load_pretrained
-from common.text.files import read_json
 from vitp.key_mapping import Weights
 from vitp.model import VIT, VisualInstructionConfig, VisualInstructionModel
 from vitp.vision_encoder import read_vit
@@ -63,10 +64,11 @@ def build_model(
 def _language_model(llm: str) -> tuple[PreTrainedConfig, nn.Module | None]:
     path = Path(llm)
     if path.suffix == ".json":
-        settings = read_json(path)
+        settings = read_model_config(path)
         if "model_type" not in settings:
             raise ValueError(f"{path}: names no model_type; expected the config.json of a causal language model")
-        return AutoConfig.for_model(**settings), None
+        with building(path, settings):
+            return AutoConfig.for_model(**settings), None
     if path.suffix == ".gguf":
         return _from_gguf(path)
     if not (path / "config.json").is_file():
@@ -97,10 +99,11 @@ def _vision_encoder(
 ) -> tuple[PreTrainedConfig, Weights, dict]:
     path = Path(vision)
     if path.suffix == ".json":
-        settings = read_json(path)
+        settings = read_model_config(path)
         if (kind := settings.get("model_type", VIT)) != VIT:
             raise ValueError(f"{path}: model_type '{kind}'; expected the config.json of an InternVLVisionModel")
-        config = AutoConfig.for_model(**{"model_type": VIT, **settings})
+        with building(path, settings):
+            config = AutoConfig.for_model(**{"model_type": VIT, **settings})
         return config, {}, {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
     if path.is_dir() or path.suffix in WEIGHT_SUFFIXES:
         vit = read_vit(path)

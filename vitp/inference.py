@@ -25,10 +25,10 @@ from common.cli.errors import run_script
 from common.cli.paths import find_from_root
 from common.cli.tool_parser import tool
 from common.images.io import open_image
+from common.models.model_config import read_model_config
 from common.models.weight_files import weights_folder
 from common.text.chat_labels import LabelledTokens, splice_images
 from common.text.conversations import IMAGE, Conversation, Turn
-from common.text.files import read_json
 from common.text.padding import pad
 from common.training.device import choose_device
 from vitp.checkpoint import load_model
@@ -51,7 +51,9 @@ class VQAPredictor:
         folder = weights_folder(path)
         tokenizer, settings = read_tokenizer(str(folder)), read_image_settings(folder)
         if conv_style is None:
-            saved = tokenizer.chat_template and read_json(folder / "config.json")["model_type"] == "internvl"
+            saved = (
+                tokenizer.chat_template and read_model_config(folder / "config.json").get("model_type") == "internvl"
+            )
             conv_style = "chat" if saved else "internvl2_5"
         self.model, self.template, self.tiling = bundle_model(
             model, tokenizer, settings, conv_style, max_tiles=max_tiles or settings.get("max_patches", 12)
@@ -59,9 +61,16 @@ class VQAPredictor:
 
     @torch.inference_mode()
     def __call__(
-        self, requests: Sequence[tuple[Sequence[Image.Image], str]], max_new_tokens: int = 64, **generation
+        self,
+        requests: Sequence[tuple[Sequence[Image.Image], str]],
+        max_new_tokens: int = 64,
+        systems: Sequence[str | None] = (),
+        **generation,
     ) -> list[str]:
-        """[(images, question)] -> answers, in one batch. Greedy unless `generation` says otherwise."""
+        """[(images, question)] -> answers, in one batch. Greedy unless `generation` says otherwise.
+
+        systems: system turns, one for each request; None for the template's own.
+        """
         prompts, pixels = [], []
         for images, question in requests:
             missing = len(images) - question.count(IMAGE)
@@ -84,6 +93,16 @@ class VQAPredictor:
         )
         answers = self.template.tokenizer.batch_decode(generated[:, ids.shape[1] :], skip_special_tokens=True)
         return [answer.strip() for answer in answers]
+
+    def prompt(self, question: str, images: int, system: str | None = None) -> list[int]:
+        """Token ids, with one placeholder an image; images without an <image> in the question are put before it.
+
+        ValueError for more <image> than images, and for text that cannot be told from the chat template's own.
+        """
+        missing = images - question.count(IMAGE)
+        if missing < 0:
+            raise ValueError(f"{question.count(IMAGE)} {IMAGE} in the question for {images} images")
+        return self.template.prompt(Conversation((Turn(f"{IMAGE}\n" * missing + question, ""),), system=system))
 
 
 @tool

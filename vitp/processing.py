@@ -11,8 +11,9 @@ from transformers import GotOcr2ImageProcessor, InternVLProcessor, InternVLVideo
 
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
 from common.models.checkpoint_file import first_line
+from common.models.model_config import ImageProcessorConfig
 from common.models.tokenizer import load_tokenizer
-from common.text.files import read_json
+from common.text.schema import check_type, read_checked
 from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_images, fit_to_tokenizer
 from vitp.model import VisualInstructionModel
@@ -71,8 +72,9 @@ def read_image_settings(folder: str | Path) -> dict:
     """-> image_mean, image_std and the other settings of the folder's image processor; ImageNet's if it has none"""
     for name in CONFIG_FILES:
         path = Path(folder) / name
-        settings = read_json(path) if path.is_file() else {}
+        settings: dict = dict(read_checked(path, ImageProcessorConfig)) if path.is_file() else {}
         settings = settings.get("image_processor", settings)
+        check_type(settings, ImageProcessorConfig, path)
         if "image_mean" in settings and "image_std" in settings:
             return settings
     return {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, InternVLVisionConfig, PreTrainedConfig, TimmWrapperConfig
 
+from common.models.build_arguments import building
 from common.models.checkpoint_file import check_tensors
+from common.models.model_config import read_model_config
 from common.models.weight_files import find_weights, read_weights
-from common.text.files import read_json
 from vitp.key_mapping import Weights, split_vision, timm_arguments, vision_config, vit_from_transformers, vit_to_timm
 from vitp.model import TIMM
 from vitp.processing import read_image_settings
@@ -62,9 +63,10 @@ def read_vit(checkpoint: str | Path, config: str | Path | None = None) -> Vit:
     if any(".lora_" in name for name in weights):
         raise ValueError(f"{file}: holds a LoRA of the vision encoder; the folder of the run has the merged encoder")
     config_file = _find_config(file, config)
-    settings = read_json(config_file) if config_file else _published_settings(file, weights)
+    settings = read_model_config(config_file) if config_file else _published_settings(file, weights)
     hints = settings.get("vision_config", settings)
-    exact = AutoConfig.for_model(**hints) if hints.get("model_type") == TIMM else vision_config(weights, hints)
+    with building(config_file or file, settings):
+        exact = AutoConfig.for_model(**hints) if hints.get("model_type") == TIMM else vision_config(weights, hints)
     if exact.model_type != TIMM and "embeddings.cls_token" not in weights:
         try:
             exact, weights = _without_class_token(exact, weights)
@@ -75,7 +77,7 @@ def read_vit(checkpoint: str | Path, config: str | Path | None = None) -> Vit:
             "neck and heads are left out",
             file=sys.stderr,
         )
-    with torch.device("meta"):
+    with building(config_file or file, settings), torch.device("meta"):
         expected = AutoModel.from_config(exact).state_dict()
     check_tensors(weights, expected, file, f"the encoder of {config_file}" if config_file else "an InternViT")
     images = settings if "image_mean" in settings else read_image_settings((config_file or file).parent)

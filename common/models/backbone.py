@@ -208,6 +208,8 @@ def create_backbone(
     """A timm model without its classifier. model_name: as in resolve_backbone; pretrained: True (its weights), False,
     or a file for this architecture; image_size: pixels, for models that can be built for another one; model_args:
     further arguments of timm.create_model."""
+    if "checkpoint_path" in (model_args or {}):
+        raise ValueError("model_args: checkpoint_path is not used; a checkpoint holds its weights itself")
     architecture, options = resolve_backbone(model_name)
     options |= {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     if isinstance(pretrained, str):

@@ -19,7 +19,7 @@ from common.models.checkpoint_file import first_line
 
 SLACK_VALUES, SLACK_TENSORS = 2**20, 1000  # of parameters beyond twice the file's: layers that a model replaces
 MAX_DEPTH = 100  # of containers in containers
-MAX_INTEGER = 2**31
+MAX_INTEGER = 2**36  # rope_theta of some language models is 10**10
 LIMITS = {"image_size": 2048, "img_size": 2048, "input_size": 2048, "context_length": 8192}  # time is their square
 MAX_LAYERS = 1000
 
@@ -42,10 +42,8 @@ def building(path: object, build: Any, weights: Mapping[str, torch.Tensor] | Non
     hook = register_module_parameter_registration_hook(count)
     try:
         yield
-    except OSError:  # of another file that they name
-        raise
     except Exception as error:  # a constructor raises any kind for values that it does not expect
-        if str(error).startswith(str(path)):
+        if str(error).startswith(str(path)) or isinstance(error, OSError) and weights is None:  # of another file
             raise
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{path}: its build arguments make no model ({kind}{first_line(error)})") from error

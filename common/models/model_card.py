@@ -5,11 +5,15 @@ settings, results, run.json -> YAML metadata, summary, tables, example of use
 Results that the run did not record are omitted, and so is a licence that nobody chose.
 """
 
-import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import ModelCard, ModelCardData
+
+from common.cli.paths import ROOT
+from common.text.schema import read_checked
 
 SHOWN_SETTINGS = (  # those that distinguish runs; config.json and settings.json have them all
     "model_name",
@@ -70,6 +74,10 @@ The run: {{ versions }}.
 {% endif -%}
 ## Use
 
+{% if repository -%}
+The code is in [{{ repository_name }}]({{ repository }}); run this in a clone of it.
+
+{% endif -%}
 ```python
 {{ example }}
 ```
@@ -129,8 +137,10 @@ def folder_metadata(staged: Path, source: Path) -> RunMetadata:
     )
 
 
-def write_card(path: Path, name: str, kind: Kind, metadata: RunMetadata, licence: str = "") -> None:
-    """name: `owner/name`, or the folder's name before there is one."""
+def write_card(
+    path: Path, name: str, kind: Kind, metadata: RunMetadata, licence: str = "", repository: str = ""
+) -> None:
+    """name: `owner/name`, or the folder's name before there is one. repository: address of the code."""
     progress = ", ".join(f"{label} {number}" for label, number in metadata.progress.items())
     card = ModelCard.from_template(
         ModelCardData(
@@ -153,6 +163,8 @@ def write_card(path: Path, name: str, kind: Kind, metadata: RunMetadata, licence
             if metadata.run.get(label)
         ),
         example=kind.example.format(name=name),
+        repository=repository,
+        repository_name=repository.rpartition("/")[2],
         mark=MARK,
     )
     card.save(path)
@@ -163,6 +175,17 @@ def read_card(folder: Path) -> str:
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     return text if MARK in text else ""
+
+
+def repository() -> str:
+    """The web address of the repository that this code was cloned from; '' if there is none."""
+    git = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
+    try:
+        remote = subprocess.run(git, capture_output=True, text=True, timeout=30).stdout.strip()
+    except OSError:  # no git
+        return ""
+    address = re.fullmatch(r"(?:\w+://)?(?:[^@/]+@)?([\w.-]+\.\w+)(?::\d+)?[:/](?!\d+/)(.+?)(?:\.git)?/?", remote)
+    return f"https://{address[1]}/{address[2]}" if address else ""
 
 
 def _is_shown(name: str, value: Any) -> bool:
@@ -176,4 +199,4 @@ def _is_result(name: str, value: Any) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_checked(path, dict[str, Any]) if path.is_file() else {}

@@ -12,7 +12,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from common.text.files import read_json
+from common.text.schema import read_checked
 
 SPACE = "▁"  # of sentencepiece
 PROBE = "  a picture  of 2 cats\nand 书生·万象 é ① 🙂 "  # and parts of its vocabulary have to get the same ids
@@ -26,7 +26,7 @@ def load_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerBas
     """
     folder = Path(source)
     settings = folder / "tokenizer_config.json"
-    if settings.is_file() and "auto_map" in (config := read_json(settings)):
+    if settings.is_file() and "auto_map" in (config := read_checked(settings, dict[str, Any])):
         if (folder / "tokenizer.json").is_file():
             return PreTrainedTokenizerFast.from_pretrained(folder)
         if (folder / "tokenizer.model").is_file():

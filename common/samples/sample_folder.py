@@ -6,11 +6,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from typing_extensions import TypedDict
 
 from common.text.files import write_atomically
+from common.text.schema import read_checked
 
 MANIFEST = "sample_data.json"  # lists the files of the data set, so that a second call replaces these and no others
 STARTED = ".sample_data.started"  # while files are written; it stays where that was interrupted
+
+
+class Manifest(TypedDict):
+    files: list[str]
 
 
 def is_vacant(root: str | Path) -> bool:
@@ -37,7 +43,7 @@ class SampleFolder:
             raise FileExistsError(
                 f"{root}: is not empty; sample data is drawn into a folder that is missing or empty, nowhere else"
             )
-        self.earlier = set(json.loads(manifest.read_text(encoding="utf-8"))["files"]) if manifest.is_file() else set()
+        self.earlier = set(read_checked(manifest, Manifest)["files"]) if manifest.is_file() else set()
         self.was_interrupted = (self.root / STARTED).is_file()
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / STARTED).touch()

@@ -28,7 +28,8 @@ def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[byte
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as file:  # a new file: in a folder of others, a link may wait under that name
             yield file
             file.flush()
             if durable:

@@ -2,15 +2,17 @@
 
 read_checked("config.json", Config)   ->   the content, or  config.json: training.batch_size: expected ..., got 'x'
 
-Checks are strict: "false" is no boolean, true and 2.5 are no whole numbers. A TypedDict lists the names that are read, and
-others may be there. What comes back is the content itself, unconverted.
+Checks are strict: "false" is no boolean, true and 2.5 are no whole numbers. A TypedDict lists the names that are read;
+others may be there. What comes back is the content itself, unconverted; of a dataclass, an instance.
 """
 
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from common.text.files import check_file, read_json
 
@@ -35,7 +37,7 @@ def check_type(value: Any, type: type[Value], label: object) -> Value:
     """`value`, if it is of `type`; ValueError of one line: `label`, the place in the value, what stands there."""
     try:
         _adapter(type).validate_python(value, strict=True)  # type: ignore[arg-type] # types are hashable
-        return value
+        return type(**value) if is_dataclass(type) else value
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
     place = f" {'.'.join(ascii(part).strip(QUOTES)[:SHOWN] for part in first['loc'])}:" if first["loc"] else ""
@@ -56,4 +58,7 @@ def _shown(value: Any) -> str:
 
 @cache
 def _adapter(type: Any) -> TypeAdapter:
+    if is_dataclass(type):  # strictly, pydantic takes instances alone
+        fields: Any = TypedDict(type.__name__, get_type_hints(type), total=False)  # type: ignore[misc, operator]
+        type = with_config(ConfigDict(extra="forbid"))(fields)
     return TypeAdapter(type)

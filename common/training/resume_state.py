@@ -9,7 +9,6 @@ fails late or, worse, does not fail. So the SHA-256 of every file is compared fi
 
 import errno
 import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 
 from common.cli.failures import explain_failure
 from common.text.files import write_json
+from common.text.schema import read_checked
 from common.training.distributed import rank
 
 CHECKSUMS = "checksums.json"
@@ -33,13 +33,15 @@ def write_checksums(folder: Path) -> None:
 
 def find_damage(folder: Path) -> str:
     """-> what is wrong with a state, '' if it is valid."""
+    if not (folder / CHECKSUMS).is_file():
+        return f"{CHECKSUMS} is missing"
     try:
-        for name, checksum in json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")).items():
+        for name, checksum in read_checked(folder / CHECKSUMS, dict[str, str]).items():
             if _checksum(folder / name) != checksum:
                 return f"{name} is not as it was written"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         return f"cannot be read ({' '.join(str(error).split())})"
     return ""
 

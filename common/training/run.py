@@ -21,17 +21,29 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from typing_extensions import TypedDict
 
 from common.cli.paths import ROOT
 from common.text.files import write_atomically, write_json
+from common.text.schema import read_checked
 from common.training.trackers import Trackers
 from common.training.trained_on import TRAINED_ON
 
 STATE = re.compile(r"(last|checkpoint-\d+)(\.|$)")  # names of the folders to resume from
+
+
+RUN_NAME = re.compile(r"\w[^/\\\0]*")
+
+
+class Record(TypedDict, total=False):
+    """run.json: what is read of it."""
+
+    name: Required[str]
+    trackers: dict[str, Any]
 
 
 class Run:
@@ -60,7 +72,8 @@ class Run:
         self.results = Path(results_dir) if results_dir else self.folder
         self.results.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = (self.folder / ".lock").open("w")  # held until it is closed or the process ends
+        # Held until it is closed or the process ends. Appended to, because it may be a link to another file.
+        self.lock = (self.folder / ".lock").open("a")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -70,7 +83,9 @@ class Run:
             ) from None
         self.settings, self.tracker_names, self.trained_on = settings, tracker_names, dict(trained_on or {})
         record = self.folder / "run.json"
-        earlier = json.loads(record.read_text()) if record.is_file() else {}
+        earlier: Any = read_checked(record, Record) if record.is_file() else {}
+        if earlier:
+            check_run_name(earlier["name"], record)
         self.earlier_name = "" if resume else earlier.get("name", "")  # of the run to move aside
         if earlier and resume:
             self.record = earlier
@@ -126,6 +141,8 @@ class Run:
 
     def _move_earlier_run(self, name: str) -> None:
         for folder in dict.fromkeys((self.results, self.folder)):
+            if (folder / name).is_symlink():
+                raise ValueError(f"{folder / name}: is a link; the earlier run is not moved to where it leads")
             (folder / name).mkdir(exist_ok=True)
             # run.json last, in case of a kill
             for path in sorted(folder.iterdir(), key=lambda path: path.name == "run.json"):
@@ -134,10 +151,16 @@ class Run:
         print(f"the earlier run in {self.folder} was moved to {self.folder / name}")
 
 
+def check_run_name(name: str, record: Path) -> None:
+    """ValueError for a run.json whose name is no folder's in it: files are moved to that place and logs written."""
+    if not RUN_NAME.fullmatch(name) or STATE.match(name):
+        raise ValueError(f"{record}: name {ascii(name)[:60]} is not that of a run")
+
+
 def choose_run_name(chosen: str | None, system: str, *models: str | None) -> str:
     """RUN_NAME if it is set, else system-model-date; of a path, the last two parts name the model."""
     if chosen:
-        if not re.fullmatch(r"\w[^/\\]*", chosen) or STATE.match(chosen):
+        if not RUN_NAME.fullmatch(chosen) or STATE.match(chosen):
             raise ValueError(f"run_name '{chosen}': expected the name of a folder, without /, other than last")
         return chosen
     words = ["-".join(Path(model).parts[-2:]) for model in models if model]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from common.images.webdataset import TarMember
+from common.text.schema import read_checked
 
 TRAINED_ON = "trained_on.json"
 SCALER = "scaler.pt"  # accelerate's, of a run in fp16
@@ -86,7 +87,6 @@ def source_name(source: Any) -> Any:
 def _read(state: Path) -> dict[str, Any] | None:
     """None: an older version wrote the state, or it is damaged."""
     try:
-        content = json.loads((state / TRAINED_ON).read_text(encoding="utf-8"))
+        return read_checked(state / TRAINED_ON, dict[str, Any])
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None

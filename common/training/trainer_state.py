@@ -3,7 +3,6 @@
 TrainerState -> last.partial/ -> last/, last.older/ (common/training/resume_state.py)
 """
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from accelerate.utils import set_seed
 from common.cli.errors import one_line
 from common.models.checkpoint_file import read_tensors
 from common.text.files import write_json
+from common.text.schema import read_checked
 from common.training.moving_average import MovingAverage
 from common.training.nonfinite import NonFiniteGuard
 from common.training.resume_state import (
@@ -105,7 +105,7 @@ class TrainerState:
         if self.accelerator.is_main_process:
             ensure_valid_state(self.state_dir)
         self.accelerator.wait_for_everyone()
-        self.progress = Progress(**json.loads((self.state_dir / "progress.json").read_text()))
+        self.progress = read_checked(self.state_dir / "progress.json", Progress)
         groups = self.optimizer.param_groups
         options = [{name: group[name] for name in group.keys() - {"params", "lr"}} for group in groups]
         try:

@@ -86,12 +86,17 @@ class Extractor:
                     yield record, next(vectors) if record.tiles else None
                 bar.update(len(records))
 
-    def encode(self, paths: Sequence[Path]) -> np.ndarray:
-        """-> (N, D) float32, unit length; ValueError for a file that is unreadable."""
+    def encode(self, paths: Sequence[Path], skipped: dict[str, str] | None = None) -> np.ndarray:
+        """-> (N, D) float32, unit length, of readable files. skipped: collects the reasons of others, which are a
+        ValueError where it is None."""
         records, vectors = zip(*self.embed(paths, quiet=True))
-        if problems := [record.problem for record in records if record.problem]:
-            raise ValueError(problems[0])
-        return np.stack(vectors)
+        problems = {str(record.path): record.problem for record in records if record.problem}
+        if problems and skipped is None:
+            raise ValueError(next(iter(problems.values())))
+        if skipped is not None:
+            skipped |= problems
+        kept = [vector for vector in vectors if vector is not None]
+        return np.stack(kept) if kept else np.empty((0, 0), np.float32)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: torch.Tensor, tiles: list[int]) -> np.ndarray:

@@ -28,7 +28,9 @@ GPU_LIMIT = 2048  # the most neighbours that FAISS's GPU kernels return
 QUERY_ROWS = 1024
 UNITS = {"": 1, "k": 1024, "M": 1024**2}
 QUANTIZERS = re.compile(r"(OPQ|PQ|P?RQ|P?LSQ)\d+(?:x\d+)*?(?:x(\d{1,2}))?(fs)?(?![\dx])")  # PQ16, PQ16x4fs, PRQ2x8x8
-NSG_ROWS = 101  # FAISS builds that graph from 100 vectors that it evaluates, and others
+PCA = re.compile(r"PCAW?R?(\d+)")
+PRECOMPUTED_BYTES = 2**31  # FAISS's limit for tables of inverted files that it computes in reading
+NSG_ROWS = 200  # with fewer than 114, which its lists hold, FAISS ends the whole process
 BlockReader = Callable[[], Iterator[np.ndarray]]
 
 
@@ -146,6 +148,10 @@ def create_index(name: str, count: int, width: int) -> tuple[Any, str]:
         ) from None
     if "IDMap" in factory_string:
         raise ValueError(f"index '{name}': has row numbers of its own; leave IDMap out")
+    if any(kind == "PQ" and bits in ("0", "1", "2") for kind, bits, _ in QUANTIZERS.findall(factory_string)):
+        raise ValueError(f"index '{name}': FAISS searches product quantizers of 3 bits and more")
+    if any(int(size) > width for size in PCA.findall(factory_string)):
+        raise ValueError(f"index '{name}': a PCA cannot give more than the {width} dimensions of the vectors")
     return index, search_params
 
 
@@ -154,7 +160,7 @@ def smallest_training_set(factory_string: str, width: int) -> int:
     needed = [1]
     needed += [int(size) * UNITS[unit] for size, unit in re.findall(r"IVF(\d+)([kM]?)", factory_string)]
     needed += [2 ** int(bits) for bits in re.findall(r"IMI2x(\d{1,2})", factory_string)]
-    needed += [int(size) for size in re.findall(r"PCAW?R?(\d+)", factory_string)]
+    needed += [int(size) for size in PCA.findall(factory_string)]
     for kind, bits, fast_scan in re.findall(
         r"(OPQ|PQ|P?RQ|P?LSQ)\d+(?:x\d+)*?(?:x(\d+))?(fs)?(?![\dx])", factory_string
     ):
@@ -190,7 +196,7 @@ def read_index(path: Path, checksum: int | None, width: int) -> Any:
     if not path.is_file() or checksum != _checksum(path):
         return None
     faiss = load_faiss()
-    faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
+    faiss.set_deserialization_vector_byte_limit(path.stat().st_size + PRECOMPUTED_BYTES)
     try:
         index = faiss.read_index(str(path))
     except (RuntimeError, MemoryError):

@@ -16,11 +16,10 @@ import numpy as np
 from common.models.checkpoint_file import refuse_zip_bomb
 from common.text.files import parse_json, read_lines, refuse_lfs_pointer
 from common.text.schema import check_type, read_checked
-from common.vectors.feature_set import FeatureSet, as_vectors
+from common.vectors.feature_set import FeatureSet, as_vectors, map_array
 from common.vectors.shards import Metadata, read_folder
 
 PATH_COLUMNS = ("image_path", "path", "filepath", "file_name", "filename", "image", "url", "key")
-READ_ERRORS = (ValueError, OSError, EOFError, KeyError, MemoryError, OverflowError, NotImplementedError, SyntaxError)
 
 
 def read_features(path: str | Path) -> FeatureSet:
@@ -70,7 +69,7 @@ def _read_npz(path: Path) -> FeatureSet:
 
 
 def _read_npy(path: Path) -> FeatureSet:
-    vectors = _map_array(path)
+    vectors = as_vectors(map_array(path), path)
     return FeatureSet([vectors], paths := _paths_of(path, len(vectors)), [""] * len(paths), sources=[path])
 
 
@@ -88,20 +87,11 @@ def _read_arrays(folder: Path) -> FeatureSet:
         )
     if lists and len(lists) != len(files):
         raise ValueError(f"{folder}: {len(files)} .npy files, but {len(lists)} tables of their paths (.parquet)")
-    parts = [_map_array(file) for file in files]
+    parts = [as_vectors(map_array(file), file) for file in files]
     paths: list[str] = []
     for number, (file, part) in enumerate(zip(files, parts)):
         paths += _read_table(lists[number], len(part)) if lists else _paths_of(file, len(part))
     return FeatureSet(parts, paths, [""] * len(paths), sources=files)
-
-
-def _map_array(path: Path) -> np.ndarray:
-    try:
-        return as_vectors(np.load(path, mmap_mode="r"), path)
-    except READ_ERRORS as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise ValueError(f"{path}: cannot be read as .npy ({_reason(error)})") from None
 
 
 def _paths_of(array: Path, count: int) -> list[str]:
@@ -117,10 +107,7 @@ def _paths_of(array: Path, count: int) -> list[str]:
         return _texts(read_lines(path), count, path)
     if path.suffix == ".json":
         return _texts(read_checked(path, list[str]), count, path)
-    try:
-        return _texts(np.load(path), count, path)
-    except READ_ERRORS as error:
-        raise ValueError(f"{path}: cannot be read as .npy ({_reason(error)})") from None
+    return _texts(map_array(path), count, path)
 
 
 def _read_table(path: Path, count: int) -> list[str]:
@@ -157,5 +144,4 @@ def _numbered(folder: Path, suffix: str) -> list[Path]:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{text}; save texts as numpy.array(paths, dtype=str)" if "allow_pickle" in text else text[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__

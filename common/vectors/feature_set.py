@@ -7,6 +7,7 @@ their file and row when they are read.
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,16 @@ class FeatureSet:
     def all(self) -> np.ndarray:
         """-> (N, D) float32"""
         return np.concatenate(list(self.blocks()))
+
+
+def map_array(path: Path) -> np.ndarray:
+    """A .npy file, mapped into memory."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy raises any kind for a broken header
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        remedy = "; save texts as numpy.array(texts, dtype=str)" if "object" in reason else ""
+        raise ValueError(f"{path}: cannot be read as .npy ({reason}{remedy})") from None
 
 
 def check_rows(vectors: np.ndarray, source: object, first: int = 0, names: Sequence[str] = ()) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common.models.lora import set_trainable
-from common.text.files import read_json
+from common.models.model_config import read_model_config
 from common.training.hf_arguments import build_arguments
 from tools.estimate.training_step import Batch, TrainingStep, meta_tensor, trainer_options
 from vitp.arguments import RunArguments, trainable_parts
@@ -79,7 +79,7 @@ def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructio
     loading = {"dtype": torch.float32, "attn_implementation": named.attn_implementation or "sdpa"}
     if named.model_name_or_path:
         folder = Path(named.model_name_or_path)
-        config = read_json(folder / "config.json", "expected a model's folder")
+        config = read_model_config(folder / "config.json", "expected a model's folder")
         if config.get("model_type") != "internvl":
             raise ValueError(
                 f"{folder}: model_type '{config.get('model_type')}'; only Hugging Face's layout (internvl), or "
