@@ -1,6 +1,6 @@
 """Dataset of the style encoder.
 
-data/<style>/<name>_img.png (or .jpg, .webp, .tif, ...)      the folder is the style, the name is the content;
+data/<style>/<name>_img.png (or jpg, jpeg, webp, bmp)        the folder is the style, the name is the content;
 data/<style>/**/<name>.png                                   where no name ends in _img
 data/<style>/<name>_embed.pt (L, D)  _pooled.pt (P,)  _mask.pt (L,)      outputs of a text encoder; any may be missing
 
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from common.images.cache import ImageCache
-from common.images.folders import IMAGE_SUFFIXES, walk_images
+from common.images.folders import IMAGE_SUFFIXES, first_skipped, walk_images
 from common.images.transforms import Augmentation, SampleKey, square
 from targets import TARGETS, TargetShapes, load_target
 
@@ -69,10 +69,12 @@ def find_samples(data_dir: str | Path, ignore_targets: Sequence[str] = ()) -> li
         sample.targets.update({kind: target for kind, target in targets.items() if target.is_file()})
         samples.append(sample)
     if not samples:
+        skipped: dict[str, str] = {}
+        unused = next(walk_images(data_dir, skipped), "none")
         raise FileNotFoundError(
             f"{data_dir}: no image in a style folder; looked for {data_dir}/<style>/<name>_img.*, then for any image "
             f"({', '.join(IMAGE_SUFFIXES)}) in {data_dir}/<style>/, but there is "
-            f"{next(walk_images(data_dir, {}), 'none')}; or try the drawn samples: train.py --demo"
+            f"{unused}; or try the drawn samples: train.py --demo{first_skipped(skipped)}"
         )
     return samples
 

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 import torch
 from torch.utils.data import DataLoader
 
-from common.cli.errors import run_script
+from common.cli.errors import printable, run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.images.cache import CACHE_SCALE, ImageCache
@@ -230,6 +230,7 @@ def format_styles(report: dict[str, Any]) -> str:
     """The style encoder's metrics for each style, the weakest of many."""
     looks = [look for look in ("colour", "grey") if look in report]
     tables = {look: report[look]["style encoder"]["style"].get("per_style", {}) for look in looks}
+    tables = {look: {printable(name): row for name, row in table.items()} for look, table in tables.items()}
     names = list(tables[looks[0]])
     title = "style encoder, per style"
     if len(names) > LISTED_STYLES:

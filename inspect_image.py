@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from common.cli.errors import run_script
+from common.cli.errors import printable, run_script
 from common.cli.tool_parser import tool
-from common.images.io import open_image
+from common.images.io import image_size
 from common.training.device import choose_device
 from common.training.plots import save_figure
 from model import StyleOutput, VisionStyleEncoder
@@ -41,7 +41,7 @@ def main(
 ) -> dict[str, Any]:
     torch_device = choose_device(device)
     encoder, content = load_encoder(weights, torch_device)
-    width, height = open_image(image).size
+    width, height = image_size(image)
     pixels = read_image(image, encoder)[None].to(torch_device)
     with torch.no_grad():
         output = encoder(pixels)
@@ -55,7 +55,7 @@ def main(
         plot_maps(save_maps, encoder, pixels, output)
         report["maps"] = str(save_maps)
     text = (
-        f"{image}: {width} x {height}, model input {model['image_size']} x {model['image_size']}\n"
+        f"{printable(image)}: {width} x {height}, model input {model['image_size']} x {model['image_size']}\n"
         f"{weights}: {model['name']}, epoch {model['epoch']}\n\n{format_outputs(report['outputs'])}"
     )
     text += f"\nmaps are in {save_maps}" if save_maps else ""

@@ -25,7 +25,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from matplotlib.figure import Figure
 
-from common.cli.errors import run_script
+from common.cli.errors import printable, run_script
 from common.cli.tool_parser import tool
 from common.metrics.embedding import csls
 from common.training.device import choose_device
@@ -105,10 +105,10 @@ def rank_folder(
     rows: list[dict[str, Any]] = [{"image": str(path), **score} for path, score in zip(paths, scores)]
     ranked = sorted(rows, key=lambda row: -row["similarity"])
     mean = sum(row["similarity"] for row in ranked) / len(ranked)
-    lines = [f"{len(ranked)} images in {folder}, mean style similarity {mean:.4f}; the most similar:"]
+    lines = [f"{len(ranked)} images in {printable(folder)}, mean style similarity {mean:.4f}; the most similar:"]
     for row in ranked[:top]:
         probability = f"{percent(row['probability']):>9}" if "probability" in row else ""
-        lines.append(f"{row['similarity']:8.4f}{probability}  {row['image']}")
+        lines.append(f"{row['similarity']:8.4f}{probability}  {printable(row['image'])}")
     lines += hidden_rows(len(ranked), top)
     result = {"mean_similarity": mean, "ranked": ranked}
     if "calibration" in statistics:
@@ -117,7 +117,9 @@ def rank_folder(
             result["probability"] = float(folder_probabilities([image], vector, paths, vectors, statistics))
             lines.append(f"probability of the style of the whole folder: {percent(result['probability'])}")
         else:
-            lines.append(f"to rank whole styles: style_comparator.py {image} {folder}/*/ --weights ...")
+            lines.append(
+                f"to rank whole styles: style_comparator.py {printable(image)} {printable(folder)}/*/ --weights ..."
+            )
         lines += calibration_notes(torch.cat([vector, vectors]), statistics)
     return result, "\n".join(lines)
 
@@ -145,7 +147,7 @@ def compare_folders(
     if "calibration" in statistics:
         probability = folder_probabilities(first_paths, first_vectors, second_paths, second_vectors, statistics).mean()
         result["probability"] = float(probability)
-        lines.append(f"probability that an image of {first} is of the style of {second}:")
+        lines.append(f"probability that an image of {printable(first)} is of the style of {printable(second)}:")
         lines.append(f"{percent(float(probability))} on average (prior 50 %)")
         lines += calibration_notes(torch.cat([first_vectors, second_vectors]), statistics)
     return {**result, "picture": str(output)}, "\n".join(lines)
@@ -187,9 +189,11 @@ def plot_matrix(
     figure = Figure(figsize=(max(width, 5), max(height, 3)), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
-    axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
-    axis.set_yticks(range(len(rows)), rows, fontsize=8)
-    axis.set(xlabel=column_label, ylabel=row_label)
+    # File names are no formulas: $ is a letter in them.
+    axis.set_xticks(range(len(columns)), map(printable, columns), rotation=60, ha="right", fontsize=8, parse_math=False)
+    axis.set_yticks(range(len(rows)), map(printable, rows), fontsize=8, parse_math=False)
+    axis.set_xlabel(printable(column_label), parse_math=False)
+    axis.set_ylabel(printable(row_label), parse_math=False)
     if max(similarity.shape) <= 16:
         for row, values in enumerate(similarity.tolist()):
             for column, value in enumerate(values):

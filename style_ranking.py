@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from common.cli.errors import printable
 from few_shot import PROBE_MIN_IMAGES, fit_probe, leave_one_out_accuracy, prototype_similarity
 from model import VisionStyleEncoder
 from style_bank import NONE_PRIOR, calibration_notes, style_probabilities, verdict
@@ -116,7 +117,7 @@ def rank_one(row: int, image: str, names: list[str], columns: dict[str, torch.Te
 
 def report(result: dict, query: Path, statistics: dict, vectors: torch.Tensor, top: int) -> str:
     queries, styles, accuracy = result["queries"], result["styles"], result["accuracy"]
-    images = str(query) if len(queries) == 1 else f"{len(queries)} images of {query}"
+    images = printable(query) if len(queries) == 1 else f"{len(queries)} images of {printable(query)}"
     lines = [f"{images} among {len(styles)} styles, each the mean of its images:"]
     lines += table_of_one(queries[0], styles, top) if len(queries) == 1 else tables_of_many(queries, styles, top)
     lines.append("")
@@ -171,6 +172,7 @@ def tables_of_many(queries: list[dict], styles: list[dict], top: int) -> list[st
 
 def align(header: list[str], rows: list[list[str]]) -> list[str]:
     """Lines of a table: names of styles and images to the left, numbers to the right."""
+    rows = [list(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     words = [name in ("style", "best style", "image") for name in header]
     return [

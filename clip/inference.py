@@ -7,9 +7,9 @@
 images (N, D) x texts (M, D) -> the best texts of each image -> heatmaps/<image>.png, overview.png, results.jsonl
 queries (Q, D) x images (N, D) -> the best images of each query -> heatmaps/search.png
 
-The metadata may be optimized_metadata.jsonl, metadata.jsonl, data.json, or a .txt with one text per line. Where it
-names the images of the folder, the rank of the true text is reported too. Image vectors are kept in
-<data_root>/.image_index, so the next call encodes only new images.
+The metadata may be any file that train.py reads pairs from, or a .txt with one text per line. Where it names the images
+of the folder, the rank of the true text is reported too. Image vectors are kept in <data_root>/.image_index, so the
+next call encodes only new images.
 """
 
 import sys
@@ -36,8 +36,9 @@ from clip.embed import embed_texts
 from clip.heatmaps import find_method, heatmap, overlay, side_by_side
 from clip.image_encoder import clip_extractor
 from clip.model import CLIPModel
+from clip.pair_files import Columns
 from clip.pairs import DEFAULT_TEXT_FIELDS, read_texts, true_texts
-from common.cli.errors import run_script
+from common.cli.errors import one_line, printable, run_script
 from common.cli.paths import find_from_root
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
@@ -86,28 +87,34 @@ def explain_folder(
     true_of_image: list[set[int]],
     options: Options,
     device: torch.device,
+    skipped: dict[str, str],
     quiet: bool,
 ) -> list[dict]:
     """The best texts of every image -> rows of results.jsonl; writes the heat maps and overview.png.
 
-    true_of_image: indices of the true texts of each image of the index.
+    true_of_image: indices of the true texts of each image of the index. skipped: as of open_readable.
     """
     text_vectors = embed_texts(model, texts, device, quiet=quiet)
     shared = text_vectors.mean(0) if len(texts) > 1 else None  # the part of all texts that explains no choice
     image_vectors = torch.from_numpy(index.vectors())  # (N, D)
-    names = [path.relative_to(index.image_dir).as_posix() for path in index.paths]
+    paths = index.paths
+    names = [path.relative_to(index.image_dir).as_posix() for path in paths]
     files = heatmap_names(list(map(Path, names)))
     rows, cells = [], []
     for start in progress_bar(range(0, len(names), options.batch_size), desc="heat maps", quiet=quiet):
-        part = slice(start, start + options.batch_size)
-        images = [open_image(path) for path in index.paths[part]]
+        opened = open_readable(paths[start : start + options.batch_size], skipped)
+        if not opened:
+            continue
+        part = [start + position for position in opened]
         rankings = [
-            rank_texts(cosines, model.scale.item(), options.top_k, true)
-            for cosines, true in zip(image_vectors[part] @ text_vectors.T, true_of_image[part])  # (B, M)
+            rank_texts(cosines, model.scale.item(), options.top_k, true_of_image[row])
+            for row, cosines in zip(part, image_vectors[part] @ text_vectors.T)  # (B, M)
         ]
         best = text_vectors[[ranking["top"][0]["text"] for ranking in rankings]]
+        images = list(opened.values())
         maps = draw_maps(model, images, best, shared, options.heatmap_method, device)
-        for name, file, image, heat, ranking in zip(names[part], files[part], images, maps, rankings):
+        for row, image, heat, ranking in zip(part, images, maps, rankings):
+            name, file = names[row], files[row]
             top = [{**match, "text": texts[match["text"]]} for match in ranking["top"]]
             rows.append({"image": name, **top[0], **ranking, "top": top, "heatmap": file})
             score = f"{top[0]['score']:.3f}   {100 * top[0]['probability']:.1f} %"
@@ -116,9 +123,21 @@ def explain_folder(
             save_picture(options.output_dir / file, side_by_side(image, heat, top[0]["text"], caption))
             if len(cells) < MAX_SHOWN:
                 cells.append(Cell([overlay(image, heat)], top[0]["text"], score + _true_rank(ranking)))
-    save_picture(options.output_dir / "overview.png", contact_sheet({"": cells}))
+    if cells:
+        save_picture(options.output_dir / "overview.png", contact_sheet({"": cells}))
     write_jsonl(options.output_dir / "results.jsonl", rows)
     return rows
+
+
+def open_readable(paths: Sequence[Path], skipped: dict[str, str]) -> dict[int, Image.Image]:
+    """-> {position: image}; skipped: collects the reasons of files that are gone or damaged since they were indexed."""
+    images = {}
+    for position, path in enumerate(paths):
+        try:
+            images[position] = open_image(path)
+        except (ValueError, OSError) as error:
+            skipped[str(path)] = one_line(error)
+    return images
 
 
 def heatmap_names(paths: list[Path]) -> list[str]:
@@ -139,19 +158,30 @@ def draw_maps(
     device: torch.device,
 ) -> torch.Tensor:
     """Images and a text vector (B, D) for each -> (B, rows, columns)."""
+    if not images:
+        return torch.empty(0, 1, 1)
     pixels = torch.stack([model.preprocess(image) for image in images]).to(device)
     return heatmap(model, pixels, vectors.to(device), method, None if shared is None else shared.to(device)).cpu()
 
 
 def search(
-    model: CLIPModel, index: VectorStore, queries: Sequence[str], options: Options, device: torch.device
+    model: CLIPModel,
+    index: VectorStore,
+    queries: Sequence[str],
+    options: Options,
+    device: torch.device,
+    skipped: dict[str, str],
 ) -> list[dict]:
-    """The best images of each query -> one row per query; writes search.png with each image above its heat map."""
+    """The best images of each query -> one row per query; writes search.png with each image above its heat map.
+
+    skipped: as of open_readable.
+    """
     vectors = embed_texts(model, queries, device, quiet=True)
     rows, sections = [], {}
     for query, vector, scores, paths in zip(queries, vectors, *index.search(vectors, options.top_k)):
-        images = [open_image(path) for path in paths]
-        maps = draw_maps(model, images, vector.expand(len(paths), -1), None, options.heatmap_method, device)
+        opened = open_readable(paths, skipped)
+        images = list(opened.values())
+        maps = draw_maps(model, images, vector.expand(len(images), -1), None, options.heatmap_method, device)
         matches = [
             {"image": path.relative_to(index.image_dir).as_posix(), "score": score}
             for path, score in zip(paths, scores)
@@ -159,7 +189,7 @@ def search(
         rows.append({"query": query, "matches": matches})
         sections[query] = [
             Cell([image, overlay(model.preprocess.visible(image), heat)], match["image"], f"{match['score']:.3f}")
-            for image, heat, match in zip(images, maps, matches)
+            for image, heat, match in zip(images, maps, map(matches.__getitem__, opened))
         ]
     save_picture(options.output_dir / "search.png", contact_sheet(sections, columns=5))
     return rows
@@ -174,7 +204,8 @@ def format_result(result: dict, output_dir: Path) -> str:
     truncated, rows = result["truncated_texts"], result.get("images", [])
     lines = [f"{truncated} texts are longer than the model's context and were truncated"] if truncated else []
     lines += [
-        f"{row['score']:7.3f} {100 * row['probability']:6.1f} %  {row['image']}: {row['text']}{_true_rank(row)}"
+        f"{row['score']:7.3f} {100 * row['probability']:6.1f} %  {printable(row['image'])}: {printable(row['text'])}"
+        + _true_rank(row)
         for row in rows[:MAX_SHOWN]
     ]
     if len(rows) > MAX_SHOWN:
@@ -185,7 +216,7 @@ def format_result(result: dict, output_dir: Path) -> str:
             f"({result['texts']} texts), median rank {ranks[len(ranks) // 2]}"
         )
     for row in result.get("queries", []):
-        lines += [row["query"], *(f"{match['score']:7.3f}  {match['image']}" for match in row["matches"])]
+        lines += [row["query"], *(f"{match['score']:7.3f}  {printable(match['image'])}" for match in row["matches"])]
     return "\n".join([*lines, f"heat maps and results are in {output_dir}"])
 
 
@@ -195,8 +226,9 @@ def main(
     data_root: Path,  # folder of images
     model: str,  # best_model.pth, a Hugging Face CLIP folder, or an architecture, ViT-B/32 or another of open_clip
     pretrained: str = "",  # of an architecture: openai, another tag of open_clip, or a file; '': the usual ones
-    metadata: Path | None = None,  # candidate texts: .jsonl, data.json, or .txt
+    metadata: Path | None = None,  # candidate texts: .jsonl, .json, .csv, .tsv, .parquet, or .txt
     query: Sequence[str] = (),  # find the images for these texts
+    columns: Columns,
     options: Options,
     cache_dir: Path | None = None,  # for image vectors; default: inside data_root
     device: str = "auto",
@@ -213,18 +245,18 @@ def main(
     clip, content = load_clip(model, torch_device)
     find_method(clip, options.heatmap_method)  # a wrong name is an error before the folder is encoded
     fields = content.get("settings", {}).get("text_fields", DEFAULT_TEXT_FIELDS)
-    texts, texts_of_image, skipped = read_texts(metadata, fields) if metadata else ([], {}, {})
+    texts, texts_of_image, skipped = read_texts(metadata, fields, columns) if metadata else ([], {}, {})
     index = index_folder(data_root, clip_extractor(clip, model, options.batch_size), cache_dir, quiet=json)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     skipped |= {str(path): reason for path, reason in index.skipped.items()}
-    report_skipped(skipped)
-    write_skipped(options.output_dir / "skipped.jsonl", skipped)
     result = {"texts": len(texts), "truncated_texts": clip.tokenizer.encode([*texts, *query])[1], "skipped": skipped}
     if texts:
         true = [true_texts(path, [index.image_dir, metadata.parent], texts_of_image) for path in index.paths]
-        result["images"] = explain_folder(clip, index, texts, true, options, torch_device, json)
+        result["images"] = explain_folder(clip, index, texts, true, options, torch_device, skipped, json)
     if query:
-        result["queries"] = search(clip, index, query, options, torch_device)
+        result["queries"] = search(clip, index, query, options, torch_device, skipped)
+    report_skipped(skipped)
+    write_skipped(options.output_dir / "skipped.jsonl", skipped)
     print(dumps(result, ensure_ascii=False) if json else format_result(result, options.output_dir))
     return result
 

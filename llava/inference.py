@@ -22,7 +22,7 @@ from llava import config
 if __name__ == "__main__":
     answer_early(__file__, config)
 
-from common.cli.errors import run_script
+from common.cli.errors import printable, run_script
 from common.cli.paths import find_from_root, find_inputs
 from common.cli.settings import read_settings
 from common.training.skip_log import report_skipped
@@ -115,7 +115,7 @@ def format_result(row: dict[str, Any]) -> str:
     p_yes = "" if row["p_yes"] is None else f"   P(Yes) {row['p_yes']:.3f}"
     expected = "" if row["expected_score"] is None else f"   expected {row['expected_score']:.2f}"
     return (
-        f"{row['image']}\n"
+        f"{printable(row['image'])}\n"
         f"  text         {row['text']}\n"
         f"  description  {row['description']}\n"
         f"  score        {score}{expected}{p_yes}\n"

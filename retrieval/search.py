@@ -25,10 +25,11 @@ import torch
 from jsonargparse.typing import PositiveInt
 from PIL import Image, ImageOps
 
-from common.cli.errors import run_script
+from common.cli.errors import printable, run_script
 from common.cli.tool_parser import tool
 from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.images.io import open_image
+from common.training.skip_log import report_skipped
 from common.vectors.extractor import Extractor, difference
 from common.vectors.options import ENCODING_OPTIONS, ExtractorOptions
 from common.vectors.vector_store import VectorStore
@@ -57,8 +58,10 @@ def main(
         raise ValueError("nothing to search for; give --image FILE or --text WORDS")
     if sheet and sheet.suffix.lower() != ".png":
         raise ValueError(f"--sheet {sheet}: is written as PNG; let its name end in .png")
-    queries = [*image, *text]
-    scores, paths = open_index(index_dir, vit_checkpoint, device).search(image, text, top_k, search_params)
+    skipped: dict[str, str] = {}
+    scores, paths = open_index(index_dir, vit_checkpoint, device).search(image, text, top_k, search_params, skipped)
+    queries: list[Path | str] = [*(path for path in image if str(path) not in skipped), *text]
+    report_skipped(skipped)
     results = [
         {"query": str(query), "found": [{"image": str(path), "similarity": score} for path, score in zip(*matches)]}
         for query, *matches in zip(queries, paths, scores)
@@ -66,8 +69,9 @@ def main(
     if json:
         print(dumps(results, ensure_ascii=False))
     else:
-        for row in results:
-            print(f"{row['query']}:", *map("{similarity:8.4f}  {image}".format_map, row["found"]), sep="\n")
+        for query, *matches in zip(queries, paths, scores):
+            lines = [f"{score:8.4f}  {printable(path)}" for path, score in zip(*matches)]
+            print(f"{printable(query)}:", *lines, sep="\n")
     if sheet:
         draw_results(sheet, queries, paths, scores)
     return results
@@ -81,10 +85,22 @@ class Searcher:
     extractor: Extractor
 
     def search(
-        self, images: Sequence[Path], texts: Sequence[str], k: int, search_params: str = ""
+        self,
+        images: Sequence[Path],
+        texts: Sequence[str],
+        k: int,
+        search_params: str = "",
+        skipped: dict[str, str] | None = None,
     ) -> tuple[list[list[float]], list[list[Path]]]:
-        """-> cosines, highest first, and images: a list of up to k for each query, those of images first."""
-        vectors = [self.extractor.encode(images)] if images else []
+        """-> cosines, highest first, and images: a list of up to k for each query, those of images first.
+
+        skipped: collects the reasons of unreadable images, which are an error where it is None, or nothing is left.
+        """
+        vectors = [self.extractor.encode(images, skipped)] if images else []
+        if skipped and len(skipped) == len(set(images)):
+            if not texts:
+                raise ValueError(next(iter(skipped.values())))
+            vectors = []
         if texts:
             if (pooling := self.extractor.pooling) != "native":
                 raise ValueError(f"--text: words are compared with native vectors, this index has pooling {pooling}")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from clip.checkpoint import load_clip, save_clip
 from clip.inference import heatmap_names, main, rank_texts
 from clip.model import CLIPModel
 from clip.pairs import read_texts, true_texts
+from common.images.folders import list_images
 from common.samples.layouts import create_sample_dataset
 
 
@@ -139,6 +141,19 @@ def test_broken_images_and_lines_are_named(samples, weights, tmp_path, capsys):
     written = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line)["file"] for line in written] == list(result["skipped"])
     assert result["images"][0]["true_rank"] in (1, 2) and "true_rank" not in result["images"][1]
+
+
+def test_an_image_damaged_since_it_was_indexed_is_skipped(samples, weights, tmp_path, capsys):
+    metadata = write_jsonl(tmp_path / "metadata.jsonl", [{"text": "a star"}])
+    words = arguments(samples, weights, tmp_path, "--query", "a moon", "--metadata", metadata)
+    before = main(words)
+    path = list_images(samples / "images")[0]
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a bit that flips on the disk
+    after = main(words)
+    assert [row["image"] for row in after["images"]] == [row["image"] for row in before["images"]][1:]
+    assert list(after["skipped"]) == [str(path)] and path.name in capsys.readouterr().err
 
 
 def test_texts_of_every_metadata_format(tmp_path):

@@ -209,6 +209,18 @@ def test_broken_images_are_named_each_time(folder, tmp_path, capsys):
     assert len(list(place.glob("shard-*.npy"))) == 1
 
 
+def test_a_broken_query_is_skipped_and_named(folder, tmp_path, capsys):
+    place = tmp_path / "index"
+    index(folder, place)
+    good, broken = list_images(folder)[0], tmp_path / "broken\x1b[31m.png"
+    broken.write_bytes(b"\x89PNG")
+    (rows,) = found_by(place, broken, good, k=2)
+    assert rows == found_by(place, good, k=2)[0]
+    assert "\x1b" not in (said := capsys.readouterr().err) and "skipped: " in said and "broken\\x1b[31m.png" in said
+    with pytest.raises(ValueError, match="broken"):
+        found_by(place, broken)
+
+
 def test_mistakes(folder, tmp_path):
     place = tmp_path / "index"
     with pytest.raises(ValueError, match="a new index needs --image_dir and --vit_checkpoint"):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -205,6 +206,18 @@ def test_a_folder_is_one_style_for_an_image_and_for_a_folder(shelf, tmp_path, ca
     assert 0 < one["probability"] < 1 and 0 < two["probability"] < 1
     nested = compare(new / "4.png", folders[0].parent, "--weights", weights)
     assert "probability" not in nested and "*/ --weights" in capsys.readouterr().out
+
+
+def test_broken_images_and_names_of_any_bytes_end_no_comparison(shelf, tmp_path, capsys):
+    weights, folders, new = shelf
+    (folders[0] / "broken.png").write_bytes(b"\x89PNG")
+    (folders[0] / "gone.png").symlink_to("gone")
+    (folders[0] / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    (folders[0] / "item0_img.png").rename(folders[0] / "$\\foo$\x1b[31m\n.png")
+    for words in ([new, folders[0], "--output", tmp_path / "m.png"], [new / "4.png", folders[0]], [new, *folders[:2]]):
+        compare(*words, "--weights", weights)
+        out, err = capsys.readouterr()
+        assert "\x1b" not in out + err and all(name in err for name in ("broken.png", "gone.png", "caf\\udce9.png"))
 
 
 def test_equal_names_are_told_apart_and_mistakes_named(shelf, tmp_path):

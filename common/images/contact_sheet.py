@@ -47,7 +47,7 @@ def contact_sheet(sections: dict[str, list[Cell]], columns: int = 4, side: int =
         rows += [heading] if heading else []
         rows += [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [2 * LINE if isinstance(row, str) else max(_height(cell, side) for cell in row) for row in rows]
-    widest = max(len(row) for row in rows if not isinstance(row, str))
+    widest = max((len(row) for row in rows if not isinstance(row, str)), default=columns)
     sheet = Image.new("RGB", (widest * (side + GAP) + GAP, sum(heights) + GAP), "white")
     for row, top in zip(rows, accumulate(heights, initial=GAP)):
         if isinstance(row, str):

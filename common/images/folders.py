@@ -9,23 +9,39 @@ from pathlib import Path
 
 from common.cli.errors import printable
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".pgm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_ROUTES = 8  # to a folder, over links; links to links to links would multiply without end
 
 
 def list_images(folder: str | Path, skipped: dict[str, str] | None = None) -> list[Path]:
-    """All image files below `folder`, sorted by path; an error if there is none. skipped: as of walk_images."""
+    """All image files below `folder`, sorted by path; an error if there is none.
+
+    skipped: collects {what cannot be used: reason}.
+    """
     skipped = {} if skipped is None else skipped
-    if paths := sorted(walk_images(Path(folder), skipped)):
+    paths = []
+    for path in sorted(walk_images(Path(folder), skipped)):
+        if path.is_file():
+            paths.append(path)
+        else:
+            link = path.is_symlink()
+            skipped[printable(path)] = "a link to a file that does not exist" if link else "not a regular file"
+    if paths:
         return paths
     raise FileNotFoundError(
         f"{printable(folder)}: no image below it; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
-        + "".join(f"; skipped {name}: {reason}" for name, reason in list(skipped.items())[:1])
+        + first_skipped(skipped)
     )
 
 
+def first_skipped(skipped: dict[str, str]) -> str:
+    """The end of an error, where nothing is left."""
+    return "".join(f"; skipped {name}: {reason}" for name, reason in list(skipped.items())[:1])
+
+
 def walk_images(folder: Path, skipped: dict[str, str]) -> Iterator[Path]:
-    """Every file below `folder` that is named like an image, in no order. skipped: collects what cannot be used.
+    """Everything below `folder` that is named like an image, dangling links too, in no order. skipped: collects folders
+    that cannot be listed and names that are not UTF-8.
 
     Hidden files and folders are left out, and __MACOSX, which a Mac's archives add. Links to folders are followed, but
     not back to one that the walk came through.
@@ -48,24 +64,18 @@ def walk_images(folder: Path, skipped: dict[str, str]) -> Iterator[Path]:
         for path in entries:
             if path.name.startswith(".") or path.name == "__MACOSX":
                 continue
-            is_image = path.suffix.lower() in IMAGE_SUFFIXES
             try:
-                if path.is_dir():
+                is_folder = path.is_dir()
+                if is_folder or path.suffix.lower() in IMAGE_SUFFIXES:
                     path.name.encode()
-                    pending.append((path, (*above, real)))
-                elif is_image and not path.is_file():
-                    skipped[printable(path)] = _missing(path)
-                elif is_image:
-                    path.name.encode()
-                    yield path
+                    if not is_folder:
+                        yield path
+                    else:
+                        pending.append((path, (*above, real)))
             except UnicodeEncodeError:
                 skipped[printable(path)] = "its name is not UTF-8; rename it"
             except OSError as error:
                 skipped[printable(path)] = f"cannot be read ({_reason(error)})"
-
-
-def _missing(path: Path) -> str:
-    return "a link to a file that does not exist" if path.is_symlink() else "not a regular file"
 
 
 def _reason(error: Exception) -> str:
