@@ -4,7 +4,8 @@
 |------------ prompt: label -100 -------------|  |- labels -|
 
 Every piece is encoded with the space before it, so that the pieces together are what the tokenizer makes of the whole
-text, and the tokens of question and answer are known.
+text, and the tokens of question and answer are known. Control words in questions and answers ("</s>", "<image>") are
+text; a line break would end an answer, so none may hold one.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from common.text.chat_labels import IGNORED
+from common.text.control_words import ControlWords
 from common.text.padding import pad
 
 TEMPLATE = "Question: {} Answer:"
@@ -39,7 +41,7 @@ class PromptEncoder:
     ):
         if template.count("{}") != 1:
             raise ValueError(f"--data.prompt '{template}': expected {{}} once, in place of the question")
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
+        self.tokenizer, self.max_tokens, self.control_words = tokenizer, max_tokens, ControlWords(tokenizer)
         before, _, after = template.partition("{}")
         self.before, self.after = before.rstrip(), after.strip()
         self.caption_prompt = [image_token] * num_query_tokens + [tokenizer.bos_token_id]
@@ -63,8 +65,10 @@ class PromptEncoder:
         question = question.strip()
         if question.startswith(self.before) and question.endswith(self.after):
             question = question.removeprefix(self.before).removesuffix(self.after).strip()
-        question_ids = self._ids(f" {question}" if self.before else question)
-        answer_ids = self._ids(f" {answer.strip()}") if answer is not None else []
+        question_ids = self.control_words.encode_text(f" {question}" if self.before else question)
+        answer_ids = self.control_words.encode_text(f" {answer.strip()}") if answer is not None else []
+        if self.newline in answer_ids:
+            raise ValueError(f"{answer!r}: a line break ends an answer")
         truncated = max(len(question_ids), len(answer_ids)) > self.max_tokens
         question_ids, answer_ids = question_ids[: self.max_tokens], answer_ids[: self.max_tokens]
         answer_ids += [self.newline] if answer is not None else []

@@ -6,15 +6,24 @@ CLIP's text tower is causal, so padding behind the end token changes nothing and
 for encoders with a padding mask. Short captions then cost a fraction of 77 tokens.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
-from open_clip.tokenizer import _tokenizer as BYTE_PAIR_ENCODING
+import regex
+from open_clip.tokenizer import _tokenizer as OPEN_CLIP_TOKENIZER
 from open_clip.tokenizer import get_clean_fn
 from tokenizers import Tokenizer as BackendTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from common.models.checkpoint_file import first_line
+from common.text.control_words import ControlWords
+
+BYTE_PAIR_ENCODING = copy.copy(OPEN_CLIP_TOKENIZER)
+# Without the alternatives that take "<end_of_text>" in a caption for its end, where the text tower reads its vector.
+BYTE_PAIR_ENCODING.pat = regex.compile(
+    OPEN_CLIP_TOKENIZER.pat.pattern.removeprefix("<start_of_text>|<end_of_text>|"), OPEN_CLIP_TOKENIZER.pat.flags
+)
 
 
 class CLIPTokenizer:
@@ -44,12 +53,16 @@ class HuggingFaceTokenizer:
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=BackendTokenizer.from_str(backend))
         self.context_length, self.pad_id, self.zeroed_id = context_length, pad_id, zeroed_id
         self.clean = get_clean_fn(clean) if clean else str
+        self.control_words = ControlWords(self.tokenizer)
 
     def encode(self, texts: list[str]) -> tuple[list[list[int]], int]:
         options = {"return_attention_mask": False, "verbose": False}
         texts = [self.clean(text) for text in texts]
         rows = self.tokenizer(texts, truncation=True, max_length=self.context_length, **options).input_ids
         full = self.tokenizer(texts, truncation=False, **options).input_ids
+        for number in filter(lambda number: self.control_words.within(texts[number]), range(len(texts))):
+            rows[number] = self.control_words.encode_text(texts[number], True, self.context_length)
+            full[number] = self.control_words.encode_text(texts[number], True)
         if self.zeroed_id is not None:
             rows = [[0 if token == self.zeroed_id else token for token in row] for row in rows]
         return rows, sum(len(row) > self.context_length for row in full)

@@ -68,7 +68,7 @@ class ChatFormatter:
         )
         reversed_parts = message("user", TEXT, images=1)["content"][::-1]
         rendered = self.render([{"role": "user", "content": reversed_parts}])
-        self.keeps_order = rendered.index(TEXT) < rendered.index(processor.image_token)
+        self.keeps_order = processor.image_token in rendered.partition(TEXT)[2]
 
     def prompt(self, text: str) -> str:
         """A question about one image, up to where the model's answer begins."""

@@ -62,6 +62,32 @@ def test_captions(tmp_path, content):
     assert [parse_conversation(record).turns[0][0] for record in own] == ["<image>\n这是什么？"] * 2
 
 
+def test_every_form_becomes_internvls(tmp_path, capsys):
+    parts = [{"type": "image"}, {"type": "text", "text": "What?"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "x", "weight": 1}]
+    extra = [*messages, {"role": "assistant", "content": "y", "weight": 0}]
+    extra.insert(2, {"role": "user", "content": "and?"})
+    records = [
+        {"image_path": "a.png", "system": "Short.", "messages": [*extra, {"role": "user", "content": "more?"}]},
+        {"file_name": "a.png", "character": "Mira"},
+    ]
+    found = run(tmp_path, records, "--allowed_share", "0.5")
+    said = [("system", "Short."), ("human", "<image>\nWhat?"), ("gpt", "x"), ("human", "and?"), ("gpt", "y")]
+    assert [(turn["from"], turn["value"]) for turn in found[0]["conversations"]] == said
+    assert found[0]["image"] == "a.png" and found[0]["conversations"][-1]["weight"] == 0
+    assert parse_conversation(found[0]).is_trained == (True, False)
+    assert len(found) == 1
+    printed = capsys.readouterr()
+    assert "in.json entry 0: its last question has no answer" in printed.err and "1 of them in part" in printed.out
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png"}, 5],
+        "annotations": [{"image_id": 1, "caption": "x"}, {"image_id": 2}, 7],
+    }
+    assert len(run(tmp_path, coco, "--allowed_share", "0.7")) == 1
+    printed = capsys.readouterr().err
+    assert "annotation 1: image_id 2: not among" in printed and "annotation 2: not a JSON object" in printed
+
+
 def test_sizes_and_meta_file(tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (30, 20)).save(tmp_path / "images" / "a.png")

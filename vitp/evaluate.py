@@ -33,6 +33,8 @@ from common.cli.tool_parser import tool
 from common.images.io import open_image
 from common.text.conversations import IMAGE, read_conversations
 from common.text.files import write_json
+from common.text.schema import check_type
+from common.text.values import text_of
 from common.training.device import choose_device
 from common.training.skip_log import check_skip_rate, report_skipped
 from vitp.inference import VQAPredictor
@@ -45,6 +47,8 @@ class QuestionSample:
     reference: str
     kind: str
     facts: tuple[str, ...] = ()
+    system: str | None = None
+    key: str = ""  # file and line
 
     def score(self, answer: str) -> float:
         """Share of the facts that the answer names, in any case; without facts, 1 for the reference word for word."""
@@ -60,8 +64,17 @@ def read_samples(path: str | Path, image_dir: str | Path = "") -> tuple[list[Que
     for conversation in conversations:
         record, first = conversation.record, conversation.first(1)
         question, reference = first.turns[0]
-        kind, facts = record.get("kind") or question.replace(IMAGE, "").strip(), tuple(record.get("facts", ()))
-        samples.append(QuestionSample(first.images, question, reference.strip(), kind, facts))
+        try:
+            kind = text_of(record.get("kind") or question.replace(IMAGE, "").strip())
+            facts = check_type(record.get("facts") or [], list[str], "facts")
+        except ValueError as error:
+            skipped[conversation.key] = str(error)
+            continue
+        samples.append(
+            QuestionSample(
+                first.images, question, reference.strip(), kind, tuple(facts), conversation.system, conversation.key
+            )
+        )
     return samples, skipped
 
 
@@ -84,18 +97,34 @@ def evaluate(
     baseline: dict[str, str],
     batch_size: int = 16,
     max_new_tokens: int = 64,
+    skipped: dict[str, str] | None = None,
 ) -> tuple[dict, list[dict]]:
     """-> {"accuracy", "question_only", "count", "questions": {kind: the same three}}, answers
 
-    baseline: of question_only_answers; {} leaves question_only away.
+    baseline: of question_only_answers; {} leaves question_only away. skipped: gets {sample: reason} of those whose
+    image or question cannot be used; without it they are an error.
     """
-    answers: list[str] = []
+    answered: list[tuple[QuestionSample, str]] = []
     for start in progress_bar(range(0, len(samples), batch_size), "answering questions"):
-        batch = samples[start : start + batch_size]
-        requests = [([open_image(image) for image in sample.images], sample.question) for sample in batch]
-        answers += predictor(requests, max_new_tokens=max_new_tokens)
+        batch, requests = [], []
+        for sample in samples[start : start + batch_size]:
+            try:
+                if skipped is not None:
+                    predictor.prompt(sample.question, len(sample.images), sample.system)  # checks them
+                requests.append(([open_image(image) for image in sample.images], sample.question))
+                batch.append(sample)
+            except (ValueError, OSError) as error:
+                if skipped is None:
+                    raise
+                skipped[sample.key] = str(error)
+        if batch:
+            systems = [sample.system for sample in batch]
+            options = {"systems": systems} if any(system is not None for system in systems) else {}
+            answered += zip(batch, predictor(requests, max_new_tokens=max_new_tokens, **options), strict=True)
+    if not answered:
+        raise ValueError("no question could be asked")
     scores = defaultdict(list)
-    for sample, answer in zip(samples, answers):
+    for sample, answer in answered:
         scores[sample.kind].append((sample.score(answer), sample.score(baseline.get(sample.kind, ""))))
 
     def means(pairs: list[tuple[float, float]]) -> dict:
@@ -111,7 +140,7 @@ def evaluate(
             "reference": sample.reference,
             "answer": answer,
         }
-        for sample, answer in zip(samples, answers)
+        for sample, answer in answered
     ]
 
 
@@ -140,12 +169,14 @@ def main(
     json: bool = False,
 ) -> dict:
     samples, skipped = read_samples(data, image_dir)
-    check_skip_rate(skipped, len(samples) + len(skipped), max_skipped, data)
-    report_skipped(skipped)
+    total = len(samples) + len(skipped)
+    check_skip_rate(skipped, total, max_skipped, data)
     baseline = question_only_answers(read_samples(train_data, image_dir)[0]) if train_data else {}
     logging.disable_progress_bar()
     predictor = VQAPredictor(model_name_or_path, choose_device(device), max_dynamic_patch, conv_style)
-    report, answers = evaluate(predictor, samples, baseline, batch_size, max_new_tokens)
+    report, answers = evaluate(predictor, samples, baseline, batch_size, max_new_tokens, skipped)
+    report_skipped(skipped)
+    check_skip_rate(skipped, total, max_skipped, data)
     if output:
         write_json(output, {**report, "answers": answers})
     print(dumps(report, ensure_ascii=False) if json else format_report(report))
