@@ -85,10 +85,13 @@ def _read_table(path: Path, columns: Columns) -> Iterator[Entry]:
     """Rows under this module's names. open_clip's tables have columns filepath and title."""
     flags = {"csv_img_key": columns.csv_img_key, "csv_caption_key": columns.csv_caption_key}
     required = {name: f"--{flag}" for flag, name in flags.items() if name}
+    separator = columns.csv_separator.replace("\\t", "\t")
+    if len(separator) > 1:
+        raise ValueError(f"--csv_separator '{separator}': expected one character")
     if path.suffix == ".parquet":
         rows: Iterator[Entry] = ((f"{path} row {number}", row) for number, row in enumerate(read_parquet(path), 1))
     else:
-        rows = read_records(path, required=required, separator=columns.csv_separator)
+        rows = read_records(path, required=required, separator=separator)
     for source, row in rows:
         if isinstance(row, dict):
             for name, kind, usual in zip(flags.values(), ("image_path", "caption"), (IMAGE_KEYS, TEXT_KEYS)):

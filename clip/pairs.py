@@ -25,6 +25,7 @@ from common.cli.errors import one_line
 from common.cli.paths import find_from_root
 from common.images.io import path_below
 from common.images.webdataset import TarMember
+from common.text.files import check_file
 from common.text.tables import check_record
 from common.text.values import file_name_of, text_of
 
@@ -79,7 +80,7 @@ def find_pairs(
         pairs[key] = replace(pair, texts=tuple(dict.fromkeys([*pair.texts, *texts])))
     if not pairs:
         source, reason = next(iter(skipped.items()), ("", "the index is empty"))
-        raise ValueError(f"{root}: not one usable pair of image and text; {source}: {reason}")
+        raise ValueError(f"{data_dir}: not one usable pair of image and text; {source}: {reason}")
     return list(pairs.values()), skipped
 
 
@@ -150,6 +151,7 @@ def read_texts(
     text_fields: as for find_pairs.
     """
     path = Path(path)
+    check_file(path, "--metadata")
     indices: dict[str, int] = {}
     texts_of_image: dict[str, set[int]] = {}
     skipped: dict[str, str] = {}

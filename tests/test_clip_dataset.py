@@ -2,14 +2,18 @@
 
 import io
 import json
+import pickle
 import tarfile
 
+import datasets
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
 
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs, split_pairs
+from clip.pair_files import Columns
 from clip.pairs import texts_of
 from clip.preprocessing import Resize
 from clip.tokenizer import CLIPTokenizer
@@ -65,10 +69,115 @@ def test_two_folders(tmp_path):
         picture(tmp_path / "images" / name)
     (tmp_path / "captions").mkdir()
     (tmp_path / "captions" / "a.txt").write_text("\ufeffa red square\n\nseen from above\n", encoding="utf-8")
-    (tmp_path / "captions" / "b.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "captions" / "b.txt").write_bytes("schön".encode("cp1252"))
     pairs, skipped = find_pairs(tmp_path)
     assert [pair.texts for pair in pairs] == [("a red square", "seen from above")]
-    assert sorted(skipped.values()) == ["no captions/c.txt for it", "not UTF-8 text"]
+    no_text, no_file = skipped.values()
+    assert "b.txt: not UTF-8 text in line 1" in no_text and no_file == "no captions/c.txt for it"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [5, 0, 2.5, float("nan"), True, False, {"en": "a"}, {}, ["a", None], ["a", 5], [["a"]], "a \ud83d", "a\0"],
+    ids=ascii,
+)
+def test_what_is_no_text_never_becomes_one(tmp_path, value):
+    picture(tmp_path / "a.png")
+    fields = {"character": "Mira", "appearance": "Red hair."}
+    entries = [
+        {"file_name": "a.png", "caption": "one"},
+        {"file_name": "a.png", "caption": value, **fields},
+        {"file_name": "a.png", "appearance": value},
+        {"file_name": "a.png", "caption": "two"},
+    ]
+    write_jsonl(tmp_path / "metadata.jsonl", entries)
+    pairs, skipped = find_pairs(tmp_path)
+    assert [pair.texts for pair in pairs] == [("one", "two")]
+    assert [source.split()[-1] for source in skipped] == ["2", "3"]
+    assert skipped[f"{tmp_path}/metadata.jsonl line 2"].startswith("caption: ")
+
+
+def test_lines_of_text_and_paths_of_other_systems(tmp_path):
+    for name in ("a.png", "images/b.png", "odd\\c.png"):
+        picture(tmp_path / name)
+    names = ("./a.png", "images\\b.png", "odd\\c.png", "..\\..\\a.png", "C:\\images\\b.png", "x" * 300)
+    records = [{"image": name, "text": f"next\x85line\u2028{number}"} for number, name in enumerate(names)]
+    text = "\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "metadata.jsonl").write_bytes(text.encode(encoding))
+        pairs, skipped = find_pairs(tmp_path)
+        assert [pair.key for pair in pairs] == ["a.png", "images/b.png", "odd\\c.png"]
+        assert [pair.texts for pair in pairs] == [(f"next line {number}",) for number in range(3)]
+        assert "leaves" in list(skipped.values())[0] and len(skipped) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [
+        ("train.tsv", "filepath\ttitle\na.png\ta red, round card\nb.png\tb\n", Columns()),
+        ("train.csv", 'filepath,title\na.png,"a red, round card"\nb.png,b\n', Columns()),
+        ("metadata.csv", "file_name;text;title\r\na.png;a red, round card;Story\r\nb.png;b;\r\n", Columns()),
+        ("x.csv", "n|src|alt|text\n1|a.png|a red, round card|z\n2|b.png|b|z\n", Columns("src", "alt", "|")),
+        ("r.token", "a.png#0\ta red, round card\nb.png#1\tb\n", Columns()),
+    ],
+)
+def test_tables_of_pairs(tmp_path, name, text, columns):
+    for image in ("a.png", "b.png"):
+        picture(tmp_path / "images" / image if name == "r.token" else tmp_path / image)
+    (tmp_path / name).write_text(text)
+    pairs, skipped = find_pairs(tmp_path / name, columns=columns)
+    assert [pair.texts for pair in pairs] == [("a red, round card",), ("b",)] and not skipped
+    assert pairs[0].title == ("Story" if name == "metadata.csv" else "")
+
+
+def test_a_column_that_is_not_there_and_ragged_rows(tmp_path):
+    picture(tmp_path / "a.png")
+    table = tmp_path / "metadata.csv"
+    table.write_text("file_name,text\na.png,one\na.png,red, small\na.png\na.png,two\n")
+    pairs, skipped = find_pairs(tmp_path)
+    assert pairs[0].texts == ("one", "two") and list(skipped) == [f"{table} line {number}" for number in (3, 4)]
+    with pytest.raises(ValueError, match=r"unknown column 'nothing'.*--csv_caption_key"):
+        find_pairs(table, columns=Columns(csv_caption_key="nothing"))
+
+
+def test_captions_of_coco_and_a_file_of_splits(tmp_path):
+    picture(tmp_path / "val2017" / "1.png")
+    content = {
+        "images": [{"id": 1, "file_name": "1.png"}, {"id": 2, "file_name": "2.png"}, 5],
+        "annotations": [
+            {"image_id": 1, "caption": "one"},
+            {"image_id": 1, "caption": "two"},
+            *({"image_id": 2, "caption": "x"}, {"image_id": 3, "caption": "x"}, {"image_id": [1]}, 5),
+        ],
+    }
+    path = tmp_path / "annotations" / "captions_val2017.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    pairs, skipped = find_pairs(path)
+    assert [(pair.key, pair.texts) for pair in pairs] == [("val2017/1.png", ("one", "two"))]
+    assert [source.removeprefix(f"{path} annotation ") for source in skipped] == ["3", "4", "5", "6"]
+    path.write_text(json.dumps({"images": [{"filename": "1.png", "sentences": [{"raw": "x"}]}], "dataset": "coco"}))
+    with pytest.raises(ValueError, match=r"captions_val2017.json: .*Karpathy"):
+        find_pairs(path)
+
+
+def test_parquet_with_images_inside_and_beside(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    picture(tmp_path / "b.png", "blue")
+    rows = {
+        "image": [{"bytes": png("red"), "path": "a.png"}, {"bytes": None, "path": "b.png"}, None],
+        "text": [["a red card", "red"], ["a blue card"], ["nothing"]],
+    }
+    table = tmp_path / "train-00000-of-00001.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(rows), table)
+    pairs, skipped = find_pairs(tmp_path)
+    assert [pair.texts for pair in pairs] == [("a red card", "red"), ("a blue card",)] and len(skipped) == 1
+    images = ImageCache([pair.image for pair in pairs], 16, tmp_path / "images", quiet=True)
+    assert [images[pair.image][0, 0].tolist() for pair in pairs] == [[255, 0, 0], [0, 0, 255]]
+    assert str(pickle.loads(pickle.dumps(pairs[0].image))) == f"{table} row 1"
+    (tmp_path / "x.parquet").write_bytes(table.read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"x.parquet: cannot be read as Parquet"):
+        find_pairs(tmp_path / "x.parquet")
 
 
 PERSONA = {
@@ -134,7 +243,9 @@ def test_webdataset_shards_are_read_in_place(tmp_path):
         tmp_path / "0.tar",
         {
             "000.png": png("red"),
-            "000.txt": b"a red card",
+            "000.txt": "\ufeffa red card\x85".encode(),
+            "002.png": png(),
+            "002.txt": "schön".encode("cp1252"),
             "sub/000.png": png(),
             "sub/000.json": json.dumps(PERSONA).encode(),
             "001.txt": b"no image",
@@ -153,7 +264,9 @@ def test_webdataset_shards_are_read_in_place(tmp_path):
         "a green card",
         "x",
     ]
-    assert list(skipped.values()) == ["no image in this sample"] and not (tmp_path.parent / "escape.png").exists()
+    bad_text, no_image = skipped.values()
+    assert "not UTF-8 text in line 1" in bad_text and no_image == "no image in this sample"
+    assert not (tmp_path.parent / "escape.png").exists()
     for cache in (None, tmp_path / "cache"):
         store = ImageCache([pair.image for pair in pairs], 16, cache, quiet=True)
         assert list(store.skipped) == [str(pairs[4].image)] and "1.tar/002.png" in str(store.skipped)

@@ -211,7 +211,7 @@ def test_mistakes_are_said_in_one_line(samples, weights, tmp_path):
         (with_flag("--metadata", tmp_path / "none.jsonl"), FileNotFoundError, "none.jsonl: no such file"),
         (with_flag("--metadata", empty), ValueError, "empty.jsonl: holds no text"),
         (with_flag("--metadata", tmp_path / "pointer.jsonl"), ValueError, "Git LFS pointer"),
-        (with_flag("--metadata", tmp_path / "text.csv"), ValueError, "takes a .jsonl, .json or .txt"),
+        (with_flag("--metadata", tmp_path / "text.csv"), ValueError, "text.csv: holds no text"),
         (with_flag("--data_root", tmp_path / "none", *captions), FileNotFoundError, "none: no such folder"),
         (with_flag("--model", tmp_path / "none.pth", *captions), (ValueError, OSError), "none.pth"),
         (with_flag("--heatmap_method", "magic", *captions), ValueError, "'magic': this image tower has"),

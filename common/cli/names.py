@@ -88,6 +88,7 @@ ABSENT = {
     "the model's own config.json decides that": "down_sample_ratio vision_select_layer ps_version "
     "mm_vision_select_layer mm_projector_type mm_use_im_start_end mm_use_im_patch_token version",
     "the tokenizer is always the fast one": "use_fast_tokenizer",
+    "the format of the data is known from its files": "dataset_type",
     "an earlier run is never overwritten": "overwrite_output_dir",
     "validation images are a share of the data": "val_data val_dir eval_data validation_data",
     "mixed precision is set by precision: auto, bf16, fp16 or fp32": "amp use_amp",

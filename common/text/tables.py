@@ -22,7 +22,7 @@ from common.text.files import iter_lines, parse_json, read_text
 from common.text.values import text_of
 
 SEPARATORS = ",;\t|"
-EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?(\r\n|\r|\n)')  # Excel's first line, which no column is named like
+EXCEL_SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?(\r\n|\r|\n)')  # Excel's first line, which no column is named like
 Row = dict[str, str]
 
 
