@@ -3,6 +3,7 @@
 .jsonl or .csv: image, text, and optionally reference, keywords, traits, group;  or an AniPersonaCaps folder
 """
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from common.text.files import parse_json
 from common.text.tables import check_record, read_records
+from common.text.values import file_name_of, text_of
 from llava.request_io import IMAGE_KEYS
 
 
@@ -45,17 +47,17 @@ def _parse_record(key: str, record: Any, root: Path) -> EvaluationSample:
     name = next((record[name] for name in IMAGE_KEYS if record.get(name)), None)
     if not name:
         raise ValueError("names no image")
-    image = root / str(name)
-    if not image.is_file():
+    image = root / file_name_of(name, root)
+    if not os.path.isfile(image):  # noqa: PTH113, Path.is_file() raises where a name is too long
         raise ValueError(f"no such image: {image}")
-    persona = " ".join(str(record.get(name) or "").strip() for name in ("appearance", "personality")).strip()
+    persona = " ".join(_text(record, name) for name in ("appearance", "personality")).strip()
     references = _text_list(record.get("reference") or record.get("references") or record.get("caption") or persona)
-    text = str(record.get("text") or (references[0] if references else "")).strip()
+    text = _text(record, "text") or (references[0] if references else "")
     if not text:
         raise ValueError("no text: expected a field text, reference, or appearance and personality")
     traits = record.get("traits")
-    if traits is not None and not isinstance(traits, dict):
-        raise ValueError("traits: expected names and values")
+    if traits is not None and not (isinstance(traits, dict) and all(isinstance(one, str) for one in traits.values())):
+        raise ValueError("traits: expected names and values, both texts")
     return EvaluationSample(
         key=str(record.get("id") or key),
         image=str(image),
@@ -67,13 +69,21 @@ def _parse_record(key: str, record: Any, root: Path) -> EvaluationSample:
     )
 
 
+def _text(record: dict[str, Any], name: str) -> str:
+    """A field, '' where it is absent."""
+    value = record.get(name)
+    return text_of("" if value is None else value).strip()
+
+
 def _text_list(value: Any, separator: str | None = None) -> list[str]:
     """A list of texts, one text, or in a table a JSON list or texts between separators."""
     if isinstance(value, str) and value.startswith("["):
         value = parse_json(value)
     if isinstance(value, str):
         value = value.split(separator) if separator else [value]
-    return [text for item in value or () if (text := " ".join(str(item).split()))]
+    if not isinstance(value, list | type(None)):
+        raise ValueError(f"expected a text or a list of texts, got {repr(value)[:40]}")
+    return [text for item in value or () if (text := " ".join(text_of(item).split()))]
 
 
 def draw_negatives(samples: list[EvaluationSample], count: int, seed: int) -> list[EvaluationSample]:

@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 
 from common.text.files import parse_json, write_atomically
 from common.text.tables import check_record, read_records
-from common.text.values import text_of
+from common.text.values import file_name_of, text_of
 
 IMAGE_KEYS = ("image", "image_path", "file_name")
 LINE_START = b'{"key": '  # of every line of a results file
@@ -53,7 +53,7 @@ def _request(key: str, source: str, record: Any, folder: Path) -> Request:
         name = _image_key(record)
         if not name:
             raise ValueError("names no image")
-        return Request(key, str(folder / _text(record, name)), _text(record, "text"))
+        return Request(key, str(folder / file_name_of(_text(record, name), folder)), _text(record, "text"))
     except ValueError as error:
         return Request(key, "", "", f"{source}: {error}")
 

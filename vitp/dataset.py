@@ -30,7 +30,7 @@ from common.text.conversations import Conversation, parse_conversation
 from common.text.files import parse_json, refuse_lfs_pointer
 from common.text.padding import pad
 from common.text.schema import read_checked
-from common.text.values import text_of
+from common.text.values import file_name_of, text_of
 from common.training.skip_log import SkipLog
 from vitp.chat_template import ChatTemplate
 
@@ -59,6 +59,10 @@ class Source:
     max_tiles: int | None = None  # in place of --max_dynamic_patch
     data_augment: bool = False
     length: int | None = None  # number of samples, as the meta file states it
+
+    def file(self, name: str) -> Path:
+        """The image that a record names."""
+        return self.root / file_name_of(name, self.root)
 
 
 def read_meta(path: str | Path) -> list[Source]:
@@ -115,7 +119,7 @@ class InstructionDataset(SkippingDataset):
         """-> input_ids, labels (T,), pixel_values (tiles, 3, S, S) if it has images, key; None for a broken sample."""
         try:
             source, tiling, conversation = self._conversation(index)
-            images = [open_image(source.root / name) for name in conversation.images]
+            images = [open_image(source.file(name)) for name in conversation.images]
             sizes = [image.size for image in images]
             tokens, limit, cut = fit(self.template, conversation, sizes, tiling, self.max_seq_length)
             tiles = [tile for image in images for tile in tiling.cut(image, limit)]
@@ -163,7 +167,7 @@ class InstructionDataset(SkippingDataset):
             if len(conversation.images) == 1 and all(isinstance(side, int) and side > 0 for side in stated):
                 sizes = [stated]
             else:
-                sizes = [image_size(source.root / name) for name in conversation.images]
+                sizes = [image_size(source.file(name)) for name in conversation.images]
             return len(fit(self.template, conversation, sizes, tiling, self.max_seq_length)[0].input_ids)
         except (ValueError, OSError) as error:
             self.skipped.add(self.key(index), error, len(self))

@@ -26,13 +26,14 @@ if __name__ == "__main__":
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 
 from common.cli.errors import run_script
+from common.cli.outputs import refuse_overwriting
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.images.io import image_size
 from common.text.conversations import IMAGE, Conversation, parse_conversation
 from common.text.files import write_json, write_jsonl
 from common.text.tables import check_record, read_records
-from common.text.values import text_of
+from common.text.values import file_name_of, text_of
 from common.training.skip_log import SkipLog, report_skipped, report_trimmed
 
 IMAGE_KEYS, CAPTION_KEYS = ("image", "image_path", "file_name", "images"), ("caption", "captions", "text")
@@ -109,7 +110,7 @@ def convert(
     for number, (place, record) in enumerate(progress_bar(records, "converting")):
         try:
             conversation = to_conversation(record, number, prompts)
-            sizes = [image_size(root / image) for image in conversation.images] if root else []
+            sizes = [image_size(root / file_name_of(image, root)) for image in conversation.images] if root else []
         except (ValueError, OSError) as error:
             skip_log.add(place, error, len(records))
             continue
@@ -132,8 +133,7 @@ def main(
     allowed_share: ClosedUnitInterval = 0.05,  # of unusable records
 ) -> dict:
     output = output or input.with_suffix(".jsonl")
-    if output.resolve() == input.resolve():
-        raise ValueError(f"{output}: is the input; name another file to write")
+    refuse_overwriting({"input": input, "output": output, "meta": meta})
     if meta and not root:
         raise ValueError("--meta names the folder of the images too; give --root")
     if root and not root.is_dir():

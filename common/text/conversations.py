@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.text.tables import check_record, read_records
-from common.text.values import text_of
+from common.text.values import file_name_of, text_of
 
 IMAGE = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -75,7 +75,7 @@ def read_conversations(path: str | Path, image_dir: str | Path = "") -> tuple[li
     for key, record in read_records(path, "expected a .json, a .jsonl, or a folder with metadata.jsonl"):
         try:
             conversation = parse_conversation(record)
-            images = tuple(root / image for image in conversation.images)
+            images = tuple(root / file_name_of(image, root) for image in conversation.images)
             if missing := [image for image in images if not image.is_file()]:
                 raise ValueError(f"no such image: {missing[0]}")
             conversations.append(replace(conversation, images=images, key=key))
