@@ -54,9 +54,12 @@ def clip_retrieval(folder, vectors=VECTORS, paths=PATHS):
 def test_clip_retrieval(tmp_path):
     features = read_features(clip_retrieval(tmp_path / "a"))
     assert features.paths == PATHS.tolist() == read_features(tmp_path / "a" / "img_emb").paths
+    np.save(tmp_path / "a" / "img_emb" / "img_emb_99.npy", np.empty((0, 4), np.float16))  # of a worker without images
+    parquet.write_table(pyarrow.table({"image_path": []}), tmp_path / "a" / "metadata" / "metadata_99.parquet")
+    assert read_features(tmp_path / "a").paths == PATHS.tolist()
     np.testing.assert_array_equal(features.all(), VECTORS.astype(np.float16).astype(np.float32))
     (tmp_path / "a" / "metadata" / "metadata_8.parquet").unlink()
-    with pytest.raises(ValueError, match="6 .npy files, but 5 tables"):
+    with pytest.raises(ValueError, match="7 .npy files, but 6 tables"):
         read_features(tmp_path / "a")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 BLOCK_ROWS = 65_536  # float32 vectors held at once by `blocks`
+SMALL_FILE = 4096  # bytes
 SMALLEST_LENGTH = 1e-12  # below, a vector has no direction
 
 
@@ -40,7 +41,8 @@ class FeatureSet:
         for number, part in enumerate(self.parts):
             source = self.sources[number] if self.sources else "features"
             for start in range(0, len(part), rows):
-                block = np.asarray(part[start : start + rows], np.float32)
+                with np.errstate(over="ignore"):  # of float64; check_rows refuses what is infinite then
+                    block = np.asarray(part[start : start + rows], np.float32)
                 check_rows(block, source, start, self.paths[before + start :])
                 yield block
             before += len(part)
@@ -51,9 +53,12 @@ class FeatureSet:
 
 
 def map_array(path: Path) -> np.ndarray:
-    """A .npy file, mapped into memory."""
+    """A .npy file, mapped into memory; a small one, which may have no rows and nothing to map, is read."""
     try:
-        return np.lib.format.open_memmap(path, mode="r")
+        if path.stat().st_size > SMALL_FILE:
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # numpy raises any kind for a broken header
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         remedy = "; save texts as numpy.array(texts, dtype=str)" if "object" in reason else ""
