@@ -16,7 +16,7 @@ from transformers import AutoConfig, CLIPConfig, CLIPImageProcessor, CLIPTextCon
 from transformers import CLIPModel as TransformersCLIP
 
 from common.models.checkpoint_file import first_line
-from common.models.pretrained import load_pretrained
+from common.models.pretrained import LOAD_ERRORS, load_pretrained
 
 NAMES = [  # of open_clip, of transformers: beginnings first, then parts of blocks
     ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
@@ -97,7 +97,7 @@ def read_huggingface(name: str | Path) -> tuple[dict[str, Any], dict[str, torch.
     try:
         model_type = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         processor = CLIPImageProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except LOAD_ERRORS as error:
         raise ValueError(f"{name}: cannot be read as a CLIP folder ({first_line(error)})") from error
     if model_type != "clip":  # transformers would load what fits
         raise ValueError(f"{name}: is of type {model_type}, not clip; open_clip has others (ViT-B-16-SigLIP:webli)")

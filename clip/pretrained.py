@@ -161,7 +161,7 @@ def read_file(path: Path) -> Pretrained:
     weights = {
         name.replace("_orig_mod.", ""): value  # of torch.compile
         for name, value in unwrap(content).items()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, torch.Tensor) and isinstance(name, str)
     }
     if any("vision_model." in name for name in weights):
         raise ValueError(f"{path}: is of a Hugging Face CLIP; give its folder, with config.json, as --model_name")

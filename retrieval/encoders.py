@@ -189,8 +189,8 @@ def kind_of(weights: str | Path) -> str:
         return FOLDERS[content["model_type"]]
     if path.is_file():
         content = _tensor_names(path) if path.suffix == ".safetensors" else read_tensors(path)
-        kind = content.get("kind", "InternViT") if isinstance(content, dict) else type(content).__name__
-        if kind == "InternViT" and any(name.endswith("logit_scale") for name in unwrap(content)):
+        kind = str(content.get("kind", "InternViT")) if isinstance(content, dict) else type(content).__name__
+        if kind == "InternViT" and any(str(name).endswith("logit_scale") for name in unwrap(content)):
             raise ValueError(f"{path}: weights of a CLIP; name its architecture, as in ViT-B-32:{path}")
         if kind not in ENCODER_LOADERS:
             raise ValueError(

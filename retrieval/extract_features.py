@@ -35,14 +35,15 @@ from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.images.folders import list_images
 from common.images.io import open_image
-from common.text.files import read_json, read_lines, write_json
+from common.text.files import read_lines, write_json
+from common.text.schema import read_checked
 from common.text.values import file_name_of
 from common.training.skip_log import report_skipped, write_skipped
 from common.vectors.extractor import difference
 from common.vectors.feature_files import read_features
 from common.vectors.feature_set import FeatureSet
 from common.vectors.options import ExtractorOptions
-from common.vectors.shards import Shard, shard_numbers, write_npz, write_shard
+from common.vectors.shards import Metadata, Shard, shard_numbers, write_npz, write_shard
 from retrieval.encoders import open_extractor
 
 RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
@@ -84,7 +85,7 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "metadata.json").is_file():
         write_json(folder / "metadata.json", metadata)
-    written = read_json(folder / "metadata.json")  # perhaps by an earlier run
+    written = read_checked(folder / "metadata.json", Metadata)  # perhaps by an earlier run
     if differing := difference(written, metadata, metadata):
         raise ValueError(f"{folder}: holds other vectors ({differing}); delete it or choose another --output")
     missing = sorted(set(range(rank, len(shards), world_size)) - set(shard_numbers(folder)))

@@ -9,12 +9,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import GenerationMixin, PreTrainedModel
 
 from common.models.checkpoint_file import check_finite, first_line
 
-LOAD_ERRORS = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, SafetensorError)
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    ImportError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+    StrictDataclassError,  # a value of a wrong type in config.json
+)
 CONSTANTS = (
     r"(^|\.)position_ids$",
     r"\.rotary_emb\.inv_freq$",

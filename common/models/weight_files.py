@@ -89,10 +89,14 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Every tensor under its name in the file. ValueError names a file that cannot be read, or holds NaN."""
     file = find_weights(path)
     weights = _read_shards(file) if file.suffix == ".json" else unwrap(read_tensors(file))
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(map(_is_named_tensor, weights.items())):
         raise ValueError(f"{file}: no file of weights, it holds other values than named tensors")
     check_finite(weights, file)
     return weights
+
+
+def _is_named_tensor(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
 
 
 def unwrap(content: Any) -> Any:

@@ -59,6 +59,6 @@ def _shown(value: Any) -> str:
 @cache
 def _adapter(type: Any) -> TypeAdapter:
     if is_dataclass(type):  # strictly, pydantic takes instances alone
-        fields: Any = TypedDict(type.__name__, get_type_hints(type), total=False)  # type: ignore[misc, operator]
+        fields: Any = TypedDict(type.__name__, get_type_hints(type), total=False)  # type: ignore[misc]
         type = with_config(ConfigDict(extra="forbid"))(fields)
     return TypeAdapter(type)

@@ -184,6 +184,6 @@ def provenance() -> dict[str, Any]:
 
 def _step_of(line: str) -> int:
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return int(json.loads(line)["step"])
+    except (ValueError, RecursionError, KeyError, TypeError):
         return sys.maxsize  # an incomplete line after a kill
