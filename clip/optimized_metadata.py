@@ -54,6 +54,7 @@ from clip.persona.markup import clean_name, clean_text
 from clip.persona.person import find_traits
 from clip.persona.sentence import count_tokens, write_sentence
 from common.cli.errors import run_script
+from common.cli.outputs import refuse_overwriting
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.text.files import iter_lines, parse_json, refuse_lfs_pointer, write_atomically
@@ -230,6 +231,7 @@ def main(
     if metadata is None:
         metadata, clone = Path("metadata.jsonl"), find_clone()
         metadata = clone / metadata if clone and not metadata.exists() else metadata
+    refuse_overwriting({"metadata": metadata, "output": output})
     report = optimise_file(metadata, output, max_tokens, max_broken)
     print(dumps(report, ensure_ascii=False) if json else format_report(report))
     return report

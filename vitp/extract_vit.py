@@ -29,6 +29,7 @@ from transformers import GotOcr2ImageProcessor
 from transformers.utils import logging
 
 from common.cli.errors import run_script
+from common.cli.outputs import refuse_overwriting
 from common.cli.tool_parser import tool
 from common.models.backbone import write_timm_folder
 from common.models.checkpoint_file import write_tensors
@@ -110,6 +111,7 @@ def main(
     output = output or (positional.pop(0) if positional else "")
     if not checkpoint or not output or positional:
         raise ValueError("two paths are needed: extract_vit.py --checkpoint CHECKPOINT --output OUTPUT")
+    refuse_overwriting({"checkpoint": checkpoint, "config": config, "output": output})
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     format = format or ("internvit" if Path(output).suffix in FILE_SUFFIXES else "hf")

@@ -32,6 +32,7 @@ import jsonargparse
 from common.cli.config_files import Setting, constants, file_values, sections
 from common.cli.errors import CommandLineError
 from common.cli.names import SWITCHES, find_name, find_switch, plain, report_synonym, unknown_name
+from common.cli.outputs import refuse_overwriting
 from common.cli.type_names import describe_type, is_optional, shown
 
 CONFIG_HELP = "JSON or YAML file of settings, in sections or flat"
@@ -75,6 +76,7 @@ def read_settings(
     for source, layer in layers:
         values |= check_values(parser, layer, source, settings)
     values |= words
+    refuse_overwriting(values)
     if not quiet:
         _report_overrides([*layers, ("the command line", words)])
     plain_values = json.dumps({plain(flag): value for flag, value in values.items()})  # PositiveInt becomes int

@@ -15,7 +15,8 @@ def main(
 )
 
 The decorated main(argv) parses and calls. Flags cannot be abbreviated, but may be called as elsewhere: --batch-size,
---bs (common/cli/names.py). Every mistake is a CommandLineError of one line.
+--bs (common/cli/names.py). Every mistake is a CommandLineError of one line, also an output that is an input
+(common/cli/outputs.py).
 """
 
 import argparse
@@ -36,6 +37,7 @@ from jsonargparse.typing import restricted_number_type
 from common.cli.config_files import trailing_comment
 from common.cli.errors import CommandLineError
 from common.cli.names import find_name, report_synonym, unknown_name
+from common.cli.outputs import refuse_overwriting
 from common.cli.type_names import describe_type, shown
 
 Result = TypeVar("Result")
@@ -102,8 +104,10 @@ def parse_tool(function: Callable[..., Any], argv: list[str]) -> tuple[dict[str,
     parser, parameters = make_parser(function), inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         options, rest = parser.parse_known_args(argv)
-        return vars(options), rest
-    return vars(parser.parse_args(argv)), []
+    else:
+        options, rest = parser.parse_args(argv), []
+    refuse_overwriting({**vars(options), "another word": rest})
+    return vars(options), rest
 
 
 def make_parser(function: Callable[..., Any]) -> ToolParser:

@@ -25,6 +25,7 @@ from typing import Any
 
 from common.cli.config_files import Setting, comment, file_values, trailing_comment
 from common.cli.names import plain
+from common.cli.outputs import refuse_overwriting
 from common.cli.settings import check_values, make_parser, parse_words, print_help
 
 RENAMED = {  # flags of older versions of Trainer, and of other projects
@@ -62,6 +63,7 @@ def read_flags(
     values: dict[str, Any] = {}
     for source, layer in layers:
         values |= check_values(parser, layer, source, settings)
+    refuse_overwriting(values | words)
     return values | words
 
 
