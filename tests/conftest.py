@@ -254,6 +254,25 @@ def page_pictures(page_weights) -> list[str]:
     return [str(list_images(f"{page_weights['folder']}/style_{style}")[-1]) for style in (0, 2)]
 
 
+@pytest.fixture(scope="session")
+def small_page(page_weights):
+    """The page with CLIP and search, 1 MB an upload, 40 MB of all."""
+    import app
+
+    flags = ["--clip", page_weights["clip"], "--folder", page_weights["folder"], "--device", "cpu", "--port", "0"]
+    page = app.open_page([*flags, "--max_upload_mb", "1", "--upload_quota_mb", "40"])
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="session")
+def api(small_page):
+    import httpx
+
+    with httpx.Client(base_url=f"{small_page.local_url}gradio_api/", timeout=60) as client:
+        yield client
+
+
 @pytest.fixture
 def uploads(monkeypatch) -> list[dict]:
     """What push_to_hub.py would send to the Hub."""

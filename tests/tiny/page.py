@@ -1,5 +1,6 @@
 """The web page: tiny models of every kind, and images of which one has words like HTML in its name, and a comment."""
 
+import json
 from pathlib import Path
 
 from conftest import draw_styles
@@ -42,3 +43,14 @@ def write_page_files(folder: Path, style: str, clip: Path) -> dict[str, str]:
         "llava": str(folder / "llava"),
         "blip2": str(folder / "gated.pt"),
     }
+
+
+def upload(api, content=b"0", name="a.png", **options):
+    return api.post("upload", files={"files": (name, content)}, **options)
+
+
+def ask(api, name, *data):
+    """The event that answers a call, as text."""
+    content = json.dumps({"data": data})  # with half characters, which httpx does not send
+    reply = api.post(f"call/{name}", content=content, headers={"Content-Type": "application/json"})
+    return api.get(f"call/{name}/{reply.json()['event_id']}").text if reply.status_code == 200 else reply.text
