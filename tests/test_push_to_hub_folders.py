@@ -1,17 +1,23 @@
 """Folders of Trainer and peft on the Hub, names there and local paths, and what is refused."""
 
 import json
+import re
+import shutil
 
+import httpx
 import pytest
 import torch
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from tiny.hub import assert_names_no_place, front, same
 from transformers import CLIPModel as TransformersCLIP
 
 from clip.checkpoint import load_clip
+from common.cli.failures import explain_failure
 from common.models.model_folder import is_hub_name
+from common.models.scrub import is_local_path
 from style_encoder import load_encoder
 from tools import push_to_hub
-from tools.push_to_hub import files_to_upload, is_local_path, without_local_paths
+from tools.push_to_hub import files_to_upload, without_local_paths
 
 CPU = torch.device("cpu")
 
@@ -148,6 +154,95 @@ def test_a_name_of_the_hub_is_fetched(trained, tmp_path, monkeypatch):
     encoder, content = load_encoder("me/style", CPU)
     assert asked == [("me/style", ["config.json", "model.safetensors", "metadata.safetensors"])]
     assert same(dict(encoder.state_dict()), dict(load_encoder(trained[0], CPU)[0].state_dict()))
+
+
+def test_links_that_lead_out_and_unknown_files_stay_here(trainers_folder, tmp_path, uploads, capsys):
+    passwords, inside = tmp_path / "passwd", trainers_folder / "tokenizer.model"
+    passwords.write_text("a password")
+    for name in ("vocab.txt", "extra.safetensors", "generation_config.json"):
+        (trainers_folder / name).symlink_to(passwords)
+    (trainers_folder / "merges.txt").symlink_to("/no/such/file")
+    (trainers_folder / "added_tokens.json").mkdir()
+    inside.write_text("kept")
+    (trainers_folder / "spiece.model").symlink_to(inside)
+    result = push_to_hub.main([str(trainers_folder), "--name", "me/mine"])
+    files = uploads[-1]["files"]
+    out = {"vocab.txt", "extra.safetensors", "generation_config.json", "merges.txt", "added_tokens.json"}
+    assert not out & set(files) and {*out, "optimizer.pt", "checkpoint-8", "run.json"} <= set(result["left_out"])
+    assert files["spiece.model"] == b"kept" and b"a password" not in b"".join(files.values())
+    assert "left out: .lock, README.md" in capsys.readouterr().out
+
+
+def test_links_of_the_hubs_cache_are_its_files(tiny_clip, tmp_path, uploads):
+    repository = tmp_path / "models--a--b"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    for file in tiny_clip.iterdir():
+        (repository / "blobs" / f"hash of {file.name}").write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(f"../../blobs/hash of {file.name}")
+    push_to_hub.main([str(snapshot), "--name", "me/mine", "--output", str(tmp_path / "kept")])
+    assert uploads[-1]["files"]["model.safetensors"] == (tiny_clip / "model.safetensors").read_bytes()
+    assert not any(path.is_symlink() for path in (tmp_path / "kept").iterdir())
+    shutil.rmtree(repository)
+    push_to_hub.main([str(tmp_path / "kept"), "--name", "me/mine"])  # the folder stands alone
+    assert "model.safetensors" in uploads[-1]["files"]
+
+
+def test_secrets_go_from_information_and_are_refused_elsewhere(trainers_folder, uploads):
+    token = "hf_" + "a1B2" * 6
+    settings = {
+        "run": f"python a.py --data=/home/me/cats;file:///home/me/x.png,//share/me/y '\\\\share\\me\\z' {token}",
+        "endpoint": "https://me:word@host/x?token=abcdefgh1",
+        "hub_token": "anything",
+        "/home/me/key.png": 1,
+        "text": "and/or, 1/2, image/png, https://a.org/b/c",
+    }
+    (trainers_folder / "settings.json").write_text(json.dumps(settings))
+    push_to_hub.main([str(trainers_folder), "--name", "me/mine"])
+    assert json.loads(uploads[-1]["files"]["settings.json"]) == {
+        "run": "python a.py --data=cats;x.png,y 'z' ***",
+        "endpoint": "https://***@host/x?token=***",
+        "hub_token": "***",
+        "key.png": 1,
+        "text": "and/or, 1/2, image/png, https://a.org/b/c",
+    }
+    for name, content in (
+        ("tokenizer_config.json", json.dumps({"name": token})),
+        ("tokenizer_config.json", json.dumps({"name": "see (/home/me/x)"})),
+        ("tokenizer_config.json", json.dumps({"/home/me/x": 1})),
+        ("chat_template.jinja", "{{ a }}\n" + token),
+    ):
+        (trainers_folder / name).write_text(content)
+        with pytest.raises(ValueError, match=rf"{name}.*(password or a token|path of this machine)"):
+            push_to_hub.main([str(trainers_folder), "--name", "me/mine"])
+        (trainers_folder / name).unlink()
+
+
+def answered(status):
+    return HfHubHTTPError("long", response=httpx.Response(status, request=httpx.Request("POST", "https://hub")))
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (httpx.ConnectError("Name or service not known"), "no connection .* HF_ENDPOINT"),
+        (OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE"),
+        (answered(401), "hf auth login"),
+        (answered(403), "may write"),
+        (answered(409), "try again"),
+        (answered(429), "wait"),
+    ],
+)
+def test_failures_of_the_hub_are_one_line(error, words, trainers_folder, monkeypatch, uploads):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(push_to_hub.HfApi, "create_repo", fail)
+    with pytest.raises(ValueError, match=f"me/mine: upload failed .*{words}") as raised:
+        push_to_hub.main([str(trainers_folder), "--name", "me/mine"])
+    assert "\n" not in str(raised.value)
+    assert re.search(words, explain_failure(error))  # where nobody catches it, too
 
 
 def test_mistakes_are_one_line(tmp_path, trained, monkeypatch):

@@ -7,10 +7,13 @@
 
 Models of the style encoder, CLIP and BLIP2-gated are loaded by their own tools and functions, from the folder or as
 `you/style`; folders of ViTP and LLaVA by transformers; folders of tools/export_*.py by onnxruntime or timm.
+
+Only files of known names go up, and of links only those to files of the folder or of the Hub's cache; what is left out
+is listed. Paths of this machine, passwords and tokens are taken out of settings, and refused elsewhere.
 """
 
-import json
-import re
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,12 +31,15 @@ if __name__ == "__main__":
 
 from huggingface_hub import HfApi, ModelCard
 
-from common.cli.errors import run_script
+from common.cli.errors import printable, run_script
+from common.cli.hub_failures import explain_hub
 from common.cli.tool_parser import tool
 from common.models.checkpoint_file import first_line, read_model_file
-from common.models.model_card import Kind, checkpoint_metadata, folder_metadata, read_card, write_card
+from common.models.model_card import checkpoint_metadata, folder_metadata, read_card, repository, write_card
 from common.models.model_folder import is_model_folder, read_model_folder, write_model_folder
-from common.text.files import write_json
+from common.models.scrub import HIDDEN, hide_secrets, is_local_path, is_secret_name, scrub
+from common.text.files import read_json, read_text, write_json
+from tools.model_kinds import kind_of
 
 # Weights and the files that they are loaded with. Optimizer, resume state, logs and the command line stay here.
 WEIGHTS = ("*.safetensors", "*.onnx")
@@ -52,104 +58,8 @@ CONFIGS = (
     "*.safetensors.index.json",
 )
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "*.model", "*.jinja")
+TEXTS = ("*.jinja",)  # of TOKENIZERS, those that people write
 INFORMATION = ("settings", "_name_or_path", "model_id")  # keys that nothing is loaded from
-LOCAL_PATH = re.compile(r"(?:^|[\s=:,'\"])(?:~|/[\w.-]+)/[\w.-]|^\.\.?/|^[A-Za-z]:\\")
-OURS = "vision-wrapper"
-KINDS = {  # by `kind` or `model_type` in config.json, or by the files of the folder
-    "style encoder": Kind(
-        "Embeds images by their style, for comparison by cosine; if trained for it, also predicts a text encoder's "
-        "embeddings of the style's description.",
-        OURS,
-        "image-feature-extraction",
-        ("style", "timm"),
-        "from style_encoder import load_encoder, read_image\n\n"
-        'encoder, content = load_encoder("{name}", torch.device("cpu"))\n'
-        'style = encoder(read_image("a.png", encoder)[None]).style  # (1, S), unit length',
-    ),
-    "clip": Kind(
-        "Embeds images and texts in one space.",
-        OURS,
-        "zero-shot-image-classification",
-        ("clip", "open_clip"),
-        'from clip.checkpoint import load_clip\n\nmodel, _ = load_clip("{name}")\n'
-        'vectors = model.encode_text(["a red house", "two birds"])  # (2, D), unit length',
-    ),
-    "blip2_gated": Kind(
-        "Answers questions about images: a BLIP-2 whose Q-Former is conditioned on style features. Holds the trained "
-        "weights; the others come from the base model, if one is named.",
-        OURS,
-        "visual-question-answering",
-        ("blip-2", "style"),
-        'from blip2_gated.checkpoint import load_gated\n\nmodel, _ = load_gated("{name}")\n'
-        'answers = model.predict_answers(model.prepare(["a.png"]), ["In which style is this picture drawn?"])',
-    ),
-    "transformers clip": Kind(
-        "Embeds images and texts in one space.",
-        "transformers",
-        "zero-shot-image-classification",
-        ("clip",),
-        'from transformers import CLIPModel, CLIPProcessor\n\nmodel = CLIPModel.from_pretrained("{name}")\n'
-        'processor = CLIPProcessor.from_pretrained("{name}")',
-    ),
-    "vision": Kind(
-        "A vision encoder.",
-        "transformers",
-        "image-feature-extraction",
-        (),
-        'from transformers import AutoImageProcessor, AutoModel\n\nmodel = AutoModel.from_pretrained("{name}")\n'
-        'processor = AutoImageProcessor.from_pretrained("{name}")',
-    ),
-    "language": Kind(
-        "Answers questions about images and describes them.",
-        "transformers",
-        "image-text-to-text",
-        (),
-        "from transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
-        'model = AutoModelForImageTextToText.from_pretrained("{name}")\n'
-        'processor = AutoProcessor.from_pretrained("{name}")',
-    ),
-    "adapter": Kind(
-        "A LoRA adapter for the model named above.",
-        "peft",
-        "image-text-to-text",
-        ("lora",),
-        "from huggingface_hub import snapshot_download\n\n"
-        'folder = snapshot_download("{name}")  # then: python llava/inference.py --model_id BASE --adapter <folder>',
-    ),
-    "timm": Kind(
-        "A vision backbone.",
-        "timm",
-        "image-feature-extraction",
-        (),
-        'import timm\n\nmodel = timm.create_model("hf-hub:{name}", pretrained=True)',
-    ),
-    "onnx": Kind(
-        "Networks for onnxruntime; preprocessing.json describes how a file becomes their input.",
-        "onnx",
-        "",
-        (),
-        'from huggingface_hub import snapshot_download\n\nfolder = snapshot_download("{name}")',
-    ),
-}
-VISION_TYPES = ("internvl_vision", "timm_wrapper", "intern_vit_6b")
-
-
-def kind_of(staged: Path) -> Kind:
-    """The kind of a staged folder, by its files and its config.json."""
-    if any(staged.glob("*.onnx")):
-        return KINDS["onnx"]
-    if (staged / "adapter_config.json").is_file():
-        return KINDS["adapter"]
-    if not (staged / "config.json").is_file():
-        raise ValueError("there is no config.json next to the weights; give the whole folder of a finished run")
-    config = json.loads((staged / "config.json").read_text(encoding="utf-8"))
-    if "kind" in config:
-        return KINDS[config["kind"]]
-    if "architecture" in config and "model_type" not in config:
-        return KINDS["timm"]
-    if config.get("model_type") == "clip":
-        return KINDS["transformers clip"]
-    return KINDS["vision" if config.get("model_type") in VISION_TYPES else "language"]
 
 
 def add_card(staged: Path, source: Path, name: str, licence: str) -> None:
@@ -158,11 +68,12 @@ def add_card(staged: Path, source: Path, name: str, licence: str) -> None:
     if card and licence:
         raise ValueError(f"{source}: has a card already; name the licence in its README.md, or delete that file")
     if card:
+        _refuse_secrets(card, source / "README.md")
         (staged / "README.md").write_text(card, encoding="utf-8")
         return
     ours = is_model_folder(staged)
     metadata = checkpoint_metadata(read_model_folder(staged), source) if ours else folder_metadata(staged, source)
-    write_card(staged / "README.md", name, kind_of(staged), metadata, licence)
+    write_card(staged / "README.md", name, kind_of(staged), metadata, licence, repository())
 
 
 @tool
@@ -184,70 +95,107 @@ def main(
         if output and folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder}: is not empty; give --output another name")
         folder.mkdir(parents=True, exist_ok=True)
-        stage_model(model, folder, dict(pair.split("=", 1) for pair in hub_id))
+        left_out = stage_model(model, folder, dict(pair.split("=", 1) for pair in hub_id), keep=bool(output))
         add_card(folder, model, name or folder.name, license)
         licensed = ModelCard.load(folder / "README.md").data.license is not None
         files = sorted(path.name for path in folder.iterdir())
         location = upload(folder, name, private) if name else str(folder)
     print(f"{location}: {', '.join(files)}")
+    if left_out:
+        print(f"left out: {', '.join(map(printable, left_out))}")
     if not licensed:
         print("README.md names no licence (--license)")
-    return {"location": location, "files": files}
+    return {"location": location, "files": files, "left_out": left_out}
 
 
-def stage_model(source: Path, folder: Path, hub_ids: dict[str, str]) -> None:
-    """Fill an empty folder with the files to upload of a file of save_model, or of a folder with a model.
+def stage_model(source: Path, folder: Path, hub_ids: dict[str, str], keep: bool = False) -> list[str]:
+    """Fill an empty folder with the files to upload of a file of save_model, or of a folder with a model -> names of
+    what else is in that folder.
 
-    hub_ids: local path -> name on the Hub. Large files of a folder become links to it.
+    hub_ids: local path -> name on the Hub. keep: large files are hard links or copies; otherwise links to the source.
     """
     if source.is_file():
         content = read_model_file(source)
         weights = {"model_state_dict": content.pop("model_state_dict")}
         write_model_folder(folder, {**without_local_paths(content, hub_ids, source.name), **weights})
-        return
+        return []
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such file or folder")
-    for name in files_to_upload(source):
+    names = files_to_upload(source)
+    for name in names:
         if _matches(name, CONFIGS):
-            content = json.loads((source / name).read_text(encoding="utf-8"))
+            content = read_json(source / name)
             write_json(folder / name, without_local_paths(content, hub_ids, name, strict=name != "settings.json"))
-        else:
-            (folder / name).symlink_to((source / name).resolve())
+            continue
+        if _matches(name, TEXTS):
+            _refuse_secrets(read_text(source / name), source / name)
+        _take(source / name, folder / name, keep)
+    kept = {*names, "README.md"} if read_card(source) else {*names}
+    return sorted(path.name for path in source.iterdir() if path.name not in kept)
 
 
 def files_to_upload(folder: Path) -> list[str]:
     """Names of the files that others need, of the folder itself alone; its README is written anew."""
     wanted = (*WEIGHTS, *CONFIGS, *TOKENIZERS)
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and _matches(path.name, wanted))
+    names = sorted(path.name for path in folder.iterdir() if _matches(path.name, wanted) and _is_own(path))
     if not any(_matches(name, WEIGHTS) for name in names):
         raise ValueError(f"{folder}: holds no weights ({', '.join(WEIGHTS)}); give the folder of a finished run")
     return names
 
 
+def _is_own(path: Path) -> bool:
+    """A regular file of its folder, or a link to one there, or to a blob of the Hub's cache that the folder is in."""
+    folder = path.parent.resolve()
+    target = path.resolve()
+    homes = [folder, *([folder.parents[1] / "blobs"] if folder.parent.name == "snapshots" else [])]
+    return target.is_file() and target.parent in homes
+
+
+def _take(source: Path, staged: Path, keep: bool) -> None:
+    if not keep:
+        staged.symlink_to(source.resolve())
+        return
+    try:
+        os.link(source.resolve(), staged)
+    except OSError:  # another disk
+        shutil.copyfile(source, staged)
+
+
+def _refuse_secrets(text: str, path: Path) -> None:
+    """ValueError for a text that goes up as it was written, with a password or a token in it."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if hide_secrets(line) != line:
+            raise ValueError(f"{path}: line {number} holds a password or a token; take it out")
+
+
 def without_local_paths(value: Any, hub_ids: dict[str, str], location: str, strict: bool = True) -> Any:
-    """The same JSON value without paths of this machine: those in `hub_ids` are replaced by their names on the Hub,
-    those that are mere information keep their last part; any other is a ValueError, since loading would need it."""
+    """The same JSON value without paths of this machine, passwords and tokens, in values and in keys: paths in
+    `hub_ids` are replaced by their names on the Hub, those that are mere information keep their last part; any other is
+    a ValueError, since loading would need it."""
     if isinstance(value, dict):
-        return {
-            name: without_local_paths(item, hub_ids, f"{location}: {name}", strict and name not in INFORMATION)
-            for name, item in value.items()
-        }
+        cleaned = {}
+        for name, item in value.items():
+            key = without_local_paths(name, hub_ids, f"{location}: a key", strict)
+            inner = strict and name not in INFORMATION
+            if is_secret_name(str(name)) and isinstance(item, str) and item:
+                item = HIDDEN
+            cleaned[key] = without_local_paths(item, hub_ids, f"{location}: {name}", inner)
+        return cleaned
     if isinstance(value, (list, tuple)):
         return [without_local_paths(item, hub_ids, location, strict) for item in value]
-    if not isinstance(value, str) or not (value in hub_ids or is_local_path(value)):
+    if not isinstance(value, str):
         return value
-    if strict and value not in hub_ids:
+    if value in hub_ids:
+        return hub_ids[value]
+    if not strict:
+        return scrub(value) if scrub(value) != value or not is_local_path(value) else Path(value).name
+    if hide_secrets(value) != value:
+        raise ValueError(f"{location} holds a password or a token; take it out")
+    if is_local_path(value):
         raise ValueError(
             f"{location} is {value}, a path of this machine; name it on the Hub: --hub_id {value}=OWNER/NAME"
         )
-    return hub_ids.get(value, Path(value.replace("\\", "/")).name)
-
-
-def is_local_path(text: str) -> bool:
-    """An absolute path, one that starts with ~, . or .., or a relative one that exists; never a template."""
-    if "{%" in text or "{{" in text:
-        return False
-    return bool(LOCAL_PATH.search(text)) or ("/" in text.strip("/") and len(text) < 256 and Path(text).exists())
+    return value
 
 
 def upload(folder: Path, name: str, private: bool) -> str:
@@ -256,10 +204,9 @@ def upload(folder: Path, name: str, private: bool) -> str:
     try:
         address = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=str(folder), commit_message="Upload model and model card")
-    except (OSError, ValueError, RuntimeError) as error:  # no network, no login, no such owner
-        raise ValueError(
-            f"{name}: upload failed ({first_line(error)}); log in with `hf auth login`, then try again"
-        ) from error
+    except Exception as error:  # of the network, the Hub, and the many libraries between
+        reason, login = explain_hub(error), "; log in with `hf auth login`, then try again"
+        raise ValueError(f"{name}: upload failed ({reason or first_line(error)}){'' if reason else login}") from error
     return str(address)
 
 

@@ -16,13 +16,14 @@ OFFLINE = (
     "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, and it is not in the Hub's cache on this machine; unset that, or "
     "give a local file or folder"
 )
-CONNECTION = (
+CONNECTION = {
     "ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "RemoteProtocolError", "ConnectionError",
-    "MaxRetryError", "NameResolutionError", "ProxyError", "SSLError", "URLError", "gaierror", "LocalEntryNotFoundError",
-    "PoolTimeout", "WriteTimeout", "WriteError", "ChunkedEncodingError", "IncompleteSnapshotError",
-)  # fmt: skip
+    "MaxRetryError", "NameResolutionError", "ProxyError", "SSLError", "URLError", "gaierror", "PoolTimeout",
+    "WriteTimeout", "WriteError", "ChunkedEncodingError",
+}  # fmt: skip
+MISSING = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "IncompleteSnapshotError"}
 SAID = re.compile(r"couldn't connect to|cannot find the requested files in the (disk|local) cache", re.IGNORECASE)
-LIBRARIES = ("huggingface_hub", "httpx", "httpcore", "requests", "urllib3", "urllib")
+LIBRARIES = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "urllib")
 STATUS = {
     401: "not logged in, or no such name; log in with `hf auth login`, and check the spelling",
     403: "not allowed: accept the terms on the model's page, and log in by `hf auth login` with a token that may do "
@@ -49,11 +50,11 @@ def explain_hub(error: BaseException) -> str:
         if isinstance(status, int) and status >= 400:
             reason = STATUS.get(status, "the Hub itself fails; try again later" if status >= 500 else "refused")
             return f"{reason} (HTTP {status})"
-    said = " ".join(map(str, chain))
-    is_missing = bool(names & {*CONNECTION}) or bool(SAID.search(said))
-    if "OfflineModeIsEnabled" in names or (is_missing and _offline()):
-        return OFFLINE
-    return NO_CONNECTION if is_missing else ""
+    if names & CONNECTION:
+        return NO_CONNECTION
+    if names & MISSING or SAID.search(" ".join(map(str, chain))):
+        return OFFLINE if "OfflineModeIsEnabled" in names or _offline() else NO_CONNECTION
+    return ""
 
 
 def _offline() -> bool:
