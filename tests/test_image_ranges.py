@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import sys
+import zlib
 from contextlib import nullcontext
 
 import numpy as np
@@ -34,6 +35,22 @@ def test_ranges_that_files_name(tmp_path):
     transparent = Image.fromarray(grey)
     transparent.save(tmp_path / "t.png", transparency=1000)
     assert np.asarray(open_image(tmp_path / "t.png"))[0, :, 0].tolist() == [0, 255, 8, 16]
+
+
+@pytest.mark.parametrize("bits, colour", [(1, 0), (16, 2)])
+def test_a_transparent_colour_of_any_depth(tmp_path, bits, colour):
+    samples = [0x1234, 0x5678, 0x9ABC] if colour else [0]
+    transparent = struct.pack(f">{len(samples)}H", *samples)
+    row = b"\0" + (transparent + bytes(6) if colour else b"\x40")  # a transparent pixel, and another
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 2, 1, bits, colour, 0, 0, 0), b"tRNS": transparent}
+    chunks |= {b"IDAT": zlib.compress(row), b"IEND": b""}
+    data = b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks.items()
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    expected = [[255] * 3, [0] * 3] if colour else [[255] * 3, [255] * 3]
+    assert np.asarray(open_image(tmp_path / "a.png"))[0].tolist() == expected
 
 
 def test_floats(tmp_path):

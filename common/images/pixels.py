@@ -23,7 +23,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _to_grey(image).convert("RGB")
     if image.mode == "L" and _tag(image, SAMPLE_FORMAT) == SIGNED:
         return image.point([value ^ 128 for value in range(256)]).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    transparency = image.info.get("transparency")
+    if isinstance(transparency, tuple) and max(transparency) > 255:  # of 16 bits, of which the high byte is left
+        image.info["transparency"] = tuple(value >> 8 for value in transparency)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or transparency is not None:
         transparent = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", image.size, "white")
         image.paste(transparent, mask=transparent)
