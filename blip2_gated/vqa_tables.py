@@ -127,7 +127,7 @@ def read_vqa_records(path: Path, columns: Columns, hint: str = "") -> tuple[list
     }
     for kind in (kind for kind in is_there if names and not is_there[kind]):
         name = unknown_name(getattr(columns, kind), names, "column")
-        raise ValueError(f"{path}: {name} (it has {', '.join(names)}; --data.{kind}_column)")
+        raise ValueError(f"{path}: {name} (it has {', '.join(names[:20])}; --data.{kind}_column)")
     return places, records
 
 
@@ -169,21 +169,22 @@ def _joined(path: Path, content: Record, columns: Columns) -> list[Any]:
     if not columns.answer or any(map(columns.holds_answers, first)):
         return questions
     if "annotations" not in content:
-        hint = "the annotations of these questions; for questions alone: --data.answer_column ''"
-        path = _annotations_of(path)
+        if (source := _annotations_of(path)) == path:
+            raise ValueError(f"{path}: questions without answers; annotations are looked for next to *questions*.json")
+        path, hint = source, "the annotations of these questions; for questions alone: --data.answer_column ''"
         content = read_json(path, hint)
     annotations = [entry for entry in _list_in(path, content, "annotations") if isinstance(entry, dict)]
     times = Counter(str(annotation.get("question_id")) for annotation in annotations)
     by_id = {str(annotation.get("question_id")): annotation for annotation in annotations}
-
-    def joined(question: Any) -> Any:
-        question_id = str(question.get("question_id")) if isinstance(question, dict) else ""
-        if times[question_id] != 1:
-            return ValueError(f"question_id {question_id[:40]} has {times[question_id]} annotations in {path}")
-        return {**by_id.pop(question_id), **question}
-
-    entries = [joined(question) for question in questions]
-    return entries + [ValueError(f"{path}: question_id {name[:40]} has no question") for name in by_id]
+    ids = [str(question.get("question_id")) if isinstance(question, dict) else "" for question in questions]
+    joined: list[Any] = [
+        {**by_id[name], **question}
+        if times[name] == 1
+        else ValueError(f"question_id {name[:40]} has {times[name]} annotations in {path}")
+        for name, question in zip(ids, questions)
+    ]
+    unasked = by_id.keys() - set(ids)
+    return joined + [ValueError(f"{path}: question_id {name[:40]} has no question") for name in sorted(unasked)]
 
 
 def _annotations_of(questions: Path) -> Path:

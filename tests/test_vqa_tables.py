@@ -62,6 +62,7 @@ def test_questions_and_annotations_of_vqa_v2_are_joined(folder):
         {"image_id": 458752, "question": "What is this?", "question_id": 458752000},
         {"image_id": 458752, "question": "What color?", "question_id": 458752001},
         {"image_id": 458752, "question": "Where?", "question_id": 458752002},
+        {"image_id": 458752, "question": "What color?", "question_id": 458752001},
     ]
     annotations = [
         {
@@ -83,7 +84,7 @@ def test_questions_and_annotations_of_vqa_v2_are_joined(folder):
         FileNotFoundError, match=r"v2_mscoco_x_annotations.json: no such file .*--data.answer_column ''"
     ):
         read_samples(first, folder, "csv", COLUMNS)
-    assert len(read_samples(first, folder, "csv", Columns(answer="", style=""))[0]) == 3  # of a test split
+    assert len(read_samples(first, folder, "csv", Columns(answer="", style=""))[0]) == 4  # of a test split
     second.write_text(json.dumps({"annotations": annotations}))
     columns = Columns(style="", type="answer_type")
     samples, skipped = read_samples(second, folder, "csv", columns)
@@ -91,10 +92,13 @@ def test_questions_and_annotations_of_vqa_v2_are_joined(folder):
     assert [(sample.question_id, sample.question, sample.answers) for sample in samples] == [
         (458752000, "What is this?", tuple(TEN)),
         (458752001, "What color?", tuple(TEN)),
+        (458752001, "What color?", tuple(TEN)),
     ]
     assert samples[0].path.name == "COCO_train2014_000000458752.png" and samples[0].type == "other"
     assert "458752002 has 0 annotations" in skipped[f"{second}:entry 2"]
-    assert "question_id 7 has no question" in skipped[f"{second}:entry 3"]
+    assert "question_id 7 has no question" in skipped[f"{second}:entry 4"]
+    with pytest.raises(ValueError, match=r"q.json: questions without answers; annotations are looked for next to"):
+        read(folder, "q.json", {"questions": questions})
     first.unlink()
     with pytest.raises(FileNotFoundError, match="the file of their questions is not next to it"):
         read_samples(second, folder, "csv", COLUMNS)

@@ -1,5 +1,5 @@
 """blip2_gated.dataset.read_samples: random questions in the formats of vqa_tables.py, read as they were written; the
-same files with a few bytes changed."""
+same files with a few bytes changed, or with a value of another kind in one question."""
 
 import csv
 import io
@@ -11,10 +11,11 @@ from typing import Any
 
 from benchmarks.doors import mutated, refused
 from blip2_gated.dataset import read_samples
-from blip2_gated.vqa_tables import Columns
+from blip2_gated.vqa_tables import Columns, VqaSample
 
 IMAGES = {7: "train2014/COCO_train2014_000000000007.jpg", 12: "sub folder/000000000012.png", "0a1f": "0a1f.jpg"}
 SIGNS = "abc XYZ019,;\t\"'[]{}\\|\n\r\u0085\u2028\u00e9猫🙂"
+ODD_VALUES = (None, 3, 2.5, float("nan"), True, [], {}, [None], [["a"]], [{"answer": 3}], "", "\ud83d", "\0", "x" * 300)
 PAIR = ("v2_OpenEnded_mscoco_x_questions.json", "v2_mscoco_x_annotations.json")
 Questions = list[dict[str, Any]]
 
@@ -24,16 +25,13 @@ def trial(random: Random, folder: Path) -> str:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     questions = [_question(random, number) for number in range(random.randint(1, 4))]
-    write = random.choice(FORMATS)
-    path, columns = folder / write(questions, folder), Columns(style="")
+    write, columns = random.choice(FORMATS), Columns(style="")
+    if random.random() < 0.2:
+        return _with_odd_value(random, folder, questions, columns)
+    path = folder / write(questions, folder)
     if random.random() < 0.5:
         samples, skipped = read_samples(path, folder, "csv", columns)
-        found = [(sample.path, sample.question, list(sample.references), str(sample.question_id)) for sample in samples]
-        expected = [
-            (folder / IMAGES[question["image_id"]], question["question"], question["answers"], question["question_id"])
-            for question in questions
-        ]
-        assert found == expected and not skipped, (write.__name__, found, expected, skipped)
+        assert _read(samples) == _written(questions, folder) and not skipped, (write.__name__, samples, skipped)
         assert all(sample.answer in sample.references for sample in samples)
         return "read"
     changed = folder / random.choice([name for name in PAIR if write is vqa_v2] or [path.name])
@@ -45,6 +43,32 @@ def trial(random: Random, folder: Path) -> str:
     assert all(sample.question.strip() and sample.answer.strip() and sample.path.is_file() for sample in samples)
     assert all(place.startswith(f"{path}:") and "\n" not in place for place in skipped)
     return "skipped" if skipped else "read"
+
+
+def _with_odd_value(random: Random, folder: Path, questions: Questions, columns: Columns) -> str:
+    """One question is skipped by name, or it still has its id; the others are read as written."""
+    odd = random.randrange(len(questions))
+    good = _written(questions[:odd] + questions[odd + 1 :], folder)
+    questions[odd] |= {random.choice(list(questions[odd])): random.choice(ODD_VALUES)}
+    path = folder / random.choice((json_lines, textvqa))(questions, folder)
+    try:
+        samples, skipped = read_samples(path, folder, "csv", columns)
+    except ValueError as error:
+        return refused(error, path)
+    found = _read([sample for sample in samples if sample.number != odd])
+    assert found == good and len(samples) + len(skipped) == len(questions), (questions, samples, skipped)
+    return "skipped" if skipped else "read"
+
+
+def _read(samples: list[VqaSample]) -> list[tuple]:
+    return [(sample.path, sample.question, list(sample.references), str(sample.question_id)) for sample in samples]
+
+
+def _written(questions: Questions, folder: Path) -> list[tuple]:
+    return [
+        (folder / IMAGES[question["image_id"]], question["question"], question["answers"], question["question_id"])
+        for question in questions
+    ]
 
 
 def _question(random: Random, number: int) -> dict[str, Any]:
