@@ -96,7 +96,7 @@ def read_all_of_shards(path: Path) -> None:
 
 
 def convert_all(path: Path) -> None:
-    for number, record in enumerate(read_annotations(path)):
+    for number, (_, record) in enumerate(read_annotations(path)):
         to_conversation(record, number, ["What?"])
 
 
