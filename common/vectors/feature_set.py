@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 BLOCK_ROWS = 65_536  # float32 vectors held at once by `blocks`
-SMALL_FILE = 4096  # bytes
+HEADER = 128  # bytes of a .npy file before its values
 SMALLEST_LENGTH = 1e-12  # below, a vector has no direction
 
 
@@ -53,9 +53,9 @@ class FeatureSet:
 
 
 def map_array(path: Path) -> np.ndarray:
-    """A .npy file, mapped into memory; a small one, which may have no rows and nothing to map, is read."""
+    """A .npy file, mapped into memory; without values there is nothing to map."""
     try:
-        if path.stat().st_size > SMALL_FILE:
+        if path.stat().st_size > HEADER:
             return np.lib.format.open_memmap(path, mode="r")
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
