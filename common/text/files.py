@@ -15,6 +15,12 @@ LFS_HINT = "a Git LFS pointer, not the file itself; run `git lfs pull` in its cl
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 LINE_END = re.compile("\r\n|\r|\n")  # str.splitlines also splits at U+0085, U+2028 and others that texts hold
+NO_TEXT = {  # first bytes of what is sometimes given for a text, and what to do
+    b"\x1f\x8b": "a gzip archive; unpack it",
+    b"PK\x03\x04": 'a ZIP archive or Excel\'s .xlsx; unpack it, or save the table as "CSV UTF-8"',
+    b"\xd0\xcf\x11\xe0": 'Excel\'s .xls; save the table as "CSV UTF-8"',
+    b"PAR1": "a Parquet table; its name must end in .parquet",
+}
 CONVERT = 'save it as UTF-8 (in Excel "CSV UTF-8"), or convert it: iconv -f ENCODING -t UTF-8 OLD > NEW'
 SURROGATES = "backslashreplace"  # in names of files that are not UTF-8: \udce9, which is how JSON writes one
 
@@ -80,6 +86,8 @@ def decode_text(data: bytes, first_line: int = 1) -> str:
     try:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
+        if other := next((NO_TEXT[start] for start in NO_TEXT if data.startswith(start)), None):
+            raise ValueError(f"not UTF-8 text but {other}") from None
         line = len(LINE_END.findall(data[: error.start].decode(encoding, "replace"))) + first_line
         found = f"byte 0x{data[error.start]:02x}" if encoding == "utf-8" else "broken UTF-16"
         raise ValueError(f"not UTF-8 text in line {line} ({found}); {CONVERT}") from None
