@@ -115,7 +115,7 @@ def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]
     if isinstance(name, TarMember):
         return str(name), name
     if not isinstance(name, str):
-        raise ValueError(f"no image: expected one of {', '.join(IMAGE_KEYS)}")
+        raise ValueError(f"no image: expected one of {', '.join(IMAGE_KEYS)}, found {', '.join(entry)[:100]}")
     path = path_below(root, file_name_of(name, root))
     if not path.is_file():
         raise ValueError(f"no such image: {path}")

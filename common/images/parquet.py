@@ -47,9 +47,10 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 @cache  # one map in each process
 def _open_table(path: Path) -> Any:
     """-> pyarrow.Table; {bytes, path} of a column are columns of their own: image.bytes, image.path."""
-    from datasets import Dataset, disable_progress_bars  # slow to import, and of no use to other formats
+    from datasets import Dataset, disable_progress_bars, logging  # slow to import, and of no use to other formats
 
     disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)  # errors are raised, too
     try:
         return Dataset.from_parquet(str(path)).data.table.flatten()
     except Exception as error:  # pyarrow's and datasets' own, of any class

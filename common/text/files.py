@@ -84,7 +84,7 @@ def decode_text(data: bytes, first_line: int = 1) -> str:
         raise ValueError(f"not UTF-8 text: binary, or UTF-16 without a byte order mark; {CONVERT}")
     encoding = "utf-16" if data.startswith(UTF16_MARKS) else "utf-8"
     try:
-        return data.decode(encoding).removeprefix("\ufeff")
+        return data.decode(encoding).lstrip("\ufeff")  # programs add a mark to what has one
     except UnicodeDecodeError as error:
         if other := next((NO_TEXT[start] for start in NO_TEXT if data.startswith(start)), None):
             raise ValueError(f"not UTF-8 text but {other}") from None
