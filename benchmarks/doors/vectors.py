@@ -24,7 +24,7 @@ def trial(random: Random, folder: Path) -> str:
     place.mkdir()
     values = np.random.default_rng(random.getrandbits(32))
     count, width = random.randint(1, 9), random.randint(1, 6)
-    vectors = values.standard_normal((count, width)) * 20 + 60
+    vectors = values.uniform(1, 120, (count, width))
     fault, row = random.choice(["", "", "", "nan", "zero", "dtype", "bytes"]), random.randrange(count)
     dtype = random.choice(DTYPES)
     if fault == "nan":
