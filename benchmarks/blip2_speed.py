@@ -77,10 +77,12 @@ def main() -> None:
         count_operations(args.gating)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     print(f"\n{args.shape}, {args.layers:g} of the layers, {args.efficientnet}, batch {args.batch_size}, {device}")
+    found = {}
     if "step" in args.only:
-        compare(args, ["gated", "plain"])
+        found |= compare(args, ["gated", "plain"])
     if "epoch" in args.only:
-        compare(args, ["kept features", "gated"])
+        found |= compare(args, ["kept features", "gated"])
+    print(json.dumps(found))
 
 
 def count_operations(gating: str) -> None:
@@ -197,7 +199,7 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
     model.to(device).train()
     with tempfile.TemporaryDirectory() as folder:
         samples = [
-            VqaSample(index, f"{index}", QUESTION, ANSWER, "noto", "style", Path(folder, f"{index}"))
+            VqaSample(index, f"{index}", QUESTION, ANSWER, "noto", "style", path=Path(folder, f"{index}"))
             for index in range(2 * args.batch_size)
         ]
         pictures: Any = Pictures(len(samples), model.image_size, Path(folder))
@@ -230,13 +232,14 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
     return {"seconds": seconds, "peak": peak_memory()}
 
 
-def compare(args: argparse.Namespace, ways: list[str]) -> None:
+def compare(args: argparse.Namespace, ways: list[str]) -> dict[str, list[dict]]:
     """Each way `rounds` times in turn; medians, spread and the ratio to the last way."""
     found = run_in_turns(ways, args.rounds)
     last, _ = median_of(found[ways[-1]], "seconds")
     for way, runs in found.items():
         (seconds, spread), (peak, _) = median_of(runs, "seconds", 3), median_of(runs, "peak")
         print(f"{way:14}{seconds:9.3f} s a step {spread}{seconds / last:8.3f} x   peak {peak:7.0f} MiB")
+    return found
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@
 
 Every way runs in a process of its own, so that peak memory is its own; the ways take turns and the median over the
 rounds counts. Both sides keep freed memory (common/training/device.py).
-  step     one optimizer step on a batch in memory, images and captions of the drawn samples, same start, fp32.
+  step     one optimizer step on a batch in memory, images and captions of the drawn samples, same start.
            ours: clip/train.py's own trainer. open_clip: its network, ClipLoss, tokenizer and optimizer as
            open_clip_train puts them together; images normalised floats, texts 77 tokens, as its loader gives them.
+  compiled the same, with the image tower (ours, --compile) or the whole network (open_clip's) compiled
+  guard    a step of ours with the check for non-finite losses and gradients, and without
   loader   images/s of one pass without a model: decoded images from the map; JPEGs decoded each time, with Pillow's
            draft mode and without; open_clip's transform on the same files.
   cache    one step on --large_batch pairs: at once, and as slices of --batch_size (--accum_batches).
@@ -18,6 +20,7 @@ import platform
 import resource
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import open_clip
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.turns import median_of, peak_memory, run_in_turns
 from clip import config, train
@@ -38,7 +41,7 @@ from common.images.cache import CACHE_SCALE, ImageCache, fit_shorter_side
 from common.images.io import list_images, open_image
 from common.images.transforms import Augmentation, SampleKey
 from common.samples.layouts import MANIFEST
-from common.training.device import disable_malloc_trim
+from common.training.device import disable_malloc_trim, make_accelerator
 
 LARGE_JPEG = 1024  # pixels of a side, about what a camera or a download gives
 
@@ -53,7 +56,8 @@ def main() -> None:
     parser.add_argument("--large_batch", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=["step", "loader", "cache"], choices=["step", "loader", "cache"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--only", nargs="+", default=["step", "loader", "cache"], choices=list(COMPARED))
     parser.add_argument("--work_dir", default="./.cache/clip_speed")
     parser.add_argument("--way", help="used by this script to start itself")
     args = parser.parse_args()
@@ -65,15 +69,14 @@ def main() -> None:
         f"{args.model_name} at {args.image_size} px, batch {args.batch_size}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
     )
-    if "step" in args.only:
-        compare(args, ["step ours", "step open_clip"], args.rounds, "samples/s")
-    if "loader" in args.only:
-        compare(args, ["loader map", "loader draft", "loader no draft", "loader open_clip"], args.rounds, "images/s")
-    if "cache" in args.only:
-        compare(args, ["cache slices", "cache at once"], 1, "samples/s")
+    found = {}
+    for part in args.only:
+        ways, unit = COMPARED[part]
+        found |= compare(args, ways, 1 if part == "cache" else args.rounds, unit)
+    print(json.dumps(found))
 
 
-def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -> None:
+def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -> dict[str, list[dict]]:
     """Run each way `rounds` times in turn; print medians, spread and the ratio to the last way, the peer."""
     found = run_in_turns(ways, rounds)
     rates = {way: median_of(runs, "rate")[0] for way, runs in found.items()}
@@ -87,6 +90,7 @@ def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -
             f"{way:18}{rate:9.1f} {unit} {spread}  {rate / (rates[ways[-1]] or rate):6.2f} x  "
             f"peak {peak:6.0f} MiB{extra}"
         )
+    return found
 
 
 def write_samples(folder: Path) -> None:
@@ -108,6 +112,8 @@ def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer
             "--demo",
             "--model_name",
             args.model_name,
+            "--pretrained",
+            "none",
             "--image_size",
             str(args.image_size),
             "--warmup_steps",
@@ -118,6 +124,8 @@ def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer
             str(slices),
             "--patch_dropout",
             "0",
+            "--compile",
+            str(args.way.endswith("compiled")).lower(),
         ],
     )
     disable_malloc_trim()
@@ -126,17 +134,25 @@ def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer
     pairs, _ = find_pairs(Path(args.work_dir) / "pairs")
     store = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * args.image_size), None, quiet=True)
     data = PairDataset(pairs, store, model.preprocess, model.tokenizer)
-    trainer = train.build_trainer(settings, model, data, Accelerator(cpu=not torch.cuda.is_available()), None)
+    trainer = train.build_trainer(settings, model, data, make_accelerator("auto", args.precision), None)
     count = args.large_batch if args.way.startswith("cache") else args.batch_size
     batch = data.collate([data[index % len(data)] for index in range(count)])
     batch["text_ids"] = torch.arange(count)  # the textbook loss, as the peer's
-    return trainer, batch
+    return trainer, {name: on_host(value) for name, value in batch.items()}
+
+
+def on_host(value):
+    """As a loader gives it: in pinned memory where there is a GPU."""
+    return value.pin_memory() if torch.is_tensor(value) and torch.cuda.is_available() else value
 
 
 def step_ours(args: argparse.Namespace) -> dict:
     trainer, batch = trainer_of(args)
     trainer.model.train()
-    return timed(lambda: trainer._step([batch])[0]["loss"], args.steps, len(batch["image"]))
+    if args.way == "no guard":
+        passed, guard = torch.zeros((), dtype=torch.bool, device=trainer.accelerator.device), trainer.nonfinite_guard
+        guard.check, guard.save_buffers = lambda *_: passed, lambda: None
+    return timed(lambda: trainer._step([batch])[0]["loss"], args, len(batch["image"]))
 
 
 def step_open_clip(args: argparse.Namespace) -> dict:
@@ -148,7 +164,10 @@ def step_open_clip(args: argparse.Namespace) -> dict:
     network.train()
     pairs, _ = find_pairs(Path(args.work_dir) / "pairs")
     texts = open_clip.get_tokenizer("ViT-B-32")([pairs[i % len(pairs)].texts[0] for i in range(args.batch_size)])
-    image = ours.normalise(batch["image"]).contiguous()
+    device = trainer.accelerator.device
+    image, texts = on_host(((batch["image"] / 255 - ours.mean.cpu()) / ours.std.cpu()).contiguous()), on_host(texts)
+    if args.way.endswith("compiled"):
+        network.compile()
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     spared = [
         p for name, p in named if p.ndim < 2 or "bn" in name or "ln" in name or "bias" in name or "logit_scale" in name
@@ -167,7 +186,8 @@ def step_open_clip(args: argparse.Namespace) -> dict:
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = loss_of(**network(image, texts))
+        with trainer.accelerator.autocast():
+            loss = loss_of(**network(image.to(device, non_blocking=True), texts.to(device, non_blocking=True)))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0, norm_type=2.0)
         optimizer.step()
@@ -175,18 +195,24 @@ def step_open_clip(args: argparse.Namespace) -> dict:
             network.logit_scale.clamp_(0, 4.6052)
         return loss.detach()
 
-    return timed(step, args.steps, args.batch_size)
+    return timed(step, args, args.batch_size)
 
 
-def timed(step, steps: int, samples: int) -> dict:
-    """Two steps to warm up, then `steps`; the first step's loss shows that all ways compute the same."""
-    loss = step().item()
-    step()
+def timed(step, args: argparse.Namespace, samples: int) -> dict:
+    """Two steps to warm up, then --steps; the first step's loss shows that all ways compute the same.
+
+    operations: multiplications and additions of one sample's step, 0 where the network is compiled.
+    """
+    with nullcontext() if args.way.endswith("compiled") else FlopCounterMode(display=False) as counter:
+        loss = step().item()
+    step().item()
     start = time.perf_counter()
-    for _ in range(steps):
+    for _ in range(args.steps):
         last = step()
     last.item()  # waits for a GPU
-    return {"rate": samples * steps / (time.perf_counter() - start), "loss": loss, "peak": peak_memory()}
+    rate = samples * args.steps / (time.perf_counter() - start)
+    operations = counter.get_total_flops() / samples if counter else 0
+    return {"rate": rate, "loss": loss, "peak": peak_memory(), "operations": operations}
 
 
 def cached_step(slices: bool):
@@ -255,9 +281,19 @@ def limit_memory() -> float:
     return free / 2**20
 
 
+COMPARED = {  # part -> its ways, of which the last is the peer; what the numbers count
+    "step": (["step ours", "step open_clip"], "samples/s"),
+    "compiled": (["ours compiled", "open_clip compiled"], "samples/s"),
+    "guard": (["step ours", "no guard"], "samples/s"),
+    "loader": (["loader map", "loader draft", "loader no draft", "loader open_clip"], "images/s"),
+    "cache": (["cache slices", "cache at once"], "samples/s"),
+}
 WAYS = {
     "step ours": step_ours,
     "step open_clip": step_open_clip,
+    "ours compiled": step_ours,
+    "open_clip compiled": step_open_clip,
+    "no guard": step_ours,
     "cache slices": cached_step(True),
     "cache at once": cached_step(False),
     "loader map": loader_way("map"),

@@ -71,6 +71,7 @@ def main() -> None:
             f"{way:12}{rate:8.2f} pairs/s {spread} {rate / slowest:6.1f} x  {tokens:8.0f} new tokens/s  "
             f"peak {peak:7.0f} MiB"
         )
+    print(json.dumps(found))
 
 
 def write_images(folder: Path, count: int) -> None:

@@ -2,10 +2,10 @@
 
     python benchmarks/scaling.py [--systems clip vitp]      (amount of data, processes: benchmarks/scaling_data.py)
 
-Each point is a process of its own: the step of tools/estimate/estimate.py, really taken on the CPU. Memory is the most
+Each point is a process of its own: the step of tools/estimate/estimate.py, really taken. Memory on the CPU is the most
 that the kernel ever held for it (VmHWM) above what it held after a step of two samples whose model is gone again, with
-glibc told to hand back every block of 32 KB at once, so that no freed memory is counted. Seconds are those of one core,
-the median of further steps.
+glibc told to hand back every block of 32 KB at once, so that no freed memory is counted; on a GPU what its allocator
+counts. Seconds are those of one core, or of the GPU, the median of further steps.
 """
 
 import argparse
@@ -174,31 +174,37 @@ def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[s
 
     system, _, ddp = system.partition("+")
     _, step = read_step([system, *flags])
+    on_gpu = torch.cuda.is_available()
+    device, clock = ("cuda", _wait_and_read) if on_gpu else ("cpu", time.process_time)
     passes = min(step.accumulation, 2)
 
     def start(samples: int):
         torch.manual_seed(0)
-        model = step.build(precision, bool(step.checkpointing))
-        return model, step.optimizer(model), [random_batch(step.batch(samples))] * passes
+        model = step.build(precision, bool(step.checkpointing)).to(device)
+        batch = {name: value.to(device) for name, value in random_batch(step.batch(samples)).items()}
+        return model, step.optimizer(model), [batch] * passes
 
     model, optimizer, batches = start(2)  # a small step first: code is loaded and compiled as it is first needed
     take_step(model, optimizer, batches, precision, step.clip_norm)
     del model, optimizer, batches
     gc.collect()
-    before = _memory("VmRSS")
+    before = torch.cuda.memory_allocated() if on_gpu else _memory("VmRSS")
     model, optimizer, batches = start(step.samples)
     if ddp:
         with tempfile.NamedTemporaryFile() as file:
             torch.distributed.init_process_group("gloo", init_method=f"file://{file.name}", rank=0, world_size=1)
             model = torch.nn.parallel.DistributedDataParallel(model)
     take_step(model, optimizer, batches, precision, step.clip_norm)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here: building is over
+    if on_gpu:  # the peak counts from here: building is over
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
     seconds = []
     for _ in range(steps):
-        clock = time.process_time()
+        started = clock()
         take_step(model, optimizer, batches, precision, step.clip_norm)
-        seconds.append(time.process_time() - clock)
-    measured = _memory("VmHWM") - before
+        seconds.append(clock() - started)
+    measured = (torch.cuda.max_memory_allocated() if on_gpu else _memory("VmHWM")) - before
     del model, optimizer, batches
     found = dry_step(step, precision, bool(step.checkpointing), step.samples)
     estimated = found.peak + (found.gradients if ddp else 0)  # the buckets, as tools/estimate/sharding.py has it
@@ -210,6 +216,13 @@ def measure(system: str, precision: str, flags: list[str], steps: int) -> dict[s
         "phase": found.phase,
         "what": step.description,
     }
+
+
+def _wait_and_read() -> float:
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _memory(name: str) -> int:

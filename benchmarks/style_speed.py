@@ -28,7 +28,7 @@ import config
 import train
 from common.cli.settings import read_settings
 from common.images.io import open_image
-from common.samples.layouts import MANIFEST, create_sample_dataset
+from common.samples.layouts import create_sample_dataset
 from dataset import find_samples
 from targets import TargetShapes
 
@@ -83,6 +83,7 @@ def forever(loader):
 def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--data_dir", default=SAMPLE_DIR)
+    parser.add_argument("--samples", type=int, default=720, help="to draw, where there is no --data_dir")
     parser.add_argument("--model_name", default="efficientnet_lite0")
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--batch_size", type=int, default=48)
@@ -90,8 +91,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="steps of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    if args.data_dir == SAMPLE_DIR and not (Path(SAMPLE_DIR) / MANIFEST).is_file():
-        create_sample_dataset(args.data_dir, num_samples=720)
+    if not Path(args.data_dir).is_dir():
+        create_sample_dataset(args.data_dir, num_samples=args.samples)
 
     def trainer(cache: bool) -> train.Trainer:
         settings = read_settings(

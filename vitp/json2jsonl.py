@@ -5,8 +5,8 @@
 
 Conversations (common/text/conversations.py) are written one record a line, in InternVL's form. Each caption becomes
 one turn: of [{"image" or "image_path" or "file_name", "caption" or "text"}], {image: caption}, COCO's {"images",
-"annotations"}, or JSONL of such. With --root, records with missing or unreadable images are skipped, and the others get their width and
-height, so that training does not have to open the files.
+"annotations"}, or JSONL of such. With --root, records with missing or unreadable images are skipped, and the others
+get their width and height, so that training does not have to open the files.
 """
 
 import sys

@@ -103,9 +103,10 @@ def take_step(
     enter: Callable[[str], Any] = lambda phase: nullcontext(),
 ) -> None:
     """As both trainers take it (ours and Hugging Face's). enter: called with 'forward', 'backward' and 'optimizer'."""
+    device = next(model.parameters()).device
     for batch in batches:
         enter("forward")
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs = model(**batch)
         loss = (convert_to_fp32(outputs) if precision == "bf16" else outputs)[0]
         del outputs
