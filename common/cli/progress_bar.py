@@ -5,6 +5,7 @@ with progress_bar(desc="decoding", total=720, unit="img") as bar: bar.update()
 with training_bar(total=4000, initial=0) as bar: bar.update()          one for all epochs, with the time left for all
 """
 
+import math
 import sys
 from collections.abc import Iterable
 from datetime import timedelta
@@ -12,7 +13,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-LINE_SECONDS = 30  # between two lines where output is no terminal; what is faster prints none
+LINE_SECONDS = 30  # between two lines where output is no terminal; a tenth of the expected time if that is less,
+SHORTEST_SECONDS = 5  # but no less than this; what is faster prints none
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {elapsed} elapsed, {remaining} left{postfix}"
 
 
@@ -26,16 +28,11 @@ def progress_bar(
     **options: Any,
 ) -> tqdm:
     """A tqdm bar on stderr that disappears when it is done; `quiet` shows nothing. options: more of tqdm's."""
-    options = {"dynamic_ncols": True, **options}
-    if not sys.stderr.isatty():
-        options |= {
-            "file": _Lines(sys.stderr),
-            "bar_format": LINE,
-            "delay": LINE_SECONDS,
-            "mininterval": LINE_SECONDS,
-            "maxinterval": LINE_SECONDS,
-        }
-    return tqdm(iterable, desc, total, leave=False, unit=unit, initial=initial, disable=quiet, **options)
+    options = {"total": total, "unit": unit, "initial": initial, "disable": quiet, "leave": False, **options}
+    if sys.stderr.isatty():
+        return tqdm(iterable, desc, dynamic_ncols=True, **options)
+    options |= {"file": _Lines(sys.stderr), "bar_format": LINE, "miniters": 1, "mininterval": min(0.1, LINE_SECONDS)}
+    return _LineBar(iterable, desc, **options)
 
 
 def training_bar(total: int, initial: int, quiet: bool = False) -> tqdm:
@@ -46,6 +43,21 @@ def training_bar(total: int, initial: int, quiet: bool = False) -> tqdm:
 def format_seconds(seconds: float) -> str:
     """75 -> 0:01:15"""
     return str(timedelta(seconds=round(seconds)))
+
+
+class _LineBar(tqdm):
+    """Shows its state when a line is due: each tenth, but LINE_SECONDS where the end is not known, and for bars within
+    another, which are many."""
+
+    shown = 0.0  # seconds from the start to the last line
+
+    def display(self, *arguments: Any, **named: Any) -> None:
+        done, elapsed, tenth = self.n - self.initial, self.format_dict["elapsed"], math.inf
+        if self.total and done and not self.pos:
+            tenth = elapsed * (self.total - self.initial) / done / 10
+        if done and elapsed - self.shown >= min(LINE_SECONDS, max(SHORTEST_SECONDS, tenth)):
+            self.shown = elapsed
+            super().display(*arguments, **named)
 
 
 class _Lines:

@@ -29,6 +29,7 @@ class TrackedArguments(TrainingArguments):
             if choices and value is not None and value not in choices:
                 raise CommandLineError(f"--{field.name}: {value}, expected {'|'.join(map(str, choices))}")
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        self.disable_tqdm = bool(self.disable_tqdm)  # not by the level of transformers' messages, as Trainer has it
         self.enable_jit_checkpoint = False  # every run is saved at a signal, and Trainer's handler would replace ours
         super().__post_init__()
         others = [name for name in self.report_to or () if name in INTEGRATION_TO_CALLBACK]
