@@ -36,6 +36,7 @@ from style_bank import calibration_notes, percentile, style_probabilities, verdi
 from style_encoder import encode_folder, encode_images, load_encoder
 from style_ranking import hidden_rows, percent, rank_styles, same_images
 
+LABEL_LETTERS = 40  # of an image's name in the plot
 MATRIX_IMAGES = 40  # more images on a side are plotted as the mean of each folder
 
 
@@ -190,8 +191,8 @@ def plot_matrix(
     axis = figure.subplots()
     image = axis.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
     # File names are no formulas: $ is a letter in them.
-    axis.set_xticks(range(len(columns)), map(printable, columns), rotation=60, ha="right", fontsize=8, parse_math=False)
-    axis.set_yticks(range(len(rows)), map(printable, rows), fontsize=8, parse_math=False)
+    axis.set_xticks(range(len(columns)), map(_label, columns), rotation=60, ha="right", fontsize=8, parse_math=False)
+    axis.set_yticks(range(len(rows)), map(_label, rows), fontsize=8, parse_math=False)
     axis.set_xlabel(printable(column_label), parse_math=False)
     axis.set_ylabel(printable(row_label), parse_math=False)
     if max(similarity.shape) <= 16:
@@ -201,6 +202,12 @@ def plot_matrix(
                 axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
     figure.colorbar(image, label="style similarity")
     save_figure(figure, path)
+
+
+def _label(name: str) -> str:
+    """A name, or the end of a long one, which would leave the plot no room."""
+    text = printable(name)
+    return text if len(text) <= LABEL_LETTERS else f"…{text[1 - LABEL_LETTERS :]}"
 
 
 def group_means(

@@ -30,6 +30,13 @@ def test_failure_keeps_the_old_file(tmp_path):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_the_longest_names_can_be_written(tmp_path):
+    for name in ("n" * 255, "夢" * 85):
+        with write_atomically(tmp_path / name) as file:
+            file.write(b"new")
+    assert len(os.listdir(tmp_path)) == 2
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk_is_one_line_and_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.pth"

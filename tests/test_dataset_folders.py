@@ -1,5 +1,7 @@
 """Folders to samples: images made for the program (<name>_img.*), ordinary image folders, and mixtures of both."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import TINY_RUN, draw_styles, flags, run_folders
@@ -52,13 +54,12 @@ def test_an_ordinary_folder_counts_whole(tmp_path):
     assert found(data) == [
         ("ink", "_b"),
         ("ink", "a"),
-        ("linked", "gone"),  # reading it will say that it is gone
         ("linked", "more/z"),
         ("linked", "y"),
         ("风格 一", "deep/er/a.b"),
         ("风格 一", "é tude"),
     ]
-    assert list(unused_images(data, find_samples(data))) == [str(data / "top.png")]
+    assert list(unused_images(data, find_samples(data))) == [str(data / "linked" / "gone.png"), str(data / "top.png")]
 
 
 def test_one_name_twice(tmp_path):
@@ -141,6 +142,17 @@ def test_an_ordinary_folder_is_trained_and_evaluated(tmp_path, capsys):
     names = [f"more/item{number}" for number in range(4)]
     report = evaluate_style.main(flags(weights=tmp_path / "checkpoints" / "best.pth", data_dir=data, names=names))
     assert report["images"] == 12 and report["colour"]["style encoder"]["content"]  # names are contents here too
+
+
+def test_what_is_no_file_is_left_out_and_named(tmp_path):
+    data = touch(tmp_path / "data", "ink/a.png")
+    (data / "ink" / "gone.png").symlink_to(tmp_path / "gone")
+    (data / "ink" / "zero.png").symlink_to("/dev/zero")
+    assert found(data) == [("ink", "a")]
+    assert {Path(name).name: reason for name, reason in unused_images(data, find_samples(data)).items()} == {
+        "gone.png": "a link to a file that does not exist",
+        "zero.png": "not a regular file",
+    }
 
 
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):

@@ -59,6 +59,14 @@ def test_intervals_and_csls(trained, tmp_path, capsys):
     assert max(map(len, lines)) < 80
 
 
+def test_fewer_styles_share_names_than_have_intervals(trained, tmp_path):
+    data = draw_styles(tmp_path / "five", styles=5, images=3, targets=False)
+    for path in (data / "style_4").iterdir():
+        path.rename(path.with_name(f"other_{path.name}"))
+    style = evaluate(trained, "--grey", data=data)["grey"]["style encoder"]["style"]
+    assert 0 <= style["conflict"] <= 1 and set(style["interval"]) == set(evaluate_style.METRICS)
+
+
 def test_table_of_many_styles_and_of_none():
     metrics = {"auc": 0.5, "precision_at_1": 0.25, "map_at_r": 0.1}
     styles = {f"style {number}": {**metrics, "map_at_r": 1 - number / 100} for number in range(80)}

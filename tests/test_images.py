@@ -1,5 +1,6 @@
 """Opening images: every format becomes upright 8-bit RGB, every bad file is one line with its name."""
 
+import os
 import struct
 from io import BytesIO
 
@@ -149,6 +150,9 @@ def test_bad_files_are_named(tmp_path):
         open_image(tmp_path / "none.png")
     with pytest.raises(FileNotFoundError, match="is a folder"):
         open_image(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(FileNotFoundError, match="pipe.png: not a regular file"):
+        open_image(tmp_path / "pipe.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     with pytest.raises(FileNotFoundError, match="loop.png"):
         open_image(tmp_path / "loop.png")
@@ -157,7 +161,23 @@ def test_bad_files_are_named(tmp_path):
 @pytest.mark.parametrize("format", ["ICO", "ICNS", "EPS", "PCX", "TGA"])
 def test_formats_that_decode_early_or_start_programs_are_not_opened(tmp_path, format):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png", format)
-    with pytest.raises(ValueError, match="a.png: not an image that Pillow can read"):
+    with pytest.raises(ValueError, match="a.png: (not an image that Pillow can read|.*; convert it to PNG)"):
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC photo; convert"),
+        (b"\n<!doctype HTML><title>404</title>", "page of HTML"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?><svg/>", "SVG drawing; convert"),
+        (b"\0\0\0\x20ftypisom", "video"),
+        (b"8BPS\0\1", "Photoshop"),
+    ],
+)
+def test_what_is_named_like_an_image_is_called_what_it_is(tmp_path, start, words):
+    (tmp_path / "a.png").write_bytes(start.ljust(200, b"\0"))
+    with pytest.raises(ValueError, match=f"a.png: an? {words}"):
         open_image(tmp_path / "a.png")
 
 

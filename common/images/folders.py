@@ -19,14 +19,7 @@ def list_images(folder: str | Path, skipped: dict[str, str] | None = None) -> li
     skipped: collects {what cannot be used: reason}.
     """
     skipped = {} if skipped is None else skipped
-    paths = []
-    for path in sorted(walk_images(Path(folder), skipped)):
-        if path.is_file():
-            paths.append(path)
-        else:
-            link = path.is_symlink()
-            skipped[printable(path)] = "a link to a file that does not exist" if link else "not a regular file"
-    if paths:
+    if paths := sorted(walk_images(Path(folder), skipped)):
         return paths
     raise FileNotFoundError(
         f"{printable(folder)}: no image below it; expected files ending in {', '.join(IMAGE_SUFFIXES)}"
@@ -40,8 +33,8 @@ def first_skipped(skipped: dict[str, str]) -> str:
 
 
 def walk_images(folder: Path, skipped: dict[str, str]) -> Iterator[Path]:
-    """Everything below `folder` that is named like an image, dangling links too, in no order. skipped: collects folders
-    that cannot be listed and names that are not UTF-8.
+    """The files below `folder` that are named like images, in no order. skipped: collects what is no file, folders that
+    cannot be listed, and names that are not UTF-8.
 
     Hidden files and folders are left out, and __MACOSX, which a Mac's archives add. Links to folders are followed, but
     not back to one that the walk came through.
@@ -68,14 +61,25 @@ def walk_images(folder: Path, skipped: dict[str, str]) -> Iterator[Path]:
                 is_folder = path.is_dir()
                 if is_folder or path.suffix.lower() in IMAGE_SUFFIXES:
                     path.name.encode()
-                    if not is_folder:
+                    if is_folder:
+                        pending.append((path, (*above, real)))
+                    elif path.is_file():
                         yield path
                     else:
-                        pending.append((path, (*above, real)))
+                        skipped[printable(path)] = no_file(path)
             except UnicodeEncodeError:
                 skipped[printable(path)] = "its name is not UTF-8; rename it"
             except OSError as error:
                 skipped[printable(path)] = f"cannot be read ({_reason(error)})"
+
+
+def no_file(path: Path) -> str:
+    """What is there in place of a file."""
+    if path.is_dir():
+        return "is a folder, not an image"
+    if path.exists():
+        return "not a regular file"
+    return "a link to a file that does not exist" if path.is_symlink() else "no such file"
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ Every problem is a ValueError or FileNotFoundError that begins with the file's n
 import ctypes
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from common.cli.errors import one_line, printable
-from common.images.folders import IMAGE_SUFFIXES, list_images, walk_images
+from common.images.folders import IMAGE_SUFFIXES, list_images, no_file, walk_images
 from common.images.metadata import split_metadata
 from common.images.pixels import to_rgb
 from common.images.webdataset import TarMember
@@ -37,6 +38,16 @@ COSTLY = ("WEBP", "AVIF", "JPEG2000")  # decoded into buffers of their own: half
 MAX_BYTES = 8 * MAX_PIXELS  # of a file
 MAX_SCANS = 200  # of a progressive JPEG, each of which costs a pass over all pixels; encoders write about ten
 HEADER_BYTES = 2**17  # of a JPEG, which nearly always hold its size
+OTHER_KINDS = {  # first bytes of what is often named like an image, and what it is
+    rb"(\xef\xbb\xbf)?\s*<(svg|\?xml)": "an SVG drawing",
+    rb"\s*<(!doctype html|html)": "a page of HTML, which a server sent in place of an image; download it again",
+    rb"....ftyp(he|mif1|msf1)": "a HEIC photo",
+    rb"....ftyp": "a video",
+    rb"\xff\x0a|\x00{3}\x0cJXL ": "JPEG XL",
+    rb"8BPS": "a Photoshop file",
+    rb"%PDF|%!PS|\xc5\xd0\xd3\xc6": "a PDF or PostScript file",
+    rb"\x00\x00\x01\x00|icns": "an icon",
+}
 UPRIGHT = {  # EXIF orientation -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -119,7 +130,7 @@ def _read(source: str | Path | TarMember, name: str, header: bool) -> bytes:
         return source.read()
     path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"{name}: {'is a folder, not an image' if path.is_dir() else 'no such file'}")
+        raise FileNotFoundError(f"{name}: {no_file(path)}")
     try:
         with path.open("rb") as file:
             if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
@@ -161,8 +172,8 @@ def _unknown(data: bytes) -> str:
     """What a file is that no decoder takes."""
     if data.startswith(LFS_START):
         return LFS_HINT
-    if data.lstrip()[:5] in (b"<svg ", b"<svg>", b"<?xml"):
-        return "an SVG drawing; convert it to PNG first"
+    if kind := next((kind for start, kind in OTHER_KINDS.items() if re.match(start, data, re.DOTALL | re.I)), None):
+        return kind if ";" in kind else f"{kind}; convert it to PNG or JPEG first"
     return "not an image that Pillow can read" if data else "the file is empty"
 
 

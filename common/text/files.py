@@ -32,7 +32,7 @@ def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[byte
     durable: wait until it is on the disk, so that it survives a power cut as well.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name[-50:]}.{os.getpid()}.partial")  # no longer than a name may be
     try:
         partial.unlink(missing_ok=True)
         with partial.open("xb") as file:  # a new file: in a folder of others, a link may wait under that name
