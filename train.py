@@ -195,7 +195,7 @@ def build_trainer(
     groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone]
     groups += timm.optim.param_groups_weight_decay(heads, settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    schedule = TrainSchedule(*(getattr(settings, field.name) for field in fields(TrainSchedule)))
+    schedule = TrainSchedule(**{field.name: getattr(settings, field.name) for field in fields(TrainSchedule)})
     if settings.compile:
         encoder.compile()  # in place, so names of weights stay; the loss is too dynamic to gain
     return Trainer(
@@ -283,7 +283,7 @@ def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) 
             last = "  ".join(format_values(progress.history[-1], EPOCH_LINE))
             print(f"epoch {progress.epoch}, the last one, was not the best: {last}")
     plots, results_file = f"{run.folder / 'training_curves.png'}", run.folder / "results.json"
-    command = f"python evaluate_style.py --weights {model_file} --data_dir {run.settings['data_dir']}"
+    command = ["evaluate_style.py", "--weights", model_file, "--data_dir", run.settings["data_dir"]]
     trainer.finish(results, results_file, model_file, plots, EPOCH_LINE, command)
     return results
 

@@ -254,7 +254,7 @@ def save_results(trainer: Trainer, sets: dict[str, VqaDataset], eval_samples: in
                 f"question-only baseline {scores['question_only']:.1f} %"
             )
     plots, model_file = f"{run.folder / 'training_curves.png'}", run.folder / BEST
-    command = f"python blip2_gated/evaluate.py --checkpoint {model_file}"
+    command = ["blip2_gated/evaluate.py", "--checkpoint", model_file]
     trainer.finish(results, run.folder / "results.json", model_file, plots, EPOCH_LINE, command)
     return results
 

@@ -289,7 +289,7 @@ def evaluate_best(trainer: Trainer, val_set: PairDataset) -> dict[str, Any]:
         results["retrieval"] = measure_retrieval(*rank_both_ways(*embeddings[:4]), embeddings.image_of_text)
         plot_metrics(run.results / "model_metrics.png", results["retrieval"], similarity_statistics(*embeddings[:4]))
     plots = f"{run.results / 'training_curves.png'}, {run.results / 'model_metrics.png'}"
-    command = f"python clip/evaluate.py --weights {run.folder / BEST} --data_dir {run.settings['data_dir']}"
+    command = ["clip/evaluate.py", "--weights", run.folder / BEST, "--data_dir", run.settings["data_dir"]]
     trainer.finish(results, run.results / "training_results.json", run.folder / BEST, plots, EPOCH_LINE, command)
     return results
 

@@ -204,11 +204,11 @@ def finish(loaded: LoadedModel, trainer: LlavaTrainer, results: dict[str, Any], 
     folder = Path(trainer.args.output_dir)
     loaded.processor.save_pretrained(folder)
     write_json(folder / "results.json", results)
-    flags = f"--model_id {folder}"
+    model = ["--model_id", folder]
     if isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
-        flags = f"--model_id {tuning.model_id} --adapter {folder}"
-    command = f"python llava/inference.py {'--demo' if tuning.demo else flags}"
-    print_closing(trainer.reached(), folder, folder / "results.json", logs, command)
+        model = ["--model_id", tuning.model_id, "--adapter", folder]
+    command = ["llava/inference.py", *(["--demo"] if tuning.demo else model)]
+    print_closing(trainer.reached(), folder, folder / "results.json", logs, [command])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """What Hugging Face's Trainer shows of a run: lines for epochs and evaluations, no dicts, no carriage returns."""
 
 import re
+from pathlib import Path
 
 from test_hf_trainer import Numbers, make
+from transformers.utils import logging
 
 from common.cli import progress_bar
+from common.training.closing import print_closing
+from common.training.hf_arguments import TrackedArguments
 
 
 def test_lines_of_a_run(tmp_path, capsys, monkeypatch):
@@ -26,3 +30,21 @@ def test_lines_of_a_run(tmp_path, capsys, monkeypatch):
     assert re.search(r"^epoch 2/2: \d+/12 step, .* elapsed, .* left", progress, re.MULTILINE)
     assert trainer.reached().startswith("step 12 of 12: loss ")
     assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [12]  # a curve nevertheless
+
+
+def test_the_level_of_messages_switches_no_bar_off(tmp_path):
+    before = logging.get_verbosity()
+    try:
+        logging.set_verbosity_error()  # as ViTP does
+        assert not TrackedArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[]).disable_tqdm
+    finally:
+        logging.set_verbosity(before)
+
+
+def test_commands_of_the_closing_lines_can_be_pasted(capsys):
+    folder = Path("my runs")
+    commands = [["a.py", folder], ["b.py", "What is this?"]]
+    print_closing("step 2", folder / "model", folder / "results.json", folder / "run", commands)
+    *_, logs, first, second = capsys.readouterr().out.splitlines()
+    assert logs.endswith("; tensorboard --logdir 'my runs'")
+    assert first == "next       python a.py 'my runs'" and second.strip() == "python b.py 'What is this?'"

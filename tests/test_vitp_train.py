@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,10 @@ def test_it_trains_and_leaves_a_folder_for_transformers(vitp_parts, tmp_path, ca
             vitp_parts, tmp_path, max_steps=12, learning_rate=1e-2, eval_meta_path=vitp_parts / "data" / "meta.json"
         )
     )
-    assert result["steps"] == 12 and "of 75% of the samples, 30% are zeroed" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert result["steps"] == 12 and "of 75% of the samples, 30% are zeroed" in shown
+    _, command, *question = shlex.split(re.search("next (.*)", shown)[1])
+    assert command == "vitp/inference.py" and inference.main([*question, "--max_new_tokens", "2"])["images"]
     log = [json.loads(line) for path in tmp_path.glob("logs/*/log.jsonl") for line in path.read_text().splitlines()]
     losses = [entry["train/loss"] for entry in log if "train/loss" in entry]
     assert len(losses) >= 12 and losses[11] < losses[0] - 1

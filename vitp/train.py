@@ -47,13 +47,14 @@ from common.training.device import disable_malloc_trim
 from common.training.hf_trainer import MEMORY_FLAGS, FaultTolerantTrainer, find_resume_checkpoint
 from common.training.resume_state import latest_valid_checkpoint
 from common.training.run import Run, choose_run_name
-from common.training.skip_log import SkipLog, report_trimmed
+from common.training.skip_log import SkipLog, report_skipped, report_trimmed
 from common.training.trained_on import check_resume, describe_samples, describe_tensors, digest_of, source_name
 from vitp import demo
 from vitp.arguments import RunArguments, read_arguments, trainable_parts
 from vitp.checkpoint import load_model
 from vitp.compose import build_model
-from vitp.dataset import Collator, InstructionDataset, read_meta
+from vitp.dataset import Collator, InstructionDataset
+from vitp.meta_file import identify_lines, read_meta
 from vitp.model import VIT, set_drop_path
 from vitp.packing import PackedDataset
 from vitp.processing import ModelBundle, build_processor, bundle_model, read_image_settings, read_tokenizer
@@ -153,9 +154,11 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         return result, lambda: None
     record.close()
     folder, logs = Path(run.output_dir), record.log_folder
-    command = f"python vitp/inference.py IMAGE QUESTION --model_name_or_path {folder}"
-    command += f", or for the vision encoder alone: python vitp/extract_vit.py {folder} vit.pth"
-    return result, partial(print_closing, trainer.reached(), folder, folder / "results.json", logs, command)
+    commands = [
+        ["vitp/inference.py", "docs/maps.png", "What is in this picture?", "--model_name_or_path", folder],
+        ["vitp/extract_vit.py", folder, "vit.pth"],  # the vision encoder alone
+    ]
+    return result, partial(print_closing, trainer.reached(), folder, folder / "results.json", logs, commands)
 
 
 def build(model_arguments: ModelArguments, data: DataArguments, run: RunArguments) -> ModelBundle:
@@ -192,18 +195,13 @@ def describe_run(
     """What a resumed run must repeat. Of the data its text, since there may be millions of images."""
     settings, weights = asdict(model_arguments) | asdict(data), bundle.model.state_dict()
     has_lora = model_arguments.use_llm_lora or model_arguments.use_backbone_lora  # then checkpoints lack the base
-    lines = (
-        (source.name, source.repeat_time, source.max_tiles, source.data_augment, line)
-        for source in read_meta(data.meta_path)
-        for line in source.annotation.open("rb")
-    )
     return {
         **{name: source_name(settings[name]) for name in FIXED},
         **run.fixed_on_resume(),
         "model": describe_tensors(weights),
         "fingerprint": weights_digest(weights, sampled=True) if has_lora else "",
         "chat_template": digest_of(bundle.template.template),
-        "data": describe_samples(lines),
+        "data": describe_samples(identify_lines(data.meta_path)),
     }
 
 
@@ -229,16 +227,14 @@ def build_trainer(
             SkipLog(log_dir / f"trimmed{suffix}.jsonl", limit=1),
         )
         if run.process_index == 0:
+            report_skipped(samples.skipped.skipped, listed=log_dir / f"skipped{suffix}.jsonl")
             report_trimmed(samples.trimmed.skipped)  # those that are too long are found as they are read
         for source in samples.sources if run.process_index == 0 else ():
-            count = samples.counts[source.name]
+            name, count = f"{meta}, {source.name}", samples.counts[source.name]
             if source.length is not None and source.length != count:
-                print(f"{source.name}: 'length' is {source.length}, but {source.annotation} holds {count}")
-            if source.max_tiles not in (None, bundle.tiling.max_tiles):
-                print(
-                    f"{source.name}: at most {source.max_tiles} tiles, by its max_dynamic_patch, "
-                    f"not {bundle.tiling.max_tiles}"
-                )
+                print(f"{name}: 'length' is {source.length}, but {source.annotation} holds {count}")
+            if source.max_tiles not in (None, tiles := bundle.tiling.max_tiles):
+                print(f"{name}: at most {source.max_tiles} tiles, by its max_dynamic_patch, not {tiles}")
         return samples
 
     train_set = dataset(data.meta_path, rank)

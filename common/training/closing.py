@@ -1,15 +1,25 @@
 """Closing lines of a training, the same of all five systems: what was reached, what lies where, what to type next."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from common.cli.errors import Stopped
 
 
 def print_closing(
-    reached: str, model: Path, results: Path, logs: Path, next_command: str, plots: str = "", skipped: str = ""
+    reached: str,
+    model: Path,
+    results: Path,
+    logs: Path,
+    next_commands: Iterable[list[str | Path]],
+    plots: str = "",
+    skipped: str = "",
 ) -> None:
-    """reached: scores and the epoch or step they are of. logs: the run's folder in log_dir. Empty lines are omitted."""
+    """reached: scores and the epoch or step they are of. logs: the run's folder in log_dir. Empty lines are omitted.
+
+    next_commands: words that follow "python".
+    """
     Stopped.advice = ""  # nothing is left to resume
     lines = {
         "reached": reached,
@@ -17,8 +27,8 @@ def print_closing(
         "model": model,
         "plots": plots,
         "results": results,
-        "logs": f"{logs}; tensorboard --logdir={logs.parent}",
-        "next": next_command,
+        "logs": f"{logs}; {shlex.join(['tensorboard', '--logdir', str(logs.parent)])}",
+        "next": f"\n{'':11}".join(shlex.join(["python", *map(str, words)]) for words in next_commands),
     }
     print("\n" + "\n".join(f"{name:10} {text}" for name, text in lines.items() if text))
 

@@ -240,9 +240,12 @@ class Trainer(TrainerState):
         model_file: Path,
         plots: str,
         columns: dict[str, str],
-        next_command: str,
+        next_command: list[str | Path],
     ) -> None:
-        """Write the results, close the logs, and print the closing lines. columns: as of print_epoch."""
+        """Write the results, close the logs, and print the closing lines. columns: as of print_epoch.
+
+        next_command: words that follow "python".
+        """
         progress = self.progress
         write_json(results_file, {"settings": self.run.settings, **results})
         self.run.close()
@@ -255,5 +258,5 @@ class Trainer(TrainerState):
             plots=plots,
             results=results_file,
             logs=self.run.log_folder,
-            next_command=next_command,
+            next_commands=[next_command],
         )
