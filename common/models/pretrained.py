@@ -5,6 +5,7 @@ class, name or folder -> model, each of whose tensors is in the files, and which
 
 import logging
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import GenerationMixin, PreTrainedModel
 
 from common.models.checkpoint_file import check_finite, first_line
 
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # which peft asks for
 LOAD_ERRORS = (
     OSError,
     ValueError,
