@@ -37,7 +37,7 @@ def try_door(name: str, trials: int, seed: int = 0) -> tuple[Counter[str], float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.splitlines()[0])
     parser.add_argument("--doors", nargs="+", choices=door_names(), default=door_names())
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -156,8 +156,6 @@ def optimise_file(metadata: Path, output: Path, max_tokens: int = 77, max_broken
             f"{metadata}: {'is a folder' if metadata.is_dir() else 'no such file'}; give the metadata.jsonl of the "
             "data set with --metadata"
         )
-    if output.exists() and output.samefile(metadata):
-        raise ValueError(f"{output}: --output is the file that --metadata reads; give another name")
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise ValueError(f"{output}: {'is a folder' if output.is_dir() else 'its folder does not exist'} (--output)")
     refuse_lfs_pointer(metadata)

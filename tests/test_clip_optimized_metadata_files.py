@@ -168,7 +168,7 @@ def test_paths_that_cannot_be(tmp_path):
     (tmp_path / "link").symlink_to(source)
     os.link(source, tmp_path / "hard")
     for same in ("in", "link", "hard"):
-        with pytest.raises(ValueError, match="--output is the file that --metadata reads"):
+        with pytest.raises(ValueError, match="--output .* is the input that metadata names"):
             main(["--metadata", str(source), "--output", str(tmp_path / same)])
     for missing, message in (("no", "no such file.*--metadata"), ("", "is a folder.*--metadata")):
         with pytest.raises(FileNotFoundError, match=message):

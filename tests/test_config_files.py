@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from common.cli.config_files import constants, sections
 from common.cli.settings import read_settings
+from common.training.schedule import TrainSchedule
 from llava.scoring_config import ScoringConfig
 
 NUMBERS = itertools.count()
@@ -181,6 +182,7 @@ def test_every_setting_is_used(system):
     files = [path for path in (ROOT / system).glob("*.py") if path.name != "config.py"]
     code = "\n".join(path.read_text(encoding="utf-8") for path in files)
     by_pattern = [re.sub(r"\{.*?\}", r"\\w+", text) for text in re.findall(r'getattr\(\w+, f"(.+?)"\)', code)]
-    by_name = {"demo", *(item.name for item in fields(ScoringConfig) if system == "llava")}  # taken by from_settings
+    wholes = {"llava": [ScoringConfig], ".": [TrainSchedule]}.get(system, [])
+    by_name = {"demo", *(item.name for kind in wholes for item in fields(kind))}  # taken all at once
     unused = {name for name in names if not re.search(rf"\.{name}\b", code)} - by_name
     assert {name for name in unused if not any(re.fullmatch(text, name) for text in by_pattern)} == set()
