@@ -108,6 +108,16 @@ def test_other_outputs(files, words):
     main(words.split())
 
 
+def test_an_image_of_an_input_folder(files):
+    (files / "data" / "a").mkdir()
+    (files / "data" / "a" / "b.png").write_text("an image")
+    for folder in ("data", "data/a", "link"):
+        with pytest.raises(CommandLineError, match="--output data/a/b.png: is an image of the folder"):
+            main([folder, "--output", "data/a/b.png"])
+    main(["data", "--output", "data/a/new.png"])
+    main([".", "--output", "b.png"])
+
+
 def test_folders_of_training(files):
     for words in (["--data_dir", "data", "--checkpoint_dir", "link"], ["--data_dir", "data", "--log_dir", "data"]):
         for module in (style_config, clip_config):

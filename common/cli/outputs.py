@@ -22,6 +22,7 @@ OUTPUTS = (
     "log_dir",
     "logging_dir",
 )
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 RESUMED = ("resume", "resume_from_checkpoint")  # read and written again
 
 
@@ -34,8 +35,11 @@ def refuse_overwriting(values: Mapping[str, object]) -> None:
     inputs = {name: value for name, value in values.items() if _key(name) not in (*OUTPUTS, *RESUMED)}
     for name, output in outputs.items():
         for other, value in inputs.items():
-            if any(_same(output, path) for path in _paths(value)):
-                raise CommandLineError(f"--{name} {output}: is the input that {other} names; give it another name")
+            for path in _paths(value):
+                if _same(output, path):
+                    raise CommandLineError(f"--{name} {output}: is the input that {other} names; give it another name")
+                if _is_picture_of(output, path):
+                    raise CommandLineError(f"--{name} {output}: is an image of the folder {path}; give it another name")
         for other, second in outputs.items():
             if name < other and not name.endswith("_dir") and os.path.realpath(output) == os.path.realpath(second):
                 raise CommandLineError(f"--{name} {output}: is what --{other} names; give it another name")
@@ -50,6 +54,21 @@ def _same(output: Path, path: str) -> bool:
     try:
         return output.samefile(path)
     except (OSError, ValueError):  # one of them does not exist, or is no path at all
+        return False
+
+
+def _is_picture_of(output: Path, path: str) -> bool:
+    """Whether an output is an image in an input folder; the folder where one works may hold results of before."""
+    try:
+        folder = Path(path).resolve()
+        return (
+            output.suffix.lower() in PICTURES
+            and folder.is_dir()
+            and not Path.cwd().is_relative_to(folder)
+            and output.is_file()
+            and output.resolve().is_relative_to(folder)
+        )
+    except (OSError, ValueError):
         return False
 
 
