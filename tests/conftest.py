@@ -281,3 +281,10 @@ def uploads(monkeypatch) -> list[dict]:
     monkeypatch.setattr("tools.push_to_hub.HfApi", StubApi)
     monkeypatch.setattr(StubApi, "calls", [])
     return StubApi.calls
+
+
+@pytest.fixture
+def trainers_folder(tiny_clip, tmp_path) -> Path:
+    from tiny.hub import write_trainers_folder
+
+    return write_trainers_folder(tmp_path / "work" / "mine", tiny_clip)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from clip.checkpoint import save_clip
 from clip.model import CLIPModel
@@ -44,7 +45,7 @@ def test_the_code_of_other_folders_runs(trained, tiny_clip, tmp_path, monkeypatc
     for name in ("adapter", "onnx"):
         (tmp_path / name).mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "a/b"}')
-    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(save({}))
     (tmp_path / "onnx" / "text.onnx").write_bytes(b"weights")
     found = {"timm": "model", "adapter": "folder", "onnx": "folder", "clip": "processor"}
     for kind, name in found.items():

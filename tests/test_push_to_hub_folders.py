@@ -8,6 +8,7 @@ import httpx
 import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from safetensors.numpy import save
 from tiny.hub import assert_names_no_place, front, same
 from transformers import CLIPModel as TransformersCLIP
 
@@ -20,36 +21,6 @@ from tools import push_to_hub
 from tools.push_to_hub import files_to_upload, without_local_paths
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def trainers_folder(tiny_clip, tmp_path):
-    """What Hugging Face's Trainer and a run leave beside a model."""
-    folder = tmp_path / "work" / "mine"
-    (folder / "checkpoint-8").mkdir(parents=True)
-    for file in tiny_clip.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "_name_or_path": "/home/me/models/start"}))
-    for name in (
-        "optimizer.pt",
-        "scheduler.pt",
-        "rng_state.pth",
-        "training_args.bin",
-        "trainer_state.json",
-        "run.json",
-        "skipped.jsonl",
-        "checkpoint-8/model.safetensors",
-        "README.md",
-        ".lock",
-    ):
-        (folder / name).write_text("{}")
-    training = {"learning_rate": 1e-4, "output_dir": str(folder), "max_steps": -1}
-    settings = {"fine_tuning": {"data": "/home/me/data.json", "system_prompt": "auto"}, "training": training}
-    (folder / "settings.json").write_text(json.dumps(settings))
-    results = {"loss": 0.25, "eval_loss": 0.5, "seconds": 60, "steps": 8, "output_dir": str(folder)}
-    (folder / "results.json").write_text(json.dumps(results))
-    return folder
 
 
 def test_a_trainers_folder_leaves_its_optimizer_at_home(trainers_folder, tmp_path, uploads):
@@ -86,7 +57,7 @@ def test_the_folder_that_is_kept_loads(trainers_folder, tmp_path):
 )
 def test_every_kind_of_folder_is_told_apart(file, config, library, task, tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / file).write_bytes(b"weights")
+    (tmp_path / "model" / file).write_bytes(save({}))
     if config:
         (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     push_to_hub.main([str(tmp_path / "model"), "--output", str(tmp_path / "out")])
@@ -97,7 +68,7 @@ def test_every_kind_of_folder_is_told_apart(file, config, library, task, tmp_pat
 def test_an_adapter_must_say_whose_it_is(tmp_path, uploads):
     folder = tmp_path / "adapter"
     folder.mkdir()
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "adapter_model.safetensors").write_bytes(save({}))
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/models/llava", "r": 8}))
     (folder / "trained_on.json").write_text(json.dumps({"model_id": "/models/llava", "fingerprint": "ab"}))
     with pytest.raises(ValueError, match="adapter_config.json: base_model_name_or_path is /models/llava, a path"):

@@ -1,9 +1,10 @@
 """Kinds of models on the Hub: what the card of each says of it, with an example of use that runs as it stands."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 from common.models.model_card import Kind
+from common.text.schema import read_checked
 
 OURS = "vision-wrapper"
 KINDS = {  # by `kind` or `model_type` in config.json, or by the files of the folder
@@ -93,8 +94,10 @@ def kind_of(staged: Path) -> Kind:
         return KINDS["adapter"]
     if not (staged / "config.json").is_file():
         raise ValueError("there is no config.json next to the weights; give the whole folder of a finished run")
-    config = json.loads((staged / "config.json").read_text(encoding="utf-8"))
+    config = read_checked(staged / "config.json", dict[str, Any])
     if "kind" in config:
+        if config["kind"] not in list(KINDS):
+            raise ValueError(f"config.json: kind {ascii(config['kind'])[:60]}: expected one of {', '.join(KINDS)}")
         return KINDS[config["kind"]]
     if "architecture" in config and "model_type" not in config:
         return KINDS["timm"]

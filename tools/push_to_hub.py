@@ -30,6 +30,7 @@ if __name__ == "__main__":
     answer_early(__file__)
 
 from huggingface_hub import HfApi, ModelCard
+from yaml import YAMLError
 
 from common.cli.errors import printable, run_script
 from common.cli.hub_failures import explain_hub
@@ -38,8 +39,10 @@ from common.models.checkpoint_file import first_line, read_model_file
 from common.models.model_card import checkpoint_metadata, folder_metadata, read_card, repository, write_card
 from common.models.model_folder import is_model_folder, read_model_folder, write_model_folder
 from common.models.scrub import HIDDEN, hide_secrets, is_local_path, is_secret_name, scrub
-from common.text.files import read_json, read_text, write_json
+from common.text.files import write_json
+from common.text.schema import read_checked
 from tools.model_kinds import kind_of
+from tools.upload_check import refuse_private
 
 # Weights and the files that they are loaded with. Optimizer, resume state, logs and the command line stay here.
 WEIGHTS = ("*.safetensors", "*.onnx")
@@ -58,17 +61,16 @@ CONFIGS = (
     "*.safetensors.index.json",
 )
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "*.model", "*.jinja")
-TEXTS = ("*.jinja",)  # of TOKENIZERS, those that people write
 INFORMATION = ("settings", "_name_or_path", "model_id")  # keys that nothing is loaded from
 
 
 def add_card(staged: Path, source: Path, name: str, licence: str) -> None:
     """Write README.md, or copy the one that an earlier call wrote into `source`."""
-    card = read_card(source)
+    card = _own_card(source)
     if card and licence:
         raise ValueError(f"{source}: has a card already; name the licence in its README.md, or delete that file")
     if card:
-        _refuse_secrets(card, source / "README.md")
+        refuse_private(source / "README.md")
         (staged / "README.md").write_text(card, encoding="utf-8")
         return
     ours = is_model_folder(staged)
@@ -97,12 +99,17 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
         left_out = stage_model(model, folder, dict(pair.split("=", 1) for pair in hub_id), keep=bool(output))
         add_card(folder, model, name or folder.name, license)
-        licensed = ModelCard.load(folder / "README.md").data.license is not None
+        try:
+            licensed = ModelCard.load(folder / "README.md").data.license is not None
+        except YAMLError as error:
+            raise ValueError(f"{model / 'README.md'}: its head is not YAML ({first_line(error)})") from None
         files = sorted(path.name for path in folder.iterdir())
         location = upload(folder, name, private) if name else str(folder)
     print(f"{location}: {', '.join(files)}")
     if left_out:
         print(f"left out: {', '.join(map(printable, left_out))}")
+    if not repository():
+        print("README.md names no repository of the code, since this copy has no git remote 'origin'")
     if not licensed:
         print("README.md names no licence (--license)")
     return {"location": location, "files": files, "left_out": left_out}
@@ -124,13 +131,12 @@ def stage_model(source: Path, folder: Path, hub_ids: dict[str, str], keep: bool 
     names = files_to_upload(source)
     for name in names:
         if _matches(name, CONFIGS):
-            content = read_json(source / name)
+            content = read_checked(source / name, dict[str, Any])
             write_json(folder / name, without_local_paths(content, hub_ids, name, strict=name != "settings.json"))
             continue
-        if _matches(name, TEXTS):
-            _refuse_secrets(read_text(source / name), source / name)
+        refuse_private(source / name)
         _take(source / name, folder / name, keep)
-    kept = {*names, "README.md"} if read_card(source) else {*names}
+    kept = {*names, "README.md"} if _own_card(source) else {*names}
     return sorted(path.name for path in source.iterdir() if path.name not in kept)
 
 
@@ -161,11 +167,8 @@ def _take(source: Path, staged: Path, keep: bool) -> None:
         shutil.copyfile(source, staged)
 
 
-def _refuse_secrets(text: str, path: Path) -> None:
-    """ValueError for a text that goes up as it was written, with a password or a token in it."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if hide_secrets(line) != line:
-            raise ValueError(f"{path}: line {number} holds a password or a token; take it out")
+def _own_card(source: Path) -> str:
+    return read_card(source) if _is_own(source / "README.md") else ""
 
 
 def without_local_paths(value: Any, hub_ids: dict[str, str], location: str, strict: bool = True) -> Any:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from huggingface_hub import ModelCard, ModelCardData
 
 from common.cli.paths import ROOT
+from common.models.scrub import scrub
+from common.text.files import read_text
 from common.text.schema import read_checked
 
 SHOWN_SETTINGS = (  # those that distinguish runs; config.json and settings.json have them all
@@ -38,6 +40,7 @@ SHOWN_SETTINGS = (  # those that distinguish runs; config.json and settings.json
     "seed",
 )
 SECTIONS = ("training_", "model_", "loss_", "data_")  # of BLIP2-gated's settings: training_learning_rate
+PLAIN = re.compile(r"[\w.@%+-][\w.@%+:/ ()-]{0,59}")
 MARK = "<!-- This card was written by tools/push_to_hub.py; your changes to it are kept. -->"
 NOT_RESULTS = ("seconds", "_second", "runtime", "steps", "epoch", "epochs")  # endings of names
 TEMPLATE = """---
@@ -141,6 +144,10 @@ def write_card(
     path: Path, name: str, kind: Kind, metadata: RunMetadata, licence: str = "", repository: str = ""
 ) -> None:
     """name: `owner/name`, or the folder's name before there is one. repository: address of the code."""
+    metadata = metadata._replace(
+        results={name: value for name, value in metadata.results.items() if _is_plain(name)},
+        progress={name: value for name, value in metadata.progress.items() if isinstance(value, (int, float))},
+    )
     progress = ", ".join(f"{label} {number}" for label, number in metadata.progress.items())
     card = ModelCard.from_template(
         ModelCardData(
@@ -158,9 +165,9 @@ def write_card(
         progress=f", after {progress}" if progress else "",
         settings={key: value for key, value in metadata.settings.items() if _is_shown(key, value)},
         versions=", ".join(
-            f"{label} {metadata.run[label]}"
+            f"{label} {value}"
             for label in ("commit", "started", "torch", "python")
-            if metadata.run.get(label)
+            if (value := metadata.run.get(label)) and _is_plain(value)
         ),
         example=kind.example.format(name=name),
         repository=repository,
@@ -173,7 +180,7 @@ def write_card(
 def read_card(folder: Path) -> str:
     """The card that an earlier call wrote into a folder, with the user's changes; '' if there is none."""
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = read_text(card) if card.is_file() else ""
     return text if MARK in text else ""
 
 
@@ -188,10 +195,15 @@ def repository() -> str:
     return f"https://{address[1]}/{address[2]}" if address else ""
 
 
+def _is_plain(text: object) -> bool:
+    """Whether a name or a version is short, no secret and no path."""
+    return isinstance(text, str) and bool(PLAIN.fullmatch(text)) and scrub(text) == text
+
+
 def _is_shown(name: str, value: Any) -> bool:
     short = next((name.removeprefix(section) for section in SECTIONS if name.startswith(section)), name)
     named = name in SHOWN_SETTINGS or short in SHOWN_SETTINGS
-    return named and value not in (None, "", -1) and isinstance(value, (str, int, float))
+    return named and value not in (None, "", -1) and isinstance(value, (str, int, float)) and "\n" not in str(value)
 
 
 def _is_result(name: str, value: Any) -> bool:
@@ -199,4 +211,5 @@ def _is_result(name: str, value: Any) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_checked(path, dict[str, Any]) if path.is_file() else {}
+    """Nothing of a link: what the card shows is of the folder itself."""
+    return read_checked(path, dict[str, Any]) if path.is_file() and not path.is_symlink() else {}

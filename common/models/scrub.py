@@ -11,12 +11,17 @@ SECRET_NAME = (
     r"(?:(?:access|auth|api|hf|hub|bearer|refresh|id)[_-]?)?token"
     r"|[\w-]*(?:secret|password|passwd|api_?key|credential)s?"
 )
+TOKENS = (  # of services, which have a form of their own
+    r"\b(?:hf_[a-z0-9]{16,}|api_org_[a-z0-9]{16,}|sk-[\w-]{20,}|gh[a-z]_[a-z0-9]{20,}|github_pat_\w{20,}"
+    r"|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
+)
+TOKEN_BYTES = re.compile(TOKENS.encode(), re.IGNORECASE)
+HOME_BYTES = re.compile(rb"(?:/home|/Users|[A-Za-z]:\\{1,2}Users)[/\\]{1,2}[\w.-]+", re.IGNORECASE)
 SECRETS = re.compile(
     r"""(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@"'<>]+@"""  # user:password@ of an address
     rf"""|(?P<key>\b(?:{SECRET_NAME}|[\w-]*signature|sig|bearer)["']?(?:\s*[=:]\s*|\s+(?=[\w.-]*\d))["']?)"""
     r"""(?!\*\*\*)[\w.~+/%-]{8,}=*"""
-    r"""|\b(?:hf_[a-z0-9]{16,}|api_org_[a-z0-9]{16,}|sk-[\w-]{20,}|gh[a-z]_[a-z0-9]{20,}|github_pat_\w{20,}"""
-    r"""|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)""",
+    rf"|{TOKENS}",
     re.IGNORECASE,
 )
 PART = r"""[^\s"'`<>()\[\]{},;|:*?\\/]"""  # a letter of a part of a path, in the middle of a text
