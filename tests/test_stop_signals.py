@@ -180,3 +180,15 @@ def test_handlers_are_restored_and_only_of_the_main_thread():
         time.sleep(0.01)
         assert signals.number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_script_that_has_said_why_it_ends_says_no_more():
+    code = (
+        "import atexit, os, signal, sys; sys.path.insert(0, '.')\n"
+        "from common.cli.errors import exit_at_signals, run_script\n"
+        "def main(_): raise ValueError('wrong')\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "exit_at_signals(); run_script(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "-c: error: wrong\n")

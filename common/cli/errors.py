@@ -58,12 +58,14 @@ def run_script(main: Callable[[list[str]], object], memory_hint: str = "") -> No
         stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
         if stopped.words:
             print(f"{script}: {stopped.words}", file=sys.stderr)
+        _end_without_words()
         sys.exit(128 + stopped.number)
     except Exception as error:
         failure = explain_failure(error, memory_hint)
         if debug or not (failure or isinstance(error, (ValueError, OSError))):
             raise
         print(f"{script}: error: {printable(failure) or one_line(error)}", file=sys.stderr)
+        _end_without_words()
         sys.exit(2 if isinstance(error, CommandLineError) else 1)
 
 
@@ -94,6 +96,13 @@ def _raise_stopped(number: int, _frame: object) -> None:
 def _exit(number: int, _frame: object) -> None:
     os.write(2, f"{Path(sys.argv[0]).name}: {Stopped(number).words}\n".encode())
     os._exit(128 + number)
+
+
+def _end_without_words() -> None:
+    """The last line is printed: a launcher's signal to a process that is ending adds no second one."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _exit:
+            signal.signal(number, lambda number, _frame: os._exit(128 + number))
 
 
 def _reset_signals() -> None:
