@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from common.cli.errors import run_script
+from common.cli.errors import printable, run_script
 from common.cli.tool_parser import tool
 from webpage.flags import ModelFlags
 from webpage.models import Models
@@ -61,6 +61,8 @@ def open_page(
         )
     page = build_page(Models(**vars(flags)), uploads)
     serve(page, uploads, host, int(port), list(hosts), max_upload_mb * 2**20)
+    if folder := flags.shown_folder():
+        print(f"visitors can see images of {printable(folder)}")
     print(f"the page is at {page.local_url}  (Ctrl+C ends it)", flush=True)
     return page
 

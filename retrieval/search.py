@@ -109,9 +109,11 @@ class Searcher:
         return self.store.search(np.concatenate(vectors), k, search_params)
 
 
-def open_index(index_dir: Path, weights: str = "", device: str = "auto") -> Searcher:
-    """weights: where they are now, if they have moved since the index was built."""
-    store = VectorStore(index_dir)
+def open_index(
+    index_dir: Path, weights: str = "", device: str = "auto", image_dir: str | Path | None = None
+) -> Searcher:
+    """weights, image_dir: where they are now, if they have moved since the index was built."""
+    store = VectorStore(index_dir, image_dir)
     options = ExtractorOptions(device=device, **{name: store.metadata[name] for name in ENCODING_OPTIONS})
     extractor = open_extractor(weights or store.metadata["weights"], options)
     if differing := difference(store.metadata, extractor.metadata):

@@ -4,15 +4,19 @@ Without gradio the answers alone are tested; without Chromium and playwright the
 """
 
 import shutil
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 from tiny.page import EVIL, QUESTION, TEXTS
+from tiny.retrieval import MADE
 from torchvision.transforms.functional import pil_to_tensor
 
 import app
 from blip2_gated.inference import what_if
 from common.images.io import list_images, open_image
+from common.vectors.vector_store import VectorStore
 from retrieval import build_index
 from style_comparator import main as compare_styles
 from webpage import answers
@@ -65,6 +69,19 @@ def test_an_index_is_searched_as_a_folder_is(page_models, page_weights, page_pic
         captions = [[caption for _, caption in ask(one, question, 5)] for one in (indexed, page_models)]
         values = [[float(caption.split()[0]) for caption in one] for one in captions]
         assert values[0] == pytest.approx(values[1], abs=2e-3)  # the index keeps 16 bits
+
+
+@pytest.mark.parametrize("images, is_wide", [("/", True), ("/etc", True), ("~", True), ("~/pictures", False)])
+def test_an_index_that_names_much_of_the_machine_must_be_confirmed(tmp_path, monkeypatch, images, is_wide):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    VectorStore.create(tmp_path / "index", Path(images).expanduser(), MADE)
+    flags = Models(index=str(tmp_path / "index"))
+    with pytest.raises(ValueError, match="--index_images") if is_wide else nullcontext():
+        flags.check()
+    (tmp_path / "moved").mkdir()
+    flags = Models(index=flags.index, index_images=str(tmp_path / "moved"))
+    flags.check()
+    assert flags.shown_folder() == tmp_path / "moved"
 
 
 def test_a_found_file_that_is_gone_is_said_to_be(page_models, tmp_path):

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,10 +14,10 @@ import pytest
 pytest.importorskip("gradio")  # which brings httpx
 from tiny.page import ask, upload
 
-from webpage import door
+from webpage import door, server
 from webpage import page as page_module
 from webpage.door import Door
-from webpage.uploads import BODY_SECONDS, SECONDS, Uploads
+from webpage.uploads import BODY_SECONDS, NOT_UPLOADED, SECONDS, Uploads
 
 KB = 1024
 
@@ -35,6 +36,10 @@ KB = 1024
         ("match", [None, "x\n" * 10_001], "characters"),
         ("where", [None, "a", "x" * 2001], "characters"),
         ("no_such", [1], "no such function"),
+        ("search_words", ["a star"], "1 inputs"),
+        ("search_image", ["a.png", 3], NOT_UPLOADED),
+        ("search_image", [["a.png"], 3], NOT_UPLOADED),
+        ("search_image", [0, 3], NOT_UPLOADED),
         ("search_words", [[[[[[[[[[[[[[[[[[[[[[["a"]]]]]]]]]]]]]]]]]]]]]], 3], "nested too deeply"),
     ],
 )
@@ -46,6 +51,39 @@ def test_limits_hold_on_the_server(api, name, data, words):
 def test_bodies_that_are_no_question(api, body):
     reply = api.post("queue/join", content=body, headers={"Content-Type": "application/json"})
     assert reply.status_code == 422 and len(reply.text) < 300
+
+
+FILE = b'Content-Disposition: form-data; name="files"; filename="a.png"'
+
+
+@pytest.mark.parametrize(
+    "part, boundary",
+    [
+        (FILE.partition(b"; filename")[0], "x"),  # text in place of a file
+        (FILE.replace(b"filename", b"filename*"), "x"),
+        (FILE, "x" * 3000),
+        (FILE.replace(b"name=", b"x="), "x"),
+    ],
+)
+def test_forms_that_gradio_fails_on(api, capfd, part, boundary):
+    body = b"--%b\r\n%b\r\n\r\n0\r\n--%b--\r\n" % (boundary.encode(), part, boundary.encode())
+    kind = f"multipart/form-data; boundary={boundary}"
+    reply = api.post("upload", content=body, headers={"Content-Type": kind})
+    assert reply.status_code == 400 and "\n" not in reply.text
+    assert len(capfd.readouterr().err.splitlines()) <= 1
+
+
+def test_what_is_gone_or_left_leaves_no_traceback(small_page, api, capfd):
+    assert "Not Found" in api.get("call/search_words/nothing").text
+    assert "not_found" in api.get("queue/data", params={"session_hash": "nobody"}).text
+    assert api.get(f"{small_page.local_url}assets/{'a' * 300}").status_code == 404
+    with socket.create_connection(("127.0.0.1", small_page.server_port)) as connection:
+        head = (
+            "POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        )
+        connection.sendall(f"{head}Content-Length: 1000\r\n\r\n--x".encode())
+    assert api.get("info").status_code == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_large_bodies(api):
@@ -68,6 +106,42 @@ def test_slow_bodies(small_page, monkeypatch):
             head = f"POST /gradio_api/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
             connection.sendall(f"{head}Content-Length: 1000\r\n\r\n--x".encode())
             assert b" 408 " in connection.recv(100)
+
+
+@pytest.mark.parametrize(
+    "sent, later",
+    [
+        ("", ""),
+        ("GET / HTTP/1.1\r\n", "a: b\r\n"),
+        ("GET /robots.txt HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n", "x"),
+        ("GET /robots.txt HTTP/1.1\r\nHost: localhost\r\n\r\nGET", "x"),
+    ],
+)
+def test_slow_headers_and_what_follows_an_answer(small_page, monkeypatch, sent, later):
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", small_page.server_port), timeout=20) as connection:
+        connection.sendall(sent.encode())
+        with pytest.raises((ConnectionError, EOFError)):
+            for _ in range(30):
+                time.sleep(0.1)
+                connection.sendall(later.encode())
+                connection.settimeout(0.1)
+                with suppress(TimeoutError):
+                    if not connection.recv(10_000):
+                        raise EOFError
+        assert connection
+
+
+def test_more_connections_than_are_answered(small_page, api, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 5)
+    with ExitStack() as stack:
+        address = ("127.0.0.1", small_page.server_port)
+        opened = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(9)]
+        with pytest.raises(ConnectionError):
+            opened[-1].sendall(b"GET / HTTP/1.1\r\n")
+            opened[-1].recv(1) or opened[-1].sendall(b"x")
+    time.sleep(0.2)
+    assert api.get("info").status_code == 200
 
 
 @pytest.mark.parametrize(

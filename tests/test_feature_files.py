@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
-from tiny.retrieval import VIT, draw
+from tiny.retrieval import MADE, VIT, draw
 
 from common.images.folders import list_images
 from common.vectors.extractor import ExtractorOptions
@@ -58,6 +58,11 @@ def test_clip_retrieval(tmp_path):
     parquet.write_table(pyarrow.table({"image_path": []}), tmp_path / "a" / "metadata" / "metadata_99.parquet")
     assert read_features(tmp_path / "a").paths == PATHS.tolist()
     np.testing.assert_array_equal(features.all(), VECTORS.astype(np.float16).astype(np.float32))
+    (tmp_path / "a" / "img_emb" / "._img_emb_9.npy").write_bytes(b"of a Mac's archive")
+    assert read_features(tmp_path / "a").paths == PATHS.tolist()
+    (tmp_path / "a" / "metadata" / "metadata_9.parquet").rename(tmp_path / "a" / "metadata" / "metadata_7.parquet")
+    with pytest.raises(ValueError, match="img_emb_8.npy has no table of its number; the next is metadata_7.parquet"):
+        read_features(tmp_path / "a")
     (tmp_path / "a" / "metadata" / "metadata_8.parquet").unlink()
     with pytest.raises(ValueError, match="7 .npy files, but 6 tables"):
         read_features(tmp_path / "a")
@@ -138,7 +143,7 @@ def test_an_index_of_vectors_made_before(tmp_path, capsys):
 
 def test_files_named_by_a_foreign_index_stay_below_its_image_folder(tmp_path):
     store = tmp_path / "index"
-    VectorStore.create(store, tmp_path / "images", {"layer": -1})
+    VectorStore.create(store, tmp_path / "images", MADE)
     np.save(store / "shard-00000.npy", VECTORS.astype(np.float16))
     for name in ("../../secret.png", "/etc/passwd", "a/../../b.png", "..", "a\0b"):
         rows = [[f"{number}.png", 1, 1] for number in range(5)] + [[name, 1, 1]]

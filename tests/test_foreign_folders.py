@@ -1,11 +1,16 @@
 """Folders of unknown origin: what they say leads nowhere else, and writes nowhere else."""
 
 import json
+import os
 
+import numpy as np
 import pytest
+from tiny.retrieval import MADE
 
 from common.text.files import write_atomically
 from common.training.run import Run
+from common.vectors.shards import ImageFile, Shard, read_shard, shard_numbers, write_shard
+from common.vectors.vector_store import VectorStore
 
 
 def new_run(folder, resume=False):
@@ -60,3 +65,33 @@ def test_a_link_that_waits_under_the_name_of_an_unfinished_file(tmp_path, monkey
     with write_atomically(tmp_path / "b.json") as file:
         file.write(b"{}")
     assert (tmp_path / "precious").read_text() == "precious" and not (tmp_path / "b.json").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        *(({name: ...}, f"{name} is missing") for name in (*MADE, "image_dir")),
+        ({"pooling": "x"}, "pooling: expected"),
+        ({"tiles": 10**9}, "tiles: expected"),
+        ({"tiles": 0}, "tiles: expected"),
+        ({"image_size": 10**6}, "image_size: expected"),
+    ],
+)
+def test_the_metadata_of_an_index(tmp_path, changes, words):
+    VectorStore.create(tmp_path, tmp_path, MADE)
+    content = json.loads((tmp_path / "metadata.json").read_text()) | changes
+    content = {name: value for name, value in content.items() if value is not ...}
+    (tmp_path / "metadata.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"metadata.json: {words}"):
+        VectorStore(tmp_path)
+
+
+def test_shards_that_are_none(tmp_path):
+    write_shard(tmp_path, 3, Shard(np.ones((1, 2), np.float16), [["a.png", "0"]], {}))
+    for name in ("shard-x.json", "shard--0001.json", "shard-99999999999999999999.json"):
+        (tmp_path / name).write_text("{}")
+    assert shard_numbers(tmp_path) == [3]
+    (tmp_path / "shard-00003.npy").unlink()
+    os.mkfifo(tmp_path / "shard-00003.npy")  # which nobody writes to
+    with pytest.raises(ValueError, match="shard-00003.npy: damaged"):
+        read_shard(tmp_path, 3, ImageFile)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny.retrieval import VIT, draw
+from tiny.retrieval import MADE, VIT, draw
 
 from clip.checkpoint import save_clip
 from clip.model import CLIPModel
@@ -115,7 +115,7 @@ def test_an_update_that_was_stopped(folder, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         index(folder, place, "--kind", "ivf", "--batch_size", "4")
     assert calls[:4] == [1, 4, 4, 4]  # a blank image for the width; then 12 of 24
-    empty = VectorStore.create(tmp_path / "empty", folder, {})
+    empty = VectorStore.create(tmp_path / "empty", folder, MADE)
     with pytest.raises(ValueError, match="empty: holds no image yet"):
         empty.search(np.ones((1, 64)), 1)
     with pytest.raises(ValueError, match="index.faiss: damaged, or an update was stopped; run build_index.py"):

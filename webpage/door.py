@@ -5,38 +5,43 @@ Origin     the page's own, so that no other web page can upload, ask, or read an
 route      those that the page needs; the rest of gradio's do not exist here (table in docs/app.md)
 body       its size, its pace, the room for uploads; JSON, whose files must be uploads of this page
 
-A refused request is answered with a status and one line; nothing of it reaches gradio.
+A refused request is answered with a status and one line; nothing of it reaches gradio. One that gradio fails on is
+answered in the same way, with a line in the log.
 """
 
 import asyncio
 import json
+import logging
 import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.cli.errors import one_line, printable
 from common.text.files import parse_json
 from webpage.uploads import BODY_SECONDS, Uploads
 
 API = "/gradio_api"
 FILE = f"{API}/file="
 READ = re.compile(
-    r"/|/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json)|/(assets|static|svelte)/.+"
+    r"/|/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json)|/(assets|static|svelte)/.{1,200}"
     rf"|{API}/(info|theme\.css|upload_progress|queue/data|heartbeat/[^/]+|call/[^/]+/[^/]+|file=.+)"
 )
 ASK = re.compile(rf"{API}/(queue/join|cancel|call/[^/]+)/?")
 UPLOAD = re.compile(rf"{API}/upload/?")
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
+LOG = logging.getLogger("uvicorn.error")
 MAX_JSON = 262_144  # bytes
 MAX_DEPTH = 20  # of lists and objects in each other
 FORM_BYTES = 8192  # around the one file of an upload
@@ -51,17 +56,24 @@ HEADERS = {
 }
 
 
+class Function(NamedTuple):
+    """A function of the page."""
+
+    name: str
+    takes_image: list[bool]  # of each input
+
+
 class Door:
     """hosts: names that visitors may type; with any_address also the address at which a request comes in.
 
-    max_upload: bytes of a file. functions: names of the page's functions by their numbers.
+    max_upload: bytes of a file. functions: of the page, by their numbers.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         uploads: Uploads,
-        functions: Mapping[int, str],
+        functions: Mapping[int, Function],
         hosts: Iterable[str],
         max_upload: int,
         any_address: bool = False,
@@ -76,17 +88,23 @@ class Door:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":  # the page has no websockets
             return await send({"type": "websocket.close", "code": 1008})
-        sent = _with_headers(send)
+        reply = Reply(send)
         try:
             headers = Headers(scope=scope)
             self._check_host(headers, scope)
             _check_origin(headers, scope)
-            await self._pass(scope, receive, sent, headers)
+            await self._pass(scope, receive, reply.send, headers)
+        except ClientDisconnect:
+            pass
         except HTTPException as refusal:
-            if UPLOAD.fullmatch(scope["path"]):  # whose errors gradio's page shows as they are
-                await PlainTextResponse(refusal.detail, refusal.status_code)(scope, receive, sent)
-            else:
-                await JSONResponse({"detail": refusal.detail}, refusal.status_code)(scope, receive, sent)
+            await reply.refuse(scope, receive, refusal.status_code, refusal.detail)
+        except Exception as error:  # gradio raises all kinds, for requests that no browser sends
+            status = 500 if isinstance(error, OSError) else 400  # 500: of this machine, as a full disk
+            asked = printable(f"{scope['method']} {scope['path'][:100]}")
+            if not isinstance(error.__cause__, HTTPException):  # as of a session that is gone, told in the reply
+                LOG.error(f"{asked}: {status}, {type(error).__name__}: {one_line(error)[:200]}")
+            expected = "; expected a form whose field 'files' is a file" if UPLOAD.fullmatch(scope["path"]) else ""
+            await reply.refuse(scope, receive, status, f"the request cannot be answered{expected}")
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         method, path = scope["method"], scope["path"]
@@ -139,9 +157,19 @@ class Door:
             if not isinstance(content, dict):
                 raise ValueError("expected a JSON object")
             called = path.removeprefix(f"{API}/call/").rstrip("/")
-            if called not in self.functions.values() and content.get("fn_index", "") not in self.functions:
+            number = next((key for key, function in self.functions.items() if function.name == called), None)
+            function = self.functions.get(content.get("fn_index", "") if number is None else number)
+            if function is None:
                 raise ValueError("the page has no such function")
-            return json.dumps(self.only_uploads(content), allow_nan=False).encode()
+            content = self.only_uploads(content)
+            if isinstance(data := content.get("data"), list):  # the rest is what gradio refuses
+                if len(data) != len(function.takes_image):
+                    raise ValueError(f"{len(data)} inputs; {function.name} has {len(function.takes_image)}")
+                content["data"] = [
+                    {"path": None} if is_image and not (value is None or isinstance(value, dict)) else value
+                    for is_image, value in zip(function.takes_image, data)
+                ]
+            return json.dumps(content, allow_nan=False).encode()
         except (ValueError, TypeError) as error:  # not JSON, NaN, a list in place of a number
             raise HTTPException(422, str(error)) from None
 
@@ -159,6 +187,38 @@ class Door:
                 return {"path": str(self.uploads.check(value.get("path"))), "meta": {"_type": "gradio.FileData"}}
             return {"path": None}
         return {name: self.only_uploads(item, depth + 1) for name, item in value.items()}
+
+
+class Reply:
+    """What is sent back: with HEADERS, and nothing of gradio's for an exception of its own, which comes here too."""
+
+    def __init__(self, send: Send):
+        self._send = send
+        self._is_failure = self._has_begun = self._is_stream = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._is_failure = message["status"] == 500
+            self._has_begun = not self._is_failure
+            self._is_stream = "content-length" not in Headers(raw=message["headers"])
+        elif not message.get("more_body", False):
+            self._is_stream = False
+        if not self._is_failure:
+            await self._send_headed(message)
+
+    async def refuse(self, scope: Scope, receive: Receive, status: int, line: str) -> None:
+        """A status and one line, or the end of a stream that has begun."""
+        if not self._has_begun:
+            is_upload = UPLOAD.fullmatch(scope["path"])  # whose errors gradio's page shows as they are
+            response = PlainTextResponse(line, status) if is_upload else JSONResponse({"detail": line}, status)
+            await response(scope, receive, self._send_headed)
+        elif self._is_stream:
+            await self._send({"type": "http.response.body"})
+
+    async def _send_headed(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(HEADERS)
+        await self._send(message)
 
 
 def _check_origin(headers: Headers, scope: Scope) -> None:
@@ -217,15 +277,6 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return replayed
-
-
-def _with_headers(send: Send) -> Send:
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
-        await send(message)
-
-    return sent
 
 
 def own_names() -> list[str]:

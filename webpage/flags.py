@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.text.schema import read_checked
+from common.vectors.records import StoreMetadata
+
 
 @dataclass
 class ModelFlags:
@@ -12,6 +15,7 @@ class ModelFlags:
     clip: str = ""  # best_model.pth, a Hugging Face CLIP, ViT-B/32, NAME:TAG of open_clip: match texts, heat maps
     index: str = ""  # written by retrieval/build_index.py: search it
     index_weights: str = ""  # where the weights of --index are, if they have moved
+    index_images: str = ""  # where the images of --index are, if they have moved
     folder: str = ""  # images to search with --clip; vectors are kept in .image_index
     llava: str = ""  # folder or name of an image-text model: describe and score
     llava_adapter: str = ""  # folder of a LoRA adapter for --llava
@@ -25,12 +29,33 @@ class ModelFlags:
             raise ValueError("nothing to show; give one of --style, --clip, --index, --llava, --blip2")
         if self.folder and self.index:
             raise ValueError("--folder and --index: the page searches only one of them")
-        for flag, needed in (("folder", "clip"), ("index_weights", "index"), ("llava_adapter", "llava")):
+        for flag, needed in (
+            ("folder", "clip"),
+            ("index_weights", "index"),
+            ("index_images", "index"),
+            ("llava_adapter", "llava"),
+        ):
             if getattr(self, flag) and not getattr(self, needed):
                 raise ValueError(f"--{flag}: is used with --{needed} only; give --{needed} too")
-        for flag in ("style", "clip", "index", "folder", "blip2"):
+        for flag in ("style", "clip", "index", "index_images", "folder", "blip2"):
             path = Path(getattr(self, flag).rpartition(":")[2] if flag == "clip" else getattr(self, flag))
-            is_folder = flag in ("index", "folder")
+            is_folder = flag in ("index", "index_images", "folder")
             on_hub = flag == "clip" and path.suffix not in (".pth", ".pt")  # or a folder, or an architecture
             if getattr(self, flag) and not on_hub and not (path.is_dir() if is_folder else path.is_file()):
                 raise FileNotFoundError(f"{path}: no such {'folder' if is_folder else 'file'} (--{flag})")
+        if self.index and not self.index_images and _is_wide(self.shown_folder()):
+            raise ValueError(
+                f"--index {self.index}: names {self.shown_folder()} as the folder of its images, of which the page "
+                "would show any; give --index_images FOLDER to say that this, or another, is meant"
+            )
+
+    def shown_folder(self) -> Path | None:
+        """The folder whose images visitors may see."""
+        if self.index and not self.index_images:
+            return Path(read_checked(Path(self.index) / "metadata.json", StoreMetadata)["image_dir"]).resolve()
+        return Path(self.index_images or self.folder).resolve() if self.index_images or self.folder else None
+
+
+def _is_wide(folder: Path) -> bool:
+    """Whether it holds much else than images: /, a folder of it, one with the user's home."""
+    return len(folder.parts) <= 2 or Path.home().resolve().is_relative_to(folder)

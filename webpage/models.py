@@ -47,7 +47,7 @@ class Models(ModelFlags):
     @cached_property
     def searcher(self) -> Searcher:
         if self.index:
-            return open_index(Path(self.index), self.index_weights, self.device)
+            return open_index(Path(self.index), self.index_weights, self.device, self.shown_folder())
         return Searcher(index_folder(self.folder, self.clip_extractor), self.clip_extractor)
 
     @cached_property

@@ -156,7 +156,7 @@ def read_value(uploads: Uploads, component: gr.components.Component, value: Any)
     if isinstance(component, gr.Image):
         if not value:
             return ""
-        return str(uploads.check(value.get("path") if isinstance(value, dict) else value))
+        return str(uploads.check(value.get("path")))
     if isinstance(component, gr.Slider):
         lowest, highest = int(component.minimum), int(component.maximum)
         if isinstance(value, bool) or value not in range(lowest, highest + 1):

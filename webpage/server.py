@@ -14,13 +14,15 @@ import uvicorn
 from fastapi import FastAPI
 from gradio.http_server import Server
 from starlette.concurrency import run_in_threadpool
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from webpage.door import Door, own_names
+from webpage.door import Door, Function, own_names
 from webpage.page import CSS, FONTS
 from webpage.uploads import Uploads
 
 SWEEP_SECONDS = 60
 MAX_CONNECTIONS = 256
+HEADER_SECONDS = 20  # until all headers of a request are there
 MAX_SESSIONS = 256  # visitors whose last input gradio keeps
 
 
@@ -49,10 +51,14 @@ def serve(page: gr.Blocks, uploads: Uploads, host: str, port: int, hosts: list[s
     )
     any_address = host in ("0.0.0.0", "::")
     names = [*hosts, *(own_names() if any_address else [host])]
-    functions = {number: str(function.api_name) for number, function in page.fns.items()}
+    functions = {
+        number: Function(str(function.api_name), [isinstance(item, gr.Image) for item in function.inputs])
+        for number, function in page.fns.items()
+    }
     config = uvicorn.Config(
         Door(inner, uploads, functions, names, max_upload, any_address),
-        log_level="warning",
+        http=TimedConnection,
+        log_level="error",  # not a line for each request that is none
         limit_concurrency=MAX_CONNECTIONS,
         proxy_headers=False,
         server_header=False,
@@ -69,6 +75,37 @@ def serve(page: gr.Blocks, uploads: Uploads, host: str, port: int, hosts: list[s
     shown = "localhost" if any_address else f"[{host}]" if ":" in host else host
     page.server_port = listening.getsockname()[1]
     page.local_url = f"http://{shown}:{page.server_port}/"
+
+
+class TimedConnection(H11Protocol):
+    """A connection that ends where the headers of a request, or what follows an answered one, take too long, and at
+    once where too many are open: the machine has only so many."""
+
+    timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.timer:
+            self.timer.cancel()
+
+    def _watch(self) -> None:
+        """The time runs while no request is being answered."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if is_answering and self.timer:
+            self.timer.cancel()
+            self.timer = None
+        elif not is_answering and not self.timer:
+            self.timer = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from common.text.files import check_file
+
 BLOCK_ROWS = 65_536  # float32 vectors held at once by `blocks`
 HEADER = 128  # bytes of a .npy file before its values
 SMALLEST_LENGTH = 1e-12  # below, a vector has no direction
@@ -54,6 +56,7 @@ class FeatureSet:
 
 def map_array(path: Path) -> np.ndarray:
     """A .npy file, mapped into memory; without values there is nothing to map."""
+    check_file(path)
     try:
         if path.stat().st_size > HEADER:
             return np.lib.format.open_memmap(path, mode="r")

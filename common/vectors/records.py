@@ -2,9 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple, NotRequired
+from typing import Annotated, Literal, NamedTuple, NotRequired
 
-from common.vectors.shards import Metadata
+from pydantic import Field
+from typing_extensions import TypedDict
 
 OUTSIDE = re.compile(r"^/|(^|/)\.\.(/|$)|\0")  # of a folder, by the text of a name
 
@@ -27,9 +28,17 @@ class Stamp(NamedTuple):
             raise ValueError(f"{store}: names {ascii(self.name)}, a file outside its image folder")
 
 
-class StoreMetadata(Metadata):
-    """metadata.json."""
+class StoreMetadata(TypedDict):
+    """metadata.json: where the images are, how their vectors are made and kept."""
 
+    image_dir: str
+    weights: str
+    key: str
+    pooling: Literal["native", "cls", "mean", "gem", "cls+mean"]
+    layer: int
+    flip: bool
+    tiles: Annotated[int, Field(ge=1, le=1000)]
+    image_size: Annotated[int, Field(ge=1, le=4096)]
     kind: str
     dtype: Literal["float16", "float32"]
     trained_on: int  # rows

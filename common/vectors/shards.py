@@ -8,6 +8,7 @@ written last: if it exists, the shard is complete.
 """
 
 import json
+import re
 import zlib
 from functools import cache
 from pathlib import Path
@@ -59,7 +60,7 @@ def write_shard(folder: Path, number: int, shard: Shard) -> None:
 
 def shard_numbers(folder: Path) -> list[int]:
     """Complete shards, in order."""
-    return sorted(int(path.stem.partition("-")[2]) for path in folder.glob("shard-*.json"))
+    return sorted(int(path.stem[6:]) for path in folder.glob("shard-*.json") if re.fullmatch(r"\d{5,9}", path.stem[6:]))
 
 
 def read_shard(folder: Path, number: int, row: type = ImageFile, verify: bool = False) -> Shard:

@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image
 
 VIT = "test_vit:random"
+# metadata of an index, but for its folders
+MADE = {"weights": "w.pth", "key": "k", "pooling": "mean", "layer": -1, "flip": False, "tiles": 1, "image_size": 32}
 
 
 def draw(folder, numbers):
