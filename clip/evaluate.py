@@ -137,7 +137,11 @@ def read_column(path: Path, column: str, pairs: Sequence[Pair], flag: str) -> li
     image_column = next((name for name in columns if name in IMAGE_KEYS), None)
     if image_column is None:
         raise ValueError(f"{path}: no column of images; expected one of {', '.join(IMAGE_KEYS)} in its first line")
-    label_of = {str(PurePosixPath(row[image_column].replace("\\", "/"))): row[column].strip() for row in rows}
+    label_of: dict[str, str] = {}
+    for row in rows:
+        name = str(PurePosixPath(row[image_column].replace("\\", "/")))
+        if label_of.setdefault(name, row[column].strip()) != row[column].strip():
+            raise ValueError(f"{path}: {name} is both '{label_of[name]}' and '{row[column].strip()}'")
     endings = [  # a/b/c.jpg, b/c.jpg, c.jpg
         ["/".join(parts[start:]) for start in range(len(parts))]
         for parts in (PurePosixPath(pair.key.replace("\\", "/")).parts for pair in pairs)

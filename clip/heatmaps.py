@@ -27,6 +27,7 @@ from common.images.transforms import square
 from common.models.eval_mode import eval_mode
 
 SIDE = 320  # pixels of one image of side_by_side
+MAX_LINES = 12  # of a text below its heat map
 COLOURS = matplotlib.colormaps["inferno"]  # perceptually uniform: in greyscale too
 MAX_WEIGHTS = 2**27  # attention weights kept at once: 0.5 GB, and as much again for their gradients
 
@@ -105,7 +106,7 @@ def overlay(image: Image.Image, heat: torch.Tensor, side: int = SIDE) -> Image.I
 def side_by_side(image: Image.Image, heat: torch.Tensor, text: str, caption: str) -> Image.Image:
     """The input of the model, its overlay, and below them the text, wrapped, and a caption in one line."""
     width = 2 * SIDE + 3 * GAP
-    lines = wrap(text, width - 2 * GAP)
+    lines = wrap(text, width - 2 * GAP, MAX_LINES)
     sheet = Image.new("RGB", (width, SIDE + 3 * GAP + LINE * (len(lines) + 1) + 4), "white")
     sheet.paste(Image.fromarray(square(np.asarray(image), SIDE)), (GAP, GAP))
     sheet.paste(overlay(image, heat), (2 * GAP + SIDE, GAP))

@@ -49,6 +49,7 @@ from common.training.device import choose_device
 from common.training.skip_log import report_skipped, write_skipped
 from common.vectors.vector_store import VectorStore, index_folder
 
+MAX_LETTERS = 300  # of a text on the screen; results.jsonl has the whole
 MAX_SHOWN = 24  # images in overview.png, and lines of results on the screen
 
 
@@ -204,7 +205,8 @@ def format_result(result: dict, output_dir: Path) -> str:
     truncated, rows = result["truncated_texts"], result.get("images", [])
     lines = [f"{truncated} texts are longer than the model's context and were truncated"] if truncated else []
     lines += [
-        f"{row['score']:7.3f} {100 * row['probability']:6.1f} %  {printable(row['image'])}: {printable(row['text'])}"
+        f"{row['score']:7.3f} {100 * row['probability']:6.1f} %  {printable(row['image'])}: "
+        + printable(row["text"][:MAX_LETTERS])
         + _true_rank(row)
         for row in rows[:MAX_SHOWN]
     ]
@@ -216,7 +218,8 @@ def format_result(result: dict, output_dir: Path) -> str:
             f"({result['texts']} texts), median rank {ranks[len(ranks) // 2]}"
         )
     for row in result.get("queries", []):
-        lines += [row["query"], *(f"{match['score']:7.3f}  {printable(match['image'])}" for match in row["matches"])]
+        lines.append(printable(row["query"]))
+        lines += [f"{match['score']:7.3f}  {printable(match['image'])}" for match in row["matches"]]
     return "\n".join([*lines, f"heat maps and results are in {output_dir}"])
 
 

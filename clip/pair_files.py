@@ -13,7 +13,7 @@ from typing import Any
 from common.cli.names import unknown_name
 from common.images.folders import IMAGE_SUFFIXES
 from common.images.parquet import read_parquet
-from common.images.webdataset import read_shard
+from common.images.webdataset import is_complete, read_shard
 from common.text.files import decode_text, parse_json, read_lines, split_lines
 from common.text.tables import check_record, read_records
 
@@ -129,13 +129,13 @@ def _read_coco(path: Path, images: list[Any], annotations: list[Any]) -> Iterato
         if not isinstance(annotation, dict) or not _is_id(annotation, "image_id"):
             yield source, ValueError("no image_id and caption")
         elif not isinstance(name := names.get(annotation["image_id"]), str):
-            yield source, ValueError(f"image_id {annotation['image_id']} is of no image with a file_name")
+            yield source, ValueError(f"image_id {annotation['image_id']!r} is of no image with a file_name")
         else:
             yield source, {"image_path": folder + name, "caption": annotation.get("caption")}
 
 
 def _is_id(record: dict[str, Any], key: str = "id") -> bool:
-    return isinstance(record.get(key), int | str)
+    return type(record.get(key)) in (int, str)
 
 
 def _read_tokens(path: Path) -> Iterator[Entry]:
@@ -180,3 +180,5 @@ def _read_shard(shard: Path) -> Iterator[Entry]:
             yield f"{shard}/{key}", {**entry, "image_path": images[0]}
         except ValueError as error:
             yield f"{shard}/{key}", error
+    if not is_complete(shard):
+        yield str(shard), ValueError("the end mark of a tar is missing; what stood behind, if anything, is lost")

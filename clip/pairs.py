@@ -79,7 +79,7 @@ def find_pairs(
         pair = pairs.setdefault(key, Pair(image, texts=(), **labels, key=key))
         pairs[key] = replace(pair, texts=tuple(dict.fromkeys([*pair.texts, *texts])))
     if not pairs:
-        source, reason = next(iter(skipped.items()), ("", "the index is empty"))
+        source, reason = next(iter(skipped.items()), (data_dir, "holds no entry"))
         raise ValueError(f"{data_dir}: not one usable pair of image and text; {source}: {reason}")
     return list(pairs.values()), skipped
 
@@ -111,12 +111,19 @@ def texts_of(entry: dict[str, Any], text_fields: Sequence[str] = DEFAULT_TEXT_FI
 
 def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]:
     """-> name in the data folder, the image. ValueError without an image there."""
-    name = next((entry[key] for key in IMAGE_KEYS if entry.get(key)), None)
-    if isinstance(name, TarMember):
-        return str(name), name
-    if not isinstance(name, str):
-        raise ValueError(f"no image: expected one of {', '.join(IMAGE_KEYS)}, found {', '.join(entry)[:100]}")
-    path = path_below(root, file_name_of(name, root))
+    key = next((key for key in IMAGE_KEYS if entry.get(key) not in (None, "")), None)
+    if key is None:
+        raise ValueError(
+            f"no image: expected one of {', '.join(IMAGE_KEYS)}, or in a table what --csv_img_key and "
+            f"--csv_caption_key name; found {', '.join(entry)[:100]}"
+        )
+    if isinstance(image := entry[key], TarMember):
+        return str(image), image
+    try:
+        name = file_name_of(image, root)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    path = path_below(root, name)
     if not path.is_file():
         raise ValueError(f"no such image: {path}")
     return path.relative_to(os.path.normpath(root)).as_posix(), path

@@ -171,6 +171,9 @@ def test_splits_and_classes_of_tables(run, tmp_path):
     assert report["linear_probe"]["images_to_fit"] == 20 and report["linear_probe"]["test_images"] == 5
     assert report["linear_probe"]["skipped_classes"] == ["w"]  # three images to fit to; "b" is blue and black
     assert report["zero_shot"]["classes"] == 5 and report["zero_shot"]["images_without_class"] == 0
+    twice = table(tmp_path / "twice.csv", [("image", "split"), ("red0.png", "test"), ("red0.png", "train")])
+    with pytest.raises(ValueError, match="twice.csv: red0.png is both 'test' and 'train'"):
+        run("--split_csv", twice, "--split", "test")
     assert run("--limit", "7")["images"] == 7
     assert run("--limit", "7")["retrieval"] == run("--limit", "7")["retrieval"]
 

@@ -250,6 +250,7 @@ def test_texts_are_wrapped_and_nothing_is_lost():
     assert len(lines) > 5 and max(font_for(text).getlength(line) for line in lines) <= 300
     assert "".join("".join(lines).split()) == "".join(text.split())
     assert wrap("", 300) == [""] and wrap("one", 300) == ["one"]
+    assert len(wrap("x " * 500_000, 300, 12)) == 12  # no longer than what is shown takes
 
 
 def test_pictures_of_any_shape_and_writing():

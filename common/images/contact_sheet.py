@@ -88,6 +88,8 @@ def wrap(text: str, width: int, max_lines: int | None = None) -> list[str]:
         if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:
             lines.append("")
         lines[-1] += word if lines[-1] else word.lstrip()
+        if max_lines and len(lines) > max_lines + 1:
+            break
     lines = [line.rstrip() for line in lines]
     if max_lines and len(lines) > max_lines:
         lines[max_lines - 1 :] = [_cut(" ".join(lines[max_lines - 1 : max_lines + 1]), width)]

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -129,9 +129,9 @@ def _read(source: str | Path | TarMember, name: str, header: bool) -> bytes:
     if isinstance(source, TarMember):
         return source.read()
     path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"{name}: {no_file(path)}")
     try:
+        if not path.is_file():
+            raise FileNotFoundError(f"{name}: {no_file(path)}")
         with path.open("rb") as file:
             if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
                 raise ImageTooLarge(f"{name}: {size:,} bytes, more than the {MAX_BYTES:,} allowed")
@@ -140,6 +140,8 @@ def _read(source: str | Path | TarMember, name: str, header: bool) -> bytes:
                 return start
             return start + file.read()
     except OSError as error:
+        if not error.strerror:
+            raise
         raise ValueError(f"{name}: cannot be read ({error.strerror})") from None
 
 
@@ -195,7 +197,8 @@ def path_below(folder: Path, name: str) -> Path:
 
     Links are not resolved: one inside the folder may lead to another disk.
     """
-    path = Path(os.path.normpath(folder / name))
-    if not path.is_relative_to(os.path.normpath(folder)):
+    below = os.path.relpath(name, folder) if Path(name).is_absolute() else name
+    path = Path(os.path.normpath(folder / below))
+    if not path.is_relative_to(os.path.normpath(folder)) or PureWindowsPath(name).is_absolute():
         raise ValueError(f"'{name}' leaves the data folder {folder}; give paths below it, or a folder above them all")
     return path

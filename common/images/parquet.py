@@ -31,14 +31,16 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a table: an image is a TableImage if the table holds its bytes, else its path."""
     check_file(path)
     table = _open_table(path)
-    images = [name.removesuffix(".bytes") for name in table.column_names if name.endswith(".bytes")]
-    others = [name for name in table.column_names if name.rpartition(".")[0] not in images]
+    binary = [field.name for field in table.schema if str(field.type) in ("binary", "large_binary")]
+    empty = [field.name for field in table.schema if str(field.type) == "null" and field.name.endswith(".bytes")]
+    images = {name.removesuffix(".bytes"): name for name in (*binary, *empty)}
+    others = [name for name in table.column_names if name not in images and name.rpartition(".")[0] not in images]
     for number in range(len(table)):
         row = {name: table[name][number].as_py() for name in others}
-        for image in images:
-            content = table[f"{image}.bytes"][number].as_buffer()
-            if content:
-                row[image] = TableImage(path, f"{image}.bytes", number, content.size)
+        for image, column in images.items():
+            content = table[column][number]
+            if content.is_valid and content.as_buffer().size:
+                row[image] = TableImage(path, column, number, content.as_buffer().size)
             elif f"{image}.path" in table.column_names:
                 row[image] = table[f"{image}.path"][number].as_py()
         yield row
@@ -48,10 +50,13 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 def _open_table(path: Path) -> Any:
     """-> pyarrow.Table; {bytes, path} of a column are columns of their own: image.bytes, image.path."""
     from datasets import Dataset, disable_progress_bars, logging  # slow to import, and of no use to other formats
+    from pyarrow import parquet
 
     disable_progress_bars()
     logging.set_verbosity(logging.CRITICAL)  # errors are raised, too
     try:
+        if not parquet.read_metadata(path).num_rows:  # which datasets fails on
+            return parquet.read_table(path)
         return Dataset.from_parquet(str(path)).data.table.flatten()
     except Exception as error:  # pyarrow's and datasets' own, of any class
         reason = " ".join(str(error.__cause__ or error).split())

@@ -36,6 +36,13 @@ class TarMember:
         return content
 
 
+def is_complete(shard: Path) -> bool:
+    """Whether a tar has its end mark, a block of zeros; one that was cut between two members reads without an error."""
+    with shard.open("rb") as file:
+        file.seek(-tarfile.BLOCKSIZE, 2)
+        return not any(file.read())
+
+
 def read_shard(shard: Path) -> dict[str, dict[str, TarMember]]:
     """Members of one shard by sample, whose key is the name up to the first dot of its last part, as in webdataset."""
     samples: dict[str, dict[str, TarMember]] = {}

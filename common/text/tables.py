@@ -115,7 +115,8 @@ def _read_table(
 def _row(columns: list[str], cells: list[str]) -> Row | ValueError:
     if len(cells) < len(columns) or any(cells[len(columns) :]):
         return ValueError(
-            f"{len(cells)} cells for {len(columns)} columns; put quotes around texts that hold the separator"
+            f"{len(cells)} cells for {len(columns)} columns ({', '.join(columns)[:60]}); put quotes around texts that "
+            "hold the separator"
         )
     try:
         return {column: text_of(cell) for column, cell in zip(columns, cells)}

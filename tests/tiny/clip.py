@@ -37,6 +37,14 @@ def clip_flags(data: Path, model: Path, folder: Path) -> list[str]:
     ]
 
 
+PERSONA = {
+    "file_name": "images/a.png",
+    "title": "Story",
+    "character": "Mira",
+    "appearance": "Red hair.",
+    "personality": "",
+    "url": "u",
+}
 TEXTS = ["a red house", "two cats sleep under a tree in the garden", "夕阳下的海"]
 
 
