@@ -156,7 +156,7 @@ def read_labels(features: FeatureSet, table: Path | None = None) -> list[str]:
     root = features.metadata.get("image_dir", "")
     relative = [os.path.relpath(path, root) if root else path for path in features.paths]
     if table is None:
-        labels = [Path(path).parent.name for path in relative]
+        labels = [Path(path if "/" in path else _plain_path(path)).parent.name for path in relative]
         if "" in labels:
             path = features.paths[labels.index("")]
             raise ValueError(f"{path}: lies in no class folder below {root or '.'}; give a table of classes")
@@ -180,10 +180,15 @@ def read_classes(file: Path) -> dict[str, str]:
     header = [name.strip().lower() for name in rows[0][1]]
     named = [[header.index(name) for name in names if name in header] for names in (PATH_NAMES, LABEL_NAMES)]
     path, label = (columns[0] for columns in named) if all(named) else (0, 1)
-    for line, cells in rows:
+    classes: dict[str, str] = {}
+    for line, cells in rows[1 if all(named) else 0 :]:
         if len(cells) != len(header):
             raise ValueError(f"{file} line {line}: {len(cells)} cells, but the first line has {len(header)}")
-    return {_plain_path(cells[path]): cells[label] for _, cells in rows[1 if all(named) else 0 :]}
+        if not cells[path] or not (name := cells[label].strip()):
+            raise ValueError(f"{file} line {line}: no {'class' if cells[path] else 'path'}")
+        if classes.setdefault(_plain_path(cells[path]), name) != name:
+            raise ValueError(f"{file} line {line}: {cells[path]} has another class in an earlier line")
+    return classes
 
 
 def _plain_path(name: str) -> str:

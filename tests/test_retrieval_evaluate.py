@@ -3,10 +3,12 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from tiny.retrieval import VIT, draw
 
 from common.images.io import list_images
+from common.vectors.feature_set import FeatureSet
 from retrieval import evaluate_retrieval, extract_features
 
 
@@ -94,6 +96,26 @@ def test_queries_that_are_the_gallery(features, folder, tmp_path):
     )
     assert alone["duplicates_removed"] == 24 and alone["chance"]["Top-1"] == pytest.approx(11 / 23)
     assert alone["Top-1"] < 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.png,x\nb.png,\n", "line 2: no class"),
+        ("a.png,x\n,y\n", "line 2: no path"),
+        ("a.png,x\nb.png,y\na.png,y\n", "line 3: a.png has another class in an earlier line"),
+        ("a.png,x\nb.png,y,z\n", "line 2: 3 cells, but the first line has 2"),
+    ],
+)
+def test_tables_of_classes_are_refused_by_line(tmp_path, text, message):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(ValueError, match=f"labels.csv {message}"):
+        evaluate_retrieval.read_classes(tmp_path / "labels.csv")
+
+
+def test_paths_of_windows_in_features(tmp_path):
+    features = FeatureSet([np.ones((2, 4))], ["C:\\images\\cats\\a.png", "C:\\images\\dogs\\b.png"], ["", ""])
+    assert evaluate_retrieval.read_labels(features) == ["cats", "dogs"]
 
 
 def test_copies_under_other_names_are_left_out(features, folder, tmp_path):

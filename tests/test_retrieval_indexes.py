@@ -84,3 +84,5 @@ def test_what_faiss_refuses_is_one_line(vectors):
         build_index(blocks(vectors), 400, 16, "tree")
     with pytest.raises(ValueError, match="--search_params speed=9: FAISS refuses it"):
         build_index(blocks(vectors), 400, 16, "ivf", "speed=9")
+    with pytest.raises(ValueError, match="--search_params nprobe=0: numbers start at 1"):
+        build_index(blocks(vectors), 400, 16, "ivf", "nprobe=0")

@@ -41,6 +41,7 @@ def nearest(folder):
         ("PQ7x4", "FAISS refuses it for vectors of width 64"),
         ("tree", "FAISS refuses it"),
         ("IDMap,Flat", "leave IDMap out"),
+        ("IVF0,Flat", "numbers start at 1"),
     ],
 )
 def test_kinds_that_do_not_fit_are_refused_before_anything_is_encoded(folder, kind, message, monkeypatch):

@@ -133,6 +133,8 @@ def create_index(name: str, count: int, width: int) -> tuple[Any, str]:
     """
     faiss = load_faiss()
     factory_string, search_params = index_factory(name, count, width)
+    if re.search(r"[A-Za-z]0+(?!\d)", factory_string):  # IVF0 can be made, but not searched
+        raise ValueError(f"index '{name}': numbers start at 1")
     needed = smallest_training_set(factory_string, width)
     if needed > count:
         raise ValueError(
@@ -178,6 +180,8 @@ def _reason(error: RuntimeError) -> str:
 def set_search_params(index: Any, search_params: str) -> None:
     """How thoroughly a FAISS index searches: 'nprobe=32', 'efSearch=128', or several separated by commas."""
     if search_params:
+        if re.search(r"=\s*(-|0+(,|$))", search_params):  # which FAISS takes, but cannot search with
+            raise ValueError(f"--search_params {search_params}: numbers start at 1")
         try:
             load_faiss().ParameterSpace().set_index_parameters(index, search_params)
         except RuntimeError as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from common.images.folders import first_skipped
 from common.models.checkpoint_file import refuse_zip_bomb
 from common.text.files import parse_json, read_lines, refuse_lfs_pointer
 from common.text.schema import check_type, read_checked
@@ -33,7 +34,7 @@ def read_features(path: str | Path) -> FeatureSet:
         refuse_lfs_pointer(path)
         features = _read_npy(path) if path.suffix == ".npy" else _read_npz(path)
     if not len(features):
-        raise ValueError(f"{path}: holds no vectors; none of its images could be read")
+        raise ValueError(f"{path}: holds no vectors; none of its images could be read{first_skipped(features.skipped)}")
     widths = {part.shape[1]: source for part, source in zip(features.parts, features.sources)}
     if len(widths) > 1:
         raise ValueError(f"{path}: " + ", but ".join(f"width {width} in {name}" for width, name in widths.items()))
@@ -87,6 +88,10 @@ def _read_arrays(folder: Path) -> FeatureSet:
         )
     if lists and len(lists) != len(files):
         raise ValueError(f"{folder}: {len(files)} .npy files, but {len(lists)} tables of their paths (.parquet)")
+    for file, table in zip(files, lists):
+        own, other = (re.search(r"\d+$", path.stem) for path in (file, table))
+        if own and other and int(own[0]) != int(other[0]):
+            raise ValueError(f"{folder}: {file.name} has no table of its number; the next is {table.name}")
     parts = [as_vectors(map_array(file), file) for file in files]
     paths: list[str] = []
     for number, (file, part) in enumerate(zip(files, parts)):
@@ -140,7 +145,7 @@ def _numbered(folder: Path, suffix: str) -> list[Path]:
     def numbers(path: Path) -> list[int | str]:
         return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
 
-    return sorted(folder.glob(f"*{suffix}"), key=numbers)
+    return sorted((path for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")), key=numbers)
 
 
 def _reason(error: Exception) -> str:
