@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections import namedtuple
 
 import pytest
 import torch
+from conftest import ROOT
 from torch.utils.data import Dataset
 
 from common.cli.errors import run_script
@@ -146,3 +148,18 @@ def test_other_errors_are_what_they_are(error):
 def test_a_dead_process_of_several():
     error = RuntimeError("[/pytorch/third_party/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.1]:4")
     assert explain_failure(error).startswith("another process of this run has ended (Connection closed by peer")
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        ("MemoryError", "s: error: out of memory (MemoryError); the libraries alone need more\n"),
+        ("ImportError('b.so: failed to map segment from shared object')", "the libraries alone need more\n"),
+        ("ImportError('no module')", "ImportError: no module\n"),
+    ],
+)
+def test_no_memory_while_libraries_are_imported(error, line):
+    code = f"import sys; sys.argv[0] = 's'; from common.cli import errors; errors.exit_at_signals(); raise {error}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.endswith(line)
+    assert ("Traceback" in done.stderr) == ("no module" in error)

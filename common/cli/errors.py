@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
+from types import TracebackType
 
 from common.cli.failures import explain_failure
 
@@ -84,9 +85,19 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def exit_at_signals() -> None:
-    """From here to run_script(main), while a script imports what takes seconds, a signal ends it with its line."""
+    """From here to run_script(main), while a script imports what takes seconds, a signal or a lack of memory ends it
+    with its line."""
+    sys.excepthook = _explain_import
     for number in SIGNALS:
         signal.signal(number, _exit)
+
+
+def _explain_import(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    failure = explain_failure(error, "the libraries alone need more") if isinstance(error, Exception) else ""
+    if failure and "--debug" not in sys.argv:
+        print(f"{Path(sys.argv[0]).name}: error: {printable(failure)}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _raise_stopped(number: int, _frame: object) -> None:

@@ -13,7 +13,9 @@ import traceback
 
 from common.cli.hub_failures import explain_hub, is_of_hub
 
-MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory|ALLOC_FAILED", re.IGNORECASE)
+MEMORY = re.compile(
+    r"out of memory|can't allocate memory|Cannot allocate memory|ALLOC_FAILED|failed to map segment", re.IGNORECASE
+)
 DIED = re.compile(r"DataLoader worker \(pid.*?\) (is killed|exited)|Pin memory thread exited")
 RAISED = re.compile(r"Caught \w+ in (DataLoader worker process|pin memory thread)")
 PEER = re.compile(
@@ -56,7 +58,7 @@ def explain_failure(error: BaseException, memory_hint: str = "") -> str:
             f"a data loader process was killed, usually for lack of memory ({_first_line(text)}); "
             f"lower {LOADER_FLAGS} and resume the run"
         )
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and MEMORY.search(text)):
+    if isinstance(error, MemoryError) or (isinstance(error, (RuntimeError, ImportError)) and MEMORY.search(text)):
         return f"out of memory ({_first_line(text) or 'MemoryError'}); {memory_hint or BATCH_HINT}"
     if type(error).__name__ in ("DistBackendError", "DistNetworkError") or (
         isinstance(error, RuntimeError) and PEER.search(text)
