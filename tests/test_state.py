@@ -1,6 +1,7 @@
 """Resume states: damage is detected and named, and the previous state takes the place of a damaged one."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def test_damaged_and_missing_checksums(tmp_path):
         assert find_damage(last)
     (last / "checksums.json").unlink()
     assert find_damage(last) == "checksums.json is missing"
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", ""])
+def test_what_is_no_file_is_not_waited_for(tmp_path, target):
+    (tmp_path / "model").write_text("weights")
+    write_checksums(tmp_path)
+    (tmp_path / "model").unlink()
+    (tmp_path / "model").symlink_to(target) if target else os.mkfifo(tmp_path / "model")
+    assert find_damage(tmp_path) == "model is not a file"
 
 
 def test_the_newest_whole_checkpoint_is_taken_and_broken_ones_are_named(tmp_path, capsys):

@@ -37,6 +37,8 @@ def find_damage(folder: Path) -> str:
         return f"{CHECKSUMS} is missing"
     try:
         for name, checksum in read_checked(folder / CHECKSUMS, dict[str, str]).items():
+            if (folder / name).exists() and not (folder / name).is_file():  # as a pipe, which would be waited for
+                return f"{name} is not a file"
             if _checksum(folder / name) != checksum:
                 return f"{name} is not as it was written"
     except FileNotFoundError as error:
