@@ -35,8 +35,9 @@ from common.training.device import choose_device, disable_malloc_trim
 from common.training.length_sampler import LengthGroupedSampler
 from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_tokenizer
-from vitp.dataset import Collator, InstructionDataset, read_meta
+from vitp.dataset import Collator, InstructionDataset
 from vitp.demo import prepare
+from vitp.meta_file import read_meta
 from vitp.model import VisualInstructionModel
 from vitp.packing import PackedDataset
 from vitp.processing import read_tokenizer

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> list[dict[str, Any]]:
     failed = {f"pair {row['key']}": row["error"] for row in ordered if "error" in row}
     if len(failed) == len(requests) == 1:
         raise stopped or ValueError(ordered[0]["error"])
-    report_skipped(failed)
+    report_skipped(failed, listed=settings.output)
     show(ordered, settings)
     if stopped:
         raise stopped

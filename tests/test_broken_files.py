@@ -31,8 +31,9 @@ from llava.config import read_values
 from llava.eval_dataset import read_samples
 from llava.request_io import read_requests
 from targets import load_target
-from vitp.dataset import image_size, index_lines, read_meta
+from vitp.dataset import image_size
 from vitp.json2jsonl import read_annotations, to_conversation
+from vitp.meta_file import index_lines, read_meta
 
 OFTEN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 

@@ -25,7 +25,7 @@ from retrieval.encoders import open_encoder
 from vitp import extract_vit, json2jsonl
 from vitp.arguments import _shipped, read_arguments
 from vitp.checkpoint import load_model
-from vitp.dataset import index_lines, read_meta
+from vitp.meta_file import index_lines, read_meta
 from vitp.vision_encoder import read_vit
 
 SCRIPT = """#!/bin/bash

@@ -13,8 +13,9 @@ from common.images.tiling import Tiling
 from common.text.chat_labels import IGNORED
 from common.training.skip_log import SkipLog
 from vitp.chat_template import INTERNVL_SYSTEM, ChatTemplate, prepare_tokenizer
-from vitp.dataset import Collator, InstructionDataset, read_meta
+from vitp.dataset import Collator, InstructionDataset
 from vitp.demo import train_tokenizer
+from vitp.meta_file import read_meta
 from vitp.packing import PackedDataset
 
 TILING = Tiling(28, tokens=4, max_tiles=6)
@@ -139,9 +140,9 @@ def test_bad_lines_are_named_and_left_out(tmp_path, template):
 
 def test_too_many_bad_lines_stop_the_run(tmp_path, template):
     meta = write(tmp_path, [{"conversations": turns("q", "a")}] * 20 + ["{"] * 2)
-    with pytest.raises(ValueError, match="2 of 22 samples cannot be used, more than 5%; the last: .*data.jsonl:22: "):
+    with pytest.raises(ValueError, match="2 of 22 samples cannot be used, more than 5%; the first: .*data.jsonl:21: "):
         load(meta, template)
-    with pytest.raises(ValueError, match="no usable sample"):
+    with pytest.raises(ValueError, match="no usable sample; .*data.jsonl:1: not JSON"):
         load(write(tmp_path, ["{"]), template)
 
 

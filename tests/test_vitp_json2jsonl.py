@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from common.text.conversations import parse_conversation
-from vitp.dataset import read_meta
 from vitp.json2jsonl import PROMPTS, main, read_annotations
+from vitp.meta_file import Source, index_lines, read_meta
 
 LLAVA = [
     {
@@ -80,10 +80,10 @@ def test_every_form_becomes_internvls(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "in.json entry 0: its last question has no answer" in printed.err and "1 of them in part" in printed.out
     coco = {
-        "images": [{"id": 1, "file_name": "a.png"}, 5],
-        "annotations": [{"image_id": 1, "caption": "x"}, {"image_id": 2}, 7],
+        "images": [{"id": 1, "file_name": "a.png"}, 5, {"file_name": "b.png"}],
+        "annotations": [{"image_id": 1, "caption": "x"}, {"image_id": 2}, 7, {"caption": "of no image"}],
     }
-    assert len(run(tmp_path, coco, "--allowed_share", "0.7")) == 1
+    assert len(run(tmp_path, coco, "--allowed_share", "0.8")) == 1
     printed = capsys.readouterr().err
     assert "annotation 1: image_id 2: not among" in printed and "annotation 2: not a JSON object" in printed
 
@@ -118,6 +118,8 @@ def test_what_is_wrong(tmp_path, capsys):
         ([*good, {}, 3, {"caption": "x"}], "3 of 43 samples cannot be used"),
         ([{"image": "a"}], "no usable record"),
         ("{nothing", "neither JSON nor JSON Lines"),
+        ("[]", "no usable record; the file is empty"),
+        ({"images": [{"id": 1, "file_name": name} for name in "ab"], "annotations": []}, "two images have the id 1"),
     ):
         with pytest.raises(ValueError, match=message):
             run(tmp_path, content)
@@ -133,3 +135,15 @@ def test_real_captions(real_data, tmp_path):
     source = real_data / "captions" / "data.json"
     result = main([str(source), str(tmp_path / "data.jsonl"), "--root", str(source.parent)])
     assert result["records"] > 100 and len(result["skipped"]) <= 1
+
+
+def test_annotations_that_are_no_json_lines_are_to_be_converted(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(LLAVA))
+    lines, errors = index_lines(Source("one", tmp_path, path))
+    assert (
+        not lines and "data.json:1" in str(errors) and "a list, not one record a line; python vitp/json2" in str(errors)
+    )
+    path.write_text(json.dumps(LLAVA[0]), encoding="utf-16")
+    with pytest.raises(ValueError, match=r"data.json: UTF-16, .*python vitp/json2jsonl.py OLD NEW.jsonl"):
+        index_lines(Source("one", tmp_path, path))

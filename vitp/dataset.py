@@ -1,7 +1,7 @@
-"""Instruction data: the meta file and lines of JSONL files to samples and batches.
+"""Instruction data: lines of JSONL files to samples and batches.
 
-meta.json {name: {root, annotation, repeat_time, max_dynamic_patch, data_augment, length}} -> Source
-a JSONL line -> conversation, images -> tokens that fit, tiles -> input_ids, labels (T,), pixel_values (tiles, 3, S, S)
+a line (meta_file.py) -> conversation, images -> tokens that fit, tiles -> input_ids, labels (T,),
+    pixel_values (tiles, 3, S, S)
 samples -> batch {input_ids, labels, attention_mask (B, T), pixel_values}; of packs also position_ids, sample_ids (B, T)
 """
 
@@ -10,68 +10,24 @@ from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import cycle, islice
-from pathlib import Path
-from typing import Annotated, Required
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field
 from torch.utils.data import Dataset
-from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
-from common.cli.paths import find_from_root
 from common.cli.progress_bar import progress_bar
 from common.images.io import image_size, open_image
 from common.images.tiling import Tiling
 from common.text.chat_labels import IGNORED, LabelledTokens, splice_images
 from common.text.conversations import Conversation, parse_conversation
-from common.text.files import parse_json, refuse_lfs_pointer
+from common.text.files import parse_json
 from common.text.padding import pad
-from common.text.schema import read_checked
-from common.text.values import file_name_of, text_of
 from common.training.skip_log import SkipLog
 from vitp.chat_template import ChatTemplate
+from vitp.meta_file import Source, index_lines, repeat
 
 Sample = dict[str, torch.Tensor | str]
-
-
-class MetaEntry(TypedDict, total=False):
-    """One entry of the meta file, as InternVL has them; other names are ignored."""
-
-    root: str
-    annotation: Required[str]
-    repeat_time: Annotated[float, Field(gt=0, le=1000)]
-    max_dynamic_patch: Annotated[int, Field(gt=0)] | None
-    data_augment: bool
-    length: Annotated[int, Field(ge=0)] | None
-
-
-@dataclass(frozen=True)
-class Source:
-    """One source of samples: an entry with its paths."""
-
-    name: str
-    root: Path
-    annotation: Path
-    repeat_time: float = 1  # 2.5: twice and its first half; below 1, this share of the file, from its start
-    max_tiles: int | None = None  # in place of --max_dynamic_patch
-    data_augment: bool = False
-    length: int | None = None  # number of samples, as the meta file states it
-
-    def file(self, name: str) -> Path:
-        """The image that a record names."""
-        return self.root / file_name_of(name, self.root)
-
-
-def read_meta(path: str | Path) -> list[Source]:
-    """Paths in it are relative to the working directory, to the meta file's folder, or to the repository."""
-    path = find_from_root(str(path))
-    entries = read_checked(path, dict[str, MetaEntry], "--meta_path")
-    if not entries:
-        raise ValueError(f'{path}: expected {{"name": {{"root": ..., "annotation": ...}}}}')
-    return [_source(Path(path), name, entry) for name, entry in entries.items()]
 
 
 class SkippingDataset(Dataset):
@@ -110,7 +66,8 @@ class InstructionDataset(SkippingDataset):
         rows = [(number, *line) for number, (lines, _) in enumerate(indexes) for line in repeat(lines, sources[number])]
         self.table = np.array(rows, dtype=np.int64).reshape(-1, 3)  # source, line number, start of the line in bytes
         if not rows:
-            raise ValueError(f"{', '.join(str(source.annotation) for source in sources)}: no usable sample")
+            reason = ": ".join(next(iter(self.skipped.skipped.items()), ("the files", "empty")))
+            raise ValueError(f"{', '.join(str(source.annotation) for source in sources)}: no usable sample; {reason}")
 
     def __len__(self) -> int:
         return len(self.table)
@@ -241,57 +198,8 @@ def fit(
     return cut, limit, "; ".join(reasons)
 
 
-def index_lines(source: Source, trimmed: dict[str, str] | None = None) -> tuple[list[tuple[int, int]], dict[str, str]]:
-    """-> (number from 1, start in bytes) of each line with a conversation, {"file:number": error} of the others.
-
-    trimmed: gets {"file:number": reason} of those that are used in part.
-    """
-    refuse_lfs_pointer(source.annotation)
-    lines, errors, start = [], {}, 0
-    with source.annotation.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            key = f"{source.annotation}:{number}"
-            try:
-                if line.strip():
-                    conversation = parse_conversation(parse_json(line))
-                    lines.append((number, start))
-                    if conversation.trimmed and trimmed is not None:
-                        trimmed[key] = conversation.trimmed
-            except ValueError as error:
-                errors[key] = str(error)
-            start += len(line)
-    return lines, errors
-
-
-def repeat(lines: list, source: Source) -> list:
-    """The lines repeat_time times; a fraction is this share of them, from the start."""
-    count = int(len(lines) * source.repeat_time + 1e-6)  # 2.3 * 10 is 22.999...
-    return list(islice(cycle(lines), max(1, count)))
-
-
 def _compress(image: Image.Image, quality: int) -> Image.Image:
     """JPEG artefacts of a tile: InternVL's data_augment, which draws a quality for each tile."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
-
-
-def _source(meta: Path, name: str, entry: MetaEntry) -> Source:
-    paths = {}
-    for key, is_kind in (("root", Path.is_dir), ("annotation", Path.is_file)):
-        try:
-            path = Path(text_of(entry.get(key, "")))
-        except ValueError as error:
-            raise ValueError(f"{meta}: {name}.{key}: {error}") from None
-        beside = meta.parent / path
-        paths[key] = beside if beside.exists() and not path.exists() else Path(find_from_root(str(path)))
-        if not is_kind(paths[key]):
-            raise FileNotFoundError(f"{path}: no such {key} of '{name}' ({meta}), nor below {meta.parent}")
-    return Source(
-        name,
-        **paths,
-        repeat_time=entry.get("repeat_time", 1),
-        max_tiles=entry.get("max_dynamic_patch"),
-        data_augment=entry.get("data_augment", False),
-        length=entry.get("length"),
-    )

@@ -175,7 +175,7 @@ def main(
     logging.disable_progress_bar()
     predictor = VQAPredictor(model_name_or_path, choose_device(device), max_dynamic_patch, conv_style)
     report, answers = evaluate(predictor, samples, baseline, batch_size, max_new_tokens, skipped)
-    report_skipped(skipped)
+    report_skipped(skipped, listed="")
     check_skip_rate(skipped, total, max_skipped, data)
     if output:
         write_json(output, {**report, "answers": answers})

@@ -50,7 +50,10 @@ def read_annotations(path: str | Path) -> list[tuple[str, Any]]:
         return records
     images, annotations = content.get("images"), content.get("annotations")
     if isinstance(images, list) and isinstance(annotations, list):
-        names = {str(image.get("id")): image.get("file_name") for image in images if isinstance(image, dict)}
+        names: dict[str, Any] = {}
+        for image in (image for image in images if isinstance(image, dict) and image.get("id") is not None):
+            if image.get("file_name") != names.setdefault(str(image["id"]), image.get("file_name")):
+                raise ValueError(f"{path}: two images have the id {str(image['id'])[:40]}")
         return [(f"{path} annotation {number}", _of_coco(entry, names)) for number, entry in enumerate(annotations)]
     if not content.keys() & {*TURN_KEYS, *IMAGE_KEYS, *CAPTION_KEYS}:
         return [(f"{path} {image!r}", {"image": image, "caption": caption}) for image, caption in content.items()]
@@ -141,7 +144,8 @@ def main(
     skip_log, trimmed = SkipLog(limit=allowed_share), dict[str, str]()
     records = convert(read_annotations(input), prompt, root, skip_log, trimmed)
     if not records:
-        raise ValueError(f"{input}: no usable record; the first: {next(iter(skip_log.skipped.values()), '')}")
+        reason = next(iter(skip_log.skipped.values()), "the file is empty")
+        raise ValueError(f"{input}: no usable record; {reason}")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_jsonl(output, records)
     if meta:
@@ -154,7 +158,7 @@ def main(
             "max_dynamic_patch": max_dynamic_patch,
         }
         write_json(meta, {output.stem: entry})
-    report_skipped(skip_log.skipped)
+    report_skipped(skip_log.skipped, listed="")
     report_trimmed(trimmed)
     print(f"{output}: {len(records)} conversations, {len(trimmed)} of them in part, {len(skip_log.skipped)} skipped")
     return {"output": str(output), "records": len(records), "skipped": skip_log.skipped, "trimmed": trimmed}

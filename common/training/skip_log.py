@@ -16,12 +16,14 @@ def write_skipped(path: str | Path, skipped: dict[str, str]) -> None:
     write_jsonl(path, ({"file": file, "reason": reason} for file, reason in skipped.items()))
 
 
-def report_skipped(skipped: dict[str, str], limit: int = 10) -> None:
-    """Print the first `limit` skipped samples on stderr, and how many more there are."""
+def report_skipped(skipped: dict[str, str], limit: int = 10, listed: str | Path = "skipped.jsonl") -> None:
+    """Print the first `limit` skipped samples on stderr, and how many more there are. listed: the file that names all,
+    '' for none."""
     for file, reason in list(skipped.items())[:limit]:
         print(f"skipped: {_describe(file, reason)}", file=sys.stderr)
     if len(skipped) > limit:
-        print(f"skipped: {len(skipped) - limit} more, all listed in skipped.jsonl", file=sys.stderr)
+        place = f", all listed in {printable(listed)}" * bool(listed)
+        print(f"skipped: {len(skipped) - limit} more{place}", file=sys.stderr)
 
 
 def report_trimmed(trimmed: dict[str, str]) -> None:
@@ -61,7 +63,7 @@ class SkipLog:
         if len(self.skipped) > max(1, self.limit * total):
             raise ValueError(
                 f"{len(self.skipped)} of {total} samples cannot be used, more than {self.limit:.0%}; "
-                f"the last: {_describe(file, self.skipped[file])}"
+                f"the first: {_describe(*next(iter(self.skipped.items())))}"
             )
 
 

@@ -17,7 +17,7 @@ from vitp.arguments import RunArguments, trainable_parts
 from vitp.checkpoint import fit_to_images
 from vitp.compose import build_model
 from vitp.config import DataArguments, ModelArguments, read_values
-from vitp.dataset import read_meta
+from vitp.meta_file import read_meta
 from vitp.model import VisualInstructionConfig, VisualInstructionModel, set_drop_path
 from vitp.token_masking import build_masking
 
