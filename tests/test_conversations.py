@@ -108,6 +108,7 @@ def test_first_turns_keep_their_images():
         ({"image": "a\0.png", "conversations": TURNS}, "NUL"),
         ({"conversations": [*TURNS, {"from": "tool", "value": "x"}]}, "tool"),
         ({"conversations": [{"from": "function_call", "value": "x"}, *TURNS]}, "function_call"),
+        ({"videos": ["a.mp4"], "conversations": TURNS}, "'videos' of a record"),
         ({"messages": [TURNS[0], {"role": "assistant", "content": None, "tool_calls": [{}]}]}, "calls a tool"),
         ({"conversations": [{"from": "system", "value": "a"}, {"from": "system", "value": "b"}, *TURNS]}, "turns"),
         ({"conversations": [*TURNS, {"from": "system", "value": "a"}, *TURNS]}, "turns"),

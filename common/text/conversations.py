@@ -24,6 +24,7 @@ IMAGE = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 IMAGE_PARTS = ("image", "image_url", "path", "url")  # a part of this type is an image, in a field of such a name
 LOSS_FLAGS = ("weight", "loss", "train", "training")  # 0 or false: an answer that is not trained on
+OTHER_MEDIA = ("video", "videos", "audio", "audios")
 REMOTE = ("http://", "https://", "data:", "file:", "s3://", "gs://")
 PERSONA_QUESTIONS = (  # field, question, answer
     ("character", "Who is this character?", "This is {character}{from_title}."),
@@ -95,6 +96,8 @@ def parse_conversation(record: Any) -> Conversation:
         return _persona(record)
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ValueError("no list 'conversations' or 'messages' of JSON objects")
+    if other := next((name for name in OTHER_MEDIA if record.get(name)), None):
+        raise ValueError(f"'{other}' of a record: images and text alone are read")
     roles, texts, found, flags = zip(*map(_message, messages)) if messages else ((),) * 4
     images = _images(record)
     if images and any(found):
