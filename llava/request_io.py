@@ -99,7 +99,7 @@ class Results:
             raise ValueError(f"{path}: not a file; name a .jsonl (--output)")
         with self.path.open("ab") as earlier_file:
             _lock(earlier_file, self.path)
-            earlier = [row for row in self._read() if "error" not in row]
+            earlier = [row for row in self._read() if "score" in row]
             by_pair = {Request("", row["image"], row["text"]).pair: row for row in earlier}
             self.pending = [request for request in requests if request.error or request.pair not in by_pair]
             rows = [{**by_pair[item.pair], "key": item.key} for item in requests if item.pair in by_pair]

@@ -22,7 +22,7 @@ MARKUP = (
     (re.compile(r"<(score|rating|answer)>", re.IGNORECASE), r"\n\1: "),
     (re.compile(r"<(\d[\d./]*)>"), r"\1"),
     (re.compile(r"</?[a-z]\w*\s*/?>", re.IGNORECASE), "\n"),
-    (re.compile(r"[*`$]|(?<![^\W_])_|_(?![^\W_])"), ""),
+    (re.compile(r"\\[()\[\]]|\u200b|\ufeff|[*`$]|(?<![^\W_])_|_(?![^\W_])"), ""),
 )
 
 # --- a number, and what may follow it ---------------------------------------------------------------------------------
@@ -43,8 +43,8 @@ SCALES = [
 RANGE = re.compile(  # and sums, percent, doubt
     rf"{UNIT}\s*(?:(?:{TO}|±|\+/-|[+*×=]|or\b|and\b|&|或|か)\s*\d|%|,?\s*(?:maybe|perhaps)\b)", re.IGNORECASE
 )
-UNUSABLE = re.compile(  # without a scale: percent, stars, fractions of nothing, 8th, 8-bit, 8²
-    r"\s*(?:percent|パーセント|[★☆⭐🌟]|stars?\b|星|つ星|段階|/)|[a-z²³°]|[-–][a-z]", re.IGNORECASE
+UNUSABLE = re.compile(  # without a scale: percent, stars, fractions of nothing, 3 1/2, 8th, 8-bit, 8²
+    r"[ ]\d/\d(?!\d)|\s*(?:percent|パーセント|[★☆⭐🌟]|stars?\b|星|つ星|段階|/)|[a-z²³°]|[-–][a-z]", re.IGNORECASE
 )
 COUNTED = re.compile(r"\s+(?:of|people|(?!(?:as|is|was|this|points|pts|stars|matches|fits)\b)[a-z]{3,}s)\b")
 EXPLAINED = re.compile(
@@ -60,9 +60,9 @@ SENTENCE_END = re.compile(r"[.!?;](?=\s)|[\n。！？]")
 # --- labels -----------------------------------------------------------------------------------------------------------
 LABEL = re.compile(
     r"(?:(?<![^\W\d_])(?P<word>[^\W\d_]{1,20})[ \t_-]{1,3}|(?<![a-z]))(?:scores?|ratings?|grade|marks?)(?![a-z])"
-    r"|(?P<prefix>综合|最终|总体|总|総合|最終)?(?:评分|評分|得分|分数|分數|打分|评级|スコア|評価|点数|得点|採点)"
-    r"|^[ \t>#-]{0,9}(?P<line>(?:final\s+)?(?:answer|verdict)|overall|total|result|relevance|match|alignment|similarity"
-    r"|consistency|答案|结果|結果|结论|結論)(?=\s*(?:\([^()\n]*\)\s*)?[:=])",
+    r"|(?P<prefix>综合|最终|总体|总|総合|最終)?(?:评分(?:结果)?|評分|得分|分数|分數|打分|评级|スコア|評価|点数|得点|採点)"
+    r"|^[ \t>#|{,\"'-]{0,9}(?P<line>(?:final\s+)?(?:answer|verdict)|overall|total|result|relevance|match|alignment"
+    r"|similarity|consistency|答案|结果|結果|结论|結論|一致度|十分制)(?=[\s\"']*(?:\([^()\n]*\)\s*)?[:=|])",
     re.IGNORECASE | re.MULTILINE,
 )
 FINAL_WORDS = {"final", "overall", "total", "verdict", "final answer", "final verdict"}
@@ -95,10 +95,11 @@ UNLABELLED = [
         (Rank.SCORE, rf"{RATE}\b(?:an?|as|at)\s+{NUMBER}(?=[\s\"')]*(?:[.,;!]|\n|\Z))"),
         (Rank.SCORE, rf"{RATE}(?<![\w.]){NUMBER}(?=\s*(?:/|out\s+of)\s*\d)"),
         (Rank.SCORE, rf"{TOP}\s*(?:点(?:満点)?|段階(?:評価)?)(?:中|で|の|:|、|,)+\s*{NUMBER}"),
+        (Rank.SCORE, rf"{TOP}\s*分(?:满分|滿分|制)[^\d\n]{{0,12}}{NUMBER}"),
         (Rank.SCORE, rf"(?:满分|滿分)(?:为|是)?\s*{TOP}\s*分?[^\d\n]{{0,12}}{NUMBER}"),
-        (Rank.SCORE, rf"\A[\s:=\[(【]*{NUMBER}(?={UNIT}\s*(?:\Z|\n(?!\s*\d)|[\])】/.,;:-]|out\s+of|\(|です))"),
+        (Rank.SCORE, rf"\A[\s:=\[(【“]*{NUMBER}(?={UNIT}\s*(?:\Z|\n(?!\s*\d)|[\])】”/.,;:-]|out\s+of|\(|です))"),
         (Rank.SCORE, rf"(?<=\n)(?<!\d\n)[^\w\n]*{NUMBER}(?={UNIT}(?:/\d+)?\W*\Z)"),
-        (Rank.WORDS, rf"(?<![\w./]){NUMBER}(?=\s*(?:/|out\s+of)\s*10(?!\d))"),
+        (Rank.WORDS, rf"(?<![a-z\d_./]){NUMBER}(?=\s*(?:/|out\s+of)\s*10(?!\d))"),
         (
             Rank.WORDS,
             rf"(?<![\d.扣减減少差加高低每共第])(?<!满分){NUMBER}(?=\s*分(?![钟鐘之の米类部别歧間间割前後以]))",

@@ -28,6 +28,8 @@ class Reply(NamedTuple):
 def read_completion(body: bytes) -> Reply:
     """The first choice of a chat completion."""
     content = parse(body)
+    if _get(content, "error", (dict, str)):
+        raise ValueError(f"the reply holds an error: {quote(body)}")
     choice = _first(_get(content, "choices", list))
     message = _get(choice, "message", dict)
     if message is None:
@@ -98,7 +100,7 @@ def _next_tokens(choice: Any) -> dict[str, float] | None:
     shares: defaultdict[str, float] = defaultdict(float)
     for entry in _get(first, "top_logprobs", list) or []:
         token, value = _get(entry, "token", str), _get(entry, "logprob", (int, float))
-        if token is None or value is None or not value <= 0.01:  # NaN too
+        if token is None or value is None or isinstance(value, bool) or not value <= 0.01:  # NaN too
             return None
-        shares[token.strip()] += math.exp(value)
+        shares[token.strip()] += math.exp(max(value, -1e4))  # a whole number may have any size
     return dict(shares) if 0 < sum(shares.values()) < 1.02 else None

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from llava.request_io import Request, Results, read_requests, unique_keys
+from llava.request_io import FIELDS, Request, Results, read_requests, unique_keys
 from llava.scoring_config import ScoringConfig
 
 
@@ -73,6 +73,10 @@ def test_a_second_start_asks_for_what_is_missing_in_any_order(tmp_path):
     third = Results(path, "h", requests_of("a", "b"))
     third.close()
     assert [request.text for request in third.pending] == ["b"]
+    path.write_text(json.dumps({name: text for name, text in rows_of(path)[0].items() if name in FIELDS}) + "\n")
+    fourth = Results(path, "h", requests_of("a"))  # a line without its result
+    fourth.close()
+    assert [request.text for request in fourth.pending] == ["a"]
 
 
 def test_results_of_other_requests_stay(tmp_path):

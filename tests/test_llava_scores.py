@@ -150,6 +150,11 @@ STATED = {
     '{"evaluation": {"score": 8, "max_score": 10}}': 8,
     '{"score": 8, "analysis": "the ima': 8,
     '{"rating": 8}': 8,
+    '{"overall": 7, "colour": 9}': 7,
+    "| Criterion | Score |\n|---|---|\n| Colour | 8 |\n| Shape | 6 |\n| **Overall** | **7** |": 7,
+    r"Score: \(8\)": 8,
+    "Score:\u200b 8": 8,
+    "“8”": 8,
     '{"colour_score": 9, "shape_score": 5, "overall_score": 7}': 7,
     "<score>8</score>": 8,
     "<rating>8</rating><reason>x</reason>": 8,
@@ -179,6 +184,9 @@ STATED = {
     "The cat is there.\n\n**8/10**": 8,
     # Chinese
     "评分：8": 8,
+    "评分结果：8": 8,
+    "10分满分，我打8分。": 8,
+    "十分制：8": 8,
     "评分: 8分": 8,
     "评分：8分\n分析：好": 8,
     "评分（1-10）：8": 8,
@@ -206,6 +214,8 @@ STATED = {
     '{"评分": 8, "分析": "好"}': 8,
     # Japanese
     "スコア：8": 8,
+    "一致度：8": 8,
+    "この画像とテキストの一致度は8/10です。": 8,
     "スコア: 8/10": 8,
     "スコアは8です。": 8,
     "評価：８": 8,
@@ -244,7 +254,7 @@ NOT_STATED = [
     "8 out of 10 people would agree", "以下の3点を確認しました。", "需要8分钟", "扣2分", "10分之一",
     "The score is unclear; there are 8 cats.", "Two cats, 5 dogs", "Confidence score: 9",
     "A score of 10 would need a red hat.", "If the hat were red, I would give it a score of 9.", "previous score: 8",
-    "Score: 8/", "Score: IV", "Score: 8²",
+    "Score: 8/", "Score: IV", "Score: 8²", "Score: 3 1/2",
 ]
 # fmt: on
 

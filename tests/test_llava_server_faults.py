@@ -17,6 +17,7 @@ from llava.analysis import ServerGone
 from llava.scoring_config import ScoringConfig
 from llava.server import ServerAnalyzer
 from llava.server_client import normalized_url
+from llava.server_replies import read_completion
 
 ONCE = ScoringConfig(max_attempts=1)
 BODIES = {
@@ -26,6 +27,7 @@ BODIES = {
     "no choices": b'{"choices": []}',
     "null": b'{"choices": [{"message": {"content": null}}], "usage": null}',
     "error under 200": b'{"error": {"message": "overloaded"}}',
+    "error beside an answer": b'{"error": {"message": "cut"}, "choices": [{"message": {"content": "Score: 8"}}]}',
     "wrong types": b'{"choices": [{"message": {"content": 5}}]}',
     "reasoning alone": b'{"choices": [{"message": {"content": "", "reasoning_content": "hm"}}]}',
     "refusal": b'{"choices": [{"message": {"content": null, "refusal": "I cannot."}}]}',
@@ -171,3 +173,11 @@ def test_a_list_of_models_is_not_needed(url, models):
 def test_wrong_addresses(address):
     with pytest.raises(ValueError, match="--server_url"):
         normalized_url(address)
+
+
+@pytest.mark.parametrize("value", ["-" + "9" * 4000, "-1e400", "false", "NaN", "1e400"])
+def test_log_probabilities_of_any_size(value):
+    choice = (
+        '{"message": {"content": "8"}, "logprobs": {"content": [{"top_logprobs": [{"token": "8", "logprob": %s}]}]}}'
+    )
+    assert read_completion(f'{{"choices": [{choice % value}]}}'.encode()).next_tokens is None
