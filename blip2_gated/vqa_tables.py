@@ -178,7 +178,9 @@ def _joined(path: Path, content: Record, columns: Columns) -> list[Any]:
     by_id = {str(annotation.get("question_id")): annotation for annotation in annotations}
     ids = [str(question.get("question_id")) if isinstance(question, dict) else "" for question in questions]
     joined: list[Any] = [
-        {**by_id[name], **question}
+        question
+        if not isinstance(question, dict)  # which is said of it later
+        else {**by_id[name], **question}
         if times[name] == 1
         else ValueError(f"question_id {name[:40]} has {times[name]} annotations in {path}")
         for name, question in zip(ids, questions)
@@ -227,7 +229,7 @@ def _unpacked(cell: str) -> Any:
     text = cell.strip()
     if text == "[]":
         return []
-    if not re.match(r"\[\s*[\"'{]", text) or not text.endswith("]"):
+    if not re.match(r"\[\s*(?:[\"'{]|nan\b|null\b)", text, re.IGNORECASE) or not text.endswith("]"):
         return cell
     try:
         return parse_json(text)

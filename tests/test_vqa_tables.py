@@ -79,7 +79,7 @@ def test_questions_and_annotations_of_vqa_v2_are_joined(folder):
         for number in (458752001, 458752000, 7)
     ]
     first, second = (folder / f"v2_{name}.json" for name in ("OpenEnded_mscoco_x_questions", "mscoco_x_annotations"))
-    first.write_text(json.dumps({"info": {}, "questions": questions}))
+    first.write_text(json.dumps({"info": {}, "questions": [*questions, 7]}))
     with pytest.raises(
         FileNotFoundError, match=r"v2_mscoco_x_annotations.json: no such file .*--data.answer_column ''"
     ):
@@ -96,7 +96,8 @@ def test_questions_and_annotations_of_vqa_v2_are_joined(folder):
     ]
     assert samples[0].path.name == "COCO_train2014_000000458752.png" and samples[0].type == "other"
     assert "458752002 has 0 annotations" in skipped[f"{second}:entry 2"]
-    assert "question_id 7 has no question" in skipped[f"{second}:entry 4"]
+    assert "question_id 7 has no question" in skipped[f"{second}:entry 5"]
+    assert skipped[f"{second}:entry 4"] == "not a JSON object"
     with pytest.raises(ValueError, match=r"q.json: questions without answers; annotations are looked for next to"):
         read(folder, "q.json", {"questions": questions})
     first.unlink()
@@ -127,6 +128,7 @@ def test_questions_of_gqa_and_aokvqa_keep_their_ids(folder):
         ({"answer": ["3", 3]}, "answer: expected text, got a number (3)"),
         ({"answer": [{"text": "3"}]}, "answer: expected text, got nothing"),
         ({"answer": "['net' 'net']"}, "a list that is neither JSON nor as Python writes it"),
+        ({"answer": "[nan, 'net']"}, "a list that is neither JSON nor as Python writes it"),
         ({"answer": None}, "an empty question or answer"),
         ({"answer": []}, "an empty question or answer"),
         ({"question": " \n"}, "an empty question or answer"),
