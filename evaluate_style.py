@@ -60,14 +60,14 @@ def main(
     torch_device = choose_device(device)
     encoder, content = load_encoder(weights, torch_device)
     samples = find_samples(data_dir)
-    report_skipped(unused_images(data_dir, samples))
+    report_skipped(unused_images(data_dir, samples), listed="")
     for flag, selected, attribute in (("--styles", styles, "style"), ("--names", names, "name")):
         if missing := set(selected) - {getattr(sample, attribute) for sample in samples}:
             raise ValueError(f"{flag}: no {', '.join(sorted(missing))} in {data_dir}")
         samples = [sample for sample in samples if not selected or getattr(sample, attribute) in selected]
     size = encoder.tower.image_size
     images = ImageCache([sample.image for sample in samples], round(CACHE_SCALE * size), cache_dir=None)
-    report_skipped(images.skipped)
+    report_skipped(images.skipped, listed="")
     usable = images.readable(samples)
     members = Counter(sample.style for sample in usable)
     if len(members) < 2 or max(members.values()) < 2:

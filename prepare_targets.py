@@ -58,7 +58,7 @@ def main(
     overwrite: bool = False,  # replace existing files
 ) -> int:
     samples = find_samples(data_dir)
-    report_skipped(unused_images(data_dir, samples))
+    report_skipped(unused_images(data_dir, samples), listed="")
     if text_encoder == "hash":
         max_length = min(max_length, 16)  # hashed words have no context; longer sequences only take space
 
@@ -76,7 +76,7 @@ def main(
     write_json(path, record)
     unfinished = [sample for sample in samples if overwrite or len(sample.targets) < len(TARGETS)]
     samples_of, skipped = group_by_text(unfinished, prompt)
-    report_skipped(skipped)
+    report_skipped(skipped, listed="")
     if unfinished and not samples_of:
         raise ValueError(f"{data_dir}: no image with a text; {next(iter(skipped.values()))}")
     written = prepare_targets(samples_of, encode, overwrite, batch_size, getattr(torch, save_dtype))

@@ -97,7 +97,7 @@ def encode_folder(
     vectors = _encode(paths, encoder, device, skipped)
     if not vectors:
         raise ValueError(f"{folder}: none of its {len(paths)} images can be read; {next(iter(skipped.values()))}")
-    report_skipped(skipped)
+    report_skipped(skipped, listed="")
     return [path for path in paths if str(path) not in skipped], torch.cat(vectors)
 
 

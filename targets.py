@@ -34,6 +34,8 @@ def load_target(path: Path, kind: str) -> torch.Tensor:
     wanted = {"embed": "(L, D)", "pooled": "(P,)", "mask": "(L,)"}[kind]
     if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"{path}: holds a {type(tensor).__name__}; expected one tensor {wanted}")
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+        raise ValueError(f"{path}: holds a tensor that is sparse, quantized, complex or meta; save a dense one")
     shape, axes = tuple(tensor.shape), len(wanted.split(",")) - (kind != "embed")
     if tensor.ndim == axes + 1 and shape[0] == 1:
         tensor = tensor[0]

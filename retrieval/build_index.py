@@ -71,7 +71,7 @@ def main(
         check_kind(kind or "flat", len(list_images(image_dir)), extractor)
         store = VectorStore.create(index_dir, image_dir, extractor.metadata, kind or "flat")
     changes = store.update(extractor)
-    report_skipped({str(path): reason for path, reason in store.skipped.items()})
+    report_skipped({str(path): reason for path, reason in store.skipped.items()}, listed="")
     print(f"{index_dir}: {changes['images']} images, {changes['added']} added, {changes['removed']} removed")
     return changes
 

@@ -61,7 +61,7 @@ def main(
     skipped: dict[str, str] = {}
     scores, paths = open_index(index_dir, vit_checkpoint, device).search(image, text, top_k, search_params, skipped)
     queries: list[Path | str] = [*(path for path in image if str(path) not in skipped), *text]
-    report_skipped(skipped)
+    report_skipped(skipped, listed="")
     results = [
         {"query": str(query), "found": [{"image": str(path), "similarity": score} for path, score in zip(*matches)]}
         for query, *matches in zip(queries, paths, scores)

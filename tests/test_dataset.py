@@ -59,6 +59,9 @@ def test_targets_of_all_shapes_and_types(tmp_path, kind, shape, found, dtype):
         ("pooled", torch.tensor([1.0, float("nan")]), "nan"),
         ("mask", torch.tensor([0.0, 0.5]), "only 0 and 1"),
         ("embed", {"a": torch.zeros(1)}, "holds a dict"),
+        ("embed", torch.ones(5, 3).to_sparse(), "sparse"),
+        ("embed", torch.ones(5, 3, device="meta"), "meta"),
+        ("embed", torch.ones(5, 3, dtype=torch.complex64), "complex"),
     ],
 )
 def test_ambiguous_targets_are_refused_by_name(tmp_path, kind, content, words):
