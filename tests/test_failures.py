@@ -163,3 +163,15 @@ def test_no_memory_while_libraries_are_imported(error, line):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith(line)
     assert ("Traceback" in done.stderr) == ("no module" in error)
+
+
+def test_a_dead_loader_process_told_where_nothing_can_be_raised_is_not_shown():
+    code = (
+        "from common.cli import errors; errors.exit_at_signals()\n"
+        "class Odd:\n"
+        "    def __init__(self, text): self.text = text\n"
+        "    def __del__(self): raise RuntimeError(self.text)\n"
+        "Odd('DataLoader worker (pid 7) is killed by signal: Killed. '); Odd('another')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.count("RuntimeError") == 1 and "RuntimeError: another" in done.stderr

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from common.cli.failures import explain_failure
+from common.cli.failures import explain_failure, loader_failed
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # SIGUSR1 is Slurm's warning before the time limit
 SIGNALS = (signal.SIGINT, *STOP_SIGNALS)  # SIGINT is Ctrl-C
@@ -87,7 +88,7 @@ def _stopped_by_signals() -> Iterator[None]:
 def exit_at_signals() -> None:
     """From here to run_script(main), while a script imports what takes seconds, a signal or a lack of memory ends it
     with its line."""
-    sys.excepthook = _explain_import
+    sys.excepthook, sys.unraisablehook = _explain_import, _show_unless_of_loader
     for number in SIGNALS:
         signal.signal(number, _exit)
 
@@ -98,6 +99,13 @@ def _explain_import(kind: type[BaseException], error: BaseException, trace: Trac
         print(f"{Path(sys.argv[0]).name}: error: {printable(failure)}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _show_unless_of_loader(unraisable: Any) -> None:
+    """torch tells of a dead loader process by raising wherever Python is, at a fork or in a finalizer too, where that
+    is printed and forgotten. The loader raises it again when it asks for the next batch."""
+    if not loader_failed(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
 
 
 def _raise_stopped(number: int, _frame: object) -> None:
