@@ -184,7 +184,7 @@ def score(vectors: torch.Tensor, dataset: StyleDataset, per_style: bool = False,
     conflict = {} if csls_k else content_conflict(vectors, style_ids, name_ids)
     if conflict:
         style["conflict"] = conflict["conflict"]
-        if "conflict_interval" in conflict:  # fewer styles have triples than have pairs
+        if "interval" in style and "conflict_interval" in conflict:  # fewer styles have triples than have pairs
             style["interval"]["conflict"] = conflict["conflict_interval"]
     return {"style": style, "content": retrieval_metrics(vectors, name_ids, csls_k=csls_k)}
 

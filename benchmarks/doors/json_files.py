@@ -21,13 +21,14 @@ from common.vectors.shards import Metadata
 from llava.checkpoint import AdapterConfig, TrainedOn
 
 STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "interpolation": "bicubic"}
+VECTORS = {"weights": "a", "key": "1", "pooling": "mean", "layer": -1, "flip": True, "tiles": 1, "image_size": 32}
 ARCHITECTURE = {"embed_dim": 8, "vision_cfg": {"layers": 2}, "text_cfg": {"width": 8}}
 FILES: list[tuple[Any, Any]] = [  # type, and content that is right
     (Record, {"name": "clip-1", "trackers": {"wandb": "a"}}),
     (Progress, {"epoch": 1, "batch": 0, "step": 9, "best": 0.5, "sums": {"loss": 1.0}, "history": [{"loss": 0.1}]}),
     (dict[str, str], {"model.safetensors": "ab12"}),
     (Metadata, {"image_dir": "a", "shards": 2, "layer": -1, "flip": False, "tiles": 1, "image_size": 32}),
-    (StoreMetadata, {"image_dir": "a", "kind": "flat", "dtype": "float16", "trained_on": 0, "flip": True}),
+    (StoreMetadata, VECTORS | {"image_dir": "a", "kind": "flat", "dtype": "float16", "trained_on": 0}),
     (list[Stamp], [["a/b.png", 9, 123456789], ["c.png", 1, 2]]),
     (ShardIndex, {"weight_map": {"a.weight": "model-1.safetensors"}}),
     (ModelConfig, {"model_type": "internvl", "vision_config": {"a": 1}, "downsample_ratio": 0.5, "select_layer": -1}),
