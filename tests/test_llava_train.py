@@ -250,6 +250,7 @@ def test_a_bad_step_is_skipped_and_names_its_images(llava_arguments, tmp_path, s
     assert "checkpoint-4: optimizer.pt is not as it was written" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(llava_arguments, tmp_path):
     more = [*llava_arguments, *flags(val_split=0, seed=3)]  # 12 samples: whole batches on both sides
     train.main([*more, "--output_dir", str(tmp_path / "one")])

@@ -53,6 +53,7 @@ def test_a_resumed_run_is_frozen_no_longer_than_asked(run_arguments, tmp_path):
     assert_same_weights(tmp_path / "whole" / "model_epoch_3.pth", tmp_path / "checkpoints" / "model_epoch_3.pth")
 
 
+@pytest.mark.slow
 def test_a_broken_state_gives_way_to_the_one_before(run_arguments, tmp_path, monkeypatch, capsys):
     arguments = [*run_arguments, *DROPOUT, "--epochs", "3"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])

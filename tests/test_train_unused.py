@@ -71,6 +71,7 @@ def two_processes(tmp_path, targets, **changes):
     return tmp_path / "checkpoints"
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_images_alone(tmp_path):
     assert (two_processes(tmp_path, False) / "best.pth").is_file()
 
