@@ -119,11 +119,7 @@ def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]
         )
     if isinstance(image := entry[key], TarMember):
         return str(image), image
-    try:
-        name = file_name_of(image, root)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
-    path = path_below(root, name)
+    path = path_below(root, file_name_of(image, root, key))
     if not path.is_file():
         raise ValueError(f"no such image: {path}")
     return path.relative_to(os.path.normpath(root)).as_posix(), path
@@ -141,10 +137,7 @@ def _class_name(entry: dict[str, Any]) -> str:
 
 
 def _one_line(text: Any, key: str) -> str:
-    try:
-        return " ".join(text_of(text).split())
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
+    return " ".join(text_of(text, key).split())
 
 
 # --- texts without their images ---------------------------------------------------------------------------------------

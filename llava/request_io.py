@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from common.text.files import parse_json, write_atomically
+from common.text.files import jsonl_line, parse_json, write_atomically
 from common.text.tables import check_record, read_records
 from common.text.values import file_name_of, text_of
 
@@ -53,20 +53,14 @@ def _request(key: str, source: str, record: Any, folder: Path) -> Request:
         name = _image_key(record)
         if not name:
             raise ValueError("names no image")
-        return Request(key, str(folder / file_name_of(_text(record, name), folder)), _text(record, "text"))
+        image, text = (text_of(record.get(field), field) for field in (name, "text"))
+        return Request(key, str(folder / file_name_of(image, folder)), text)
     except ValueError as error:
         return Request(key, "", "", f"{source}: {error}")
 
 
 def _image_key(record: dict[str, Any]) -> str | None:
     return next((name for name in IMAGE_KEYS if record.get(name) not in (None, "")), None)
-
-
-def _text(record: dict[str, Any], name: str) -> str:
-    try:
-        return text_of(record.get(name))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
 
 
 def unique_keys(ids: Sequence[Any]) -> list[str]:
@@ -108,7 +102,7 @@ class Results:
             keys = unique_keys([request.key for request in self.pending] + [row["key"] for row in rows])
             with write_atomically(self.path) as file:
                 for key, row in zip(keys[len(self.pending) :], rows):
-                    file.write(_line({**row, "key": key}))
+                    file.write(jsonl_line({**row, "key": key}))
                 file.flush()
                 self.file = os.fdopen(os.dup(file.fileno()), "wb")  # the same open file, behind its rows
                 fcntl.flock(self.file, fcntl.LOCK_EX)  # nobody else knows its name yet
@@ -137,7 +131,7 @@ class Results:
     def add(self, row: dict[str, Any]) -> None:
         """row: a request's key, image and text with its result. It is on the disk when this returns."""
         try:
-            self.file.write(_line({**row, "settings_hash": self.settings_hash}))
+            self.file.write(jsonl_line({**row, "settings_hash": self.settings_hash}))
             self.file.flush()
             os.fsync(self.file.fileno())
         except OSError as error:
@@ -156,11 +150,6 @@ def _lock(file: IO[bytes], path: Path) -> None:
         replaced = True
     if replaced:
         raise ValueError(f"{path}: another process is writing here; wait for it, or choose another --output")
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    """One line of JSON; half a character, a lone surrogate, is escaped as JSON does."""
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _is_start(line: bytes) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from common.models.scrub import HOME_BYTES, TOKEN_BYTES, hide_secrets
-from common.text.files import read_text
+from common.text.files import read_lines
 
 MAX_VOCABULARY = 500_000_000  # bytes
 
@@ -27,7 +27,7 @@ def refuse_private(path: Path) -> None:
         for item in header:
             _refuse(path, " ".join(item).encode(), f"{item[0]!r} of its header")
     elif path.suffix in (".jinja", ".md"):
-        for number, line in enumerate(read_text(path).splitlines(), 1):
+        for number, line in enumerate(read_lines(path), 1):
             _refuse(path, line.encode(), f"line {number}", hide_secrets(line) != line)
     elif size := path.stat().st_size:
         if path.suffix != ".onnx" and size > MAX_VOCABULARY:

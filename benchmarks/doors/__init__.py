@@ -2,7 +2,7 @@
 
 Each module of this package is one door and has  trial(random, folder) -> outcome: one random input, given to the
 door, with files only below `folder`. "read" means that it came through and holds what was written; "skipped" that an
-entry was left out by name; "refused" that an error of one line named the file. Anything else is an AssertionError or
+entry was skipped by name; "refused" that an error of one line named the file. Anything else is an AssertionError or
 the door's own traceback. benchmarks/robustness.py counts many; tests/test_doors.py tries a few.
 """
 

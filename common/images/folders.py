@@ -36,7 +36,7 @@ def walk_images(folder: Path, skipped: dict[str, str]) -> Iterator[Path]:
     """The files below `folder` that are named like images, in no order. skipped: collects what is no file, folders that
     cannot be listed, and names that are not UTF-8.
 
-    Hidden files and folders are left out, and __MACOSX, which a Mac's archives add. Links to folders are followed, but
+    Hidden files and folders are skipped, and __MACOSX, which a Mac's archives add. Links to folders are followed, but
     not back to one that the walk came through.
     """
     routes: Counter[Path] = Counter()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from typing_extensions import TypedDict
 
-from common.text.files import write_atomically
+from common.text.files import jsonl_line, write_atomically
 from common.text.schema import read_checked
 
 MANIFEST = "sample_data.json"  # lists the files of the data set, so that a second call replaces these and no others
@@ -80,7 +80,7 @@ def _encode(name: str, content: Any) -> bytes:
         case ".json":
             buffer.write((json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
         case ".jsonl":
-            buffer.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content).encode())
+            buffer.writelines(map(jsonl_line, content))
         case _:
             buffer.write(content.encode())
     return buffer.getvalue()

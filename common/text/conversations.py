@@ -144,7 +144,7 @@ def parse_conversation(record: Any) -> Conversation:
 
 
 def trimmed_records(conversations: Iterable[Conversation]) -> dict[str, str]:
-    """{file and line: what is left out} of the conversations that are used in part."""
+    """{file and line: what is trimmed} of the conversations that are used in part."""
     return {conversation.key: conversation.trimmed for conversation in conversations if conversation.trimmed}
 
 

@@ -5,11 +5,12 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
+Parsed = TypeVar("Parsed")
 LFS_START = b"version https://git-lfs"
 LFS_HINT = "a Git LFS pointer, not the file itself; run `git lfs pull` in its clone"
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -51,7 +52,11 @@ def write_atomically(path: str | Path, durable: bool = True) -> Iterator[IO[byte
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     with write_atomically(path) as file:
-        file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode(errors=SURROGATES) for row in rows)
+        file.writelines(map(jsonl_line, rows))
+
+
+def jsonl_line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode(errors=SURROGATES)
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -95,11 +100,7 @@ def decode_text(data: bytes, first_line: int = 1) -> str:
 
 def read_text(path: str | Path, hint: str = "") -> str:
     """A file of text, its line ends as they are. hint: as in check_file."""
-    check_file(path, hint)
-    try:
-        return decode_text(Path(path).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return _parse_file(path, decode_text, hint)
 
 
 def read_lines(path: str | Path, hint: str = "") -> list[str]:
@@ -137,9 +138,14 @@ def split_lines(text: str) -> list[str]:
 
 def read_json(path: str | Path, hint: str = "") -> Any:
     """A file of JSON. hint: as in check_file."""
+    return _parse_file(path, parse_json, hint)
+
+
+def _parse_file(path: str | Path, parse: Callable[[bytes], Parsed], hint: str) -> Parsed:
+    """ValueError names the file."""
     check_file(path, hint)
     try:
-        return parse_json(Path(path).read_bytes())
+        return parse(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -9,7 +9,6 @@ not enough: a forward pass in training has already updated the running statistic
 of NaN would stay in them for good.
 """
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch.distributed
 from torch import nn
 from tqdm import tqdm
 
+from common.text.files import jsonl_line
 from common.training.distributed import is_distributed
 
 FILES_SHOWN = 8  # in a message; skipped_steps.jsonl lists all
@@ -91,8 +91,8 @@ class NonFiniteGuard:
         self.total += 1
         self.consecutive += 1
         if self.log:
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "nonfinite": cause, "files": files}, ensure_ascii=False) + "\n")
+            with self.log.open("ab") as file:
+                file.write(jsonl_line({"step": step, "nonfinite": cause, "files": files}))
         names = ", ".join(files[:FILES_SHOWN])
         names += f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""
         if self.consecutive >= self.limit:

@@ -3,12 +3,11 @@
 skipped: {file or table row: reason}  ->  skipped.jsonl, one {"file": ..., "reason": ...} per line
 """
 
-import json
 import sys
 from pathlib import Path
 
 from common.cli.errors import printable
-from common.text.files import SURROGATES, write_jsonl
+from common.text.files import jsonl_line, write_jsonl
 
 
 def write_skipped(path: str | Path, skipped: dict[str, str]) -> None:
@@ -58,8 +57,8 @@ class SkipLog:
             return
         self.skipped[file] = " ".join(str(reason).split())
         if self.path:
-            with self.path.open("a", encoding="utf-8", errors=SURROGATES) as log:
-                log.write(json.dumps({"file": file, "reason": self.skipped[file]}, ensure_ascii=False) + "\n")
+            with self.path.open("ab") as log:
+                log.write(jsonl_line({"file": file, "reason": self.skipped[file]}))
         if len(self.skipped) > max(1, self.limit * total):
             raise ValueError(
                 f"{len(self.skipped)} of {total} samples cannot be used, more than {self.limit:.0%}; "
