@@ -23,6 +23,7 @@ from blip2_gated.backbone import (
     tokenizer_from_json,
 )
 from blip2_gated.dataset import VqaSample
+from blip2_gated.efficientnet import read_style_build
 from blip2_gated.model import Blip2OPTGated
 from blip2_gated.style_vocabulary import StyleVocabulary
 from common.models.build_arguments import building
@@ -80,14 +81,7 @@ def build_arguments(settings: Namespace, samples: Iterable[VqaSample]) -> dict[s
     labels = sorted({sample.style for sample in samples if sample.style})
     spellings = sorted({sample.answer for sample in samples if len(sample.answer.split()) <= 6}) if labels else []
     model = {
-        "efficientnet": {
-            "name": settings.model_efficientnet_name,
-            "pretrained": settings.model_efficientnet_weights,
-            "image_size": settings.model_efficientnet_image_size or None,
-            "output_dim": settings.model_efficientnet_output_dim,
-        }
-        if settings.model_gating_type != "none"
-        else None,
+        "efficientnet": _efficientnet(settings) if settings.model_gating_type != "none" else None,
         "gating": {
             "kind": settings.model_gating_type,
             "per_head": settings.model_gating_per_head,
@@ -115,6 +109,18 @@ def build_arguments(settings: Namespace, samples: Iterable[VqaSample]) -> dict[s
         "labels": labels,
         "spellings": spellings,
         "model": model,
+    }
+
+
+def _efficientnet(settings: Namespace) -> dict[str, Any]:
+    weights = settings.model_efficientnet_weights
+    style_encoder = read_style_build(weights)
+    return {
+        "name": style_encoder["model_name"] if style_encoder else settings.model_efficientnet_name,
+        "pretrained": weights,
+        "image_size": settings.model_efficientnet_image_size or None,
+        "output_dim": settings.model_efficientnet_output_dim,
+        "style_encoder": style_encoder,
     }
 
 

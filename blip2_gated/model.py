@@ -31,10 +31,10 @@ class GatedOutput(NamedTuple):
 
 
 class Blip2OPTGated(GenerationMixin, nn.Module):
-    """blip2, tokenizer: from blip2_gated.backbone. efficientnet: name, pretrained, image_size, output_dim; None: plain
-    BLIP-2, for comparison, with or without LoRA. gating: kind (film, gate, kv), per_head, init_scale. mapper:
-    num_tokens, hidden, dropout. lora: rank, alpha, dropout, or None. external: parts ('blip2', 'efficientnet') whose
-    frozen weights come from a hub name or file, so that state_dict() does not hold them.
+    """blip2, tokenizer: from blip2_gated.backbone. efficientnet: arguments of EfficientNetAdapter,
+    and output_dim; None: plain BLIP-2, for comparison, with or without LoRA. gating: kind (film, gate, kv), per_head,
+    init_scale. mapper: num_tokens, hidden, dropout. lora: rank, alpha, dropout, or None. external: parts ('blip2',
+    'efficientnet') whose frozen weights come from a hub name or file, so that state_dict() does not hold them.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Blip2OPTGated(GenerationMixin, nn.Module):
         pretrained: bool | str,
         image_size: int | None = None,
         output_dim: int = 0,
+        style_encoder: dict[str, Any] | None = None,
     ) -> None:
         width = self.blip2.config.qformer_config.hidden_size
         if output_dim not in (0, width):
@@ -92,7 +93,7 @@ class Blip2OPTGated(GenerationMixin, nn.Module):
                 "they have to be equal (0 takes the Q-Former's)"
             )
         self.efficientnet = EfficientNetAdapter(
-            name, pretrained, width, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, image_size=image_size
+            name, pretrained, width, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, image_size, style_encoder
         )
         self.mapper = PromptMapper(
             width, self.blip2.language_model.get_input_embeddings().embedding_dim, width, **mapper
@@ -153,17 +154,20 @@ class Blip2OPTGated(GenerationMixin, nn.Module):
     def control_tokens(
         self, pooled: torch.Tensor | None, question_ids: torch.Tensor, question_mask: torch.Tensor
     ) -> torch.Tensor | None:
-        """pooled (B, P), the question alone (B, W) -> (B, M, D); None without gates or style features."""
+        """pooled (B, P), the question alone (B, W) -> (B, M, D), with a style encoder (B, M + 1, D); None without gates
+        or style features."""
         if self.mapper is None or pooled is None:
             return None
         words = self.blip2.language_model.get_input_embeddings()(question_ids).detach()
-        return self.mapper(self.efficientnet(pooled.float()), words.float(), question_mask)
+        control = self.mapper(self.efficientnet(pooled.float()), words.float(), question_mask)
+        token = self.efficientnet.style_token(pooled.float())
+        return control if token is None else torch.cat([control, token], 1)
 
     def style_logits(self, pooled: torch.Tensor | None) -> torch.Tensor | None:
         """pooled (B, P) -> (B, C) of the style head; None if styles are unknown."""
         if self.style_head is None or pooled is None:
             return None
-        return self.style_head(self.efficientnet.norm(pooled.float()))
+        return self.style_head(self.efficientnet.scaled(pooled.float()))
 
     def style_probabilities(self, features: TowerFeatures) -> dict[str, float]:
         """features of one image -> {label: probability by the style head}, the most probable first; {} without one."""

@@ -37,8 +37,8 @@ def allowed(path):
         return set()
     if room == "common":
         return {"common", "multimodal_utils"}
-    if room in SYSTEMS:
-        return {room, "common", "multimodal_utils"}
+    if room in SYSTEMS:  # the style encoder is the expert that the others may consult
+        return {room, "common", "multimodal_utils", "style_encoder", "model"}
     if room == "retrieval":  # and the modules that open each system's weights: see below
         return {"retrieval", "common", "multimodal_utils", "style_encoder", "clip", "vitp"}
     return ROOT_MODULES - {"app"} | {"common"}
