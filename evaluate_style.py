@@ -66,9 +66,10 @@ def main(
             raise ValueError(f"{flag}: no {', '.join(sorted(missing))} in {data_dir}")
         samples = [sample for sample in samples if not selected or getattr(sample, attribute) in selected]
     size = encoder.tower.image_size
-    images = ImageCache([sample.image for sample in samples], round(CACHE_SCALE * size), cache_dir=None)
-    report_skipped(images.skipped, listed="")
-    usable = images.readable(samples)
+    images = ImageCache(round(CACHE_SCALE * size))
+    unreadable = images.check([sample.image for sample in samples], len(samples))
+    report_skipped(unreadable, listed="")
+    usable = [sample for sample in samples if str(sample.image) not in unreadable]
     members = Counter(sample.style for sample in usable)
     if len(members) < 2 or max(members.values()) < 2:
         raise ValueError(

@@ -139,16 +139,14 @@ def build_datasets(
     settings: Namespace, samples: list[Sample], shapes: TargetShapes, image_size: int, accelerator: Accelerator
 ) -> tuple[StyleDataset, StyleDataset, dict[str, str]]:
     """Decode every image once, skip unusable ones, split -> training set, validation set, {skipped: reason}."""
-    with accelerator.main_process_first():  # the others read the cache that the first has written
-        images = ImageCache(
-            [sample.image for sample in samples],
-            round(CACHE_SCALE * image_size),
-            settings.cache_dir if settings.cache_images else None,
-            quiet=not accelerator.is_main_process,
-        )
-    usable = images.readable(samples)
+    cache_dir = settings.cache_dir if settings.cache_images else None
+    quiet = not accelerator.is_main_process
+    images = ImageCache(round(CACHE_SCALE * image_size), cache_dir, settings.cache_gb, settings.data_dir, quiet)
+    with accelerator.main_process_first():  # the others read what the first has decoded
+        unreadable = images.check([sample.image for sample in samples])
+    usable = [sample for sample in samples if str(sample.image) not in unreadable]
     members = Counter(sample.style for sample in usable)
-    skipped = images.skipped | unused_images(settings.data_dir, samples)
+    skipped = unreadable | unused_images(settings.data_dir, samples)
     skipped |= {
         str(Path(settings.data_dir) / style): f"style '{style}' has {members[style]} image; 2 are needed"
         for style in sorted({sample.style for sample in samples})
@@ -157,12 +155,11 @@ def build_datasets(
     usable = [sample for sample in usable if members[sample.style] >= 2]
     if accelerator.is_main_process:
         report_skipped(skipped)
-    check_skip_rate(images.skipped, len(samples), settings.max_skipped, settings.data_dir)
+    check_skip_rate(unreadable, len(samples), settings.max_skipped, settings.data_dir)
     train, val = split_samples(usable, settings.val_split, settings.val_styles, settings.seed)
     if not train:
         raise ValueError(f"{settings.data_dir}: no images to train on; at least 2 styles of 2 images are needed")
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-    cache_dir = settings.cache_dir if settings.cache_images else None
     with accelerator.main_process_first():
         drawn = read_bank(settings.drawn_styles, DRAWINGS_PER_STYLE, image_size, cache_dir)
     train_set = StyleDataset(train, images, image_size, shapes, augmentation, drawn=drawn)

@@ -193,7 +193,7 @@ def train_peer(
 
 
 def evaluate(model: CLIPModel, args: argparse.Namespace, held: list[Pair]) -> dict:
-    store = ImageCache([pair.image for pair in held], round(CACHE_SCALE * model.image_size), None, quiet=True)
+    store = ImageCache(round(CACHE_SCALE * model.image_size))
     vectors = embed_pairs(model, PairDataset(held, store, model.preprocess, model.tokenizer), "cpu", quiet=True)
     words = same_words(vectors.texts)
     given = (vectors.image_vectors, vectors.text_vectors, vectors.image_of_text, words)

@@ -39,8 +39,8 @@ def train_csd(
     """batch_size counts views, so that a step costs as much as one of the style encoder without frozen layers."""
     torch.manual_seed(0)
     samples = find_samples(data_dir)
-    images = ImageCache([sample.image for sample in samples], image_size, cache_dir)
-    dataset = StyleDataset(images.readable(samples), images, image_size, TargetShapes())
+    images = ImageCache(image_size, cache_dir, data=data_dir)
+    dataset = StyleDataset(samples, images, image_size, TargetShapes())
     sampler = PKBatchSampler(dataset, batch_size // 2, 2)
     view = v2.Compose(
         [

@@ -59,9 +59,11 @@ def main(
     for path in weights:
         encoder, content = load_encoder(path, torch_device)
         samples, size = find_samples(data_dir), encoder.tower.image_size
-        images = ImageCache([sample.image for sample in samples], round(CACHE_SCALE * size), cache_dir=None)
-        report_skipped(images.skipped)
-        dataset = StyleDataset(images.readable(samples), images, size, TargetShapes(), grey=grey)
+        images = ImageCache(round(CACHE_SCALE * size))
+        unreadable = images.check([sample.image for sample in samples], len(samples))
+        report_skipped(unreadable)
+        samples = [sample for sample in samples if str(sample.image) not in unreadable]
+        dataset = StyleDataset(samples, images, size, TargetShapes(), grey=grey)
         style_ids, style_names = torch.tensor(dataset.style_ids), dataset.styles
         methods = {f"style encoder, {path}": style_vectors(encoder, dataset, torch_device)}
         if not results:

@@ -86,8 +86,8 @@ def measure(args: argparse.Namespace, name: str, training: list[Path], questions
 @torch.inference_mode()
 def encode_csd(csd: torch.nn.Module, data_dir: Path, grey: bool) -> tuple[torch.Tensor, StyleDataset]:
     samples = find_samples(data_dir)
-    images = ImageCache([sample.image for sample in samples], round(CACHE_SCALE * SIZE), None)
-    dataset = StyleDataset(images.readable(samples), images, SIZE, TargetShapes(), grey=grey)
+    images = ImageCache(round(CACHE_SCALE * SIZE))
+    dataset = StyleDataset(samples, images, SIZE, TargetShapes(), grey=grey)
     batches = torch.utils.data.DataLoader(dataset, 64)
     return torch.cat([csd(batch["image"]) for batch in batches]), dataset
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 TYPES = {
     "data": {
@@ -22,6 +22,7 @@ TYPES = {
         "max_tokens": PositiveInt,
         "max_skipped": float,
         "cache_dir": str,
+        "cache_gb": NonNegativeFloat,
         "num_workers": int,
     },
     "model": {

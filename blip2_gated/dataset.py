@@ -225,14 +225,14 @@ def build_datasets(
     """Decode every image once, skip questions about unreadable ones, cache features if set -> {split: data set}."""
     cache_dir, quiet = Path(settings.data_cache_dir), not accelerator.is_main_process
     skipped, total, datasets = dict(skipped), len(skipped) + sum(map(len, splits.values())), {}
+    size = round(CACHE_SCALE * model.image_size)
     for name, samples in splits.items():
         paths = list(dict.fromkeys(sample.path for sample in samples))
-        images = ImageCache(paths, round(CACHE_SCALE * model.image_size), cache_dir / "images", quiet=quiet)
-        skipped |= {
-            sample.place: images.skipped[str(sample.path)] for sample in samples if str(sample.path) in images.skipped
-        }
+        images = ImageCache(size, cache_dir / "images", settings.data_cache_gb, settings.data_root, quiet=quiet)
+        unreadable = images.check(paths, len(paths))
+        skipped |= {sample.place: unreadable[str(sample.path)] for sample in samples if str(sample.path) in unreadable}
         datasets[name] = VqaDataset(
-            [sample for sample in samples if str(sample.path) not in images.skipped],
+            [sample for sample in samples if str(sample.path) not in unreadable],
             images,
             model.image_size,
             model.prompts,

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
 # --- data -------------------------------------------------------------------------------------------------------------
 # folder of data.json, metadata.jsonl, metadata.csv, images/ + captions/, *.tar or *.parquet, or a file: .csv, .tsv,
@@ -14,8 +14,9 @@ CSV_IMG_KEY = ""  # column of image paths in a table; empty: image_path, file_na
 CSV_CAPTION_KEY = ""  # column of texts; empty: caption, captions, text, or texts, or title beside filepath
 CSV_SEPARATOR = ""  # of .csv and .tsv; empty: the one of , ; tab | that the first line has
 VAL_SPLIT = 0.1  # share of images for validation; one character, or one caption, stays on one side
-CACHE_IMAGES = True  # keep decoded images in CACHE_DIR (about 4 * IMAGE_SIZE^2 bytes each), shared by all runs
-CACHE_DIR = "./.cache/images"  # may be deleted at any time
+CACHE_IMAGES = True  # keep decoded images in CACHE_DIR (about 9 * IMAGE_SIZE^2 bytes each), for all epochs and runs
+CACHE_DIR = "./.cache/images"  # on a disk of this machine, not a network file system; may be deleted at any time
+CACHE_GB = 0.0  # of CACHE_DIR at most; 0: a quarter of the free disk. The rest is decoded at each use
 NUM_WORKERS = -1  # loader processes; -1: none on a CPU, where they only take its cores, else up to 8
 MAX_SKIPPED = 0.05  # share of unusable pairs above which the run stops
 CROP_SCALE = 0.8  # smallest share of the area that a random crop keeps; 1 = no crop
@@ -93,6 +94,7 @@ TYPES = {
     "VAL_SPLIT": float,
     "CACHE_IMAGES": bool,
     "CACHE_DIR": str,
+    "CACHE_GB": NonNegativeFloat,
     "NUM_WORKERS": int,
     "MAX_SKIPPED": float,
     "CROP_SCALE": float,

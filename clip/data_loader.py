@@ -17,6 +17,7 @@ from clip.tokenizer import CLIPTokenizer
 from common.cli.paths import find_from_root
 from common.images.cache import CACHE_SCALE, ImageCache
 from common.images.io import open_image
+from common.images.transforms import SampleKey
 from common.training.skip_log import report_skipped
 
 __all__ = ["ImageTextDataset", "create_sample_dataset"]
@@ -35,16 +36,19 @@ class ImageTextDataset(PairDataset):
         image_size: int = 224,
     ):
         pairs, skipped = find_pairs(find_from_root(str(data_dir)))
-        images = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * image_size), None, quiet=True)
-        report_skipped(skipped | images.skipped)
-        self.context_length = CLIPTokenizer().context_length
-        super().__init__(images.readable(pairs), images, Resize(image_size), CLIPTokenizer())
+        images = ImageCache(round(CACHE_SCALE * image_size))
+        unreadable = images.check(pairs.images)
+        report_skipped(skipped | unreadable)
+        super().__init__(pairs.without(unreadable), images, Resize(image_size), CLIPTokenizer())
         self.transform = transform
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def read(self, key: int | SampleKey) -> dict[str, torch.Tensor] | None:
         """-> image (3, S, S), tokens (77,), text_ids, group_ids."""
-        item = super().__getitem__(index)
-        item["tokens"] = F.pad(item["tokens"], (0, self.context_length - len(item["tokens"])), value=self.pad_id)
+        if (item := super().read(key)) is None:
+            return None
+        missing = self.tokenizer.context_length - len(item["tokens"])
+        item["tokens"] = F.pad(item["tokens"], (0, missing), value=self.tokenizer.pad_id)
         if self.transform:
-            item["image"] = self.transform(open_image(self.pairs[index].image))
+            index = key.index if isinstance(key, SampleKey) else key
+            item["image"] = self.transform(open_image(self.pairs.images[index]))
         return item

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -40,13 +40,6 @@ from common.metrics.retrieval import rank_both_ways, similarity_statistics
 from common.text.tables import read_table
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
-
-
-class Images(NamedTuple):
-    """Pairs whose image can be read, and the images."""
-
-    pairs: list[Pair]
-    pixels: ImageCache
 
 
 @tool
@@ -176,8 +169,9 @@ def select_by_training(pairs: list[Pair], split: str, settings: dict[str, Any], 
 
 def open_images(pairs: list[Pair], size: int) -> Images:
     """Check every image, for a model of `size` pixels."""
-    pixels = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * size), cache_dir=None, quiet=not pairs)
-    return Images(pixels.readable(pairs), pixels)
+    pixels = ImageCache(round(CACHE_SCALE * size))
+    unreadable = pixels.check([pair.image for pair in pairs], len(pairs))
+    return Images([pair for pair in pairs if str(pair.image) not in unreadable], pixels)
 
 
 if __name__ == "__main__":

@@ -20,19 +20,22 @@ from common.cli.early import answer_early
 if __name__ == "__main__":
     answer_early(__file__, config)
 
+import pyarrow as pa
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from clip.architectures import canonical_name, check_architecture, is_architecture
 from clip.checkpoint import load_clip, save_clip
-from clip.dataset import Pair, PairDataset, find_data, find_pairs, split_pairs
-from clip.embed import embed_pairs
+from clip.dataset import PairDataset, find_data, find_pairs, split_pairs
+from clip.embed import PairEmbeddings, embed_pairs
 from clip.metrics import measure_retrieval
 from clip.model import CLIPModel
 from clip.pair_files import Columns
+from clip.pair_table import PairTable
 from clip.pretrained import choose_weights
 from clip.report import plot_metrics
+from clip.tokenizer import encode_texts
 from clip.training_model import CLIPTrainingModel, parameter_groups
 from common.cli.errors import run_script
 from common.cli.failures import batch_hint
@@ -47,9 +50,9 @@ from common.training.plots import plot_curves
 from common.training.run import Run, choose_run_name
 from common.training.samplers import DeterministicBatchSampler
 from common.training.schedule import TrainSchedule
-from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
+from common.training.skip_log import SkipLog, check_skip_rate, report_skipped, write_skipped
 from common.training.trackers import installed_trackers
-from common.training.trained_on import check_resume, describe_samples, digest_of, file_size, source_name
+from common.training.trained_on import check_resume, digest_of, source_name
 from common.training.trainer import Trainer
 
 MODEL_SETTINGS = ("pretrained", "image_size", "projection_dim", "image_tower", "text_tower")
@@ -75,6 +78,7 @@ EPOCH_LINE = {
     "val/similarity_gap": "gap {:.3f}",
 }
 BEST = "best_model.pth"
+SAMPLED = 10_000  # texts that tell the share of truncated ones at the start
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -86,19 +90,22 @@ def main(argv: list[str]) -> dict[str, Any]:
     accelerator = make_accelerator(settings.device, settings.precision)
     with accelerator.main_process_first():
         settings.data_dir = str(find_data(settings.data_dir, settings.demo, accelerator.is_main_process))
-        pairs, skipped = find_pairs(settings.data_dir, settings.text_fields, Columns.of(vars(settings)))
+    pairs, skipped = find_pairs(settings.data_dir, settings.text_fields, Columns.of(vars(settings)))
     set_seed(settings.seed)
     with accelerator.local_main_process_first():  # which downloads the weights
         model = build_model(settings)
     trained_on = describe_run(settings, model, pairs)
     if settings.resume:
         check_resume(trained_on, Path(settings.checkpoint_dir) / "last", "--resume", bool(accelerator.scaler))
-    train_set, val_set, skipped = build_datasets(settings, pairs, skipped, model, accelerator)
+    skip_log = SkipLog(limit=settings.max_skipped, quiet=False)
+    train_set, val_set, skipped = build_datasets(settings, pairs, skipped, model, accelerator, skip_log)
     run = None
     if accelerator.is_main_process:  # the data is valid: an older run may be moved aside now
         folders = (settings.checkpoint_dir, settings.log_dir)
         run = Run(*folders, vars(settings), settings.resume, name, trackers, settings.results_dir, trained_on)
-        write_skipped(run.log_folder / "skipped.jsonl", skipped)
+        if not settings.resume:
+            write_skipped(run.log_folder / "skipped.jsonl", skipped)
+    skip_log.path = broadcast_object_list([run and run.log_folder / "skipped.jsonl"])[0]
     trainer = build_trainer(settings, model, train_set, accelerator, run)
     trainer.start(settings.resume, settings.seed)
     if run:
@@ -183,36 +190,43 @@ def build_model(settings: Namespace) -> CLIPModel:
     return model
 
 
-def describe_run(settings: Namespace, model: CLIPModel, pairs: list[Pair]) -> dict[str, Any]:
+def describe_run(settings: Namespace, model: CLIPModel, pairs: PairTable) -> dict[str, Any]:
     """What a resumed run must repeat. Memory alone decides how a batch is divided into accum_batches."""
     return {
         **{name: source_name(getattr(settings, name)) for name in FIXED},
         "batch_size * accum_batches": settings.batch_size * settings.accum_batches,
         "model": digest_of(model.config),
-        "data": describe_samples((pair.key, file_size(pair.image), pair.texts, pair.character) for pair in pairs),
+        "pairs": pairs.describe(),
     }
 
 
 def build_datasets(
-    settings: Namespace, pairs: list, skipped: dict[str, str], model: CLIPModel, accelerator: Accelerator
+    settings: Namespace,
+    pairs: PairTable,
+    skipped: dict[str, str],
+    model: CLIPModel,
+    accelerator: Accelerator,
+    skip_log: SkipLog,
 ) -> tuple[PairDataset, PairDataset, dict[str, str]]:
-    """Decode every image once, skip unreadable ones, split -> training set, validation set, {skipped: reason}."""
-    with accelerator.main_process_first():  # the others read the cache that the first has written
-        images = ImageCache(
-            [pair.image for pair in pairs],
-            round(CACHE_SCALE * model.image_size),
-            settings.cache_dir if settings.cache_images else None,
-            quiet=not accelerator.is_main_process,
-        )
+    """Check a few images, split the others -> training set, validation set, {skipped: reason}.
+
+    skip_log: gets the images that turn out to be unreadable later, when they are first read.
+    """
+    size, quiet = round(CACHE_SCALE * model.image_size), not accelerator.is_main_process
+    cache_dir = settings.cache_dir if settings.cache_images else None
+    images = ImageCache(size, cache_dir, settings.cache_gb, settings.data_dir, quiet)
+    with accelerator.main_process_first():  # the others read what the first has decoded
+        unreadable = images.check(pairs.images)
     total = len(pairs) + len(skipped)
-    skipped = skipped | images.skipped
+    skipped = skipped | unreadable
     if accelerator.is_main_process:
         report_skipped(skipped)
     check_skip_rate(skipped, total, settings.max_skipped, settings.data_dir)
-    train, val = split_pairs(images.readable(pairs), settings.val_split, settings.seed)
+    train, val = split_pairs(pairs.without(unreadable), settings.val_split, settings.seed)
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-    train_set = PairDataset(train, images, model.preprocess, model.tokenizer, augmentation)
-    return train_set, PairDataset(val, images, model.preprocess, model.tokenizer), skipped
+    shared = images, model.preprocess, model.tokenizer
+    train_set = PairDataset(train, *shared, augmentation, skip_log)
+    return train_set, PairDataset(val, *shared, skipped=skip_log), skipped
 
 
 def build_trainer(
@@ -262,13 +276,15 @@ def build_trainer(
 
 def print_summary(train_set: PairDataset, val_set: PairDataset, trainer: Trainer, settings: Namespace) -> None:
     trainable = sum(parameter.numel() for parameter in trainer.unwrapped_model.parameters() if parameter.requires_grad)
-    texts = train_set.unique_texts + val_set.unique_texts
-    truncated = train_set.truncated_texts + val_set.truncated_texts
+    tokenizer = trainer.unwrapped_model.model.tokenizer
+    texts = pa.concat_arrays([train_set.pairs.unique_texts(), val_set.pairs.unique_texts()])
+    counted = texts[:: -(-len(texts) // SAMPLED)].to_pylist()
+    truncated = encode_texts(tokenizer, counted).truncated
+    sample = f" of {len(counted)} sampled ones" * (len(counted) < len(texts))
     weights = "its own" if is_complete_model(settings.model_name) else weights_of(settings) or "random"
     print(
-        f"{len(train_set)} images to train on, {len(val_set)} to validate; {texts} unique texts, {truncated} "
-        f"({truncated / texts:.1%}) truncated to "
-        f"{trainer.unwrapped_model.model.tokenizer.context_length} tokens\n"
+        f"{len(train_set)} images to train on, {len(val_set)} to validate; {len(texts)} unique texts, {truncated}{sample} "
+        f"({truncated / len(counted):.1%}) truncated to {tokenizer.context_length} tokens\n"
         f"{settings.model_name}, weights: {weights}; {trainable / 1e6:.1f} million trainable parameters; "
         f"{trainer.steps_per_epoch} steps per epoch of {trainer.batch_sampler.batch_size} pairs; "
         f"logs in {trainer.run.log_folder}"
@@ -277,15 +293,20 @@ def print_summary(train_set: PairDataset, val_set: PairDataset, trainer: Trainer
 
 def validate(trainer: Trainer, val_set: PairDataset) -> dict[str, float]:
     """-> retrieval scores and similarity statistics of the validation set."""
-    return retrieval_scores(*embed_pairs(trainer.eval_model.model, val_set, trainer.accelerator.device, quiet=True)[:4])
+    return retrieval_scores(*embed(trainer, trainer.eval_model.model, val_set)[:4])
+
+
+def embed(trainer: Trainer, model: CLIPModel, val_set: PairDataset) -> PairEmbeddings:
+    device, num_workers = trainer.accelerator.device, trainer.loader.num_workers
+    return embed_pairs(model, val_set, device, quiet=True, num_workers=num_workers)
 
 
 def evaluate_best(trainer: Trainer, val_set: PairDataset) -> dict[str, Any]:
     """training_results.json, model_metrics.png of the best model, and the closing lines."""
-    run, results, device = trainer.run, trainer.progress.results(), trainer.accelerator.device
+    run, results = trainer.run, trainer.progress.results()
     if len(val_set):
-        model, _ = load_clip(run.folder / BEST, device)
-        embeddings = embed_pairs(model, val_set, device, quiet=True)
+        model, _ = load_clip(run.folder / BEST, trainer.accelerator.device)
+        embeddings = embed(trainer, model, val_set)
         results["retrieval"] = measure_retrieval(*rank_both_ways(*embeddings[:4]), embeddings.image_of_text)
         plot_metrics(run.results / "model_metrics.png", results["retrieval"], similarity_statistics(*embeddings[:4]))
     plots = f"{run.results / 'training_curves.png'}, {run.results / 'model_metrics.png'}"

@@ -119,7 +119,7 @@ def test_what_is_ignored_does_not_reach_the_loss():
 def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
     model, _ = build("film")
     samples, _ = read_samples(table, tmp_path, "csv", COLUMNS)
-    store = ImageCache([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
+    store = ImageCache(48)
     dataset = VqaDataset(samples, store, 32, model.prompts, model.styles)
     assert dataset.applies == [True, False, True] and dataset.style_ids == [1, 0, 0]
     assert VqaDataset(samples, store, 32, model.prompts, model.styles, "all").applies == [True, True, True]
@@ -133,7 +133,7 @@ def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
 def test_warm_start_trains_vision_then_language(table, tmp_path):
     """Each step teaches its own part, leaves the other bit-equal, and is the same for the same seed."""
     samples, _ = read_samples(table, tmp_path, "csv", COLUMNS)
-    store = ImageCache([tmp_path / "a.png", tmp_path / "b.png"], 48, None, quiet=True)
+    store = ImageCache(48)
     ends = []
     for _ in range(2):
         model, plain = build("film", trained="all")
@@ -154,7 +154,7 @@ def test_warm_start_trains_vision_then_language(table, tmp_path):
 def test_cached_features_equal_the_towers_and_are_invalidated(tmp_path, table):
     model, _ = build("film")
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    store = ImageCache(paths, 48, None, quiet=True)
+    store = ImageCache(48)
     cache = cache_features(model, store, paths, tmp_path / "kept", torch.device("cpu"), quiet=True)
     assert isinstance(cache, FeatureCache) and len(cache.rows) == 2
     images = torch.stack([model.prepare([tmp_path / "b.png"])[0]])

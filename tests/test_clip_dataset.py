@@ -36,7 +36,7 @@ def pairs(tmp_path):
 
 
 def dataset(pairs, augmentation=None):
-    store = ImageCache([pair.image for pair in pairs], 12, None, quiet=True)
+    store = ImageCache(12)
     return PairDataset(pairs, store, Resize(8), CLIPTokenizer(), augmentation)
 
 
@@ -117,6 +117,6 @@ def test_real_captions_and_personas(real_data):
     assert len(pairs) == 564 and not skipped
     people, skipped = find_pairs(real_data / "persona")
     assert len(people) == 222 and not skipped and all(pair.character and pair.texts for pair in people)
-    store = ImageCache([pair.image for pair in people], 48, None, quiet=True)
+    store = ImageCache(48)
     data = PairDataset(people, store, Resize(32), CLIPTokenizer())
     assert 0 < data.truncated_texts < data.unique_texts  # these descriptions are long; the share is reported

@@ -33,7 +33,7 @@ def test_parquet_with_images_inside_and_beside(tmp_path, monkeypatch):
     pyarrow.parquet.write_table(pyarrow.table(rows), table)
     pairs, skipped = find_pairs(tmp_path)
     assert [pair.texts for pair in pairs] == [("a red card", "red"), ("a blue card",)] and len(skipped) == 1
-    images = ImageCache([pair.image for pair in pairs], 16, tmp_path / "images", quiet=True)
+    images = ImageCache(16, tmp_path / "images")
     assert [images[pair.image][0, 0].tolist() for pair in pairs] == [[255, 0, 0], [0, 0, 255]]
     assert str(pickle.loads(pickle.dumps(pairs[0].image))) == f"{table} row 1"
     (tmp_path / "x.parquet").write_bytes(table.read_bytes()[:300])
@@ -102,8 +102,9 @@ def test_webdataset_shards_are_read_in_place(tmp_path):
     assert "not UTF-8 text in line 1" in bad_text and no_image == "no image in this sample"
     assert not (tmp_path.parent / "escape.png").exists()
     for cache in (None, tmp_path / "cache"):
-        store = ImageCache([pair.image for pair in pairs], 16, cache, quiet=True)
-        assert list(store.skipped) == [str(pairs[4].image)] and "1.tar/002.png" in str(store.skipped)
+        store = ImageCache(16, cache)
+        unreadable = store.check([pair.image for pair in pairs])
+        assert list(unreadable) == [str(pairs[4].image)] and "1.tar/002.png" in str(unreadable)
         red, green = (store[pairs[index].image][0, 0].tolist() for index in (0, 3))
         assert red == [255, 0, 0] and green == [0, 128, 0]
     (tmp_path / "2.tar").write_bytes(b"not a tar at all" * 100)

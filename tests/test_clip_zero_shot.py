@@ -37,7 +37,7 @@ def model():
 
 def test_batches_and_threads_change_nothing(model, data):
     pairs, _ = find_pairs(data)
-    store = ImageCache([pair.image for pair in pairs], 48, cache_dir=None, quiet=True)
+    store = ImageCache(48)
     dataset = PairDataset(pairs, store, model.preprocess, model.tokenizer)
     model.train()
     found = embed_pairs(model, dataset, CPU, batch_size=7, quiet=True)

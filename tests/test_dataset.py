@@ -18,7 +18,7 @@ from targets import TargetShapes, load_target, read_target_shapes
 
 def make_dataset(folder, augmentation=None, size=32, drawn=None):
     samples = find_samples(folder)
-    store = ImageCache([sample.image for sample in samples], 48, None, quiet=True)
+    store = ImageCache(48)
     return StyleDataset(samples, store, size, read_target_shapes(samples), augmentation, drawn=drawn)
 
 

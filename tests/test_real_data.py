@@ -13,8 +13,8 @@ from style_head import colour_histogram
 
 def test_every_real_image_is_read_and_split_by_content(real_data):
     samples = find_samples(real_data / "styles")
-    store = ImageCache([sample.image for sample in samples], 48, None, quiet=True)
-    assert len(samples) == 1800 and store.skipped == {}
+    store = ImageCache(48)
+    assert len(samples) == 1800 and store.check([sample.image for sample in samples], 1800) == {}
     train, val = split_samples(samples, 0.1)
     names = [{sample.name for sample in part} for part in (train, val)]
     assert names[0].isdisjoint(names[1]) and len(val) == 180
@@ -54,7 +54,7 @@ def test_a_histogram_finds_what_the_data_says_it_finds(real_data):
     from train import StyleDataset
 
     samples = find_samples(real_data / "styles")
-    store = ImageCache([sample.image for sample in samples], 128, None, quiet=True)
+    store = ImageCache(128)
     dataset = StyleDataset(samples, store, 128, TargetShapes())
     vectors = torch.cat([colour_histogram(dataset[index]["image"][None]) for index in range(len(dataset))])
     found = score(vectors, dataset)["style"]

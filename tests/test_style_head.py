@@ -98,7 +98,7 @@ def fitted(tmp_path_factory):
     """-> encoder with a fitted read-out, dataset"""
     torch.manual_seed(0)
     samples = find_samples(draw_styles(tmp_path_factory.mktemp("styles"), styles=3, images=6, targets=False))
-    images = ImageCache([sample.image for sample in samples], 48, None)
+    images = ImageCache(48)
     bank = draw_bank(4, 4, 32)
     dataset = StyleDataset(samples, images, 32, TargetShapes(), Augmentation(), drawn=bank)
     encoder = VisionStyleEncoder("efficientnet_lite0", image_size=32, style_width=16, frozen_maps=3)

@@ -184,7 +184,7 @@ def test_what_cannot_be_encoded_is_skipped_by_name(folder):
     model, _ = build("film")
     row = {"image": "a.png", "question": "What?", "answer": "net"}
     first, second = read(folder, "q.json", [row, row])[0]
-    samples, images = [first, replace(second, answer="two\nlines")], ImageCache([first.path], 48, None, quiet=True)
+    samples, images = [first, replace(second, answer="two\nlines")], ImageCache(48)
     dataset = VqaDataset(samples, images, 32, model.prompts, model.styles)
     assert len(dataset) == len(dataset.encoded) == len(dataset.applies) == 1
     assert dataset.file_of(0) == f"a.png (row {folder / 'q.json'}:entry 0)"

@@ -14,7 +14,6 @@ from functools import cache
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from common.cli.progress_bar import progress_bar
 from common.images.io import image_size, open_image
@@ -24,20 +23,11 @@ from common.text.conversations import Conversation, parse_conversation
 from common.text.files import parse_json
 from common.text.padding import pad
 from common.training.skip_log import SkipLog
+from common.training.skipping_dataset import SkippingDataset
 from vitp.chat_template import ChatTemplate
 from vitp.meta_file import Source, index_lines, repeat
 
 Sample = dict[str, torch.Tensor | str]
-
-
-class SkippingDataset(Dataset):
-    """Of read(index), which is None for a broken sample: the next one takes its place."""
-
-    def __getitem__(self, index: int) -> Sample:
-        for step in range(len(self)):
-            if (sample := self.read(int(index + step) % len(self))) is not None:
-                return sample
-        raise ValueError("no sample can be read")
 
 
 class InstructionDataset(SkippingDataset):

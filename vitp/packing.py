@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from vitp.dataset import InstructionDataset, Sample, SkippingDataset, join_pixels
+from common.training.skipping_dataset import SkippingDataset
+from vitp.dataset import InstructionDataset, Sample, join_pixels
 
 
 class PackedDataset(SkippingDataset):

@@ -1,111 +1,110 @@
-"""Cache of decoded images: every file is read and checked once, then served as pixels from one memory-mapped file.
+"""Cache of decoded images: an image is decoded when it is first read, and kept for later epochs, processes and runs.
 
-paths -> decode in threads, shorter side to `size` -> <cache_dir>/<key>.bin (pixels), <key>.json (offset of each)
+path -> decoded, shorter side to `size` -> encoded -> <folder>/<data>-<size>-.../blobs.sqlite (blob_store.py) -> pixels
 
-Decoding usually limits the speed of image training. The memory map is shared by all loader workers, processes and
-later runs through the operating system's page cache; the key holds each file's path, size and time, so a changed file
-makes a new cache.
+Decoding usually limits the speed of image training. Nothing is decoded beforehand, so a start does not take longer with
+more images: `check` reads a few of them, and an image that cannot be read is an error when it is first read. Pixels are
+a pure function of file, size and format, whether they come from the cache or not; the key of an image holds its path,
+size and time, so a changed file is decoded again. The folder must be on a disk of this machine, not on a network file
+system.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from re import fullmatch, sub
 
 import numpy as np
 from PIL import Image
 
-from common.cli.progress_bar import progress_bar
-from common.images.cache_files import MappedArray, map_array, read_cache_index, write_cache_index
+from common.cli.errors import printable
+from common.images.blob_store import BlobStore, make_room, stored_bytes
 from common.images.io import open_image
 from common.images.webdataset import TarMember
-from common.text.files import write_atomically
 
-Sample = TypeVar("Sample", bound=Any)  # anything with an `.image`
 CACHE_SCALE = 1.5  # cached pixels per pixel of a model's input: a random crop then loses little sharpness
+EDITION = 5  # of what is kept
+CHECKED = 256  # images that are read before training
+THREADS = 4  # that read them; Pillow decodes outside Python's lock
+FREE_SHARE = 4  # by default a quarter of the free disk is used
+OLD_FILES = r"[0-9a-f]{24}\.(bin|json)"  # of earlier versions
 
 
 class ImageCache:
-    """cache[path] -> (H, W, 3) uint8 with the shorter side at `size`.
+    """cache[path] -> (H, W, 3) uint8 with the shorter side at `size` pixels, smaller images as they are; read-only.
 
-    `skipped`: {path: reason} of the files that could not be read. A cache that is damaged is made again. Without a
-    cache_dir files are checked now and decoded again at every access.
+    folder: of all caches; None keeps nothing. limit_gb: of all caches in it; 0 = a quarter of the free disk and what
+    the caches have. data: the folder or file that names the images; each has a cache of its own.
+    ValueError or OSError, with the name of the file, for an image that cannot be read.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path | TarMember],
         size: int,
-        cache_dir: str | Path | None,
-        threads: int = 4,
+        folder: str | Path | None = None,
+        limit_gb: float = 0.0,
+        data: str | Path = "",
         quiet: bool = False,
     ):
-        self.size, self.threads, self.quiet = size, threads, quiet
-        self.pixels: MappedArray | None = None
-        if cache_dir is None:
-            results = self._in_threads(open_image, paths, "checking")
-            self.skipped = {str(path): result for path, result in results if isinstance(result, str)}
-            return
-        pixels, index = (Path(cache_dir, _key(paths, size)).with_suffix(suffix) for suffix in (".bin", ".json"))
-        content = read_cache_index(index)
-        if content is None:
-            index.parent.mkdir(parents=True, exist_ok=True)
-            content = self._fill(paths, pixels)
-            write_cache_index(index, content, [pixels])
-        self.skipped = content["skipped"]
-        self.entries = dict(zip(paths, content["entries"]))  # offset in bytes, height, width
-        if size_in_bytes := pixels.stat().st_size:
-            self.pixels = map_array(pixels, np.uint8, [size_in_bytes])
+        self.size, self.quiet = size, quiet
+        self.store: BlobStore | None = None
+        if folder is not None:
+            folder = Path(folder)
+            limit = int(limit_gb * 1e9) or stored_bytes(folder) + _free_bytes(folder) // FREE_SHARE
+            self.store = BlobStore(folder / _name(data, size), limit)
 
     def __getitem__(self, path: Path | TarMember) -> np.ndarray:
-        if self.pixels is None:
+        if self.store is None:
             return self._decode(path)
-        offset, height, width = self.entries[path]
-        return self.pixels[offset : offset + height * width * 3].reshape(height, width, 3)
+        key = _key(path)
+        if (value := self.store.get(key)) is None:
+            value = _pack(self._decode(path))
+            self.store.put(key, value)
+        return _unpack(value)
 
-    def readable(self, samples: Iterable[Sample]) -> list[Sample]:
-        """The samples whose `.image` could be read."""
-        return [sample for sample in samples if str(sample.image) not in self.skipped]
+    def check(self, paths: Sequence[Path | TarMember], count: int = 0) -> dict[str, str]:
+        """Read at most `count` (CHECKED) of the images, evenly spread -> {path: reason} of those that cannot be read.
+
+        Makes room for all of them and says, unless quiet, how much they take.
+        """
+        step = max(1, -(-len(paths) // (count or CHECKED)))
+        sizes: list[int] = []
+
+        def attempt(path: Path | TarMember) -> str:
+            try:
+                sizes.append(self[path].nbytes)
+            except (ValueError, OSError) as error:
+                return str(error)
+            return ""
+
+        checked = paths[::step]
+        with ThreadPoolExecutor(THREADS) as pool:
+            reasons = list(pool.map(attempt, checked))
+        if self.store and sizes:
+            self._prepare(sum(sizes) // len(sizes) * len(paths))
+        return {str(path): reason for path, reason in zip(checked, reasons) if reason}
+
+    def _prepare(self, wanted: int) -> None:
+        """wanted: bytes of all images."""
+        assert self.store
+        folder, limit = self.store.folder.parent, self.store.limit
+        if self.quiet or not folder.is_dir():
+            return
+        old = [path for path in folder.iterdir() if fullmatch(OLD_FILES, path.name)]
+        for path in old:
+            path.unlink()
+        removed = [f"{len(old)} files of an earlier version"] if old else []
+        removed += make_room(folder, max(0, limit - wanted), self.store.folder)
+        if removed:
+            print(f"image cache {printable(folder)}: removed {', '.join(map(printable, removed))}")
+        part = "" if wanted <= limit else "; the rest is decoded at each use"
+        print(f"image cache {printable(folder)}: about {_gb(wanted)} of at most {_gb(limit)} GB (CACHE_GB){part}")
 
     def _decode(self, path: Path | TarMember) -> np.ndarray:
         return np.asarray(fit_shorter_side(open_image(path, at_least=self.size), self.size))
-
-    def _fill(self, paths: Sequence[Path | TarMember], pixels: Path) -> dict[str, Any]:
-        """Write the pixels -> offset, height and width of each image, and why others are skipped."""
-        entries, skipped, offset = [], {}, 0
-        with write_atomically(pixels) as file:
-            for path, result in self._in_threads(self._decode, paths, "decoding"):
-                if isinstance(result, str):
-                    skipped[str(path)] = result
-                    entries.append((0, 0, 0))
-                    continue
-                entries.append((offset, *result.shape[:2]))
-                offset += file.write(result.tobytes())
-        return {"entries": entries, "skipped": skipped}
-
-    def _in_threads(self, function: Callable, paths: Sequence[Path | TarMember], label: str) -> Iterator[tuple]:
-        """(path, function(path), or why the file cannot be read) for each path, in order.
-
-        Pillow decodes outside Python's lock, so threads are enough.
-        """
-
-        def attempt(path: Path | TarMember) -> Any:
-            try:
-                return function(path)
-            except (ValueError, OSError) as error:
-                return str(error)
-
-        block = 64 * self.threads  # limits the number of results that wait in memory
-        with (
-            ThreadPoolExecutor(self.threads) as pool,
-            progress_bar(total=len(paths), desc=label, unit="img", quiet=self.quiet) as bar,
-        ):
-            for start in range(0, len(paths), block):
-                part = paths[start : start + block]
-                for path, result in zip(part, pool.map(attempt, part)):
-                    bar.update()
-                    yield path, result
 
 
 def fit_shorter_side(image: Image.Image, size: int) -> Image.Image:
@@ -115,13 +114,38 @@ def fit_shorter_side(image: Image.Image, size: int) -> Image.Image:
     return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
 
 
-def _key(paths: Sequence[Path | TarMember], size: int) -> str:
-    key = f"4 {size}"
-    for path in paths:
-        file, offset = (path.shard, path.offset) if isinstance(path, TarMember) else (path, 0)
-        try:
-            stat = file.stat()
-            key += f"\0{file.resolve()}\0{offset}\0{stat.st_size}\0{stat.st_mtime_ns}"
-        except OSError:  # gone since it was listed: it is skipped by name
-            key += f"\0{file}\0gone"
-    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+def _pack(pixels: np.ndarray) -> bytes:
+    """Height and width as 32-bit integers, then the pixels."""
+    return np.array(pixels.shape[:2], "<u4").tobytes() + pixels.tobytes()
+
+
+def _unpack(value: bytes) -> np.ndarray:
+    height, width = np.frombuffer(value, "<u4", 2).tolist()
+    return np.frombuffer(value, np.uint8, offset=8).reshape(height, width, 3)
+
+
+def _key(path: Path | TarMember) -> bytes:
+    file, offset = (path.shard, path.offset) if isinstance(path, TarMember) else (path, 0)
+    try:
+        stat = file.stat()
+    except OSError:  # reading it says what is wrong
+        return b""
+    words = f"{os.path.realpath(file)}\0{offset}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    return blake2b(words.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+def _name(data: str | Path, size: int) -> str:
+    """Of the cache of a data folder."""
+    path = os.path.realpath(data)
+    digest = blake2b(f"{EDITION} {path}".encode("utf-8", "surrogateescape"), digest_size=6).hexdigest()
+    return f"{sub(r'[^A-Za-z0-9_-]', '_', Path(path).name)[:40]}-{size}-{digest}"
+
+
+def _free_bytes(folder: Path) -> int:
+    """Of the disk of a folder that may not exist yet."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    return shutil.disk_usage(existing).free
+
+
+def _gb(number: int) -> str:
+    return f"{number / 1e9:.2g}" if number < 10e9 else f"{number / 1e9:.0f}"

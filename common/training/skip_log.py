@@ -3,6 +3,8 @@
 skipped: {file or table row: reason}  ->  skipped.jsonl, one {"file": ..., "reason": ...} per line
 """
 
+import fcntl
+import json
 import sys
 from pathlib import Path
 
@@ -42,14 +44,16 @@ def check_skip_rate(skipped: dict[str, str], total: int, limit: float, source: s
 
 
 class SkipLog:
-    """Skipped samples of a data set that is read lazily: appended to a file that several workers may share.
+    """Skipped samples of a data set that is read lazily, of all workers and processes of a run, each of them once.
 
-    path: of skipped.jsonl; None keeps them in `skipped` alone. limit: share above which `add` raises.
+    path: of skipped.jsonl, which they share; None keeps the names in this process. limit: share above which `add`
+    raises. quiet: do not print the names.
     """
 
-    def __init__(self, path: str | Path | None = None, limit: float = 0.05):
-        self.path, self.limit = path and Path(path), limit
+    def __init__(self, path: str | Path | None = None, limit: float = 0.05, quiet: bool = True):
+        self.path, self.limit, self.quiet = path and Path(path), limit, quiet
         self.skipped: dict[str, str] = {}
+        self._read_bytes = 0  # of the file
 
     def add(self, file: str, reason: object, total: int) -> None:
         """total: samples of the data set; a single skipped one is always allowed."""
@@ -57,13 +61,34 @@ class SkipLog:
             return
         self.skipped[file] = " ".join(str(reason).split())
         if self.path:
-            with self.path.open("ab") as log:
-                log.write(jsonl_line({"file": file, "reason": self.skipped[file]}))
+            self._share(file)
         if len(self.skipped) > max(1, self.limit * total):
             raise ValueError(
                 f"{len(self.skipped)} of {total} samples cannot be used, more than {self.limit:.0%}; "
                 f"the first: {_describe(*next(iter(self.skipped.items())))}"
             )
+
+    def _share(self, file: str) -> None:
+        """Append a sample to the file, unless another process has, and read what others have appended."""
+        assert self.path
+        with self.path.open("a+b") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            log.seek(self._read_bytes)
+            rows = [_parse(line) for line in log]
+            if all(row["file"] != file for row in rows):
+                log.write(jsonl_line({"file": file, "reason": self.skipped[file]}))
+                if not self.quiet:
+                    print(f"skipped: {_describe(file, self.skipped[file])}", file=sys.stderr)
+            self._read_bytes = log.tell()
+        self.skipped = {row["file"]: row["reason"] for row in rows} | self.skipped
+
+
+def _parse(line: bytes) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+        return {"file": row["file"], "reason": row["reason"]}
+    except (ValueError, LookupError, TypeError):  # its writer was killed
+        return {"file": "?", "reason": "a broken line"}
 
 
 def _describe(file: str, reason: str) -> str:
