@@ -7,25 +7,31 @@ One of an image's texts is drawn each epoch. Formats of pairs: clip/pairs.py, cl
 
 import re
 from dataclasses import replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from clip.pair_files import INDEX_NAMES
-from clip.pairs import CLONE, Pair, find_clone, find_pairs, has_pairs
+from clip.pair_table import Pair, PairTable
+from clip.pairs import CLONE, find_clone, find_pairs, has_pairs
 from clip.preprocessing import Resize
-from clip.tokenizer import Tokenizer
+from clip.tokenizer import EncodedTexts, Tokenizer, encode_texts
 from common.cli.paths import ROOT, find_from_root
 from common.images.cache import ImageCache
 from common.images.transforms import Augmentation, SampleKey
+from common.images.webdataset import TarMember
+from common.metrics.retrieval import same_words
 from common.samples import layouts
 from common.samples.sample_folder import is_drawn
 from common.text.padding import pad
-from common.training.splits import connected_groups, draw_groups, real_paths
+from common.training.skip_log import SkipLog
+from common.training.skipping_dataset import SkippingDataset
+from common.training.splits import connect, draw_groups
 
 __all__ = ["Pair", "PairDataset", "create_sample_dataset", "find_data", "find_pairs", "split_pairs"]
 DEFAULT_DATA = Path("data")  # the folder that may be replaced by AniPersonaCaps/ or filled with samples
@@ -62,63 +68,63 @@ def find_data(data_dir: str | Path, is_demo: bool, is_main: bool) -> Path:
     return folder
 
 
-def split_pairs(pairs: list[Pair], share: float, seed: int = 0) -> tuple[list[Pair], list[Pair]]:
+def split_pairs(pairs: PairTable, share: float, seed: int = 0) -> tuple[PairTable, PairTable]:
     """-> training pairs, validation pairs (`share` of the images).
 
     Images of one character, images with the same first text, and links to one file are on the same side, so that
     memorised answers do not count.
     """
-
-    def words(pair: Pair) -> str:
-        return pair.character or pair.texts[0]
-
-    def draw(words: str) -> bytes:
-        return blake2b(f"{seed}/{words}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
-
     count = min(max(1, round(share * len(pairs))), len(pairs) - 1) if share else 0
-    files = real_paths(pair.image for pair in pairs if isinstance(pair.image, Path))
-    groups = connected_groups([(files.get(pair.image, pair.image), ("words", words(pair))) for pair in pairs])
-    draws: dict[int, bytes] = {}
-    for pair, group in zip(pairs, groups):
-        draws[group] = min(draw(words(pair)), draws.get(group, b"\xff" * 9))
-    held_out = draw_groups(groups, sorted(draws, key=draws.__getitem__), count)
-    train = [pair for pair, group in zip(pairs, groups) if group not in held_out]
-    return train, [pair for pair, group in zip(pairs, groups) if group in held_out]
+    encoded = pairs.split_words().dictionary_encode()
+    words, numbers = encoded.indices.to_numpy(), np.arange(len(pairs))
+    groups = connect(np.tile(numbers, 2), np.concatenate([words, len(encoded.dictionary) + pairs.files]), len(pairs))
+    digests = b"".join(
+        blake2b(f"{seed}/{word}".encode(), digest_size=8).digest() for word in encoded.dictionary.to_pylist()
+    )
+    draws = np.full(groups.max() + 1, np.iinfo(np.uint64).max)
+    np.minimum.at(draws, groups, np.frombuffer(digests, ">u8").astype(np.uint64)[words])
+    held_out = draw_groups(groups, np.argsort(draws, kind="stable"), count)
+    is_held_out = np.isin(groups, np.fromiter(held_out, np.int64, len(held_out)))
+    return pairs.select(~is_held_out), pairs.select(is_held_out)
 
 
-class PairDataset(Dataset):
+class PairTexts(NamedTuple):
+    """All M texts of N pairs, each of the U different ones encoded once."""
+
+    tokens: EncodedTexts  # U
+    numbers: np.ndarray  # (M,) in 0..U-1
+    pair_of_text: np.ndarray  # (M,) in 0..N-1, in order
+    ids: torch.Tensor  # (M,) equal = the same words
+
+
+class PairDataset(SkippingDataset):
     """dataset[index] -> the image as `resize` gives it with its first text; dataset[SampleKey(...)] -> a random view of
     it with one of its texts, a pure function of the key, so loader workers hold no random state.
 
-    `truncated_texts` of `unique_texts` texts are longer than the tokenizer's context and lose their end.
+    skipped: collects the images that cannot be read, in whose place dataset[...] gives the next pair.
     """
 
     def __init__(
         self,
-        pairs: list[Pair],
+        pairs: PairTable,
         images: ImageCache,
         resize: Resize,
         tokenizer: Tokenizer,
         augmentation: Augmentation | None = None,
+        skipped: SkipLog | None = None,
     ):
         self.pairs, self.images, self.resize, self.augmentation = pairs, images, resize, augmentation
-        self.pad_id = tokenizer.pad_id
-        texts = list(dict.fromkeys(text for pair in pairs for text in pair.texts))
-        tokens, self.truncated_texts = tokenizer.encode(texts)
-        self.unique_texts = len(texts)
-        # 32-bit arrays, not lists: millions of captions stay small, and workers share them.
-        self.tokens = [np.asarray(row, dtype=np.int32) for row in tokens]
-        self.text_ids = {text: number for number, text in enumerate(texts)}
-        characters = {"": -1}  # name -> number
-        self.group_ids = [characters.setdefault(pair.character, len(characters) - 1) for pair in pairs]
+        self.tokenizer, self.skipped = tokenizer, skipped or SkipLog(limit=1)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
+    def read(self, key: int | SampleKey) -> dict[str, torch.Tensor] | None:
         index = key.index if isinstance(key, SampleKey) else key
         pair, augmentation = self.pairs[index], self.augmentation
-        source, text = self.images[pair.image], pair.texts[0]
+        if (source := self._pixels(pair.image)) is None:
+            return None
+        text = pair.texts[0]
         if isinstance(key, SampleKey) and augmentation:
             random = np.random.default_rng([augmentation.seed, key.epoch, index, 1])
             text = pair.texts[random.integers(len(pair.texts))]
@@ -127,20 +133,43 @@ class PairDataset(Dataset):
             image = torch.tensor(pixels).permute(2, 0, 1)
         else:
             image = self.resize(Image.fromarray(source))
-        text_id = self.text_ids[text]
         return {
             "image": image,
-            "tokens": torch.from_numpy(self.tokens[text_id]),
-            "text_ids": torch.tensor(text_id),
-            "group_ids": torch.tensor(self.group_ids[index]),
+            "tokens": torch.tensor(self.tokenizer.encode([text])[0][0]),
+            "text_ids": torch.tensor(id_of(text)),
+            "group_ids": torch.tensor(id_of(pair.character) if pair.character else -1),
         }
 
+    def image(self, index: int) -> torch.Tensor | None:
+        """(3, S, S) as `resize` gives it; None where it cannot be read."""
+        pixels = self._pixels(self.pairs.images[index])
+        return None if pixels is None else self.resize(Image.fromarray(pixels))
+
+    def _pixels(self, image: Path | TarMember) -> np.ndarray | None:
+        try:
+            return self.images[image]
+        except (ValueError, OSError) as error:
+            self.skipped.add(str(image), error, self.pairs.total)
+            return None
+
+    @cached_property
+    def texts(self) -> PairTexts:
+        codes, pair_of_text = self.pairs.text_codes()
+        codes, numbers = np.unique(codes, return_inverse=True)
+        texts = self.pairs.texts_of(codes)
+        return PairTexts(encode_texts(self.tokenizer, texts), numbers, pair_of_text, same_words(texts)[numbers])
+
     def file_of(self, index: int) -> str:
-        return str(self.pairs[index].image)
+        return str(self.pairs.images[index])
 
     def collate(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Stack; tokens are padded to the longest of the batch."""
         return {
-            name: pad(rows, self.pad_id).values if name == "tokens" else torch.stack(rows)
+            name: pad(rows, self.tokenizer.pad_id).values if name == "tokens" else torch.stack(rows)
             for name, rows in ((name, [item[name] for item in items]) for name in items[0])
         }
+
+
+def id_of(words: str) -> int:
+    """63 bits, equal for equal words."""
+    return int.from_bytes(blake2b(words.encode(), digest_size=8).digest()) >> 1

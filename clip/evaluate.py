@@ -10,7 +10,8 @@ skipped.jsonl.
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import compress
 from json import dumps
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -23,13 +24,15 @@ from common.cli.early import answer_early
 if __name__ == "__main__":
     answer_early(__file__)
 
+import numpy as np
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from clip.checkpoint import load_clip
-from clip.dataset import Pair, PairDataset, find_pairs, split_pairs
+from clip.dataset import PairDataset, find_pairs, split_pairs
 from clip.embed import embed_images, embed_pairs
 from clip.metrics import measure_classes, measure_retrieval, measure_retrieved_texts, sample
 from clip.pair_files import IMAGE_KEYS, Columns
+from clip.pair_table import PairTable
 from clip.pairs import DEFAULT_TEXT_FIELDS
 from clip.report import format_report, write_results
 from common.cli.errors import run_script
@@ -39,7 +42,7 @@ from common.images.cache import CACHE_SCALE, ImageCache
 from common.metrics.retrieval import rank_both_ways, similarity_statistics
 from common.text.tables import read_table
 from common.training.device import choose_device
-from common.training.skip_log import report_skipped
+from common.training.skip_log import SkipLog, report_skipped
 
 
 @tool
@@ -76,26 +79,31 @@ def main(
             read_column(classes_csv, class_column, pairs, "--classes_csv"),
         )
     else:
-        source, labels = f"{classes} of each image", [getattr(pair, classes) for pair in pairs]
-    class_of = {pair.key: label.replace("_", " ") for pair, label in zip(pairs, labels)}
+        source, labels = f"{classes} of each image", pairs.values(classes)
+    images, log = ImageCache(round(CACHE_SCALE * model.image_size)), SkipLog(limit=1)
+    test, fit = pairs, pairs[:0]
     if split_csv:
-        test, fit = select_by_table(pairs, split, split_csv, limit, model.image_size)
+        test, fit = select_by_table(pairs, split, split_csv)
     elif split:
-        test, fit = select_by_training(pairs, split, settings, limit, model.image_size), open_images([], 0)
-    else:
-        test, fit = open_images(sample(pairs, limit), model.image_size), open_images([], 0)
-    skipped |= test.pixels.skipped | fit.pixels.skipped
-    if not test.pairs:
-        raise ValueError(f"{data_dir}: no image to evaluate; {next(iter(skipped.values()), '--split')}")
-    report_skipped(skipped)
-
-    dataset = PairDataset(*test, model.preprocess, model.tokenizer)
-    embeddings = embed_pairs(model, dataset, torch_device, batch_size)
+        unreadable = images.check(pairs.images)
+        test, skipped = select_by_training(pairs.without(unreadable), split, settings), skipped | unreadable
+    if not len(test):
+        raise ValueError(f"{data_dir}: no image to evaluate; --split {split}")
+    test_set, fit_set = (
+        PairDataset(part, images, model.preprocess, model.tokenizer, skipped=log)
+        for part in (test.select(sample(range(len(test)), limit)), fit)
+    )
+    embeddings = embed_pairs(model, test_set, torch_device, batch_size)
     vectors = [values.to(torch_device) for values in embeddings[:4]]
     rankings = rank_both_ways(*vectors)
-    labels, fit_labels = ([class_of[pair.key] for pair in images.pairs] for images in (test, fit))
-    fit_set = PairDataset(*fit, model.preprocess, model.tokenizer)
-    fit_vectors = embed_images(model, fit_set, torch_device, batch_size) if any(fit_labels) else None
+    class_of = {key: label.replace("_", " ") for key, label in zip(pairs.values("key"), labels)}
+    names = embeddings.pairs.values("key")
+    fit_vectors, fit_labels = None, [class_of[key] for key in fit.values("key")]
+    if any(fit_labels):
+        fit_vectors, readable = embed_images(model, fit_set, torch_device, batch_size)
+        fit_labels = list(compress(fit_labels, readable))
+    skipped |= log.skipped
+    report_skipped(skipped)
     note = ""
     if not split and settings.get("data_dir") and Path(settings["data_dir"]).resolve() == data_dir.resolve():
         note = "these weights were trained on images of this folder, which are evaluated too"
@@ -104,24 +112,32 @@ def main(
         "weights": weights,
         "data_dir": str(data_dir),
         "split": split,
-        "images": len(dataset),
+        "images": len(names),
         "texts": len(embeddings.texts),
         "unique_texts": int(embeddings.text_ids.max()) + 1,
-        "truncated_texts": dataset.truncated_texts,
+        "truncated_texts": test_set.texts.tokens.truncated,
         "skipped": len(skipped),
         "note": note,
         "retrieval": measure_retrieval(*rankings, embeddings.image_of_text),
         "similarity": similarity_statistics(*vectors),
         "retrieved_text": measure_retrieved_texts(rankings[0], embeddings),
         "class_source": source,
-        **measure_classes(model, embeddings.image_vectors, labels, fit_vectors, fit_labels, templates, torch_device),
+        **measure_classes(
+            model,
+            embeddings.image_vectors,
+            [class_of[key] for key in names],
+            fit_vectors,
+            fit_labels,
+            templates,
+            torch_device,
+        ),
     }
-    write_results(output_dir, report, rankings, embeddings, [pair.key for pair in test.pairs], skipped)
+    write_results(output_dir, report, rankings, embeddings, names, skipped)
     print(dumps(report, indent=2, ensure_ascii=False) if json else format_report(report, output_dir))
     return report
 
 
-def read_column(path: Path, column: str, pairs: Sequence[Pair], flag: str) -> list[str]:
+def read_column(path: Path, column: str, pairs: PairTable, flag: str) -> list[str]:
     """The labels of one column of a table, in the order of the pairs, '' for images that are not in the table.
 
     Images are named as in the index, or by the end of that path, as long as no two images share it.
@@ -135,43 +151,36 @@ def read_column(path: Path, column: str, pairs: Sequence[Pair], flag: str) -> li
         name = str(PurePosixPath(row[image_column].replace("\\", "/")))
         if label_of.setdefault(name, row[column].strip()) != row[column].strip():
             raise ValueError(f"{path}: {name} is both '{label_of[name]}' and '{row[column].strip()}'")
-    endings = [  # a/b/c.jpg, b/c.jpg, c.jpg
-        ["/".join(parts[start:]) for start in range(len(parts))]
-        for parts in (PurePosixPath(pair.key.replace("\\", "/")).parts for pair in pairs)
-    ]
-    counts = Counter(ending for image in endings for ending in image)
-    labels = [next((label_of[end] for end in image if end in label_of and counts[end] == 1), "") for image in endings]
+
+    def endings(key: str) -> Iterator[str]:  # a/b/c.jpg, b/c.jpg, c.jpg, those of the table
+        parts = PurePosixPath(key.replace("\\", "/")).parts
+        return filter(label_of.__contains__, ("/".join(parts[start:]) for start in range(len(parts))))
+
+    keys = pairs.values("key")
+    counts = Counter(ending for key in keys for ending in endings(key))
+    labels = [next((label_of[end] for end in endings(key) if counts[end] == 1), "") for key in keys]
     if not any(labels):
-        raise ValueError(f"{path}: names none of the {len(pairs)} images; the first is called {pairs[0].key}")
+        raise ValueError(f"{path}: names none of the {len(pairs)} images; the first is called {keys[0]}")
     return labels
 
 
-def select_by_table(pairs: list[Pair], split: str, split_csv: Path, limit: int, size: int) -> tuple[Images, Images]:
+def select_by_table(pairs: PairTable, split: str, split_csv: Path) -> tuple[PairTable, PairTable]:
     """-> images of a split, images to fit the linear probe to: those of 'train', none where that is the split."""
-    splits = read_column(split_csv, "split", pairs, "--split_csv")
+    splits = np.array(read_column(split_csv, "split", pairs, "--split_csv"))
     if split not in splits:
-        raise ValueError(f"--split {split}: not in {split_csv}, which has {', '.join(sorted(set(splits) - {''}))}")
-    members = [[pair for pair, label in zip(pairs, splits) if label == name] for name in (split, "train")]
-    return open_images(sample(members[0], limit), size), open_images(members[1] if split != "train" else [], size)
+        raise ValueError(f"--split {split}: not in {split_csv}, which has {', '.join(sorted({*splits} - {''}))}")
+    return pairs.select(splits == split), pairs.select((splits == "train") & (split != "train"))
 
 
-def select_by_training(pairs: list[Pair], split: str, settings: dict[str, Any], limit: int, size: int) -> Images:
-    """Images of the split that training made: unreadable images are dropped first, then the rest is split."""
+def select_by_training(pairs: PairTable, split: str, settings: dict[str, Any]) -> PairTable:
+    """Images of the split that training made."""
     if split not in ("train", "val") or not settings.get("val_split"):
         raise ValueError(
             f"--split {split}: without --split_csv there are train and val, and those only for weights that "
             "clip/train.py wrote with a validation set"
         )
-    readable, pixels = open_images(pairs, size)
-    train, val = split_pairs(readable, settings["val_split"], settings["seed"])
-    return Images(sample(train if split == "train" else val, limit), pixels)
-
-
-def open_images(pairs: list[Pair], size: int) -> Images:
-    """Check every image, for a model of `size` pixels."""
-    pixels = ImageCache(round(CACHE_SCALE * size))
-    unreadable = pixels.check([pair.image for pair in pairs], len(pairs))
-    return Images([pair for pair in pairs if str(pair.image) not in unreadable], pixels)
+    train, val = split_pairs(pairs, settings["val_split"], settings["seed"])
+    return train if split == "train" else val
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ def measure_retrieval(images: Ranking, texts: Ranking, image_of_text: torch.Tens
 
 def measure_retrieved_texts(images: Ranking, embeddings: PairEmbeddings) -> dict[str, Any]:
     """BLEU and ROUGE of the text that each image retrieves first, against its own texts; chance: a random text."""
-    texts, own = embeddings.texts, embeddings.texts_of_image
-    sampled = sample(list(range(len(own))), MAX_COMPARED)
-    references = [own[index] for index in sampled]
+    texts, pairs = embeddings.texts, embeddings.pairs
+    sampled = sample(range(len(pairs)), MAX_COMPARED)
+    references = [list(pairs[index].texts) for index in sampled]
     random = np.random.default_rng(0).integers(len(texts), size=len(sampled))
     scores = text_metrics([texts[int(images.found[index])] for index in sampled], references)
     chance = text_metrics([texts[index] for index in random], references)
@@ -110,7 +110,7 @@ def measure_classes(
     return result
 
 
-def sample(items: list, count: int) -> list:
+def sample(items: Sequence, count: int) -> Sequence:
     """`count` of them at random, always the same ones, in their order; 0 = all."""
     if not 0 < count < len(items):
         return items

@@ -15,12 +15,14 @@ an index, or a .txt with one text per line -> M unique texts, {name of an image:
 """
 
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from clip.pair_columns import ColumnBuilder
 from clip.pair_files import IMAGE_KEYS, TEXT_KEYS, USUAL_COLUMNS, Columns, find_entries, root_of
+from clip.pair_table import Pair, PairTable
 from common.cli.errors import one_line
 from common.cli.paths import find_from_root
 from common.images.io import path_below
@@ -29,59 +31,36 @@ from common.text.files import check_file
 from common.text.tables import check_record
 from common.text.values import file_name_of, text_of
 
+__all__ = ["Pair", "PairTable", "find_clone", "find_pairs", "has_pairs", "read_texts", "texts_of", "true_texts"]
 CLONE = "AniPersonaCaps"
 DEFAULT_TEXT_FIELDS = ("character+appearance", "character+personality")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image and its texts."""
-
-    image: Path | TarMember
-    texts: tuple[str, ...]
-    character: str = ""  # if known; images of one character are not each other's negatives
-    label: str = ""  # class, if known
-    title: str = ""  # of the work it comes from, if known
-    key: str = ""  # name of the image in the index
-
-    @property
-    def folder(self) -> str:
-        return PurePosixPath(self.key).parent.name
+PLAIN_NAME = re.compile(r"(?!\.{1,2}/)[^/\\:]+(?:/(?!\.{1,2}(?:/|\Z))[^/\\:]+)*")  # normalised, below its folder
 
 
 def find_pairs(
     data_dir: str | Path, text_fields: Sequence[str] = DEFAULT_TEXT_FIELDS, columns: Columns = USUAL_COLUMNS
-) -> tuple[list[Pair], dict[str, str]]:
+) -> tuple[PairTable, dict[str, str]]:
     """A folder, or one of its index files -> pairs in the order of the index, {skipped entry: reason}.
 
     text_fields: the texts of a metadata line without a text of its own; '+' joins fields to one text, empty fields are
     ignored.
     """
     data_dir = Path(data_dir)
-    root = root_of(data_dir)
-    pairs: dict[str, Pair] = {}
-    skipped: dict[str, str] = {}
-    for source, entry in find_entries(data_dir, columns):
+    root = Path(os.path.normpath(root_of(data_dir)))
+    builder, skipped = ColumnBuilder(root), list[tuple[int, str, str]]()
+    for number, (source, entry) in enumerate(find_entries(data_dir, columns)):
         try:
             check_record(entry)
-            key, image = _image_of(entry, root)
-            texts = texts_of(entry, text_fields)
-            if not texts:
-                raise ValueError(f"no text: expected one of {', '.join([*TEXT_KEYS, *text_fields])}")
-            labels = {
-                "character": _words(entry, "character"),
-                "label": _class_name(entry),
-                "title": _words(entry, "title"),
-            }
+            builder.add(number, source, *_read_entry(entry, root, text_fields))
         except (ValueError, OSError) as error:
-            skipped[source] = one_line(error)
-            continue
-        pair = pairs.setdefault(key, Pair(image, texts=(), **labels, key=key))
-        pairs[key] = replace(pair, texts=tuple(dict.fromkeys([*pair.texts, *texts])))
-    if not pairs:
-        source, reason = next(iter(skipped.items()), (data_dir, "holds no entry"))
+            skipped.append((number, source, one_line(error)))
+    pairs, missing = builder.build()
+    skipped += [(number, source, _why_missing(root / name)) for number, source, name in missing]
+    reasons = {source: reason for _, source, reason in sorted(skipped)}
+    if not len(pairs.names):
+        source, reason = next(iter(reasons.items()), (data_dir, "holds no entry"))
         raise ValueError(f"{data_dir}: not one usable pair of image and text; {source}: {reason}")
-    return list(pairs.values()), skipped
+    return PairTable(pairs), reasons
 
 
 def has_pairs(data_dir: str | Path) -> bool:
@@ -109,8 +88,24 @@ def texts_of(entry: dict[str, Any], text_fields: Sequence[str] = DEFAULT_TEXT_FI
     return list(dict.fromkeys(text for words in fields if (text := ". ".join(filter(None, words)))))
 
 
-def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]:
-    """-> name in the data folder, the image. ValueError without an image there."""
+def _read_entry(
+    entry: dict[str, Any], root: Path, text_fields: Sequence[str]
+) -> tuple[str | TarMember, list[str], tuple[str, str, str]]:
+    """-> name of the image below the root, or a member of a shard; texts; labels. Whether the file exists is not
+    looked up, but where there is nothing else to complain about."""
+    image = _image_of(entry, root)
+    try:
+        texts = texts_of(entry, text_fields)
+        if not texts:
+            raise ValueError(f"no text: expected one of {', '.join([*TEXT_KEYS, *text_fields])}")
+        return image, texts, (_words(entry, "character"), _class_name(entry), _words(entry, "title"))
+    except ValueError:
+        if isinstance(image, str) and not (root / image).is_file():
+            raise ValueError(_why_missing(root / image)) from None
+        raise
+
+
+def _image_of(entry: dict[str, Any], root: Path) -> str | TarMember:
     key = next((key for key in IMAGE_KEYS if entry.get(key) not in (None, "")), None)
     if key is None:
         raise ValueError(
@@ -118,11 +113,17 @@ def _image_of(entry: dict[str, Any], root: Path) -> tuple[str, Path | TarMember]
             f"--csv_caption_key name; found {', '.join(entry)[:100]}"
         )
     if isinstance(image := entry[key], TarMember):
-        return str(image), image
-    path = path_below(root, file_name_of(image, root, key))
-    if not path.is_file():
-        raise ValueError(f"no such image: {path}")
-    return path.relative_to(os.path.normpath(root)).as_posix(), path
+        return image
+    name = file_name_of(image, root, key)
+    return name if PLAIN_NAME.fullmatch(name) else path_below(root, name).relative_to(root).as_posix()
+
+
+def _why_missing(path: Path) -> str:
+    try:
+        path.is_file()
+    except OSError as error:  # such as a name that is too long
+        return one_line(error)
+    return one_line(f"no such image: {path}")
 
 
 def _words(entry: dict[str, Any], key: str) -> str:

@@ -47,17 +47,18 @@ def describe_queries(
 ) -> Iterator[dict[str, Any]]:
     """One dict per image, then one per text: the query, its rank, the first answer, the true answers."""
     texts = embeddings.texts
-    true_images = [[names[image]] for image in embeddings.image_of_text.tolist()]
-    sides = (names, texts, embeddings.texts_of_image), (texts, names, true_images)
+    true_texts = (list(pair.texts) for pair in embeddings.pairs)
+    true_images = ([names[image]] for image in embeddings.image_of_text.tolist())
+    sides = (names, texts, true_texts), (texts, names, true_images)
     for direction, ranking, (queries, gallery, true_answers) in zip(DIRECTIONS, rankings, sides):
-        for index, query in enumerate(queries):
+        for index, (query, true) in enumerate(zip(queries, true_answers)):
             yield {
                 "direction": direction,
                 "query": query,
                 "rank": int(ranking.rank[index]),
                 "retrieved": gallery[ranking.found[index]],
                 "retrieved_score": round(float(ranking.found_score[index]), 6),
-                "true": true_answers[index],
+                "true": true,
                 "true_score": round(float(ranking.true_score[index]), 6),
                 "true_in_gallery": int(ranking.true_count[index]),
             }

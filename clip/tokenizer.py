@@ -7,9 +7,13 @@ for encoders with a padding mask. Short captions then cost a fraction of 77 toke
 """
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import regex
 from open_clip.tokenizer import _tokenizer as OPEN_CLIP_TOKENIZER
 from open_clip.tokenizer import get_clean_fn
@@ -24,6 +28,7 @@ BYTE_PAIR_ENCODING = copy.copy(OPEN_CLIP_TOKENIZER)
 BYTE_PAIR_ENCODING.pat = regex.compile(
     OPEN_CLIP_TOKENIZER.pat.pattern.removeprefix("<start_of_text>|<end_of_text>|"), OPEN_CLIP_TOKENIZER.pat.flags
 )
+BLOCK = 4096  # texts whose tokens are lists at any time
 
 
 class CLIPTokenizer:
@@ -69,6 +74,35 @@ class HuggingFaceTokenizer:
 
 
 Tokenizer = CLIPTokenizer | HuggingFaceTokenizer
+
+
+@dataclass(frozen=True)
+class EncodedTexts(Sequence[np.ndarray]):
+    """Tokens of M texts in one array."""
+
+    tokens: np.ndarray  # int32, one text after the other
+    starts: np.ndarray  # (M + 1,)
+    truncated: int  # texts that have lost their end
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.tokens[self.starts[index] : self.starts[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> EncodedTexts:
+    tokens, lengths, truncated = [np.empty(0, np.int32)], [0], 0
+    for start in range(0, len(texts), BLOCK):
+        rows, count = tokenizer.encode(list(texts[start : start + BLOCK]))
+        tokens.append(np.fromiter(chain.from_iterable(rows), np.int32))
+        lengths += map(len, rows)
+        truncated += count
+    return EncodedTexts(np.concatenate(tokens), np.cumsum(lengths), truncated)
 
 
 def build_tokenizer(config: dict[str, Any]) -> Tokenizer:

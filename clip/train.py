@@ -283,8 +283,8 @@ def print_summary(train_set: PairDataset, val_set: PairDataset, trainer: Trainer
     sample = f" of {len(counted)} sampled ones" * (len(counted) < len(texts))
     weights = "its own" if is_complete_model(settings.model_name) else weights_of(settings) or "random"
     print(
-        f"{len(train_set)} images to train on, {len(val_set)} to validate; {len(texts)} unique texts, {truncated}{sample} "
-        f"({truncated / len(counted):.1%}) truncated to {tokenizer.context_length} tokens\n"
+        f"{len(train_set)} images to train on, {len(val_set)} to validate; {len(texts)} unique texts, "
+        f"{truncated}{sample} ({truncated / len(counted):.1%}) truncated to {tokenizer.context_length} tokens\n"
         f"{settings.model_name}, weights: {weights}; {trainable / 1e6:.1f} million trainable parameters; "
         f"{trainer.steps_per_epoch} steps per epoch of {trainer.batch_sampler.batch_size} pairs; "
         f"logs in {trainer.run.log_folder}"

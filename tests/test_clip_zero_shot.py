@@ -51,19 +51,30 @@ def test_batches_and_threads_change_nothing(model, data):
         texts = torch.cat([model.encode_text(model.tokenize([text])) for text in found.texts])
     assert torch.allclose(found.image_vectors, images, atol=1e-6)
     assert torch.allclose(found.text_vectors, texts, atol=1e-6)
-    one = embed_images(model, dataset, CPU, 30, threads=1, quiet=True)
-    assert torch.allclose(one, images, atol=1e-6)
+    loaded, readable = embed_images(model, dataset, CPU, 30, quiet=True, num_workers=1)
+    assert torch.allclose(loaded, images, atol=1e-6) and readable.all()
     twice = embed_texts(model, ["a", "a longer text", "a"], CPU, batch_size=1)
     assert torch.equal(twice[0], twice[2]) and not torch.equal(twice[0], twice[1])
 
 
-def test_an_image_that_cannot_be_read_stops_encoding(model):
-    class Broken(list):
-        def __getitem__(self, index):
-            raise ValueError("image 3 is broken")
-
-    with pytest.raises(ValueError, match="image 3 is broken"):
-        embed_images(model, Broken(range(5)), CPU, quiet=True)
+def test_an_image_that_cannot_be_read_is_dropped_with_its_texts(model, data):
+    pairs, _ = find_pairs(data)
+    broken = [pairs[index].image for index in (0, 7, 8, 29)]
+    for image in broken:
+        image.write_bytes(b"junk")
+    dataset = PairDataset(pairs, ImageCache(48), model.preprocess, model.tokenizer)
+    found = embed_pairs(model, dataset, CPU, batch_size=7, quiet=True)
+    assert set(dataset.skipped.skipped) == set(map(str, broken))
+    assert found.pairs.values("key") == [pair.key for pair in pairs if pair.image not in broken]
+    assert found.image_of_text.tolist() == [index // 2 for index in range(52)] and len(found.text_ids) == 52
+    assert found.texts == [text for pair in found.pairs for text in pair.texts]
+    with torch.inference_mode():
+        last = model.encode_text(model.tokenize(found.texts[-1:]))
+    assert torch.allclose(found.text_vectors[-1:], last, atol=1e-6)
+    for image in pairs.images:
+        image.write_bytes(b"junk")
+    with pytest.raises(ValueError, match="no image can be read, the first is .*png"):
+        embed_images(model, dataset, CPU, quiet=True)
 
 
 def test_class_vectors_against_their_definition(model):

@@ -1,10 +1,11 @@
 """Groups of samples that share images, and splits that keep each on one side."""
 
+import json
+
 import numpy as np
 from PIL import Image
 
-from clip.dataset import split_pairs
-from clip.pairs import Pair
+from clip.dataset import find_pairs, split_pairs
 from common.text.chat_labels import LabelledTokens
 from common.text.conversations import Conversation, Turn
 from common.training.splits import connected_groups, draw_groups, real_paths
@@ -64,7 +65,11 @@ def test_splits_keep_shared_images_together(tmp_path):
     samples.append(
         TokenizedConversation(Conversation((Turn("q", "a"),), tuple(paths[4:6]), key="two"), LabelledTokens([1], [1]))
     )
-    pairs = [Pair(path, (f"text {number}",), key=path.name) for number, path in enumerate(paths)]
+    for path in paths[4:]:
+        path.write_text(path.name)
+    lines = [json.dumps({"file_name": path.name, "text": f"text {number}"}) for number, path in enumerate(paths)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    pairs, _ = find_pairs(tmp_path)
     held_out = set()
     for seed in range(12):
         train, val = ({sample.conversation.key for sample in side} for side in split_by_image(samples, 0.3, seed))

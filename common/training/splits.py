@@ -20,14 +20,21 @@ def connected_groups(keys: Sequence[Iterable[Hashable]]) -> list[int]:
     """Samples that share a key, directly or through others, get one number; a sample without keys its own."""
     numbers: dict[Hashable, int] = {}
     pairs = [(sample, numbers.setdefault(key, len(numbers))) for sample, row in enumerate(keys) for key in row]
-    rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    shape = (len(keys) + len(numbers),) * 2
-    graph = coo_array((np.ones(len(pairs), dtype=bool), (rows, len(keys) + columns)), shape=shape)
-    _, groups = connected_components(graph, directed=False)
-    return groups[: len(keys)].tolist()
+    samples, codes = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return connect(samples, codes, len(keys)).tolist()
 
 
-def draw_groups(groups: Sequence[int], order: Iterable[int], target: int) -> set[int]:
+def connect(samples: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
+    """Sample (P,) in 0..count-1 and code (P,) from 0 of each of its keys -> number of its group (count,).
+
+    Groups are numbered in the order of their first samples.
+    """
+    size = count + int(codes.max(initial=-1)) + 1
+    graph = coo_array((np.ones(len(codes), dtype=bool), (samples, count + codes)), shape=(size, size))
+    return connected_components(graph, directed=False)[1][:count]
+
+
+def draw_groups(groups: Sequence[int] | np.ndarray, order: Iterable[int], target: int) -> set[int]:
     """Groups to hold out: the first of `order`, as long as they have at most `target` samples together. What exceeds
     them by itself is passed over."""
     sizes, drawn, total = np.bincount(groups), set(), 0
