@@ -1,6 +1,7 @@
 """Batch sampler of the style encoder: groups of images of one style, real, redrawn and drawn."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -19,8 +20,8 @@ class PKBatchSampler:
     epoch shows the same contents in each: in every epoch, equal content would become a sign of different styles.
 
     An epoch shows every unchanged image at least once; styles with fewer images are repeated, so that a batch holds as
-    many styles as possible. The list of an epoch's batches is a pure function of (seed, epoch), so training can resume
-    from any of them, and each of `world` devices takes its share of every batch.
+    many styles as possible. An epoch's batches are a pure function of (seed, epoch), so training can resume from any of
+    them, and each of `world` devices takes its share of every batch.
     """
 
     def __init__(
@@ -35,13 +36,13 @@ class PKBatchSampler:
         rank: int = 0,
         world: int = 1,
     ):
-        self.members = dataset.members
-        self.names = [sample.name for sample in dataset.samples]
+        self.style_ids, self.name_ids = dataset.style_ids, dataset.name_ids
+        self.counts = np.bincount(self.style_ids)  # images of each style
         self.drawings = dataset.drawing_indices
         makers = len(self.drawings) // MAKER if self.drawings.shape[1] >= images_per_style else 0
         drawn_share = drawn_share if makers else 0.0
         groups = batch_size // max(images_per_style, 1)
-        self.plain = max(1, min(len(self.members), groups - round(groups * (remix_share + drawn_share))))
+        self.plain = max(1, min(len(self.counts), groups - round(groups * (remix_share + drawn_share))))
         invented = groups - self.plain if remix_share + drawn_share else 0
         self.drawn = min(round(invented * drawn_share / max(remix_share + drawn_share, 1e-9)), 2 * makers)
         self.remixed = invented - self.drawn if remix_share else 0
@@ -50,48 +51,54 @@ class PKBatchSampler:
         size = styles * self.images_per_group
         if images_per_style < 2 or self.images_per_group < 2 or styles < 2:
             raise ValueError(
-                f"BATCH_SIZE {batch_size} with IMAGES_PER_STYLE {images_per_style} and {len(self.members)} style(s): "
+                f"BATCH_SIZE {batch_size} with IMAGES_PER_STYLE {images_per_style} and {len(self.counts)} style(s): "
                 "a batch needs at least 2 styles of at least 2 images"
             )
         if size % world:
             raise ValueError(f"a batch of {size} images cannot be shared equally by {world} devices")
         self.grey_prob, self.seed, self.rank, self.world = grey_prob, seed, rank, world
         self.epoch = self.start = 0
-        self.batches_per_epoch = len(self.epoch_batches(0))
+        self.groups = -(-self.counts // self.images_per_group)  # of each style
+        self.batches_per_epoch = max(int(self.groups.max()), -(-int(self.groups.sum()) // self.plain))
 
     def set_position(self, epoch: int, start: int = 0) -> None:
         """The next iteration yields the batches of `epoch` from number `start` on."""
         self.epoch, self.start = epoch, start
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        for batch in self.epoch_batches(self.epoch)[self.start :]:
+        for batch in islice(self.epoch_batches(self.epoch), self.start, None):
             yield batch[self.rank :: self.world]
 
     def __len__(self) -> int:
         return self.batches_per_epoch - self.start
 
-    def epoch_batches(self, epoch: int) -> list[list[SampleKey]]:
+    def epoch_batches(self, epoch: int) -> Iterator[list[SampleKey]]:
         random = np.random.default_rng([self.seed, epoch])
-        draws = {name: random.random() for name in dict.fromkeys(self.names)}  # one order of contents for all styles
-        turns = [draws[name] for name in self.names] if epoch % 2 == 0 else random.random(len(self.names)).tolist()
-        groups = [self._groups(sorted(members, key=turns.__getitem__)) for members in self.members]
-        remaining = [list(style) for style in groups]
-        batches: list[list[SampleKey]] = []
-        while any(remaining):
-            order = sorted(range(len(groups)), key=lambda style: (-len(remaining[style]), random.random()))
+        draws = random.random(self.name_ids.max() + 1)  # one order of contents for all styles
+        turns = draws[self.name_ids] if epoch % 2 == 0 else random.random(len(self.name_ids))
+        order = np.split(np.lexsort((turns, self.style_ids)), np.cumsum(self.counts)[:-1])  # members of each style
+        remaining = self.groups.copy()
+
+        def group(style: int, number: int) -> np.ndarray:
+            """K members; the last group is filled from the front."""
+            size = self.images_per_group
+            return order[style].take(range(number * size, (number + 1) * size), mode="wrap")
+
+        for batch_number in range(self.batches_per_epoch):
+            longest = np.lexsort((random.random(len(remaining)), -remaining))[: self.plain].tolist()
             batch, grey = [], random.random() < self.grey_prob
-            for style in order[: self.plain]:
-                group = (
-                    remaining[style].pop(0) if remaining[style] else groups[style][random.integers(len(groups[style]))]
-                )
-                batch += [SampleKey(epoch, index, 0, grey) for index in group]
+            for style in longest:
+                total, left = int(self.groups[style]), int(remaining[style])
+                members = group(style, total - left if left else int(random.integers(total)))
+                remaining[style] = max(0, left - 1)
+                batch += [SampleKey(epoch, index, 0, grey) for index in members.tolist()]
             for _ in range(self.remixed):
-                style, style_seed = int(random.integers(len(groups))), int(random.integers(1, 2**31))
-                group = groups[style][len(batches) % len(groups[style])]
-                batch += [SampleKey(epoch, index, style_seed, grey) for index in group]
-            batch += [SampleKey(epoch, index, 0, grey) for group in self._drawings(random) for index in group]
-            batches.append(batch)
-        return batches
+                style, style_seed = int(random.integers(len(order))), int(random.integers(1, 2**31))
+                members = group(style, batch_number % int(self.groups[style]))
+                batch += [SampleKey(epoch, index, style_seed, grey) for index in members.tolist()]
+            for drawings in self._drawings(random):
+                batch += [SampleKey(epoch, index, 0, grey) for index in drawings]
+            yield batch
 
     def _drawings(self, random: np.random.Generator) -> list[list[int]]:
         """Groups of drawings; two styles of one maker after the other."""
@@ -101,9 +108,3 @@ class PKBatchSampler:
             self.drawings[style, random.permutation(self.drawings.shape[1])[: self.images_per_group]].tolist()
             for style in styles[: self.drawn]
         ]
-
-    def _groups(self, members: list[int]) -> list[list[int]]:
-        """Members in groups of K; the last group is filled from the front."""
-        size = self.images_per_group
-        filled = members + [members[i % len(members)] for i in range(-len(members) % size)]
-        return [filled[i : i + size] for i in range(0, len(filled), size)]

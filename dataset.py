@@ -12,102 +12,95 @@ Equal names in two folders mean the same content in two styles. That is not requ
 keeps a content on one side and batches show the same contents in several styles.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import Dataset
 
 from common.images.cache import ImageCache
-from common.images.folders import IMAGE_SUFFIXES, first_skipped, walk_images
+from common.images.folders import IMAGE_SUFFIXES, first_skipped, walk_folders
 from common.images.transforms import Augmentation, SampleKey, square
-from targets import TARGETS, TargetShapes, load_target
+from common.training.skip_log import SkipLog
+from common.training.skipping_dataset import SkippingDataset
+from sample_table import MARK, Sample, SampleTable
+from targets import TARGETS, TargetShapes, check_target_shapes, load_target
 
-MARK = "_img"
-
-
-@dataclass(frozen=True)
-class Sample:
-    image: Path
-    style: str  # folder name
-    name: str  # path below the style folder, without _img and suffix
-    targets: dict[str, Path] = field(default_factory=dict)  # of TARGETS, those whose file exists
-
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        """What tells that a sample is the same, wherever its folder lies: names, and sizes of files in bytes."""
-        targets = {kind: path.stat().st_size for kind, path in self.targets.items()}
-        return self.style, self.name, self.image.suffix, self.image.stat().st_size, targets
-
-    def beside(self, ending: str) -> Path:
-        """A file that belongs to the image, in its folder."""
-        return self.image.with_name(self.image.stem.removesuffix(MARK) + ending)
+__all__ = ["Sample", "SampleTable", "StyleDataset", "find_samples", "split_samples"]
 
 
-def find_samples(data_dir: str | Path, ignore_targets: Sequence[str] = ()) -> list[Sample]:
+def find_samples(data_dir: str | Path, ignore_targets: Sequence[str] = ()) -> SampleTable:
     """Every <style>/<name>_img.* of a data folder, or where no name ends in _img, every image in and below its style
-    folders; sorted by style, then name."""
-    data_dir = Path(data_dir)
+    folders; sorted by style, then name. `skipped` of the table: what cannot be read, and images that are not used."""
+    root = Path(data_dir)
     if unknown := set(ignore_targets) - set(TARGETS):
         raise ValueError(f"IGNORE_TARGETS holds '{unknown.pop()}'; expected any of {', '.join(TARGETS)}")
-    if not data_dir.is_dir():
-        raise FileNotFoundError(f"{data_dir}: no such folder (DATA_DIR); expected {data_dir}/<style>/ with images")
-    samples: list[Sample] = []
-    marked: dict[tuple[str, str], Path] = {}
-    for path in _choose_images(data_dir):
-        style, *below = path.relative_to(data_dir).with_suffix("").parts
-        sample = Sample(path, style, "/".join(below).removesuffix(MARK))
-        # A name twice is a mistake where names are made for this program; elsewhere it is one content.
-        if path.stem.endswith(MARK) and (other := marked.setdefault((style, sample.name), path)) != path:
-            raise ValueError(f"{path}: '{sample.name}' has two images, also {other.name}; remove one")
-        targets = {kind: sample.beside(f"_{kind}.pt") for kind in TARGETS if kind not in ignore_targets}
-        sample.targets.update({kind: target for kind, target in targets.items() if target.is_file()})
-        samples.append(sample)
-    if not samples:
-        skipped: dict[str, str] = {}
-        unused = next(walk_images(data_dir, skipped), "none")
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder (DATA_DIR); expected {root}/<style>/ with images")
+    wanted = set(TARGETS) - set(ignore_targets)
+    skipped: dict[str, str] = {}
+    targets: dict[str, int] = {}  # path below the root -> bits
+    for folder, files in walk_folders(root, skipped, (".pt",)):
+        below = os.path.relpath(folder, root)
+        start = "" if below == "." else f"{below}/"
+        for name in files:
+            stem, _, suffix = name.rpartition(".")
+            if f".{suffix}".lower() in IMAGE_SUFFIXES:
+                stem = stem.removesuffix(MARK)
+                bits = [bit for bit, kind in enumerate(TARGETS) if kind in wanted and f"{stem}_{kind}.pt" in files]
+                targets[start + name] = sum(1 << bit for bit in bits)
+    paths = sorted(targets, key=lambda path: path.replace("/", "\0"))  # as Path sorts
+    chosen = _choose_images(paths)
+    if not chosen:
         raise FileNotFoundError(
-            f"{data_dir}: no image in a style folder; looked for {data_dir}/<style>/<name>_img.*, then for any image "
-            f"({', '.join(IMAGE_SUFFIXES)}) in {data_dir}/<style>/, but there is "
-            f"{unused}; or try the drawn samples: train.py --demo{first_skipped(skipped)}"
+            f"{root}: no image in a style folder; looked for {root}/<style>/<name>_img.*, then for any image "
+            f"({', '.join(IMAGE_SUFFIXES)}) in {root}/<style>/, but there is "
+            f"{root / paths[0] if paths else 'none'}; or try the drawn samples: train.py --demo{first_skipped(skipped)}"
         )
+    if len(chosen) < len(paths):
+        unused = next(path for path, used in zip_longest(paths, chosen) if path != used)
+        skipped[str(root / unused)] = (
+            f"one of {len(paths) - len(chosen)} images that are left out; "
+            f"expected {root}/<style>/<name>_img.*, or no name that ends in _img"
+        )
+    samples = SampleTable(root, chosen, np.fromiter(map(targets.get, chosen), np.uint8, len(chosen)), skipped)
+    _refuse_two_images(samples)
     return samples
 
 
-def _choose_images(data_dir: Path) -> list[Path]:
-    images = sorted(walk_images(data_dir, {}))  # unused_images names what is skipped
-    marked = [path for path in images if path.stem.endswith(MARK)]
-    if chosen := [path for path in marked if path.parent.parent == data_dir]:
+def _choose_images(paths: list[str]) -> list[str]:
+    marked = [path for path in paths if path.rpartition(".")[0].endswith(MARK)]
+    if chosen := [path for path in marked if path.count("/") == 1]:
         return chosen
-    below = len(data_dir.parts)
-    nested = {path.parts[below] for path in marked}  # they hold style folders, as sample data below data/ does
-    return [path for path in images if path.parent != data_dir and path.parts[below] not in nested]
+    nested = {path.partition("/")[0] for path in marked}  # they hold style folders, as sample data below data/ does
+    return [path for path in paths if "/" in path and path.partition("/")[0] not in nested]
 
 
-def unused_images(data_dir: str | Path, samples: list[Sample]) -> dict[str, str]:
-    """{what a data folder holds that cannot be read: why}, and the first image that find_samples does not use, and how
-    many there are."""
-    skipped: dict[str, str] = {}
-    unused = sorted(set(walk_images(Path(data_dir), skipped)) - {sample.image for sample in samples})
-    rule = f"expected {data_dir}/<style>/<name>_img.*, or no name that ends in _img"
-    return skipped | {str(path): f"one of {len(unused)} images that are left out; {rule}" for path in unused[:1]}
+def _refuse_two_images(samples: SampleTable) -> None:
+    """A name twice is a mistake where names are made for this program; elsewhere it is one content."""
+    first: dict[tuple[str, str], str] = {}
+    for path, style, name in zip(samples.paths, samples.styles, samples.names):
+        if path.rpartition(".")[0].endswith(MARK):
+            if first and next(iter(first))[0] != style:
+                first.clear()  # of the style before
+            if (other := first.setdefault((style, name), path)) != path:
+                raise ValueError(f"{samples.root / path}: '{name}' has two images, also {Path(other).name}; remove one")
 
 
 def split_samples(
-    samples: list[Sample], share: float, val_styles: Sequence[str] = (), seed: int = 0
-) -> tuple[list[Sample], list[Sample]]:
+    samples: SampleTable, share: float, val_styles: Sequence[str] = (), seed: int = 0
+) -> tuple[SampleTable, SampleTable]:
     """-> training samples, validation samples: whole styles, or `share` of each style.
 
     In a share split names are drawn in one seeded order for all styles, so equal names fall on the same side.
     """
     styles: dict[str, set[str]] = {}
-    for sample in samples:
-        styles.setdefault(sample.style, set()).add(sample.name)
+    for style, name in zip(samples.styles, samples.names):
+        styles.setdefault(style, set()).add(name)
     for style in val_styles:
         if style not in styles:
             raise ValueError(f"VAL_STYLES names '{style}'; the data has {', '.join(styles)}")
@@ -120,17 +113,21 @@ def split_samples(
         wanted = min(max(2, round(share * len(names))), len(names) - 2)
         missing = max(0, wanted - len(held.intersection(names)))
         held.update(sorted(names - held, key=draw)[:missing])
-    validation = [sample for sample in samples if sample.style in val_styles or sample.name in held]
-    return [sample for sample in samples if sample.style not in val_styles and sample.name not in held], validation
+    is_held = np.fromiter(
+        (style in val_styles or name in held for style, name in zip(samples.styles, samples.names)), bool, len(samples)
+    )
+    return samples.select(np.flatnonzero(~is_held).tolist()), samples.select(np.flatnonzero(is_held).tolist())
 
 
-class StyleDataset(Dataset):
+class StyleDataset(SkippingDataset):
     """dataset[index] -> the unchanged sample; dataset[SampleKey(...)] -> a random view of it, a pure function of the
-    key, so loader workers hold no random state."""
+    key, so loader workers hold no random state. In place of a broken sample comes the next of its style; `read` is
+    without that. skip_log: names them.
+    """
 
     def __init__(
         self,
-        samples: list[Sample],
+        samples: SampleTable,
         images: ImageCache,
         image_size: int,
         shapes: TargetShapes,
@@ -138,24 +135,35 @@ class StyleDataset(Dataset):
         grey: bool = False,
         drawn: np.ndarray | None = None,
     ):
-        self.samples, self.images, self.image_size = samples, images, image_size
+        self.images, self.image_size = images, image_size
         self.shapes, self.augmentation, self.grey = shapes, augmentation, grey
         self.drawn = np.empty((0, 1, 1, 1, 3), np.uint8) if drawn is None else drawn
-        self.styles = sorted({sample.style for sample in samples})
-        names = {name: number for number, name in enumerate(sorted({sample.name for sample in samples}))}
-        self.style_ids = [self.styles.index(sample.style) for sample in samples]
-        self.name_ids = [names[sample.name] for sample in samples]
-        self.members: list[list[int]] = [[] for _ in self.styles]  # of each style, by index
-        for index, style_id in enumerate(self.style_ids):
-            self.members[style_id].append(index)
+        self.skip_log = SkipLog()
+        self._index(samples)
+
+    def _index(self, samples: SampleTable) -> None:
+        self.samples = samples
+        self.styles = sorted(set(samples.styles))
+        style_ids, name_ids = {style: number for number, style in enumerate(self.styles)}, dict[str, int]()
+        self.style_ids = np.array([style_ids[style] for style in samples.styles], np.int64)
+        self.name_ids = np.array([name_ids.setdefault(name, len(name_ids)) for name in samples.names], np.int64)
+        order, counts = np.argsort(self.style_ids, kind="stable"), np.bincount(self.style_ids)
+        self.members = np.split(order, np.cumsum(counts)[:-1])  # of each style, by index
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
+    def read(self, key: int | SampleKey) -> dict[str, torch.Tensor] | None:
+        try:
+            return self._read(key)
+        except (ValueError, OSError) as error:
+            self.skip_log.add(self.file_of(key.index if isinstance(key, SampleKey) else key), error, len(self))
+            return None
+
+    def _read(self, key: int | SampleKey) -> dict[str, torch.Tensor]:
         view, index = (key, key.index) if isinstance(key, SampleKey) else (None, key)
         if index < len(self.samples):
-            pixels, style_id, targets = self.pixels(index), self.style_ids[index], self.samples[index].targets
+            pixels, style_id, targets = self.pixels(index), int(self.style_ids[index]), self.samples[index].targets
         else:
             style, content = divmod(index - len(self.samples), self.drawn.shape[1])
             pixels, style_id, targets = self.drawn[style, content], -1 - style, {}
@@ -169,9 +177,22 @@ class StyleDataset(Dataset):
         image = torch.tensor(pixels).permute(2, 0, 1)  # (3, S, S); a copy: the cache is read-only
         return {"image": image, "style_ids": torch.tensor(style_id), **self._load_targets(targets)}
 
+    def substitutes(self, index: int) -> Iterator[int]:
+        """The next ones of its style, at last those of the other styles."""
+        yield index
+        if index < len(self):
+            members = self.members[self.style_ids[index]]
+            place = int(np.searchsorted(members, index))
+            yield from map(int, (*members[place + 1 :], *members[:place]))
+        yield from super().substitutes(index)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Drop all other samples."""
+        self._index(self.samples.select(indices))
+
     def pixels(self, index: int) -> np.ndarray:
         """The decoded image (H, W, 3) uint8."""
-        return self.images[self.samples[index].image]
+        return self.images[self.samples.images[index]]
 
     @property
     def drawing_indices(self) -> np.ndarray:
@@ -188,6 +209,7 @@ class StyleDataset(Dataset):
         if not shapes.embed_width and not shapes.pooled_width:
             return {}
         targets = {kind: load_target(path, kind) for kind, path in paths.items()}
+        check_target_shapes(paths, targets, shapes)
         if shapes.embed_width:
             embed = targets.get("embed", torch.zeros(0, shapes.embed_width))
             mask = targets.get("mask", torch.ones(len(embed), dtype=torch.int64))

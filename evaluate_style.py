@@ -10,6 +10,7 @@ the share of triples in which an image is closer to its style than to its conten
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,17 @@ if __name__ == "__main__":
     answer_early(__file__)
 
 import torch
-from torch.utils.data import DataLoader
 
 from common.cli.errors import printable, run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
-from common.images.cache import CACHE_SCALE, ImageCache
+from common.images.cache import CACHE_SCALE, THREADS, ImageCache
 from common.metrics.embedding import MIN_CLASSES, content_conflict, retrieval_metrics
 from common.models.eval_mode import eval_mode
 from common.text.files import write_json
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
-from dataset import StyleDataset, find_samples, unused_images
+from dataset import StyleDataset, find_samples
 from model import VisionStyleEncoder
 from style_encoder import build_untrained, load_encoder
 from style_head import GramStatistics, colour_histogram
@@ -42,6 +42,7 @@ CSLS_NEIGHBOURS = 10
 COMBINED_IMAGES = 2000  # of which the weight of two baselines is chosen; of more images a random sample
 COMBINATION = "histogram + Gram"
 LISTED_STYLES = 50
+BATCH = 64  # images that are encoded at once
 
 
 @tool
@@ -60,17 +61,20 @@ def main(
     torch_device = choose_device(device)
     encoder, content = load_encoder(weights, torch_device)
     samples = find_samples(data_dir)
-    report_skipped(unused_images(data_dir, samples), listed="")
-    for flag, selected, attribute in (("--styles", styles, "style"), ("--names", names, "name")):
-        if missing := set(selected) - {getattr(sample, attribute) for sample in samples}:
+    report_skipped(samples.skipped, listed="")
+    for flag, selected, column in (("--styles", styles, samples.styles), ("--names", names, samples.names)):
+        if missing := set(selected) - set(column):
             raise ValueError(f"{flag}: no {', '.join(sorted(missing))} in {data_dir}")
-        samples = [sample for sample in samples if not selected or getattr(sample, attribute) in selected]
+    rows = enumerate(zip(samples.styles, samples.names))
+    samples = samples.select(
+        row for row, (style, name) in rows if (not styles or style in styles) and (not names or name in names)
+    )
     size = encoder.tower.image_size
     images = ImageCache(round(CACHE_SCALE * size))
-    unreadable = images.check([sample.image for sample in samples], len(samples))
+    unreadable = images.check(samples.images, len(samples))
     report_skipped(unreadable, listed="")
-    usable = [sample for sample in samples if str(sample.image) not in unreadable]
-    members = Counter(sample.style for sample in usable)
+    usable = samples.without(unreadable)
+    members = Counter(usable.styles)
     if len(members) < 2 or max(members.values()) < 2:
         raise ValueError(
             f"{data_dir}: {len(usable)} readable images of {len(members)} styles; needed: two styles, one of two images"
@@ -159,17 +163,25 @@ def weighted_concatenation(first: torch.Tensor, second: torch.Tensor, weight: fl
 def _encode_dataset(
     dataset: StyleDataset, encode: Callable[[torch.Tensor], dict[str, torch.Tensor]], label: str
 ) -> dict[str, torch.Tensor]:
-    """encode(image (B, 3, S, S)) -> {name: (B, W)}, over a dataset: {name: (N, W)}."""
-    loader = DataLoader(dataset, 64, generator=torch.Generator())  # its own: the global one belongs to training
+    """encode(image (B, 3, S, S)) -> {name: (B, W)}, over a dataset: {name: (N, W)}. Drops broken samples from it."""
     whole: dict[str, torch.Tensor] = {}
-    start = 0
-    for batch in progress_bar(loader, label):
-        for name, vectors in encode(batch["image"]).items():
-            if start == 0:  # filled in place: a list of batches, concatenated, would need the memory twice
-                whole[name] = torch.empty(len(dataset), vectors.shape[1])
-            whole[name][start : start + len(vectors)] = vectors
-        start += len(batch["image"])
-    return whole
+    kept: list[int] = []
+    with ThreadPoolExecutor(THREADS) as pool:  # Pillow decodes outside Python's lock
+        for start in progress_bar(range(0, len(dataset), BATCH), label, unit="batch"):
+            part = range(start, min(start + BATCH, len(dataset)))
+            items = {index: item for index, item in zip(part, pool.map(dataset.read, part)) if item is not None}
+            if not items:
+                continue
+            for name, vectors in encode(torch.stack([item["image"] for item in items.values()])).items():
+                if name not in whole:  # filled in place: a list of batches, concatenated, would need the memory twice
+                    whole[name] = torch.empty(len(dataset), vectors.shape[1])
+                whole[name][len(kept) : len(kept) + len(vectors)] = vectors
+            kept += items
+    if not kept:
+        raise ValueError(f"none of {len(dataset)} images can be read, {dataset.file_of(0)} and others")
+    if len(kept) < len(dataset):
+        dataset.keep(kept)
+    return {name: vectors[: len(kept)] for name, vectors in whole.items()}
 
 
 def score(vectors: torch.Tensor, dataset: StyleDataset, per_style: bool = False, csls_k: int = 0) -> dict:
@@ -178,7 +190,7 @@ def score(vectors: torch.Tensor, dataset: StyleDataset, per_style: bool = False,
     style holds "conflict", of plain cosines, where styles share names. per_style adds "per_style" and "interval", as
     retrieval_metrics has them.
     """
-    style_ids, name_ids = torch.tensor(dataset.style_ids), torch.tensor(dataset.name_ids)
+    style_ids, name_ids = torch.from_numpy(dataset.style_ids), torch.from_numpy(dataset.name_ids)
     style = retrieval_metrics(vectors, style_ids, per_style, csls_k)
     if "per_class" in style:
         style["per_style"] = {dataset.styles[label]: values for label, values in style.pop("per_class").items()}

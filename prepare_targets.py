@@ -33,7 +33,7 @@ from common.text.files import read_text, write_atomically, write_json
 from common.text.schema import read_checked
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
-from dataset import Sample, find_samples, unused_images
+from dataset import Sample, find_samples
 from targets import TARGETS
 
 RECORD = "targets.json"  # in data_dir: the encoder of the files, so that two are never mixed
@@ -58,7 +58,7 @@ def main(
     overwrite: bool = False,  # replace existing files
 ) -> int:
     samples = find_samples(data_dir)
-    report_skipped(unused_images(data_dir, samples), listed="")
+    report_skipped(samples.skipped, listed="")
     if text_encoder == "hash":
         max_length = min(max_length, 16)  # hashed words have no context; longer sequences only take space
 

@@ -5,17 +5,18 @@
 Any of them may be missing for any image, and L may differ between files.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from common.models.checkpoint_file import read_tensors
 
 TARGETS = ("embed", "pooled", "mask")
+CHECKED = 256  # samples whose targets are opened before training
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,22 @@ def load_target(path: Path, kind: str) -> torch.Tensor:
     return tensor
 
 
-def read_target_shapes(samples: Sequence[Any], threads: int = 4) -> TargetShapes:
-    """Open every target once; sizes that differ where they must not are an error naming both files.
+def read_target_shapes(samples: Any, count: int = CHECKED, threads: int = 4) -> TargetShapes:
+    """Open the targets of at most `count` samples, evenly spread, and of those with the largest files, which are the
+    longest. Sizes that differ where they must not are an error naming both files; of the other samples they are
+    compared when these are read (check_target_shapes).
 
     samples: of dataset.find_samples.
     """
+    with_targets = np.flatnonzero(samples.targets)
+    if not len(with_targets):
+        return TargetShapes()
+    chosen = {with_targets[number * len(with_targets) // count] for number in range(count)}
+    checked = samples.select(sorted(chosen | {samples.file_sizes[kind].argmax() for kind in TARGETS}))
     with ThreadPoolExecutor(threads) as pool:
-        shapes = list(pool.map(_shapes_of, samples))
+        shapes = list(pool.map(_shapes_of, checked))
     widths: dict[str, tuple[int, Path]] = {}
-    for sample, shape in zip(samples, shapes):
+    for sample, shape in zip(checked, shapes):
         for kind in {"embed", "pooled"} & set(shape):
             width, first = widths.setdefault(kind, (shape[kind][-1], sample.targets[kind]))
             if width != shape[kind][-1]:
@@ -72,10 +80,22 @@ def read_target_shapes(samples: Sequence[Any], threads: int = 4) -> TargetShapes
     return TargetShapes(length, embed_width, pooled_width, any("mask" in shape for shape in shapes))
 
 
+def check_target_shapes(paths: dict[str, Path], targets: dict[str, torch.Tensor], shapes: TargetShapes) -> None:
+    """ValueError where the targets of a sample are not of the sizes of the dataset."""
+    widths = {"embed": shapes.embed_width, "pooled": shapes.pooled_width}
+    for kind, target in targets.items():
+        if kind in widths and target.shape[-1] != widths[kind]:
+            raise ValueError(f"{paths[kind]}: width {target.shape[-1]}, but others have {widths[kind]}")
+        if kind != "pooled" and len(target) > shapes.length:
+            raise ValueError(f"{paths[kind]}: {len(target)} tokens; the longest at the start had {shapes.length}")
+    if {"mask", "embed"} <= targets.keys() and len(targets["mask"]) != len(targets["embed"]):
+        raise ValueError(f"{paths['mask']}: {len(targets['mask'])} tokens, but its embed has {len(targets['embed'])}")
+
+
 def _shapes_of(sample: Any) -> dict[str, tuple[int, ...]]:
-    shapes = {kind: tuple(load_target(path, kind).shape) for kind, path in sample.targets.items()}
-    if {"mask", "embed"} <= set(shapes) and shapes["mask"][0] != shapes["embed"][0]:
+    targets = {kind: load_target(path, kind) for kind, path in sample.targets.items()}
+    if {"mask", "embed"} <= targets.keys() and len(targets["mask"]) != len(targets["embed"]):
         raise ValueError(
-            f"{sample.targets['mask']}: {shapes['mask'][0]} tokens, but its embed has {shapes['embed'][0]}"
+            f"{sample.targets['mask']}: {len(targets['mask'])} tokens, but its embed has {len(targets['embed'])}"
         )
-    return shapes
+    return {kind: tuple(target.shape) for kind, target in targets.items()}

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 import timm.optim
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import default_collate
 
 from batch_sampler import PKBatchSampler
@@ -31,7 +31,7 @@ from common.cli.errors import run_script
 from common.cli.failures import batch_hint
 from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
-from common.images.cache import CACHE_SCALE, ImageCache
+from common.images.cache import CACHE_SCALE, CHECKED, ImageCache
 from common.images.transforms import Augmentation
 from common.samples.invented import read_bank
 from common.samples.layouts import offer_samples
@@ -41,16 +41,17 @@ from common.training.loader import make_loader
 from common.training.plots import neighbour_grid, plot_curves, write_projector
 from common.training.run import Run, choose_run_name
 from common.training.schedule import TrainSchedule
-from common.training.skip_log import check_skip_rate, report_skipped, write_skipped
+from common.training.skip_log import SkipLog, check_skip_rate, report_skipped, write_skipped
 from common.training.trackers import installed_trackers
 from common.training.trained_on import check_resume, describe_samples, describe_tensors, source_name
 from common.training.trainer import Trainer
 from common.training.unused_parameters import freeze_unused
-from dataset import Sample, StyleDataset, find_samples, split_samples, unused_images
+from dataset import StyleDataset, find_samples, split_samples
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleTrainingModel, VisionStyleEncoder
+from sample_table import SampleTable
 from style_bank import reference_statistics
-from style_encoder import load_encoder, save_encoder
+from style_encoder import build_untrained, load_encoder, save_encoder
 from style_readout import fit_readout
 from targets import TargetShapes, read_target_shapes
 
@@ -83,21 +84,20 @@ def main(argv: list[str]) -> dict[str, Any]:
     set_seed(settings.seed)
     encoder = build_encoder(settings, shapes)
     trained_on = {name: source_name(getattr(settings, name)) for name in FIXED}
-    data = describe_samples(sample.identity for sample in samples)
+    data = describe_samples(samples.identities())
     trained_on |= {"model": describe_tensors(encoder.state_dict()), "data": data}
     if settings.resume:
         check_resume(trained_on, Path(settings.checkpoint_dir) / "last", "--resume", bool(accelerator.scaler))
     train_set, val_set, skipped = build_datasets(settings, samples, shapes, encoder.tower.image_size, accelerator)
-    run, baselines = None, {}
+    run = None
     if accelerator.is_main_process and not settings.resume:  # other processes receive it with the weights
         fit_readout(encoder.to(accelerator.device), train_set, accelerator.device, settings.seed)
     if accelerator.is_main_process:  # the data is valid, so an earlier run may now be moved
         folders = (settings.checkpoint_dir, settings.log_dir)
         run = Run(*folders, vars(settings), settings.resume, name, trackers, trained_on=trained_on)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
-        if len(val_set):
-            vectors = baseline_vectors(encoder.to(accelerator.device), val_set, accelerator.device)
-            baselines = {name: score(rows, val_set, per_style=True) for name, rows in vectors.items()}
+    log_folder = broadcast_object_list([run.log_folder if run else None])[0]
+    train_set.skip_log = val_set.skip_log = SkipLog(log_folder / "skipped.jsonl", settings.max_skipped, quiet=False)
     trainer = build_trainer(settings, encoder, train_set, accelerator, run)
     trainer.start(settings.resume, settings.seed)
     if run:
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> dict[str, Any]:
             save_and_plot(values, style, trainer, val_set, settings.save_epochs)
             trainer.print_epoch(values, EPOCH_LINE)
         encoder.tower.freeze(epoch + 1 < settings.freeze_epochs)
-    results = finish(trainer, val_set, baselines) if run else {}
+    results = finish(trainer, val_set) if run else {}
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
@@ -136,26 +136,27 @@ def build_encoder(settings: Namespace, shapes: TargetShapes) -> VisionStyleEncod
 
 
 def build_datasets(
-    settings: Namespace, samples: list[Sample], shapes: TargetShapes, image_size: int, accelerator: Accelerator
+    settings: Namespace, samples: SampleTable, shapes: TargetShapes, image_size: int, accelerator: Accelerator
 ) -> tuple[StyleDataset, StyleDataset, dict[str, str]]:
-    """Decode every image once, skip unusable ones, split -> training set, validation set, {skipped: reason}."""
+    """Read a few images, skip unusable ones, split -> training set, validation set, {skipped: reason}."""
     cache_dir = settings.cache_dir if settings.cache_images else None
     quiet = not accelerator.is_main_process
     images = ImageCache(round(CACHE_SCALE * image_size), cache_dir, settings.cache_gb, settings.data_dir, quiet)
     with accelerator.main_process_first():  # the others read what the first has decoded
-        unreadable = images.check([sample.image for sample in samples])
-    usable = [sample for sample in samples if str(sample.image) not in unreadable]
-    members = Counter(sample.style for sample in usable)
-    skipped = unreadable | unused_images(settings.data_dir, samples)
+        unreadable = images.check(samples.images)
+    check_skip_rate(unreadable, min(len(samples), CHECKED), settings.max_skipped, settings.data_dir)
+    usable = samples.without(unreadable)
+    members = Counter(usable.styles)
+    small = {style for style in set(samples.styles) if members[style] < 2}
+    skipped = unreadable | samples.skipped
     skipped |= {
         str(Path(settings.data_dir) / style): f"style '{style}' has {members[style]} image; 2 are needed"
-        for style in sorted({sample.style for sample in samples})
-        if members[style] < 2
+        for style in sorted(small)
     }
-    usable = [sample for sample in usable if members[sample.style] >= 2]
+    if small:
+        usable = usable.select(index for index, style in enumerate(usable.styles) if style not in small)
     if accelerator.is_main_process:
         report_skipped(skipped)
-    check_skip_rate(unreadable, len(samples), settings.max_skipped, settings.data_dir)
     train, val = split_samples(usable, settings.val_split, settings.val_styles, settings.seed)
     if not train:
         raise ValueError(f"{settings.data_dir}: no images to train on; at least 2 styles of 2 images are needed")
@@ -186,7 +187,8 @@ def build_trainer(
         for part in ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
     }
     model = StyleTrainingModel(encoder, weights, settings.temperature).to(accelerator.device)
-    freeze_unused(model, default_collate([train_set[index] for index in (0, 1, -2, -1)]))  # of two styles
+    ends = (0, 1, len(train_set) - 2, len(train_set) - 1)  # of two styles
+    freeze_unused(model, default_collate([train_set[index] for index in ends]))
     backbone = timm.optim.param_groups_weight_decay(encoder.tower, settings.weight_decay)
     heads = torch.nn.ModuleList(module for name, module in encoder.named_children() if name != "tower")
     groups = [{**group, "scale": settings.backbone_lr_scale} for group in backbone]
@@ -240,14 +242,14 @@ def save_and_plot(
     metadata["styles"] = styles
     if style is not None:
         unseen = set(styles).isdisjoint(val_set.styles)
-        metadata["validation"] = reference_statistics(style, val_set.style_ids, unseen)
+        metadata["validation"] = reference_statistics(style, val_set.style_ids.tolist(), unseen)
     if trainer.progress.is_best:
         save_encoder(folder / "best.pth", encoder, **metadata)
     if trainer.is_last_epoch or epoch % save_epochs == 0:
         save_encoder(folder / f"model_epoch_{epoch}.pth", encoder, **metadata)
     plot_curves(folder / "training_curves.png", trainer.progress.history, curves(trainer.progress.history))
     if style is not None:
-        grid = neighbour_grid(val_set.pixels, style, val_set.style_ids)
+        grid = neighbour_grid(val_set.pixels, style, val_set.style_ids.tolist())
         trainer.run.writer.add_image("nearest neighbours", grid, trainer.progress.step, dataformats="HWC")
 
 
@@ -264,15 +266,18 @@ def curves(history: list[dict[str, float]]) -> dict[str, list[str]]:
     }
 
 
-def finish(trainer: Trainer, val_set: StyleDataset, baselines: dict[str, dict]) -> dict[str, Any]:
+def finish(trainer: Trainer, val_set: StyleDataset) -> dict[str, Any]:
     """results.json, TensorBoard's embedding projector, and the closing lines, all of the best epoch's model."""
     run, progress, results = trainer.run, trainer.progress, trainer.progress.results()
     model_file = run.folder / "best.pth"
     if len(val_set):
-        encoder, content = load_encoder(model_file, trainer.accelerator.device)
-        style = style_vectors(encoder, val_set, trainer.accelerator.device)
-        results["validation"] = {"style encoder": score(style, val_set, per_style=True), **baselines}
-        styles = [sample.style for sample in val_set.samples]
+        device = trainer.accelerator.device
+        encoder, content = load_encoder(model_file, device)
+        style = style_vectors(encoder, val_set, device)
+        baselines = baseline_vectors(build_untrained(content, device)[0], val_set, device)
+        vectors = {"style encoder": style, **baselines}
+        results["validation"] = {name: score(rows, val_set, per_style=True) for name, rows in vectors.items()}
+        styles = val_set.samples.styles
         write_projector(run.writer, style, val_set.pixels, styles, content["step"])
         print(f"\nvalidation, {len(val_set)} images, the model of epoch {progress.best_epoch + 1} (best.pth):")
         print(format_table(results["validation"]))

@@ -97,10 +97,10 @@ def test_batches_pad_and_flag_what_is_absent(style_data):
 def test_split_is_stratified_and_keeps_names_on_one_side(tmp_path):
     samples = find_samples(draw_styles(tmp_path / "d", styles=4, images=20, targets=False))
     train, val = split_samples(samples, 0.2)
-    assert sorted(train + val, key=samples.index) == samples and len(val) == 16
+    assert sorted([*train, *val], key=samples.index) == list(samples) and len(val) == 16
     assert {sample.name for sample in train}.isdisjoint(sample.name for sample in val)
-    assert split_samples(samples, 0.2) == (train, val) != split_samples(samples, 0.2, seed=1)
-    assert split_samples(samples, 0.0)[1] == []
+    again, another = (split_samples(samples, 0.2, seed=seed)[1] for seed in (0, 1))
+    assert list(again) == list(val) != list(another) and not split_samples(samples, 0.0)[1]
     train, val = split_samples(samples, 0.2, ["style_2"])
     assert {sample.style for sample in val} == {"style_2"} and len(train) == 60
     with pytest.raises(ValueError, match="VAL_STYLES names 'x'; the data has style_0"):
@@ -115,7 +115,7 @@ def test_split_leaves_small_styles_something_to_train_on(tmp_path):
 
 def test_batches_hold_p_styles_of_k_images_with_the_same_contents(style_data):
     dataset = make_dataset(style_data)
-    batches = PKBatchSampler(dataset, 12, 4).epoch_batches(0)
+    batches = list(PKBatchSampler(dataset, 12, 4).epoch_batches(0))
     assert len(batches) == 2
     for batch in batches:
         styles = [dataset.style_ids[view.index] for view in batch]
@@ -130,7 +130,7 @@ def test_small_styles_are_shown_again(tmp_path):
     for item in range(2, 12):
         (folder / "style_1" / f"item{item}_img.png").unlink()
     dataset = make_dataset(folder)
-    batches = PKBatchSampler(dataset, 6, 2).epoch_batches(3)
+    batches = list(PKBatchSampler(dataset, 6, 2).epoch_batches(3))
     assert {view.index for batch in batches for view in batch} == set(range(len(dataset)))
     for batch in batches:
         assert np.bincount([dataset.style_ids[view.index] for view in batch]).tolist() == [2, 2, 2]
@@ -141,7 +141,7 @@ def test_invented_styles_are_classes_of_their_own(style_data):
     sampler = PKBatchSampler(dataset, 12, 2, remix_share=0.5, grey_prob=0.5)
     assert (sampler.plain, sampler.remixed, sampler.images_per_group) == (3, 3, 2)
     greys = set()
-    for batch in sampler.epoch_batches(0) + sampler.epoch_batches(1):
+    for batch in [*sampler.epoch_batches(0), *sampler.epoch_batches(1)]:
         items = [dataset[view] for view in batch]
         ids = [int(item["style_ids"]) for item in items]
         assert sorted(ids.count(one) for one in set(ids)) == [2] * 6
@@ -185,14 +185,14 @@ def test_every_other_epoch_shows_different_contents(style_data):
 def test_order_is_a_pure_function_of_seed_and_epoch(style_data):
     dataset = make_dataset(style_data)
     one, two = (PKBatchSampler(dataset, 6, 2, 0.3, grey_prob=0.2, seed=5) for _ in range(2))
-    assert one.epoch_batches(4) == two.epoch_batches(4) != one.epoch_batches(5)
+    assert list(one.epoch_batches(4)) == list(two.epoch_batches(4)) != list(one.epoch_batches(5))
     one.set_position(4, 2)
-    assert list(one) == two.epoch_batches(4)[2:] and len(one) == len(list(one))
+    assert list(one) == list(two.epoch_batches(4))[2:] and len(one) == len(list(one))
 
 
 def test_devices_share_every_batch(style_data):
     dataset = make_dataset(style_data)
-    whole = PKBatchSampler(dataset, 12, 4).epoch_batches(1)
+    whole = list(PKBatchSampler(dataset, 12, 4).epoch_batches(1))
     parts = [PKBatchSampler(dataset, 12, 4, rank=rank, world=2) for rank in range(2)]
     for part in parts:
         part.set_position(1)

@@ -1,5 +1,6 @@
 """Folders to samples: images made for the program (<name>_img.*), ordinary image folders, and mixtures of both."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 import evaluate_style
 import prepare_targets
 import train
-from dataset import find_samples, split_samples, unused_images
+from dataset import find_samples, split_samples
 
 
 def touch(folder, *names):
@@ -59,7 +60,7 @@ def test_an_ordinary_folder_counts_whole(tmp_path):
         ("风格 一", "deep/er/a.b"),
         ("风格 一", "é tude"),
     ]
-    assert list(unused_images(data, find_samples(data))) == [str(data / "linked" / "gone.png"), str(data / "top.png")]
+    assert list(find_samples(data).skipped) == [str(data / "linked" / "gone.png"), str(data / "top.png")]
 
 
 def test_one_name_twice(tmp_path):
@@ -76,9 +77,9 @@ def test_one_name_twice(tmp_path):
 def test_where_some_names_end_in_img_the_others_are_left_out_and_said(tmp_path):
     data = touch(tmp_path / "data", "ink/a_img.png", "ink/a_small.png", "oil/b.png", "oil/deep/c_img.png")
     assert found(data) == [("ink", "a")]
-    ((file, reason),) = unused_images(data, find_samples(data)).items()
+    ((file, reason),) = find_samples(data).skipped.items()
     assert file == str(data / "ink" / "a_small.png") and reason.startswith("one of 3 images that are left out")
-    assert unused_images(data / "oil", find_samples(data / "oil")) == {
+    assert find_samples(data / "oil").skipped == {
         str(data / "oil" / "b.png"): f"one of 1 images that are left out; expected {data}/oil/<style>/<name>_img.*, "
         "or no name that ends in _img"
     }
@@ -87,7 +88,7 @@ def test_where_some_names_end_in_img_the_others_are_left_out_and_said(tmp_path):
 def test_a_folder_of_style_folders_is_no_style(tmp_path):
     """As sample data lies below data/, where people also put their own."""
     data = touch(tmp_path / "data", "sample_styles/flat/a_img.png", "mine/a.png")
-    assert found(data) == [("mine", "a")] and len(unused_images(data, find_samples(data))) == 1
+    assert found(data) == [("mine", "a")] and len(find_samples(data).skipped) == 1
 
 
 @pytest.mark.parametrize("names", [[], ["a.png"], ["deep/er/a_img.png"], ["ink/.a.png"], ["ink/a.tif"]])
@@ -149,7 +150,7 @@ def test_what_is_no_file_is_left_out_and_named(tmp_path):
     (data / "ink" / "gone.png").symlink_to(tmp_path / "gone")
     (data / "ink" / "zero.png").symlink_to("/dev/zero")
     assert found(data) == [("ink", "a")]
-    assert {Path(name).name: reason for name, reason in unused_images(data, find_samples(data)).items()} == {
+    assert {Path(name).name: reason for name, reason in find_samples(data).skipped.items()} == {
         "gone.png": "a link to a file that does not exist",
         "zero.png": "not a regular file",
     }
@@ -157,13 +158,13 @@ def test_what_is_no_file_is_left_out_and_named(tmp_path):
 
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     data = touch(tmp_path / "data", "ink/a.png", "oil/b.png")
-    iterdir = type(data).iterdir
+    scandir = os.scandir
 
     def refuse(path):
-        if path.name == "oil":
+        if Path(path).name == "oil":
             raise PermissionError(13, "Permission denied", str(path))
-        return iterdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(type(data), "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert found(data) == [("ink", "a")]
-    assert unused_images(data, find_samples(data)) == {str(data / "oil"): "cannot be listed (Permission denied)"}
+    assert find_samples(data).skipped == {str(data / "oil"): "cannot be listed (Permission denied)"}

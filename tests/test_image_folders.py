@@ -59,14 +59,14 @@ def test_folders_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     for name in ("closed/a.png", "open/b.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    listing = Path.iterdir
+    listing = os.scandir
 
-    def iterdir(folder):
-        if folder.name == "closed":
+    def scandir(folder):
+        if Path(folder).name == "closed":
             raise PermissionError(13, "Permission denied", str(folder))
         return listing(folder)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     skipped = {}
     assert list_images(tmp_path, skipped) == [tmp_path / "open" / "b.png"]
     assert skipped == {str(tmp_path / "closed"): "cannot be listed (Permission denied)"}

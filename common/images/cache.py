@@ -70,7 +70,8 @@ class ImageCache:
 
         Makes room for all of them and says, unless quiet, how much they take.
         """
-        step = max(1, -(-len(paths) // (count or CHECKED)))
+        count = min(len(paths), count or CHECKED)
+        checked = [paths[number * len(paths) // count] for number in range(count)]
         sizes: list[int] = []
 
         def attempt(path: Path | TarMember) -> str:
@@ -80,7 +81,6 @@ class ImageCache:
                 return str(error)
             return ""
 
-        checked = paths[::step]
         with ThreadPoolExecutor(THREADS) as pool:
             reasons = list(pool.map(attempt, checked))
         if self.store and sizes:

@@ -3,6 +3,7 @@
 folder -> paths, and {what is skipped: reason}
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,44 +34,64 @@ def first_skipped(skipped: dict[str, str]) -> str:
 
 
 def walk_images(folder: Path, skipped: dict[str, str]) -> Iterator[Path]:
-    """The files below `folder` that are named like images, in no order. skipped: collects what is no file, folders that
-    cannot be listed, and names that are not UTF-8.
+    """The files below `folder` that are named like images, in no order. skipped: as of walk_folders."""
+    for below, names in walk_folders(folder, skipped):
+        yield from (Path(below, name) for name in names)
+
+
+def walk_folders(folder: Path, skipped: dict[str, str], others: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
+    """-> each folder, the names of its files that are named like images or have one of the `others` endings, in no
+    order. skipped: collects what is named like an image and is no file, folders that cannot be listed, and names that
+    are not UTF-8.
 
     Hidden files and folders are skipped, and __MACOSX, which a Mac's archives add. Links to folders are followed, but
     not back to one that the walk came through.
     """
     routes: Counter[Path] = Counter()
-    pending: list[tuple[Path, tuple[Path, ...]]] = [(folder, ())]
+    pending: list[tuple[str, tuple[Path, ...]]] = [(str(folder), ())]
     while pending:
-        folder, above = pending.pop()
+        below, above = pending.pop()
         try:
-            real, entries = folder.resolve(), list(folder.iterdir())
+            real, entries = Path(below).resolve(), os.scandir(below)
         except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, up to Python 3.12
-            skipped[printable(folder)] = f"cannot be listed ({_reason(error)})"
+            skipped[printable(below)] = f"cannot be listed ({_reason(error)})"
             continue
         if any(parent.is_relative_to(real) for parent in above):
             continue
         routes[real] += 1
         if routes[real] > MAX_ROUTES:
-            skipped[printable(folder)] = f"links lead to this folder on more than {MAX_ROUTES} ways"
+            skipped[printable(below)] = f"links lead to this folder on more than {MAX_ROUTES} ways"
             continue
-        for path in entries:
-            if path.name.startswith(".") or path.name == "__MACOSX":
-                continue
-            try:
-                is_folder = path.is_dir()
-                if is_folder or path.suffix.lower() in IMAGE_SUFFIXES:
-                    path.name.encode()
-                    if is_folder:
-                        pending.append((path, (*above, real)))
-                    elif path.is_file():
-                        yield path
-                    else:
-                        skipped[printable(path)] = no_file(path)
-            except UnicodeEncodeError:
-                skipped[printable(path)] = "its name is not UTF-8; rename it"
-            except OSError as error:
-                skipped[printable(path)] = f"cannot be read ({_reason(error)})"
+        names = set[str]()
+        with entries:
+            for entry in entries:
+                if (name := entry.name).startswith(".") or name == "__MACOSX":
+                    continue
+                suffix = "".join(name.rpartition(".")[1:]).lower()
+                try:
+                    if _is_folder(entry):
+                        name.encode()
+                        pending.append((entry.path, (*above, real)))
+                    elif suffix in IMAGE_SUFFIXES or suffix in others:
+                        name.encode()
+                        if _is_file(entry):
+                            names.add(name)
+                        elif suffix in IMAGE_SUFFIXES:
+                            skipped[printable(entry.path)] = no_file(Path(entry.path))
+                except UnicodeEncodeError:
+                    skipped[printable(entry.path)] = "its name is not UTF-8; rename it"
+                except OSError as error:
+                    skipped[printable(entry.path)] = f"cannot be read ({_reason(error)})"
+        yield below, names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Of links, where they lead; a link to itself leads nowhere."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return Path(entry.path).is_file() if entry.is_symlink() else entry.is_file()
 
 
 def no_file(path: Path) -> str:

@@ -26,8 +26,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     settings.pretrained = False
     shapes, assumption = TargetShapes(), f"no text targets, because {settings.data_dir} does not exist"
     if Path(settings.data_dir).is_dir():
-        samples = {sample.style: sample for sample in find_samples(settings.data_dir, settings.ignore_targets)}
-        shapes = read_target_shapes(list(samples.values()))
+        shapes = read_target_shapes(find_samples(settings.data_dir, settings.ignore_targets))
         assumption = f"text targets as in {settings.data_dir}: {shapes.length} tokens of {shapes.embed_width} numbers"
     with torch.device("meta"):
         size = build_encoder(settings, shapes).tower.image_size
