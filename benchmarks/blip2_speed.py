@@ -6,14 +6,13 @@
 
 operations   of one training step, part by part, counted on tensors without memory at the published shape
 step         a gated training step over the same step of plain BLIP-2 (whose Q-Former learns)
-epoch        a step on kept features, read from disk, over the same step on pixels
+epoch        a step on kept features over the same step on pixels; batches of both are in memory
 
 Random weights: neither speed nor memory depends on them. Each way runs in a process of its own, in turn.
 """
 
 import argparse
 import copy
-import json
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.turns import median_of, peak_memory, run_in_turns
+from benchmarks.turns import median_of, on_host, peak_memory, run_in_turns
 from blip2_gated.backbone import CONFIGS, build_blip2, fit_config, make_tokenizer
 from blip2_gated.checkpoint import store_frozen
 from blip2_gated.dataset import VqaDataset, VqaSample
@@ -53,7 +52,7 @@ QUESTION, ANSWER = "In which style is this picture drawn, and by whom?", "Noto"
 WEIGHTS = {"main": 1.0, "style_hit": 0.1, "consistency": 0.05, "style_head": 0.1}
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,22 +66,17 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=["operations", "step", "epoch"], choices=("operations", "step", "epoch")
     )
-    parser.add_argument("--way", help="used by this script to start itself")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.efficientnet = args.efficientnet or ("tf_efficientnet_lite0" if args.shape == "small" else "efficientnet_b3")
-    if args.way:
-        print(json.dumps(timed(args)))
-        return
     if "operations" in args.only:
         count_operations(args.gating)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    print(f"\n{args.shape}, {args.layers:g} of the layers, {args.efficientnet}, batch {args.batch_size}, {device}")
-    found = {}
-    if "step" in args.only:
-        found |= compare(args, ["gated", "plain"])
-    if "epoch" in args.only:
-        found |= compare(args, ["kept features", "gated"])
-    print(json.dumps(found))
+    print(
+        f"\n{args.shape}, {args.layers:g} of the layers, {args.efficientnet}, batch {args.batch_size}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    ways = [way for part, way in (("epoch", "kept features"), ("step", "plain")) if part in args.only]
+    if ways:
+        compare(args, ["gated", *ways])
 
 
 def count_operations(gating: str) -> None:
@@ -187,14 +181,14 @@ class Pictures:
         return self.pixels[path]
 
 
-def timed(args: argparse.Namespace) -> dict[str, float]:
-    """Seconds a step of training, from the samples to the optimizer, and the peak of memory in MiB."""
+def timed(way: str, args: argparse.Namespace) -> dict[str, float]:
+    """Seconds a step of training on batches in memory, and the peak of memory in MiB."""
     disable_malloc_trim()
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = CONFIGS["small"] if args.shape == "small" else OPT_2_7B
-    gating, trained = (None, "qformer") if args.way == "plain" else (args.gating, "gates")
-    model = build(shape, args.layers, args.efficientnet, gating, trained)
+    gating, trained = (None, "qformer") if way == "plain" else (args.gating, "gates")
+    model = build(shape, args.layers, args.efficientnet, gating, trained, device.type)
     store_frozen(model, "auto", device)
     model.to(device).train()
     with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +197,7 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
             for index in range(2 * args.batch_size)
         ]
         pictures: Any = Pictures(len(samples), model.image_size, Path(folder))
-        if args.way == "kept features":
+        if way == "kept features":
             pictures = cache_features(
                 model, pictures, list(pictures.pixels), folder, device, args.batch_size, quiet=True
             )
@@ -211,11 +205,15 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
         learner = GatedTrainingModel(model, WEIGHTS).to(device)
         optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], 1e-4, fused=True)
 
+        batches = [  # pinned, as loader processes give them; for kept features, the file is read here
+            {name: on_host(value) for name, value in dataset.collate([dataset[at] for at in half]).items()}
+            for half in (range(args.batch_size), range(args.batch_size, len(samples)))
+        ]
+
         def step(number: int) -> None:
-            start = number % 2 * args.batch_size
-            batch = dataset.collate([dataset[index] for index in range(start, start + args.batch_size)])
+            batch = {name: value.to(device, non_blocking=True) for name, value in batches[number % 2].items()}
             with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-                loss, _ = learner(**{name: value.to(device) for name, value in batch.items()})
+                loss, _ = learner(**batch)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -232,15 +230,14 @@ def timed(args: argparse.Namespace) -> dict[str, float]:
     return {"seconds": seconds, "peak": peak_memory()}
 
 
-def compare(args: argparse.Namespace, ways: list[str]) -> dict[str, list[dict]]:
-    """Each way `rounds` times in turn; medians, spread and the ratio to the last way."""
-    found = run_in_turns(ways, args.rounds)
-    last, _ = median_of(found[ways[-1]], "seconds")
+def compare(args: argparse.Namespace, ways: list[str]) -> None:
+    """Each way `rounds` times in turn; medians, spread and the ratio to the first way."""
+    found = run_in_turns(timed, ways, args.rounds, args)
+    gated, _ = median_of(found["gated"], "seconds")
     for way, runs in found.items():
         (seconds, spread), (peak, _) = median_of(runs, "seconds", 3), median_of(runs, "peak")
-        print(f"{way:14}{seconds:9.3f} s a step {spread}{seconds / last:8.3f} x   peak {peak:7.0f} MiB")
-    return found
+        print(f"{way:14}{seconds:9.3f} s a step {spread}{seconds / gated:8.3f} x   peak {peak:7.0f} MiB")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -7,20 +7,18 @@ rounds counts. Both sides keep freed memory (common/training/device.py).
   step     one optimizer step on a batch in memory, images and captions of the drawn samples, same start.
            ours: clip/train.py's own trainer. open_clip: its network, ClipLoss, tokenizer and optimizer as
            open_clip_train puts them together; images normalised floats, texts 77 tokens, as its loader gives them.
+           no guard: ours without the check for non-finite losses and gradients.
   compiled the same, with the image tower (ours, --compile) or the whole network (open_clip's) compiled
-  guard    a step of ours with the check for non-finite losses and gradients, and without
-  loader   images/s of one pass without a model: decoded images from the map; JPEGs decoded each time, with Pillow's
+  loader   images/s of one pass without a model: decoded images from the cache; JPEGs decoded each time, with Pillow's
            draft mode and without; open_clip's transform on the same files.
   cache    one step on --large_batch pairs: at once, and as slices of --batch_size (--accum_batches).
 """
 
 import argparse
-import json
 import platform
 import resource
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,7 +30,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.turns import median_of, peak_memory, run_in_turns
+from benchmarks.turns import median_of, on_host, peak_memory, run_in_turns
 from clip import config, train
 from clip.dataset import PairDataset, create_sample_dataset, find_pairs
 from clip.model import CLIPModel
@@ -46,39 +44,38 @@ from common.training.device import disable_malloc_trim, make_accelerator
 LARGE_JPEG = 1024  # pixels of a side, about what a camera or a download gives
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model_name", default="small")
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=256, help="pictures to draw; a larger batch repeats them")
     parser.add_argument("--large_batch", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--only", nargs="+", default=["step", "loader", "cache"], choices=list(COMPARED))
     parser.add_argument("--work_dir", default="./.cache/clip_speed")
-    parser.add_argument("--way", help="used by this script to start itself")
-    args = parser.parse_args()
-    if args.way:
-        print(json.dumps(WAYS[args.way](args)))
-        return
-    write_samples(Path(args.work_dir))
+    args = parser.parse_args(argv)
+    write_samples(Path(args.work_dir), args.samples)
     print(
         f"{args.model_name} at {args.image_size} px, batch {args.batch_size}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
     )
-    found = {}
     for part in args.only:
         ways, unit = COMPARED[part]
-        found |= compare(args, ways, 1 if part == "cache" else args.rounds, unit)
-    print(json.dumps(found))
+        compare(args, ways, 1 if part == "cache" else args.rounds, unit)
 
 
-def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -> dict[str, list[dict]]:
+def measure(way: str, args: argparse.Namespace) -> dict:
+    return WAYS[way](argparse.Namespace(**vars(args), way=way))
+
+
+def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -> None:
     """Run each way `rounds` times in turn; print medians, spread and the ratio to the last way, the peer."""
-    found = run_in_turns(ways, rounds)
+    found = run_in_turns(measure, ways, rounds, args)
     rates = {way: median_of(runs, "rate")[0] for way, runs in found.items()}
     for way, runs in found.items():
         if not rates[way]:
@@ -90,12 +87,11 @@ def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -
             f"{way:18}{rate:9.1f} {unit} {spread}  {rate / (rates[ways[-1]] or rate):6.2f} x  "
             f"peak {peak:6.0f} MiB{extra}"
         )
-    return found
 
 
-def write_samples(folder: Path) -> None:
+def write_samples(folder: Path, count: int) -> None:
     if not (folder / "pairs" / MANIFEST).is_file():
-        create_sample_dataset(folder / "pairs", num_samples=256)
+        create_sample_dataset(folder / "pairs", num_samples=count)
     jpegs = folder / "jpegs"
     if not jpegs.is_dir():
         jpegs.mkdir()
@@ -132,18 +128,14 @@ def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer
     torch.manual_seed(0)
     model = train.build_model(settings)
     pairs, _ = find_pairs(Path(args.work_dir) / "pairs")
-    store = ImageCache([pair.image for pair in pairs], round(CACHE_SCALE * args.image_size), None, quiet=True)
+    store = ImageCache(round(CACHE_SCALE * args.image_size))
     data = PairDataset(pairs, store, model.preprocess, model.tokenizer)
     trainer = train.build_trainer(settings, model, data, make_accelerator("auto", args.precision), None)
     count = args.large_batch if args.way.startswith("cache") else args.batch_size
-    batch = data.collate([data[index % len(data)] for index in range(count)])
+    samples = [data[index] for index in range(min(count, len(data)))]
+    batch = data.collate([samples[index % len(samples)] for index in range(count)])
     batch["text_ids"] = torch.arange(count)  # the textbook loss, as the peer's
     return trainer, {name: on_host(value) for name, value in batch.items()}
-
-
-def on_host(value):
-    """As a loader gives it: in pinned memory where there is a GPU."""
-    return value.pin_memory() if torch.is_tensor(value) and torch.cuda.is_available() else value
 
 
 def step_ours(args: argparse.Namespace) -> dict:
@@ -199,19 +191,22 @@ def step_open_clip(args: argparse.Namespace) -> dict:
 
 
 def timed(step, args: argparse.Namespace, samples: int) -> dict:
-    """Two steps to warm up, then --steps; the first step's loss shows that all ways compute the same.
+    """Three steps to warm up, then --steps; the first step's loss shows that all ways compute the same.
 
-    operations: multiplications and additions of one sample's step, 0 where the network is compiled.
+    operations: multiplications and additions of one sample's step, counted before anything is compiled.
     """
-    with nullcontext() if args.way.endswith("compiled") else FlopCounterMode(display=False) as counter:
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         loss = step().item()
+    step().item()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     step().item()
     start = time.perf_counter()
     for _ in range(args.steps):
         last = step()
     last.item()  # waits for a GPU
     rate = samples * args.steps / (time.perf_counter() - start)
-    operations = counter.get_total_flops() / samples if counter else 0
+    operations = counter.get_total_flops() / samples
     return {"rate": rate, "loss": loss, "peak": peak_memory(), "operations": operations}
 
 
@@ -237,7 +232,7 @@ def loader_way(kind: str):
         jpegs, size = list_images(Path(args.work_dir) / "jpegs"), args.image_size
         scaled, augmentation = round(CACHE_SCALE * size), Augmentation()
         transform = open_clip.image_transform(size, is_train=True)
-        store = ImageCache(jpegs, scaled, Path(args.work_dir) / "cache", quiet=True) if kind == "map" else None
+        store = ImageCache(scaled, Path(args.work_dir) / "cache", quiet=True) if kind == "map" else None
         at_least = scaled if kind == "draft" else 0
 
         def read(index: int) -> torch.Tensor:
@@ -249,6 +244,8 @@ def loader_way(kind: str):
                 pixels = np.asarray(fit_shorter_side(open_image(jpegs[index], at_least=at_least), scaled))
             return torch.tensor(augmentation(pixels, size, SampleKey(0, index))).permute(2, 0, 1)
 
+        for path in jpegs if store else ():
+            store[path]
         loader = DataLoader(Calls(read, 4 * len(jpegs), len(jpegs)), args.batch_size)
         start = time.perf_counter()
         for _ in loader:
@@ -282,10 +279,9 @@ def limit_memory() -> float:
 
 
 COMPARED = {  # part -> its ways, of which the last is the peer; what the numbers count
-    "step": (["step ours", "step open_clip"], "samples/s"),
+    "step": (["step ours", "no guard", "step open_clip"], "samples/s"),
     "compiled": (["ours compiled", "open_clip compiled"], "samples/s"),
-    "guard": (["step ours", "no guard"], "samples/s"),
-    "loader": (["loader map", "loader draft", "loader no draft", "loader open_clip"], "images/s"),
+    "loader": (["loader kept", "loader draft", "loader no draft", "loader open_clip"], "images/s"),
     "cache": (["cache slices", "cache at once"], "samples/s"),
 }
 WAYS = {
@@ -296,7 +292,7 @@ WAYS = {
     "no guard": step_ours,
     "cache slices": cached_step(True),
     "cache at once": cached_step(False),
-    "loader map": loader_way("map"),
+    "loader kept": loader_way("kept"),
     "loader draft": loader_way("draft"),
     "loader no draft": loader_way("no draft"),
     "loader open_clip": loader_way("open_clip"),
@@ -304,4 +300,4 @@ WAYS = {
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -6,7 +6,6 @@ Each round trains the same steps in two fresh processes, with glibc's defaults a
 """
 
 import argparse
-import json
 import resource
 import sys
 import time
@@ -23,9 +22,9 @@ from model import StyleTrainingModel, VisionStyleEncoder
 STEPS, BATCH, SIZE = 12, 48, 128
 
 
-def measure(keep: bool) -> dict[str, float]:
+def measure(way: str) -> dict[str, float]:
     """Train a few steps on one batch in memory -> images per second, kernel seconds, peak memory in MB."""
-    if keep:
+    if way == "kept":
         disable_malloc_trim()
     torch.manual_seed(0)
     learner = StyleTrainingModel(VisionStyleEncoder("tf_efficientnet_lite0", image_size=SIZE), {"style": 1.0})
@@ -44,18 +43,14 @@ def measure(keep: bool) -> dict[str, float]:
     return {"images_per_second": speed, "kernel_seconds": kernel, "peak_mb": peak_memory()}
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--way", choices=("default", "kept"), help="used by this script to start itself")
-    args = parser.parse_args()
-    if args.way:
-        print(json.dumps(measure(args.way == "kept")))
-        return
-    for name, runs in run_in_turns(("default", "kept"), args.rounds).items():
+    args = parser.parse_args(argv)
+    for name, runs in run_in_turns(measure, ("default", "kept"), args.rounds).items():
         columns = "  ".join(f"{key} {median_of(runs, key)[0]:,.1f}" for key in runs[0])
         print(f"{name:8}{columns}  {median_of(runs, 'images_per_second', 1)[1]} img/s")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -12,7 +12,6 @@ Every way runs in a process of its own, so that peak memory is its own; ways tak
 """
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -27,7 +26,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from benchmarks.turns import median_of, peak_memory, run_in_turns
 from common.images.io import open_image
-from common.training.device import disable_malloc_trim
+from common.training.device import choose_device, disable_malloc_trim
 from llava.analyzer import LlavaAnalyzer
 from llava.checkpoint import LoadedModel, choose_attention, choose_dtype, load_image_text_model
 from llava.config import PROMPTS
@@ -38,7 +37,7 @@ from llava.tokens import ChatFormatter
 WAYS = ("one by one", "generate", "batch 1", "batched")
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,27 +50,23 @@ def main() -> None:
     parser.add_argument("--description_tokens", type=int, default=48)
     parser.add_argument("--analysis_tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS, help="these ways")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--work_dir", type=Path, default=Path(".cache/llava_speed"))
-    parser.add_argument("--way", help="used by this script to start itself")
-    args = parser.parse_args()
-    if args.way:
-        print(json.dumps(measure(args)))
-        return
+    args = parser.parse_args(argv)
     write_images(args.work_dir, args.images)
-    found = run_in_turns(WAYS, args.rounds)
+    found = run_in_turns(measure, args.only, args.rounds, args)
     print(
         f"{args.shape}, {args.images} images, {args.texts} texts each, batch {args.batch_size}, {args.device}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}"
     )
-    slowest, _ = median_of(found[WAYS[0]], "pairs")
+    slowest, _ = median_of(found[args.only[0]], "pairs")
     for way, runs in found.items():
         (rate, spread), (tokens, _), (peak, _) = (median_of(runs, name) for name in ("pairs", "tokens", "peak"))
         print(
             f"{way:12}{rate:8.2f} pairs/s {spread} {rate / slowest:6.1f} x  {tokens:8.0f} new tokens/s  "
             f"peak {peak:7.0f} MiB"
         )
-    print(json.dumps(found))
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -83,16 +78,15 @@ def write_images(folder: Path, count: int) -> None:
             Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def build(args: argparse.Namespace) -> LoadedModel:
-    device = torch.device(args.device)
+def build(shape: str, device: torch.device) -> LoadedModel:
     dtype = choose_dtype("auto", device)
-    if args.shape not in ("small", "7b"):
-        return load_image_text_model(args.shape, device=args.device)
+    if shape not in ("small", "7b"):
+        return load_image_text_model(shape, device=str(device))
     tokenizer = build_tokenizer([*PROMPTS["en"].values(), "USER: ASSISTANT: Score: 10"], 600)
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
     with device:  # the weights are made where they are used
-        if args.shape == "7b":
+        if shape == "7b":
             vision = CLIPVisionConfig(
                 hidden_size=1024,
                 intermediate_size=4096,
@@ -111,27 +105,28 @@ def build(args: argparse.Namespace) -> LoadedModel:
     return LoadedModel(model, processor)
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
+def measure(way: str, args: argparse.Namespace) -> dict[str, float]:
     disable_malloc_trim()
-    loaded = build(args)
+    device = choose_device(args.device)
+    loaded = build(args.shape, device)
     loaded.model.generation_config.eos_token_id = None  # nobody stops early
     paths = [args.work_dir / f"{number}.jpg" for number in range(args.images)]
     pairs = [(path, f"a sheet of coloured noise, number {at}") for path in paths for at in range(args.texts)]
     scoring = ScoringConfig(
         description_tokens=args.description_tokens, analysis_tokens=args.analysis_tokens, max_attempts=1
     )
-    batch_size = args.batch_size if args.way in ("batched", "generate") else 1
+    batch_size = args.batch_size if way in ("batched", "generate") else 1
     analyzer = LlavaAnalyzer(loaded=loaded, scoring=scoring, batch_size=batch_size)
 
     def run(some: list) -> int:
-        if args.way in ("one by one", "generate"):
+        if way in ("one by one", "generate"):
             batches = [some[start : start + batch_size] for start in range(0, len(some), batch_size)]
             return sum(by_generate(loaded, analyzer.formatter, scoring, batch) for batch in batches)
         results = [result for _, result in analyzer.analyze_many(some, quiet=True)]
         return sum(result["tokens"]["description"] / args.texts + result["tokens"]["analysis"] for result in results)
 
     run(pairs[:batch_size])  # warm
-    if args.device.startswith("cuda"):
+    if device.type == "cuda":
         torch.cuda.synchronize()
     clock = time.perf_counter()
     tokens = run(pairs)
@@ -168,4 +163,4 @@ def by_generate(
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

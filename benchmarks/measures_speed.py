@@ -14,7 +14,6 @@ that it found. The ways take turns; the median of --rounds counts.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -38,12 +37,9 @@ from retrieval.ranking import Ranker
 WIDTH = 256
 
 
-def main() -> None:
-    args = read_arguments()
-    if args.way:
-        print(json.dumps(measure(args)))
-        return
-    found = run_in_turns(args.only, args.rounds)
+def main(argv: list[str]) -> None:
+    args = read_arguments(argv)
+    found = run_in_turns(measure, args.only, args.rounds, args)
     print(
         f"{args.queries} queries, {args.gallery} of {args.classes} classes; {args.pairs} pairs; {WIDTH} wide; "
         f"{args.images} images of {args.classes}, {args.width} wide; "
@@ -55,9 +51,9 @@ def main() -> None:
         print(f"{way:34}{seconds:8.2f} s {spread}{peak:9.0f} MiB   {values}")
 
 
-def measure(args: argparse.Namespace) -> dict:
+def measure(name: str, args: argparse.Namespace) -> dict:
     """-> seconds, memory above that of the vectors and libraries, and the values"""
-    way, make_data = WAYS[args.way]
+    way, make_data = WAYS[name]
     data = make_data(args)
     few = argparse.Namespace(gallery=64, queries=64, classes=8, pairs=64, images=64, width=16)
     way(*make_data(few))  # the first touch of a library is nobody's cost
@@ -177,7 +173,7 @@ WAYS = {
 }
 
 
-def read_arguments() -> argparse.Namespace:
+def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -189,9 +185,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS), help="these ways")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--way", choices=list(WAYS), help="used by this script to start itself")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

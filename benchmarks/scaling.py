@@ -330,17 +330,17 @@ def write_models(folder: Path) -> dict[str, str]:
     return {name: str(path) for name, path in places.items()}
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["one"]:
-        system, precision, steps, *flags = sys.argv[2:]
+def main(argv: list[str]) -> None:
+    if argv[:1] == ["one"]:
+        _, system, precision, steps, *flags = argv
         print(json.dumps(measure(system, precision, flags, int(steps))))
         return
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--systems", nargs="+", choices=POINTS, default=list(POINTS))
     parser.add_argument("--steps", type=int, default=2, help="timed steps of a point")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     points(args.systems, args.steps)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

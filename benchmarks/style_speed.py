@@ -6,7 +6,9 @@ One process, one model, the same batch size; the ways take turns, and the median
   fixed batch      the model steps on one batch that is in memory: the ceiling
   cached           train.py as it is: decoded images from the memory map, augmentation, invented styles, workers
   not cached       the same with CACHE_IMAGES false: every image is decoded every time
-  plain loop       what one writes in ten lines: PIL, torchvision transforms, no workers, no cache, fp32
+  plain loop       what one writes in ten lines: PIL, torchvision transforms, as many workers, no cache
+
+Of the invented styles that a run draws once, only --drawn_styles are drawn: they cost a step the same.
 """
 
 import argparse
@@ -20,7 +22,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
@@ -29,6 +30,7 @@ import train
 from common.cli.settings import read_settings
 from common.images.io import open_image
 from common.samples.layouts import create_sample_dataset
+from common.training.device import make_accelerator
 from dataset import find_samples
 from targets import TargetShapes
 
@@ -80,19 +82,24 @@ def forever(loader):
         yield from loader
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--data_dir", default=SAMPLE_DIR)
     parser.add_argument("--samples", type=int, default=720, help="to draw, where there is no --data_dir")
+    parser.add_argument("--copies", type=int, default=1, help="links to each drawn sample: a larger data set at once")
+    parser.add_argument("--drawn_styles", type=int, default=16)
     parser.add_argument("--model_name", default="efficientnet_lite0")
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--batch_size", type=int, default=48)
     parser.add_argument("--num_workers", type=int, default=-1)
     parser.add_argument("--steps", type=int, default=12, help="steps of each way in a round")
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not Path(args.data_dir).is_dir():
         create_sample_dataset(args.data_dir, num_samples=args.samples)
+        for path in list(Path(args.data_dir).glob("*/*_img.png")):
+            for number in range(1, args.copies):  # enough for epochs of many batches
+                path.with_name(f"{number}_{path.name}").hardlink_to(path)
 
     def trainer(cache: bool) -> train.Trainer:
         settings = read_settings(
@@ -112,6 +119,8 @@ def main() -> None:
                 "false",
                 "--frozen_maps",
                 "0",
+                "--drawn_styles",
+                str(args.drawn_styles),
                 "--cache_images",
                 str(cache).lower(),
                 "--ignore_targets",
@@ -126,11 +135,20 @@ def main() -> None:
         train_set, *_ = train.build_datasets(settings, samples, TargetShapes(), args.image_size, accelerator)
         return train.build_trainer(settings, encoder, train_set, accelerator, None)
 
-    accelerator = Accelerator()
+    accelerator = make_accelerator("auto", "auto")
     cached, fresh = trainer(True), trainer(False)
     plain_set = PlainDataset(cached.loader.dataset.samples, args.image_size)
-    plain = DataLoader(plain_set, args.batch_size, shuffle=True, drop_last=True)
-    one = next(iter(cached.loader))
+    workers = cached.loader.num_workers
+    plain = DataLoader(
+        plain_set,
+        args.batch_size,
+        shuffle=True,
+        drop_last=len(plain_set) > args.batch_size,
+        num_workers=workers,
+        pin_memory=accelerator.device.type == "cuda",
+        persistent_workers=workers > 0,
+    )
+    one = list(cached.loader)[0]  # a whole epoch, which also fills the cache
     ways = {
         "fixed batch": lambda: images_per_second(cached, cycle([one]), args.steps),
         "cached": lambda: images_per_second(cached, forever(cached.loader), args.steps),
@@ -158,4 +176,4 @@ def cycle_loader(loader):
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

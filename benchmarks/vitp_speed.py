@@ -1,42 +1,48 @@
 """Speed of ViTP's training step: packing, token masking, and the share of the machine's limit.
 
-    python benchmarks/vitp_speed.py packing [--meta_path META --tokenizer FOLDER]   lengths of your data, or the demo's
+    python benchmarks/vitp_speed.py packing [--meta_path META --tokenizer FOLDER]   lengths of your data, or made up
     python benchmarks/vitp_speed.py masking [--tiles 7]
     python benchmarks/vitp_speed.py step --shape 1b --device cuda --bf16 --peak_tflops 989
 
 packing   one pass over the same samples in padded batches of random order, in padded batches of like length
           (--group_by_length), and in packed sequences (--packing): tokens of samples per second, padding not counted
 masking   the same batch with no masking, zeroed tokens (guide), dropped ones (paper, repo)
-step      samples per second, operations as torch counts them, peak memory; --peak_tflops tells the share of the limit
+step      samples per second beside transformers' own forward, operations as torch counts them, peak memory;
+          --peak_tflops tells the share of the limit
 
 A step is forward, backward and AdamW, at random weights. The ways take turns in each round; the median counts.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import sys
+import tempfile
+import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import InternVLVisionConfig, LlamaConfig, Qwen2Config
+from transformers import InternVLForConditionalGeneration, InternVLVisionConfig, LlamaConfig, Qwen2Config
 from transformers.models.internvl.modeling_internvl import InternVLConfig
 from transformers.utils import logging
 
-from benchmarks.turns import time_in_turns
+from benchmarks.turns import median_of, peak_memory, run_in_turns, time_in_turns
 from common.cli.errors import run_script
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD, Tiling
+from common.text.files import write_json, write_jsonl
 from common.training.device import choose_device, disable_malloc_trim
 from common.training.length_sampler import LengthGroupedSampler
 from vitp.chat_template import ChatTemplate, prepare_tokenizer
 from vitp.checkpoint import fit_to_tokenizer
 from vitp.dataset import Collator, InstructionDataset
-from vitp.demo import prepare
+from vitp.demo import train_tokenizer
 from vitp.meta_file import read_meta
 from vitp.model import VisualInstructionModel
 from vitp.packing import PackedDataset
@@ -44,6 +50,17 @@ from vitp.processing import read_tokenizer
 from vitp.token_masking import build_masking
 
 SHAPES = {
+    "toy": (
+        {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+        },
+        LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=1024),
+    ),
     "small": (
         {
             "hidden_size": 256,
@@ -87,30 +104,52 @@ SHAPES = {
 TEXT_TOKENS, IMAGE_TOKEN = 96, 7
 
 
-def main(argv: list[str]) -> dict:
+def main(argv: list[str]) -> None:
     args = read_arguments(argv)
-    args.device = choose_device(args.device)
-    if args.device.type == "cpu":
-        disable_malloc_trim()
-    logging.set_verbosity_error()
-    torch.manual_seed(0)
-    print(f"{args.device}, {torch.get_num_threads()} threads, {vars(args)}")
-    result = {"packing": packing, "masking": masking, "step": step}[args.part](args)
-    print(json.dumps(result))
-    return result
+    print(f"{torch.get_num_threads()} threads, {vars(args)}")
+    {"packing": packing, "masking": masking, "step": steps}[args.part](args)
 
 
-def packing(args: argparse.Namespace) -> dict:
-    if not args.meta_path:
-        settings = prepare()
-        args.meta_path, args.tokenizer = settings["meta_path"], Path(settings["llm"]).parent
+def packing(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if not args.meta_path:
+            args.meta_path, args.tokenizer = write_conversations(Path(folder), args.samples), folder
+        compare_packing(args)
+
+
+def write_conversations(folder: Path, count: int) -> str:
+    """Conversations of one to eight turns about images of one to nine squares -> meta file; and a tokenizer."""
+    random, words = np.random.default_rng(0), " ".join(map(str, range(100)))
+    records = []
+    for number in range(count):
+        sides = [int(side) * 224 for side in random.integers(1, 4, 2)]
+        Image.new("RGB", sides, (number % 256, 128, 64)).save(folder / f"{number}.png")
+        turns = [
+            {"from": speaker, "value": words[: 3 * int(random.integers(8, 96))]}
+            for _ in range(random.integers(1, 9))
+            for speaker in ("human", "gpt")
+        ]
+        turns[0]["value"] = f"<image>\n{turns[0]['value']}"
+        records.append({"id": number, "image": f"{number}.png", "conversations": turns})
+    write_jsonl(folder / "conversations.jsonl", records)
+    source = {"root": str(folder), "annotation": str(folder / "conversations.jsonl")}
+    write_json(folder / "meta.json", {"drawn": source})
+    train_tokenizer([words] * 3).save_pretrained(folder)
+    return str(folder / "meta.json")
+
+
+def compare_packing(args: argparse.Namespace) -> None:
+    """tokens and samples per second of each way, and the share of places that are filled, as JSON"""
+    prepare_device(args)
     tokenizer = read_tokenizer(args.tokenizer)
     prepare_tokenizer(tokenizer, "internvl2_5")
     template = ChatTemplate(tokenizer, "internvl2_5")
     model, optimizer = build(args, tokenizer, template.end_token_id)
     size = model.config.vision_config.image_size[0]
     tiling = Tiling(size, image_tokens(model), max_tiles=args.max_dynamic_patch, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    dataset = InstructionDataset(read_meta(args.meta_path), template, tiling, args.max_seq_length)
+    dataset = InstructionDataset(
+        read_meta(args.meta_path), template, tiling, args.max_seq_length, ".cache/conversations"
+    )
     dataset.table = dataset.table[torch.randperm(len(dataset))[: args.samples].numpy()]
     lengths, collate = dataset.lengths(), Collator(tokenizer.pad_token_id)
     packed = PackedDataset(dataset)
@@ -147,12 +186,13 @@ def packing(args: argparse.Namespace) -> dict:
             {name: lambda few=few: run(model, optimizer, few, args) for name, few in read.items()}, args.rounds
         )
         for name, seconds in taken.items():
-            result[name]["tokens_per_second"] = tokens / seconds
+            result[name] |= {"tokens_per_second": tokens / seconds, "samples_per_second": len(lengths) / seconds}
             print(f"{name:12}{tokens / seconds:8.0f} tokens/s  {taken['padded'] / seconds:5.2f}x")
-    return result
+    print(json.dumps(result))
 
 
-def masking(args: argparse.Namespace) -> dict:
+def masking(args: argparse.Namespace) -> None:
+    prepare_device(args)
     model, optimizer = build(args)
     batch = random_batch(args, model)
     names = ("off", "guide", "paper", "repo")
@@ -166,29 +206,42 @@ def masking(args: argparse.Namespace) -> dict:
     print(f"batch of {shown[0]} x {shown[1]} tokens, {args.tiles * image_tokens(model)} of each an image's")
     for name in names:
         print(f"{name:8}{taken[name] / args.steps:8.3f} s per step  {taken['off'] / taken[name]:5.2f}x")
-    return {name: taken[name] / args.steps for name in names}
+    print(json.dumps({name: taken[name] / args.steps for name in names}))
 
 
-def step(args: argparse.Namespace) -> dict:
+def step(way: str, args: argparse.Namespace) -> dict[str, float]:
+    """ours: as vitp/train.py computes a batch. transformers: by its own forward, with logits of all tokens."""
+    prepare_device(args)
     model, optimizer = build(args)
+    forward = model if way == "ours" else partial(InternVLForConditionalGeneration.forward, model)
     batch = random_batch(args, model)
     with FlopCounterMode(display=False) as counter:
-        run(model, optimizer, [batch], args)
-    taken = time_in_turns({"step": lambda: run(model, optimizer, [batch] * args.steps, args)}, args.rounds)["step"]
-    taken /= args.steps
-    tera = counter.get_total_flops() / taken / 1e12
-    memory = (
-        torch.cuda.max_memory_allocated()
-        if args.device.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-    parameters = sum(one.numel() for one in model.parameters())
-    print(
-        f"{parameters / 1e6:.0f} million weights, {args.batch_size} samples of {batch['input_ids'].shape[1]} tokens: "
-        f"{args.batch_size / taken:.2f} samples/s, {tera:.2f} TFLOP/s, {memory / 2**30:.1f} GiB at most"
-        + (f", {tera / args.peak_tflops:.1%} of {args.peak_tflops} TFLOP/s" if args.peak_tflops else "")
-    )
-    return {"samples_per_second": args.batch_size / taken, "tflops": tera, "memory": memory}
+        run(forward, optimizer, [batch], args)
+    run(forward, optimizer, [batch], args)  # the first made the optimizer's state
+    start = time.perf_counter()
+    run(forward, optimizer, [batch] * args.steps, args)
+    seconds = (time.perf_counter() - start) / args.steps
+    operations = counter.get_total_flops() / args.batch_size
+    return {"rate": args.batch_size / seconds, "operations": operations, "peak": peak_memory()}
+
+
+def steps(args: argparse.Namespace) -> None:
+    found = run_in_turns(step, ("ours", "transformers"), args.rounds, args)
+    for way, runs in found.items():
+        (rate, spread), (peak, _) = median_of(runs, "rate"), median_of(runs, "peak")
+        tera = rate * runs[0]["operations"] / 1e12
+        print(
+            f"{way:13}{rate:8.2f} samples/s {spread}, {tera:.2f} TFLOP/s, {peak / 1024:.1f} GiB at most"
+            + (f", {tera / args.peak_tflops:.1%} of {args.peak_tflops} TFLOP/s" if args.peak_tflops else "")
+        )
+
+
+def prepare_device(args: argparse.Namespace) -> None:
+    args.device = choose_device(args.device)
+    if args.device.type == "cpu":
+        disable_malloc_trim()
+    logging.set_verbosity_error()
+    torch.manual_seed(0)
 
 
 def build(args: argparse.Namespace, tokenizer=None, end_token_id: int | None = None):
@@ -201,7 +254,8 @@ def build(args: argparse.Namespace, tokenizer=None, end_token_id: int | None = N
         image_token_id=IMAGE_TOKEN,
         tie_word_embeddings=text.tie_word_embeddings,
     )
-    model = VisualInstructionModel._from_config(config, attn_implementation="sdpa")
+    with args.device:  # weights are made where they are used
+        model = VisualInstructionModel._from_config(config, attn_implementation="sdpa")
     if tokenizer is not None:
         fit_to_tokenizer(model, tokenizer, end_token_id)
     model.to(args.device).train()
@@ -229,11 +283,11 @@ def random_batch(args: argparse.Namespace, model: VisualInstructionModel) -> dic
     }
 
 
-def run(model, optimizer, batches: Iterable[dict[str, torch.Tensor]], args: argparse.Namespace) -> None:
+def run(forward, optimizer, batches: Iterable[dict[str, torch.Tensor]], args: argparse.Namespace) -> None:
     for batch in batches:
         batch = {name: value.to(args.device) for name, value in batch.items()}
         with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
-            loss = model(**batch).loss
+            loss = forward(**batch).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
