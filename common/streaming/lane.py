@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from common.streaming.order import Piece, StreamOrder
 from common.streaming.shard_reader import ShardError, read_samples
 from common.training.skip_log import SkipLog
@@ -37,7 +39,7 @@ class Lane:
         self.reader: Iterator[tuple[str, Sample]] = iter(())
 
     def candidates(self, position: int) -> Iterator[tuple[str, Sample]]:
-        """(name, sample) at a position of the lane, then those that may take its place: the next ones of its block."""
+        """(name, sample) at a position of the lane, then those that may take its place: first the next of its block."""
         number, place = divmod(position, self.order.block)
         if number != self.number:
             if number != self.number + 1 or number == 0:  # the start, or a jump
@@ -48,6 +50,8 @@ class Lane:
         self._read_ahead(place + 1)
         for index in range(len(self.block)):
             yield self.block[self.places[(place + index) % len(self.block)]]
+        for shard in np.roll(self.shards, -self.pieces[0].turn).tolist():
+            yield from self._read_shard(shard, 0, self.order.counts[shard])
 
     def _read_ahead(self, count: int) -> None:
         while len(self.ahead) < count and (sample := next(self.reader, None)):

@@ -111,11 +111,15 @@ def open_at(url: str, position: int) -> Any:
     # One request for the whole rest; with a size given, it is not preceded by another one for the size.
     headers = {"Range": f"bytes={position}-"} if position else {}
     file = system.open(path, "rb", block_size=0, size=1, headers=headers | {"Accept-Encoding": "identity"})
-    remaining = position if file.r.status == 200 else 0
-    while remaining:
-        remaining -= len(data := file.read(min(remaining, BLOCK)))
-        if not data:
-            raise ShardError(f"{url}: the server's copy has become shorter than {position:,} bytes")
+    try:
+        remaining = position if file.r.status == 200 else 0
+        while remaining:
+            remaining -= len(data := file.read(min(remaining, BLOCK)))
+            if not data:
+                raise ShardError(f"{url}: the server's copy has become shorter than {position:,} bytes")
+    except BaseException:
+        file.close()
+        raise
     return file
 
 

@@ -80,7 +80,7 @@ class ShardSamples(Dataset):
                 return self.decode(sample, key)
             except (ValueError, OSError) as error:
                 self.skip_log.add(name, error, sum(self.order.counts))
-        raise ValueError(f"{name}: neither it nor any of the {self.order.block} samples around it can be used")
+        raise ValueError(f"{name}: neither it nor any other sample can be used")
 
     def file_of(self, number: int) -> str:
         """Shard and number in it of a sample; of one whose place another takes, of the one that should be there."""

@@ -70,13 +70,14 @@ def filesystem_of(url: str) -> tuple[Any, str]:
 
 def _expand_stars(url: str) -> list[str]:
     """The shards of a folder or of a pattern with *; any other URL as it is."""
-    is_http = url.startswith(("http://", "https://"))
-    if not is_http and url.startswith("hf://") and url.count("/") == 4:  # hf://datasets/owner/name
-        url += "/**/*.tar"
-    if "*" not in url and (is_http or url.endswith(SUFFIXES)):
+    if url.startswith(("http://", "https://")):
+        if "*" in url or url.endswith("/"):
+            raise ValueError(f"{url}: servers list no files; {EXAMPLE}")
         return [url]
-    if is_http:
-        raise ValueError(f"{url}: servers list no files; {EXAMPLE}")
+    if "*" not in url and url.endswith(SUFFIXES):
+        return [url]
+    if url.startswith("hf://") and "*" not in url:  # hf://datasets/owner/name
+        url = f"{url.rstrip('/')}/**/*.tar"
     system, path = filesystem_of(url)
     try:
         names = system.glob(path) if "*" in path else list(system.ls(path, detail=False))
