@@ -17,10 +17,10 @@ from clip.architectures import canonical_name
 from clip.checkpoint import load_clip, save_clip
 from clip.heatmaps import heatmap
 from clip.image_encoder import CLIPImageEncoder
+from clip.initial_model import is_complete_model
 from clip.model import CLIPModel
 from clip.pretrained import choose_weights, load_weights, read_pretrained
 from clip.published import file_record
-from clip.train import is_complete_model
 from common.samples.layouts import create_sample_dataset
 from retrieval import build_index
 from retrieval.encoders import kind_of, open_encoder

@@ -5,7 +5,7 @@ from argparse import Namespace
 import torch
 
 from clip import config
-from clip.train import build_model, check_settings, is_complete_model
+from clip.initial_model import build_model, check_settings, is_complete_model
 from clip.training_model import CLIPTrainingModel
 from common.cli.settings import read_settings
 from tools.estimate.training_step import Batch, TrainingStep, adamw, meta_tensor, samples_per_device
