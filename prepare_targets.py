@@ -10,10 +10,9 @@ text -> tokenizer, encoder -> <name>_embed.pt (L, D), <name>_pooled.pt (P,), <na
 Existing files are kept, so an interrupted run continues where it stopped.
 """
 
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from common.cli.early import answer_early
 
@@ -22,27 +21,17 @@ if __name__ == "__main__":
 
 import torch
 from jsonargparse.typing import PositiveInt
-from typing_extensions import TypedDict
 
 from common.cli.errors import one_line, run_script
 from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
-from common.models.checkpoint_file import first_line
-from common.samples.hash_text_encoder import hash_text
 from common.text.files import read_text, write_atomically, write_json
-from common.text.schema import read_checked
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped
-from dataset import Sample, find_samples
+from dataset import find_samples
+from sample_table import Sample
 from targets import TARGETS
-
-RECORD = "targets.json"  # in data_dir: the encoder of the files, so that two are never mixed
-Targets = dict[str, torch.Tensor]
-
-
-class Record(TypedDict):
-    text_encoder: str
-    max_length: int
+from text_encoder import HASH, RECORD, TextEncoder, TextEncoderRecord, open_text_encoder, read_record
 
 
 @tool
@@ -59,16 +48,13 @@ def main(
 ) -> int:
     samples = find_samples(data_dir)
     report_skipped(samples.skipped, listed="")
-    if text_encoder == "hash":
+    if text_encoder == HASH:
         max_length = min(max_length, 16)  # hashed words have no context; longer sequences only take space
-
-        def encode(texts: list[str]) -> list[Targets]:
-            return [hash_text(text, length=max_length) for text in texts]
-    else:
-        encode = HuggingFaceTextEncoder(text_encoder, choose_device(device), max_length)
-    record, path = Record(text_encoder=text_encoder, max_length=max_length), data_dir / RECORD
-    existing = read_checked(path, Record) if path.is_file() and not overwrite else record
-    if existing != record:
+    encode = open_text_encoder(text_encoder, max_length, choose_device(device))
+    record = TextEncoderRecord(text_encoder=text_encoder, max_length=max_length, prompt=prompt)
+    path = data_dir / RECORD
+    existing = (None if overwrite else read_record(data_dir)) or record
+    if (existing["text_encoder"], existing["max_length"]) != (text_encoder, max_length):
         raise ValueError(
             f"{path}: the targets there are of {existing['text_encoder']} (length {existing['max_length']}), not "
             f"{text_encoder} (length {max_length}); --overwrite replaces all of them"
@@ -108,60 +94,9 @@ def group_by_text(samples: list[Sample], prompt: str) -> tuple[dict[str, list[Sa
     return samples_of, skipped
 
 
-class HuggingFaceTextEncoder:
-    """texts -> [{embed (L, D), pooled (P,), mask (L,)}] by any text encoder of transformers, by name or folder.
-
-    pooled is the projected vector of a CLIP text tower, the mean of the tokens of other models.
-    """
-
-    def __init__(self, name: str, device: torch.device, max_length: int):
-        from transformers import (  # slow to import, and --text_encoder hash does not need it
-            MODEL_FOR_TEXT_ENCODING_MAPPING,
-            AutoConfig,
-            AutoModel,
-            AutoModelForTextEncoding,
-            CLIPTextModelWithProjection,
-        )
-
-        from common.models.pretrained import LOAD_ERRORS, load_pretrained
-        from common.models.tokenizer import load_tokenizer
-
-        label, remedy = f"--text_encoder {name}", "give a Hugging Face name, a local folder, or 'hash'"
-        try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            self.tokenizer = load_tokenizer(name)
-            # An encoder-decoder's own class would ask for decoder input.
-            kind: Any = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
-            if config.model_type in ("clip", "clip_text_model"):
-                kind = CLIPTextModelWithProjection
-        except LOAD_ERRORS as error:
-            raise ValueError(f"{label}: cannot be loaded ({first_line(error)}); {remedy}") from None
-        # Decoders, image towers and heads are in such files, too; poolers are not used, and may be missing.
-        model = load_pretrained(
-            kind, name, label=label, remedy=remedy, missing=[r"pooler\."], unexpected=[""], dtype=torch.float32
-        )
-        self.model = model.eval().to(device)
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.device = device
-        self.max_length = min(max_length, self.tokenizer.model_max_length)
-
-    @torch.inference_mode()
-    def __call__(self, texts: list[str]) -> list[Targets]:
-        tokens = self.tokenizer(
-            texts, padding="max_length", max_length=self.max_length, truncation=True, return_tensors="pt"
-        ).to(self.device)
-        output = self.model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        embed, mask = output.last_hidden_state, tokens["attention_mask"]  # (B, L, D), (B, L)
-        pooled = getattr(output, "text_embeds", None)
-        if pooled is None:
-            pooled = (embed * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        return [{"embed": e, "pooled": p, "mask": m} for e, p, m in zip(embed.cpu(), pooled.cpu(), mask.cpu())]
-
-
 def prepare_targets(
     samples_of: dict[str, list[Sample]],
-    encode: Callable[[list[str]], list[Targets]],
+    encode: TextEncoder,
     overwrite: bool = False,
     batch_size: int = 64,
     dtype: torch.dtype = torch.float16,

@@ -4,14 +4,16 @@
     python style_comparator.py a.png folder/ --weights ...                      a folder, ranked by similarity to a.png
     python style_comparator.py folder_a/ folder_b/ --weights ...                every pair, and a plot of the matrix
     python style_comparator.py new.png style_a/ style_b/ ... --weights ...      styles, ranked by similarity to new.png
+    python style_comparator.py a.png --names "pixel art" woodcut --weights ...  names, ranked by how well they fit
 
-The last takes a folder of new images, too. A style is the mean of its images: nothing is trained, and ten are enough.
+The fourth takes a folder of new images, too. A style is the mean of its images: nothing is trained, and ten are enough.
 
 Cosines of different models cannot be compared. Where the weights carry validation statistics, the score comes with a
 calibrated probability, the percentages of validation pairs below it, and the CSLS score, which corrects for images that
 are similar to all others.
 """
 
+from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from few_shot import prototype_similarity
 from model import VisionStyleEncoder
 from style_bank import calibration_notes, percentile, style_probabilities, verdict
 from style_encoder import encode_folder, encode_images, load_encoder
+from style_names import rank_names
 from style_ranking import hidden_rows, percent, rank_styles, same_images
 
 LABEL_LETTERS = 40  # of an image's name in the plot
@@ -45,21 +48,26 @@ def main(
     paths: list[Path],  # an image or a folder, and one or more images or folders to compare it with
     *,
     weights: str,  # a .pth written by train.py
+    names: Sequence[str] = (),  # of styles, in place of images to compare with
     output: Path = Path("style_matrix.png"),  # plot of the comparison of two folders
     top: PositiveInt = 10,  # rows to print of each ranking
     probe: bool = False,  # fit a linear probe on the images of two or more styles, too
     device: str = "auto",
     json: bool = False,
 ) -> dict[str, Any]:
-    if len(paths) < 2:
-        raise ValueError(f"{paths[0]}: nothing to compare it with; give a second image or folder")
+    if names and (len(paths) > 1 or not all(name.strip() for name in names)):
+        raise ValueError("--names: ranks names of styles, none of them empty, for one image or folder")
+    if len(paths) < 2 and not names:
+        raise ValueError(f"{paths[0]}: nothing to compare it with; give a second image or folder, or --names")
     if probe and len(paths) < 3:
         raise ValueError("--probe tells styles apart; give what to rank, then two or more folders of one style each")
     torch_device = choose_device(device)
     encoder, content = load_encoder(weights, torch_device)
     statistics = content.get("validation", {})
-    first, second = paths[:2]
-    if len(paths) > 2:
+    first, second = paths[0], paths[-1]
+    if names:
+        result, text = rank_names(first, names, encoder, content, torch_device, top)
+    elif len(paths) > 2:
         result, text = rank_styles(first, paths[1:], encoder, statistics, torch_device, top, probe)
     elif first.is_dir() and second.is_dir():
         result, text = compare_folders(first, second, encoder, statistics, torch_device, output)

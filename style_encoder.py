@@ -83,18 +83,20 @@ def read_image(path: str | Path, encoder: VisionStyleEncoder) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 
-def encode_images(paths: Sequence[str | Path], encoder: VisionStyleEncoder, device: torch.device) -> torch.Tensor:
-    """-> style (N, S), unit length."""
-    return torch.cat(_encode(paths, encoder, device, None))
+def encode_images(
+    paths: Sequence[str | Path], encoder: VisionStyleEncoder, device: torch.device, output: str = "style"
+) -> torch.Tensor:
+    """-> style (N, S), unit length; or another output, such as pooled (N, P)."""
+    return torch.cat(_encode(paths, encoder, device, None, output))
 
 
 def encode_folder(
-    folder: str | Path, encoder: VisionStyleEncoder, device: torch.device
+    folder: str | Path, encoder: VisionStyleEncoder, device: torch.device, output: str = "style"
 ) -> tuple[list[Path], torch.Tensor]:
     """Every image below a folder -> paths, style (N, S); unreadable ones are skipped and named on stderr."""
     skipped: dict[str, str] = {}
     paths = list_images(folder, skipped)
-    vectors = _encode(paths, encoder, device, skipped)
+    vectors = _encode(paths, encoder, device, skipped, output)
     if not vectors:
         raise ValueError(f"{folder}: none of its {len(paths)} images can be read; {next(iter(skipped.values()))}")
     report_skipped(skipped, listed="")
@@ -103,7 +105,11 @@ def encode_folder(
 
 @torch.inference_mode()
 def _encode(
-    paths: Sequence[str | Path], encoder: VisionStyleEncoder, device: torch.device, skipped: dict[str, str] | None
+    paths: Sequence[str | Path],
+    encoder: VisionStyleEncoder,
+    device: torch.device,
+    skipped: dict[str, str] | None,
+    output: str,
 ) -> list[torch.Tensor]:
     """-> batches of style. skipped: collects the reasons of unreadable images, which are an error where it is None."""
     vectors = []
@@ -117,5 +123,5 @@ def _encode(
                     raise
                 skipped[str(path)] = one_line(error)
         if images:
-            vectors.append(encoder(torch.stack(images).to(device)).style.float().cpu())
+            vectors.append(getattr(encoder(torch.stack(images).to(device)), output).float().cpu())
     return vectors

@@ -52,6 +52,7 @@ from model import StyleTrainingModel, VisionStyleEncoder
 from sample_table import SampleTable
 from style_bank import reference_statistics
 from style_encoder import build_untrained, load_encoder, save_encoder
+from style_names import describe_texts, mean_prediction
 from style_readout import fit_readout
 from targets import TargetShapes, read_target_shapes
 
@@ -103,12 +104,13 @@ def main(argv: list[str]) -> dict[str, Any]:
     if run:
         print_summary(train_set, val_set, shapes, trainer)
 
+    texts = describe_texts(Path(settings.data_dir), train_set.samples)
     encoder.tower.freeze(trainer.progress.epoch < settings.freeze_epochs)
     for epoch, means in trainer.epochs():
         scores, style = validate(trainer, val_set) if run and len(val_set) else ({}, None)
         values = trainer.record_epoch(means, scores, "style_map_at_r")
         if run:
-            save_and_plot(values, style, trainer, val_set, settings.save_epochs)
+            save_and_plot(values, style, texts, trainer, val_set, settings.save_epochs)
             trainer.print_epoch(values, EPOCH_LINE)
         encoder.tower.freeze(epoch + 1 < settings.freeze_epochs)
     results = finish(trainer, val_set) if run else {}
@@ -234,12 +236,20 @@ def validate(trainer: Trainer, val_set: StyleDataset) -> tuple[dict[str, float],
 
 
 def save_and_plot(
-    values: dict[str, float], style: torch.Tensor | None, trainer: Trainer, val_set: StyleDataset, save_epochs: int
+    values: dict[str, float],
+    style: torch.Tensor | None,
+    texts: dict[str, Any] | None,
+    trainer: Trainer,
+    val_set: StyleDataset,
+    save_epochs: int,
 ) -> None:
     """Model files that are due, training_curves.png, and nearest neighbours in TensorBoard."""
     encoder, folder, epoch = trainer.eval_model.encoder, trainer.run.folder, trainer.progress.epoch + 1
-    styles, metadata = cast(StyleDataset, trainer.loader.dataset).styles, trainer.checkpoint_metadata(values)
-    metadata["styles"] = styles
+    train_set, metadata = cast(StyleDataset, trainer.loader.dataset), trainer.checkpoint_metadata(values)
+    styles = train_set.styles
+    metadata |= {"styles": styles, "texts": texts}
+    if texts:
+        metadata["texts"]["image_mean"] = mean_prediction(encoder, train_set, trainer.accelerator.device)
     if style is not None:
         unseen = set(styles).isdisjoint(val_set.styles)
         metadata["validation"] = reference_statistics(style, val_set.style_ids.tolist(), unseen)

@@ -15,7 +15,7 @@ from clip.model import CLIPModel
 from common.text.files import read_json
 from llava.checkpoint import load_image_text_model
 from llava.sentence_encoder import SentenceEncoder
-from prepare_targets import HuggingFaceTextEncoder
+from text_encoder import HuggingFaceTextEncoder
 from retrieval.encoders import open_encoder
 from vitp.checkpoint import load_model
 from vitp.compose import build_model
