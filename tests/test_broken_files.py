@@ -27,13 +27,14 @@ from common.images.io import open_image, path_below
 from common.models.checkpoint_file import read_tensors
 from common.models.model_folder import load_model
 from common.text.conversations import read_conversations
+from common.training.conversation_index import index_conversations
 from llava.config import read_values
 from llava.eval_dataset import read_samples
 from llava.request_io import read_requests
 from targets import load_target
 from vitp.dataset import image_size
 from vitp.json2jsonl import read_annotations, to_conversation
-from vitp.meta_file import index_lines, read_meta
+from vitp.meta_file import read_meta
 
 OFTEN = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -88,7 +89,7 @@ def shard() -> bytes:
 
 def read_all_of_meta(path: Path) -> None:
     for source in read_meta(path):
-        index_lines(source)
+        index_conversations(source.annotation, path.parent / "cache")
 
 
 def read_all_of_shards(path: Path) -> None:

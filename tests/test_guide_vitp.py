@@ -20,12 +20,13 @@ from transformers import InternVLVisionConfig, InternVLVisionModel
 
 from blip2_gated.backbone import build_blip2, fit_config, make_tokenizer, read_blip2
 from common.models.weight_files import find_weights
+from common.training.conversation_index import index_conversations
 from llava.checkpoint import load_image_text_model
 from retrieval.encoders import open_encoder
 from vitp import extract_vit, json2jsonl
 from vitp.arguments import _shipped, read_arguments
 from vitp.checkpoint import load_model
-from vitp.meta_file import index_lines, read_meta
+from vitp.meta_file import read_meta
 from vitp.vision_encoder import read_vit
 
 SCRIPT = """#!/bin/bash
@@ -157,8 +158,8 @@ def test_data_at_the_root_of_the_repository(repository, monkeypatch):
     (source,) = read_meta("ViTP_configs/ft_data_custom.json")
     assert (source.length, source.repeat_time, source.max_tiles, source.data_augment) == (10000, 1, 12, False)
     assert source.root == repository / "data/images/my_dataset"
-    lines, errors = index_lines(source)
-    assert len(lines) == 2 and errors == {}
+    index = index_conversations(source.annotation, repository / "cache")
+    assert len(index) == 2 and index.skipped == {}
 
 
 def test_links_under_the_names_of_vitps_own_repository():

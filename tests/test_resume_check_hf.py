@@ -145,7 +145,7 @@ def test_another_run_of_vitp_is_refused(vitp_parts, tmp_path):
         entry["repeat_time"] = 2
     (vitp_parts / "data" / "twice.json").write_text(json.dumps(meta))
     shown = refused(vitp.train.main, [*more, *flags(meta_path=vitp_parts / "data" / "twice.json")], tmp_path)
-    assert "data was " in shown
+    assert "conversations was " in shown
     vitp.train.main([*more, *flags(max_steps=3, learning_rate=1e-4, TMAug_ratio=None)])
     assert (tmp_path / "run" / "checkpoint-3").is_dir()
 

@@ -52,7 +52,7 @@ def as_jpeg(image, quality):
 
 
 def load(meta, template, max_seq_length=400, tiling=TILING, **more):
-    return InstructionDataset(read_meta(meta), template, tiling, max_seq_length, **more)
+    return InstructionDataset(read_meta(meta), template, tiling, max_seq_length, meta.parent / "cache", **more)
 
 
 def test_samples(tmp_path, template):
@@ -289,8 +289,9 @@ def test_what_is_wrong_with_a_meta_file(tmp_path, content, message):
         read_meta(tmp_path / "meta.json")
 
 
-def test_the_repositorys_own_instruction_data(real_data, template):
-    data = load(real_data / "instruct" / "meta.json", template, 4096, Tiling(448, 256, max_tiles=6))
+def test_the_repositorys_own_instruction_data(real_data, template, tmp_path):
+    sources = read_meta(real_data / "instruct" / "meta.json")
+    data = InstructionDataset(sources, template, Tiling(448, 256, max_tiles=6), 4096, tmp_path)
     assert len(data) == sum(source.length for source in data.sources) and not data.skipped.skipped
     for index in range(0, len(data), 300):
         sample = data[index]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from common.text.conversations import parse_conversation
 from vitp.json2jsonl import PROMPTS, main, read_annotations
-from vitp.meta_file import Source, index_lines, read_meta
+from vitp.meta_file import read_meta
 
 LLAVA = [
     {
@@ -135,15 +135,3 @@ def test_real_captions(real_data, tmp_path):
     source = real_data / "captions" / "data.json"
     result = main([str(source), str(tmp_path / "data.jsonl"), "--root", str(source.parent)])
     assert result["records"] > 100 and len(result["skipped"]) <= 1
-
-
-def test_annotations_that_are_no_json_lines_are_to_be_converted(tmp_path):
-    path = tmp_path / "data.json"
-    path.write_text(json.dumps(LLAVA))
-    lines, errors = index_lines(Source("one", tmp_path, path))
-    assert (
-        not lines and "data.json:1" in str(errors) and "a list, not one record a line; python vitp/json2" in str(errors)
-    )
-    path.write_text(json.dumps(LLAVA[0]), encoding="utf-16")
-    with pytest.raises(ValueError, match=r"data.json: UTF-16, .*python vitp/json2jsonl.py OLD NEW.jsonl"):
-        index_lines(Source("one", tmp_path, path))

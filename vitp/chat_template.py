@@ -9,10 +9,11 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from common.text.chat_labels import IGNORED, LabelledTokens, label_answers
+from common.text.chat_labels import IGNORED, LabelledTokens, label_turns
 from common.text.control_words import ControlWords
 from common.text.conversations import IMAGE, Conversation, Turn
 from common.text.files import read_text
+from common.training.trained_on import digest_of
 
 CONTEXT, START, END = "<IMG_CONTEXT>", "<img>", "</img>"
 INTERNVL_SYSTEM = (
@@ -50,14 +51,27 @@ class ChatTemplate:
         )
 
     @property
+    def digest(self) -> str:
+        """Of all by which texts become tokens."""
+        return digest_of((self.tokenizer.backend_tokenizer.to_str(), self.template, self.prefix))
+
+    @property
     def end_token_id(self) -> int:
         """The token that ends an answer."""
         return [label for label in self.encode(Conversation((Turn("a", "a"),))).labels if label != IGNORED][-1]
 
     def encode(self, conversation: Conversation) -> LabelledTokens:
         """Each image is still one placeholder; splice_images makes them whole. Control words in texts stay text."""
-        return label_answers(
-            self._messages(conversation), self._render, self.control_words.encode, is_trained=conversation.is_trained
+        return self.encode_turns(conversation)[0]
+
+    def encode_turns(self, conversation: Conversation) -> tuple[LabelledTokens, list[int]]:
+        """-> encode, number of tokens up to the end of each turn, as of label_turns"""
+        return label_turns(
+            self._messages(conversation),
+            self._render,
+            self.control_words.encode,
+            is_trained=conversation.is_trained,
+            control_ids=self.control_words.ids,
         )
 
     def prompt(self, conversation: Conversation) -> list[int]:

@@ -7,31 +7,35 @@ samples -> batch {input_ids, labels, attention_mask (B, T), pixel_values}; of pa
 
 import io
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from common.cli.progress_bar import progress_bar
 from common.images.io import image_size, open_image
 from common.images.tiling import Tiling
 from common.text.chat_labels import IGNORED, LabelledTokens, splice_images
-from common.text.conversations import Conversation, parse_conversation
-from common.text.files import parse_json
+from common.text.conversations import Conversation
 from common.text.padding import pad
+from common.training.conversation_index import index_conversations, measure_lengths
 from common.training.skip_log import SkipLog
 from common.training.skipping_dataset import SkippingDataset
+from common.training.trained_on import digest_of
 from vitp.chat_template import ChatTemplate
-from vitp.meta_file import Source, index_lines, repeat
+from vitp.meta_file import Source, repeat
 
 Sample = dict[str, torch.Tensor | str]
 
 
 class InstructionDataset(SkippingDataset):
-    """Samples of all sources, one source after the other."""
+    """Samples of all sources, one source after the other.
+
+    cache_dir: of the files' indexes (common/training/conversation_index.py) and of the samples' lengths.
+    """
 
     def __init__(
         self,
@@ -39,23 +43,26 @@ class InstructionDataset(SkippingDataset):
         template: ChatTemplate,
         tiling: Tiling,
         max_seq_length: int,
+        cache_dir: str | Path,
         skipped: SkipLog | None = None,
         seed: int = 0,
         trimmed: SkipLog | None = None,
     ):
         self.sources, self.template, self.max_seq_length, self.seed = sources, template, max_seq_length, seed
-        self.skipped, self.trimmed, self.epoch = skipped or SkipLog(), trimmed or SkipLog(limit=1), 0
+        self.skipped, self.trimmed = skipped or SkipLog(), trimmed or SkipLog(limit=1)
+        self.cache_dir, self.epoch = cache_dir, 0
         self.tilings = [replace(tiling, max_tiles=source.max_tiles or tiling.max_tiles) for source in sources]
-        trimmed_lines: dict[str, str] = {}
-        indexes = [index_lines(source, trimmed_lines) for source in sources]
-        self.counts = {source.name: len(lines) + len(errors) for source, (lines, errors) in zip(sources, indexes)}
-        for key, reason in (error for _, errors in indexes for error in errors.items()):
-            self.skipped.add(key, reason, sum(self.counts.values()))  # of all samples in the files
-        for key, reason in trimmed_lines.items():
-            self.trimmed.add(key, reason, len(trimmed_lines))
-        rows = [(number, *line) for number, (lines, _) in enumerate(indexes) for line in repeat(lines, sources[number])]
-        self.table = np.array(rows, dtype=np.int64).reshape(-1, 3)  # source, line number, start of the line in bytes
-        if not rows:
+        self.indexes = [index_conversations(source.annotation, cache_dir) for source in sources]
+        self.counts = {source.name: len(index) + len(index.skipped) for source, index in zip(sources, self.indexes)}
+        for source, index in zip(sources, self.indexes):
+            for number, reason in index.skipped.items():
+                self.skipped.add(f"{source.annotation}:{number}", reason, sum(self.counts.values()))
+            for number, reason in index.trimmed.items():
+                self.trimmed.add(f"{source.annotation}:{number}", reason, len(index))
+        places = [repeat(len(index), source) for source, index in zip(sources, self.indexes)]
+        numbers = np.repeat(np.arange(len(places)), [len(place) for place in places])
+        self.table = np.stack([numbers, np.concatenate(places)], 1).astype(np.int32)  # source, place in its index
+        if not len(self.table):
             reason = ": ".join(next(iter(self.skipped.skipped.items()), ("the files", "empty")))
             raise ValueError(f"{', '.join(str(source.annotation) for source in sources)}: no usable sample; {reason}")
 
@@ -64,31 +71,32 @@ class InstructionDataset(SkippingDataset):
 
     def read(self, index: int) -> Sample | None:
         """-> input_ids, labels (T,), pixel_values (tiles, 3, S, S) if it has images, key; None for a broken sample."""
+        number, place = self.table[index]
+        source, tiling = self.sources[number], self.tilings[number]
         try:
-            source, tiling, conversation = self._conversation(index)
+            conversation = self.indexes[number][place]
             images = [open_image(source.file(name)) for name in conversation.images]
-            sizes = [image.size for image in images]
-            tokens, limit, cut = fit(self.template, conversation, sizes, tiling, self.max_seq_length)
-            tiles = [tile for image in images for tile in tiling.cut(image, limit)]
-            if source.data_augment:
-                random = np.random.default_rng((self.seed, self.epoch, index))
-                tiles = [_compress(tile, int(random.integers(75, 101))) for tile in tiles]
+            random = np.random.default_rng((self.seed, self.epoch, index)) if source.data_augment else None
+            sample, cut = make_sample(conversation, images, self.template, tiling, self.max_seq_length, random)
         except (ValueError, OSError) as error:
             self.skipped.add(self.key(index), error, len(self))
             return None
         if cut:
             self.trimmed.add(self.key(index), cut, len(self))
-        num_tiles = tokens.input_ids.count(self.template.context_id) // tiling.tokens
-        return {
-            "input_ids": torch.tensor(tokens.input_ids),
-            "labels": torch.tensor(tokens.labels),
-            "key": " ".join([self.key(index), *map(str, conversation.images)]),
-            **({"pixel_values": tiling.normalise(tiles[:num_tiles])} if num_tiles else {}),
-        }
+        return {**sample, "key": " ".join([self.key(index), *map(str, conversation.images)])}
 
     def lengths(self) -> list[int | None]:
-        """Tokens of each sample, without decoding an image; None for unusable samples."""
-        return [self._length(index) for index in progress_bar(range(len(self)), desc="lengths")]
+        """Tokens of each sample, without decoding an image; None for unusable samples. Counted once, and cached."""
+        lengths, total, text_digest = [], sum(self.counts.values()), self.template.digest
+        for number, (source, tiling, index) in enumerate(zip(self.sources, self.tilings, self.indexes)):
+            key = (index.digest, source.root, tiling, self.max_seq_length, text_digest)
+            counted, reasons = measure_lengths(partial(self._length, number), len(index), self.cache_dir, key)
+            for place, reason in reasons.items():
+                self.skipped.add(f"{source.annotation}:{index.number(place)}", reason, total)
+            lengths.append(counted)
+        starts = np.cumsum([0, *map(len, lengths[:-1])])
+        counts = np.concatenate(lengths)[starts[self.table[:, 0]] + self.table[:, 1]]
+        return [length or None for length in counts.tolist()]
 
     def set_epoch(self, epoch: int) -> None:
         """Augmentation depends on it."""
@@ -96,29 +104,50 @@ class InstructionDataset(SkippingDataset):
 
     def key(self, index: int) -> str:
         """Annotation file and line number."""
-        number, line, _ = self.table[index]
-        return f"{self.sources[number].annotation}:{line}"
+        number, place = self.table[index]
+        return f"{self.sources[number].annotation}:{self.indexes[number].number(place)}"
 
-    def _conversation(self, index: int) -> tuple[Source, Tiling, Conversation]:
-        number, _, start = self.table[index]
-        with self.sources[number].annotation.open("rb") as file:
-            file.seek(start)
-            conversation = parse_conversation(parse_json(file.readline()))
-        return self.sources[number], self.tilings[number], conversation
+    def _length(self, number: int, place: int) -> int:
+        source, conversation = self.sources[number], self.indexes[number][place]
+        # Stated by json2jsonl.py, which spares opening the image.
+        stated = conversation.record.get("width"), conversation.record.get("height")
+        if len(conversation.images) == 1 and all(isinstance(side, int) and side > 0 for side in stated):
+            sizes = [stated]
+        else:
+            sizes = [image_size(source.file(name)) for name in conversation.images]
+        return len(fit(self.template, conversation, sizes, self.tilings[number], self.max_seq_length)[0].input_ids)
 
-    def _length(self, index: int) -> int | None:
-        try:
-            source, tiling, conversation = self._conversation(index)
-            # Stated by json2jsonl.py, which spares opening the image.
-            stated = conversation.record.get("width"), conversation.record.get("height")
-            if len(conversation.images) == 1 and all(isinstance(side, int) and side > 0 for side in stated):
-                sizes = [stated]
-            else:
-                sizes = [image_size(source.file(name)) for name in conversation.images]
-            return len(fit(self.template, conversation, sizes, tiling, self.max_seq_length)[0].input_ids)
-        except (ValueError, OSError) as error:
-            self.skipped.add(self.key(index), error, len(self))
-            return None
+
+def describe_sources(sources: Iterable[Source], cache_dir: str | Path) -> str:
+    """Number of conversations, and a digest of their files and of what the meta file says of each."""
+    count, described = 0, []
+    for source in sources:
+        index = index_conversations(source.annotation, cache_dir)
+        count += len(index)
+        described.append((source.name, source.repeat_time, source.max_tiles, source.data_augment, index.digest))
+    return f"{count} conversations, digest {digest_of(described)}"
+
+
+def make_sample(
+    conversation: Conversation,
+    images: Sequence[Image.Image],
+    template: ChatTemplate,
+    tiling: Tiling,
+    max_length: int,
+    random: np.random.Generator | None = None,
+) -> tuple[Sample, str]:
+    """-> input_ids, labels (T,), pixel_values (tiles, 3, S, S) if it has images; what is cut off.
+
+    random: draws the JPEG quality of each tile, where tiles are compressed.
+    """
+    sizes = [image.size for image in images]
+    tokens, limit, cut = fit(template, conversation, sizes, tiling, max_length)
+    tiles = [tile for image in images for tile in tiling.cut(image, limit)]
+    if random is not None:
+        tiles = [_compress(tile, int(random.integers(75, 101))) for tile in tiles]
+    num_tiles = tokens.input_ids.count(template.context_id) // tiling.tokens
+    pixels = {"pixel_values": tiling.normalise(tiles[:num_tiles])} if num_tiles else {}
+    return {"input_ids": torch.tensor(tokens.input_ids), "labels": torch.tensor(tokens.labels), **pixels}, cut
 
 
 @dataclass(frozen=True)
@@ -159,7 +188,11 @@ def fit(
     A conversation that is too long loses its last turns; if one turn alone is too long, its images get fewer tiles; at
     last its answer is cut (and has no end token). Image tokens are never cut.
     """
-    encode = cache(lambda turns: template.encode(conversation.first(turns)))
+    whole, turn_ends = template.encode_turns(conversation)
+
+    @cache
+    def encode(turns: int) -> LabelledTokens:
+        return whole.cut(turn_ends[turns - 1]) if turn_ends else template.encode(conversation.first(turns))
 
     def image_tokens(turns: int, limit: int) -> list[int]:
         return [tiling.count(size, limit) * tiling.tokens for size in sizes[: len(conversation.first(turns).images)]]
@@ -177,14 +210,15 @@ def fit(
     while counts and text_length + sum(counts) > max_length and limit > tiling.min_tiles:
         limit -= 1
         counts = image_tokens(turns, limit)
-    whole = splice_images(encode(turns), template.context_id, [[template.context_id] * count for count in counts])
-    cut = LabelledTokens(whole.input_ids[:max_length], whole.labels[:max_length])
+    spliced = splice_images(encode(turns), template.context_id, [[template.context_id] * count for count in counts])
+    cut = spliced.cut(max_length)
     if all(label == IGNORED for label in cut.labels):
         raise ValueError(
-            f"{len(whole.labels)} tokens with the fewest tiles; no room for an answer in --max_seq_length {max_length}"
+            f"{len(spliced.labels)} tokens with the fewest tiles; no room for an answer in "
+            f"--max_seq_length {max_length}"
         )
     reasons = [f"{total - turns} of its {total} turns do not fit into --max_seq_length {max_length}"] * (turns < total)
-    reasons += ["the end of its answer does not fit"] * (len(cut.labels) < len(whole.labels))
+    reasons += ["the end of its answer does not fit"] * (len(cut.labels) < len(spliced.labels))
     return cut, limit, "; ".join(reasons)
 
 

@@ -3,22 +3,17 @@
 meta.json {name: {root, annotation, repeat_time, max_dynamic_patch, data_augment, length}} -> Source -> lines by place
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any, Required
+from typing import Annotated, Required
 
+import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from common.cli.paths import find_from_root
-from common.text.conversations import parse_conversation
-from common.text.files import UTF16_MARKS, decode_text, parse_json, refuse_lfs_pointer
 from common.text.schema import read_checked
 from common.text.values import file_name_of, text_of
-
-CONVERT = "python vitp/json2jsonl.py OLD NEW.jsonl converts it"
 
 
 class MetaEntry(TypedDict, total=False):
@@ -58,45 +53,10 @@ def read_meta(path: str | Path) -> list[Source]:
     return [_source(Path(path), name, entry) for name, entry in entries.items()]
 
 
-def index_lines(source: Source, trimmed: dict[str, str] | None = None) -> tuple[list[tuple[int, int]], dict[str, str]]:
-    """-> (number from 1, start in bytes) of each line with a conversation, {"file:number": error} of the others.
-
-    trimmed: gets {"file:number": reason} of those that are used in part.
-    """
-    refuse_lfs_pointer(source.annotation)
-    lines, errors, start = [], {}, 0
-    with source.annotation.open("rb") as file:
-        if file.read(2) in UTF16_MARKS:
-            raise ValueError(f"{source.annotation}: UTF-16, whose lines have no place of their own; {CONVERT}")
-        file.seek(0)
-        for number, line in enumerate(file, 1):
-            key = f"{source.annotation}:{number}"
-            try:
-                if line.strip():
-                    record = parse_json(decode_text(line, number))
-                    if number == 1 and isinstance(record, list):
-                        raise ValueError(f"a list, not one record a line; {CONVERT}")
-                    conversation = parse_conversation(record)
-                    lines.append((number, start))
-                    if conversation.trimmed and trimmed is not None:
-                        trimmed[key] = conversation.trimmed
-            except ValueError as error:
-                errors[key] = str(error)
-            start += len(line)
-    return lines, errors
-
-
-def repeat(lines: list, source: Source) -> list:
-    """The lines repeat_time times; a fraction is this share of them, from the start."""
-    count = int(len(lines) * source.repeat_time + 1e-6)  # 2.3 * 10 is 22.999...
-    return list(islice(cycle(lines), max(1, count)))
-
-
-def identify_lines(meta: str) -> Iterator[tuple[Any, ...]]:
-    """All lines as they are, each with what its entry says of them."""
-    for source in read_meta(meta):
-        with source.annotation.open("rb") as file:
-            yield from ((source.name, source.repeat_time, source.max_tiles, source.data_augment, line) for line in file)
+def repeat(count: int, source: Source) -> np.ndarray:
+    """Numbers of `count` samples, repeat_time times; a fraction is this share of them, from the start."""
+    total = int(count * source.repeat_time + 1e-6)  # 2.3 * 10 is 22.999...
+    return np.resize(np.arange(count), max(1, total) if count else 0)
 
 
 def _source(meta: Path, name: str, entry: MetaEntry) -> Source:

@@ -48,13 +48,13 @@ from common.training.hf_trainer import MEMORY_FLAGS, FaultTolerantTrainer, find_
 from common.training.resume_state import latest_valid_checkpoint
 from common.training.run import Run, choose_run_name
 from common.training.skip_log import SkipLog, report_skipped, report_trimmed
-from common.training.trained_on import check_resume, describe_samples, describe_tensors, digest_of, source_name
+from common.training.trained_on import check_resume, describe_tensors, digest_of, source_name
 from vitp import demo
 from vitp.arguments import RunArguments, read_arguments, trainable_parts
 from vitp.checkpoint import load_model
 from vitp.compose import build_model
-from vitp.dataset import Collator, InstructionDataset
-from vitp.meta_file import identify_lines, read_meta
+from vitp.dataset import Collator, InstructionDataset, describe_sources
+from vitp.meta_file import read_meta
 from vitp.model import VIT, set_drop_path
 from vitp.packing import PackedDataset
 from vitp.processing import ModelBundle, build_processor, bundle_model, read_image_settings, read_tokenizer
@@ -201,7 +201,7 @@ def describe_run(
         "model": describe_tensors(weights),
         "fingerprint": weights_digest(weights, sampled=True) if has_lora else "",
         "chat_template": digest_of(bundle.template.template),
-        "data": describe_samples(identify_lines(data.meta_path)),
+        "conversations": describe_sources(read_meta(data.meta_path), data.cache_dir),
     }
 
 
@@ -214,7 +214,6 @@ def build_trainer(
     record: Run | None = None,
 ) -> InstructionTrainer:
     """log_dir: of skipped.jsonl and trimmed.jsonl. record: None on all but the main process."""
-    rank = f"_{run.process_index}" if run.process_index else ""
 
     def dataset(meta: str, suffix: str) -> InstructionDataset:
         samples = InstructionDataset(
@@ -222,6 +221,7 @@ def build_trainer(
             bundle.template,
             bundle.tiling,
             data.max_seq_length,
+            data.cache_dir,
             SkipLog(log_dir / f"skipped{suffix}.jsonl"),
             run.seed,
             SkipLog(log_dir / f"trimmed{suffix}.jsonl", limit=1),
@@ -237,7 +237,7 @@ def build_trainer(
                 print(f"{name}: at most {source.max_tiles} tiles, by its max_dynamic_patch, not {tiles}")
         return samples
 
-    train_set = dataset(data.meta_path, rank)
+    train_set = dataset(data.meta_path, "")
     if data.packing:
         train_set = PackedDataset(train_set, run.seed)
     return InstructionTrainer(
@@ -248,7 +248,7 @@ def build_trainer(
         max_nonfinite_steps=run.max_nonfinite_steps,
         run=record,
         train_dataset=train_set,
-        eval_dataset=dataset(data.eval_meta_path, f"_eval{rank}") if data.eval_meta_path else None,
+        eval_dataset=dataset(data.eval_meta_path, "_eval") if data.eval_meta_path else None,
         data_collator=Collator(bundle.template.tokenizer.pad_token_id),
         processing_class=build_processor(bundle.template, bundle.tiling),
     )

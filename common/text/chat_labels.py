@@ -6,8 +6,10 @@ messages -> chat template -> text with one placeholder an image -> input_ids, la
 Works with every chat template: the places of the answers are read off by rendering the conversation up to each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 IGNORED = -100
 
@@ -15,6 +17,9 @@ IGNORED = -100
 class LabelledTokens(NamedTuple):
     input_ids: list[int]
     labels: list[int]  # of the same length
+
+    def cut(self, length: int) -> "LabelledTokens":
+        return LabelledTokens(self.input_ids[:length], self.labels[:length])
 
 
 def label_answers(
@@ -32,7 +37,23 @@ def label_answers(
     LLaVA 1.5's, the first is appended: a model that never sees an end never learns to stop. Without end_tokens, an
     answer ends where the template's text for it does, trailing whitespace aside.
     """
-    text, rendered, spans = "", "", []
+    return label_turns(messages, render, encode, end_tokens, is_trained)[0]
+
+
+def label_turns(
+    messages: Sequence[dict[str, Any]],
+    render: Callable[[Sequence[dict[str, Any]], bool], str],
+    encode: Callable[[str], Any],
+    end_tokens: Sequence[str] = (),
+    is_trained: Sequence[bool] = (),
+    control_ids: Collection[int] = (),
+) -> tuple[LabelledTokens, list[int]]:
+    """-> label_answers, number of tokens up to the end of each turn; [] where these are not those of the turns alone.
+
+    control_ids: of tokens that divide a text into parts which are tokenised by themselves. Where each turn begins with
+    one, the tokens of the first turns are those of a conversation of these turns.
+    """
+    text, rendered, spans, ends = "", "", [], []
     for count, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -44,14 +65,27 @@ def label_answers(
         spans.append((len(text), len(text) + len(answer)))
         text += answer + rest
         rendered = whole
+        ends.append(len(text))
     if is_trained:
         spans = [span for span, trained in zip(spans, is_trained, strict=True) if trained]
     encoded = encode(text)
-    labels = [
-        token if any(start < last and first < end for start, end in spans) else IGNORED
-        for token, (first, last) in zip(encoded["input_ids"], encoded["offset_mapping"])
-    ]
-    return LabelledTokens(encoded["input_ids"], labels)
+    ids = encoded["input_ids"]
+    first, last = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
+    labels = np.full(len(ids), IGNORED)
+    for start, end in spans:
+        within = (start < last) & (first < end)
+        labels[within] = np.array(ids)[within]
+    return LabelledTokens(ids, labels.tolist()), _turn_ends(ids, first, last, ends, control_ids)
+
+
+def _turn_ends(
+    ids: Sequence[int], first: np.ndarray, last: np.ndarray, ends: Sequence[int], control_ids: Collection[int]
+) -> list[int]:
+    """first, last (T,): places of the tokens in the text. ends: of the turns in the text."""
+    numbers = np.searchsorted(last, ends, "right").tolist()
+    is_plain = (np.diff(first) >= 0).all() and (np.diff(last) >= 0).all()  # nothing is added at the end
+    at_control = (first[at] == end and ids[at] in control_ids for at, end in zip(numbers[:-1], ends))
+    return [*numbers[:-1], len(ids)] if is_plain and numbers[-1] == len(ids) and all(at_control) else []
 
 
 def splice_images(tokens: LabelledTokens, placeholder_id: int, runs: Sequence[Sequence[int]]) -> LabelledTokens:

@@ -40,6 +40,7 @@ class ControlWords:
         }
         # Texts may hold the mark, too: its own stand-in keeps it.
         self.words = [MARK, *sorted(words, key=lambda word: (-len(word), word))]
+        self.ids = {id for id, token in tokenizer.added_tokens_decoder.items() if token.content in words}
         self.pattern = re.compile("|".join(map(re.escape, self.words)))
         self.pieces = re.compile(f"{MARK}.|{self.pattern.pattern}|.", re.DOTALL)
         self.turn_words: re.Pattern[str] | None = None

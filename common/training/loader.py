@@ -4,14 +4,17 @@ An error in a sample names its file, in this process and in a worker: it is a no
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from common.training.stop_signals import obey_main_process
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def make_loader(
@@ -38,6 +41,34 @@ def make_loader(
 def choose_num_workers(device: torch.device) -> int:
     """0 on a CPU, where workers would only compete with the model for its cores; else up to 8."""
     return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def in_processes(function: Callable[[Item], Result], items: Sequence[Item], most: int = 8) -> Iterator[Result]:
+    """function(item) of each, in order; of several items by as many loader processes as there are cores, or `most`."""
+    processes = min(len(items), len(os.sched_getaffinity(0)), most)
+    yield from DataLoader(
+        _Results(function, items),
+        batch_size=None,
+        num_workers=processes if processes > 1 else 0,
+        collate_fn=_unchanged,
+        worker_init_fn=LoaderProcess(),
+        generator=torch.Generator(),
+    )
+
+
+class _Results(Dataset):
+    def __init__(self, function: Callable, items: Sequence):
+        self.function, self.items = function, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.function(self.items[index])
+
+
+def _unchanged(result: Any) -> Any:
+    return result
 
 
 class NamedSamples(Dataset):

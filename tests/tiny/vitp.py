@@ -221,6 +221,7 @@ def vitp_flags(parts: Path, output: Path, **more) -> list[str]:
         "meta_path": parts / "data" / "meta.json",
         "output_dir": output,
         "logging_dir": output / "logs",
+        "cache_dir": output / "cache",
         "max_steps": 4,
         "use_cpu": True,
         "per_device_train_batch_size": 4,
