@@ -1,0 +1,124 @@
+"""Seconds and memory from the start of a training to its first optimizer step, against the number of images.
+
+    python benchmarks/startup.py [--systems style] [--amounts 1000 10000 100000 1000000] [--work_dir /tmp/startup]
+
+A data set of N images is N hard links to 100 drawn pictures. Each row is a process of its own that starts train.py and
+ends after its first step, on one device and without loader processes. Its model is tiny, so that what grows with N is
+seen. "caches warm" are the kernel's: the folder has just been written. Memory is the peak of the process (VmHWM).
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+PICTURES = 100  # different files; ext4 allows 65,000 links to each
+STYLES = 1000
+TINY = "--pretrained false --image_size 32 --device cpu --num_workers 0".split()
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """Photo-like JPEGs of 640 x 480 pixels."""
+    folder.mkdir(parents=True)
+    paths = [folder / f"{number}.jpg" for number in range(PICTURES)]
+    for number, path in enumerate(paths):
+        coarse = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC).save(path, quality=90)
+    return paths
+
+
+def style(data: Path, pictures: list[Path], amount: int) -> list[str]:
+    """<style>/<name>.jpg, 1000 styles or a tenth of the images -> flags of train.py"""
+    styles = min(STYLES, amount // 10)
+    for number in range(styles):
+        (data / f"style_{number:04}").mkdir(parents=True)
+    for number in range(amount):
+        picture = pictures[(number + number // styles) % PICTURES]  # a style has different ones
+        os.link(picture, data / f"style_{number % styles:04}" / f"picture_{number:07}.jpg")
+    return ["train.py", "--data_dir", str(data), "--model_name", "test_vit", "--drawn_styles", "0", *TINY]
+
+
+SYSTEMS: dict[str, Callable[[Path, list[Path], int], list[str]]] = {"style": style}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--amounts", nargs="+", type=int, default=[1000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--work_dir", type=Path, default=Path("/tmp/startup"))
+    args = parser.parse_args()
+    print(f"{'system':8}{'images':>10}{'first step, s':>15}{'peak, GiB':>12}   slowest before it, s")
+    for system in args.systems:
+        for amount in args.amounts:
+            shutil.rmtree(args.work_dir, ignore_errors=True)
+            words = SYSTEMS[system](args.work_dir / "data", write_pictures(args.work_dir / "pictures"), amount)
+            seconds, peak, slowest = first_step(words, args.work_dir)
+            parts = ", ".join(f"{name} {value:.1f}" for name, value in slowest)
+            print(f"{system:8}{amount:10,}{seconds:15.1f}{peak:12.2f}   {parts}", flush=True)
+    shutil.rmtree(args.work_dir, ignore_errors=True)
+
+
+def first_step(words: list[str], work_dir: Path) -> tuple[float, float, list[tuple[str, float]]]:
+    """Run train.py until its first step -> seconds, peak memory in GiB, the slowest functions of main()."""
+    folders = {"checkpoint_dir": "checkpoints", "log_dir": "logs", "cache_dir": "cache"}
+    flags = [word for name, folder in folders.items() for word in (f"--{name}", str(work_dir / folder))]
+    command = [sys.executable, __file__, "--run", str(work_dir / "result.json"), str(time.time()), *words, *flags]
+    with (work_dir / "output.txt").open("w") as output:
+        subprocess.run(command, cwd=ROOT, check=True, stdout=output, stderr=subprocess.STDOUT)
+    result = json.loads((work_dir / "result.json").read_text())
+    return result["seconds"], result["peak"], result["slowest"]
+
+
+def run(result: Path, started: float, script: str, *flags: str) -> None:
+    """In a process of its own: train, and leave after the first step."""
+    import importlib
+
+    from common.training.trainer import Trainer
+
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    seconds: dict[str, float] = {"imports": time.time() - started}
+    step = Trainer._step
+
+    def first(trainer: Trainer, batches: list) -> None:
+        step(trainer, batches)
+        slowest = sorted(seconds.items(), key=lambda item: -item[1])[:4]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        result.write_text(json.dumps({"seconds": time.time() - started, "peak": peak, "slowest": slowest}))
+        os._exit(0)
+
+    def timed(name: str, function: Callable) -> Callable:
+        def call(*arguments: object, **options: object) -> object:
+            start = time.time()
+            try:
+                return function(*arguments, **options)
+            finally:
+                seconds[name] = seconds.get(name, 0.0) + time.time() - start
+
+        return call
+
+    Trainer._step = first  # type: ignore[assignment, method-assign]
+    for name in set(module.main.__code__.co_names) & set(vars(module)):
+        if callable(function := getattr(module, name)) and not isinstance(function, type):
+            setattr(module, name, timed(name, function))
+    module.main(list(flags))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        run(Path(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])
+    else:
+        main()
