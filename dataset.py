@@ -122,7 +122,7 @@ def split_samples(
 class StyleDataset(SkippingDataset):
     """dataset[index] -> the unchanged sample; dataset[SampleKey(...)] -> a random view of it, a pure function of the
     key, so loader workers hold no random state. In place of a broken sample comes the next of its style; `read` is
-    without that. skip_log: names them.
+    without that. skipped: names them.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class StyleDataset(SkippingDataset):
         self.images, self.image_size = images, image_size
         self.shapes, self.augmentation, self.grey = shapes, augmentation, grey
         self.drawn = np.empty((0, 1, 1, 1, 3), np.uint8) if drawn is None else drawn
-        self.skip_log = SkipLog()
+        self.skipped = SkipLog()
         self._index(samples)
 
     def _index(self, samples: SampleTable) -> None:
@@ -157,7 +157,7 @@ class StyleDataset(SkippingDataset):
         try:
             return self._read(key)
         except (ValueError, OSError) as error:
-            self.skip_log.add(self.file_of(key.index if isinstance(key, SampleKey) else key), error, len(self))
+            self.skipped.add(self.file_of(key.index if isinstance(key, SampleKey) else key), error, len(self))
             return None
 
     def _read(self, key: int | SampleKey) -> dict[str, torch.Tensor]:

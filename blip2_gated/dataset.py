@@ -13,29 +13,32 @@ import re
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from blip2_gated.feature_cache import FeatureCache, cache_features
 from blip2_gated.images import squeeze
 from blip2_gated.model import Blip2OPTGated
-from blip2_gated.prompts import Encoded, PromptEncoder
+from blip2_gated.prompts import PromptEncoder
 from blip2_gated.style_vocabulary import StyleVocabulary
 from blip2_gated.vqa_tables import Columns, Record, VqaSample, artquest_samples, csv_samples, read_vqa_records
 from common.cli.names import unknown_name
 from common.cli.paths import find_from_root
-from common.images.cache import CACHE_SCALE, ImageCache
+from common.images.cache import CACHE_SCALE, CHECKED, THREADS, ImageCache
 from common.images.io import list_images
 from common.images.transforms import SampleKey
 from common.samples.layouts import create_sample_dataset
 from common.samples.sample_folder import is_vacant
 from common.text.values import file_name_of
-from common.training.skip_log import check_skip_rate, report_skipped
+from common.training.skip_log import SkipLog, check_skip_rate, report_skipped
+from common.training.skipping_dataset import SkippingDataset
 
 DEFAULT_ROOT = "./data/vqa"  # data.root as configs/default.yaml comes
 DEMO_IMAGES = 1000  # drawn by --demo
@@ -123,11 +126,11 @@ class ImageFinder:
         return by_id
 
 
-class VqaDataset(Dataset):
+class VqaDataset(SkippingDataset):
     """dataset[index] or dataset[SampleKey(...)] -> one sample; `collate` pads a batch.
 
-    images: pixels or features by path. truncated: number of texts that were too long. skipped: samples that
-    `prompts` cannot encode, by file and line of their tables.
+    images: pixels or features by path. In place of a sample whose image cannot be read, or which `prompts` cannot
+    encode, comes the next one; `read` is without that. skipped: names them, by file and line of their tables.
     """
 
     def __init__(
@@ -139,29 +142,43 @@ class VqaDataset(Dataset):
         styles: StyleVocabulary,
         style_where: str = "answers",
     ):
-        self.images, self.image_size, self.prompts = images, image_size, prompts
-        self.samples, self.encoded, self.skipped = list[VqaSample](), list[Encoded](), dict[str, str]()
-        for sample in samples:
-            try:
-                self.encoded.append(prompts.encode(sample.question, sample.answer))
-                self.samples.append(sample)
-            except ValueError as error:
-                self.skipped[sample.place] = str(error)
-        self.truncated = sum(encoded.truncated for encoded in self.encoded)
-        self.style_ids = [styles.class_ids.get(sample.style, -1) for sample in self.samples]
-        self.applies = [style_where == "all" or bool(styles.named_in(sample.answer)) for sample in self.samples]
+        self.samples, self.images, self.image_size, self.prompts = samples, images, image_size, prompts
+        self.styles, self.style_where, self.skipped = styles, style_where, SkipLog()
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        index = key.index if isinstance(key, SampleKey) else key
-        return {
-            **self.image_inputs(self.samples[index]),
-            "encoded": self.encoded[index],
-            "style_ids": torch.tensor(self.style_ids[index]),
-            "applies": torch.tensor(self.applies[index]),
-        }
+    def read(self, key: int | SampleKey) -> dict[str, Any] | None:
+        sample = self.samples[key.index if isinstance(key, SampleKey) else key]
+        try:
+            applies = self.style_where == "all" or bool(self.styles.named_in(sample.answer))
+            return {
+                **self.image_inputs(sample),
+                "encoded": self.prompts.encode(sample.question, sample.answer),
+                "style_ids": torch.tensor(self.styles.class_ids.get(sample.style, -1)),
+                "applies": torch.tensor(applies),
+            }
+        except (ValueError, OSError) as error:
+            self.skipped.add(sample.place, error, len(self))
+            return None
+
+    def drop_broken(self) -> None:
+        """Read every sample once, and keep those that can be read: evaluation has no substitutes."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            is_good = list(pool.map(lambda index: self.read(index) is not None, range(len(self))))
+        self.samples = [sample for sample, good in zip(self.samples, is_good) if good]
+        if not self.samples:
+            raise ValueError(f"no usable sample; the first: {': '.join(next(iter(self.skipped.skipped.items())))}")
+
+    def count_truncated(self, count: int = 1000) -> str:
+        """How many texts are too long, of a few evenly spread samples."""
+        count = min(len(self), count)
+        chosen = [self.samples[number * len(self) // count] for number in range(count)]
+        truncated = 0
+        for sample in chosen:
+            with suppress(ValueError):  # it is named when it is read
+                truncated += self.prompts.encode(sample.question, sample.answer).truncated
+        return f"{truncated} of {count} questions"
 
     def image_inputs(self, sample: VqaSample) -> dict[str, torch.Tensor]:
         """-> image (3, S, S), or patches (N, V) and, with an EfficientNet, pooled (P,)."""
@@ -222,26 +239,23 @@ def build_datasets(
     model: Blip2OPTGated,
     accelerator: Accelerator,
 ) -> tuple[dict[str, VqaDataset], dict[str, str]]:
-    """Decode every image once, skip questions about unreadable ones, cache features if set -> {split: data set}."""
+    """Read a few images, or with --training.cache_features all of them; skip questions about unreadable ones
+    -> {split: data set}, {skipped row: reason}"""
     cache_dir, quiet = Path(settings.data_cache_dir), not accelerator.is_main_process
     skipped, total, datasets = dict(skipped), len(skipped) + sum(map(len, splits.values())), {}
     size = round(CACHE_SCALE * model.image_size)
+    images = ImageCache(size, cache_dir / "images", settings.data_cache_gb, settings.data_root, quiet=quiet)
+    paths = list(dict.fromkeys(sample.path for samples in splits.values() for sample in samples))
+    unreadable = images.check(paths, len(paths) if settings.training_cache_features else CHECKED)
     for name, samples in splits.items():
-        paths = list(dict.fromkeys(sample.path for sample in samples))
-        images = ImageCache(size, cache_dir / "images", settings.data_cache_gb, settings.data_root, quiet=quiet)
-        unreadable = images.check(paths, len(paths))
         skipped |= {sample.place: unreadable[str(sample.path)] for sample in samples if str(sample.path) in unreadable}
-        datasets[name] = VqaDataset(
-            [sample for sample in samples if str(sample.path) not in unreadable],
-            images,
-            model.image_size,
-            model.prompts,
-            model.styles,
-            settings.loss_style_where,
-        )
-        skipped |= datasets[name].skipped
-        if not len(datasets[name]):
+        usable = [sample for sample in samples if str(sample.path) not in unreadable] if unreadable else samples
+        if not usable:
             raise ValueError(f"{name} split: no usable sample; the first: {': '.join(next(iter(skipped.items())))}")
+        datasets[name] = VqaDataset(
+            usable, images, model.image_size, model.prompts, model.styles, settings.loss_style_where
+        )
+        datasets[name].skipped.limit = settings.data_max_skipped
     if not quiet:
         report_skipped(skipped)
     check_skip_rate(skipped, total, settings.data_max_skipped, settings.data_root)

@@ -39,6 +39,7 @@ from common.cli.settings import read_settings
 from common.cli.tool_parser import tool
 from common.text.files import write_json, write_jsonl
 from common.training.device import choose_device
+from common.training.skip_log import report_skipped
 
 COLUMNS = {
     "exact_match": "exact",
@@ -72,6 +73,9 @@ def main(
     splits, skipped = read_splits(options, [split])
     sets, skipped = build_datasets(options, splits, skipped, model, Accelerator(cpu=torch_device.type == "cpu"))
     dataset = sets[split]
+    dataset.drop_broken()
+    report_skipped(dataset.skipped.skipped, listed="")
+    skipped |= dataset.skipped.skipped
     predictions = answer_samples(
         model, dataset, limit, batch_size, quiet=False, num_beams=num_beams, max_new_tokens=max_new_tokens
     )

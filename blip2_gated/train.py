@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 from blip2_gated.backbone import is_config
@@ -45,7 +45,7 @@ from common.training.plots import plot_curves
 from common.training.run import Run, choose_run_name
 from common.training.samplers import DeterministicBatchSampler
 from common.training.schedule import TrainSchedule
-from common.training.skip_log import write_skipped
+from common.training.skip_log import SkipLog, write_skipped
 from common.training.trackers import installed_trackers
 from common.training.trained_on import check_resume, describe_samples, describe_tensors, file_size, source_name
 from common.training.trainer import Trainer
@@ -97,14 +97,20 @@ def main(argv: list[str]) -> dict[str, Any]:
         folders = (settings.training_checkpoint_dir, settings.training_log_dir)
         run = Run(*folders, vars(settings), settings.training_resume, name, trackers, trained_on=trained_on)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
+    log_folder = broadcast_object_list([run and run.log_folder])[0]
+    log = SkipLog(log_folder / "skipped.jsonl", settings.data_max_skipped, quiet=False)
+    sets["train"].skipped = sets["val"].skipped = log
     if settings.training_warm_start_steps and is_config(settings.model_blip2) and not settings.training_resume:
         warm_start(settings, model.to(accelerator.device), sets["train"], accelerator.is_main_process)
     trainer = build_trainer(settings, model, sets["train"], accelerator, run)
     trainer.start(settings.training_resume, settings.training_seed)
+    first_epoch = trainer.progress.epoch
     if run:
         print_summary(settings.data_root, sets, trainer)
 
-    for _, means in trainer.epochs():
+    for epoch, means in trainer.epochs():
+        if run and epoch == first_epoch:
+            sets["val"].drop_broken()
         scores = validate(trainer, sets["val"], settings.training_batch_size) if run else {}
         values = trainer.record_epoch(means, scores, "main", maximize=False)  # the other losses are regularisers
         if run:
@@ -227,7 +233,7 @@ def print_summary(data_root: str, sets: dict[str, VqaDataset], trainer: Trainer)
     print(
         f"{len(train_set)} training questions about {len({sample.path for sample in train_set.samples})} images, "
         f"{len(sets['val'])} validation questions, from {data_root}; "
-        f"{train_set.truncated} texts longer than {model.prompts.max_tokens} tokens were truncated\n"
+        f"{train_set.count_truncated()} have texts longer than {model.prompts.max_tokens} tokens, which are truncated\n"
         f"{trainable / 1e6:.2f} million trainable parameters, {frozen / 1e6:.2f} million frozen; "
         f"{trainer.steps_per_epoch} steps per epoch; logs in {trainer.run.log_folder}"
     )

@@ -121,10 +121,14 @@ def test_style_losses_apply_where_the_answer_names_a_style(table, tmp_path):
     samples, _ = read_samples(table, tmp_path, "csv", COLUMNS)
     store = ImageCache(48)
     dataset = VqaDataset(samples, store, 32, model.prompts, model.styles)
-    assert dataset.applies == [True, False, True] and dataset.style_ids == [1, 0, 0]
-    assert VqaDataset(samples, store, 32, model.prompts, model.styles, "all").applies == [True, True, True]
+
+    def values(name, samples=samples, where="answers"):
+        return [int(item[name]) for item in VqaDataset(samples, store, 32, model.prompts, model.styles, where)]
+
+    assert values("applies") == [True, False, True] and values("style_ids") == [1, 0, 0]
+    assert values("applies", where="all") == [True, True, True]
     unseen = [replace(samples[0], style="cubism"), replace(samples[0], style="")]
-    assert VqaDataset(unseen, store, 32, model.prompts, model.styles).style_ids == [-1, -1]
+    assert values("style_ids", unseen) == [-1, -1]
     batch = dataset.collate([dataset[0], dataset[1]])
     assert batch["image"].shape == (2, 3, 32, 32) and batch["image"].dtype == torch.uint8
     assert not torch.equal(batch["image"][0], batch["image"][1])

@@ -101,7 +101,7 @@ class ImageCache:
         if removed:
             print(f"image cache {printable(folder)}: removed {', '.join(map(printable, removed))}")
         part = "" if wanted <= limit else "; the rest is decoded at each use"
-        print(f"image cache {printable(folder)}: about {_gb(wanted)} of at most {_gb(limit)} GB (CACHE_GB){part}")
+        print(f"image cache {printable(folder)}: about {_size(wanted)} of at most {_size(limit)} (CACHE_GB){part}")
 
     def _decode(self, path: Path | TarMember) -> np.ndarray:
         return np.asarray(fit_shorter_side(open_image(path, at_least=self.size), self.size))
@@ -147,5 +147,6 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _gb(number: int) -> str:
-    return f"{number / 1e9:.2g}" if number < 10e9 else f"{number / 1e9:.0f}"
+def _size(number: int) -> str:
+    """Bytes in words."""
+    return f"{number / 1e6:.3g} MB" if number < 1e9 else f"{number / 1e9:.{1 if number < 1e10 else 0}f} GB"

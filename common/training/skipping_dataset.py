@@ -24,6 +24,9 @@ class SkippingDataset(Dataset):
                 return sample
         raise ValueError("no sample can be read")
 
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
     def read(self, key: Any) -> Any:
         raise NotImplementedError
 
