@@ -98,7 +98,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         run = Run(*folders, vars(settings), settings.resume, name, trackers, trained_on=trained_on)
         write_skipped(run.log_folder / "skipped.jsonl", skipped)
     log_folder = broadcast_object_list([run.log_folder if run else None])[0]
-    train_set.skip_log = val_set.skip_log = SkipLog(log_folder / "skipped.jsonl", settings.max_skipped, quiet=False)
+    train_set.skipped = val_set.skipped = SkipLog(log_folder / "skipped.jsonl", settings.max_skipped, quiet=False)
     trainer = build_trainer(settings, encoder, train_set, accelerator, run)
     trainer.start(settings.resume, settings.seed)
     if run:
