@@ -36,7 +36,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
     "clip": (
         "clip.train",
         {
-            "reading": ["clip.train:find_pairs", "clip.train:build_datasets"],
+            "reading": ["clip.train:open_data", "clip.training_data:LocalPairs.build"],
             "epoch": ["common.training.trainer:Trainer._train_epoch"],
             "evaluating": ["clip.train:validate"],
         },
@@ -60,7 +60,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
     "llava": (
         "llava.train",
         {
-            "reading": ["llava.train:read_conversations", "llava.train:make_samples"],
+            "reading": ["llava.train:open_conversations", "llava.train:make_datasets"],
             "epoch": ["llava.trainer:LlavaTrainer.train"],
             "evaluating": ["llava.trainer:LlavaTrainer.evaluate"],
         },

@@ -143,6 +143,7 @@ class FineTuning:
     image_dir: str = ""  # folder that image paths are relative to; default: the folder of --data
     val_split: float = 0.05  # share of images held out for validation
     max_length: int = 2048  # maximum tokens, image included; later turns are dropped
+    cache_dir: str = "./.cache/conversations"  # of the file's index and the samples' lengths; may be deleted
     max_skipped: float = 0.05  # maximum share of unusable samples; above it training stops
     lora_rank: int = 128  # 0: no LoRA, the whole language model is trained
     lora_alpha: int = 256  # LoRA's scale is lora_alpha / lora_rank

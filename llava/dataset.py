@@ -8,8 +8,7 @@ The processor determines the number of tokens of an image; it is called once for
 
 from bisect import bisect
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +18,20 @@ import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
-from common.cli.progress_bar import progress_bar
-from common.images.io import open_image
-from common.text.chat_labels import IGNORED, LabelledTokens, label_answers, splice_images
+from common.images.io import image_size, open_image
+from common.text.chat_labels import IGNORED, LabelledTokens, label_turns, splice_images
 from common.text.conversations import IMAGE, Conversation, Turn
+from common.text.files import check_file
 from common.text.padding import pad
-from common.training.splits import connected_groups, draw_groups, real_paths
+from common.text.values import file_name_of
+from common.training.conversation_index import ConversationIndex, index_conversations, measure_lengths
+from common.training.skip_log import SkipLog
+from common.training.skipping_dataset import SkippingDataset
+from common.training.splits import connect, connected_groups, draw_groups, real_paths
+from common.training.trained_on import digest_of
 from llava.tokens import ChatFormatter, encode_images, message, pad_token_id, placeholder_id
+
+COMPARED = 20_000  # images at most whose files are compared to tell which are equal
 
 
 class TokenizedConversation(NamedTuple):
@@ -36,21 +42,142 @@ class TokenizedConversation(NamedTuple):
 Item = tuple[TokenizedConversation, list[Image.Image]]
 
 
-@dataclass(eq=False)
-class ConversationDataset(torch.utils.data.Dataset):
-    """Samples of tokenize_conversations; an item is a sample with its opened images."""
+class ConversationTokenizer:
+    """Conversations as tokens, at most max_length of them with those of the images.
 
-    samples: list[TokenizedConversation]
+    end_tokens: texts of the tokens that end an answer, the usual one first.
+    """
+
+    def __init__(self, formatter: ChatFormatter, end_tokens: Sequence[str], max_length: int):
+        self.formatter, self.end_tokens, self.max_length = formatter, end_tokens, max_length
+        self.run_lengths: dict[tuple[int, int], int] = {}  # size of an image -> tokens
+
+    def __call__(self, conversation: Conversation, sizes: Sequence[tuple[int, int]]) -> TokenizedConversation:
+        """sizes: (width, height) of each image. ValueError where no answer fits.
+
+        A conversation that is too long loses turns from the last on.
+        """
+        whole, turn_ends = self._tokens(conversation)
+        image_counts = np.cumsum([turn.images for turn in conversation.turns]).tolist()
+
+        @cache
+        def tokens(count: int) -> LabelledTokens:
+            return whole.cut(turn_ends[count - 1]) if turn_ends else self._tokens(conversation.first(count))[0]
+
+        def length(count: int) -> int:
+            runs = map(self.run_length, sizes[: image_counts[count - 1]])
+            return len(tokens(count).input_ids) + sum(run - 1 for run in runs)
+
+        count = total = len(conversation.turns)
+        if length(total) > self.max_length:
+            count = bisect(range(1, total), self.max_length, key=length)  # turns whose length is at most max_length
+        if not count:
+            raise ValueError(f"not even one turn fits into --max_length {self.max_length}: it has {length(1)} tokens")
+        if all(label == IGNORED for label in tokens(count).labels):
+            raise ValueError(f"no answer that is trained on fits into --max_length {self.max_length}")
+        if count < total:
+            reason = f"{total - count} of its {total} turns do not fit into --max_length {self.max_length}"
+            conversation = conversation.first(count).trimmed_by(reason)
+        return TokenizedConversation(conversation, tokens(count))
+
+    def _tokens(self, conversation: Conversation) -> tuple[LabelledTokens, list[int]]:
+        return tokenize(conversation, self.formatter, self.end_tokens)
+
+    def run_length(self, size: tuple[int, int]) -> int:
+        """Tokens of an image, (width, height)."""
+        if size not in self.run_lengths:
+            self.run_lengths[size] = len(encode_images(self.formatter.processor, [Image.new("RGB", size)]).runs[0])
+        return self.run_lengths[size]
+
+    def length(self, conversation: Conversation) -> int:
+        """Tokens of a conversation, of whose images only the headers are read."""
+        sizes = [image_size(path) for path in conversation.images]
+        sample = self(conversation, sizes)
+        runs = map(self.run_length, sizes[: len(sample.conversation.images)])
+        return len(sample.tokens.input_ids) + sum(run - 1 for run in runs)
+
+    @property
+    def digest(self) -> str:
+        """Of all by which conversations become tokens."""
+        formatter, processor = self.formatter, self.formatter.processor
+        text = (processor.tokenizer.backend_tokenizer.to_str(), formatter.system, self.end_tokens, self.max_length)
+        template = processor.chat_template or processor.tokenizer.chat_template
+        return digest_of((type(processor).__name__, processor.image_processor.to_dict(), template, *text))
+
+
+@dataclass(eq=False)
+class ConversationDataset(SkippingDataset):
+    """Some conversations of an index; an item is a conversation's tokens with its opened images.
+
+    root: folder of the images. places: in the index. cache_dir: of the samples' lengths.
+    """
+
+    index: ConversationIndex
+    root: Path
+    tokenizer: ConversationTokenizer
+    places: np.ndarray
+    cache_dir: str | Path
+    skipped: SkipLog = field(default_factory=SkipLog)
+    trimmed: SkipLog = field(default_factory=lambda: SkipLog(limit=1))
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.places)
 
-    def __getitem__(self, index: int) -> Item:
-        sample = self.samples[index]
-        return sample, [open_image(path) for path in sample.conversation.images]
+    def read(self, number: int) -> Item | None:
+        """None for a broken sample."""
+        try:
+            conversation = self.conversation(number)
+            images = [open_image(path) for path in conversation.images]
+            sample = self.tokenizer(conversation, [image.size for image in images])
+        except (ValueError, OSError) as error:
+            self.skipped.add(self.key(number), error, len(self))
+            return None
+        if sample.conversation.trimmed:
+            self.trimmed.add(self.key(number), sample.conversation.trimmed, len(self))
+        return sample, images[: len(sample.conversation.images)]
+
+    def conversation(self, number: int) -> Conversation:
+        """With the paths of its images."""
+        conversation = self._record(int(self.places[number]))
+        return replace(conversation, key=self.key(number))
+
+    def key(self, number: int) -> str:
+        """File and line."""
+        return record_key(self.index, self.index.number(int(self.places[number])))
 
     def lengths(self) -> list[int]:
-        return [len(sample.tokens.input_ids) for sample in self.samples]
+        """Tokens of each sample, without decoding an image; 0 for unusable samples. Counted once, and cached."""
+        key = (self.index.digest, self.root, self.tokenizer.digest)
+        lengths, reasons = measure_lengths(
+            lambda place: self.tokenizer.length(self._record(place)), len(self.index), self.cache_dir, key
+        )
+        for place, reason in reasons.items():
+            self.skipped.add(record_key(self.index, self.index.number(place)), reason, len(self.index))
+        return lengths[self.places].tolist()
+
+    def select(self, numbers: np.ndarray) -> "ConversationDataset":
+        """Some of the samples, with the same logs."""
+        return replace(self, places=self.places[numbers])
+
+    def image_groups(self) -> np.ndarray:
+        """Of each sample the number of its group (N,); samples that share an image are in one.
+
+        Images are equal if their files are, by links or content; of more than COMPARED, if their names are.
+        """
+        samples = np.repeat(np.arange(len(self.index)), self.index.rows["images"])
+        kept = np.isin(samples, self.places)
+        names, codes = np.unique(self.index.images[kept], return_inverse=True)
+        if len(names) > COMPARED:
+            numbers = np.searchsorted(self.places, samples[kept])  # places rise
+            return connect(numbers, codes, len(self))
+        images = [self.conversation(number).images for number in range(len(self))]
+        real = real_paths({path for paths in images for path in paths}, by_content=True)
+        return np.array(connected_groups([[real[path] for path in paths] for paths in images]))
+
+    def _record(self, place: int) -> Conversation:
+        conversation = self.index[place]
+        names = tuple(self.root / file_name_of(name, self.root) for name in conversation.images)
+        return replace(conversation, images=names)
 
 
 @dataclass(frozen=True)
@@ -71,16 +198,18 @@ class ConversationCollator:
         return {"input_ids": input_ids, "attention_mask": mask, "labels": labels, **inputs}
 
 
-def tokenize(conversation: Conversation, formatter: ChatFormatter, end_tokens: Sequence[str]) -> TokenizedConversation:
-    """end_tokens: texts of the tokens that end an answer, the usual one first.
+def tokenize(
+    conversation: Conversation, formatter: ChatFormatter, end_tokens: Sequence[str]
+) -> tuple[LabelledTokens, list[int]]:
+    """-> tokens of all turns, and the ends of turns as of label_turns.
 
     A system turn of the conversation takes the place of the formatter's system prompt.
     """
     messages = [] if conversation.system is None else [message("system", conversation.system)]
     for turn in conversation.turns:
         messages += [formatter.question(turn.question), message("assistant", turn.answer)]
-    tokens = label_answers(messages, formatter.render, formatter.encode, end_tokens, conversation.is_trained)
-    return TokenizedConversation(conversation, tokens)
+    control_ids = formatter.control_words.ids
+    return label_turns(messages, formatter.render, formatter.encode, end_tokens, conversation.is_trained, control_ids)
 
 
 def question_text(turn: Turn) -> str:
@@ -88,75 +217,35 @@ def question_text(turn: Turn) -> str:
     return turn.question.replace(IMAGE, "").strip()
 
 
-def tokenize_conversations(
-    conversations: Sequence[Conversation],
-    formatter: ChatFormatter,
-    end_tokens: Sequence[str],
-    max_length: int,
-    quiet: bool = False,
-) -> tuple[list[TokenizedConversation], dict[str, str]]:
-    """Decode every image once, count tokens -> samples of at most max_length tokens, {skipped conversation: reason}.
-
-    Conversations that are too long lose turns from the last on; one whose first turn is too long is skipped.
-    """
-
-    @cache
-    def run_length(size: tuple[int, int]) -> int:
-        return len(encode_images(formatter.processor, [Image.new("RGB", size)]).runs[0])
-
-    def fit(conversation: Conversation) -> TokenizedConversation:
-        sizes = [sizes_or_errors[path] for path in conversation.images]
-        if errors := [size for size in sizes if isinstance(size, Exception)]:
-            raise errors[0]
-
-        @cache
-        def part(count: int) -> TokenizedConversation:
-            return tokenize(conversation.first(count), formatter, end_tokens)
-
-        def length(count: int) -> int:
-            images = sizes[: len(part(count).conversation.images)]
-            return len(part(count).tokens.input_ids) + sum(run_length(size) - 1 for size in images)
-
-        count = total = len(conversation.turns)
-        if length(total) > max_length:
-            count = bisect(range(1, total), max_length, key=length)  # turns whose length is at most max_length
-        if not count:
-            raise ValueError(f"not even one turn fits into --max_length {max_length}: it has {length(1)} tokens")
-        if all(label == IGNORED for label in part(count).tokens.labels):
-            raise ValueError(f"no answer that is trained on fits into --max_length {max_length}")
-        if count == total:
-            return part(total)
-        reason = f"{total - count} of its {total} turns do not fit into --max_length {max_length}"
-        return part(count)._replace(conversation=part(count).conversation.trimmed_by(reason))
-
-    paths = sorted({path for conversation in conversations for path in conversation.images})
-    with ThreadPoolExecutor() as pool:
-        sizes = progress_bar(pool.map(_size_or_error, paths), total=len(paths), desc="checking images", quiet=quiet)
-        sizes_or_errors = dict(zip(paths, sizes))
-    samples, skipped = [], {}
-    for conversation in conversations:
-        try:
-            samples.append(fit(conversation))
-        except (ValueError, OSError) as error:
-            skipped[conversation.key] = str(error)
-    return samples, skipped
+def open_conversations(data: str | Path, cache_dir: str | Path) -> ConversationIndex:
+    """data: a file, or an AniPersonaCaps folder. ValueError where nothing in it is a conversation."""
+    path = Path(data) / "metadata.jsonl" if Path(data).is_dir() else Path(data)
+    check_file(path, "expected a .json, a .jsonl, or a folder with metadata.jsonl")
+    index = index_conversations(path, cache_dir)
+    if not len(index):
+        number, reason = next(iter(index.skipped.items()), (None, "the file is empty"))
+        place = "" if number is None else f"{record_key(index, number)}: "
+        raise ValueError(f"{path}: no usable conversation; {place}{reason}")
+    return index
 
 
-def _size_or_error(path: Path) -> tuple[int, int] | Exception:
-    """(width, height), or the reason why the image cannot be decoded."""
-    try:
-        return open_image(path).size
-    except (ValueError, OSError) as error:
-        return error
+def describe_dataset(dataset: ConversationDataset) -> str:
+    """Number of conversations, and a digest of their text and choice."""
+    return f"{len(dataset)}, digest {digest_of((dataset.index.digest, dataset.places.tobytes()))}"
+
+
+def record_key(index: ConversationIndex, number: int) -> str:
+    """The name of a record in messages: its file and line."""
+    return f"{index.path} {index.unit} {number}"
 
 
 def split_by_image(
-    samples: Sequence[TokenizedConversation], share: float, seed: int
-) -> tuple[list[TokenizedConversation], list[TokenizedConversation]]:
+    dataset: ConversationDataset, share: float, seed: int
+) -> tuple[ConversationDataset, ConversationDataset]:
     """-> training, validation: about `share` of the samples. Samples that share an image are on one side."""
-    names = real_paths({path for sample in samples for path in sample.conversation.images}, by_content=True)
-    groups = connected_groups([[names[path] for path in sample.conversation.images] for sample in samples])
-    order = np.random.default_rng(seed).permutation(max(groups, default=-1) + 1).tolist()
-    held_out = draw_groups(groups, order, round(share * len(samples)))
-    train = [sample for sample, group in zip(samples, groups) if group not in held_out]
-    return train, [sample for sample, group in zip(samples, groups) if group in held_out]
+    if not share:
+        return dataset, dataset.select(np.arange(0))
+    groups = dataset.image_groups()
+    order = np.random.default_rng(seed).permutation(groups.max(initial=-1) + 1).tolist()
+    is_held_out = np.isin(groups, list(draw_groups(groups, order, round(share * len(groups)))))
+    return dataset.select(np.flatnonzero(~is_held_out)), dataset.select(np.flatnonzero(is_held_out))

@@ -10,6 +10,7 @@ settings.json, run.json, results.json; a folder in logs/ with log.jsonl, skipped
 """
 
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,28 +26,33 @@ if __name__ == "__main__":
     run_script(read_command_line)  # --help and mistakes are answered before the imports below, which take seconds
     exit_at_signals()
 
+import numpy as np
+from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 from torch import nn
 from transformers import set_seed
 
 from common.cli.paths import find_inputs
-from common.text.chat_labels import IGNORED
-from common.text.conversations import Conversation, read_conversations, trimmed_records
+from common.cli.progress_bar import progress_bar
+from common.images.cache import CHECKED
 from common.text.files import write_json
 from common.training.closing import print_closing
+from common.training.conversation_index import ConversationIndex
 from common.training.device import disable_malloc_trim
 from common.training.hf_trainer import MEMORY_FLAGS, find_resume_checkpoint
 from common.training.run import Run, choose_run_name
 from common.training.skip_log import check_skip_rate, report_skipped, report_trimmed, write_skipped
-from common.training.trained_on import check_resume, describe_samples, describe_tensors, digest_of, file_size
+from common.training.trained_on import check_resume, describe_tensors, digest_of
 from llava.arguments import RunArguments, read_arguments
 from llava.checkpoint import LoadedModel, end_tokens, fingerprint, load_image_text_model
 from llava.dataset import (
     ConversationCollator,
     ConversationDataset,
-    TokenizedConversation,
+    ConversationTokenizer,
+    describe_dataset,
+    open_conversations,
+    record_key,
     split_by_image,
-    tokenize_conversations,
 )
 from llava.demo import prepare_demo
 from llava.model import prepare_for_training
@@ -71,16 +77,15 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
         with training.main_process_first():
             prepare_demo()
     checkpoint = find_resume_checkpoint(training.output_dir, training.resume_from_checkpoint)
-    conversations, skipped = read_conversations(tuning.data, tuning.image_dir)  # before a large model is loaded
+    index = open_conversations(tuning.data, tuning.cache_dir)  # before a large model is loaded
     set_seed(training.seed)
     loaded = load_base(tuning, training)
     formatter = ChatFormatter(loaded.processor, tuning.system_prompt)
-    trained_on = describe_run(tuning, training, loaded, formatter, conversations)
+    tokenizer = ConversationTokenizer(formatter, end_tokens(loaded), tuning.max_length)
+    train_set, val_set = make_datasets(index, tuning, training.seed, tokenizer, quiet=not is_main)
+    trained_on = describe_run(tuning, training, loaded, formatter, (train_set, val_set))
     if checkpoint:
         check_resume(trained_on, checkpoint, "--resume_from_checkpoint")
-    train_set, val_set, skipped, trimmed = make_samples(
-        conversations, skipped, tuning, training.seed, formatter, end_tokens(loaded), quiet=not is_main
-    )
     set_seed(training.seed)
     model = prepare_for_training(
         loaded.model,
@@ -91,30 +96,33 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
         tuning.freeze_language_model,
     )
     settings = {**vars(tuning), **training.record()}
-    if not val_set:
+    if not len(val_set):
         training.eval_strategy = "no"
     folders, resume = (training.output_dir, training.logging_dir), checkpoint is not None
     trained_on |= {"model_id": tuning.model_id}  # for messages; the folder may be another when the run is resumed
     run = Run(*folders, settings, resume, name, training.trackers, trained_on=trained_on) if is_main else None
+    skipped, trimmed = train_set.skipped, train_set.trimmed
+    log_dir = broadcast_object_list([run and run.log_folder])[0]
+    skipped.path, trimmed.path = log_dir / "skipped.jsonl", log_dir / "trimmed.jsonl"
     with run.lock if run else nullcontext():
+        if run:
+            write_skipped(skipped.path, skipped.skipped)
+            write_skipped(trimmed.path, trimmed.skipped)
+            print_summary(model, len(train_set), len(val_set))
         trainer = LlavaTrainer(
             model,
             training,
             data_collator=ConversationCollator(formatter.processor),
-            train_dataset=ConversationDataset(train_set),
-            eval_dataset=ConversationDataset(val_set) if val_set else None,
+            train_dataset=train_set,
+            eval_dataset=val_set if len(val_set) else None,
             processing_class=formatter.processor,
             projector_learning_rate=tuning.projector_learning_rate,
             max_nonfinite_steps=tuning.max_nonfinite_steps,
             run=run,
-            callbacks=[LogPredictionsCallback(val_set[: tuning.show_samples], formatter, run)] if run else [],
+            callbacks=[LogPredictionsCallback(val_set, tuning.show_samples, formatter, run)] if run else [],
         )
-        if run:
-            write_skipped(run.log_folder / "skipped.jsonl", skipped)
-            write_skipped(run.log_folder / "trimmed.jsonl", trimmed)
-            print_summary(model, train_set, val_set)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        results = {"train": trainer.state.log_history, **(trainer.evaluate() if val_set else {})}
+        results = {"train": trainer.state.log_history, **(trainer.evaluate() if len(val_set) else {})}
         trainer.save_model()
         if run:
             run.close()
@@ -143,9 +151,10 @@ def describe_run(
     training: RunArguments,
     loaded: LoadedModel,
     formatter: ChatFormatter,
-    conversations: list[Conversation],
+    datasets: Sequence[ConversationDataset],
 ) -> dict[str, Any]:
-    """What a resumed run must repeat, and what an adapter is loaded by: fingerprint and system_prompt."""
+    """What a resumed run must repeat, and what an adapter is loaded by: fingerprint and system_prompt. Of the data the
+    text, and which conversations are trained on, since there may be millions of images."""
     return {
         **{name: getattr(tuning, name) for name in FIXED},
         "projector_learning_rate is set": bool(tuning.projector_learning_rate),  # then it is a group of its own
@@ -155,47 +164,46 @@ def describe_run(
         "fingerprint": "" if getattr(loaded.model, "is_quantized", False) else fingerprint(loaded.model),
         "system_prompt": formatter.system,
         "chat_template": digest_of(formatter.processor.chat_template),
-        "data": describe_samples(
-            (sample.system, sample.turns, [(Path(path).name, file_size(Path(path))) for path in sample.images])
-            for sample in conversations
-        ),
+        "conversations": "; ".join(map(describe_dataset, datasets)),
     }
 
 
-def make_samples(
-    conversations: list[Conversation],
-    skipped: dict[str, str],
-    tuning: FineTuning,
-    seed: int,
-    formatter: ChatFormatter,
-    ends: list[str],
-    quiet: bool,
-) -> tuple[list[TokenizedConversation], list[TokenizedConversation], dict[str, str], dict[str, str]]:
-    """-> training, validation, {skipped: reason}, {used in part: reason}"""
+def make_datasets(
+    index: ConversationIndex, tuning: FineTuning, seed: int, tokenizer: ConversationTokenizer, quiet: bool
+) -> tuple[ConversationDataset, ConversationDataset]:
+    """-> training, validation, with the same logs. At most CHECKED samples are read; those that cannot be are in
+    neither."""
     if not 0 <= tuning.val_split < 1:
         raise ValueError(f"--val_split {tuning.val_split}: expected a share from 0 to below 1")
-    total = len(conversations) + len(skipped)
-    samples, unusable = tokenize_conversations(conversations, formatter, ends, tuning.max_length, quiet)
-    skipped, trimmed = skipped | unusable, trimmed_records(sample.conversation for sample in samples)
+    root = Path(tuning.image_dir) if tuning.image_dir else index.path.parent
+    dataset = ConversationDataset(index, root, tokenizer, np.arange(len(index)), tuning.cache_dir)
+    skipped, trimmed = dataset.skipped, dataset.trimmed
+    skipped.skipped = {record_key(index, number): reason for number, reason in index.skipped.items()}
+    trimmed.skipped = {record_key(index, number): reason for number, reason in index.trimmed.items()}
+    total, skipped.limit = len(index) + len(skipped.skipped), 1
+    checked = np.unique(np.linspace(0, len(index) - 1, CHECKED).astype(int)).tolist()  # all, of as many or fewer
+    progress = progress_bar(checked, "checking samples", quiet=quiet)
+    broken = [number for number in progress if dataset.read(number) is None]
     if not quiet:
-        report_skipped(skipped)
-        report_trimmed(trimmed)
-    check_skip_rate(skipped, total, tuning.max_skipped, tuning.data)
-    train_set, val_set = split_by_image(samples, tuning.val_split, seed)
-    if not train_set:
+        report_skipped(skipped.skipped)
+        report_trimmed(trimmed.skipped)
+    check_skip_rate(skipped.skipped, total, tuning.max_skipped, tuning.data)
+    reasons = {key: skipped.skipped[key] for key in map(dataset.key, broken)}
+    check_skip_rate(reasons, len(checked), tuning.max_skipped, tuning.data)
+    skipped.limit, skipped.quiet = tuning.max_skipped, False  # of those that are found in training
+    readable = dataset.select(np.delete(np.arange(len(index)), broken))
+    train_set, val_set = split_by_image(readable, tuning.val_split, seed)
+    if not len(train_set):
         raise ValueError(f"{tuning.data}: no sample is left to train on")
-    return train_set, val_set, skipped, trimmed
+    return train_set, val_set
 
 
-def print_summary(
-    model: nn.Module, train_set: list[TokenizedConversation], val_set: list[TokenizedConversation]
-) -> None:
+def print_summary(model: nn.Module, num_train: int, num_val: int) -> None:
     total = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    answers = sum(label != IGNORED for sample in train_set for label in sample.tokens.labels)
     print(
-        f"{len(train_set)} conversations for training with {answers} tokens of answers, {len(val_set)} for validation; "
-        f"{trainable / 1e6:.2f} of {total / 1e6:.2f} million parameters are trained"
+        f"{num_train} conversations for training, {num_val} for validation; {trainable / 1e6:.2f} of "
+        f"{total / 1e6:.2f} million parameters are trained"
     )
 
 

@@ -13,7 +13,7 @@ from common.models.lora import PROJECTOR, part_of
 from common.training.hf_trainer import FaultTolerantTrainer
 from common.training.length_sampler import LengthGroupedSampler
 from common.training.run import Run
-from llava.dataset import Item, TokenizedConversation, question_text
+from llava.dataset import ConversationDataset, Item, question_text
 from llava.prefix_cache import ImagePrefixCache
 from llava.tokens import ChatFormatter
 
@@ -52,12 +52,12 @@ class LlavaTrainer(FaultTolerantTrainer):
 class LogPredictionsCallback(TrainerCallback):
     """After each evaluation: the model's answers to the first questions about some validation images."""
 
-    def __init__(self, samples: list[TokenizedConversation], formatter: ChatFormatter, run: Run, max_tokens: int = 64):
-        self.conversations = [
-            sample.conversation
-            for sample in samples
-            if len(sample.conversation.images) == sample.conversation.turns[0].images == 1
-        ]
+    def __init__(
+        self, dataset: ConversationDataset, count: int, formatter: ChatFormatter, run: Run, max_tokens: int = 64
+    ):
+        items = filter(None, map(dataset.read, range(min(count, len(dataset)))))
+        conversations = [sample.conversation for sample, _ in items]
+        self.conversations = [one for one in conversations if len(one.images) == one.turns[0].images == 1]
         self.formatter, self.run, self.max_tokens = formatter, run, max_tokens
 
     def on_evaluate(self, args, state, control, model=None, **_) -> None:

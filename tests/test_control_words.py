@@ -57,7 +57,7 @@ def test_llava(tokenizer, template, end):
     assert formatter.keeps_order == (template == CHATML)
     text = WORD.replace("<image>", "")
     talk = Conversation((Turn(f"What {text}\n<image> is?", text), Turn("<image>\nx", "y")), ("a", "b"), f"Be {text}")
-    ids, labels = tokenize(talk, formatter, [end]).tokens
+    (ids, labels), _ = tokenize(talk, formatter, [end])
     answers = tokenizer.decode([label for label in labels if label != IGNORED])
     assert "".join(answers.split()) == "".join(f"{text}{end}y{end}".split())
     whole = "".join(tokenizer.decode(ids).split())

@@ -15,26 +15,34 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny.llava import WRITERS, picture, write_conversations, write_llava
 
 from common.text.conversations import read_conversations
+from common.training.conversation_index import index_conversations
+from common.training.skip_log import SkipLog
 from llava import merge_lora, train
 from llava.analyzer import LlavaAnalyzer
 from llava.arguments import read_arguments
 from llava.checkpoint import end_tokens, load_image_text_model
 from llava.config import VICUNA_SYSTEM, read_values
-from llava.dataset import ConversationCollator, ConversationDataset, split_by_image, tokenize, tokenize_conversations
+from llava.dataset import ConversationCollator, ConversationDataset, ConversationTokenizer, split_by_image, tokenize
 from llava.model import prepare_for_training
 from llava.scoring_config import ScoringConfig
 from llava.tokens import ChatFormatter
+
+
+def dataset(path, formatter, ends=("</s>",), max_length=2048):
+    """All conversations of a file."""
+    index = index_conversations(path, path.parent / "cache")
+    tokenizer = ConversationTokenizer(formatter, ends, max_length)
+    logs = SkipLog(limit=1), SkipLog(limit=1)
+    return ConversationDataset(index, path.parent, tokenizer, np.arange(len(index)), path.parent / "cache", *logs)
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_labels_are_the_answers_alone(llava_folders, name, tmp_path):
     loaded = load_image_text_model(str(llava_folders[name]), device="cpu")
     formatter, ends = ChatFormatter(loaded.processor), end_tokens(loaded)
-    conversations, _ = read_conversations(write_conversations(tmp_path, 3))
-    samples, skipped = tokenize_conversations(conversations, formatter, ends, 2048, quiet=True)
-    assert skipped == {}
-    batch = ConversationCollator(loaded.processor)([ConversationDataset(samples)[place] for place in range(3)])
-    for row, labels, sample in zip(batch["input_ids"], batch["labels"], samples):
+    items = list(map(dataset(write_conversations(tmp_path, 3), formatter, ends).__getitem__, range(3)))
+    batch = ConversationCollator(loaded.processor)(items)
+    for row, labels, (sample, _) in zip(batch["input_ids"], batch["labels"], items):
         kept = labels[labels >= 0]
         assert torch.equal(kept, row[labels >= 0])
         said = loaded.processor.tokenizer.decode(kept)
@@ -49,9 +57,8 @@ def test_labels_are_the_answers_alone(llava_folders, name, tmp_path):
 
 def test_labels_give_the_loss_of_a_slow_loop(llava_folders, tmp_path):
     model, processor = load_image_text_model(str(llava_folders["llava"]), device="cpu")
-    conversations, _ = read_conversations(write_conversations(tmp_path, 2))
-    samples, _ = tokenize_conversations(conversations, ChatFormatter(processor), ["</s>"], 2048, quiet=True)
-    batch = ConversationCollator(processor)([ConversationDataset(samples)[place] for place in range(2)])
+    data = dataset(write_conversations(tmp_path, 2), ChatFormatter(processor))
+    batch = ConversationCollator(processor)([data[0], data[1]])
     with torch.no_grad():
         out = model(**batch)
     losses = []
@@ -68,34 +75,45 @@ def test_end_tokens_are_appended_where_the_template_writes_none(llava_folders, t
     processor = load_image_text_model(str(llava_folders["llava"]), device="cpu").processor
     processor.chat_template = processor.chat_template.replace("{{ eos_token }}", "{{ ' ' }}")
     conversation = read_conversations(write_conversations(tmp_path, 1))[0][0]
-    sample = tokenize(conversation, ChatFormatter(processor), ["</s>"])
-    assert processor.tokenizer.decode([one for one in sample.tokens.labels if one >= 0]) == " a red star 0</s> No</s>"
+    tokens, _ = tokenize(conversation, ChatFormatter(processor), ["</s>"])
+    assert processor.tokenizer.decode([one for one in tokens.labels if one >= 0]) == " a red star 0</s> No</s>"
 
 
 def test_turns_that_do_not_fit_are_dropped(llava_folders, tmp_path):
     formatter = ChatFormatter(load_image_text_model(str(llava_folders["llava"]), device="cpu").processor)
-    conversations, _ = read_conversations(write_conversations(tmp_path, 2))
+    path = write_conversations(tmp_path, 2)
 
     def check(max_length):
-        samples, skipped = tokenize_conversations(conversations, formatter, ["</s>"], max_length, quiet=True)
-        return samples, [len(sample.tokens.input_ids) + 15 for sample in samples], skipped  # 16 tokens an image
+        data = dataset(path, formatter, max_length=max_length)
+        samples = [item[0] for item in filter(None, map(data.read, range(2)))]
+        lengths = [len(sample.tokens.input_ids) + 15 for sample in samples]  # 16 tokens an image
+        assert [length for length in data.lengths() if length] == lengths
+        return samples, lengths, data
 
     _, lengths, _ = check(2048)
     longest = lengths[0]
-    samples, lengths, skipped = check(longest - 1)
-    assert not skipped and max(lengths) < longest and all(len(sample.conversation.turns) == 1 for sample in samples)
+    samples, lengths, data = check(longest - 1)
+    assert not data.skipped.skipped and max(lengths) < longest
+    assert all(len(sample.conversation.turns) == 1 for sample in samples)
+    reason = f"1 of its 2 turns do not fit into --max_length {longest - 1}"
+    assert data.trimmed.skipped == dict.fromkeys(map(data.key, range(2)), reason)
     assert check(longest)[1][0] == longest
-    samples, _, skipped = check(30)
-    assert samples == [] and "max_length" in next(iter(skipped.values()))
+    samples, _, data = check(30)
+    assert samples == [] and "max_length" in next(iter(data.skipped.skipped.values()))
 
 
-def test_the_split_keeps_an_image_on_one_side(llava_folders, tmp_path):
+def test_the_split_keeps_an_image_on_one_side(llava_folders, tmp_path, monkeypatch):
     loaded = load_image_text_model(str(llava_folders["llava"]), device="cpu")
-    conversations, _ = read_conversations(write_conversations(tmp_path, 6))
-    samples, _ = tokenize_conversations(conversations * 2, ChatFormatter(loaded.processor), ["</s>"], 2048, quiet=True)
-    train_side, val_side = split_by_image(samples, 0.34, seed=1)
-    images = [{sample.conversation.images for sample in side} for side in (train_side, val_side)]
-    assert len(val_side) == 4 and not images[0] & images[1] and len(images[0] | images[1]) == 6
+    path = write_conversations(tmp_path, 6)
+    path.write_text(2 * path.read_text())
+    for compared in (20_000, 3):  # by content, by name
+        monkeypatch.setattr("llava.dataset.COMPARED", compared)
+        data = dataset(path, ChatFormatter(loaded.processor))
+        train_side, val_side = split_by_image(data, 0.34, seed=1)
+        images = [
+            {side[number][0].conversation.images for number in range(len(side))} for side in (train_side, val_side)
+        ]
+        assert len(val_side) == 4 and not images[0] & images[1] and len(images[0] | images[1]) == 6
 
 
 @pytest.mark.parametrize("name", WRITERS)

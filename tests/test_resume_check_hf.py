@@ -93,7 +93,7 @@ def test_another_run_of_llava_is_refused(llava_arguments, tmp_path):
     assert f"{SAMPLES} was 4, now 8" in shown
     data = write_conversations(tmp_path / "other", 12)
     data.write_text(data.read_text().replace("Sure?", "Really?"))
-    assert "data was " in refused(train_llava.main, [*more, *flags(data=data)], tmp_path)
+    assert "conversations was " in refused(train_llava.main, [*more, *flags(data=data)], tmp_path)
     for number, sizes in enumerate(({"seed": 1}, {"layers": 1})):
         other = write_llava(tmp_path / f"model{number}", **sizes)
         assert "fingerprint was" in refused(train_llava.main, [*more, *flags(model_id=other)], tmp_path)

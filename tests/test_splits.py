@@ -6,10 +6,11 @@ import numpy as np
 from PIL import Image
 
 from clip.dataset import find_pairs, split_pairs
-from common.text.chat_labels import LabelledTokens
-from common.text.conversations import Conversation, Turn
+from common.training.conversation_index import index_conversations
 from common.training.splits import connected_groups, draw_groups, real_paths
-from llava.dataset import TokenizedConversation, split_by_image
+from llava.dataset import ConversationDataset, split_by_image
+
+TURNS = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A star."}]
 
 
 def test_samples_are_connected_through_others():
@@ -58,13 +59,11 @@ def test_splits_keep_shared_images_together(tmp_path):
     write(tmp_path)
     names = ["a", "b", "link", "copy", *map(str, range(16))]
     paths = [tmp_path / f"{name}.bmp" for name in names]
-    samples = [
-        TokenizedConversation(Conversation((Turn("q", "a"),), (path,), key=path.name), LabelledTokens([1], [1]))
-        for path in paths
-    ]
-    samples.append(
-        TokenizedConversation(Conversation((Turn("q", "a"),), tuple(paths[4:6]), key="two"), LabelledTokens([1], [1]))
-    )
+    records = [{"image": path.name, "conversations": TURNS} for path in paths]
+    records.append({"image": [path.name for path in paths[4:6]], "conversations": TURNS})
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, records)))
+    index = index_conversations(tmp_path / "data.jsonl", tmp_path / "cache")
+    samples = ConversationDataset(index, tmp_path, None, np.arange(len(index)), tmp_path)
     for path in paths[4:]:
         path.write_text(path.name)
     lines = [json.dumps({"file_name": path.name, "text": f"text {number}"}) for number, path in enumerate(paths)]
@@ -72,12 +71,12 @@ def test_splits_keep_shared_images_together(tmp_path):
     pairs, _ = find_pairs(tmp_path)
     held_out = set()
     for seed in range(12):
-        train, val = ({sample.conversation.key for sample in side} for side in split_by_image(samples, 0.3, seed))
-        for group in ({"a.bmp", "link.bmp", "copy.bmp"}, {"0.bmp", "1.bmp", "two"}):
+        train, val = (set(side.places.tolist()) for side in split_by_image(samples, 0.3, seed))
+        for group in ({0, 2, 3}, {4, 5, 20}):
             assert group <= train or group <= val
         assert len(train) + len(val) == 21 and 3 <= len(val) <= 6
         held_out |= val
         train, val = ({pair.key for pair in side} for side in split_pairs(pairs, 0.3, seed))
         assert {"a.bmp", "link.bmp"} <= train or {"a.bmp", "link.bmp"} <= val
         assert len(train) + len(val) == 20 and 4 <= len(val) <= 6
-    assert "a.bmp" in held_out and "two" in held_out
+    assert 0 in held_out and 20 in held_out

@@ -229,6 +229,7 @@ def build_trainer(
         if run.process_index == 0:
             report_skipped(samples.skipped.skipped, listed=log_dir / f"skipped{suffix}.jsonl")
             report_trimmed(samples.trimmed.skipped)  # those that are too long are found as they are read
+        samples.skipped.quiet = False
         for source in samples.sources if run.process_index == 0 else ():
             name, count = f"{meta}, {source.name}", samples.counts[source.name]
             if source.length is not None and source.length != count:

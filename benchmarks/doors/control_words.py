@@ -62,7 +62,7 @@ def _llava(random: Random) -> str:
     tokenizer = formatter.processor.tokenizer
     end = "<|im_end|>" if formatter.keeps_order else "</s>"
     try:
-        _, (ids, labels) = tokenize(Conversation((Turn(question, answer),), images, system), formatter, [end])
+        (ids, labels), _ = tokenize(Conversation((Turn(question, answer),), images, system), formatter, [end])
     except ValueError as error:
         assert "begins a turn" in str(error) or "within a control word" in str(error), error
         return "skipped"

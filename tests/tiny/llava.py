@@ -199,4 +199,5 @@ def llava_flags(model: Path, data: Path, output: Path) -> list[str]:
     lora = flags(lora_rank=4, lora_alpha=8, lora_dropout=0)
     quiet = flags(use_cpu=True, disable_tqdm="true", report_to="none")
     steps = flags(per_device_train_batch_size=4, val_split=0.2, logging_steps=1, save_steps=1, warmup_steps=0)
-    return [*flags(model_id=model, data=data, output_dir=output, logging_dir=output / "logs"), *lora, *steps, *quiet]
+    folders = flags(output_dir=output, logging_dir=output / "logs", cache_dir=output / "cache")
+    return [*flags(model_id=model, data=data), *folders, *lora, *steps, *quiet]
