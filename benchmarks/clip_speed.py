@@ -40,6 +40,8 @@ from common.images.io import list_images, open_image
 from common.images.transforms import Augmentation, SampleKey
 from common.samples.layouts import MANIFEST
 from common.training.device import disable_malloc_trim, make_accelerator
+from common.training.loader import make_loader
+from common.training.samplers import DeterministicBatchSampler
 
 LARGE_JPEG = 1024  # pixels of a side, about what a camera or a download gives
 
@@ -130,7 +132,10 @@ def trainer_of(args: argparse.Namespace, slices: int = 1) -> tuple[train.Trainer
     pairs, _ = find_pairs(Path(args.work_dir) / "pairs")
     store = ImageCache(round(CACHE_SCALE * args.image_size))
     data = PairDataset(pairs, store, model.preprocess, model.tokenizer)
-    trainer = train.build_trainer(settings, model, data, make_accelerator("auto", args.precision), None)
+    accelerator = make_accelerator("auto", args.precision)
+    batches = DeterministicBatchSampler(len(data), settings.batch_size * settings.accum_batches)
+    loader = make_loader(data, batches, accelerator.device, 0, data.collate)
+    trainer = train.build_trainer(settings, model, loader, accelerator, None)
     count = args.large_batch if args.way.startswith("cache") else args.batch_size
     samples = [data[index] for index in range(min(count, len(data)))]
     batch = data.collate([samples[index % len(samples)] for index in range(count)])

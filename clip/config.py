@@ -2,18 +2,24 @@
 
 from typing import Literal
 
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 # --- data -------------------------------------------------------------------------------------------------------------
 # folder of data.json, metadata.jsonl, metadata.csv, images/ + captions/, *.tar or *.parquet, or a file: .csv, .tsv,
 # .parquet, .token, COCO's captions_*.json; in place of a ./data without them
-# AniPersonaCaps/, if it was cloned, and drawn samples, if ./data is empty
+# AniPersonaCaps/, if it was cloned, and drawn samples, if ./data is empty; or shards that are streamed, by a pattern
+# such as https://HOST/{00000..00099}.tar, s3://BUCKET/*.tar, hf://datasets/OWNER/NAME
 DATA_DIR = "./data"
+STREAM = False  # stream the *.tar of a local DATA_DIR, too, and keep no decoded images; for data larger than a cache
 TEXT_FIELDS = ["character+appearance", "character+personality"]  # texts of a metadata line; + joins fields
 CSV_IMG_KEY = ""  # column of image paths in a table; empty: image_path, file_name, image, or filepath
 CSV_CAPTION_KEY = ""  # column of texts; empty: caption, captions, text, or texts, or title beside filepath
 CSV_SEPARATOR = ""  # of .csv and .tsv; empty: the one of , ; tab | that the first line has
 VAL_SPLIT = 0.1  # share of images for validation; one character, or one caption, stays on one side
+VAL_DATA = ""  # folder, file or shards to validate on in place of VAL_SPLIT; streamed data have no other validation
+EPOCH_SAMPLES = 0  # streamed samples after which an epoch ends; 0: all of them
+STREAM_LANES = 8  # shards that a batch is drawn from; a multiple of the devices, or they read the same shards
+STREAM_BUFFER = 16384  # streamed samples in memory, not decoded, of all devices; they are shuffled among each other
 CACHE_IMAGES = True  # keep decoded images in CACHE_DIR (about 9 * IMAGE_SIZE^2 bytes each), for all epochs and runs
 CACHE_DIR = "./.cache/images"  # on a disk of this machine, not a network file system; may be deleted at any time
 CACHE_GB = 0.0  # of CACHE_DIR at most; 0: a quarter of the free disk. The rest is decoded at each use
@@ -91,7 +97,12 @@ TYPES = {
     "CSV_IMG_KEY": str,
     "CSV_CAPTION_KEY": str,
     "CSV_SEPARATOR": str,
+    "STREAM": bool,
     "VAL_SPLIT": float,
+    "VAL_DATA": str,
+    "EPOCH_SAMPLES": NonNegativeInt,
+    "STREAM_LANES": PositiveInt,
+    "STREAM_BUFFER": PositiveInt,
     "CACHE_IMAGES": bool,
     "CACHE_DIR": str,
     "CACHE_GB": NonNegativeFloat,

@@ -6,6 +6,7 @@ One of an image's texts is drawn each epoch. Formats of pairs: clip/pairs.py, cl
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
@@ -28,6 +29,7 @@ from common.images.webdataset import TarMember
 from common.metrics.retrieval import same_words
 from common.samples import layouts
 from common.samples.sample_folder import is_drawn
+from common.text.columns import dictionary_codes
 from common.text.padding import pad
 from common.training.skip_log import SkipLog
 from common.training.skipping_dataset import SkippingDataset
@@ -76,7 +78,7 @@ def split_pairs(pairs: PairTable, share: float, seed: int = 0) -> tuple[PairTabl
     """
     count = min(max(1, round(share * len(pairs))), len(pairs) - 1) if share else 0
     encoded = pairs.split_words().dictionary_encode()
-    words, numbers = encoded.indices.to_numpy(), np.arange(len(pairs))
+    words, numbers = dictionary_codes(encoded), np.arange(len(pairs))
     groups = connect(np.tile(numbers, 2), np.concatenate([words, len(encoded.dictionary) + pairs.files]), len(pairs))
     digests = b"".join(
         blake2b(f"{seed}/{word}".encode(), digest_size=8).digest() for word in encoded.dictionary.to_pylist()
@@ -97,9 +99,45 @@ class PairTexts(NamedTuple):
     ids: torch.Tensor  # (M,) equal = the same words
 
 
-class PairDataset(SkippingDataset):
-    """dataset[index] -> the image as `resize` gives it with its first text; dataset[SampleKey(...)] -> a random view of
-    it with one of its texts, a pure function of the key, so loader workers hold no random state.
+class PairViews:
+    """Pixels and texts of a pair -> what a model is trained on.
+
+    A SampleKey gives a random view with one of the texts, a pure function of the key, so loader workers hold no random
+    state; an index, or no augmentation, gives the image as `resize` does and the first text.
+    """
+
+    def __init__(self, resize: Resize, tokenizer: Tokenizer, augmentation: Augmentation | None = None):
+        self.resize, self.tokenizer, self.augmentation = resize, tokenizer, augmentation
+
+    def view(
+        self, pixels: np.ndarray, texts: Sequence[str], character: str, key: int | SampleKey
+    ) -> dict[str, torch.Tensor]:
+        augmentation, text = self.augmentation, texts[0]
+        if isinstance(key, SampleKey) and augmentation:
+            random = np.random.default_rng([augmentation.seed, key.epoch, key.index, 1])
+            text = texts[random.integers(len(texts))]
+            flip_prob = 0.0 if DIRECTIONS.search(text) else augmentation.flip_prob
+            pixels = replace(augmentation, flip_prob=flip_prob)(pixels, self.resize.size, key)
+            image = torch.tensor(pixels).permute(2, 0, 1)
+        else:
+            image = self.resize(Image.fromarray(pixels))
+        return {
+            "image": image,
+            "tokens": torch.tensor(self.tokenizer.encode([text])[0][0]),
+            "text_ids": torch.tensor(id_of(text)),
+            "group_ids": torch.tensor(id_of(character) if character else -1),
+        }
+
+    def collate(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Stack; tokens are padded to the longest of the batch."""
+        return {
+            name: pad(rows, self.tokenizer.pad_id).values if name == "tokens" else torch.stack(rows)
+            for name, rows in ((name, [item[name] for item in items]) for name in items[0])
+        }
+
+
+class PairDataset(SkippingDataset, PairViews):
+    """dataset[index], dataset[SampleKey(...)] -> the view of a pair.
 
     skipped: collects the images that cannot be read, in whose place dataset[...] gives the next pair.
     """
@@ -113,32 +151,16 @@ class PairDataset(SkippingDataset):
         augmentation: Augmentation | None = None,
         skipped: SkipLog | None = None,
     ):
-        self.pairs, self.images, self.resize, self.augmentation = pairs, images, resize, augmentation
-        self.tokenizer, self.skipped = tokenizer, skipped or SkipLog(limit=1)
+        PairViews.__init__(self, resize, tokenizer, augmentation)
+        self.pairs, self.images, self.skipped = pairs, images, skipped or SkipLog(limit=1)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def read(self, key: int | SampleKey) -> dict[str, torch.Tensor] | None:
-        index = key.index if isinstance(key, SampleKey) else key
-        pair, augmentation = self.pairs[index], self.augmentation
-        if (source := self._pixels(pair.image)) is None:
-            return None
-        text = pair.texts[0]
-        if isinstance(key, SampleKey) and augmentation:
-            random = np.random.default_rng([augmentation.seed, key.epoch, index, 1])
-            text = pair.texts[random.integers(len(pair.texts))]
-            flip_prob = 0.0 if DIRECTIONS.search(text) else augmentation.flip_prob
-            pixels = replace(augmentation, flip_prob=flip_prob)(source, self.resize.size, key)
-            image = torch.tensor(pixels).permute(2, 0, 1)
-        else:
-            image = self.resize(Image.fromarray(source))
-        return {
-            "image": image,
-            "tokens": torch.tensor(self.tokenizer.encode([text])[0][0]),
-            "text_ids": torch.tensor(id_of(text)),
-            "group_ids": torch.tensor(id_of(pair.character) if pair.character else -1),
-        }
+        pair = self.pairs[key.index if isinstance(key, SampleKey) else key]
+        pixels = self._pixels(pair.image)
+        return None if pixels is None else self.view(pixels, pair.texts, pair.character, key)
 
     def image(self, index: int) -> torch.Tensor | None:
         """(3, S, S) as `resize` gives it; None where it cannot be read."""
@@ -161,13 +183,6 @@ class PairDataset(SkippingDataset):
 
     def file_of(self, index: int) -> str:
         return str(self.pairs.images[index])
-
-    def collate(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Stack; tokens are padded to the longest of the batch."""
-        return {
-            name: pad(rows, self.tokenizer.pad_id).values if name == "tokens" else torch.stack(rows)
-            for name, rows in ((name, [item[name] for item in items]) for name in items[0])
-        }
 
 
 def id_of(words: str) -> int:

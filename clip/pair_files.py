@@ -5,7 +5,7 @@ folder or file -> (where it stands, {"image_path": name or StoredImage, "caption
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from common.cli.names import unknown_name
 from common.images.folders import IMAGE_SUFFIXES
 from common.images.parquet import read_parquet
-from common.images.webdataset import is_complete, read_shard
+from common.images.webdataset import TarMember, is_complete, read_shard
 from common.text.files import decode_text, parse_json, read_lines, split_lines
 from common.text.tables import check_record, read_records
 
@@ -169,16 +169,20 @@ def _read_two_folders(root: Path) -> Iterator[Entry]:
 def _read_shard(shard: Path) -> Iterator[Entry]:
     for key, members in read_shard(shard).items():
         try:
-            images = [members[suffix[1:]] for suffix in IMAGE_SUFFIXES if suffix[1:] in members]
-            if not images:
-                raise ValueError("no image in this sample")
-            record = parse_json(members["json"].read()) if "json" in members else {}
-            check_record(record)
-            if "txt" in members:
-                record["captions"] = split_lines(decode_text(members["txt"].read()))
-            entry = {name: value for name, value in record.items() if name not in IMAGE_KEYS}
-            yield f"{shard}/{key}", {**entry, "image_path": images[0]}
+            yield f"{shard}/{key}", entry_of(members)
         except ValueError as error:
             yield f"{shard}/{key}", error
     if not is_complete(shard):
         yield str(shard), ValueError("the end mark of a tar is missing; what stood behind, if anything, is lost")
+
+
+def entry_of(members: Mapping[str, TarMember]) -> dict[str, Any]:
+    """The entry of a sample of a shard. members: by their suffixes in lower case, without the dot."""
+    images = [members[suffix[1:]] for suffix in IMAGE_SUFFIXES if suffix[1:] in members]
+    if not images:
+        raise ValueError("no image in this sample")
+    record = parse_json(members["json"].read()) if "json" in members else {}
+    check_record(record)
+    if "txt" in members:
+        record["captions"] = split_lines(decode_text(members["txt"].read()))
+    return {**{name: value for name, value in record.items() if name not in IMAGE_KEYS}, "image_path": images[0]}

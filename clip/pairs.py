@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+
 from clip.pair_columns import ColumnBuilder
 from clip.pair_files import IMAGE_KEYS, TEXT_KEYS, USUAL_COLUMNS, Columns, find_entries, root_of
 from clip.pair_table import Pair, PairTable
@@ -31,7 +33,17 @@ from common.text.files import check_file
 from common.text.tables import check_record
 from common.text.values import file_name_of, text_of
 
-__all__ = ["Pair", "PairTable", "find_clone", "find_pairs", "has_pairs", "read_texts", "texts_of", "true_texts"]
+__all__ = [
+    "Pair",
+    "PairTable",
+    "find_clone",
+    "find_pairs",
+    "has_pairs",
+    "read_entry",
+    "read_texts",
+    "texts_of",
+    "true_texts",
+]
 CLONE = "AniPersonaCaps"
 DEFAULT_TEXT_FIELDS = ("character+appearance", "character+personality")
 PLAIN_NAME = re.compile(r"(?!\.{1,2}/)[^/\\:]+(?:/(?!\.{1,2}(?:/|\Z))[^/\\:]+)*")  # normalised, below its folder
@@ -51,7 +63,7 @@ def find_pairs(
     for number, (source, entry) in enumerate(find_entries(data_dir, columns)):
         try:
             check_record(entry)
-            builder.add(number, source, *_read_entry(entry, root, text_fields))
+            builder.add(number, source, *read_entry(entry, root, text_fields))
         except (ValueError, OSError) as error:
             skipped.append((number, source, one_line(error)))
     pairs, missing = builder.build()
@@ -60,6 +72,7 @@ def find_pairs(
     if not len(pairs.names):
         source, reason = next(iter(reasons.items()), (data_dir, "holds no entry"))
         raise ValueError(f"{data_dir}: not one usable pair of image and text; {source}: {reason}")
+    pa.default_memory_pool().release_unused()  # what the reading took
     return PairTable(pairs), reasons
 
 
@@ -80,15 +93,14 @@ def find_clone() -> Path | None:
 
 def texts_of(entry: dict[str, Any], text_fields: Sequence[str] = DEFAULT_TEXT_FIELDS) -> list[str]:
     """The texts of one entry: its own, or those built from its fields. ValueError names what is no text."""
-    own = next((key for key in TEXT_KEYS if entry.get(key) not in (None, "", [])), None)
-    if own:
+    if own := _first_key(entry, TEXT_KEYS, (None, "", [])):
         texts = entry[own] if isinstance(entry[own], list) else [entry[own]]
         return [words for text in texts if (words := _one_line(text, own))]
     fields = ([_words(entry, field).rstrip(".") for field in joined.split("+")] for joined in text_fields)
     return list(dict.fromkeys(text for words in fields if (text := ". ".join(filter(None, words)))))
 
 
-def _read_entry(
+def read_entry(
     entry: dict[str, Any], root: Path, text_fields: Sequence[str]
 ) -> tuple[str | TarMember, list[str], tuple[str, str, str]]:
     """-> name of the image below the root, or a member of a shard; texts; labels. Whether the file exists is not
@@ -106,7 +118,7 @@ def _read_entry(
 
 
 def _image_of(entry: dict[str, Any], root: Path) -> str | TarMember:
-    key = next((key for key in IMAGE_KEYS if entry.get(key) not in (None, "")), None)
+    key = _first_key(entry, IMAGE_KEYS)
     if key is None:
         raise ValueError(
             f"no image: expected one of {', '.join(IMAGE_KEYS)}, or in a table what --csv_img_key and "
@@ -126,6 +138,14 @@ def _why_missing(path: Path) -> str:
     return one_line(f"no such image: {path}")
 
 
+def _first_key(entry: dict[str, Any], keys: Sequence[str], empty: tuple = (None, "")) -> str | None:
+    """The first of the keys under which there is something."""
+    for key in keys:
+        if entry.get(key) not in empty:
+            return key
+    return None
+
+
 def _words(entry: dict[str, Any], key: str) -> str:
     """A field as one line, '' where it is absent."""
     return _one_line(entry[key], key) if entry.get(key) not in (None, "") else ""
@@ -133,7 +153,8 @@ def _words(entry: dict[str, Any], key: str) -> str:
 
 def _class_name(entry: dict[str, Any]) -> str:
     """The class that an entry states, by name or number."""
-    label = next((entry[key] for key in ("label", "category") if entry.get(key) not in (None, "")), "")
+    key = _first_key(entry, ("label", "category"))
+    label = entry[key] if key else ""
     return str(label) if type(label) is int else _one_line(label, "label")
 
 

@@ -20,44 +20,38 @@ from common.cli.early import answer_early
 if __name__ == "__main__":
     answer_early(__file__, config)
 
-import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
+from torch.utils.data import DataLoader
 
 from clip.architectures import canonical_name
 from clip.checkpoint import load_clip, save_clip
-from clip.dataset import PairDataset, find_data, find_pairs, split_pairs
+from clip.dataset import PairDataset
 from clip.embed import PairEmbeddings, embed_pairs
 from clip.initial_model import MODEL_SETTINGS, build_model, check_settings, is_complete_model, weights_of
 from clip.metrics import measure_retrieval
 from clip.model import CLIPModel
-from clip.pair_files import Columns
-from clip.pair_table import PairTable
 from clip.report import plot_metrics
-from clip.tokenizer import encode_texts
+from clip.training_data import TrainingData, open_data
 from clip.training_model import CLIPTrainingModel, parameter_groups
 from common.cli.errors import run_script
 from common.cli.failures import batch_hint
 from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
-from common.images.cache import CACHE_SCALE, ImageCache
-from common.images.transforms import Augmentation
 from common.metrics.retrieval import rank_both_ways, retrieval_scores, similarity_statistics
 from common.training.device import make_accelerator
-from common.training.loader import make_loader
 from common.training.plots import plot_curves
 from common.training.run import Run, choose_run_name
-from common.training.samplers import DeterministicBatchSampler
 from common.training.schedule import TrainSchedule
-from common.training.skip_log import SkipLog, check_skip_rate, report_skipped, write_skipped
+from common.training.skip_log import write_skipped
 from common.training.trackers import installed_trackers
 from common.training.trained_on import check_resume, digest_of, source_name
 from common.training.trainer import Trainer
 
 FIXED = (  # settings that a resumed run must repeat
     *("model_name", *MODEL_SETTINGS, "freeze_backbone", "lock_image", "layer_decay", "ema_decay", "loss"),
-    *("val_split", "seed"),
+    *("val_split", "val_data", "seed"),
 )
 CURVES = {
     "loss": ["train/loss"],
@@ -76,7 +70,6 @@ EPOCH_LINE = {
     "val/similarity_gap": "gap {:.3f}",
 }
 BEST = "best_model.pth"
-SAMPLED = 10_000  # texts that tell the share of truncated ones at the start
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -86,31 +79,28 @@ def main(argv: list[str]) -> dict[str, Any]:
     trackers = installed_trackers(settings.report_to)
     name = choose_run_name(settings.run_name, "clip", settings.model_name)
     accelerator = make_accelerator(settings.device, settings.precision)
-    with accelerator.main_process_first():
-        settings.data_dir = str(find_data(settings.data_dir, settings.demo, accelerator.is_main_process))
-    pairs, skipped = find_pairs(settings.data_dir, settings.text_fields, Columns.of(vars(settings)))
+    data = open_data(settings, accelerator)
     set_seed(settings.seed)
     with accelerator.local_main_process_first():  # which downloads the weights
         model = build_model(settings)
-    trained_on = describe_run(settings, model, pairs)
+    trained_on = describe_run(settings, model, data)
     if settings.resume:
         check_resume(trained_on, Path(settings.checkpoint_dir) / "last", "--resume", bool(accelerator.scaler))
-    skip_log = SkipLog(limit=settings.max_skipped, quiet=False)
-    train_set, val_set, skipped = build_datasets(settings, pairs, skipped, model, accelerator, skip_log)
+    loader, val_set = data.build(model)
     run = None
     if accelerator.is_main_process:  # the data is valid: an older run may be moved aside now
         folders = (settings.checkpoint_dir, settings.log_dir)
         run = Run(*folders, vars(settings), settings.resume, name, trackers, settings.results_dir, trained_on)
         if not settings.resume:
-            write_skipped(run.log_folder / "skipped.jsonl", skipped)
-    skip_log.path = broadcast_object_list([run and run.log_folder / "skipped.jsonl"])[0]
-    trainer = build_trainer(settings, model, train_set, accelerator, run)
+            write_skipped(run.log_folder / "skipped.jsonl", data.skipped)
+    data.set_log_folder(broadcast_object_list([run and run.log_folder])[0])
+    trainer = build_trainer(settings, model, loader, accelerator, run)
     trainer.start(settings.resume, settings.seed)
     if run:
-        print_summary(train_set, val_set, trainer, settings)
+        print_summary(data, trainer, settings)
 
     for _, means in trainer.epochs():
-        scores = validate(trainer, val_set) if run and len(val_set) else {}
+        scores = validate(trainer, val_set) if run and val_set else {}
         values = trainer.record_epoch(means, scores, "rsum")
         if run:
             if trainer.progress.is_best:
@@ -123,56 +113,19 @@ def main(argv: list[str]) -> dict[str, Any]:
     return results
 
 
-def describe_run(settings: Namespace, model: CLIPModel, pairs: PairTable) -> dict[str, Any]:
+def describe_run(settings: Namespace, model: CLIPModel, data: TrainingData) -> dict[str, Any]:
     """What a resumed run must repeat. Memory alone decides how a batch is divided into accum_batches."""
     return {
         **{name: source_name(getattr(settings, name)) for name in FIXED},
         "batch_size * accum_batches": settings.batch_size * settings.accum_batches,
         "model": digest_of(model.config),
-        "pairs": pairs.describe(),
+        **data.describe(),
     }
 
 
-def build_datasets(
-    settings: Namespace,
-    pairs: PairTable,
-    skipped: dict[str, str],
-    model: CLIPModel,
-    accelerator: Accelerator,
-    skip_log: SkipLog,
-) -> tuple[PairDataset, PairDataset, dict[str, str]]:
-    """Check a few images, split the others -> training set, validation set, {skipped: reason}.
-
-    skip_log: gets the images that turn out to be unreadable later, when they are first read.
-    """
-    size, quiet = round(CACHE_SCALE * model.image_size), not accelerator.is_main_process
-    cache_dir = settings.cache_dir if settings.cache_images else None
-    images = ImageCache(size, cache_dir, settings.cache_gb, settings.data_dir, quiet)
-    with accelerator.main_process_first():  # the others read what the first has decoded
-        unreadable = images.check(pairs.images)
-    total = len(pairs) + len(skipped)
-    skipped = skipped | unreadable
-    if accelerator.is_main_process:
-        report_skipped(skipped)
-    check_skip_rate(skipped, total, settings.max_skipped, settings.data_dir)
-    train, val = split_pairs(pairs.without(unreadable), settings.val_split, settings.seed)
-    augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-    shared = images, model.preprocess, model.tokenizer
-    train_set = PairDataset(train, *shared, augmentation, skip_log)
-    return train_set, PairDataset(val, *shared, skipped=skip_log), skipped
-
-
 def build_trainer(
-    settings: Namespace, model: CLIPModel, train_set: PairDataset, accelerator: Accelerator, run: Run | None
+    settings: Namespace, model: CLIPModel, loader: DataLoader, accelerator: Accelerator, run: Run | None
 ) -> Trainer:
-    batches = DeterministicBatchSampler(
-        len(train_set),
-        settings.batch_size * settings.accum_batches,
-        settings.seed,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
-    loader = make_loader(train_set, batches, accelerator.device, settings.num_workers, train_set.collate)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay, settings.layer_decay),
         lr=settings.learning_rate,
@@ -207,17 +160,11 @@ def build_trainer(
     )
 
 
-def print_summary(train_set: PairDataset, val_set: PairDataset, trainer: Trainer, settings: Namespace) -> None:
+def print_summary(data: TrainingData, trainer: Trainer, settings: Namespace) -> None:
     trainable = sum(parameter.numel() for parameter in trainer.unwrapped_model.parameters() if parameter.requires_grad)
-    tokenizer = trainer.unwrapped_model.model.tokenizer
-    texts = pa.concat_arrays([train_set.pairs.unique_texts(), val_set.pairs.unique_texts()])
-    counted = texts[:: -(-len(texts) // SAMPLED)].to_pylist()
-    truncated = encode_texts(tokenizer, counted).truncated
-    sample = f" of {len(counted)} sampled ones" * (len(counted) < len(texts))
     weights = "its own" if is_complete_model(settings.model_name) else weights_of(settings) or "random"
     print(
-        f"{len(train_set)} images to train on, {len(val_set)} to validate; {len(texts)} unique texts, "
-        f"{truncated}{sample} ({truncated / len(counted):.1%}) truncated to {tokenizer.context_length} tokens\n"
+        f"{data.summary(trainer.unwrapped_model.model)}\n"
         f"{settings.model_name}, weights: {weights}; {trainable / 1e6:.1f} million trainable parameters; "
         f"{trainer.steps_per_epoch} steps per epoch of {trainer.batch_sampler.batch_size} pairs; "
         f"logs in {trainer.run.log_folder}"
@@ -234,16 +181,17 @@ def embed(trainer: Trainer, model: CLIPModel, val_set: PairDataset) -> PairEmbed
     return embed_pairs(model, val_set, device, quiet=True, num_workers=num_workers)
 
 
-def evaluate_best(trainer: Trainer, val_set: PairDataset) -> dict[str, Any]:
+def evaluate_best(trainer: Trainer, val_set: PairDataset | None) -> dict[str, Any]:
     """training_results.json, model_metrics.png of the best model, and the closing lines."""
     run, results = trainer.run, trainer.progress.results()
-    if len(val_set):
+    if val_set:
         model, _ = load_clip(run.folder / BEST, trainer.accelerator.device)
         embeddings = embed(trainer, model, val_set)
         results["retrieval"] = measure_retrieval(*rank_both_ways(*embeddings[:4]), embeddings.image_of_text)
         plot_metrics(run.results / "model_metrics.png", results["retrieval"], similarity_statistics(*embeddings[:4]))
     plots = f"{run.results / 'training_curves.png'}, {run.results / 'model_metrics.png'}"
-    command = ["clip/evaluate.py", "--weights", run.folder / BEST, "--data_dir", run.settings["data_dir"]]
+    data_dir = run.settings["val_data"] or run.settings["data_dir"]
+    command = ["clip/evaluate.py", "--weights", run.folder / BEST, "--data_dir", data_dir]
     trainer.finish(results, run.results / "training_results.json", run.folder / BEST, plots, EPOCH_LINE, command)
     return results
 

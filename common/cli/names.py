@@ -34,6 +34,8 @@ SYNONYMS = [
     dropout drop drop_rate
     image_size img_size input_size resolution
     val_split val_size validation_split
+    val_data val_dir validation_data
+    epoch_samples train_num_samples
     checkpoint_dir output_dir output save_dir out_dir
     log_dir logs logdir logging_dir
     log_steps logging_steps log_interval log_every_n_steps

@@ -54,6 +54,10 @@ class StreamOrder:
         return gcd(self.lanes, self.batch_size)
 
     @property
+    def lane_count(self) -> int:
+        return ROWS * self.columns
+
+    @property
     def share(self) -> int:
         """Samples of a batch that come from one lane."""
         return self.batch_size // self.columns
@@ -61,7 +65,7 @@ class StreamOrder:
     @property
     def block(self) -> int:
         """Samples of a lane that are shuffled at a time."""
-        return max(1, self.buffer // (2 * ROWS * self.columns))
+        return max(1, self.buffer // (2 * self.lane_count))
 
     def locate(self, number: int) -> tuple[int, int, int]:
         """-> pass, lane and position in the lane of the sample with this number."""

@@ -10,11 +10,13 @@ which the block begins from its start, and at most two blocks.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
 from common.images.transforms import SampleKey
 from common.streaming.lane import BrokenShards, Lane, Sample
-from common.streaming.order import StreamOrder
+from common.streaming.order import ROWS, StreamOrder
+from common.training.loader import choose_num_workers
 from common.training.skip_log import SkipLog
 
 
@@ -45,6 +47,14 @@ class ShardStream:
 
     def __len__(self) -> int:
         return self.batches - self.start
+
+
+def reading_processes(num_workers: int, device: torch.device, is_remote: bool) -> int:
+    """Loader processes that share the rows of the order without reading twice: at most num_workers; -1: as elsewhere,
+    but one for remote shards on a CPU, so that waiting for a server does not hold up the model."""
+    if num_workers < 0:
+        num_workers = max(choose_num_workers(device), int(is_remote))
+    return max(count for count in range(ROWS + 1) if count <= num_workers and (not count or ROWS % count == 0))
 
 
 class ShardSamples(Dataset):

@@ -28,6 +28,10 @@ def is_streamed(spec: str) -> bool:
     return "://" in spec or (not Path(spec).exists() and bool(re.search(r"\{.*(\.\.|,).*\}", spec)))
 
 
+def is_remote(url: str) -> bool:
+    return "://" in url and not url.startswith(("file://", "local://"))
+
+
 def expand_urls(spec: str | Sequence[str]) -> list[str]:
     """-> one URL or local path per shard, in the order of the pattern, or by name in a folder.
 

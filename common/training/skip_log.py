@@ -34,11 +34,13 @@ def report_trimmed(trimmed: dict[str, str]) -> None:
         print(f"used in part: {len(trimmed)} samples; the first: {first}", file=sys.stderr)
 
 
-def check_skip_rate(skipped: dict[str, str], total: int, limit: float, source: str | Path) -> None:
-    """ValueError where more than the share `limit` of the `total` samples of `source` is skipped."""
+def check_skip_rate(
+    skipped: dict[str, str], total: int, limit: float, source: str | Path, unit: str = "samples"
+) -> None:
+    """ValueError where more than the share `limit` of the `total` samples, or shards, of `source` is skipped."""
     if len(skipped) > limit * total:
         raise ValueError(
-            f"{source}: {len(skipped)} of {total} samples cannot be used, more than MAX_SKIPPED {limit:.0%}; "
+            f"{source}: {len(skipped)} of {total} {unit} cannot be used, more than MAX_SKIPPED {limit:.0%}; "
             f"the first: {_describe(*next(iter(skipped.items())))}"
         )
 
@@ -47,11 +49,11 @@ class SkipLog:
     """Skipped samples of a data set that is read lazily, of all workers and processes of a run, each of them once.
 
     path: of skipped.jsonl, which they share; None keeps the names in this process. limit: share above which `add`
-    raises. quiet: do not print the names.
+    raises. quiet: do not print the names. unit: what is skipped, if not samples.
     """
 
-    def __init__(self, path: str | Path | None = None, limit: float = 0.05, quiet: bool = True):
-        self.path, self.limit, self.quiet = path and Path(path), limit, quiet
+    def __init__(self, path: str | Path | None = None, limit: float = 0.05, quiet: bool = True, unit: str = "samples"):
+        self.path, self.limit, self.quiet, self.unit = path and Path(path), limit, quiet, unit
         self.skipped: dict[str, str] = {}
         self._read_bytes = 0  # of the file
 
@@ -64,7 +66,7 @@ class SkipLog:
             self._share(file)
         if len(self.skipped) > max(1, self.limit * total):
             raise ValueError(
-                f"{len(self.skipped)} of {total} samples cannot be used, more than {self.limit:.0%}; "
+                f"{len(self.skipped)} of {total} {self.unit} cannot be used, more than {self.limit:.0%}; "
                 f"the first: {_describe(*next(iter(self.skipped.items())))}"
             )
 
