@@ -91,9 +91,14 @@ class BlobStore:
     def _flush(self) -> None:
         rows = [(key, _checksum(key, value), value) for key, value in self._waiting.items()]
         self._waiting = {}
-        if rows and stored_bytes(self.folder.parent) + sum(len(value) for *_, value in rows) > self.limit:
+        if not rows:
+            return
+        size = sum(len(value) for *_, value in rows)
+        if stored_bytes(self.folder.parent) + size > self.limit:  # with a log, which can be shortened
+            self._attempt(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+        if stored_bytes(self.folder.parent) + size > self.limit:
             self.is_full = True
-        elif rows:
+        else:
             self._attempt(lambda connection: _insert(connection, rows))
 
     def _attempt(self, access: Callable[[sqlite3.Connection], Any]) -> Any:
