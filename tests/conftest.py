@@ -38,15 +38,7 @@ def flags(prefix: str = "", /, **settings) -> list[str]:
 
 TINY_MODEL = flags(model_name="test_vit", pretrained=False, image_size=32, style_width=16)
 TINY_RUN = TINY_MODEL + flags(
-    epochs=2,
-    batch_size=8,
-    images_per_style=2,
-    val_split=0.3,
-    warmup_steps=2,
-    log_steps=1,
-    save_steps=1,
-    device="cpu",
-    drawn_styles=8,
+    epochs=2, batch_size=8, images_per_style=2, val_split=0.3, warmup_steps=2, log_steps=1, device="cpu", drawn_styles=2
 )
 
 
@@ -153,8 +145,18 @@ def run_folders(data: Path, folder: Path) -> list[str]:
     )
 
 
+def blank_figure(figure, path) -> None:
+    Image.new("RGB", (1, 1)).save(path)
+
+
 @pytest.fixture
-def run_arguments(style_data, tmp_path) -> list[str]:
+def blank_curves(monkeypatch) -> None:
+    """Training curves are laid out, but drawn as one pixel: drawing them takes longer than a tiny epoch."""
+    monkeypatch.setattr("common.training.plots.save_figure", blank_figure)
+
+
+@pytest.fixture
+def run_arguments(style_data, tmp_path, blank_curves) -> list[str]:
     """Flags for a training run of seconds, all its folders below tmp_path."""
     return TINY_RUN + run_folders(style_data, tmp_path)
 
@@ -166,7 +168,9 @@ def trained(tmp_path_factory) -> tuple[str, Path]:
 
     folder = tmp_path_factory.mktemp("trained")
     data = draw_styles(folder / "data")
-    train.main(TINY_RUN + run_folders(data, folder) + flags(epochs=4, learning_rate=3e-3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.training.plots.save_figure", blank_figure)
+        train.main(TINY_RUN + run_folders(data, folder) + flags(epochs=4, learning_rate=3e-3))
     return str(folder / "checkpoints" / "best.pth"), data
 
 
@@ -181,7 +185,7 @@ def tiny_clip(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def clip_arguments(tmp_path, tiny_clip) -> list[str]:
+def clip_arguments(tmp_path, tiny_clip, blank_curves) -> list[str]:
     from tiny.clip import clip_flags
 
     create_sample_dataset(tmp_path / "data", 40, layout="captions", size=48)
@@ -203,7 +207,7 @@ def tiny_blip2(tmp_path_factory, vqa_data) -> Path:
 
 
 @pytest.fixture
-def blip2_arguments(tmp_path, vqa_data, tiny_blip2) -> list[str]:
+def blip2_arguments(tmp_path, vqa_data, tiny_blip2, blank_curves) -> list[str]:
     from tiny.blip2 import blip2_flags
 
     folders = {"checkpoint_dir": tmp_path / "checkpoints", "log_dir": tmp_path / "logs"}

@@ -59,7 +59,7 @@ class TinyRun:
 
 def style(folder: Path, faults: int) -> TinyRun:
     draw_styles(folder / "data", images=24)
-    changes = {"epochs": 10 + faults // 2, "dropout": 0.2, "drop_path": 0.1, "ema_decay": 0.9}
+    changes = {"epochs": 10 + faults // 2, "save_steps": 1, "dropout": 0.2, "drop_path": 0.1, "ema_decay": 0.9}
     common = TINY_RUN + flags(**changes, data_dir=folder / "data", cache_dir=folder / "cache")
     return TinyRun("train.py", folder / "run", common, ["--resume"], "--num_workers")
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from blip2_gated import config, train
 from blip2_gated.checkpoint import load_gated
 from common.cli.settings import read_settings
+from common.training.plots import save_figure
 
 
 def assert_same_weights(one, other):
@@ -22,7 +23,8 @@ def assert_same_weights(one, other):
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def test_a_run_leaves_what_it_promises(blip2_arguments, tmp_path, tiny_blip2, capsys):
+def test_a_run_leaves_what_it_promises(blip2_arguments, tmp_path, tiny_blip2, capsys, monkeypatch):
+    monkeypatch.setattr("common.training.plots.save_figure", save_figure)
     results = train.main(blip2_arguments)
     folder = tmp_path / "checkpoints"
     written = json.loads((folder / "results.json").read_text())

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from clip import train
 from clip.checkpoint import load_clip
 from clip.model import CLIPModel
+from common.training.plots import save_figure
 
 
 def assert_same_weights(one, other):
@@ -21,7 +22,8 @@ def assert_same_weights(one, other):
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def test_a_run_leaves_what_it_promises(clip_arguments, tmp_path, capsys):
+def test_a_run_leaves_what_it_promises(clip_arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("common.training.plots.save_figure", save_figure)
     results = train.main(clip_arguments)
     folder = tmp_path / "results"
     written = json.loads((folder / "training_results.json").read_text())

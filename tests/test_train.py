@@ -50,7 +50,7 @@ def test_a_run_leaves_what_it_promises(run_arguments, tmp_path, capsys):
 
 
 def test_two_epochs_lower_the_loss(run_arguments):
-    history = train.main([*run_arguments, "--epochs", "6", "--learning_rate", "3e-3"])["history"]
+    history = train.main([*run_arguments, "--epochs", "4", "--learning_rate", "3e-3"])["history"]
     assert history[-1]["train/loss"] < 0.8 * history[0]["train/loss"]
 
 
@@ -66,7 +66,7 @@ def test_the_closing_table_is_of_the_best_model(run_arguments, options, monkeypa
         return validate(trainer, val_set)
 
     monkeypatch.setattr(train, "validate", lose_everything)
-    arguments = [*run_arguments, *flags(epochs=3, **options)]
+    arguments = [*run_arguments, *flags(epochs=2, **options)]
     for words in (arguments, [*arguments, "--resume"]):
         results = train.main(words)
         last, best = results["history"][-1], results["best"]
@@ -166,6 +166,7 @@ def test_mistakes_end_in_one_line(run_arguments, change, words, monkeypatch, cap
     assert words in line and line.startswith("train.py: error: ") and line.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_mistake_as_the_shell_sees_it(run_arguments):
     process = start_script("train.py", [*run_arguments, "--data_dir", "/no/such"])
     _, error = process.communicate()
@@ -226,7 +227,7 @@ def test_two_runs_cannot_share_a_folder(run_arguments, tmp_path):
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(run_arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "style_contrast", lambda style, *_: (style.sum() * torch.nan, torch.zeros(())))
     with pytest.raises(ValueError, match="the loss is not finite at step .*learning rate"):
-        train.main(run_arguments)
+        train.main([*run_arguments, *flags(max_nonfinite_steps=2)])
     assert not (tmp_path / "checkpoints" / "best.pth").exists()
 
 

@@ -12,7 +12,8 @@ from tiny.style import assert_same_weights, weights
 
 import train
 
-DROPOUT = ["--dropout", "0.2", "--drop_path", "0.1", "--ema_decay", "0.9"]
+SAVES = flags(save_steps=1)
+DROPOUT = [*SAVES, *flags(dropout=0.2, drop_path=0.1, ema_decay=0.9)]
 
 
 def test_stopping_and_resuming_between_epochs_changes_nothing(run_arguments, tmp_path, monkeypatch):
@@ -43,7 +44,7 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(run_argumen
 
 
 def test_a_resumed_run_is_frozen_no_longer_than_asked(run_arguments, tmp_path):
-    arguments = [*run_arguments, "--freeze_epochs", "1", "--epochs", "3"]
+    arguments = [*run_arguments, *SAVES, "--freeze_epochs", "1", "--epochs", "3"]
     train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole")])
     with pytest.MonkeyPatch.context() as patch:
         interrupt_after(patch, epoch=0)
@@ -98,7 +99,7 @@ def test_a_folder_that_becomes_read_only_leaves_the_state_before(run_arguments, 
 
 
 def test_a_kill_between_the_two_renames_of_a_save_is_found(run_arguments, tmp_path):
-    train.main([*run_arguments, "--epochs", "1"])
+    train.main([*run_arguments, *SAVES, "--epochs", "1"])
     last = tmp_path / "checkpoints" / "last"
     shutil.rmtree(last.with_name("last.older"))
     last.rename(last.with_name("last.older"))
