@@ -14,7 +14,7 @@ weights -> loaded by their system -> architecture, parameters, activation, prepr
 import sys
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -145,7 +145,7 @@ def check_encoder(path: str, device: torch.device) -> dict[str, Any]:
         facts["tokenizer"] = f"{model.config['tokenizer']['kind']}, {model.tokenizer.context_length} tokens a text"
         differs = difference("open_clip or transformers", cosines, clip_cosines(path, images, TEXTS))
     elif isinstance(encoder, TimmImageEncoder):
-        config = encoder.backbone.pretrained_cfg
+        config = cast(Any, encoder.backbone).pretrained_cfg
         facts |= describe_images(encoder.image_size, encoder.mean, encoder.std, config["interpolation"])
         facts["architecture"] = config["architecture"]
         if ":" not in path.removeprefix("local-dir:"):  # timm's own weights

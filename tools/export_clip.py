@@ -60,7 +60,8 @@ def example_tokens(tokenizer: BackendTokenizer) -> Callable[[int], torch.Tensor]
 
 def preprocessing(model: CLIPModel) -> dict[str, Any]:
     """CLIPModel.preprocess and the logits, described."""
-    size, bias, config = model.image_size, model.network.logit_bias, model.config
+    size, config = model.image_size, model.config
+    bias: Any = model.network.logit_bias
     how = f"{config['interpolation']} (Pillow's, with antialiasing)"
     resize = {
         "shortest": [

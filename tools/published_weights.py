@@ -46,10 +46,10 @@ def clip_cosines(weights: str, images: Sequence[Image.Image], texts: Sequence[st
         return outputs.image_embeds @ outputs.text_embeds.T
     name, _, tag = weights.replace("/", "-").partition(":")
     if (folder / "open_clip_config.json").is_file():
-        name, tag = f"local-dir:{weights}", None
+        name, tag = f"local-dir:{weights}", ""
     elif (tag := tag or "openai") not in open_clip.list_pretrained_tags_by_model(name):
         return None
-    network, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=tag)
+    network, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=tag or None)
     pixels, tokens = torch.stack([preprocess(image) for image in images]), open_clip.get_tokenizer(name)(texts)
     network.eval()
     return network.encode_image(pixels, normalize=True) @ network.encode_text(tokens, normalize=True).T

@@ -32,12 +32,12 @@ MAX_TEXTS = 50
 
 def compare_styles(models: Models, first: str, second: str) -> tuple[str, Image.Image, Image.Image]:
     encoder, statistics = models.style_encoder
-    paths = [require_image(first, "the first image"), require_image(second, "the second image")]
+    paths = require_image(first, "the first image"), require_image(second, "the second image")
     _, text = compare_images(*paths, encoder, statistics, models.torch_device)
     with torch.enable_grad():
         maps = [style_sensitivity(encoder, read_image(path, encoder)[None].to(models.torch_device)) for path in paths]
-    pictures = [overlay(open_image(path), heat) for path, heat in zip(paths, maps)]
-    return "\n".join(line.strip() for line in text.splitlines()), *pictures
+    one, other = (overlay(open_image(path), heat) for path, heat in zip(paths, maps))
+    return "\n".join(line.strip() for line in text.splitlines()), one, other
 
 
 def search_by_image(models: Models, image: str, count: int) -> list[tuple[Image.Image, str]]:

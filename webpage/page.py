@@ -118,7 +118,7 @@ def fill_describe(models: Models, uploads: Uploads) -> None:
 def fill_what_if(models: Models, uploads: Uploads) -> None:
     question = gr.Textbox("In which style is this picture drawn?", label="Question", max_length=MAX_TEXT, render=False)
     inputs = [_image_input("Image"), question, _image_input("Take the style from (none: gates closed)")]
-    outputs = []
+    outputs: list[gr.Textbox | gr.Label] = []
     for name in ("Answer as it is", "Answer with the other style"):
         outputs.append(gr.Textbox(label=name, render=False))
         for label in ("Styles given to the gates", "Probability of each style's name as the answer"):

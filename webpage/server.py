@@ -74,7 +74,7 @@ def serve(page: gr.Blocks, uploads: Uploads, host: str, port: int, hosts: list[s
     page.is_running = True
     shown = "localhost" if any_address else f"[{host}]" if ":" in host else host
     page.server_port = listening.getsockname()[1]
-    page.local_url = f"http://{shown}:{page.server_port}/"
+    page.local_url = f"http://{shown}:{page.server_port}/"  # type: ignore[assignment]  # None until it is served
 
 
 class TimedConnection(H11Protocol):

@@ -86,7 +86,7 @@ class StepMemory:
 class DryRun(TorchDispatchMode):
     """Inside it, operations on fake tensors give fake tensors, and all tensors are counted while they are alive."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.kinds: dict[int, tuple[str, int]] = {}  # storage -> kind, bytes
@@ -120,7 +120,7 @@ class DryRun(TorchDispatchMode):
         del self.references[key]
         self.alive[kind] -= size
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         small = all(tensor.numel() <= MAX_REAL_ELEMENTS for tensor in tensors)
@@ -145,13 +145,13 @@ class DryRun(TorchDispatchMode):
             self.peaks[self.phase] = total, dict(self.alive)
         return result
 
-    def _fills(self, func, args) -> bool:
+    def _fills(self, func: Any, args: tuple) -> bool:
         """Whether the result is small and known. The optimizer's state is not: it is large."""
         if func not in FILLING or self.phase == "optimizer":
             return False
         return len(args) < 2 or not isinstance(args[1], list | tuple) or math.prod(args[1]) <= MAX_REAL_ELEMENTS
 
-    def _run_fake(self, func, args, kwargs) -> Any:
+    def _run_fake(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         if func in TRUTH:
             return True
         if func is aten.nonzero.default:
@@ -211,7 +211,7 @@ def dry_step(step: TrainingStep, precision: str, checkpointing: bool, samples: i
     moving_average = weights if step.moving_average else 0
     # This first step creates the optimizer's state at its end; all later steps start with it.
     peaks = {phase: total + (0 if phase == "optimizer" else state) for phase, (total, _) in run.peaks.items()}
-    phase = max(peaks, key=peaks.get)
+    phase = max(peaks, key=peaks.__getitem__)
     return StepMemory(
         trainable=run.alive["trainable"],
         frozen=run.alive["frozen"],
@@ -234,7 +234,8 @@ def _replace_tensors(model: nn.Module, run: DryRun) -> None:
     """Put fake weights in place of those of the meta device; shared ones stay shared, integer buffers keep values."""
     fakes: dict[int, torch.Tensor] = {}
     for module in model.modules():
-        for table in (module._parameters, module._buffers):
+        tables: tuple[dict[str, Any], ...] = module._parameters, module._buffers
+        for table in tables:
             for name, tensor in table.items():
                 if tensor is None:
                     continue

@@ -8,9 +8,10 @@
 """
 
 import sys
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 if not __package__:  # started as a file: imports begin at the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -151,7 +152,7 @@ def _name(variant: Variant) -> str:
     return f"{variant[0]}, checkpointed" if variant[1] else variant[0]
 
 
-def _row(label: str, cells) -> str:
+def _row(label: str, cells: Iterable[Any]) -> str:
     return f"{label:36}" + "".join(f"{cell:>20}" for cell in cells)
 
 

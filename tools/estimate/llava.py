@@ -4,6 +4,8 @@ Config and processor are read, weights are not. Every sample has one image of 10
 models that cut it into tiles, and as much text as max_length leaves room for, or --text_tokens.
 """
 
+from typing import Any, cast
+
 from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText
@@ -54,7 +56,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
             tuning.freeze_language_model,
         )
         if checkpointing:
-            model.activation_checkpointing_enable(training.activation_checkpointing_kwargs)
+            cast(Any, model).activation_checkpointing_enable(training.activation_checkpointing_kwargs)
         return model.train()
 
     def batch(samples: int) -> Batch:
@@ -68,7 +70,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     return TrainingStep(build=build, batch=batch, description=description, **trainer_options(training))
 
 
-def _example(processor, words: int) -> Batch:
+def _example(processor: Any, words: int) -> Batch:
     """A batch of one sample: an image, then words that all have labels."""
     word = processor.tokenizer.convert_tokens_to_ids(processor.tokenizer.tokenize("a"))[0]
     tokens = LabelledTokens([placeholder_id(processor), *[word] * words], [IGNORED, *[word] * words])

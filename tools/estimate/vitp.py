@@ -5,6 +5,7 @@ file or max_dynamic_patch allows, with thumbnail, and as much text as max_seq_le
 """
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -32,7 +33,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         raise ValueError("give --model_name_or_path, or --vision_config and --llm")
     with torch.device("meta"):
         sketch, tokens = _model(named, data)
-    size = sketch.config.vision_config.image_size[0]
+    size = cast(Any, sketch.config.vision_config).image_size[0]
     grid = flag = data.max_dynamic_patch if data.dynamic_image_size else 1
     if data.meta_path and Path(data.meta_path).is_file():  # takes precedence over the flag, as in training
         grid = max(source.max_tiles or flag for source in read_meta(data.meta_path))
@@ -53,7 +54,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
         model.masking = build_masking(named.TMAug_mode, named.TMAug_prob, named.TMAug_ratio, seed=run.seed)
         trained = set_trainable(model, trainable_parts(named))
         if checkpointing:
-            trained.activation_checkpointing_enable(run.activation_checkpointing_kwargs)
+            cast(Any, trained).activation_checkpointing_enable(run.activation_checkpointing_kwargs)
         return trained.train()
 
     def batch(samples: int) -> Batch:
@@ -87,7 +88,7 @@ def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructio
             )
         model = VisualInstructionModel._from_config(VisualInstructionConfig.from_dict(config), **loading)
     else:
-        vision, llm = _config_of(named.vision_config), _config_of(named.llm)
+        vision, llm = _config_of(named.vision_config or ""), _config_of(named.llm or "")
         model, _ = build_model(vision, llm, data.force_image_size, named.drop_path, **loading)
     return model, fit_to_images(model, data.force_image_size)
 
