@@ -2,34 +2,20 @@
 
 entry: name of an image or member of a shard, texts, labels -> ColumnBuilder -> PairColumns, entries without their file
 
-Entries become Arrow columns in blocks, so that their Python objects are few at any time. Entries of one image become
-one pair with the texts of all of them and the labels of the first.
+Entries of one image become one pair with the texts of all of them and the labels of the first.
 """
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clip.pair_table import LABELS, PairColumns
 from common.images.file_lookup import find_files
 from common.images.webdataset import TarMember
-
-BLOCK = 2**14  # entries
-SCHEMA = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("source", pa.large_binary()),  # holds paths, of any bytes
-        ("name", pa.large_string()),
-        ("shard", pa.int32()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("texts", pa.large_list(pa.large_string())),
-        *((label, pa.large_string()) for label in LABELS),
-    ]
-)
+from common.text.columns import TextColumn, arrow_numbers, dictionary_codes
 
 
 class ColumnBuilder:
@@ -38,78 +24,76 @@ class ColumnBuilder:
     def __init__(self, root: Path):
         self.root = root
         self.shards: dict[tuple[type[TarMember], Path], int] = {}
-        self.rows: list[tuple] = []
-        self.batches: list[pa.RecordBatch] = []
+        self.sources, self.names, self.texts = TextColumn(), TextColumn(), TextColumn()
+        self.labels = [TextColumn() for _ in LABELS]
+        self.numbers = array("q")  # of each entry: its number, the end of its texts, shard or -1, offset, size
 
     def add(
         self, number: int, source: str, image: str | TarMember, texts: Sequence[str], labels: Sequence[str]
     ) -> None:
         """number, source: of the entry. image: the name of a file below the root, or a member of a shard. labels: as
         LABELS."""
-        place: tuple = (image, -1, 0, 0)
-        if isinstance(image, TarMember):
+        for text in texts:
+            self.texts.append(text)
+        if isinstance(image, str):
+            self.names.append(image)
+            self.numbers.extend((number, len(self.texts), -1, 0, 0))
+        else:
             shard = self.shards.setdefault((type(image), image.shard), len(self.shards))
-            place = image.name, shard, image.offset, image.size
-        self.rows.append((number, source.encode(errors="surrogateescape"), *place, texts, *labels))
-        if len(self.rows) == BLOCK:
-            self._flush()
+            self.names.append(image.name)
+            self.numbers.extend((number, len(self.texts), shard, image.offset, image.size))
+        self.sources.append(source)
+        for column, label in zip(self.labels, labels):
+            column.append(label)
 
     def build(self) -> tuple[PairColumns, list[tuple[int, str, str]]]:
         """-> the pairs whose image exists; number, source and file of each entry without one."""
-        self._flush()
-        table = pa.Table.from_batches(self.batches, SCHEMA)
-        self.batches.clear()
-        is_file = pc.less(table["shard"], 0)
-        encoded = _array(pc.if_else(is_file, table["name"], None)).dictionary_encode()
-        names = encoded.dictionary.to_pylist()
-        exists, files = find_files(self.root, names)
-        images = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)  # (n,) of each entry
-        members = np.flatnonzero(images < 0)  # each is an image of its own
-        images[members] = len(names) + np.arange(len(members))
+        numbers, ends, *places = np.frombuffer(self.numbers, np.int64).reshape(-1, 5).T
+        names, is_file = self.names.to_arrow(), places[0] < 0
+        encoded = _take(names, np.flatnonzero(is_file)).dictionary_encode()
+        exists, files = find_files(self.root, encoded.dictionary.to_pylist())
+        members = np.arange(len(names) - is_file.sum())  # each is an image of its own
+        images = np.empty(len(names), np.int64)  # of each entry
+        images[is_file], images[~is_file] = dictionary_codes(encoded), len(exists) + members
+        files = np.concatenate([files, len(exists) + members])
         usable = np.concatenate([exists, np.ones(len(members), bool)])[images]
-        files = np.concatenate([files, len(names) + np.arange(len(members))])
-        lost = table.select(["number", "source", "name"]).filter(~usable).to_pylist() if not usable.all() else []
-        missing = [(row["number"], row["source"].decode(errors="surrogateescape"), row["name"]) for row in lost]
-        table, images = table.filter(usable) if missing else table, images[usable]
+        sources = self.sources.to_arrow(binary=True)
+        missing = [
+            (int(numbers[row]), sources[row].as_py().decode(errors="surrogateescape"), names[row].as_py())
+            for row in np.flatnonzero(~usable).tolist()
+        ]
 
-        codes, first, inverse = np.unique(images, return_index=True, return_inverse=True)
+        images, first, inverse = np.unique(images[usable], return_index=True, return_inverse=True)
         order = np.argsort(first)  # of the images, by their first entries
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
-        entries = table.take(first[order])
-        texts, text_codes, text_starts = _join_texts(_array(table["texts"]), rank[inverse], len(order))
-        return PairColumns(
+        rows = np.flatnonzero(usable)[first[order]]
+        pair_of_entry = np.full(len(names), -1)
+        pair_of_entry[usable] = np.argsort(order)[inverse]
+        columns = PairColumns(
             self.root,
-            _array(entries["name"]),
-            texts,
-            text_codes,
-            text_starts,
-            {label: _array(entries[label]).dictionary_encode() for label in LABELS},
-            files[codes[order]],
+            _take(names, rows),
+            *_join_texts(self.texts.to_arrow(), np.repeat(pair_of_entry, np.diff(ends, prepend=0)), len(rows)),
+            {name: _take(column.to_arrow(), rows).dictionary_encode() for name, column in zip(LABELS, self.labels)},
+            files[images[order]],
             list(self.shards),
-            np.stack([entries[name].to_numpy() for name in ("shard", "offset", "size")], 1) if self.shards else None,
-        ), missing
-
-    def _flush(self) -> None:
-        if self.rows:
-            arrays = [pa.array(values, field.type) for values, field in zip(zip(*self.rows), SCHEMA)]
-            self.batches.append(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
-            self.rows.clear()
+            np.stack(places, 1)[rows] if self.shards else None,
+        )
+        return columns, missing
 
 
-def _join_texts(lists: pa.Array, images: np.ndarray, count: int) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Texts and image of each entry -> the different texts; their codes, image by image, without repeats; where those
-    of each image begin (count + 1,)."""
-    encoded = lists.flatten().dictionary_encode()
-    codes = encoded.indices.to_numpy()
-    owners = np.repeat(images, lists.value_lengths().to_numpy())
-    if len(owners) > count or (np.diff(owners) < 0).any():
-        _, first = np.unique(owners * max(1, len(encoded.dictionary)) + codes, return_index=True)
-        first.sort()
-        first = first[np.argsort(owners[first], kind="stable")]
-        codes, owners = codes[first], owners[first]
-    return encoded.dictionary, codes, np.searchsorted(owners, np.arange(count + 1))
+def _join_texts(
+    texts: pa.LargeStringArray, pairs: np.ndarray, count: int
+) -> tuple[pa.LargeStringArray, np.ndarray, np.ndarray]:
+    """Texts and the pair of each, -1 = none -> the different texts; their codes, pair by pair, without repeats; where
+    those of each pair begin (count + 1,)."""
+    encoded = texts.dictionary_encode()
+    codes = dictionary_codes(encoded)
+    if len(pairs) != count or (np.diff(pairs) != 1).any():
+        _, first = np.unique(pairs * (len(encoded.dictionary) + 1) + codes, return_index=True)
+        first = np.sort(first[pairs[first] >= 0])
+        first = first[np.argsort(pairs[first], kind="stable")]
+        codes, pairs = codes[first], pairs[first]
+    return encoded.dictionary, codes, np.searchsorted(pairs, np.arange(count + 1))
 
 
-def _array(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+def _take(values: pa.Array, rows: np.ndarray) -> pa.Array:
+    return values if len(rows) == len(values) and (np.diff(rows) == 1).all() else values.take(arrow_numbers(rows))

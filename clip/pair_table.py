@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.images.webdataset import TarMember
+from common.text.columns import arrow_numbers, dictionary_codes
 
 LABELS = ("character", "label", "title")
 MEASURED = 1000  # files whose size is part of a digest; of a million on a network disk it would take minutes
@@ -109,9 +110,9 @@ class PairTable(Sequence[Pair]):
     def values(self, field: str) -> list[str]:
         """One field of every pair: key, character, label, title or folder."""
         if field in LABELS:
-            return self.columns.labels[field].take(self.rows).to_pylist()
+            return self.columns.labels[field].take(arrow_numbers(self.rows)).to_pylist()
         if self.columns.places is None:
-            keys = self.columns.names.take(self.rows).to_pylist()
+            keys = self.columns.names.take(arrow_numbers(self.rows)).to_pylist()
         else:
             keys = [pair.key for pair in self]
         return [folder_of(key) for key in keys] if field == "folder" else keys
@@ -125,16 +126,17 @@ class PairTable(Sequence[Pair]):
         return self.columns.text_codes[first + np.arange(len(first))], pair_of_text
 
     def texts_of(self, codes: np.ndarray) -> list[str]:
-        return self.columns.texts.take(codes).to_pylist()
+        return self.columns.texts.take(arrow_numbers(codes)).to_pylist()
 
     def unique_texts(self) -> pa.LargeStringArray:
         """The different texts of all pairs."""
-        return self.columns.texts.take(np.unique(self.text_codes()[0]))
+        return self.columns.texts.take(arrow_numbers(np.unique(self.text_codes()[0])))
 
     def split_words(self) -> pa.LargeStringArray:
         """(N,) what ties a pair to others: its character, or its first text."""
-        texts = self.columns.texts.take(self.columns.text_codes[self.columns.text_starts[self.rows]])
-        characters = self.columns.labels["character"].take(self.rows).dictionary_decode()
+        first = self.columns.text_codes[self.columns.text_starts[self.rows]]
+        texts = self.columns.texts.take(arrow_numbers(first))
+        characters = self.columns.labels["character"].take(arrow_numbers(self.rows)).dictionary_decode()
         return pc.if_else(pc.equal(characters, ""), texts, characters)
 
     def describe(self) -> str:
@@ -143,7 +145,7 @@ class PairTable(Sequence[Pair]):
         columns, digest = self.columns, blake2b(digest_size=6)
         for strings in (columns.names, columns.texts, columns.labels["character"].dictionary):
             _hash_strings(digest, strings)
-        arrays = [self.rows, columns.text_codes, columns.text_starts, columns.labels["character"].indices.to_numpy()]
+        arrays = [self.rows, columns.text_codes, columns.text_starts, dictionary_codes(columns.labels["character"])]
         if columns.places is not None:
             arrays.append(columns.places)
             digest.update(repr([path.name for _, path in columns.shards]).encode(errors="surrogateescape"))

@@ -122,7 +122,9 @@ def iter_lines(path: str | Path, hint: str = "") -> Iterator[tuple[int, str | Va
     with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:  # which ends lines as LINE_END does
         for number, line in enumerate(file, 1):
             try:
-                text = decode_text(line.rstrip("\n").encode("utf-8", "surrogateescape"), number)
+                text = line.rstrip("\n")
+                if not text.isascii() or "\0" in text[:2]:  # most lines need no second look
+                    text = decode_text(text.encode("utf-8", "surrogateescape"), number)
             except ValueError as error:
                 yield number, error
             else:
@@ -155,7 +157,7 @@ def parse_json(text: str | bytes) -> Any:
     Infinity, which many programs write, are floats."""
     decoded = decode_text(text) if isinstance(text, bytes) else text
     try:
-        return json.loads(decoded, object_pairs_hook=_unique)
+        return DECODER.decode(decoded)
     except RecursionError:
         raise ValueError("not JSON (nested too deeply)") from None
     except ValueError as error:  # of numbers with thousands of digits, Python advises to raise its limit
@@ -168,3 +170,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"{ascii(name)[:60]} stands twice in an object")
     return content
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique)

@@ -19,7 +19,8 @@ def text_of(value: Any, field: str = "") -> str:
     if "\0" in value:
         raise ValueError(f"{label}text with a NUL character")
     try:
-        value.encode()
+        if not value.isascii():  # which is faster
+            value.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{label}text with half a character (a lone surrogate at position {error.start})") from None
     return value
