@@ -1,6 +1,6 @@
 """Seconds and memory from the start of a training to its first optimizer step, against the number of images.
 
-    python benchmarks/startup.py [--systems style] [--amounts 1000 10000 100000 1000000] [--work_dir /tmp/startup]
+    python benchmarks/startup.py [--systems style clip clip_table clip_shards] [--amounts 1000 10000 100000 1000000] [--work_dir /tmp/startup]
 
 A data set of N images is N hard links to 100 drawn pictures. Each row is a process of its own that starts train.py and
 ends after its first step, on one device and without loader processes. Its model is tiny, so that what grows with N is
@@ -8,12 +8,14 @@ seen. "caches warm" are the kernel's: the folder has just been written. Memory i
 """
 
 import argparse
+import io
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 PICTURES = 100  # different files; ext4 allows 65,000 links to each
 STYLES = 1000
+FOLDER = 10_000  # images of one folder, samples of one shard
 TINY = "--pretrained false --image_size 32 --device cpu --num_workers 0".split()
 
 
@@ -50,7 +53,50 @@ def style(data: Path, pictures: list[Path], amount: int) -> list[str]:
     return ["train.py", "--data_dir", str(data), "--model_name", "test_vit", "--drawn_styles", "0", *TINY]
 
 
-SYSTEMS: dict[str, Callable[[Path, list[Path], int], list[str]]] = {"style": style}
+def clip(data: Path, pictures: list[Path], amount: int, index: str = "metadata.jsonl") -> list[str]:
+    """Folders of 10,000 images, each with a caption of its own in an index -> flags of clip/train.py"""
+    data.mkdir()
+    names = [f"{number // FOLDER:05}/{number:08}.jpg" for number in range(amount)]
+    captions = (f"a picture of {number % 997} things on day {number} of a long year" for number in range(amount))
+    for folder in {name.partition("/")[0] for name in names}:
+        (data / folder).mkdir()
+    for number, name in enumerate(names):
+        os.link(pictures[number % PICTURES], data / name)
+    if index == "metadata.jsonl":
+        lines = (json.dumps({"file_name": name, "text": text}) + "\n" for name, text in zip(names, captions))
+    else:
+        lines = (f"{name},{text}\n" for name, text in [("image_path", "caption"), *zip(names, captions)])
+    with (data / index).open("w") as file:
+        file.writelines(lines)
+    return ["clip/train.py", "--data_dir", str(data), "--model_name", "small", *TINY[2:]]
+
+
+def clip_table(data: Path, pictures: list[Path], amount: int) -> list[str]:
+    return clip(data, pictures, amount, "metadata.csv")
+
+
+def clip_shards(data: Path, pictures: list[Path], amount: int) -> list[str]:
+    """Shards of 10,000 samples. The picture is a small one: a million of them take a gigabyte."""
+    data.mkdir()
+    image = io.BytesIO()
+    Image.open(pictures[0]).resize((32, 24)).save(image, "JPEG", quality=50)
+    for start in range(0, amount, FOLDER):
+        with tarfile.open(data / f"{start // FOLDER:05}.tar", "w") as shard:
+            for number in range(start, min(start + FOLDER, amount)):
+                caption = f"a picture of {number % 997} things on day {number} of a long year".encode()
+                for suffix, content in (("jpg", image.getvalue()), ("txt", caption)):
+                    member = tarfile.TarInfo(f"{number:08}.{suffix}")
+                    member.size = len(content)
+                    shard.addfile(member, io.BytesIO(content))
+    return ["clip/train.py", "--data_dir", str(data), "--model_name", "small", *TINY[2:]]
+
+
+SYSTEMS: dict[str, Callable[[Path, list[Path], int], list[str]]] = {
+    "style": style,
+    "clip": clip,
+    "clip_table": clip_table,
+    "clip_shards": clip_shards,
+}
 
 
 def main() -> None:
@@ -61,14 +107,14 @@ def main() -> None:
     parser.add_argument("--amounts", nargs="+", type=int, default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--work_dir", type=Path, default=Path("/tmp/startup"))
     args = parser.parse_args()
-    print(f"{'system':8}{'images':>10}{'first step, s':>15}{'peak, GiB':>12}   slowest before it, s")
+    print(f"{'system':12}{'images':>10}{'first step, s':>15}{'peak, GiB':>12}   slowest before it, s")
     for system in args.systems:
         for amount in args.amounts:
             shutil.rmtree(args.work_dir, ignore_errors=True)
             words = SYSTEMS[system](args.work_dir / "data", write_pictures(args.work_dir / "pictures"), amount)
             seconds, peak, slowest = first_step(words, args.work_dir)
             parts = ", ".join(f"{name} {value:.1f}" for name, value in slowest)
-            print(f"{system:8}{amount:10,}{seconds:15.1f}{peak:12.2f}   {parts}", flush=True)
+            print(f"{system:12}{amount:10,}{seconds:15.1f}{peak:12.2f}   {parts}", flush=True)
     shutil.rmtree(args.work_dir, ignore_errors=True)
 
 

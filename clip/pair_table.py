@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.images.webdataset import TarMember
-from common.text.columns import arrow_numbers, dictionary_codes
+from common.text.columns import TextColumn, arrow_numbers, dictionary_codes
 
 LABELS = ("character", "label", "title")
 MEASURED = 1000  # files whose size is part of a digest; of a million on a network disk it would take minutes
@@ -101,7 +101,19 @@ class PairTable(Sequence[Pair]):
 
     def without(self, images: Collection[str]) -> "PairTable":
         """Those whose image, as str() names it, is not among these."""
-        return self.select(np.array([str(image) not in images for image in self.images], bool)) if images else self
+        columns, ends = self.columns, TextColumn()
+        for image in images:
+            parts = image.split("/")
+            for start in range(len(parts)):
+                ends.append("/".join(parts[start:]))
+        named = np.arange(len(columns.names))  # rows that may be meant; the names in tables are those of columns
+        if all(kind is TarMember for kind, _ in columns.shards):
+            rows = pc.indices_nonzero(pc.is_in(columns.names, ends.to_arrow()))
+            named = np.frombuffer(rows.buffers()[1], np.uint64, len(rows))
+        chosen = np.ones(len(columns.names), bool)
+        for row in named.tolist() if images else ():
+            chosen[row] = str(columns.image(row)) not in images
+        return self.select(chosen[self.rows])
 
     @property
     def images(self) -> "Images":

@@ -22,6 +22,7 @@ from common.metrics.pair_auc import TIE
 
 RECALL_AT = (1, 5, 10)
 BLOCK_ELEMENTS = 2**25  # similarities held at once, 128 MiB; a gallery larger than that still has one row at a time
+PIECE = 2**22  # true answers whose scores are taken at once; nearly all pairs may be true
 MAX_PAIRS = 500_000  # false pairs whose similarity is computed; of more a sample with a fixed seed
 
 
@@ -81,15 +82,17 @@ def rank_both_ways(
     """
     groups = _check(image_vectors, text_vectors, image_of_text, text_ids)
     images, texts = image_vectors.float(), text_vectors.float()
-    pairs = image_of_text.cpu().numpy(), groups.cpu().numpy()
-    groups_of_images = csr_array((np.ones(len(texts), bool), pairs))  # (N, G)
+    image_of_text, group_of_text = image_of_text.cpu().numpy(), groups.cpu().numpy()
+    is_own, is_member = np.ones((2, len(texts)), bool)
+    groups_of_images = csr_array((is_own, (image_of_text, group_of_text)))  # (N, G)
+    texts_of_groups = csr_array((is_member, (group_of_text, np.arange(len(texts)))))  # (G, M)
     images_of_groups = groups_of_images.T.tocsr()
 
-    def texts_of_images(start: int, stop: int) -> torch.Tensor:  # -> (rows, M) bool
-        return torch.from_numpy(groups_of_images[start:stop].toarray()).to(groups.device)[:, groups]
+    def texts_of_images(start: int, stop: int) -> csr_array:  # -> (rows, M) bool
+        return groups_of_images[start:stop] @ texts_of_groups
 
-    def images_of_texts(start: int, stop: int) -> torch.Tensor:  # -> (rows, N) bool
-        return torch.from_numpy(images_of_groups[pairs[1][start:stop]].toarray()).to(groups.device)
+    def images_of_texts(start: int, stop: int) -> csr_array:  # -> (rows, N) bool
+        return images_of_groups[group_of_text[start:stop]]
 
     return _rank(images, texts, texts_of_images, chunk), _rank(texts, images, images_of_texts, chunk)
 
@@ -152,22 +155,41 @@ def similarity_statistics(
 
 
 def _rank(
-    queries: torch.Tensor, gallery: torch.Tensor, truth: Callable[[int, int], torch.Tensor], chunk: int
+    queries: torch.Tensor, gallery: torch.Tensor, truth: Callable[[int, int], csr_array], chunk: int
 ) -> Ranking:
-    """truth(start, stop) -> (stop - start, G) bool: which of the gallery are true for these queries."""
-    parts = []
-    rows = max(1, min(chunk, BLOCK_ELEMENTS // len(gallery)))
+    """truth(start, stop) -> (stop - start, G) bool, the true answers of some queries."""
+    rows, parts = max(1, min(chunk, BLOCK_ELEMENTS // len(gallery))), []
     for start in range(0, len(queries), rows):
         stop = min(start + rows, len(queries))
         # True and false scores come from one product, so rounding (TF32's too) is the same for both.
         cosine, true = queries[start:stop] @ gallery.T, truth(start, stop)  # (rows, G) each
-        best_true, which_true = cosine.masked_fill(~true, -torch.inf).max(1)
-        best_false, which_false = cosine.masked_fill_(true, -torch.inf).max(1)
+        best_true, which_true = _take_true(cosine, true)
+        best_false, which_false = cosine.max(1)
         rank = 1 + (cosine >= best_true[:, None] - TIE).sum(1)
         first = rank == 1
         found, score = torch.where(first, which_true, which_false), torch.where(first, best_true, best_false)
-        parts.append([part.cpu() for part in (rank, found, score, best_true, true.sum(1))])
+        count = torch.from_numpy(np.diff(true.indptr).astype(np.int64))
+        parts.append([part.cpu() for part in (rank, found, score, best_true, count)])
     return Ranking(len(gallery), *map(torch.cat, zip(*parts)))
+
+
+def _take_true(cosine: torch.Tensor, true: csr_array) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best score (rows,) of the true answers and the first that has it (rows,); all of them become -inf in
+    `cosine` (rows, G). A whole mask would take as long as the product."""
+    count, width = cosine.shape
+    row = torch.from_numpy(np.repeat(np.arange(count), np.diff(true.indptr)))
+    column = torch.from_numpy(true.indices.astype(np.int64))
+    pieces = list(zip(row.to(cosine.device).split(PIECE), column.to(cosine.device).split(PIECE)))
+    best = cosine.new_full((count,), -torch.inf)
+    which = torch.full((count,), width, device=cosine.device)
+    for rows, columns in pieces:
+        best.scatter_reduce_(0, rows, cosine[rows, columns], "amax")
+    for rows, columns in pieces:
+        is_best = cosine[rows, columns] == best[rows]
+        which.scatter_reduce_(0, rows[is_best], columns[is_best], "amin")
+    for rows, columns in pieces:
+        cosine[rows, columns] = -torch.inf
+    return best, which
 
 
 def _check(
