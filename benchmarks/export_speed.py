@@ -1,16 +1,17 @@
-"""Speed of an exported network compared with PyTorch, on one thread.
+"""Speed of an image encoder in ONNX Runtime and compiled by torch.compile, compared with PyTorch, on one thread.
 
-    python benchmarks/export_speed.py --weights checkpoints/best.pth [--batch_size 8] [--rounds 7]
+    python benchmarks/export_speed.py --weights tf_efficientnet_lite0:random vit_base_patch16_224:random
+    python benchmarks/export_speed.py --weights checkpoints/best.pth --batch_sizes 8 --rounds 7
 
-weights of a style encoder or of a CLIP (its image tower) -> a Markdown row: images per second of PyTorch in inference
-mode and of onnxruntime on the CPU, from equal pixels; the two take turns, the median over the rounds counts. Seconds
-are the processor's: on one thread they are the clock's, less what other programs took.
+weights as the retrieval tools take them -> a Markdown row for each batch size: images per second of PyTorch in
+inference mode, compiled, and in ONNX Runtime, from equal pixels; the ways take turns, the median over the rounds
+counts. Then the seconds until each way can be used, and from how many images on it is faster than PyTorch with them.
+Seconds are the processor's: on one thread they are the clock's, less what other programs took.
 """
 
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,67 +20,74 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from clip.checkpoint import load_clip
-from common.models.onnx_export import OutputTuple, open_session, random_images, write_onnx
-from retrieval.encoders import kind_of
-from style_encoder import load_encoder
-from tools.export_style import output_tuple
+from common.models.onnx_export import random_images
+from common.models.pooling import ImageEncoder
+from common.training.device import disable_malloc_trim
+from common.vectors.onnx_encoder import onnx_encoder
+from retrieval.encoders import open_encoder
+
+WAYS = ("PyTorch", "compiled", "ONNX Runtime")
 
 
-def read_module(weights: str) -> tuple[torch.nn.Module, list[str], int, str]:
-    """-> module, names of its outputs, pixels of its input, what it is called in the row."""
-    if kind_of(weights) == "clip":
-        model, _ = load_clip(weights)
-        return OutputTuple(model, model.encode_image), ["vectors"], model.image_size, "CLIP, image tower"
-    encoder, _ = load_encoder(weights, torch.device("cpu"))
-    module, names = output_tuple(encoder)
-    return module, names, encoder.tower.image_size, f"style encoder, {encoder.build['model_name']}"
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", nargs="+", required=True, help="files, folders, or names of timm with :random")
+    parser.add_argument("--image_size", type=int, default=0, help="pixels; 0: the network's own")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="besides PyTorch")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each way in a round")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    disable_malloc_trim()  # as in extraction
+    columns = [f"{way}, images/s | {way}, factor | starts in s | pays from" for way in args.ways if way != WAYS[0]]
+    print(f"| encoder | pixels | batch | PyTorch, images/s | {' | '.join(columns)} |")
+    print(f"|{'---|' * (4 + 4 * len(columns))}")
+    for weights in args.weights:
+        encoder = open_encoder(weights, image_size=args.image_size).requires_grad_(False)
+        for batch_size in args.batch_sizes:
+            print_row(weights, encoder, batch_size, args)
 
 
-def images_per_second(run: Callable[[], object], batch_size: int, seconds: float) -> float:
-    run()
+def print_row(weights: str, encoder: ImageEncoder, batch_size: int, args: argparse.Namespace) -> None:
+    pixels = random_images(encoder.image_size)(batch_size)
+    runs: dict[str, Callable] = {WAYS[0]: encoder}
+    started = dict.fromkeys(WAYS, 0.0)
+    for way in args.ways:
+        start = time.process_time()
+        if way == "compiled":
+            runs[way] = torch.compile(encoder, dynamic=False)
+            with torch.inference_mode():
+                runs[way](pixels)
+        elif way == "ONNX Runtime":
+            runs[way] = onnx_encoder(encoder, encoder, pixels)
+        started[way] = time.process_time() - start
+    rates: dict[str, list[float]] = {way: [] for way in runs}
+    for _ in range(args.rounds):
+        for way, run in runs.items():
+            rates[way].append(images_per_second(run, pixels, args.seconds))
+    medians = {way: statistics.median(values) for way, values in rates.items()}
+    cells = [weights, str(encoder.image_size), str(batch_size)]
+    for way, values in rates.items():
+        cells.append(f"{medians[way]:.1f} ({min(values):.1f} to {max(values):.1f})")
+        if way != WAYS[0]:
+            saved = 1 / medians[WAYS[0]] - 1 / medians[way]  # seconds an image
+            pays = f"{started[way] / saved:,.0f} images" if saved > 0 else "never"
+            cells += [f"{medians[way] / medians[WAYS[0]]:.2f}", f"{started[way]:.1f}", pays]
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+@torch.inference_mode()
+def images_per_second(run: Callable, pixels: torch.Tensor, seconds: float) -> float:
+    run(pixels)
     start, batches = time.process_time(), 0
     while time.process_time() - start < seconds:
-        run()
+        run(pixels)
         batches += 1
-    return batches * batch_size / (time.process_time() - start)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
-    parser.add_argument("--weights", required=True, help="a style encoder's or a CLIP's")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each way in a round")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    module, names, size, what = read_module(args.weights)
-    make_input = random_images(size)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        differences = write_onnx(path, module, make_input, "image", names)
-        session = open_session(str(path), threads=1)
-    image = make_input(args.batch_size)
-
-    @torch.inference_mode()
-    def with_torch() -> object:
-        return module(image)
-
-    ways = {"torch": with_torch, "onnxruntime": lambda: session.run(names, {"image": image.numpy()})}
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(args.rounds):
-        for name, run in ways.items():
-            rates[name].append(images_per_second(run, args.batch_size, args.seconds))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    spreads = {name: f"{min(values):.1f} to {max(values):.1f}" for name, values in rates.items()}
-    gain = statistics.median(one / other for one, other in zip(rates["onnxruntime"], rates["torch"]))
-    print("| network | pixels | batch | torch, images/s | onnxruntime, images/s | factor | largest difference |")
-    print("|---|---|---|---|---|---|---|")
-    print(
-        f"| {what} | {size} | {args.batch_size} | {medians['torch']:.1f} ({spreads['torch']}) | "
-        f"{medians['onnxruntime']:.1f} ({spreads['onnxruntime']}) | {gain:.2f} | {max(differences.values()):.1e} |"
-    )
+    return batches * len(pixels) / (time.process_time() - start)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -68,11 +68,29 @@ def write_onnx(
 
     make_input(batch) -> an input of that many rows.
     """
-    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+    graph = export_onnx(module, make_input, input_name, output_names)
+    differences = compare_outputs(graph, module, make_input, input_name, output_names)
+    if excessive := {name: value for name, value in differences.items() if not value <= TOLERANCE}:
+        raise ValueError(f"{path}: not written, it would differ from PyTorch by {excessive} (at most {TOLERANCE})")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as file:
+        file.write(graph)
+    return differences
+
+
+def missing_packages() -> list[str]:
+    return [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+
+
+def export_onnx(
+    module: nn.Module, make_input: Callable[[int], torch.Tensor], input_name: str, output_names: list[str]
+) -> bytes:
+    """The content of an ONNX file, with a free batch size; arguments as of `write_onnx`."""
+    if missing := missing_packages():
         raise ValueError(f"ONNX needs {', '.join(missing)}: pip install -r {REQUIREMENTS}")
     module = module.eval()
     if sum(weight.nbytes for weight in module.state_dict().values()) >= LIMIT:
-        raise ValueError(f"{path}: an ONNX file holds 2 GiB at most, and these weights are larger")
+        raise ValueError("an ONNX file holds 2 GiB at most, and these weights are larger")
     shapes = ({0: Dim("batch")},)
     # torch.onnx.export, given a module, silently falls back to a fixed batch size; torch.export raises instead.
     with torch.no_grad():
@@ -89,14 +107,7 @@ def write_onnx(
     graph = program.model.graph
     for part in (program.model, graph, *graph, *graph.initializers.values()):  # holds paths of this machine
         part.metadata_props.clear()
-    serialised = program.model_proto.SerializeToString()
-    differences = compare_outputs(serialised, module, make_input, input_name, output_names)
-    if excessive := {name: value for name, value in differences.items() if not value <= TOLERANCE}:
-        raise ValueError(f"{path}: not written, it would differ from PyTorch by {excessive} (at most {TOLERANCE})")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as file:
-        file.write(serialised)
-    return differences
+    return program.model_proto.SerializeToString()
 
 
 def describe_differences(differences: dict[str, float]) -> str:

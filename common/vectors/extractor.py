@@ -5,6 +5,8 @@ paths -> decode, cut into tiles -> pixels (T, 3, S, S) uint8 -> encoder -> vecto
 
 import hashlib
 import os
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,10 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 from common.cli.progress_bar import progress_bar
 from common.images.io import open_image
 from common.images.tiling import Tiling
-from common.models.checkpoint_file import weights_digest
+from common.models.checkpoint_file import first_line, weights_digest
 from common.models.pooling import ImageEncoder
 from common.training.device import choose_device, choose_precision, disable_malloc_trim
 from common.training.loader import choose_num_workers
+from common.vectors.onnx_encoder import GAIN, Encode, onnx_encoder, worth_a_try
 from common.vectors.options import DEFAULT_OPTIONS, ENCODING_OPTIONS, ExtractorOptions
 
 DECODE_SCALE = 2  # sides of a JPEG are decoded at no less than this many times the model's
@@ -51,6 +54,9 @@ class Extractor:
             choose_precision(options.precision, self.device)
         ]
         self.pooling = encoder.pooling(options.pooling)
+        self.encode_batch: Encode = self._eager
+        can_gain = self.device.type == "cpu" and self.dtype is None
+        self.may_use_onnx = {"auto": can_gain, "onnx": True, "eager": False}[options.backend]  # until it was tried
         self.metadata: dict[str, Any] = {
             "weights": weights,
             "key": weights_digest({**dict(encoder.named_parameters()), **dict(encoder.named_buffers())}),
@@ -80,8 +86,14 @@ class Extractor:
             pin_memory=self.device.type == "cuda",
         )
         with progress_bar(total=len(paths), desc="提取特征", unit="img", quiet=quiet) as bar:
-            for records, pixels in loader:
+            for number, (records, pixels) in enumerate(loader):
+                if self.may_use_onnx and self.options.backend == "onnx" and len(pixels):
+                    self._use_onnx(pixels, quiet=False)
+                start = time.perf_counter()
                 vectors = iter(self.encode_pixels(pixels, [record.tiles for record in records if record.tiles]))
+                seconds = (time.perf_counter() - start) * (len(loader) - number - 1)  # of the remaining batches
+                if self.may_use_onnx and number and len(pixels) and worth_a_try(self.encoder, seconds):  # 0 warms up
+                    self._use_onnx(pixels, quiet, GAIN)
                 for record in records:
                     yield record, next(vectors) if record.tiles else None
                 bar.update(len(records))
@@ -105,9 +117,7 @@ class Extractor:
             return np.empty((0, 0), np.float32)
         with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
             parts = [
-                self.encoder(
-                    part.to(self.device, non_blocking=True), self.pooling, self.options.layer, self.options.flip
-                )
+                self.encode_batch(part.to(self.device, non_blocking=True))
                 for part in pixels.split(self.options.batch_size)  # tiles make more of them than images
             ]
         vectors = torch.cat(parts)
@@ -116,6 +126,21 @@ class Extractor:
         if not torch.isfinite(vectors).all():
             raise ValueError(f"{self.metadata['weights']}: the model gives vectors that are not finite (NaN)")
         return vectors.float().cpu().numpy()
+
+    def _eager(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.encoder(pixels, self.pooling, self.options.layer, self.options.flip)
+
+    def _use_onnx(self, pixels: torch.Tensor, quiet: bool, gain: float = 0.0) -> None:
+        """Encode in ONNX Runtime from now on. gain: how many times as fast as PyTorch it must be."""
+        self.may_use_onnx, outcome = False, "used"
+        try:
+            if self.device.type != "cpu" or self.dtype:
+                raise ValueError("it computes in fp32 on the CPU")
+            self.encode_batch = onnx_encoder(self.encoder, self._eager, pixels[: self.options.batch_size], gain)
+        except Exception as error:  # exporters raise every kind, and PyTorch can do the same
+            outcome = f"not used: {first_line(error)}"
+        if not quiet:
+            print(f"ONNX Runtime is {outcome}", file=sys.stderr)
 
 
 class ImageRecord(NamedTuple):
