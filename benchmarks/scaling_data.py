@@ -52,7 +52,7 @@ TIMED = {  # system -> module of train.py, {what is timed: functions, "module:na
     "vitp": (
         "vitp.train",
         {
-            "reading": ["vitp.train:build_trainer"],
+            "reading": ["vitp.train:open_data"],
             "epoch": ["vitp.train:InstructionTrainer.train"],
             "evaluating": ["vitp.train:InstructionTrainer.evaluate"],
         },

@@ -139,10 +139,13 @@ class FineTuning:
     """fine-tuning"""
 
     model_id: str = MODEL_ID  # model to fine-tune: name or folder
-    data: str = ""  # LLaVA .json, conversation .jsonl, or AniPersonaCaps folder
+    data: str = (
+        ""  # LLaVA .json, conversation .jsonl, AniPersonaCaps folder, or webdataset shards: URL or {000..099}.tar
+    )
     image_dir: str = ""  # folder that image paths are relative to; default: the folder of --data
     val_split: float = 0.05  # share of images held out for validation
     max_length: int = 2048  # maximum tokens, image included; later turns are dropped
+    stream_buffer: int = 4096  # streamed samples in memory, not decoded, of all devices; shuffled among each other
     cache_dir: str = "./.cache/conversations"  # of the file's index and the samples' lengths; may be deleted
     max_skipped: float = 0.05  # maximum share of unusable samples; above it training stops
     lora_rank: int = 128  # 0: no LoRA, the whole language model is trained

@@ -148,12 +148,18 @@ class ConversationDataset(SkippingDataset):
     def lengths(self) -> list[int]:
         """Tokens of each sample, without decoding an image; 0 for unusable samples. Counted once, and cached."""
         key = (self.index.digest, self.root, self.tokenizer.digest)
-        lengths, reasons = measure_lengths(
-            lambda place: self.tokenizer.length(self._record(place)), len(self.index), self.cache_dir, key
-        )
+        lengths, reasons = measure_lengths(self._length, len(self.index), self.cache_dir, key)
         for place, reason in reasons.items():
             self.skipped.add(record_key(self.index, self.index.number(place)), reason, len(self.index))
         return lengths[self.places].tolist()
+
+    @property
+    def logs(self) -> dict[str, SkipLog]:
+        return {"skipped": self.skipped, "trimmed": self.trimmed}
+
+    def describe(self) -> str:
+        """Number of conversations, and a digest of the file and of the choice from it."""
+        return f"{len(self)}, digest {digest_of((self.index.digest, self.places.tobytes()))}"
 
     def select(self, numbers: np.ndarray) -> "ConversationDataset":
         """Some of the samples, with the same logs."""
@@ -173,6 +179,9 @@ class ConversationDataset(SkippingDataset):
         images = [self.conversation(number).images for number in range(len(self))]
         real = real_paths({path for paths in images for path in paths}, by_content=True)
         return np.array(connected_groups([[real[path] for path in paths] for paths in images]))
+
+    def _length(self, place: int) -> int:
+        return self.tokenizer.length(self._record(place))
 
     def _record(self, place: int) -> Conversation:
         conversation = self.index[place]
@@ -227,11 +236,6 @@ def open_conversations(data: str | Path, cache_dir: str | Path) -> ConversationI
         place = "" if number is None else f"{record_key(index, number)}: "
         raise ValueError(f"{path}: no usable conversation; {place}{reason}")
     return index
-
-
-def describe_dataset(dataset: ConversationDataset) -> str:
-    """Number of conversations, and a digest of their text and choice."""
-    return f"{len(dataset)}, digest {digest_of((dataset.index.digest, dataset.places.tobytes()))}"
 
 
 def record_key(index: ConversationIndex, number: int) -> str:

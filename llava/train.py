@@ -10,7 +10,6 @@ settings.json, run.json, results.json; a folder in logs/ with log.jsonl, skipped
 """
 
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,38 +25,27 @@ if __name__ == "__main__":
     run_script(read_command_line)  # --help and mistakes are answered before the imports below, which take seconds
     exit_at_signals()
 
-import numpy as np
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 from torch import nn
 from transformers import set_seed
 
 from common.cli.paths import find_inputs
-from common.cli.progress_bar import progress_bar
-from common.images.cache import CHECKED
 from common.text.files import write_json
 from common.training.closing import print_closing
-from common.training.conversation_index import ConversationIndex
 from common.training.device import disable_malloc_trim
 from common.training.hf_trainer import MEMORY_FLAGS, find_resume_checkpoint
 from common.training.run import Run, choose_run_name
-from common.training.skip_log import check_skip_rate, report_skipped, report_trimmed, write_skipped
+from common.training.skip_log import open_logs
 from common.training.trained_on import check_resume, describe_tensors, digest_of
 from llava.arguments import RunArguments, read_arguments
 from llava.checkpoint import LoadedModel, end_tokens, fingerprint, load_image_text_model
-from llava.dataset import (
-    ConversationCollator,
-    ConversationDataset,
-    ConversationTokenizer,
-    describe_dataset,
-    open_conversations,
-    record_key,
-    split_by_image,
-)
+from llava.dataset import ConversationCollator, ConversationTokenizer
 from llava.demo import prepare_demo
 from llava.model import prepare_for_training
 from llava.tokens import ChatFormatter
 from llava.trainer import LlavaTrainer, LogPredictionsCallback
+from llava.training_data import TrainingData, make_datasets, open_data
 
 FIXED = (  # settings that a resumed run must repeat
     *("lora_rank", "lora_alpha", "bits", "train_vision_tower", "freeze_language_model", "val_split", "max_length"),
@@ -77,13 +65,13 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
         with training.main_process_first():
             prepare_demo()
     checkpoint = find_resume_checkpoint(training.output_dir, training.resume_from_checkpoint)
-    index = open_conversations(tuning.data, tuning.cache_dir)  # before a large model is loaded
+    source = open_data(tuning, training)  # before a large model is loaded
     set_seed(training.seed)
     loaded = load_base(tuning, training)
     formatter = ChatFormatter(loaded.processor, tuning.system_prompt)
     tokenizer = ConversationTokenizer(formatter, end_tokens(loaded), tuning.max_length)
-    train_set, val_set = make_datasets(index, tuning, training.seed, tokenizer, quiet=not is_main)
-    trained_on = describe_run(tuning, training, loaded, formatter, (train_set, val_set))
+    train_set, val_set = make_datasets(source, tuning, training, tokenizer)
+    trained_on = describe_run(tuning, training, loaded, formatter, train_set)
     if checkpoint:
         check_resume(trained_on, checkpoint, "--resume_from_checkpoint")
     set_seed(training.seed)
@@ -96,33 +84,29 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
         tuning.freeze_language_model,
     )
     settings = {**vars(tuning), **training.record()}
-    if not len(val_set):
+    if val_set is None:
         training.eval_strategy = "no"
     folders, resume = (training.output_dir, training.logging_dir), checkpoint is not None
     trained_on |= {"model_id": tuning.model_id}  # for messages; the folder may be another when the run is resumed
     run = Run(*folders, settings, resume, name, training.trackers, trained_on=trained_on) if is_main else None
-    skipped, trimmed = train_set.skipped, train_set.trimmed
-    log_dir = broadcast_object_list([run and run.log_folder])[0]
-    skipped.path, trimmed.path = log_dir / "skipped.jsonl", log_dir / "trimmed.jsonl"
+    open_logs(train_set.logs, broadcast_object_list([run and run.log_folder])[0], is_main)
     with run.lock if run else nullcontext():
         if run:
-            write_skipped(skipped.path, skipped.skipped)
-            write_skipped(trimmed.path, trimmed.skipped)
-            print_summary(model, len(train_set), len(val_set))
+            print_summary(model, len(train_set), len(val_set or ()))
         trainer = LlavaTrainer(
             model,
             training,
             data_collator=ConversationCollator(formatter.processor),
             train_dataset=train_set,
-            eval_dataset=val_set if len(val_set) else None,
+            eval_dataset=val_set,
             processing_class=formatter.processor,
             projector_learning_rate=tuning.projector_learning_rate,
             max_nonfinite_steps=tuning.max_nonfinite_steps,
             run=run,
-            callbacks=[LogPredictionsCallback(val_set, tuning.show_samples, formatter, run)] if run else [],
+            callbacks=[LogPredictionsCallback(val_set, tuning.show_samples, formatter, run)] if run and val_set else [],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        results = {"train": trainer.state.log_history, **(trainer.evaluate() if len(val_set) else {})}
+        results = {"train": trainer.state.log_history, **(trainer.evaluate() if val_set else {})}
         trainer.save_model()
         if run:
             run.close()
@@ -147,11 +131,7 @@ def load_base(tuning: FineTuning, training: RunArguments) -> LoadedModel:
 
 
 def describe_run(
-    tuning: FineTuning,
-    training: RunArguments,
-    loaded: LoadedModel,
-    formatter: ChatFormatter,
-    datasets: Sequence[ConversationDataset],
+    tuning: FineTuning, training: RunArguments, loaded: LoadedModel, formatter: ChatFormatter, train_set: TrainingData
 ) -> dict[str, Any]:
     """What a resumed run must repeat, and what an adapter is loaded by: fingerprint and system_prompt. Of the data the
     text, and which conversations are trained on, since there may be millions of images."""
@@ -164,38 +144,8 @@ def describe_run(
         "fingerprint": "" if getattr(loaded.model, "is_quantized", False) else fingerprint(loaded.model),
         "system_prompt": formatter.system,
         "chat_template": digest_of(formatter.processor.chat_template),
-        "conversations": "; ".join(map(describe_dataset, datasets)),
+        "conversations": train_set.describe(),
     }
-
-
-def make_datasets(
-    index: ConversationIndex, tuning: FineTuning, seed: int, tokenizer: ConversationTokenizer, quiet: bool
-) -> tuple[ConversationDataset, ConversationDataset]:
-    """-> training, validation, with the same logs. At most CHECKED samples are read; those that cannot be are in
-    neither."""
-    if not 0 <= tuning.val_split < 1:
-        raise ValueError(f"--val_split {tuning.val_split}: expected a share from 0 to below 1")
-    root = Path(tuning.image_dir) if tuning.image_dir else index.path.parent
-    dataset = ConversationDataset(index, root, tokenizer, np.arange(len(index)), tuning.cache_dir)
-    skipped, trimmed = dataset.skipped, dataset.trimmed
-    skipped.skipped = {record_key(index, number): reason for number, reason in index.skipped.items()}
-    trimmed.skipped = {record_key(index, number): reason for number, reason in index.trimmed.items()}
-    total, skipped.limit = len(index) + len(skipped.skipped), 1
-    checked = np.unique(np.linspace(0, len(index) - 1, CHECKED).astype(int)).tolist()  # all, of as many or fewer
-    progress = progress_bar(checked, "checking samples", quiet=quiet)
-    broken = [number for number in progress if dataset.read(number) is None]
-    if not quiet:
-        report_skipped(skipped.skipped)
-        report_trimmed(trimmed.skipped)
-    check_skip_rate(skipped.skipped, total, tuning.max_skipped, tuning.data)
-    reasons = {key: skipped.skipped[key] for key in map(dataset.key, broken)}
-    check_skip_rate(reasons, len(checked), tuning.max_skipped, tuning.data)
-    skipped.limit, skipped.quiet = tuning.max_skipped, False  # of those that are found in training
-    readable = dataset.select(np.delete(np.arange(len(index)), broken))
-    train_set, val_set = split_by_image(readable, tuning.val_split, seed)
-    if not len(train_set):
-        raise ValueError(f"{tuning.data}: no sample is left to train on")
-    return train_set, val_set
 
 
 def print_summary(model: nn.Module, num_train: int, num_val: int) -> None:

@@ -57,6 +57,7 @@ class DataArguments:
     max_seq_length: int = 4096  # tokens of a sequence; longer samples lose turns, tiles, then words, in this order
     packing: bool = False  # several samples in each sequence; the batch size then counts sequences
     group_by_length: bool = False  # batches of samples of similar length
+    stream_buffer: int = 4096  # streamed samples in memory, not decoded, of all devices; shuffled among each other
     cache_dir: str = "./.cache/conversations"  # of the files' indexes and the samples' lengths; may be deleted
     demo: bool = False  # a small model on drawn scenes, in minutes, without a network
 

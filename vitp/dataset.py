@@ -7,7 +7,7 @@ samples -> batch {input_ids, labels, attention_mask (B, T), pixel_values}; of pa
 
 import io
 from bisect import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -44,12 +44,12 @@ class InstructionDataset(SkippingDataset):
         tiling: Tiling,
         max_seq_length: int,
         cache_dir: str | Path,
-        skipped: SkipLog | None = None,
         seed: int = 0,
-        trimmed: SkipLog | None = None,
+        skipped: SkipLog | None = None,
     ):
         self.sources, self.template, self.max_seq_length, self.seed = sources, template, max_seq_length, seed
-        self.skipped, self.trimmed = skipped or SkipLog(), trimmed or SkipLog(limit=1)
+        self.skipped, self.trimmed = skipped or SkipLog(), SkipLog(limit=1)
+        self.logs = {"skipped": self.skipped, "trimmed": self.trimmed}
         self.cache_dir, self.epoch = cache_dir, 0
         self.tilings = [replace(tiling, max_tiles=source.max_tiles or tiling.max_tiles) for source in sources]
         self.indexes = [index_conversations(source.annotation, cache_dir) for source in sources]
@@ -98,6 +98,14 @@ class InstructionDataset(SkippingDataset):
         counts = np.concatenate(lengths)[starts[self.table[:, 0]] + self.table[:, 1]]
         return [length or None for length in counts.tolist()]
 
+    def describe(self) -> str:
+        """Number of conversations, and a digest of their files and of what the meta file says of each."""
+        described = [
+            (source.name, source.repeat_time, source.max_tiles, source.data_augment, index.digest)
+            for source, index in zip(self.sources, self.indexes)
+        ]
+        return f"{sum(map(len, self.indexes))}, digest {digest_of(described)}"
+
     def set_epoch(self, epoch: int) -> None:
         """Augmentation depends on it."""
         self.epoch = epoch
@@ -116,16 +124,6 @@ class InstructionDataset(SkippingDataset):
         else:
             sizes = [image_size(source.file(name)) for name in conversation.images]
         return len(fit(self.template, conversation, sizes, self.tilings[number], self.max_seq_length)[0].input_ids)
-
-
-def describe_sources(sources: Iterable[Source], cache_dir: str | Path) -> str:
-    """Number of conversations, and a digest of their files and of what the meta file says of each."""
-    count, described = 0, []
-    for source in sources:
-        index = index_conversations(source.annotation, cache_dir)
-        count += len(index)
-        described.append((source.name, source.repeat_time, source.max_tiles, source.data_augment, index.digest))
-    return f"{count} conversations, digest {digest_of(described)}"
 
 
 def make_sample(

@@ -12,6 +12,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from common.cli.paths import find_from_root
+from common.streaming.conversations import names_shards
 from common.text.schema import read_checked
 from common.text.values import file_name_of, text_of
 
@@ -38,6 +39,7 @@ class Source:
     max_tiles: int | None = None  # in place of --max_dynamic_patch
     data_augment: bool = False
     length: int | None = None  # number of samples, as the meta file states it
+    shards: str = ""  # in place of root and annotation: URL, pattern or name of shards that hold both
 
     def file(self, name: str) -> Path:
         """The image that a record names."""
@@ -61,11 +63,13 @@ def repeat(count: int, source: Source) -> np.ndarray:
 
 def _source(meta: Path, name: str, entry: MetaEntry) -> Source:
     paths = {}
-    for key, is_kind in (("root", Path.is_dir), ("annotation", Path.is_file)):
+    for key, is_kind in (("annotation", Path.is_file), ("root", Path.is_dir)):
         try:
             path = Path(text_of(entry.get(key, "")))
         except ValueError as error:
             raise ValueError(f"{meta}: {name}.{key}: {error}") from None
+        if key == "annotation" and names_shards(shards := entry["annotation"]):
+            return _sharded(meta, name, entry, shards)
         beside = meta.parent / path
         paths[key] = beside if beside.exists() and not path.exists() else Path(find_from_root(str(path)))
         if not is_kind(paths[key]):
@@ -77,4 +81,20 @@ def _source(meta: Path, name: str, entry: MetaEntry) -> Source:
         max_tiles=entry.get("max_dynamic_patch"),
         data_augment=entry.get("data_augment", False),
         length=entry.get("length"),
+    )
+
+
+def _sharded(meta: Path, name: str, entry: MetaEntry, shards: str) -> Source:
+    if entry.get("repeat_time", 1) != 1:
+        raise ValueError(f"{meta}: {name}.repeat_time: shards are read once in a pass; remove it")
+    if "://" not in shards and not Path(shards).parent.is_dir():
+        shards = str(meta.parent / shards)
+    return Source(
+        name,
+        Path(),
+        Path(shards),
+        max_tiles=entry.get("max_dynamic_patch"),
+        data_augment=entry.get("data_augment", False),
+        length=entry.get("length"),
+        shards=shards,
     )

@@ -47,18 +47,18 @@ from common.training.device import disable_malloc_trim
 from common.training.hf_trainer import MEMORY_FLAGS, FaultTolerantTrainer, find_resume_checkpoint
 from common.training.resume_state import latest_valid_checkpoint
 from common.training.run import Run, choose_run_name
-from common.training.skip_log import SkipLog, report_skipped, report_trimmed
+from common.training.skip_log import open_logs
 from common.training.trained_on import check_resume, describe_tensors, digest_of, source_name
 from vitp import demo
 from vitp.arguments import RunArguments, read_arguments, trainable_parts
 from vitp.checkpoint import load_model
 from vitp.compose import build_model
-from vitp.dataset import Collator, InstructionDataset, describe_sources
-from vitp.meta_file import read_meta
+from vitp.dataset import Collator
 from vitp.model import VIT, set_drop_path
 from vitp.packing import PackedDataset
 from vitp.processing import ModelBundle, build_processor, bundle_model, read_image_settings, read_tokenizer
 from vitp.token_masking import build_masking
+from vitp.training_data import InstructionData, open_data
 
 FIXED = (  # settings that a resumed run must repeat
     *("model_name_or_path", "vision_config", "llm", "force_image_size", "conv_style", "max_seq_length"),
@@ -115,7 +115,9 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     bundle = build(model_arguments, data, run)
     if run.deepspeed:
         set_hf_deepspeed_config(run.hf_deepspeed_config)
-    trained_on = describe_run(model_arguments, data, run, bundle)
+    train_set = open_data(data.meta_path, data, run, bundle)
+    eval_set = open_data(data.eval_meta_path, data, run, bundle) if data.eval_meta_path else None
+    trained_on = describe_run(model_arguments, data, run, bundle, train_set)
     if checkpoint:
         check_resume(trained_on, checkpoint, "--resume_from_checkpoint")
     if run.ddp_find_unused_parameters is None:  # an InternViT leaves nothing unused, for text alone neither
@@ -134,7 +136,10 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         folders, resume = (run.output_dir, run.logging_dir), checkpoint is not None
         record = Run(*folders, settings, resume, name, run.trackers, trained_on=trained_on)
     log_dir = broadcast_object_list([record and record.log_folder])[0]
-    trainer = build_trainer(trained, bundle, data, run, log_dir, record)
+    open_logs(train_set.logs, log_dir, record is not None)
+    if eval_set is not None:
+        open_logs({f"{name}_eval": log for name, log in eval_set.logs.items()}, log_dir, record is not None)
+    trainer = build_trainer(trained, bundle, data, run, train_set, eval_set, record)
     if record is not None:
         trainable, total = (trained.num_parameters(only_trainable=trainable) for trainable in (True, False))
         print(f"{trainable:,} of {total:,} weights are trainable; {len(trainer.train_dataset):,} sequences per epoch")
@@ -190,7 +195,11 @@ def build(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
 
 
 def describe_run(
-    model_arguments: ModelArguments, data: DataArguments, run: RunArguments, bundle: ModelBundle
+    model_arguments: ModelArguments,
+    data: DataArguments,
+    run: RunArguments,
+    bundle: ModelBundle,
+    train_set: InstructionData,
 ) -> dict[str, Any]:
     """What a resumed run must repeat. Of the data its text, since there may be millions of images."""
     settings, weights = asdict(model_arguments) | asdict(data), bundle.model.state_dict()
@@ -201,7 +210,7 @@ def describe_run(
         "model": describe_tensors(weights),
         "fingerprint": weights_digest(weights, sampled=True) if has_lora else "",
         "chat_template": digest_of(bundle.template.template),
-        "conversations": describe_sources(read_meta(data.meta_path), data.cache_dir),
+        "conversations": train_set.describe(),
     }
 
 
@@ -210,37 +219,11 @@ def build_trainer(
     bundle: ModelBundle,
     data: DataArguments,
     run: RunArguments,
-    log_dir: Path,
+    train_set: InstructionData,
+    eval_set: InstructionData | None,
     record: Run | None = None,
 ) -> InstructionTrainer:
-    """log_dir: of skipped.jsonl and trimmed.jsonl. record: None on all but the main process."""
-
-    def dataset(meta: str, suffix: str) -> InstructionDataset:
-        samples = InstructionDataset(
-            read_meta(meta),
-            bundle.template,
-            bundle.tiling,
-            data.max_seq_length,
-            data.cache_dir,
-            SkipLog(log_dir / f"skipped{suffix}.jsonl"),
-            run.seed,
-            SkipLog(log_dir / f"trimmed{suffix}.jsonl", limit=1),
-        )
-        if run.process_index == 0:
-            report_skipped(samples.skipped.skipped, listed=log_dir / f"skipped{suffix}.jsonl")
-            report_trimmed(samples.trimmed.skipped)  # those that are too long are found as they are read
-        samples.skipped.quiet = False
-        for source in samples.sources if run.process_index == 0 else ():
-            name, count = f"{meta}, {source.name}", samples.counts[source.name]
-            if source.length is not None and source.length != count:
-                print(f"{name}: 'length' is {source.length}, but {source.annotation} holds {count}")
-            if source.max_tiles not in (None, tiles := bundle.tiling.max_tiles):
-                print(f"{name}: at most {source.max_tiles} tiles, by its max_dynamic_patch, not {tiles}")
-        return samples
-
-    train_set = dataset(data.meta_path, "")
-    if data.packing:
-        train_set = PackedDataset(train_set, run.seed)
+    """record: None on all but the main process."""
     return InstructionTrainer(
         trained,
         run,
@@ -248,8 +231,8 @@ def build_trainer(
         group_by_length=data.group_by_length,
         max_nonfinite_steps=run.max_nonfinite_steps,
         run=record,
-        train_dataset=train_set,
-        eval_dataset=dataset(data.eval_meta_path, "_eval") if data.eval_meta_path else None,
+        train_dataset=PackedDataset(train_set, run.seed) if data.packing else train_set,
+        eval_dataset=eval_set,
         data_collator=Collator(bundle.template.tokenizer.pad_token_id),
         processing_class=build_processor(bundle.template, bundle.tiling),
     )

@@ -11,7 +11,7 @@ holds the same samples on any number of devices, and Trainer resumes by passing 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from common.text.tables import check_record
 from common.text.values import text_of
 from common.training.conversation_index import lock
 from common.training.length_sampler import EpochSampler
-from common.training.skip_log import check_skip_rate, report_skipped
+from common.training.skip_log import SkipLog, check_skip_rate, report_skipped
 from common.training.trained_on import digest_of
 
 CAPTION_QUESTION = "Describe this image."
@@ -57,7 +57,14 @@ class ShardSampler(EpochSampler):
 
 
 class ShardedConversations(ShardSamples):
-    """The items that `decode` makes of the samples; it may call read_conversation."""
+    """The items that `decode` makes of the samples. trimmed: its log of samples that are used in part."""
+
+    def __init__(
+        self, urls: Sequence[str], order: StreamOrder, decode: Callable, trimmed: SkipLog, limit: float = 0.05
+    ):
+        """limit: share of the samples, and of the shards, that may be broken."""
+        self.logs = {"skipped": SkipLog(limit=limit), "trimmed": trimmed, "skipped_shards": SkipLog(limit=limit)}
+        super().__init__(urls, order, decode, self.logs["skipped"], self.logs["skipped_shards"])
 
     def sampler(self) -> ShardSampler:
         """Of FaultTolerantTrainer."""
@@ -96,12 +103,12 @@ def read_conversation(sample: dict[str, Any]) -> tuple[Conversation, list[TarMem
         text = text_of(decode_text(sample["txt"])).strip()
         if not text or not suffixes:
             raise ValueError("a caption without " + ("an image" if text else "words"))
-        return Conversation((Turn(f"{IMAGE}\n" * len(suffixes) + CAPTION_QUESTION, text),)), [
-            members[name] for name in suffixes
-        ]
-    conversation = parse_conversation(record)
-    if suffixes and not conversation.images:  # the record leaves it to the names of the members
-        conversation = parse_conversation({**record, "images": suffixes})
+        question = f"{IMAGE}\n" * len(suffixes) + CAPTION_QUESTION
+        conversation = Conversation((Turn(question, text),), tuple(suffixes))
+    else:
+        conversation = parse_conversation(record)
+        if suffixes and not conversation.images:  # the record leaves it to the names of the members
+            conversation = parse_conversation({**record, "images": suffixes})
     if len(suffixes) < len(conversation.images):
         raise ValueError(f"{len(suffixes)} images in the shard for {len(conversation.images)} in the record")
     return conversation, [members[name] for name in suffixes[: len(conversation.images)]]

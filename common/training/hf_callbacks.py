@@ -9,7 +9,7 @@ from transformers.integrations.integration_utils import rewrite_logs
 from transformers.trainer_utils import has_length
 
 from common.cli.progress_bar import format_seconds, progress_bar, training_bar
-from common.training.length_sampler import LengthGroupedSampler
+from common.training.length_sampler import EpochSampler
 from common.training.run import Run
 
 
@@ -23,7 +23,7 @@ class SetEpochCallback(TrainerCallback):
         if hasattr(train_dataloader.dataset, "set_epoch"):
             train_dataloader.dataset.set_epoch(epoch)
         while sampler is not None:
-            if isinstance(sampler, LengthGroupedSampler):
+            if isinstance(sampler, EpochSampler):
                 sampler.epoch = epoch
             sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
 

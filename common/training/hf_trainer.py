@@ -94,9 +94,11 @@ class FaultTolerantTrainer(Trainer):
         return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = cast(Any, self.train_dataset if train_dataset is None else train_dataset)
+        if hasattr(dataset, "sampler"):  # of streamed data, which have an order of their own
+            return dataset.sampler()
         if not self.group_by_length:
             return super()._get_train_sampler(train_dataset)
-        dataset = cast(Any, self.train_dataset if train_dataset is None else train_dataset)
         step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedSampler([length or 0 for length in dataset.lengths()], step_size, self.args.seed)
 

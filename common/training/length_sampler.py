@@ -8,7 +8,13 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
-class LengthGroupedSampler(Sampler):
+class EpochSampler(Sampler):
+    """One whose order is a pure function of its epoch, which SetEpochCallback sets."""
+
+    epoch = 0
+
+
+class LengthGroupedSampler(EpochSampler):
     """transformers' grouping by length within an optimizer step, with the steps in random order.
 
     Grouping alone orders many steps from long to short: first descriptions, then answers of single words. Only the step

@@ -6,6 +6,7 @@ skipped: {file or table row: reason}  ->  skipped.jsonl, one {"file": ..., "reas
 import fcntl
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from common.cli.errors import printable
@@ -83,6 +84,16 @@ class SkipLog:
                     print(f"skipped: {_describe(file, self.skipped[file])}", file=sys.stderr)
             self._read_bytes = log.tell()
         self.skipped = {row["file"]: row["reason"] for row in rows} | self.skipped
+
+
+def open_logs(logs: Mapping[str, SkipLog], folder: Path, is_main: bool) -> None:
+    """Give the logs of a run, by name, their files, which all processes append to, and a resumed run, too. What they
+    hold already is in all processes; the main one writes it."""
+    for name, log in logs.items():
+        log.path = folder / f"{name}.jsonl"
+        log.quiet = name.startswith("trimmed")
+        if is_main and not log.path.exists():
+            write_skipped(log.path, log.skipped)
 
 
 def _parse(line: bytes) -> dict[str, str]:
