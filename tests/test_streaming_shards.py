@@ -4,6 +4,7 @@ import json
 import tarfile
 
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 from shard_server import Faults, picture, sample_members, serve, write_shards, write_tar
 
 from common.streaming import shard_reader, urls
@@ -16,6 +17,7 @@ from common.streaming.urls import expand_urls, is_streamed
 def short_pauses(monkeypatch):
     monkeypatch.setattr(shard_reader, "PAUSE", 0.001)
     monkeypatch.setattr(urls, "TIMEOUT", 0.15)
+    HTTPFileSystem.clear_instance_cache()  # whose session has the timeout
 
 
 @pytest.fixture(scope="module")

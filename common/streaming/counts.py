@@ -15,8 +15,10 @@ from common.streaming.shard_reader import RetryingFile, ShardError, read_samples
 from common.streaming.urls import SUFFIXES, filesystem_of
 from common.text.files import parse_json, write_json
 from common.text.schema import read_checked
+from common.training.loader import in_processes
 
 THREADS = 16  # of requests for small files
+HOPELESS = 3  # shards that cannot be read, and none before them that can, end the counting
 
 
 def count_samples(urls: Sequence[str], index: Path, quiet: bool = False) -> tuple[list[int], dict[str, str]]:
@@ -39,17 +41,28 @@ def count_samples(urls: Sequence[str], index: Path, quiet: bool = False) -> tupl
             f"{len(missing)} shards ({total:.1f} GB) state no number of samples, neither in sizes.json nor in "
             f"NAME_stats.json beside them: read once to count; kept in {index}"
         )
+    counted = progress_bar(in_processes(_count, missing), "counting", len(missing), unit="shard", quiet=quiet)
     try:
-        for url in progress_bar(missing, "counting samples", unit="shard", quiet=quiet):
-            try:
-                known[url] = {"samples": sum(1 for _ in read_samples(url)), "bytes": sizes[url]}
-            except ShardError as error:
-                skipped[url] = str(error)
+        for url, (count, reason) in zip(missing, counted):
+            known[url] = {"samples": count, "bytes": sizes[url]}
+            if reason:
+                skipped[url] = reason
+                del known[url]
+            if len(skipped) == HOPELESS and not known:
+                raise ValueError(f"none of the first {HOPELESS} shards can be read; {reason}")
     finally:
-        if missing:
+        if known:
             index.parent.mkdir(parents=True, exist_ok=True)
             write_json(index, known)
     return [0 if url in skipped else stated.get(url) or known.get(url, {}).get("samples", 0) for url in urls], skipped
+
+
+def _count(url: str) -> tuple[int, str]:
+    """-> samples, why they cannot be counted."""
+    try:
+        return sum(1 for _ in read_samples(url)), ""
+    except ShardError as error:
+        return 0, str(error)
 
 
 def mean_bytes(url: str, count: int) -> float:

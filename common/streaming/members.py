@@ -1,7 +1,7 @@
 """Files of a streamed sample, accepted wherever a file in a local tar is."""
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from common.images.webdataset import TarMember
@@ -25,7 +25,7 @@ def members_of(sample: dict[str, Any]) -> dict[str, TarMember]:
     """A sample of shard_reader.py -> {suffix: its file}."""
     url, key = sample["__url__"], sample["__key__"]
     return {
-        suffix: StreamedMember(PurePosixPath(), f"{key}.{suffix}", 0, len(content), url, content)
+        suffix: StreamedMember(Path(), f"{key}.{suffix}", 0, len(content), url, content)
         for suffix, content in sample.items()
         if isinstance(content, bytes)
     }

@@ -10,6 +10,7 @@ holds of the shard before comes last, so that no lane begins within a shard.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
 
 import numpy as np
@@ -44,7 +45,7 @@ class StreamOrder:
                 "or a smaller --batch_size"
             )
 
-    @property
+    @cached_property
     def batches(self) -> int:
         """Full batches of a pass over all shards. What remains is dropped until the next pass, whose order differs."""
         return sum(self.counts) // self.batch_size

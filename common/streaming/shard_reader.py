@@ -105,7 +105,7 @@ def open_at(url: str, position: int) -> Any:
     """A file opened for reading from a byte on. A server without ranges sends what stands before again."""
     system, path = filesystem_of(url)
     if not url.startswith(("http://", "https://")):
-        file = system.open(path, "rb", block_size=8 * BLOCK, cache_type="readahead")
+        file = system.open(path, "rb", block_size=4 * BLOCK, cache_type="readahead")
         file.seek(position)
         return file
     # One request for the whole rest; with a size given, it is not preceded by another one for the size.

@@ -60,16 +60,21 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     """-> the file system of a URL, and the name of the file in it. ValueError where a package is missing."""
     options: dict[str, Any] = {}
     if url.startswith(("http://", "https://")):
-        import aiohttp  # fsspec's engine of HTTP
-
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
-        options = {"client_kwargs": {"timeout": timeout}}
+        options = {"get_client": _open_session}
     try:
         return fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         raise ValueError(f"{url}: {one_line(error)}") from None
     except ValueError as error:  # a protocol that nobody knows
         raise ValueError(f"{url}: {one_line(error)}") from None
+
+
+async def _open_session(**options: Any) -> Any:
+    """A session of fsspec's engine of HTTP, for as many connections as there are lanes."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, **options)
 
 
 def _expand_stars(url: str) -> list[str]:
