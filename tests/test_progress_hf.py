@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+from conftest import ROOT
 from test_hf_trainer import Numbers, make
 from transformers.utils import logging
 
@@ -41,10 +43,22 @@ def test_the_level_of_messages_switches_no_bar_off(tmp_path):
         logging.set_verbosity(before)
 
 
-def test_commands_of_the_closing_lines_can_be_pasted(capsys):
+@pytest.mark.parametrize("inside", [True, False])
+def test_commands_of_the_closing_lines_can_be_pasted(capsys, tmp_path, monkeypatch, inside):
+    """Where the environment is not activated, and from another folder than the repository's."""
+    installed = tmp_path / ".venv" / "bin"
+    installed.mkdir(parents=True)
+    for name in ("python", "tensorboard"):
+        (installed / name).touch()
+    monkeypatch.setattr("sys.executable", str(installed / "python3"))
+    monkeypatch.chdir(tmp_path if inside else "/")
+    if not inside:
+        monkeypatch.setattr("sys.executable", "/no/such/folder/python3")
+    start = ".venv/bin/" if inside else ""
     folder = Path("my runs")
-    commands = [["a.py", folder], ["b.py", "What is this?"]]
+    commands = [["clip/evaluate.py", folder], ["b.py", "What is this?"]]
     print_closing("step 2", folder / "model", folder / "results.json", folder / "run", commands)
     *_, logs, first, second = capsys.readouterr().out.splitlines()
-    assert logs.endswith("; tensorboard --logdir 'my runs'")
-    assert first == "next       python a.py 'my runs'" and second.strip() == "python b.py 'What is this?'"
+    assert logs.endswith(f"; {start}tensorboard --logdir 'my runs'")
+    assert first == f"next       {start}python {ROOT}/clip/evaluate.py 'my runs'"
+    assert second.strip() == f"{start}python b.py 'What is this?'"

@@ -109,6 +109,7 @@ def test_twice_at_once_and_a_launchers_double_is_one(tmp_path):
 
 def test_resume_advice(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--data_dir", "my data"])
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
     assert resume_advice("--resume") == "to resume: python train.py --data_dir 'my data' --resume"
     monkeypatch.setattr(sys, "argv", ["llava/train.py", "--resume_from_checkpoint=true"])
     assert resume_advice("--resume_from_checkpoint", "true").endswith("train.py --resume_from_checkpoint=true")

@@ -1,10 +1,10 @@
 """Closing lines of a training, the same of all five systems: what was reached, what lies where, what to type next."""
 
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from common.cli.errors import Stopped
+from common.cli.paths import find_from_root, shell_command
 
 
 def print_closing(
@@ -18,7 +18,7 @@ def print_closing(
 ) -> None:
     """reached: scores and the epoch or step they are of. logs: the run's folder in log_dir. Empty lines are omitted.
 
-    next_commands: words that follow "python".
+    next_commands: a script of the repository, and its flags.
     """
     Stopped.advice = ""  # nothing is left to resume
     lines = {
@@ -27,8 +27,10 @@ def print_closing(
         "model": model,
         "plots": plots,
         "results": results,
-        "logs": f"{logs}; {shlex.join(['tensorboard', '--logdir', str(logs.parent)])}",
-        "next": f"\n{'':11}".join(shlex.join(["python", *map(str, words)]) for words in next_commands),
+        "logs": f"{logs}; {shell_command('tensorboard', '--logdir', logs.parent)}",
+        "next": f"\n{'':11}".join(
+            shell_command("python", find_from_root(str(script)), *words) for script, *words in next_commands
+        ),
     }
     print("\n" + "\n".join(f"{name:10} {text}" for name, text in lines.items() if text))
 

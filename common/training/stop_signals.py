@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from common.cli.errors import SIGNALS, Stopped
+from common.cli.paths import shell_command
 from common.training.distributed import is_distributed, rank
 
 TWICE = 0.5  # seconds; timeout(1) and launchers send a signal both to the process and to its group
@@ -58,7 +59,7 @@ def resume_advice(*flags: str) -> str:
     words = [] if any(word.partition("=")[0] == flags[0] for word in sys.argv) else flags
     if is_distributed():
         return f"to resume: the same command {f'with {shlex.join(words)}' if words else 'again'}"
-    return f"to resume: {shlex.join(['python', *sys.argv, *words])}"
+    return f"to resume: {shell_command('python', *sys.argv, *words)}"
 
 
 def obey_main_process() -> None:

@@ -244,7 +244,7 @@ class Trainer(TrainerState):
     ) -> None:
         """Write the results, close the logs, and print the closing lines. columns: as of print_epoch.
 
-        next_command: words that follow "python".
+        next_command: a script of the repository, and its flags.
         """
         progress = self.progress
         write_json(results_file, {"settings": self.run.settings, **results})
