@@ -3,6 +3,7 @@
     python retrieval/build_index.py --index_dir my_index --image_dir photos --vit_checkpoint W     the first time
     python retrieval/build_index.py --index_dir my_index                                           to update it
     python retrieval/build_index.py --index_dir my_index --features F.npz --vit_checkpoint W   of vectors made before
+    torchrun --nproc_per_node 8 retrieval/build_index.py ...                        several processes encode the images
 
 new and changed images -> vectors -> index; deleted images -> removed
 """
@@ -25,13 +26,15 @@ import numpy as np
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.images.folders import list_images
+from common.training.distributed import rank
 from common.training.skip_log import report_skipped
 from common.vectors.extractor import Extractor, difference
 from common.vectors.feature_files import read_features
 from common.vectors.feature_set import FeatureSet
 from common.vectors.options import DEFAULT_OPTIONS, ENCODING_OPTIONS, ExtractorOptions
-from common.vectors.records import Stamp
-from common.vectors.shards import l2_normalize, shard_numbers
+from common.vectors.records import Stamp, shown_place
+from common.vectors.shards import l2_normalize
+from common.vectors.shares import encode_share, from_first, torchrun_processes
 from common.vectors.vector_store import VectorStore, check_kind
 from retrieval.encoders import open_extractor
 
@@ -41,54 +44,82 @@ COMPARED, LEAST_COSINE = 4, 0.98  # images encoded again, and their cosines with
 @tool
 def main(
     *,
-    index_dir: Path,  # folder of the index
+    index_dir: str,  # folder of the index; or of Milvus, a FILE.db or http://HOST:PORT, and #COLLECTION if not "images"
     image_dir: Path | None = None,  # images, in all folders below; needed the first time
     vit_checkpoint: str = "",  # weights as in extract_features.py, needed the first time; later: where they are now
     features: Path | None = None,  # vectors made before, of any layout in common/vectors/feature_files.py
-    kind: str = "",  # exact, flat, ivf, hnsw, ivfpq, or a FAISS factory string; default: flat, which is exact
+    kind: str = "",  # flat (exact), ivf, hnsw, ivfpq, or a FAISS factory string; of Milvus, or one of its index types
     options: ExtractorOptions,
-) -> dict[str, int]:
-    """-> counts of images added, removed, and in the index"""
+) -> dict[str, int] | None:
+    """-> counts of images added, removed, and in the index; None of torchrun's processes but the first"""
     if features:
         return index_features(index_dir, features, vit_checkpoint, image_dir, kind, options)
-    complete = image_dir and vit_checkpoint  # enough for a new index, where an earlier call was stopped at its start
-    if (index_dir / "metadata.json").is_file() and not (complete and not shard_numbers(index_dir)):
-        store = VectorStore(index_dir, repair=True)
-        if image_dir and image_dir.resolve() != store.image_dir:
-            raise ValueError(f"{index_dir}: is the index of {store.image_dir}, not of {image_dir}")
-        requested = [name for name in ENCODING_OPTIONS if getattr(options, name) != getattr(DEFAULT_OPTIONS, name)]
-        if differing := difference(store.metadata, vars(options), requested):
-            raise ValueError(f"{index_dir}: was built with {differing}; make a new index")
-        options = replace(options, **{name: store.metadata[name] for name in ENCODING_OPTIONS})
-        extractor = open_extractor(vit_checkpoint or store.metadata["weights"], options)
-        if kind and kind != store.metadata["kind"]:
-            check_kind(kind, len(store), extractor)
-            store.change_kind(kind)
-    else:
-        if not image_dir or not vit_checkpoint:
-            raise ValueError(f"{index_dir}: a new index needs --image_dir and --vit_checkpoint")
-        extractor = open_extractor(vit_checkpoint, options)
-        check_kind(kind or "flat", len(list_images(image_dir)), extractor)
-        store = VectorStore.create(index_dir, image_dir, extractor.metadata, kind or "flat")
-    changes = store.update(extractor)
+    return update_index(index_dir, image_dir, vit_checkpoint, kind, options)
+
+
+def update_index(
+    place: str, image_dir: Path | None, weights: str, kind: str, options: ExtractorOptions
+) -> dict[str, int] | None:
+    """The index of a folder of images, made where there is none; by every process of torchrun, of which the first
+    alone has it."""
+    with torchrun_processes():
+        store = None if rank() else find_index(place, image_dir, weights, options)
+        if store is not None:
+            options = replace(options, **{name: store.metadata[name] for name in ENCODING_OPTIONS})
+            weights, kind = weights or store.metadata["weights"], kind or store.metadata["kind"]
+        weights, options = from_first((weights, options))
+        extractor = open_extractor(weights, options)
+        if rank():
+            encode_share(None, extractor)
+            return None
+        if store is None:
+            assert image_dir
+            kind = kind or "flat"
+            check_kind(place, kind, len(list_images(image_dir)), extractor.width)
+            store = VectorStore.create(place, image_dir, extractor.metadata, extractor.width, kind)
+        elif kind != store.metadata["kind"]:
+            check_kind(place, kind, len(store), extractor.width)
+            store.engine.change_kind(kind)
+        changes = store.update(extractor)
     report_skipped({str(path): reason for path, reason in store.skipped.items()}, listed="")
-    print(f"{index_dir}: {changes['images']} images, {changes['added']} added, {changes['removed']} removed")
+    print(f"{shown_place(place)}: {changes['images']} images, {changes['added']} added, {changes['removed']} removed")
     return changes
 
 
+def find_index(place: str, image_dir: Path | None, weights: str, options: ExtractorOptions) -> VectorStore | None:
+    """None where there is none, or an empty one of a call that was stopped, and all is known that makes a new one."""
+    try:
+        store = VectorStore(place, repair=True)
+    except FileNotFoundError:
+        if not image_dir or not weights:
+            raise ValueError(f"{shown_place(place)}: a new index needs --image_dir and --vit_checkpoint") from None
+        return None
+    if image_dir and weights and not len(store):
+        return None
+    if image_dir and image_dir.resolve() != store.image_dir:
+        raise ValueError(f"{shown_place(place)}: is the index of {store.image_dir}, not of {image_dir}")
+    requested = [name for name in ENCODING_OPTIONS if getattr(options, name) != getattr(DEFAULT_OPTIONS, name)]
+    if differing := difference(dict(store.metadata), vars(options), requested):
+        raise ValueError(f"{shown_place(place)}: was built with {differing}; make a new index")
+    return store
+
+
 def index_features(
-    index_dir: Path, source: Path, weights: str, image_dir: Path | None, kind: str, options: ExtractorOptions
+    place: str, source: Path, weights: str, image_dir: Path | None, kind: str, options: ExtractorOptions
 ) -> dict[str, int]:
     """A new index of vectors in a file or folder; ValueError if they are not those of `weights`."""
-    if shard_numbers(index_dir):
-        raise ValueError(f"{index_dir}: holds an index; --features makes a new one, in another folder")
+    try:
+        if len(VectorStore(place)):
+            raise ValueError(f"{shown_place(place)}: holds an index; --features makes a new one, in another place")
+    except FileNotFoundError:
+        pass
     features = read_features(source)
     weights = weights or features.metadata.get("weights", "")
     if not weights:
         raise ValueError(f"{source}: does not say which weights made its vectors; name them: --vit_checkpoint")
     own = {name: features.metadata[name] for name in ENCODING_OPTIONS if name in features.metadata}
     extractor = open_extractor(weights, replace(options, **own))
-    check_kind(kind or "flat", len(features), extractor)
+    check_kind(place, kind or "flat", len(features), extractor.width)
     root = (image_dir or Path(features.metadata.get("image_dir") or _common_folder(features.paths))).resolve()
     names = [Path(os.path.relpath(root / path, root)).as_posix() for path in features.paths]
     if outside := next((name for name in names if name.startswith("../")), None):
@@ -97,9 +128,9 @@ def index_features(
     check_origin(features, source, extractor, paths)
     stamps = [Stamp.of(path, root) if path.is_file() else Stamp(name, 0, 0) for path, name in zip(paths, names)]
     dtype = "float16" if all(part.dtype == np.float16 for part in features.parts) else "float32"
-    store = VectorStore.create(index_dir, root, extractor.metadata, kind or "flat", dtype)
+    store = VectorStore.create(place, root, extractor.metadata, extractor.width, kind or "flat", dtype)
     store.add(zip(stamps, (vector for block in features.blocks() for vector in block)))
-    print(f"{index_dir}: {len(store)} images, their vectors from {source}")
+    print(f"{shown_place(place)}: {len(store)} images, their vectors from {source}")
     return {"added": len(store), "removed": 0, "images": len(store)}
 
 

@@ -43,7 +43,9 @@ from common.vectors.extractor import difference
 from common.vectors.feature_files import read_features
 from common.vectors.feature_set import FeatureSet
 from common.vectors.options import ExtractorOptions
+from common.vectors.records import is_milvus, shown_place
 from common.vectors.shards import Metadata, Shard, shard_numbers, write_npz, write_shard
+from retrieval.build_index import update_index
 from retrieval.encoders import open_extractor
 
 RANK, WORLD_SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
@@ -54,7 +56,7 @@ def main(
     *,
     image_dir: Path,  # images, in all folders below
     image_list: Path | None = None,  # file of paths relative to it: only these, in this order
-    output: Path,  # a file.npz, or a folder of float16 shards
+    output: str,  # a file.npz, a folder of float16 shards, or a place of Milvus, as build_index.py writes to
     vit_checkpoint: str,  # weights of a ViTP, CLIP or style encoder, or a timm model: NAME, NAME:FILE, NAME:random
     options: ExtractorOptions,
     shard_size: PositiveInt = 8192,  # images per shard: the most that a stop loses
@@ -64,13 +66,32 @@ def main(
     """-> all features, or None while other processes are still at work."""
     if rank >= world_size:
         raise ValueError(f"--rank {rank}: expected 0 to {world_size - 1} with --world_size {world_size}")
+    if is_milvus(output):
+        if image_list:
+            raise ValueError(f"--image_list: {shown_place(output)} is the index of a whole folder; leave it out")
+        update_index(output, image_dir, vit_checkpoint, "", options)
+        return None
+    return extract(image_dir, image_list, Path(output), vit_checkpoint, options, shard_size, rank, world_size)
+
+
+def extract(
+    image_dir: Path,
+    image_list: Path | None,
+    output: Path,
+    weights: str,
+    options: ExtractorOptions,
+    shard_size: int,
+    rank: int,
+    world_size: int,
+) -> FeatureSet | None:
+    """main() into files."""
     skipped: dict[str, str] = {}
     paths = read_list(image_dir, image_list) if image_list else list_images(image_dir, skipped)
     print(f"找到 {len(paths)} 张图像")
     shards = [paths[start : start + shard_size] for start in range(0, len(paths), shard_size)]
     if rank >= len(shards):
         return None  # more processes than shards
-    extractor = open_extractor(vit_checkpoint, options)
+    extractor = open_extractor(weights, options)
     names = "\0".join(os.path.relpath(path, image_dir) for path in paths)
     one_file = output.suffix == ".npz"
     folder = output.with_name(f"{output.name}.parts") if one_file else output

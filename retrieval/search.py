@@ -2,6 +2,7 @@
 
     python retrieval/search.py --index_dir my_index --image a.jpg --sheet results.png
     python retrieval/search.py --index_dir my_index --text "a red boat on the left"     (an index of CLIP vectors)
+    python retrieval/search.py --index_dir my_index --image a.jpg --folder 2025/May --since 2025-05-20
 
 image or words -> vector (1, D) -> cosines (k,), paths -> lines, or --json; a contact sheet of the results
 """
@@ -31,8 +32,10 @@ from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.images.io import open_image
 from common.training.skip_log import report_skipped
 from common.vectors.extractor import Extractor, difference
+from common.vectors.filters import Filter
 from common.vectors.options import ENCODING_OPTIONS, ExtractorOptions
-from common.vectors.vector_store import VectorStore
+from common.vectors.records import shown_place
+from common.vectors.vector_store import EVERYTHING, VectorStore
 from retrieval.encoders import open_extractor
 
 SIDE, FRAME = 160, 4  # pixels of a thumbnail, and of the frame around a query
@@ -43,10 +46,11 @@ PAPER, RED = (244, 244, 244), (190, 30, 45)
 @tool
 def main(
     *,
-    index_dir: Path,  # written by build_index.py
+    index_dir: str,  # written by build_index.py, a folder or a place of Milvus
     image: Sequence[Path] = (),  # find images like these
     text: Sequence[str] = (),  # find images that match these words, each query in quotes
     top_k: PositiveInt = 10,  # images per query
+    filter: Filter,
     search_params: str = "",  # of an approximate index: nprobe=64, efSearch=256
     sheet: Path | None = None,  # write a contact sheet of the results, .png
     vit_checkpoint: str = "",  # where the weights are, if they have moved
@@ -59,9 +63,13 @@ def main(
     if sheet and sheet.suffix.lower() != ".png":
         raise ValueError(f"--sheet {sheet}: is written as PNG; let its name end in .png")
     skipped: dict[str, str] = {}
-    scores, paths = open_index(index_dir, vit_checkpoint, device).search(image, text, top_k, search_params, skipped)
+    scores, paths = open_index(index_dir, vit_checkpoint, device).search(
+        image, text, top_k, search_params, skipped, filter
+    )
     queries: list[Path | str] = [*(path for path in image if str(path) not in skipped), *text]
     report_skipped(skipped, listed="")
+    if not any(paths):
+        print("no image of the index matches --folder, --label, --since and --until", file=sys.stderr)
     results = [
         {"query": str(query), "found": [{"image": str(path), "similarity": score} for path, score in zip(*matches)]}
         for query, *matches in zip(queries, paths, scores)
@@ -91,6 +99,7 @@ class Searcher:
         k: int,
         search_params: str = "",
         skipped: dict[str, str] | None = None,
+        filter: Filter = EVERYTHING,
     ) -> tuple[list[list[float]], list[list[Path]]]:
         """-> cosines, highest first, and images: a list of up to k for each query, those of images first.
 
@@ -106,18 +115,16 @@ class Searcher:
                 raise ValueError(f"--text: words are compared with native vectors, this index has pooling {pooling}")
             with torch.inference_mode():
                 vectors.append(self.extractor.encoder.encode_text(list(texts)).cpu().numpy())
-        return self.store.search(np.concatenate(vectors), k, search_params)
+        return self.store.search(np.concatenate(vectors), k, search_params, filter)
 
 
-def open_index(
-    index_dir: Path, weights: str = "", device: str = "auto", image_dir: str | Path | None = None
-) -> Searcher:
+def open_index(place: str, weights: str = "", device: str = "auto", image_dir: str | Path | None = None) -> Searcher:
     """weights, image_dir: where they are now, if they have moved since the index was built."""
-    store = VectorStore(index_dir, image_dir)
+    store = VectorStore(place, image_dir)
     options = ExtractorOptions(device=device, **{name: store.metadata[name] for name in ENCODING_OPTIONS})
     extractor = open_extractor(weights or store.metadata["weights"], options)
-    if differing := difference(store.metadata, extractor.metadata):
-        raise ValueError(f"{index_dir}: was built with {differing} than {extractor.metadata['weights']}")
+    if differing := difference(dict(store.metadata), extractor.metadata):
+        raise ValueError(f"{shown_place(place)}: was built with {differing} than {extractor.metadata['weights']}")
     return Searcher(store, extractor)
 
 

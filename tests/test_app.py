@@ -74,7 +74,7 @@ def test_an_index_is_searched_as_a_folder_is(page_models, page_weights, page_pic
 @pytest.mark.parametrize("images, is_wide", [("/", True), ("/etc", True), ("~", True), ("~/pictures", False)])
 def test_an_index_that_names_much_of_the_machine_must_be_confirmed(tmp_path, monkeypatch, images, is_wide):
     monkeypatch.setenv("HOME", str(tmp_path))
-    VectorStore.create(tmp_path / "index", Path(images).expanduser(), MADE)
+    VectorStore.create(tmp_path / "index", Path(images).expanduser(), MADE, 64)
     flags = Models(index=str(tmp_path / "index"))
     with pytest.raises(ValueError, match="--index_images") if is_wide else nullcontext():
         flags.check()
@@ -82,6 +82,14 @@ def test_an_index_that_names_much_of_the_machine_must_be_confirmed(tmp_path, mon
     flags = Models(index=flags.index, index_images=str(tmp_path / "moved"))
     flags.check()
     assert flags.shown_folder() == tmp_path / "moved"
+
+
+def test_an_index_of_milvus_names_no_folder_to_be_shown(tmp_path):
+    with pytest.raises(ValueError, match="--index_images"):
+        Models(index="http://127.0.0.1:1#photos").check()
+    flags = Models(index="http://127.0.0.1:1#photos", index_images=str(tmp_path))
+    flags.check()
+    assert flags.shown_folder() == tmp_path.resolve()
 
 
 def test_a_found_file_that_is_gone_is_said_to_be(page_models, tmp_path):

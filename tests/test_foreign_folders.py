@@ -9,7 +9,7 @@ from tiny.retrieval import MADE
 
 from common.text.files import write_atomically
 from common.training.run import Run
-from common.vectors.shards import ImageFile, Shard, read_shard, shard_numbers, write_shard
+from common.vectors.shards import Shard, read_shard, shard_numbers, write_shard
 from common.vectors.vector_store import VectorStore
 
 
@@ -75,10 +75,12 @@ def test_a_link_that_waits_under_the_name_of_an_unfinished_file(tmp_path, monkey
         ({"tiles": 10**9}, "tiles: expected"),
         ({"tiles": 0}, "tiles: expected"),
         ({"image_size": 10**6}, "image_size: expected"),
+        ({"width": 0}, "width: expected"),
+        ({"dtype": "object"}, "dtype: expected"),
     ],
 )
 def test_the_metadata_of_an_index(tmp_path, changes, words):
-    VectorStore.create(tmp_path, tmp_path, MADE)
+    VectorStore.create(tmp_path, tmp_path, MADE, 64)
     content = json.loads((tmp_path / "metadata.json").read_text()) | changes
     content = {name: value for name, value in content.items() if value is not ...}
     (tmp_path / "metadata.json").write_text(json.dumps(content))
@@ -94,4 +96,4 @@ def test_shards_that_are_none(tmp_path):
     (tmp_path / "shard-00003.npy").unlink()
     os.mkfifo(tmp_path / "shard-00003.npy")  # which nobody writes to
     with pytest.raises(ValueError, match="shard-00003.npy: damaged"):
-        read_shard(tmp_path, 3, ImageFile)
+        read_shard(tmp_path, 3)

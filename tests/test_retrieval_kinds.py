@@ -1,12 +1,14 @@
 """Kinds of indexes: refused before an image is encoded, changed later, made again after a fault."""
 
 import os
+import sqlite3
 
 import pytest
 from tiny.retrieval import VIT, draw
 
-from common.vectors import vector_store
+from common.vectors import faiss_folder
 from common.vectors.extractor import Extractor
+from common.vectors.image_table import ImageTable
 from common.vectors.vector_store import VectorStore, index_folder
 from retrieval import build_index, search
 
@@ -51,9 +53,12 @@ def test_kinds_that_do_not_fit_are_refused_before_anything_is_encoded(folder, ki
     assert not (folder.parent / "index").exists()
 
 
-@pytest.mark.parametrize("step", ["write_shard", "build_index", "write_index", "write_json"])
-def test_the_same_command_makes_a_half_made_index_again(folder, step, monkeypatch):
-    real, calls = getattr(vector_store, step), []
+@pytest.mark.parametrize(
+    "owner, step",
+    [(ImageTable, "add"), (faiss_folder, "trained_index"), (faiss_folder, "write_index"), (faiss_folder, "write_json")],
+)
+def test_the_same_command_makes_a_half_made_index_again(folder, owner, step, monkeypatch):
+    real, calls = getattr(owner, step), []
 
     def full(*arguments, **options):
         calls.append(step)
@@ -61,10 +66,10 @@ def test_the_same_command_makes_a_half_made_index_again(folder, step, monkeypatc
             raise OSError(28, "No space left on device")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(vector_store, step, full)
+    monkeypatch.setattr(owner, step, full)
     with pytest.raises(OSError, match="No space"):
         index(folder, "--kind", "ivf")
-    monkeypatch.setattr(vector_store, step, real)
+    monkeypatch.setattr(owner, step, real)
     assert index(folder, "--kind", "ivf")["images"] == 20 and nearest(folder)
 
 
@@ -81,16 +86,51 @@ def test_the_kind_of_an_index_can_be_changed(folder, monkeypatch):
     assert VectorStore(folder.parent / "index").metadata["kind"] == "exact"
 
 
-@pytest.mark.parametrize("damage", ["bit", "cut", "empty", "other"])
-def test_a_damaged_index_file_is_named_and_made_again(folder, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["bit", "cut", "empty", "other", "gone"])
+def test_a_damaged_index_file_is_named_and_made_again(folder, tmp_path, damage, capsys):
     index(folder, "--kind", "ivf")
     file = tmp_path / "index" / "index.faiss"
     data = file.read_bytes()
     other = data[:200] + bytes([data[200] ^ 1]) + data[201:]
-    file.write_bytes({"bit": other, "cut": data[:-9], "empty": b"", "other": b"IxFI" + bytes(99)}[damage])
-    with pytest.raises(ValueError, match="index.faiss: damaged, or an update was stopped; run build_index.py again"):
-        nearest(folder)
+    file.write_bytes({"bit": other, "cut": data[:-9], "empty": b"", "other": b"IxFI" + bytes(99), "gone": b""}[damage])
+    if damage == "gone":
+        file.unlink()
+    assert nearest(folder)  # by the table
+    assert "index.faiss: lacks 20 of 20 images, or is damaged" in capsys.readouterr().err
     assert index(folder)["images"] == 20 and file.read_bytes() == data and nearest(folder)
+    assert "lacks" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["vector", "cut", "empty", "other", "trigger", "page"])
+def test_a_damaged_table_is_never_believed(folder, tmp_path, damage, capsys):
+    index(folder)
+    file = tmp_path / "index" / "images.sqlite"
+    data = file.read_bytes()
+    (tmp_path / "index" / "index.faiss").unlink()
+    if damage in ("vector", "trigger"):
+        statement = {
+            "vector": "UPDATE images SET vector = zeroblob(128) WHERE id = 7",
+            "trigger": "CREATE TRIGGER t AFTER INSERT ON images BEGIN DELETE FROM images; END",
+        }
+        with sqlite3.connect(file) as connection:
+            connection.execute(statement[damage])
+        connection.close()
+    else:
+        changed = {"cut": data[: len(data) // 2], "empty": b"", "other": b"SQLite format 3\0" + bytes(999)}
+        file.write_bytes(changed.get(damage, data[:16_384] + b"\xff" * 8 + data[16_392:]))
+    with pytest.raises(ValueError, match=r"images.sqlite: .*damaged.*run build_index.py again"):
+        nearest(folder)
+    assert index(folder)["images"] == 20 and nearest(folder)
+    assert ("all its images are encoded again" in capsys.readouterr().err) == (damage != "vector")
+
+
+def test_an_index_of_an_earlier_version_is_refused(folder, tmp_path):
+    index(folder)
+    (tmp_path / "index" / "images.sqlite").unlink()
+    (tmp_path / "index" / "shard-00000.json").write_text("{}")
+    for use in (nearest, index):
+        with pytest.raises(ValueError, match="of an earlier version.* build_index.py --index_dir NEW --image_dir"):
+            use(folder)
 
 
 @pytest.mark.parametrize("part", ["", "/key"])

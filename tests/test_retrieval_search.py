@@ -1,6 +1,5 @@
 """Indexing and searching a folder: what comes and goes, what is printed."""
 
-import json
 import shutil
 from functools import cache
 
@@ -8,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny.retrieval import MADE, VIT, draw
+from tiny.retrieval import VIT, draw
 
 from clip.checkpoint import save_clip
 from clip.model import CLIPModel
 from common.images.io import list_images, open_image
-from common.vectors import vector_store
+from common.vectors import shares
 from common.vectors.extractor import Extractor, ExtractorOptions
+from common.vectors.faiss_index import load_faiss
 from common.vectors.vector_store import VectorStore
 from retrieval import build_index, search
 from retrieval.encoders import open_extractor
@@ -49,15 +49,16 @@ def expected_by(folder, query):
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw", "IVF2,Flat"])
-def test_images_come_and_go(folder, tmp_path, kind, monkeypatch):
+def test_images_come_and_go(folder, tmp_path, kind):
     """After every change an index that was kept up to date finds what one made from nothing does."""
-    monkeypatch.setattr(vector_store, "SHARD_SIZE", 7)
     everything = ["--search_params", "nprobe=99"] if "ivf" in kind.lower() else []  # every cluster is searched: exact
     place, query = tmp_path / "index", folder / "class_1" / "001.png"
     assert index(folder, place, "--kind", kind) == {"added": 24, "removed": 0, "images": 24}
     assert set(found_by(place, query, more=everything)[0]) == set(expected_by(folder, query))
     assert found_by(place, query, k=5, more=everything)[0] == expected_by(folder, query)[:5]
+    before = (place / "index.faiss").stat()
     assert index(folder, place) == {"added": 0, "removed": 0, "images": 24}
+    assert (place / "index.faiss").stat() == before
 
     draw(folder, range(24, 28))
     (folder / "class_1" / "005.png").unlink()
@@ -67,41 +68,42 @@ def test_images_come_and_go(folder, tmp_path, kind, monkeypatch):
     assert found_by(place, query, more=everything)[0][:5] == expected_by(folder, query)[:5]
     assert set(found_by(place, query, k=99, more=everything)[0]) == {str(path) for path in list_images(folder)}
 
-    for path in list_images(folder)[:18]:  # most of them go: the shards are written anew
+    for path in list_images(folder)[:18]:  # most of them go: a graph is built again
         if path != query:
             path.unlink()
-    before = {file.name for file in place.glob("shard-*.npy")}
     assert index(folder, place)["removed"] == 17
-    assert not before & {file.name for file in place.glob("shard-*.npy")}
+    assert read_index(place).ntotal == 10
     assert found_by(place, query, k=99, more=everything)[0] == expected_by(folder, query)
-    assert json.loads((place / "removed.json").read_text()) != []
     assert index(folder, place) == {"added": 0, "removed": 0, "images": 10}
 
 
-def test_what_is_deleted_and_comes_back_is_not_encoded_again(folder, tmp_path, monkeypatch):
-    place, path = tmp_path / "index", folder / "class_0" / "000.png"
-    index(folder, place)
-    moved = shutil.move(path, tmp_path / "aside.png")
-    assert index(folder, place)["removed"] == 1
-    assert str(path) not in found_by(place, moved, k=99)[0]
-    shutil.move(moved, path)
-    shards = len(list(place.glob("shard-*.npy")))
-    assert index(folder, place) == {"added": 1, "removed": 0, "images": 24}
-    assert len(list(place.glob("shard-*.npy"))) == shards and found_by(place, path, k=1)[0] == [str(path)]
+def read_index(place):
+    return load_faiss().read_index(str(place / "index.faiss"))
 
 
-def test_many_deleted_images_hide_nothing(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(vector_store, "MAX_REMOVED", 0.9)  # no new shards
+def test_a_graph_passes_over_a_few_that_are_gone(folder, tmp_path):
     place, query = tmp_path / "index", folder / "class_3" / "003.png"
-    index(folder, place)
+    index(folder, place, "--kind", "hnsw")
     for path in sorted((folder / "class_3").iterdir())[1:]:
         path.unlink()
     index(folder, place)
-    assert found_by(place, query, k=4)[0] == expected_by(folder, query)[:4]
+    assert read_index(place).ntotal == 24 and len(VectorStore(place)) == 19
+    assert found_by(place, query, k=99)[0] == expected_by(folder, query)
 
 
-def test_an_update_that_was_stopped(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(vector_store, "SHARD_SIZE", 5)
+def test_a_filter_of_the_command_line(folder, tmp_path, capsys):
+    place, query = tmp_path / "index", folder / "class_3" / "003.png"
+    index(folder, place)
+    inside = [path for path in expected_by(folder, query) if "class_2" in path]
+    assert found_by(place, query, more=["--folder", "class_2"])[0] == inside
+    assert found_by(place, query, more=["--label", "class_2", "none", "--until", "2999-01-01"])[0] == inside
+    capsys.readouterr()
+    assert found_by(place, query, more=["--since", "2999-01-01"])[0] == []
+    assert "no image of the index matches" in capsys.readouterr().err
+
+
+def test_an_update_that_was_stopped(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shares, "SAVED_ROWS", 5)
     place, real = tmp_path / "index", Extractor.encode_pixels
     calls = []
 
@@ -115,26 +117,13 @@ def test_an_update_that_was_stopped(folder, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         index(folder, place, "--kind", "ivf", "--batch_size", "4")
     assert calls[:4] == [1, 4, 4, 4]  # a blank image for the width; then 12 of 24
-    empty = VectorStore.create(tmp_path / "empty", folder, MADE)
-    with pytest.raises(ValueError, match="empty: holds no image yet"):
-        empty.search(np.ones((1, 64)), 1)
-    with pytest.raises(ValueError, match="index.faiss: damaged, or an update was stopped; run build_index.py"):
-        found_by(place, folder / "class_1" / "001.png")
-    calls[:] = [0] * 9
-    assert index(folder, place)["images"] == 24
-    assert sum(calls[9:]) <= 24 - 10 + 1  # two shards were whole; a blank image
-    assert found_by(place, folder / "class_1" / "001.png", k=1)[0] == [str(folder / "class_1" / "001.png")]
-
-
-def test_rewriting_that_was_stopped_counts_nothing_twice(folder, tmp_path):
-    place = tmp_path / "index"
-    index(folder, place)
-    for suffix in ("npy", "json"):
-        shutil.copy(place / f"shard-00000.{suffix}", place / f"shard-00001.{suffix}")
-    again = VectorStore(place)
-    assert len(again) == 24 and len(again.stamps) == 48
     query = folder / "class_1" / "001.png"
-    assert found_by(place, query, k=99)[0] == expected_by(folder, query)
+    assert len(found_by(place, query)[0]) == 12
+    assert "index.faiss: lacks 12 of 12 images" in capsys.readouterr().err
+    calls[:] = [0] * 9
+    assert index(folder, place) == {"added": 12, "removed": 0, "images": 24}
+    assert sum(calls[9:]) == 12
+    assert found_by(place, query, k=1)[0] == [str(query)]
 
 
 def test_text_finds_images(folder, tmp_path):
@@ -206,7 +195,6 @@ def test_broken_images_are_named_each_time(folder, tmp_path, capsys):
     for added in (24, 0):
         assert index(folder, place) == {"added": added, "removed": 0, "images": 24}
         assert "broken.png: not an image" in capsys.readouterr().err
-    assert len(list(place.glob("shard-*.npy"))) == 1
 
 
 def test_a_broken_query_is_skipped_and_named(folder, tmp_path, capsys):

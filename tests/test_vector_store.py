@@ -1,201 +1,235 @@
-"""The vectors of an image folder: exact search, encoding only what is needed, nothing lost and nothing mixed."""
+"""One suite for both engines of a vector store: what is encoded, found, filtered and removed, whatever its name."""
 
 import os
 import shutil
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
-from PIL import Image
-from torch import nn
+from tiny.colours import Colours, draw_colours, expected, extractor_of, update
+from tiny.retrieval import MADE
 
-from common.models.pooling import ImageEncoder
 from common.vectors.extractor import Extractor, ExtractorOptions
-from common.vectors.vector_store import CACHE, VectorStore, index_folder
+from common.vectors.filters import Filter
+from common.vectors.records import Stamp
+from common.vectors.shards import l2_normalize
+from common.vectors.vector_store import VectorStore
+
+HOSTILE = [
+    'a"; drop',
+    "b' or 1 == 1 --",
+    "c\\d",
+    "图\u2028",
+    "new\nline",
+    "\x01\x7f",
+    "100%_",
+    "{} {0}",
+    "😀",
+    "a",
+    "a ",
+]
+DAY = 24 * 3600
 
 
-class Colours(ImageEncoder):
-    """Colours of the four quarters as a unit vector; counts the images that it was shown."""
+@pytest.fixture(params=["folder", "milvus"])
+def place(request, tmp_path):
+    if request.param == "folder":
+        return str(tmp_path / "index")
+    pytest.importorskip("milvus_lite", reason="requirements-milvus.txt is not installed")
+    from milvus_lite.server_manager import server_manager_instance
 
-    has_native, image_size = True, 2
-
-    def __init__(self, offset=128.0):
-        super().__init__()
-        self.offset = nn.Parameter(torch.tensor(offset))
-        self.seen = 0
-
-    def preprocess(self, image):
-        return torch.from_numpy(np.array(image.resize((2, 2)))).permute(2, 0, 1)
-
-    def native_vectors(self, pixels):
-        self.seen += len(pixels)
-        return F.normalize(pixels.float().flatten(1) - self.offset, dim=1)
+    request.addfinalizer(lambda: server_manager_instance.release_server(str(tmp_path / "index.db")))
+    return str(tmp_path / "index.db#photos")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    random = np.random.default_rng(0)
-    for number in range(20):
-        path = tmp_path / "images" / f"{'ab'[number % 2]}" / f"图 {number:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "images"
+    return draw_colours(tmp_path / "images")
 
 
-def extractor_of(encoder):
-    return Extractor(encoder, "colours", ExtractorOptions(batch_size=3, device="cpu"))
-
-
-def open_store(folder, encoder=None, **more):
-    """-> the store, the number of images that were encoded for it"""
-    encoder = encoder or Colours()
-    return index_folder(folder, extractor_of(encoder), quiet=True, **more), encoder.seen
-
-
-def test_search_is_exact(folder):
-    store, _ = open_store(folder)
-    queries = F.normalize(torch.randn(7, 12, generator=torch.Generator().manual_seed(0)), dim=1)
+def test_search_is_exact(place, folder):
+    store, counts, encoded = update(place, folder)
+    assert counts == {"added": 20, "removed": 0, "images": 20} and encoded == 20
+    assert store.paths == sorted(folder.rglob("*.png")) and store.image_dir == folder
+    vectors = Extractor(Colours(), "colours").encode(store.paths)
+    np.testing.assert_allclose(store.vectors(), vectors, atol=1e-3)
+    queries = l2_normalize(np.random.default_rng(0).standard_normal((7, 12)))
     scores, paths = store.search(queries, 5)
-    for query, row, matches in zip(queries.numpy(), scores, paths):
-        cosines = {path: float(vector @ query) for path, vector in zip(store.paths, store.vectors())}
-        expected = sorted(cosines, key=lambda path: -cosines[path])[:5]
-        assert matches == expected
-        np.testing.assert_allclose(row, [cosines[path] for path in expected], atol=1e-6)
-    scores, paths = store.search(store.vectors()[:2], 99)  # more than there are
-    assert [len(row) for row in scores] == [20, 20] and paths[0][0] == store.paths[0]
+    images = store.paths
+    for query, row, matches in zip(queries, scores, paths):
+        assert matches == expected(store, query, 5)
+        np.testing.assert_allclose(row, [query @ vectors[images.index(path)] for path in matches], atol=2e-3)
+    assert [len(row) for row in store.search(queries, 99)[1]] == [20] * 7
+    for paths, block in store.blocks():
+        np.testing.assert_array_equal(block, store.vectors()[[images.index(path) for path in paths]])
     with pytest.raises(ValueError, match="width 12"):
         store.search(queries[:, :5], 1)
 
 
-def test_only_new_and_changed_images_are_encoded(folder):
-    first, encoded = open_store(folder)
-    assert encoded == 20 and first.paths == sorted(folder.rglob("*.png"))
-    again, encoded = open_store(folder)
-    assert encoded == 0 and again.paths == first.paths
-    np.testing.assert_array_equal(again.vectors(), first.vectors())
-
-    changed, gone = first.paths[3], first.paths[5]
-    before = changed.read_bytes(), changed.stat().st_mtime_ns
-    Image.new("RGB", (4, 4), "red").save(changed)
+def test_images_come_change_and_go(place, folder):
+    first, *_ = update(place, folder)
+    assert update(place, folder)[1:] == ({"added": 0, "removed": 0, "images": 20}, 0)
+    changed, gone, touched = first.paths[3], first.paths[5], first.paths[7]
+    shutil.copy(first.paths[0], changed)
     gone.unlink()
-    Image.new("RGB", (4, 4), "blue").save(folder / "new.jpg")
-    third, encoded = open_store(folder)
-    assert encoded == 2 and gone not in third.paths and len(third.paths) == 20
-    whole, _ = open_store(folder, cache_dir=folder / ".another")  # the same from nothing
-    assert whole.paths == third.paths
-    np.testing.assert_array_equal(whole.vectors(), third.vectors())
-
-    changed.write_bytes(before[0])
-    os.utime(changed, ns=(before[1], before[1]))
-    restored, encoded = open_store(folder)  # a file that is again what it was
-    assert encoded == 0 and restored.paths == third.paths
-    np.testing.assert_array_equal(restored.vectors()[restored.paths.index(changed)], first.vectors()[3])
-
-    same_size = third.paths[0]
-    time = same_size.stat().st_mtime_ns
-    os.utime(same_size, ns=(time + 1, time + 1))
-    assert open_store(folder)[1] == 1
-
-
-def test_a_moved_folder_keeps_its_vectors(folder, tmp_path):
-    first, _ = open_store(folder)
-    moved = shutil.move(folder, tmp_path / "elsewhere")
-    store, encoded = open_store(moved)
-    assert encoded == 0
-    assert [path.relative_to(moved) for path in store.paths] == [path.relative_to(folder) for path in first.paths]
-    assert all(path.is_file() for path in store.paths)
-
-
-def test_models_never_share_vectors(folder):
-    model, other = Colours(), Colours(128.001)
-    other.register_buffer("scale", torch.ones(1), persistent=False)
-    buffer = extractor_of(other).metadata["key"]
-    other.scale[0] += 1e-6  # a buffer counts too
-    assert len({extractor_of(model).metadata["key"], buffer, extractor_of(other).metadata["key"]}) == 3
-    assert open_store(folder, model)[1] == 20
-    assert open_store(folder, other)[1] == 20
-    assert open_store(folder, Colours())[1] == 0
-    store = VectorStore(next((folder / CACHE).iterdir()))
-    with pytest.raises(ValueError, match="flip"):
-        same = next(
-            encoder for encoder in (model, other) if extractor_of(encoder).metadata["key"] == store.metadata["key"]
-        )
-        store.update(Extractor(same, "colours", ExtractorOptions(flip=True)))
-
-
-def test_broken_images_are_named_and_the_rest_is_there(folder):
+    shutil.copy(first.paths[1], folder / "new.png")
+    os.utime(touched, ns=(0, touched.stat().st_mtime_ns + 1))
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
-    (folder / "pointer.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    store, _ = open_store(folder)
-    assert len(store) == 20
-    assert {path.name for path in store.skipped} == {"broken.png", "pointer.jpg"}
-    assert "git lfs pull" in store.skipped[folder / "pointer.jpg"]
-    Image.new("RGB", (4, 4)).save(folder / "broken.png")
-    assert open_store(folder)[1] == 1
+    store, counts, encoded = update(place, folder)
+    assert counts == {"added": 3, "removed": 3, "images": 20} and encoded == 3
+    kept = [path for path in sorted(folder.rglob("*.png")) if path.name != "broken.png"]
+    assert store.paths == kept
+    np.testing.assert_allclose(store.vectors(), Extractor(Colours(), "colours").encode(kept), atol=1e-3)
+    assert sorted(store.search(store.vectors()[:1], 99)[1][0]) == kept
+    touched.write_bytes(b"")  # an indexed image that is broken now
+    assert update(place, folder)[1] == {"added": 0, "removed": 1, "images": 19}
 
 
-def test_damaged_files_are_replaced(folder):
-    first, _ = open_store(folder)
-    expected = first.vectors()
-    for damage in (lambda data: data[:-4], lambda data: b"", lambda data: data[:-4] + b"\0\0\0\0"):
-        (file,) = first.folder.glob("shard-*.npy")
-        file.write_bytes(damage(file.read_bytes()))
-        again, encoded = open_store(folder)
-        assert encoded == 20
-        np.testing.assert_array_equal(again.vectors(), expected)
-    (file,) = first.folder.glob("shard-*.json")
-    file.write_text("{")
-    with pytest.raises(ValueError, match=f"{file.stem}.npy: damaged"):
-        VectorStore(first.folder)
-    assert open_store(folder)[1] == 20
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_filters(place, folder, kind):
+    """The same images as by a loop over the files, whatever folders are called."""
+    for number, name in enumerate(HOSTILE):
+        draw_colours(folder / "more" / name, numbers=range(100 + 3 * number, 103 + 3 * number), subfolders=("x",))
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        os.utime(path, ns=(0, (1_000_000_000 + number % 5 * DAY) * 10**9))
+    far = draw_colours(folder / "far", numbers=[999]) / "b" / "图 999.png"
+    os.utime(far, (2**33, 2**33 + 2**31))  # in the year 2310, which nanoseconds in 64 bits do not reach
+    store, *_ = update(place, folder, kind=kind)
+    day = [datetime.fromtimestamp(1_000_000_000 + number * DAY) for number in range(5)]
+    cases = [
+        *((Filter(folder=f"more/{name}"), lambda path, name=name: path.parts[-3] == name) for name in HOSTILE),
+        *((Filter(folder=f"more/{name}/x/"), lambda path, name=name: path.parts[-3] == name) for name in HOSTILE),
+        (Filter(label=["x"]), lambda path: path.parent.name == "x"),
+        (Filter(label=["a", HOSTILE[0], "none"]), lambda path: path.parent.name == "a"),
+        (Filter(folder=str(folder / "more")), lambda path: "more" in path.parts),
+        (Filter(folder="."), lambda path: True),
+        (Filter(folder="mor"), lambda path: False),
+        (Filter(since="2200-01-01"), lambda path: path == far),
+        (Filter(since="9999-12-30"), lambda path: path == far),
+        (Filter(until="0001-01-02"), lambda path: False),
+        (Filter(since=f"{day[2]:%Y-%m-%d}"), lambda path: path.stat().st_mtime >= day[2].timestamp()),
+        (Filter(until=f"{day[2]:%Y-%m-%d}"), lambda path: path.stat().st_mtime <= day[2].timestamp()),
+        (Filter(until=day[2].isoformat()), lambda path: path.stat().st_mtime < day[2].timestamp()),
+        (
+            Filter("more", ["x"], since=day[1].isoformat(), until=f"{day[3]:%Y-%m-%d}"),
+            lambda path: "more" in path.parts and day[1].timestamp() <= path.stat().st_mtime <= day[3].timestamp(),
+        ),
+    ]
+    query = l2_normalize(np.random.default_rng(0).standard_normal((1, 12)))
+    ranked = expected(store, query[0], 99)
+    for filter, keep in cases:
+        (found,) = store.search(query, 99, filter=filter)[1]
+        assert found == [path for path in ranked if keep(path)], filter
+    assert store.search(query, 2, filter=filter)[1][0] == found[:2]
+    assert len(store) == 21 + 3 * len(HOSTILE)
 
 
-def test_an_interrupted_call_keeps_what_it_has_done(folder):
-    class Interrupted(Colours):
-        def native_vectors(self, pixels):
-            if self.seen == 9:
-                raise KeyboardInterrupt
-            return super().native_vectors(pixels)
-
-    with pytest.raises(KeyboardInterrupt):
-        open_store(folder, Interrupted())
-    assert open_store(folder)[1] == 11
-
-
-def test_a_killed_call_keeps_what_it_saved(folder, monkeypatch):
-    monkeypatch.setattr("common.vectors.vector_store.SAVE_SECONDS", 0)
-    store, encoded = open_store(folder)
-    numbers = sorted(store.folder.glob("shard-*.json"))
-    assert encoded == 20 and len(numbers) == 20
-    for file in numbers[8:]:
-        file.unlink()
-    numbers[8].with_suffix(".npy").write_bytes(b"written, but not named yet")
-    assert open_store(folder)[1] == 12
+@pytest.mark.parametrize(
+    "filter, message",
+    [
+        (Filter(folder="../x"), r"--folder \.\./x: expected a folder below"),
+        (Filter(folder="/etc"), "--folder /etc: expected a folder below"),
+        (Filter(since="yesterday"), "--since yesterday: expected a day or a time, as 2026-05-31"),
+        (Filter(until="2026-02-30"), "--until 2026-02-30: expected a day"),
+        (Filter(label=["a\0b"]), "is no name of an image's folder"),
+        (Filter(folder="\udce9"), "is no name of an image's folder"),
+    ],
+)
+def test_filters_that_mean_nothing(filter, message):
+    with pytest.raises(ValueError, match=message):
+        filter.conditions(Path("/images"))
 
 
-def test_vectors_can_be_kept_elsewhere(folder, tmp_path):
-    assert open_store(folder, cache_dir=tmp_path / "cache")[1] == 20
-    assert open_store(folder, cache_dir=tmp_path / "cache")[1] == 0
-    assert not (folder / CACHE).exists()
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "IVF2,PQ4x4fs", "PCAR8,HNSW8", "NSG8,Flat"])
+def test_a_random_history_is_that_of_a_dictionary(place, kind, tmp_path):
+    if ".db" in place and kind != "flat":
+        pytest.skip("a kind of FAISS")
+    random = np.random.default_rng(0)
+    store, rows = VectorStore.create(place, tmp_path, MADE, 12, kind), {}
+    exact = kind in ("flat", "hnsw")  # for so few, hnsw finds all
+    for step in range(6):
+        added = [Stamp(f"{random.integers(3)}/{HOSTILE[random.integers(10)]}{random.integers(99)}.png", step, 1)
+                 for _ in range(400 if not step else 9)]  # fmt: skip
+        vectors = l2_normalize(random.standard_normal((len(added), 12))).astype(np.float16).astype(np.float32)
+        known = {stamp.name: (stamp, vector) for stamp, vector in zip(added, vectors)}
+        store.add(known.values())
+        rows |= known
+        gone = random.choice(sorted(rows), 20 if step == 3 else 7, replace=False).tolist()
+        store.engine.remove(gone)
+        rows = {name: row for name, row in rows.items() if name not in gone}
+        if step % 2:  # at other times, the index knows of neither
+            store.engine.finish()
+        store = VectorStore(place)
+        assert sorted(store.engine.stamps()) == sorted(stamp for stamp, _ in rows.values())
+        query = l2_normalize(random.standard_normal((1, 12)))
+        for filter, start in ((Filter(), ""), (Filter(folder="1"), "1/")):
+            cosines = {
+                tmp_path / name: float(row[1] @ query[0]) for name, row in rows.items() if name.startswith(start)
+            }
+            (found,) = store.search(query, 999, filter=filter)[1]
+            assert set(found) <= set(cosines) and len(set(found)) == len(found)
+            if exact or start and ".db" not in place:  # few of all: compared one by one
+                assert len(found) == len(cosines)
+                np.testing.assert_allclose([cosines[path] for path in found], sorted(cosines.values())[::-1], atol=2e-3)
 
 
-def test_many_small_shards_are_merged(folder, monkeypatch):
-    monkeypatch.setattr("common.vectors.vector_store.MAX_SMALL_SHARDS", 2)
-    for number in range(4):
-        Image.new("RGB", (4, 4), (90 * number, 0, 0)).save(folder / f"{number}.png")
-        store, _ = open_store(folder)
-    assert len(store) == 24 and len(store.shards) < 4 and open_store(folder)[1] == 0
-
-
-def test_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
-        open_store(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="no image below it"):
-        open_store(tmp_path)
-    (tmp_path / "one.png").write_bytes(b"")
+def test_an_empty_store_and_another_encoder(place, folder):
+    with pytest.raises(FileNotFoundError, match="make one with build_index.py"):
+        VectorStore(place)
+    assert not Path(place.partition("#")[0]).exists()
+    extractor = extractor_of(Colours())
+    store = VectorStore.create(place, folder, extractor.metadata, 12)
+    assert len(store) == 0 and store.paths == []
+    with pytest.raises(ValueError, match="holds no image yet"):
+        store.search(np.ones((1, 12)), 1)
+    store.update(extractor, quiet=True)
+    for other, message in ((Colours(127.0), "other weights"), (Colours(), "flip False, not True")):
+        options = ExtractorOptions(flip="flip" in message, device="cpu")
+        with pytest.raises(ValueError, match=message):
+            VectorStore(place).update(Extractor(other, "colours", options), quiet=True)
+    assert len(VectorStore(place)) == 20
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match="none of its 1 images can be read.*the file is empty"):
-        open_store(tmp_path)
-    Image.new("RGB", (4, 4)).save(tmp_path / "one.png")
-    with pytest.raises(ValueError, match="NaN"):
-        open_store(tmp_path, Colours(torch.nan))
+        VectorStore(place).update(extractor, quiet=True)
+
+
+class Interrupted(Colours):
+    def native_vectors(self, pixels):
+        if self.seen == 9:
+            raise KeyboardInterrupt
+        return super().native_vectors(pixels)
+
+
+def test_an_interrupted_update_keeps_what_it_has_done(place, folder):
+    with pytest.raises(KeyboardInterrupt):
+        update(place, folder, Interrupted())
+    query = l2_normalize(np.ones((1, 12)))
+    assert len(VectorStore(place).search(query, 99)[1][0]) == 9  # of an index that is not finished
+    assert update(place, folder)[1:] == ({"added": 11, "removed": 0, "images": 20}, 11)
+
+
+def test_a_part_of_a_killed_process_is_taken_in(place, folder):
+    store, *_ = update(place, folder, Colours())
+    late = folder / "late.png"
+    shutil.copy(store.paths[0], late)
+    part = VectorStore.create(store.engine.parts, folder, store.metadata, 12)  # holds a table of one image
+    part.engine.table.add([Stamp.of(late, folder)], store.vectors()[:1])
+    shutil.move(part.engine.table_file, store.engine.parts / "part-00001.sqlite")
+    assert update(place, folder)[1:] == ({"added": 0, "removed": 0, "images": 21}, 0)
+
+
+def test_milvus_that_is_not_there(monkeypatch):
+    pytest.importorskip("pymilvus")
+    with pytest.raises(
+        ValueError, match=r"http://127.0.0.1:1#images: cannot be opened .* is the server there\?"
+    ) as info:
+        VectorStore("http://user:secret@127.0.0.1:1")
+    assert "secret" not in str(info.value) and "\n" not in str(info.value)
+    with pytest.raises(ValueError, match="a collection is named by letters"):
+        VectorStore("http://127.0.0.1:1#drop table")
+    monkeypatch.setitem(__import__("sys").modules, "pymilvus", None)
+    with pytest.raises(ValueError, match="needs pymilvus; pip install -r requirements-milvus.txt"):
+        VectorStore("https://host:19530")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.text.schema import read_checked
-from common.vectors.records import StoreMetadata
+from common.vectors.records import StoreMetadata, is_milvus
 
 
 @dataclass
@@ -13,7 +13,7 @@ class ModelFlags:
 
     style: str = ""  # a style encoder's .pth: compare styles
     clip: str = ""  # best_model.pth, a Hugging Face CLIP, ViT-B/32, NAME:TAG of open_clip: match texts, heat maps
-    index: str = ""  # written by retrieval/build_index.py: search it
+    index: str = ""  # written by retrieval/build_index.py, a folder or a place of Milvus: search it
     index_weights: str = ""  # where the weights of --index are, if they have moved
     index_images: str = ""  # where the images of --index are, if they have moved
     folder: str = ""  # images to search with --clip; vectors are kept in .image_index
@@ -40,9 +40,12 @@ class ModelFlags:
         for flag in ("style", "clip", "index", "index_images", "folder", "blip2"):
             path = Path(getattr(self, flag).rpartition(":")[2] if flag == "clip" else getattr(self, flag))
             is_folder = flag in ("index", "index_images", "folder")
-            on_hub = flag == "clip" and path.suffix not in (".pth", ".pt")  # or a folder, or an architecture
-            if getattr(self, flag) and not on_hub and not (path.is_dir() if is_folder else path.is_file()):
+            elsewhere = flag == "clip" and path.suffix not in (".pth", ".pt")  # a folder, an architecture, the Hub
+            elsewhere |= flag == "index" and is_milvus(self.index)
+            if getattr(self, flag) and not elsewhere and not (path.is_dir() if is_folder else path.is_file()):
                 raise FileNotFoundError(f"{path}: no such {'folder' if is_folder else 'file'} (--{flag})")
+        if is_milvus(self.index) and not self.index_images:
+            raise ValueError(f"--index {self.index}: give the folder whose images visitors may see: --index_images")
         if self.index and not self.index_images and _is_wide(self.shown_folder()):
             raise ValueError(
                 f"--index {self.index}: names {self.shown_folder()} as the folder of its images, of which the page "
@@ -56,6 +59,6 @@ class ModelFlags:
         return Path(self.index_images or self.folder).resolve() if self.index_images or self.folder else None
 
 
-def _is_wide(folder: Path) -> bool:
+def _is_wide(folder: Path | None) -> bool:
     """Whether it holds much else than images: /, a folder of it, one with the user's home."""
-    return len(folder.parts) <= 2 or Path.home().resolve().is_relative_to(folder)
+    return folder is not None and (len(folder.parts) <= 2 or Path.home().resolve().is_relative_to(folder))

@@ -1,7 +1,6 @@
 """Models behind the web page, each loaded when it is first used."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from common.training.device import choose_device
 from common.vectors.extractor import Extractor
 from common.vectors.vector_store import index_folder
 from llava import config as llava_config
+from llava.analysis import Analyzer
 from llava.backend import open_analyzer
 from model import VisionStyleEncoder
 from retrieval.search import Searcher, open_index
@@ -47,12 +47,11 @@ class Models(ModelFlags):
     @cached_property
     def searcher(self) -> Searcher:
         if self.index:
-            return open_index(Path(self.index), self.index_weights, self.device, self.shown_folder())
+            return open_index(self.index, self.index_weights, self.device, self.shown_folder())
         return Searcher(index_folder(self.folder, self.clip_extractor), self.clip_extractor)
 
     @cached_property
-    def analyzer(self):
-        """llava.analyzer.LlavaAnalyzer."""
+    def analyzer(self) -> Analyzer:
         flags = {
             "model_id": self.llava,
             "adapter": self.llava_adapter,

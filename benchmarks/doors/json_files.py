@@ -16,8 +16,8 @@ from common.samples.sample_folder import Manifest
 from common.text.schema import read_checked
 from common.training.run import Record
 from common.training.schedule import Progress
-from common.vectors.records import Stamp, StoreMetadata
-from common.vectors.shards import Metadata
+from common.vectors.records import StoreMetadata
+from common.vectors.shards import Metadata, ShardFile
 from llava.checkpoint import AdapterConfig, TrainedOn
 
 STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "interpolation": "bicubic"}
@@ -28,8 +28,8 @@ FILES: list[tuple[Any, Any]] = [  # type, and content that is right
     (Progress, {"epoch": 1, "batch": 0, "step": 9, "best": 0.5, "sums": {"loss": 1.0}, "history": [{"loss": 0.1}]}),
     (dict[str, str], {"model.safetensors": "ab12"}),
     (Metadata, {"image_dir": "a", "shards": 2, "layer": -1, "flip": False, "tiles": 1, "image_size": 32}),
-    (StoreMetadata, VECTORS | {"image_dir": "a", "kind": "flat", "dtype": "float16", "trained_on": 0}),
-    (list[Stamp], [["a/b.png", 9, 123456789], ["c.png", 1, 2]]),
+    (StoreMetadata, VECTORS | {"image_dir": "a", "kind": "flat", "dtype": "float16", "trained_on": 0, "width": 8}),
+    (ShardFile, {"images": [["a/b.png", "0f"], ["c.png", ""]], "skipped": {"d.png": "broken"}}),
     (ShardIndex, {"weight_map": {"a.weight": "model-1.safetensors"}}),
     (ModelConfig, {"model_type": "internvl", "vision_config": {"a": 1}, "downsample_ratio": 0.5, "select_layer": -1}),
     (ImageProcessorConfig, {"image_mean": [0.5], "image_std": 0.5, "image_processor": {}}),

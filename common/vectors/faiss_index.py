@@ -13,6 +13,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ import torch
 
 from common.text.files import write_atomically
 
+EXACT = ("exact", "flat")  # every vector is compared
 INDEXES = ("exact", "flat", "ivf", "hnsw", "ivfpq")
 TRAINING_ROWS = 40  # vectors per cluster that clustering is trained on; FAISS warns below 39
 GPU_LIMIT = 2048  # the most neighbours that FAISS's GPU kernels return
@@ -111,19 +113,34 @@ def build_index(
     device, faiss = torch.device(device), load_faiss()
     if name == "exact" or name == "flat" and device.type != "cpu":  # needs no kernels of FAISS
         return ExactIndex(blocks, device)
-    index, default_params = create_index(name, count, width)
-    set_search_params(index, search_params or default_params)
-    rows = max(_clusters(count), smallest_training_set(index_factory(name, count, width)[0], width)) * TRAINING_ROWS
-    try:
-        if not index.is_trained:
-            index.train(training_sample(blocks, count, rows))
+    index = trained_index(blocks, count, width, name)
+    set_search_params(index, search_params)
+    with refusals(name, count):
         for block in blocks():
             index.add(np.ascontiguousarray(block, np.float32))
-    except RuntimeError as error:
-        raise ValueError(f"index '{name}': FAISS cannot make it of {count:,} vectors ({_reason(error)})") from None
     if device.type == "cuda" and faiss.get_num_gpus() and not name.lower().startswith("hnsw"):
         return GpuIndex(faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index))
     return index
+
+
+def trained_index(blocks: BlockReader, count: int, width: int, name: str) -> Any:
+    """An empty index of FAISS, trained on `count` vectors where it has to be; it searches as suits so many."""
+    index, search_params = create_index(name, count, width)
+    set_search_params(index, search_params)
+    rows = max(_clusters(count), smallest_training_set(index_factory(name, count, width)[0], width)) * TRAINING_ROWS
+    with refusals(name, count):
+        if not index.is_trained:
+            index.train(training_sample(blocks, count, rows))
+    return index
+
+
+@contextmanager
+def refusals(name: str, count: int) -> Iterator[None]:
+    """ValueError where FAISS refuses to make an index."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(f"index '{name}': FAISS cannot make it of {count:,} vectors ({_reason(error)})") from None
 
 
 def create_index(name: str, count: int, width: int) -> tuple[Any, str]:
@@ -195,14 +212,17 @@ def write_index(path: Path, index: Any) -> int:
     return _checksum(path)
 
 
-def read_index(path: Path, checksum: int | None, width: int) -> Any:
-    """An index of write_index, for vectors of `width`; None if there is none, or another, or a damaged one."""
+def read_index(path: Path, checksum: int | None, width: int, mapped: bool = False) -> Any:
+    """An index of write_index, for vectors of `width`; None if there is none, or another, or a damaged one.
+
+    mapped: into memory, to be searched only; processes share it, and nothing is read before it is needed.
+    """
     if not path.is_file() or checksum != _checksum(path):
         return None
     faiss = load_faiss()
     faiss.set_deserialization_vector_byte_limit(path.stat().st_size + PRECOMPUTED_BYTES)
     try:
-        index = faiss.read_index(str(path))
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     except (RuntimeError, MemoryError):
         return None
     return index if index.d == width and index.metric_type == faiss.METRIC_INNER_PRODUCT else None

@@ -1,7 +1,7 @@
 """Files of image vectors: one .npz, or a folder of shards.
 
 one file     features.npz    features (N, D) float32, image_paths (N,), digests (N,), metadata: JSON
-many shards  folder/         metadata.json, shard-00000.npy (n, D) float16, shard-00000.json: images, skipped, checksum
+many shards  folder/         metadata.json, shard-00000.npy (n, D) float16, shard-00000.json: images, skipped
 
 A folder is read through memory maps, so millions of vectors are searched without being loaded. A shard's .json is
 written last: if it exists, the shard is complete.
@@ -9,10 +9,9 @@ written last: if it exists, the shard is complete.
 
 import json
 import re
-import zlib
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -24,15 +23,20 @@ from common.vectors.feature_set import FeatureSet, as_vectors, map_array
 
 class Shard(NamedTuple):
     vectors: np.ndarray  # (n, D)
-    images: list[list]  # of each row: path, digest, or what else its writer records
+    images: Sequence[Sequence[str]]  # of each row: path, digest
     skipped: dict[str, str]  # path -> reason
 
 
 class ImageFile(NamedTuple):
-    """What a shard of extract_features.py records of a row."""
-
     path: str
     digest: str
+
+
+class ShardFile(TypedDict):
+    """The .json of a shard."""
+
+    images: list[ImageFile]  # of each row
+    skipped: dict[str, str]  # path: reason
 
 
 class Metadata(TypedDict, total=False):
@@ -51,11 +55,9 @@ class Metadata(TypedDict, total=False):
 
 
 def write_shard(folder: Path, number: int, shard: Shard) -> None:
-    vectors = np.ascontiguousarray(shard.vectors)
     with write_atomically(folder / f"shard-{number:05}.npy") as file:
-        np.save(file, vectors)
-    content = {"images": shard.images, "skipped": shard.skipped, "checksum": zlib.crc32(vectors.data)}
-    write_jsonl(folder / f"shard-{number:05}.json", [content])  # one line
+        np.save(file, np.ascontiguousarray(shard.vectors))
+    write_jsonl(folder / f"shard-{number:05}.json", [{"images": shard.images, "skipped": shard.skipped}])  # one line
 
 
 def shard_numbers(folder: Path) -> list[int]:
@@ -63,31 +65,17 @@ def shard_numbers(folder: Path) -> list[int]:
     return sorted(int(path.stem[6:]) for path in folder.glob("shard-*.json") if re.fullmatch(r"\d{5,9}", path.stem[6:]))
 
 
-def read_shard(folder: Path, number: int, row: type = ImageFile, verify: bool = False) -> Shard:
-    """row: the NamedTuple that the writer records for each vector. verify: compare the checksum too, which reads every
-    vector."""
+def read_shard(folder: Path, number: int) -> Shard:
     path = folder / f"shard-{number:05}.npy"
     try:
-        content: Any = read_checked(path.with_suffix(".json"), _schema(row))
+        content = read_checked(path.with_suffix(".json"), ShardFile)
         vectors = map_array(path) if content["images"] else np.empty((0, 1), np.float16)
-        intact = vectors.ndim == 2 and len(vectors) == len(content["images"]) and vectors.flags.c_contiguous
-        intact = intact and not (verify and content["images"] and zlib.crc32(vectors.data) != content["checksum"])
+        intact = vectors.ndim == 2 and len(vectors) == len(content["images"])
     except (ValueError, FileNotFoundError):
         intact = False
     if not intact:
         raise ValueError(f"{path}: damaged, or not of the same write as its .json; delete both and start again")
     return Shard(as_vectors(vectors, path), content["images"], content["skipped"])
-
-
-@cache
-def _schema(row: type) -> Any:
-    """The .json of a shard."""
-    return TypedDict("ShardFile", {"images": list[row], "skipped": dict[str, str], "checksum": int})  # type: ignore
-
-
-def remove_shard(folder: Path, number: int) -> None:
-    for suffix in ("json", "npy"):
-        (folder / f"shard-{number:05}.{suffix}").unlink(missing_ok=True)
 
 
 def write_npz(path: Path, features: FeatureSet) -> None:
