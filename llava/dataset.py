@@ -59,16 +59,19 @@ class ConversationTokenizer:
         """
         whole, turn_ends = self._tokens(conversation)
         image_counts = np.cumsum([turn.images for turn in conversation.turns]).tolist()
+        total = len(conversation.turns)
 
         @cache
         def tokens(count: int) -> LabelledTokens:
-            return whole.cut(turn_ends[count - 1]) if turn_ends else self._tokens(conversation.first(count))[0]
+            if turn_ends or count == total:
+                return whole.cut(turn_ends[count - 1] if turn_ends else len(whole.labels))
+            return self._tokens(conversation.first(count))[0]
 
         def length(count: int) -> int:
             runs = map(self.run_length, sizes[: image_counts[count - 1]])
             return len(tokens(count).input_ids) + sum(run - 1 for run in runs)
 
-        count = total = len(conversation.turns)
+        count = total
         if length(total) > self.max_length:
             count = bisect(range(1, total), self.max_length, key=length)  # turns whose length is at most max_length
         if not count:

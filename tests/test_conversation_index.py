@@ -3,12 +3,16 @@
 import json
 import os
 
+import numpy as np
 import pytest
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from common.text.conversations import read_conversations
 from common.training import conversation_index
 from common.training.conversation_index import index_conversations, measure_lengths
+from common.training.skip_log import SkipLog
+from llava.dataset import ConversationDataset, TokenizedConversation
 
 TURNS = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A star."}]
 
@@ -128,3 +132,33 @@ def test_lengths_are_kept_and_what_is_unusable_is_measured_again(tmp_path):
     assert lengths.tolist() == [1, 2, 3, 4, 5, 6] and reasons == {} and measured == [3]
     measure_lengths(measure, 6, tmp_path, ("b",))
     assert len(measured) == 7
+
+
+def test_broken_images_are_named_once_by_all_workers(tmp_path):
+    """Of images that are far beyond what is read at the start."""
+    for number in range(300):
+        Image.new("L", (8, 8), number % 256).save(tmp_path / f"{number}.png")
+    for number in (131, 132):
+        (tmp_path / f"{number}.png").write_bytes(b"not an image")
+    rows = [{"image": f"{number}.png", "conversations": TURNS} for number in range(300)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    index, reads = index_conversations(tmp_path / "data.jsonl", tmp_path / "cache"), []
+    for workers in (0, 2):
+        log = tmp_path / f"skipped{workers}.jsonl"
+        data = Pictures(index, tmp_path, None, np.arange(300), tmp_path, SkipLog(log))
+        loader = DataLoader(data, batch_size=4, num_workers=workers, collate_fn=list)
+        reads.append([name for _ in range(2) for batch in loader for name in batch])
+        named = [json.loads(line) for line in log.read_text().splitlines()]
+        assert sorted(row["file"] for row in named) == [data.key(131), data.key(132)]
+        assert all("not an image that Pillow can read" in row["reason"] for row in named)
+    expected = [f"{133 if number in (131, 132) else number}.png" for number in range(300)]
+    assert reads[0] == reads[1] == 2 * expected
+
+
+class Pictures(ConversationDataset):
+    """Names of the images, which have been read."""
+
+    def read(self, number):
+        self.tokenizer = lambda conversation, sizes: TokenizedConversation(conversation, None)
+        item = super().read(number)
+        return item and item[0].conversation.images[0].name

@@ -22,7 +22,7 @@ from llava.analyzer import LlavaAnalyzer
 from llava.arguments import read_arguments
 from llava.checkpoint import end_tokens, load_image_text_model
 from llava.config import VICUNA_SYSTEM, read_values
-from llava.dataset import ConversationCollator, ConversationDataset, ConversationTokenizer, split_by_image, tokenize
+from llava.dataset import ConversationCollator, ConversationDataset, ConversationTokenizer, tokenize
 from llava.model import prepare_for_training
 from llava.scoring_config import ScoringConfig
 from llava.tokens import ChatFormatter
@@ -100,20 +100,6 @@ def test_turns_that_do_not_fit_are_dropped(llava_folders, tmp_path):
     assert check(longest)[1][0] == longest
     samples, _, data = check(30)
     assert samples == [] and "max_length" in next(iter(data.skipped.skipped.values()))
-
-
-def test_the_split_keeps_an_image_on_one_side(llava_folders, tmp_path, monkeypatch):
-    loaded = load_image_text_model(str(llava_folders["llava"]), device="cpu")
-    path = write_conversations(tmp_path, 6)
-    path.write_text(2 * path.read_text())
-    for compared in (20_000, 3):  # by content, by name
-        monkeypatch.setattr("llava.dataset.COMPARED", compared)
-        data = dataset(path, ChatFormatter(loaded.processor))
-        train_side, val_side = split_by_image(data, 0.34, seed=1)
-        images = [
-            {side[number][0].conversation.images for number in range(len(side))} for side in (train_side, val_side)
-        ]
-        assert len(val_side) == 4 and not images[0] & images[1] and len(images[0] | images[1]) == 6
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -55,7 +55,7 @@ def test_links_and_copies_are_the_same_image(tmp_path):
     assert len(set(by_content.values())) == 3 and by_content[paths[2]] == by_content[paths[1]] != by_content[paths[3]]
 
 
-def test_splits_keep_shared_images_together(tmp_path):
+def test_splits_keep_shared_images_together(tmp_path, monkeypatch):
     write(tmp_path)
     names = ["a", "b", "link", "copy", *map(str, range(16))]
     paths = [tmp_path / f"{name}.bmp" for name in names]
@@ -80,3 +80,7 @@ def test_splits_keep_shared_images_together(tmp_path):
         assert {"a.bmp", "link.bmp"} <= train or {"a.bmp", "link.bmp"} <= val
         assert len(train) + len(val) == 20 and 4 <= len(val) <= 6
     assert 0 in held_out and 20 in held_out
+    by_content = samples.image_groups()
+    monkeypatch.setattr("llava.dataset.COMPARED", 3)  # of more images, the files are not read
+    by_name = samples.select(np.arange(1, 21)).image_groups()
+    assert len(set(by_content)) == 17 and len(set(by_name)) == 18 and by_name[3] == by_name[4] == by_name[19]

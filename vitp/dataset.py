@@ -187,10 +187,13 @@ def fit(
     last its answer is cut (and has no end token). Image tokens are never cut.
     """
     whole, turn_ends = template.encode_turns(conversation)
+    total = len(conversation.turns)
 
     @cache
     def encode(turns: int) -> LabelledTokens:
-        return whole.cut(turn_ends[turns - 1]) if turn_ends else template.encode(conversation.first(turns))
+        if turn_ends or turns == total:
+            return whole.cut(turn_ends[turns - 1] if turn_ends else len(whole.labels))
+        return template.encode(conversation.first(turns))
 
     def image_tokens(turns: int, limit: int) -> list[int]:
         return [tiling.count(size, limit) * tiling.tokens for size in sizes[: len(conversation.first(turns).images)]]
@@ -199,7 +202,7 @@ def fit(
         images = conversation.first(turns).images
         return len(encode(turns).input_ids) - len(images) + sum(image_tokens(turns, tiling.limit(len(images))))
 
-    turns = total = len(conversation.turns)
+    turns = total
     if length(total) > max_length:
         turns = max(1, bisect(range(1, total), max_length, key=length))
     limit = tiling.limit(len(conversation.first(turns).images))

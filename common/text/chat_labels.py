@@ -71,11 +71,11 @@ def label_turns(
     encoded = encode(text)
     ids = encoded["input_ids"]
     first, last = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
-    labels = np.full(len(ids), IGNORED)
+    in_answer = np.zeros(len(ids), bool)
     for start, end in spans:
-        within = (start < last) & (first < end)
-        labels[within] = np.array(ids)[within]
-    return LabelledTokens(ids, labels.tolist()), _turn_ends(ids, first, last, ends, control_ids)
+        in_answer |= (start < last) & (first < end)
+    labels = np.where(in_answer, ids, IGNORED).tolist()
+    return LabelledTokens(ids, labels), _turn_ends(ids, first, last, ends, control_ids)
 
 
 def _turn_ends(
