@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from conftest import ROOT
 from tiny.vitp import vitp_flags
 
@@ -61,6 +62,17 @@ def finished(done):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("accelerate_*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_files(recipe):
+    parser = launch_command_parser()
+    arguments, config, mixed_precision = _validate_launch_command(
+        parser.parse_args(["--config_file", str(recipe), "train.py"])
+    )
+    wanted = yaml.safe_load(recipe.read_text())
+    assert arguments.num_processes == wanted["num_processes"] and arguments.num_machines == wanted["num_machines"]
+
+
+@pytest.mark.slow
 def test_one_gpu(run_arguments, tmp_path):
     finished(start([*accelerate("1gpu"), "train.py", *run_arguments, "--epochs", "1"]))
     assert (tmp_path / "checkpoints" / "best.pth").is_file() and processes(tmp_path / "checkpoints" / "last") == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import flags, flip_a_bit, interrupt_after
-from processes import kill_and_resume, steps_in, torchrun
+from processes import kill_after_a_step, steps_in, torchrun
 from tiny.style import assert_same_weights, weights
 
 import train
@@ -36,7 +36,10 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(run_argumen
     arguments[arguments.index("--batch_size") + 1] = "6"
     elsewhere = ["--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")]
     train.main([*arguments, *elsewhere])
-    kill_and_resume("train.py", arguments, steps_in(tmp_path / "logs", tmp_path / "checkpoints" / "last"), times)
+    written = steps_in(tmp_path / "logs", tmp_path / "checkpoints" / "last")
+    for number in range(times):
+        kill_after_a_step("train.py", [*arguments, *(["--resume"] if number else [])], written)
+    train.main([*arguments, "--resume"])
     assert_same_weights(tmp_path / "whole" / "model_epoch_4.pth", tmp_path / "checkpoints" / "model_epoch_4.pth")
     entries = [json.loads(line) for path in (tmp_path / "logs").glob("*/log.jsonl") for line in path.open()]
     steps = [entry["step"] for entry in entries if "train/loss" in entry]
