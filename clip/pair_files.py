@@ -5,8 +5,9 @@ folder or file -> (where it stands, {"image_path": name or StoredImage, "caption
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from common.cli.names import unknown_name
 from common.images.folders import IMAGE_SUFFIXES
 from common.images.parquet import read_parquet
 from common.images.webdataset import TarMember, is_complete, read_shard
-from common.text.files import decode_text, parse_json, read_lines, split_lines
+from common.text.files import decode_text, iter_lines, parse_json, read_lines, split_lines
 from common.text.tables import check_record, read_records
 
 INDEX_NAMES = ("data.json", "optimized_metadata.jsonl", "metadata.jsonl", "metadata.csv", "metadata.tsv")
@@ -76,8 +77,7 @@ def _read_file(path: Path, columns: Columns) -> Iterator[Entry]:
         case ".token":
             return _read_tokens(path)
         case ".txt":
-            lines = enumerate(read_lines(path), 1)
-            return ((f"{path} line {number}", {"text": line}) for number, line in lines if line.strip())
+            return ((f"{path} line {number}", {"text": line}) for number, line in _lines(path))
     return _read_index(path)
 
 
@@ -140,10 +140,20 @@ def _is_id(record: dict[str, Any], key: str = "id") -> bool:
 
 def _read_tokens(path: Path) -> Iterator[Entry]:
     """Flickr8k's and Flickr30k's file of captions: name.jpg#0, a tab, the text."""
-    rows = [(number, line.partition("\t")) for number, line in enumerate(read_lines(path), 1) if line.strip()]
-    folder = _image_folder(path, rows[0][1][0].partition("#")[0] if rows else "")
-    for number, (name, _, text) in rows:
-        yield f"{path} line {number}", {"image_path": folder + name.partition("#")[0], "caption": text}
+    folder = None
+    for number, line in _lines(path):
+        name, _, text = line.partition("\t")
+        name = name.partition("#")[0]
+        folder = _image_folder(path, name) if folder is None else folder
+        yield f"{path} line {number}", {"image_path": folder + name, "caption": text}
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number from 1 and text of each line that is not blank."""
+    for number, line in iter_lines(path):
+        if isinstance(line, ValueError):
+            raise ValueError(f"{path}: {line}")
+        yield number, line
 
 
 def _image_folder(path: Path, name: str, *others: str) -> str:
@@ -153,36 +163,43 @@ def _image_folder(path: Path, name: str, *others: str) -> str:
 
 
 def _read_two_folders(root: Path) -> Iterator[Entry]:
-    captions = {path.stem: path for path in (root / "captions").glob("*.txt")}
-    for image in sorted((root / "images").iterdir()):
-        if image.suffix.lower() not in IMAGE_SUFFIXES or image.name.startswith("."):
+    # Names, not paths: a million Path objects take seconds.
+    names, with_text = os.listdir(root / "images"), set(os.listdir(root / "captions"))  # noqa: PTH208
+    for name in sorted(names):
+        stem, _, suffix = name.rpartition(".")
+        if f".{suffix.lower()}" not in IMAGE_SUFFIXES or not stem or name.startswith("."):
             continue
-        if image.stem not in captions:
-            yield str(image), ValueError(f"no captions/{image.stem}.txt for it")
+        image, text = f"{root / 'images'}/{name}", f"{stem}.txt"
+        if text not in with_text:
+            yield image, ValueError(f"no captions/{text} for it")
             continue
         try:
-            yield str(image), {"image_path": f"images/{image.name}", "captions": read_lines(captions[image.stem])}
+            yield image, {"image_path": f"images/{name}", "captions": read_lines(root / "captions" / text)}
         except (ValueError, OSError) as error:
-            yield str(captions[image.stem]), ValueError(str(error))
+            yield f"{root / 'captions'}/{text}", ValueError(str(error))
 
 
 def _read_shard(shard: Path) -> Iterator[Entry]:
-    for key, members in read_shard(shard).items():
-        try:
-            yield f"{shard}/{key}", entry_of(members)
-        except ValueError as error:
-            yield f"{shard}/{key}", error
+    samples = read_shard(shard)
+    with shard.open("rb") as file:
+        for key, members in samples.items():
+            try:
+                yield f"{shard}/{key}", entry_of(members, lambda member: member.read_from(file))
+            except ValueError as error:
+                yield f"{shard}/{key}", error
     if not is_complete(shard):
         yield str(shard), ValueError("the end mark of a tar is missing; what stood behind, if anything, is lost")
 
 
-def entry_of(members: Mapping[str, TarMember]) -> dict[str, Any]:
+def entry_of(
+    members: Mapping[str, TarMember], read: Callable[[TarMember], bytes] = methodcaller("read")
+) -> dict[str, Any]:
     """The entry of a sample of a shard. members: by their suffixes in lower case, without the dot."""
     images = [members[suffix[1:]] for suffix in IMAGE_SUFFIXES if suffix[1:] in members]
     if not images:
         raise ValueError("no image in this sample")
-    record = parse_json(members["json"].read()) if "json" in members else {}
+    record = parse_json(read(members["json"])) if "json" in members else {}
     check_record(record)
     if "txt" in members:
-        record["captions"] = split_lines(decode_text(members["txt"].read()))
+        record["captions"] = split_lines(decode_text(read(members["txt"])))
     return {**{name: value for name, value in record.items() if name not in IMAGE_KEYS}, "image_path": images[0]}

@@ -15,6 +15,8 @@ from typing import Any
 from common.images.webdataset import TarMember
 from common.text.files import check_file
 
+BLOCK = 4096  # rows that are Python objects at any time
+
 
 @dataclass(frozen=True)
 class TableImage(TarMember):
@@ -29,21 +31,29 @@ class TableImage(TarMember):
 
 def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a table: an image is a TableImage if the table holds its bytes, else its path."""
+    from pyarrow.compute import binary_length  # with all that reads tables
+
     check_file(path)
     table = _open_table(path)
     binary = [field.name for field in table.schema if str(field.type) in ("binary", "large_binary")]
     empty = [field.name for field in table.schema if str(field.type) == "null" and field.name.endswith(".bytes")]
     images = {name.removesuffix(".bytes"): name for name in (*binary, *empty)}
     others = [name for name in table.column_names if name not in images and name.rpartition(".")[0] not in images]
-    for number in range(len(table)):
-        row = {name: table[name][number].as_py() for name in others}
-        for image, column in images.items():
-            content = table[column][number]
-            if content.is_valid and content.as_buffer().size:
-                row[image] = TableImage(path, column, number, content.as_buffer().size)
-            elif f"{image}.path" in table.column_names:
-                row[image] = table[f"{image}.path"][number].as_py()
-        yield row
+    for start in range(0, len(table), BLOCK):
+        block = table.slice(start, BLOCK)
+        sizes = {
+            image: binary_length(block[column]).to_pylist() for image, column in images.items() if column in binary
+        }
+        columns = {name: block[name].to_pylist() for name in others}
+        paths = {image: block[f"{image}.path"].to_pylist() for image in images if f"{image}.path" in block.column_names}
+        for number in range(len(block)):
+            row = {name: values[number] for name, values in columns.items()}
+            for image, column in images.items():
+                if size := sizes[image][number] if image in sizes else 0:
+                    row[image] = TableImage(path, column, start + number, size)
+                elif image in paths:
+                    row[image] = paths[image][number]
+            yield row
 
 
 @cache  # one map in each process

@@ -82,9 +82,9 @@ def rank_both_ways(
     """
     groups = _check(image_vectors, text_vectors, image_of_text, text_ids)
     images, texts = image_vectors.float(), text_vectors.float()
-    image_of_text, group_of_text = image_of_text.cpu().numpy(), groups.cpu().numpy()
+    owners, group_of_text = image_of_text.cpu().numpy(), groups.cpu().numpy()
     is_own, is_member = np.ones((2, len(texts)), bool)
-    groups_of_images = csr_array((is_own, (image_of_text, group_of_text)))  # (N, G)
+    groups_of_images = csr_array((is_own, (owners, group_of_text)))  # (N, G)
     texts_of_groups = csr_array((is_member, (group_of_text, np.arange(len(texts)))))  # (G, M)
     images_of_groups = groups_of_images.T.tocsr()
 
@@ -154,9 +154,7 @@ def similarity_statistics(
     return result
 
 
-def _rank(
-    queries: torch.Tensor, gallery: torch.Tensor, truth: Callable[[int, int], csr_array], chunk: int
-) -> Ranking:
+def _rank(queries: torch.Tensor, gallery: torch.Tensor, truth: Callable[[int, int], csr_array], chunk: int) -> Ranking:
     """truth(start, stop) -> (stop - start, G) bool, the true answers of some queries."""
     rows, parts = max(1, min(chunk, BLOCK_ELEMENTS // len(gallery))), []
     for start in range(0, len(queries), rows):

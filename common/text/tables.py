@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from common.cli.names import unknown_name
-from common.text.files import iter_lines, parse_json, read_text
+from common.text.files import DECODER, LINE_END, iter_lines, parse_json, read_text
 from common.text.values import text_of
 
 SEPARATORS = ",;\t|"
+SPACES = (" ", "\t", "\r", "\n")
 EXCEL_SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?(\r\n|\r|\n)')  # Excel's first line, which no column is named like
 Row = dict[str, str]
 
@@ -41,14 +42,13 @@ def read_records(
         return
     if path.suffix.lower() != ".jsonl":
         text = read_text(path, hint)
-        content = _parse(text)
-        if not isinstance(content, ValueError):
-            records = enumerate(content if isinstance(content, list) else [content])
-            yield from ((f"{path} entry {number}", record) for number, record in records)
+        if not _is_json_lines(text):
+            try:
+                for number, record in enumerate(_iter_json(text)):
+                    yield f"{path} entry {number}", record
+            except ValueError as error:
+                raise ValueError(f"{path}: neither JSON nor JSON Lines ({error})") from None
             return
-        _, first = next(iter_lines(path), (0, ""))
-        if isinstance(_parse(first), ValueError):
-            raise ValueError(f"{path}: neither JSON nor JSON Lines ({content})")
     yield from ((f"{path} line {number}", _parse(line)) for number, line in iter_lines(path, hint))
 
 
@@ -68,17 +68,25 @@ def read_table(
     required: columns that it must have, and the flag that names each.
     """
     columns, rows = _read_table(Path(path), hint, required)
+    table = []
     for line, row in rows:
         if isinstance(row, ValueError):
             raise ValueError(f"{path} line {line}: {row}")
-    return columns, [row for _, row in rows if not isinstance(row, ValueError)]
+        table.append(row)
+    return columns, table
 
 
 def read_rows(
     path: str | Path, hint: str = "", required: Collection[str] = (), separator: str = ""
 ) -> list[tuple[int, list[str]]]:
     """-> (line that it begins in, cells) for each row, the header included. required: names that the header has."""
-    text, line, rows = read_text(path, hint), 1, list[tuple[int, list[str]]]()
+    return list(_iter_rows(path, hint, required, separator))
+
+
+def _iter_rows(
+    path: str | Path, hint: str, required: Collection[str], separator: str
+) -> Iterator[tuple[int, list[str]]]:
+    text, line = read_text(path, hint), 1
     csv.field_size_limit(sys.maxsize)  # of one cell; Python's own limit is 131,072 characters
     if stated := EXCEL_SEPARATOR.match(text):
         text, line, separator = text[stated.end() :], 2, stated[1]
@@ -88,19 +96,19 @@ def read_rows(
     try:
         for cells in reader:
             if cells:
-                rows.append((line, cells))
+                yield line, cells
             line = offset + reader.line_num
     except csv.Error as error:
         reason = "its quote never ends" if "end of data" in str(error) else f"cannot be read as CSV ({error})"
         raise ValueError(f"{path} line {line}: {reason}; a quote within quotes is written twice") from None
-    return rows
 
 
 def _read_table(
     path: Path, hint: str = "", required: Mapping[str, str] | None = None, separator: str = ""
-) -> tuple[list[str], list[tuple[int, Row | ValueError]]]:
+) -> tuple[list[str], Iterator[tuple[int, Row | ValueError]]]:
     """-> columns; line and row by column, or the ValueError in its place."""
-    (_, names), *rows = read_rows(path, hint, required or (), separator) or [(0, [])]
+    rows = _iter_rows(path, hint, required or (), separator)
+    _, names = next(rows, (0, []))
     columns = [name.strip() for name in names]
     while columns and not columns[-1]:  # separators at the ends of the lines
         columns.pop()
@@ -109,7 +117,7 @@ def _read_table(
     for name, flag in (required or {}).items():
         if name not in columns:
             raise ValueError(f"{path}: {unknown_name(name, columns, 'column')} (it has {', '.join(columns)}; {flag})")
-    return columns, [(line, _row(columns, cells)) for line, cells in rows]
+    return columns, ((line, _row(columns, cells)) for line, cells in rows)
 
 
 def _row(columns: list[str], cells: list[str]) -> Row | ValueError:
@@ -133,6 +141,42 @@ def _find_separator(text: str, usual: str, required: Collection[str]) -> str:
         return sum(name in names for name in required), len(cells), separator == usual
 
     return max(SEPARATORS, key=fits)
+
+
+def _is_json_lines(text: str) -> bool:
+    """Whether the first line is JSON, and not the last."""
+    end = LINE_END.search(text := text.lstrip())
+    return (
+        end is not None and bool(text[end.end() :].strip()) and not isinstance(_parse(text[: end.start()]), ValueError)
+    )
+
+
+def _iter_json(text: str) -> Iterator[Any]:
+    """The elements of a list, each parsed when it is needed; other JSON itself."""
+    position = _skip_space(text, 0)
+    if text[position : position + 1] != "[":
+        yield parse_json(text)
+        return
+    position = _skip_space(text, position + 1)
+    is_next = text[position : position + 1] != "]"
+    try:
+        while is_next:
+            record, position = DECODER.raw_decode(text, position)
+            yield record
+            position = _skip_space(text, position)
+            if is_next := text[position : position + 1] == ",":
+                position = _skip_space(text, position + 1)
+        if text[position : position + 1] == "]" and _skip_space(text, position + 1) == len(text):
+            return
+    except (ValueError, RecursionError):
+        pass
+    parse_json(text)  # which says what is wrong
+
+
+def _skip_space(text: str, position: int) -> int:
+    while text[position : position + 1] in SPACES:
+        position += 1
+    return position
 
 
 def _parse(text: str | ValueError) -> Any:
