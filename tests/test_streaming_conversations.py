@@ -143,11 +143,16 @@ def test_two_processes_train_on_the_batches_of_one_and_resume_it(vitp_parts, sha
         ({"group_by_length": True}, "names shards, which --group_by_length does not"),
         ({"repeat_time": 2}, "drawn.repeat_time: shards are read once"),
         ({"file": True}, "'file' is a file and others are shards"),
+        ({"twice": True}, "0.tar: named by 'drawn' and by 'twice'"),
     ],
 )
 def test_what_is_not_streamed_is_one_line(vitp_parts, shards, tmp_path, more, message):
     repeat = {"repeat_time": more.pop("repeat_time")} if "repeat_time" in more else {}
     meta = {"drawn": {"annotation": str(shards / "{0..3}.tar"), **repeat}}
+    if more.pop("twice", False):
+        meta["twice"] = {"annotation": "0.tar"}  # beside the meta file
+        (tmp_path / "0.tar").symlink_to(shards / "0.tar")
+        meta["drawn"] = {"annotation": str(tmp_path / "{0..0}.tar")}
     if more.pop("file", False):
         meta["file"] = {"annotation": str(vitp_parts / "data" / "conversations.jsonl")}
     (tmp_path / "meta.json").write_text(json.dumps(meta))

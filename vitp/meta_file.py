@@ -13,6 +13,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from common.cli.paths import find_from_root
 from common.streaming.conversations import names_shards
+from common.streaming.urls import expand_urls
 from common.text.schema import read_checked
 from common.text.values import file_name_of, text_of
 
@@ -87,7 +88,7 @@ def _source(meta: Path, name: str, entry: MetaEntry) -> Source:
 def _sharded(meta: Path, name: str, entry: MetaEntry, shards: str) -> Source:
     if entry.get("repeat_time", 1) != 1:
         raise ValueError(f"{meta}: {name}.repeat_time: shards are read once in a pass; remove it")
-    if "://" not in shards and not Path(shards).parent.is_dir():
+    if "://" not in shards and not Path(expand_urls(shards)[0]).exists():
         shards = str(meta.parent / shards)
     return Source(
         name,

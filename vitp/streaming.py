@@ -34,7 +34,11 @@ def stream_sources(
     """batch_size, buffer: as of order_shards."""
     if files := [source.name for source in sources if not source.shards]:
         raise ValueError(f"'{files[0]}' is a file and others are shards: train on either; json2jsonl.py writes files")
-    source_of = {url: source for source in sources for url in expand_urls(source.shards)}
+    source_of: dict[str, Source] = {}
+    for source in sources:
+        for url in expand_urls(source.shards):
+            if source_of.setdefault(url, source) is not source:
+                raise ValueError(f"{url}: named by '{source_of[url].name}' and by '{source.name}'")
     urls, order = order_shards(list(source_of), cache_dir, batch_size, seed, buffer)
     decode = StreamDecoder(source_of, template, tiling, max_seq_length, seed, sum(order.counts))
     return ShardedConversations(urls, order, decode, decode.trimmed)
