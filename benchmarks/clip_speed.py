@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--only", nargs="+", default=["step", "loader", "cache"], choices=list(COMPARED))
     parser.add_argument("--work_dir", default="./.cache/clip_speed")
     args = parser.parse_args(argv)
-    write_samples(Path(args.work_dir), args.samples)
+    write_samples(Path(args.work_dir), args.samples, "loader" in args.only)
     print(
         f"{args.model_name} at {args.image_size} px, batch {args.batch_size}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
@@ -91,11 +91,12 @@ def compare(args: argparse.Namespace, ways: list[str], rounds: int, unit: str) -
         )
 
 
-def write_samples(folder: Path, count: int) -> None:
+def write_samples(folder: Path, count: int, large: bool) -> None:
+    """large: the pictures as JPEGs of LARGE_JPEG pixels, too."""
     if not (folder / "pairs" / MANIFEST).is_file():
         create_sample_dataset(folder / "pairs", num_samples=count)
     jpegs = folder / "jpegs"
-    if not jpegs.is_dir():
+    if large and not jpegs.is_dir():
         jpegs.mkdir()
         for pair in find_pairs(folder / "pairs")[0][:128]:
             image = open_image(pair.image).resize((LARGE_JPEG, LARGE_JPEG), Image.Resampling.BICUBIC)
