@@ -13,6 +13,7 @@ keeps a content on one side and batches show the same contents in several styles
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import zip_longest
@@ -89,6 +90,17 @@ def _refuse_two_images(samples: SampleTable) -> None:
                 first.clear()  # of the style before
             if (other := first.setdefault((style, name), path)) != path:
                 raise ValueError(f"{samples.root / path}: '{name}' has two images, also {Path(other).name}; remove one")
+
+
+def drop_small_styles(samples: SampleTable) -> tuple[SampleTable, dict[str, str]]:
+    """-> the samples of styles with at least two, {folder of another style: reason}"""
+    members = Counter(samples.styles)
+    small = sorted(style for style, count in members.items() if count < 2)
+    skipped = {
+        str(samples.root / style): f"style '{style}' has {members[style]} image; 2 are needed" for style in small
+    }
+    indices = (index for index, style in enumerate(samples.styles) if members[style] >= 2)
+    return samples.select(indices) if small else samples, skipped
 
 
 def split_samples(

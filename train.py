@@ -8,7 +8,6 @@ torchrun --nproc_per_node 2 train.py        several GPUs; accelerate launch work
 """
 
 from argparse import Namespace
-from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from textwrap import shorten
@@ -46,7 +45,7 @@ from common.training.trackers import installed_trackers
 from common.training.trained_on import check_resume, describe_samples, describe_tensors, source_name
 from common.training.trainer import Trainer
 from common.training.unused_parameters import freeze_unused
-from dataset import StyleDataset, find_samples, split_samples
+from dataset import StyleDataset, drop_small_styles, find_samples, split_samples
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
 from model import StyleTrainingModel, VisionStyleEncoder
 from sample_table import SampleTable
@@ -58,7 +57,7 @@ from targets import TargetShapes, read_target_shapes
 
 FIXED = (  # settings that a resumed run must repeat
     "model_name image_size frozen_maps sequence_head style_width ema_decay batch_size accumulation images_per_style "
-    "remix_share drawn_share drawn_styles grey_prob val_split val_styles seed"
+    "remix_share drawn_share drawn_styles grey_prob val_split val_styles cache_format seed"
 ).split()
 DRAWINGS_PER_STYLE = 12  # of an invented style
 EPOCH_LINE = {
@@ -143,27 +142,20 @@ def build_datasets(
     """Read a few images, skip unusable ones, split -> training set, validation set, {skipped: reason}."""
     cache_dir = settings.cache_dir if settings.cache_images else None
     quiet = not accelerator.is_main_process
-    images = ImageCache(round(CACHE_SCALE * image_size), cache_dir, settings.cache_gb, settings.data_dir, quiet)
-    with accelerator.main_process_first():  # the others read what the first has decoded
+    size = round(CACHE_SCALE * image_size)
+    images = ImageCache(size, cache_dir, settings.cache_gb, settings.data_dir, quiet, settings.cache_format)
+    with accelerator.local_main_process_first():  # the others read what the first has decoded
         unreadable = images.check(samples.images)
     check_skip_rate(unreadable, min(len(samples), CHECKED), settings.max_skipped, settings.data_dir)
-    usable = samples.without(unreadable)
-    members = Counter(usable.styles)
-    small = {style for style in set(samples.styles) if members[style] < 2}
-    skipped = unreadable | samples.skipped
-    skipped |= {
-        str(Path(settings.data_dir) / style): f"style '{style}' has {members[style]} image; 2 are needed"
-        for style in sorted(small)
-    }
-    if small:
-        usable = usable.select(index for index, style in enumerate(usable.styles) if style not in small)
+    usable, small = drop_small_styles(samples.without(unreadable))
+    skipped = unreadable | samples.skipped | small
     if accelerator.is_main_process:
         report_skipped(skipped)
     train, val = split_samples(usable, settings.val_split, settings.val_styles, settings.seed)
     if not train:
         raise ValueError(f"{settings.data_dir}: no images to train on; at least 2 styles of 2 images are needed")
     augmentation = Augmentation(settings.crop_scale, settings.flip_prob, settings.seed)
-    with accelerator.main_process_first():
+    with accelerator.local_main_process_first():
         drawn = read_bank(settings.drawn_styles, DRAWINGS_PER_STYLE, image_size, cache_dir)
     train_set = StyleDataset(train, images, image_size, shapes, augmentation, drawn=drawn)
     return train_set, StyleDataset(val, images, image_size, shapes), skipped

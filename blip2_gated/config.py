@@ -23,6 +23,7 @@ TYPES = {
         "max_skipped": float,
         "cache_dir": str,
         "cache_gb": NonNegativeFloat,
+        "cache_format": Literal["uint8", "jpeg"],
         "num_workers": int,
     },
     "model": {

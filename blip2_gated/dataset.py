@@ -244,7 +244,8 @@ def build_datasets(
     cache_dir, quiet = Path(settings.data_cache_dir), not accelerator.is_main_process
     skipped, total, datasets = dict(skipped), len(skipped) + sum(map(len, splits.values())), {}
     size = round(CACHE_SCALE * model.image_size)
-    images = ImageCache(size, cache_dir / "images", settings.data_cache_gb, settings.data_root, quiet=quiet)
+    limit, kept_as = settings.data_cache_gb, settings.data_cache_format
+    images = ImageCache(size, cache_dir / "images", limit, settings.data_root, quiet, kept_as)
     paths = list(dict.fromkeys(sample.path for samples in splits.values() for sample in samples))
     unreadable = images.check(paths, len(paths) if settings.training_cache_features else CHECKED)
     for name, samples in splits.items():

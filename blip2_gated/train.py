@@ -51,7 +51,7 @@ from common.training.trained_on import check_resume, describe_samples, describe_
 from common.training.trainer import Trainer
 
 FIXED = (  # settings that a resumed run must repeat
-    *("data.prompt", "data.max_tokens", "model.blip2", "model.train"),
+    *("data.prompt", "data.max_tokens", "data.cache_format", "model.blip2", "model.train"),
     *("model.efficientnet.name", "model.efficientnet.image_size", "model.efficientnet.output_dim"),
     *("model.gating.type", "model.gating.per_head", "model.prompt_mapper.num_tokens", "model.prompt_mapper.hidden"),
     *("model.lora.enabled", "model.lora.rank", "model.lora.alpha"),

@@ -51,7 +51,7 @@ from common.training.trainer import Trainer
 
 FIXED = (  # settings that a resumed run must repeat
     *("model_name", *MODEL_SETTINGS, "freeze_backbone", "lock_image", "layer_decay", "ema_decay", "loss"),
-    *("val_split", "val_data", "seed"),
+    *("val_split", "val_data", "cache_format", "seed"),
 )
 CURVES = {
     "loss": ["train/loss"],

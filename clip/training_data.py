@@ -79,7 +79,7 @@ class TrainingData:
         settings = self.settings
         cache_dir = settings.cache_dir if settings.cache_images else None
         size, quiet = round(CACHE_SCALE * model.image_size), not self.accelerator.is_main_process
-        images = ImageCache(size, cache_dir, settings.cache_gb, data_dir, quiet)
+        images = ImageCache(size, cache_dir, settings.cache_gb, data_dir, quiet, settings.cache_format)
         total = len(pairs) + len(skipped)
         with self.accelerator.main_process_first():  # the others read what the first has decoded
             skipped |= images.check(pairs.images)

@@ -71,7 +71,8 @@ class BlobStore:
             if (value := self._waiting.get(key)) is not None:
                 return value
             row = self._attempt(lambda connection: connection.execute(SELECT, (key,)).fetchone())
-        return row[1] if row and _checksum(key, row[1]) == row[0] else None
+        checksum, value = row or (0, None)  # of any type, where the file is damaged
+        return value if isinstance(value, bytes) and _checksum(key, value) == checksum else None
 
     def put(self, key: bytes, value: bytes) -> None:
         """Keep a value: written with others, at last when the process ends."""
@@ -114,6 +115,8 @@ class BlobStore:
             elif code != sqlite3.SQLITE_BUSY and not self.is_full:  # busy: others have written all the time
                 self.is_full, self._is_unusable = True, self._connection is None
                 print(f"{printable(self.folder)}: nothing more is cached ({error})", file=sys.stderr)
+            if not self._connection:
+                self._close()
             return None
 
     def _open(self) -> sqlite3.Connection:
@@ -126,6 +129,7 @@ class BlobStore:
             path = self.folder / FILE
             self._inode = path.stat().st_ino if path.exists() else 0
             connection = sqlite3.connect(path, PATIENCE, isolation_level=None, check_same_thread=False)
+            connection.text_factory = bytes
             for statement in SETTINGS:
                 connection.execute(statement)
             self._connection, self._inode = connection, path.stat().st_ino
