@@ -68,7 +68,7 @@ def main(
         raise ValueError(f"--rank {rank}: expected 0 to {world_size - 1} with --world_size {world_size}")
     if is_milvus(output):
         if image_list:
-            raise ValueError(f"--image_list: {shown_place(output)} is the index of a whole folder; leave it out")
+            raise ValueError(f"--image_list: is not for {shown_place(output)}, the index of a whole folder")
         update_index(output, image_dir, vit_checkpoint, "", options)
         return None
     return extract(image_dir, image_list, Path(output), vit_checkpoint, options, shard_size, rank, world_size)

@@ -95,7 +95,7 @@ class FaissFolder:
         if not len(ids):
             return
         has = faiss_ids.ids_of(index) if index else ids[:0]
-        missing, gone = np.setdiff1d(ids, has, assume_unique=True), np.setdiff1d(has, ids, assume_unique=True)
+        missing, gone = _split(ids, has)[1], _split(has, ids)[1]
         if len(ids) > MAX_GROWTH * self.metadata["trained_on"] and self.metadata["kind"] not in EXACT:
             index = None
         removed = index and len(gone) and faiss_ids.remove(index, gone)
@@ -140,13 +140,14 @@ class FaissFolder:
     def search(self, queries: np.ndarray, k: int, conditions: Conditions, search_params: str) -> list[Matches]:
         if search_params and self.metadata["kind"] in EXACT:
             raise ValueError(f"--search_params {search_params}: {self.folder} is searched exactly; nothing to set")
-        index, has, every = self._open()
-        ids = self.table.ids(conditions) if conditions else every
-        inside = np.intersect1d(ids, has, assume_unique=True)
+        index, has, inside, outside = self._open()
+        if conditions:
+            inside, outside = _split(ids := self.table.ids(conditions), has)
+        else:
+            ids = inside if not len(outside) else self.table.ids()
         restricted = len(inside) < len(has)
         if restricted and len(inside) <= FEW_ROWS:
-            inside = ids[:0]
-        outside = np.setdiff1d(ids, inside, assume_unique=True)
+            inside, outside = ids[:0], ids
         parts: list[Any] = []  # each cosines, ids
         if len(inside):
             set_search_params(faiss_ids.inner(index), search_params)
@@ -181,21 +182,28 @@ class FaissFolder:
                 yield vectors
 
         scores, rows = ExactIndex(blocks).search(queries, k)
-        return scores, np.concatenate(read)[rows]
+        return scores, np.concatenate([ids[:0], *read])[rows]
 
-    def _open(self) -> tuple[Any, np.ndarray, np.ndarray]:
-        """-> index or None, its ids, the table's; opened again when the files have changed."""
+    def _open(self) -> tuple[Any, ...]:
+        """-> index or None, its ids, the table's in it and not in it; opened again when the files have changed."""
         files = [path.stat() for path in (self.table_file, self.index_file) if path.is_file()]
         state = [(file.st_ino, file.st_size, file.st_mtime_ns) for file in files]
         if not self._opened or self._opened[0] != state:
             self.metadata = read_checked(self.folder / "metadata.json", StoreMetadata)
             index, every = self._read_index(mapped=True), self.table.ids()
             has = faiss_ids.ids_of(index) if index else every[:0]
-            if rest := len(np.setdiff1d(every, has, assume_unique=True)):
+            inside, outside = _split(every, has)
+            if len(outside):
                 print(
-                    f"{self.index_file}: lacks {rest} of {len(every)} images, or is damaged; they are compared one by "
-                    "one until build_index.py is run again",
+                    f"{self.index_file}: lacks {len(outside)} of {len(every)} images, or is damaged; they are compared "
+                    "one by one until build_index.py is run again",
                     file=sys.stderr,
                 )
-            self._opened = state, index, has, every
+            self._opened = state, index, has, inside, outside
         return self._opened[1:]
+
+
+def _split(ids: np.ndarray, has: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending ids that an index has, and those that it lacks."""
+    known = np.isin(ids, has, assume_unique=True)
+    return ids[known], ids[~known]

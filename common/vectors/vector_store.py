@@ -126,13 +126,13 @@ class VectorStore:
 
         search_params: of an approximate index, such as 'nprobe=64'.
         """
-        if not len(self):
+        if not (count := len(self)):
             raise ValueError(f"{shown_place(self.place)}: holds no image yet; run build_index.py again")
         queries, width = np.ascontiguousarray(queries, np.float32), self.metadata["width"]
         if queries.ndim != 2 or queries.shape[1] != width:
             raise ValueError(f"queries {queries.shape}: the index holds vectors of width {width}")
         conditions = filter.conditions(self.image_dir)
-        found = self.engine.search(queries, min(k, len(self)), conditions, search_params)
+        found = self.engine.search(queries, min(k, count), conditions, search_params)
         return (
             [[score for score, _ in matches] for matches in found],
             [[self.image_dir / name for _, name in matches] for matches in found],
