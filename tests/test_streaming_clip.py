@@ -98,6 +98,12 @@ def test_broken_samples_and_shards_are_named(arguments, tmp_path, capsys):
         train.main([*data, *arguments, *options])
 
 
+def test_a_bad_step_names_the_samples_of_its_batch(shards, arguments, second_step_is_bad, capsys):
+    results = train.main(["--data_dir", str(shards), "--stream", *arguments, "--num_epochs", "1"])
+    shown = capsys.readouterr().err
+    assert results["skipped_steps"] == 1 and shown.count(".tar, sample ") == 8
+
+
 def test_local_pairs_may_have_validation_data_of_their_own(clip_arguments, tmp_path, shards, capsys):
     with serve(shards, Faults()) as url:
         for _ in range(2):  # the second finds the copy of the first
