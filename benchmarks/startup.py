@@ -117,6 +117,21 @@ def llava(data: Path, pictures: list[Path], amount: int) -> list[str]:
     return ["llava/train.py", *words]
 
 
+def blip2(data: Path, pictures: list[Path], amount: int) -> list[str]:
+    """A question about each picture; validation of a hundred -> flags of blip2_gated/train.py"""
+    for start in range(0, amount, FOLDER):
+        (data / f"{start // FOLDER:05}").mkdir(parents=True)
+    names = [f"{number // FOLDER:05}/{number:08}.jpg" for number in range(amount)]
+    for number, name in enumerate(names):
+        os.link(pictures[number % PICTURES], data / name)
+    for table, rows in (("train.csv", names), ("val.csv", names[:100])):
+        lines = (f"{name},What is on day {row}?,{row % 997} things,oil\n" for row, name in enumerate(rows))
+        (data / table).write_text("image,question,answer,style\n" + "".join(lines))
+    small = "--model.blip2 small --model.train all --model.efficientnet.name tf_efficientnet_lite0"
+    small += " --model.efficientnet.weights false --model.efficientnet.image_size 32 --training.warm_start_steps 0"
+    return ["blip2_gated/train.py", "--data.root", str(data), *small.split(), "--training.device", "cpu"]
+
+
 def write_conversations(data: Path, pictures: list[Path], amount: int) -> list[str]:
     """talk.jsonl and folders of 10,000 pictures -> some of the texts"""
     for start in range(0, amount, FOLDER):
@@ -140,6 +155,7 @@ SYSTEMS: dict[str, Callable[[Path, list[Path], int], list[str]]] = {
     "clip_shards": clip_shards,
     "vitp": vitp,
     "llava": llava,
+    "blip2": blip2,
 }
 
 
@@ -165,9 +181,11 @@ def main() -> None:
 
 def first_step(words: list[str], work_dir: Path) -> tuple[float, float, list[tuple[str, float]]]:
     """Run train.py until its first step -> seconds, peak memory in GiB, the slowest functions of main()."""
-    is_ours = words[0].partition("/")[0] not in INDEXED
-    names = ("checkpoint_dir", "log_dir") if is_ours else ("output_dir", "logging_dir")
-    folders = {names[0]: "checkpoints", names[1]: "logs", "cache_dir": "cache"}
+    names = {
+        "blip2_gated": ("training.checkpoint_dir", "training.log_dir", "data.cache_dir"),
+        **dict.fromkeys(INDEXED, ("output_dir", "logging_dir", "cache_dir")),
+    }.get(words[0].partition("/")[0], ("checkpoint_dir", "log_dir", "cache_dir"))
+    folders = dict(zip(names, ("checkpoints", "logs", "cache")))
     flags = [word for name, folder in folders.items() for word in (f"--{name}", str(work_dir / folder))]
     command = [sys.executable, __file__, "--run", str(work_dir / "result.json"), str(time.time()), *words, *flags]
     with (work_dir / "output.txt").open("w") as output:

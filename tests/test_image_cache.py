@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 from contextlib import suppress
 
@@ -72,6 +73,13 @@ def test_a_changed_file_is_decoded_again(paths, tmp_path):
 def test_small_images_are_not_enlarged(tmp_path):
     Image.new("RGB", (5, 9)).save(tmp_path / "a.png")
     assert ImageCache(32)[tmp_path / "a.png"].shape == (9, 5, 3)
+
+
+def test_a_bank_is_passed_to_other_processes_by_name(tmp_path):
+    bank = read_bank(1, 2, 16, tmp_path)
+    assert len(pickle.dumps(bank)) < 500 and (pickle.loads(pickle.dumps(bank)) == bank).all()
+    part = pickle.loads(pickle.dumps(bank[0, 1:]))  # a part is its values
+    assert not isinstance(part, np.memmap) and (part == bank[0, 1:]).all()
 
 
 def test_a_damaged_bank_is_drawn_again(tmp_path, capsys):
