@@ -37,7 +37,8 @@ from clip.heatmaps import find_method, heatmap, overlay, side_by_side
 from clip.image_encoder import clip_extractor
 from clip.model import CLIPModel
 from clip.pair_files import Columns
-from clip.pairs import DEFAULT_TEXT_FIELDS, read_texts, true_texts
+from clip.pairs import DEFAULT_TEXT_FIELDS, TrueTexts, read_texts
+from clip.tokenizer import encode_texts
 from common.cli.errors import one_line, printable, run_script
 from common.cli.paths import find_from_root
 from common.cli.progress_bar import progress_bar
@@ -252,9 +253,14 @@ def main(
     index = index_folder(data_root, clip_extractor(clip, model, options.batch_size), cache_dir, quiet=json)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     skipped |= {str(path): reason for path, reason in index.skipped.items()}
-    result = {"texts": len(texts), "truncated_texts": clip.tokenizer.encode([*texts, *query])[1], "skipped": skipped}
+    result = {
+        "texts": len(texts),
+        "truncated_texts": encode_texts(clip.tokenizer, [*texts, *query]).truncated,
+        "skipped": skipped,
+    }
     if texts:
-        true = [true_texts(path, [index.image_dir, metadata.parent], texts_of_image) for path in index.paths]
+        true_texts = TrueTexts([index.image_dir, metadata.parent], texts_of_image)
+        true = [true_texts[path] for path in index.paths]
         result["images"] = explain_folder(clip, index, texts, true, options, torch_device, skipped, json)
     if query:
         result["queries"] = search(clip, index, query, options, torch_device, skipped)

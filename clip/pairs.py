@@ -36,13 +36,13 @@ from common.text.values import file_name_of, text_of
 __all__ = [
     "Pair",
     "PairTable",
+    "TrueTexts",
     "find_clone",
     "find_pairs",
     "has_pairs",
     "read_entry",
     "read_texts",
     "texts_of",
-    "true_texts",
 ]
 CLONE = "AniPersonaCaps"
 DEFAULT_TEXT_FIELDS = ("character+appearance", "character+personality")
@@ -194,10 +194,21 @@ def read_texts(
     return list(indices), texts_of_image, skipped
 
 
-def true_texts(path: Path, roots: list[Path], texts_of_image: dict[str, set[int]]) -> set[int]:
-    """Indices of an image's own texts, by its path below one of the roots, else by its file name if that is unique."""
-    path = path.resolve()
-    below = [path.relative_to(root.resolve()).as_posix() for root in roots if path.is_relative_to(root.resolve())]
-    same_name = [texts for name, texts in texts_of_image.items() if name.rsplit("/", 1)[-1] == path.name]
-    by_path = (texts_of_image[name] for name in below if name in texts_of_image)
-    return next(by_path, same_name[0] if len(same_name) == 1 else set())
+class TrueTexts:
+    """Indices of the texts of an image: by its path below one of the roots, else by its file name if that is unique.
+
+    texts_of_image: of read_texts.
+    """
+
+    def __init__(self, roots: Sequence[Path], texts_of_image: dict[str, set[int]]):
+        self.roots, self.texts_of_image = [root.resolve() for root in roots], texts_of_image
+        self.by_name: dict[str, list[set[int]]] = {}
+        for name, texts in texts_of_image.items():
+            self.by_name.setdefault(name.rpartition("/")[2], []).append(texts)
+
+    def __getitem__(self, path: Path) -> set[int]:
+        path = path.resolve()
+        below = [path.relative_to(root).as_posix() for root in self.roots if path.is_relative_to(root)]
+        by_path = (self.texts_of_image[name] for name in below if name in self.texts_of_image)
+        same_name = self.by_name.get(path.name, [])
+        return next(by_path, same_name[0] if len(same_name) == 1 else set())

@@ -14,7 +14,7 @@ from PIL import Image
 from clip.checkpoint import load_clip, save_clip
 from clip.inference import heatmap_names, main, rank_texts
 from clip.model import CLIPModel
-from clip.pairs import read_texts, true_texts
+from clip.pairs import TrueTexts, read_texts
 from common.images.folders import list_images
 from common.samples.layouts import create_sample_dataset
 
@@ -174,12 +174,12 @@ def test_texts_of_every_metadata_format(tmp_path):
 
 def test_true_texts_are_found_by_path_then_by_name(tmp_path):
     named = {"images/a.png": {0}, "b/c.png": {1}, "d/c.png": {2}, "e/f.png": {3}}
-    roots = [tmp_path / "data" / "images", tmp_path / "data"]
-    assert true_texts(tmp_path / "data/images/a.png", roots, named) == {0}
-    assert true_texts(tmp_path / "data/images/b/c.png", roots, named) == {1}  # a path from the image folder
-    assert true_texts(tmp_path / "data/images/c.png", roots, named) == set()  # two have this name
-    assert true_texts(tmp_path / "data/images/f.png", roots, named) == {3}
-    assert true_texts(tmp_path / "data/images/g.png", roots, named) == set()
+    true_texts = TrueTexts([tmp_path / "data" / "images", tmp_path / "data"], named)
+    assert true_texts[tmp_path / "data/images/a.png"] == {0}
+    assert true_texts[tmp_path / "data/images/b/c.png"] == {1}  # a path from the image folder
+    assert true_texts[tmp_path / "data/images/c.png"] == set()  # two have this name
+    assert true_texts[tmp_path / "data/images/f.png"] == {3}
+    assert true_texts[tmp_path / "data/images/g.png"] == set()
 
 
 def test_no_two_heat_maps_share_a_name():

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from clip import train
 from clip.checkpoint import load_clip
 from clip.model import CLIPModel
+from common.images.cache import CHECKED
 from common.training.plots import save_figure
 
 
@@ -153,6 +154,61 @@ def test_too_many_bad_samples_stop_a_run_and_few_do_not(clip_arguments, tmp_path
     train.main([*clip_arguments, "--num_epochs", "1"])
     skipped = next((tmp_path / "logs").glob("*/skipped.jsonl")).read_text()
     assert "not an image that Pillow can read" in skipped and "skipped: " in capsys.readouterr().err
+
+
+def write_many(folder, count=300):
+    """More images than are checked at the start; three of the others cannot be read."""
+    checked = {number * count // CHECKED for number in range(CHECKED)}
+    broken = sorted(set(range(count)) - checked)[5::15]
+    (folder / "images").mkdir(parents=True)
+    for number in range(count):
+        path = folder / "images" / f"{number}.png"
+        if number in broken:
+            path.write_bytes(b"junk")
+        else:
+            Image.new("RGB", (40, 40), (number % 250, 9 * number % 250, 99)).save(path)
+    lines = [json.dumps({"file_name": f"images/{number}.png", "text": f"image {number}"}) for number in range(count)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return sorted(str(folder / "images" / f"{number}.png") for number in broken)
+
+
+def named_in(logs):
+    lines = (next(logs.iterdir()) / "skipped.jsonl").read_text().splitlines()
+    return sorted(json.loads(line)["file"] for line in lines)
+
+
+def test_images_that_turn_out_to_be_broken_are_replaced_named_and_the_same_after_a_resume(
+    clip_arguments, tmp_path, monkeypatch, capsys
+):
+    broken = write_many(tmp_path / "many")
+    arguments = [*clip_arguments, "--data_dir", str(tmp_path / "many"), "--batch_size", "64", "--num_epochs", "2"]
+    train.main([*arguments, "--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "whole_logs")])
+    assert named_in(tmp_path / "whole_logs") == broken
+    shown = capsys.readouterr().err
+    assert all(shown.count(f"{name}: ") == 1 for name in broken)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, epoch=0)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(arguments)
+    train.main([*arguments, "--resume"])
+    assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
+    assert named_in(tmp_path / "logs") == broken
+    with pytest.raises(ValueError, match="2 of 300 samples cannot be used"):
+        train.main([*arguments, "--max_skipped", "0.001", "--cache_images", "false"])
+
+
+@pytest.mark.slow
+def test_two_processes_replace_broken_images_by_the_same_ones(clip_arguments, tmp_path):
+    broken = write_many(tmp_path / "many")
+    arguments = [*clip_arguments, "--data_dir", str(tmp_path / "many"), "--batch_size", "64", "--num_epochs", "1"]
+    train.main([*arguments, "--checkpoint_dir", str(tmp_path / "one"), "--log_dir", str(tmp_path / "one_logs")])
+    more = ["--checkpoint_dir", str(tmp_path / "two"), "--num_workers", "2"]
+    torchrun("clip/train.py", [*arguments, *more])
+    named = named_in(tmp_path / "one_logs")  # the last batch of an epoch is not full, and not read
+    assert named_in(tmp_path / "logs") == named and len(named) >= 2 and set(named) <= set(broken)
+    one, two = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_patience_ends_a_run(clip_arguments, monkeypatch, capsys):

@@ -94,13 +94,13 @@ def _plain_members(shard: Path) -> list[Member]:
             position = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             if position > len(data):
                 return []
-            name, prefix = (part.partition(b"\0")[0].decode("utf-8") for part in (header[:100], header[345:500]))
+            name, prefix = header[:100].partition(b"\0")[0], header[345:500].partition(b"\0")[0]
             if kind == tarfile.XHDTYPE:
                 fields = PAX_FIELD.findall(data[start : start + size])
                 if not PAX_HARMLESS.issuperset(fields):
                     return []
-            elif kind in (tarfile.REGTYPE, tarfile.AREGTYPE) and not name.endswith("/"):
-                members.append((f"{prefix}/{name}" if prefix else name, start, size))
+            elif kind in (tarfile.REGTYPE, tarfile.AREGTYPE) and not name.endswith(b"/"):
+                members.append(((prefix + b"/" + name if prefix else name).decode(), start, size))
             else:
                 return []
         return members
