@@ -68,7 +68,8 @@ def parse_samples(table: Path, dataset_name: str, columns: Columns) -> list[tupl
         row = index if isinstance(sample, ValueError) else sample.number
         number = numbers[row] if row < len(numbers) else row
         place = places[number] if number < len(places) else f"{table}:sample {number}"
-        samples.append((place, sample if isinstance(sample, ValueError) else replace(sample, number=number)))
+        is_numbered = isinstance(sample, ValueError) or sample.number == number
+        samples.append((place, sample if is_numbered else replace(sample, number=number)))
     return samples
 
 
@@ -242,7 +243,8 @@ def build_datasets(
     """Read a few images, or with --training.cache_features all of them; skip questions about unreadable ones
     -> {split: data set}, {skipped row: reason}"""
     cache_dir, quiet = Path(settings.data_cache_dir), not accelerator.is_main_process
-    skipped, total, datasets = dict(skipped), len(skipped) + sum(map(len, splits.values())), {}
+    total, skipped = len(skipped) + sum(map(len, splits.values())), dict(skipped)
+    datasets: dict[str, VqaDataset] = {}
     size = round(CACHE_SCALE * model.image_size)
     limit, kept_as = settings.data_cache_gb, settings.data_cache_format
     images = ImageCache(size, cache_dir / "images", limit, settings.data_root, quiet, kept_as)
@@ -265,6 +267,6 @@ def build_datasets(
         for dataset in datasets.values():
             paths = list(dict.fromkeys(sample.path for sample in dataset.samples))
             dataset.images = cache_features(
-                model, dataset.images, paths, cache_dir / "features", accelerator.device, quiet=quiet
+                model, images, paths, cache_dir / "features", accelerator.device, quiet=quiet
             )
     return datasets, skipped

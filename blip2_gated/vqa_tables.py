@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def _list_in(path: Path, content: Any, name: str) -> list[Any]:
 
 def _answers(row: Record, columns: Columns) -> tuple[str, tuple[str, ...]]:
     """-> the answer to train on: of the column `answer`, or the most frequent; those of all annotators, if several."""
-    given = {name: _listed(row, name) for name in row if columns.holds_answers(name)}
+    given = {name: _listed(row, name) for name in _answer_columns(columns, tuple(row))}
     own = given.pop(columns.answer, [])
     lists = [answers for name, answers in given.items() if name.endswith("s")]
     numbered = [answer for name, answers in given.items() if not name.endswith("s") for answer in answers]
@@ -211,6 +212,12 @@ def _answers(row: Record, columns: Columns) -> tuple[str, tuple[str, ...]]:
     written = [answer for answer in answers if answer.strip()]
     answer = own[0] if len(own) == 1 else most_frequent_answer(written) if written else ""
     return answer, tuple(answers) if len(answers) > 1 else ()
+
+
+@cache
+def _answer_columns(columns: Columns, names: tuple[str, ...]) -> list[str]:
+    """Equal for most rows of a table."""
+    return [name for name in names if columns.holds_answers(name)]
 
 
 def _listed(row: Record, name: str) -> list[str]:
@@ -229,7 +236,8 @@ def _unpacked(cell: str) -> Any:
     text = cell.strip()
     if text == "[]":
         return []
-    if not re.match(r"\[\s*(?:[\"'{]|nan\b|null\b)", text, re.IGNORECASE) or not text.endswith("]"):
+    is_bracketed = text.startswith("[") and text.endswith("]")
+    if not is_bracketed or not re.match(r"\[\s*(?:[\"'{]|nan\b|null\b)", text, re.IGNORECASE):
         return cell
     try:
         return parse_json(text)
