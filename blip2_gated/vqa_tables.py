@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,7 @@ def _answers(row: Record, columns: Columns) -> tuple[str, tuple[str, ...]]:
     return answer, tuple(answers) if len(answers) > 1 else ()
 
 
-@cache
+@lru_cache(64)
 def _answer_columns(columns: Columns, names: tuple[str, ...]) -> list[str]:
     """Equal for most rows of a table."""
     return [name for name in names if columns.holds_answers(name)]
