@@ -1,5 +1,6 @@
 """Pairs in Parquet tables and webdataset shards."""
 
+import contextlib
 import io
 import json
 import pickle
@@ -14,6 +15,7 @@ from tiny.clip import PERSONA
 from clip.dataset import find_pairs
 from common.images.cache import ImageCache
 from common.images.io import open_image
+from common.images.webdataset import read_shard
 
 
 def picture(path, colour="red", size=(20, 16)):
@@ -121,3 +123,25 @@ def test_a_shard_that_was_cut_between_two_members_is_named(tmp_path):
     (tmp_path / "0.tar").write_bytes(content[: content.index(b"2.png\0")])
     pairs, skipped = find_pairs(tmp_path / "0.tar")
     assert len(pairs) == 2 and "end mark" in skipped[str(tmp_path / "0.tar")]
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_those_of_tarfile(tmp_path, format):
+    """Of plain files, which are read header by header, and of what tarfile alone understands."""
+    plain = ["a.jpg", "sub/b.txt", "d/" * 45 + "deep.png", ".hidden.jpg"]
+    for number, names in enumerate((plain, [*plain, "é" * 60 + ".jpg"], [*plain, "x" * 130 + ".jpg"], [])):
+        path = tmp_path / f"{number}.tar"
+        with tarfile.open(path, "w", format=format) as archive:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime = len(name), 1.5  # as webdataset's writer: a header of its own in PAX
+                with contextlib.suppress(ValueError):  # USTAR has no long names
+                    archive.addfile(member, io.BytesIO(name.encode()))
+        with tarfile.open(path) as archive:
+            expected = {(member.name, member.offset_data, member.size) for member in archive}
+        found = {(m.name, m.offset, m.size) for members in read_shard(path).values() for m in members.values()}
+        assert found == {member for member in expected if member[0] != ".hidden.jpg"}
+        for cut in (100, 700, 1100):
+            (tmp_path / "cut.tar").write_bytes(path.read_bytes()[:cut])
+            with contextlib.suppress(ValueError):
+                assert len(read_shard(tmp_path / "cut.tar")) <= len(found)

@@ -97,7 +97,7 @@ def test_another_run_of_clip_is_refused(clip_arguments, tmp_path):
     )
     assert "loss was" in refused(train_clip.main, [*more, "--model_name", "small", "--loss", "siglip"], tmp_path)
     create_sample_dataset(tmp_path / "other", 40, layout="captions", size=48, seed=1)
-    assert "data was " in refused(train_clip.main, [*more, *flags(data_dir=tmp_path / "other")], tmp_path)
+    assert "pairs was " in refused(train_clip.main, [*more, *flags(data_dir=tmp_path / "other")], tmp_path)
     shared = flags(batch_size=4, accum_batches=2, num_epochs=2)  # the same pairs a step
     assert train_clip.main([*more, *shared])["epochs"] == 2
 

@@ -102,3 +102,19 @@ def test_lines_end_at_line_ends_alone_and_a_line_that_is_no_text_costs_itself(tm
     path.with_suffix(".csv").write_text("image,text\na.png\nb.png,x\n")
     (first, short), (_, row) = read_records(path.with_suffix(".csv"))
     assert first.endswith("line 2") and isinstance(short, ValueError) and row == {"image": "b.png", "text": "x"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[{"a": 1}, 2 ,\n[3]]\n', "[]", " [ ]\n", "[1]", '{"a": [1]}', "[1,]", "[1 2]", "[1]x", "[1", "[,1]", "", "[[1]"],
+)
+def test_a_list_is_parsed_one_element_after_the_other(tmp_path, text):
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    try:
+        content = json.loads(text)
+    except ValueError:
+        with pytest.raises(ValueError, match="r.json: neither JSON nor JSON Lines"):
+            list(read_records(path))
+    else:
+        assert [record for _, record in read_records(path)] == (content if isinstance(content, list) else [content])

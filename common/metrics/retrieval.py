@@ -168,6 +168,7 @@ def _rank(queries: torch.Tensor, gallery: torch.Tensor, truth: Callable[[int, in
         found, score = torch.where(first, which_true, which_false), torch.where(first, best_true, best_false)
         count = torch.from_numpy(np.diff(true.indptr).astype(np.int64))
         parts.append([part.cpu() for part in (rank, found, score, best_true, count)])
+        del cosine  # before the next block is made
     return Ranking(len(gallery), *map(torch.cat, zip(*parts)))
 
 
