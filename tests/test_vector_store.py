@@ -14,7 +14,7 @@ from common.vectors.extractor import Extractor, ExtractorOptions
 from common.vectors.filters import Filter
 from common.vectors.records import Stamp
 from common.vectors.shards import l2_normalize
-from common.vectors.vector_store import VectorStore
+from common.vectors.vector_store import VectorStore, check_kind
 
 HOSTILE = [
     'a"; drop',
@@ -219,6 +219,17 @@ def test_a_part_of_a_killed_process_is_taken_in(place, folder):
     part.engine.table.add([Stamp.of(late, folder)], store.vectors()[:1])
     shutil.move(part.engine.table_file, store.engine.parts / "part-00001.sqlite")
     assert update(place, folder)[1:] == ({"added": 0, "removed": 0, "images": 21}, 0)
+
+
+def test_the_kind_can_be_changed(place, folder):
+    store, *_ = update(place, folder)
+    for kind in ("hnsw", "ivf", "flat"):
+        store.engine.change_kind(kind)
+        store, counts, encoded = update(place, folder)
+        assert counts["images"] == 20 and not encoded and store.metadata["kind"] == kind
+        assert store.search(store.vectors()[:3], 1)[1] == [[path] for path in store.paths[:3]]
+    with pytest.raises(ValueError, match="index 'tree'"):
+        check_kind(place, "tree", 20, 12)
 
 
 def test_milvus_that_is_not_there(monkeypatch):

@@ -26,11 +26,12 @@ from common.vectors.records import MILVUS_PLACE, Stamp, StoreMetadata, shown_pla
 
 COLLECTION = "images"  # where the place names none
 METADATA = "vision_wrapper"  # property of a collection: StoreMetadata as JSON
-KINDS: dict[str, tuple[str, dict[str, int]]] = {  # of faiss_index; any other name is an index type of Milvus
+KINDS: dict[str, tuple[str, dict[str, int]]] = {  # index types of Milvus and their parameters
     "flat": ("FLAT", {}),
     "exact": ("FLAT", {}),
     "hnsw": ("HNSW", {"M": 32, "efConstruction": 200}),
     "ivf": ("IVF_FLAT", {"nlist": 1024}),
+    "auto": ("AUTOINDEX", {}),
 }
 MAX_RESULTS = 16_384  # of a query, of queries at once, of rows listed at once: Milvus's limits
 MAX_NAME = 65_535  # bytes
@@ -64,11 +65,11 @@ class MilvusCollection:
                 f"{self.shown}: a collection that build_index.py has not made; name another: {self.uri}#NAME"
             )
         self.metadata: StoreMetadata = check_type(parse_json(properties[METADATA]), StoreMetadata, self.shown)
+        check_milvus_kind(self.metadata["kind"])
         self._load()
 
     def _connect(self) -> Any:
-        for name in ("pymilvus", "milvus_lite", "grpc"):  # which write whole stacks of what they raise too
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # loader processes, which are forked, do not use it
         try:
             import pymilvus
 
@@ -76,6 +77,8 @@ class MilvusCollection:
                 import milvus_lite  # noqa: F401
         except ImportError as error:
             raise ValueError(f"{self.shown}: needs {error.name}; pip install -r requirements-milvus.txt") from None
+        for name in ("pymilvus", "milvus_lite", "grpc"):  # which write whole stacks of what they raise too
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.errors = pymilvus.MilvusException
         if not self.is_shared:
             Path(self.uri).parent.mkdir(parents=True, exist_ok=True)
@@ -120,14 +123,14 @@ class MilvusCollection:
         )
 
     def _index_params(self, kind: str) -> Any:
-        index_type, params = KINDS.get(kind, (kind.upper(), {}))
+        index_type, params = KINDS[kind]
         index_params = self.client.prepare_index_params()
         index_params.add_index("vector", index_type=index_type, metric_type="COSINE", params=params)
         return index_params
 
     def _load(self) -> None:
         """Into the server's memory, with an index of the wanted kind, which is made where there is another or none."""
-        wanted = KINDS.get(self.metadata["kind"], (self.metadata["kind"].upper(), {}))[0]
+        wanted = KINDS[self.metadata["kind"]][0]
         found = self._call("describe_index", index_name="vector") if self._call("list_indexes") else None
         if not found or found["index_type"] != wanted:
             self._call("release_collection")
@@ -211,7 +214,7 @@ class MilvusCollection:
     def _search_params(self, text: str, k: int) -> dict[str, int]:
         """nprobe=64, efSearch=256 -> as Milvus calls them."""
         kind = self.metadata["kind"]
-        if text and KINDS.get(kind, ("",))[0] == "FLAT":
+        if text and KINDS[kind][0] == "FLAT":
             raise ValueError(f"--search_params {text}: {self.shown} is searched exactly; nothing to set")
         params = {"hnsw": {"ef": max(128, k)}, "ivf": {"nprobe": 64}}.get(kind, {})
         for name, _, value in (part.strip().partition("=") for part in text.split(",") if text):
@@ -219,6 +222,11 @@ class MilvusCollection:
                 raise ValueError(f"--search_params {text}: expected NAME=NUMBER, numbers from 1")
             params["ef" if name == "efSearch" else name] = int(value)
         return params
+
+
+def check_milvus_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"index '{kind}': Milvus has it under no name of ours; expected one of {', '.join(KINDS)}")
 
 
 def _key(name: str) -> int:

@@ -22,7 +22,7 @@ from common.vectors.faiss_folder import FaissFolder
 from common.vectors.faiss_index import EXACT, create_index
 from common.vectors.filters import Filter
 from common.vectors.image_table import ImageTable
-from common.vectors.milvus_collection import MilvusCollection
+from common.vectors.milvus_collection import MilvusCollection, check_milvus_kind
 from common.vectors.records import Stamp, StoreMetadata, is_milvus, shown_place
 from common.vectors.shares import Plan, encode_share, save_rows
 
@@ -55,7 +55,7 @@ class VectorStore:
         dtype: str = "float16",
     ) -> "VectorStore":
         """An empty one of vectors (D,). metadata: an extractor's. kind: a name of faiss_index, or a FAISS factory
-        string; of Milvus, a name of milvus_collection, or an index type. dtype: of the vectors in a folder."""
+        string; of Milvus, one of its KINDS. dtype: of the vectors in a folder."""
         origin = {"image_dir": str(Path(image_dir).resolve()), "kind": kind, "dtype": dtype, "trained_on": 0}
         content = cast(StoreMetadata, origin | metadata | {"width": width})
         if is_milvus(str(place)):
@@ -154,8 +154,10 @@ def _order(stamp: Stamp) -> list[str]:
 
 
 def check_kind(place: str | Path, kind: str, images: int, width: int) -> None:
-    """ValueError for a FAISS index that cannot be made of so many vectors; none is encoded to know."""
-    if kind not in EXACT and not is_milvus(str(place)):
+    """ValueError for an index that cannot be made of so many vectors; none is encoded to know."""
+    if is_milvus(str(place)):
+        check_milvus_kind(kind)
+    elif kind not in EXACT:
         create_index(kind, images, width)
 
 
