@@ -48,7 +48,7 @@ def main(
     image_dir: Path | None = None,  # images, in all folders below; needed the first time
     vit_checkpoint: str = "",  # weights as in extract_features.py, needed the first time; later: where they are now
     features: Path | None = None,  # vectors made before, of any layout in common/vectors/feature_files.py
-    kind: str = "",  # flat (exact, the default), ivf, hnsw, ivfpq, a FAISS factory string; Milvus: flat, ivf, hnsw, auto
+    kind: str = "",  # flat (exact, default), ivf, hnsw, ivfpq, a FAISS factory string; Milvus: flat, ivf, hnsw, auto
     options: ExtractorOptions,
 ) -> dict[str, int] | None:
     """-> counts of images added, removed, and in the index; None of torchrun's processes but the first"""
