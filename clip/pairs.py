@@ -14,6 +14,7 @@ anything but text where a text should be, or without its image is skipped and na
 an index, or a .txt with one text per line -> M unique texts, {name of an image: indices of its texts}
 """
 
+import gc
 import os
 import re
 from collections.abc import Sequence
@@ -60,12 +61,16 @@ def find_pairs(
     data_dir = Path(data_dir)
     root = Path(os.path.normpath(root_of(data_dir)))
     builder, skipped = ColumnBuilder(root), list[tuple[int, str, str]]()
-    for number, (source, entry) in enumerate(find_entries(data_dir, columns)):
-        try:
-            check_record(entry)
-            builder.add(number, source, *read_entry(entry, root, text_fields))
-        except (ValueError, OSError) as error:
-            skipped.append((number, source, one_line(error)))
+    gc.freeze()  # entries come and go, and each collection would look through all that torch has made, too
+    try:
+        for number, (source, entry) in enumerate(find_entries(data_dir, columns)):
+            try:
+                check_record(entry)
+                builder.add(number, source, *read_entry(entry, root, text_fields))
+            except (ValueError, OSError) as error:
+                skipped.append((number, source, one_line(error)))
+    finally:
+        gc.unfreeze()
     pairs, missing = builder.build()
     skipped += [(number, source, _why_missing(root / name)) for number, source, name in missing]
     reasons = {source: reason for _, source, reason in sorted(skipped)}
