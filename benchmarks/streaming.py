@@ -280,7 +280,9 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shards", type=int, default=20)
     parser.add_argument("--samples", type=int, default=500, help="of a shard")
     parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))

