@@ -180,7 +180,7 @@ class ConversationDataset(SkippingDataset):
             numbers = np.searchsorted(self.places, samples[kept])  # places rise
             return connect(numbers, codes, len(self))
         images = [self.conversation(number).images for number in range(len(self))]
-        real = real_paths({path for paths in images for path in paths}, by_content=True)
+        real = real_paths({path for paths in images for path in paths})
         return np.array(connected_groups([[real[path] for path in paths] for paths in images]))
 
     def _length(self, place: int) -> int:

@@ -50,9 +50,9 @@ def test_links_and_copies_are_the_same_image(tmp_path):
     write(tmp_path)
     paths = [tmp_path / name for name in ("a.bmp", "link.bmp", "copy.bmp", "b.bmp", "absent.bmp")]
     paths.append(tmp_path / ".." / tmp_path.name / "a.bmp")
-    by_path, by_content = real_paths(paths), real_paths(paths, by_content=True)
-    assert len(set(by_path.values())) == 4 and by_path[paths[0]] == by_path[paths[1]] == by_path[paths[5]]
-    assert len(set(by_content.values())) == 3 and by_content[paths[2]] == by_content[paths[1]] != by_content[paths[3]]
+    real = real_paths(paths)
+    assert len(set(real.values())) == 3 and real[paths[0]] == real[paths[1]] == real[paths[5]]
+    assert real[paths[2]] == real[paths[1]] != real[paths[3]]
 
 
 def test_splits_keep_shared_images_together(tmp_path, monkeypatch):

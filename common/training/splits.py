@@ -47,10 +47,10 @@ def draw_groups(groups: Sequence[int] | np.ndarray, order: Iterable[int], target
     return drawn
 
 
-def real_paths(paths: Iterable[Path], by_content: bool = False) -> dict[Path, str]:
-    """-> {path: a path that is equal for all links to a file and, with by_content, for all files that are equal}."""
+def real_paths(paths: Iterable[Path]) -> dict[Path, str]:
+    """-> {path: a path that is equal for all links to a file, and for all files with equal content}."""
     real = {path: os.path.realpath(path) for path in paths}
-    candidates = [[Path(name) for name in sorted(set(real.values()))]] if by_content else []
+    candidates = [[Path(name) for name in sorted(set(real.values()))]]
     for key in (_size, _ends, _digest):  # whole files are read only where size and ends are equal
         candidates = [group for names in candidates for group in _partition(names, key)]
     first = {str(name): str(names[0]) for names in candidates for name in names}
