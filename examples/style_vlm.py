@@ -2,7 +2,7 @@
 
     python train.py --demo
     python examples/style_vlm.py --data_dir data/sample_styles --style_encoder checkpoints/demo/best.pth
-    python examples/style_vlm.py ... --style false              the same without the style vector
+    python examples/style_vlm.py ... --no_style                 the same without the style vector
 
 image -> vision tower -> patches (B, N, V) -> projector --\\
       \\-> style encoder -> style (B, S) -> projector -----> in place of <image> in the text -> language model -> answer
@@ -104,7 +104,7 @@ def main(
     style_encoder: str,  # best.pth of train.py
     tower: str = "",  # timm model that gives the patches, NAME or NAME:FILE; default: the style encoder's own
     language_model: str = "small",  # a name or folder of transformers; small: from scratch
-    style: bool = True,  # false: zeros in place of the style vector
+    no_style: bool = False,  # zeros in place of the style vector
     steps: PositiveInt = 600,
     seed: NonNegativeInt = 0,
 ) -> dict[str, float]:
@@ -114,7 +114,7 @@ def main(
     split = split_samples(find_samples(data_dir), chosen["val_split"], chosen["val_styles"], chosen["seed"])
     name, _, file = tower.partition(":")
     vision = VisionTower(name, file or True, encoder.tower.image_size) if name else encoder.tower
-    features, held_out = (encode_images(samples, encoder, vision.eval(), style) for samples in split)
+    features, held_out = (encode_images(samples, encoder, vision.eval(), not no_style) for samples in split)
     turns, questions = (make_turns(samples, sorted({sample.style for sample in split[0]}), seed) for samples in split)
     if language_model == "small":
         tokenizer = train_tokenizer([" ".join(turn[2:]) for turn in turns], 1000, "<pad>", "</s>", None, [IMAGE])
