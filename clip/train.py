@@ -184,15 +184,17 @@ def embed(trainer: Trainer, model: CLIPModel, val_set: PairDataset) -> PairEmbed
 def evaluate_best(trainer: Trainer, val_set: PairDataset | None) -> dict[str, Any]:
     """training_results.json, model_metrics.png of the best model, and the closing lines."""
     run, results = trainer.run, trainer.progress.results()
+    plots, command = [run.results / "training_curves.png"], list[str | Path]()
     if val_set:
         model, _ = load_clip(run.folder / BEST, trainer.accelerator.device)
         embeddings = embed(trainer, model, val_set)
         results["retrieval"] = measure_retrieval(*rank_both_ways(*embeddings[:4]), embeddings.image_of_text)
         plot_metrics(run.results / "model_metrics.png", results["retrieval"], similarity_statistics(*embeddings[:4]))
-    plots = f"{run.results / 'training_curves.png'}, {run.results / 'model_metrics.png'}"
-    data_dir = run.settings["val_data"] or run.settings["data_dir"]
-    command = ["clip/evaluate.py", "--weights", run.folder / BEST, "--data_dir", data_dir]
-    trainer.finish(results, run.results / "training_results.json", run.folder / BEST, plots, EPOCH_LINE, command)
+        plots.append(run.results / "model_metrics.png")
+        data_dir = run.settings["val_data"] or run.settings["data_dir"]
+        command = ["clip/evaluate.py", "--weights", run.folder / BEST, "--data_dir", data_dir]
+    written = ", ".join(map(str, plots))
+    trainer.finish(results, run.results / "training_results.json", run.folder / BEST, written, EPOCH_LINE, command)
     return results
 
 

@@ -95,6 +95,7 @@ class TrainingData:
             return None
         with self.accelerator.main_process_first():
             folder = _local_copy(self.settings.val_data, Path(self.settings.cache_dir))
+        self.settings.val_data = folder  # which evaluate.py can read
         pairs, skipped = self.read_pairs(folder)
         images = self.check(folder, pairs, skipped, model)
         shared = images, model.preprocess, model.tokenizer

@@ -100,15 +100,19 @@ def test_broken_samples_and_shards_are_named(arguments, tmp_path, capsys):
 
 def test_a_bad_step_names_the_samples_of_its_batch(shards, arguments, second_step_is_bad, capsys):
     results = train.main(["--data_dir", str(shards), "--stream", *arguments, "--num_epochs", "1"])
-    shown = capsys.readouterr().err
-    assert results["skipped_steps"] == 1 and shown.count(".tar, sample ") == 8
+    shown = capsys.readouterr()
+    assert results["skipped_steps"] == 1 and shown.err.count(".tar, sample ") == 8
+    assert "model_metrics" not in shown.out and "evaluate.py" not in shown.out  # there is no validation
 
 
 def test_local_pairs_may_have_validation_data_of_their_own(clip_arguments, tmp_path, shards, capsys):
     with serve(shards, Faults()) as url:
         for _ in range(2):  # the second finds the copy of the first
             train.main([*clip_arguments, "--num_epochs", "1", "--val_data", f"{url}/0000{{0,1}}.tar"])
-            assert "40 images to train on, 25 to validate" in capsys.readouterr().out
+            shown = capsys.readouterr().out
+            assert "40 images to train on, 25 to validate" in shown
+            (copy,) = (tmp_path / "cache").glob("validation-*")
+            assert f"--data_dir {copy}\n" in shown  # what evaluate.py is to read
     assert not list(tmp_path.rglob("*.partial"))
 
 

@@ -258,5 +258,5 @@ class Trainer(TrainerState):
             plots=plots,
             results=results_file,
             logs=self.run.log_folder,
-            next_commands=[next_command],
+            next_commands=[next_command] if next_command else [],
         )
