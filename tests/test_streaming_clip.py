@@ -111,8 +111,8 @@ def test_local_pairs_may_have_validation_data_of_their_own(clip_arguments, tmp_p
             train.main([*clip_arguments, "--num_epochs", "1", "--val_data", f"{url}/0000{{0,1}}.tar"])
             shown = capsys.readouterr().out
             assert "40 images to train on, 25 to validate" in shown
-            (copy,) = (tmp_path / "cache").glob("validation-*")
-            assert f"--data_dir {copy}\n" in shown  # what evaluate.py is to read
+            (copy,) = (tmp_path / "cache").glob("validation-*/00000.tar")
+            assert f"--data_dir {copy.parent}\n" in shown  # what evaluate.py is to read
     assert not list(tmp_path.rglob("*.partial"))
 
 
