@@ -113,6 +113,7 @@ def serve(folder: Path, faults: Faults):
             if name in faults.hangs and limit < len(body):
                 time.sleep(2)
             if limit < len(body):
+                time.sleep(0.3)  # aiohttp drops what a broken connection has brought and nobody has read
                 self.close_connection = True
 
     class Server(ThreadingHTTPServer):
