@@ -237,18 +237,20 @@ def save_and_plot(
 ) -> None:
     """Model files that are due, training_curves.png, and nearest neighbours in TensorBoard."""
     encoder, folder, epoch = trainer.eval_model.encoder, trainer.run.folder, trainer.progress.epoch + 1
-    train_set, metadata = cast(StyleDataset, trainer.loader.dataset), trainer.checkpoint_metadata(values)
-    styles = train_set.styles
-    metadata |= {"styles": styles, "texts": texts}
-    if texts:
-        metadata["texts"]["image_mean"] = mean_prediction(encoder, train_set, trainer.accelerator.device)
-    if style is not None:
-        unseen = set(styles).isdisjoint(val_set.styles)
-        metadata["validation"] = reference_statistics(style, val_set.style_ids.tolist(), unseen)
-    if trainer.progress.is_best:
-        save_encoder(folder / "best.pth", encoder, **metadata)
+    due = ["best.pth"] if trainer.progress.is_best else []
     if trainer.is_last_epoch or epoch % save_epochs == 0:
-        save_encoder(folder / f"model_epoch_{epoch}.pth", encoder, **metadata)
+        due.append(f"model_epoch_{epoch}.pth")
+    if due:
+        train_set, metadata = cast(StyleDataset, trainer.loader.dataset), trainer.checkpoint_metadata(values)
+        metadata |= {"styles": train_set.styles, "texts": texts}
+        if texts:
+            mean = mean_prediction(encoder, train_set, trainer.accelerator.device)
+            metadata["texts"] = {**texts, "image_mean": mean}
+        if style is not None:
+            unseen = set(train_set.styles).isdisjoint(val_set.styles)
+            metadata["validation"] = reference_statistics(style, val_set.style_ids.tolist(), unseen)
+        for name in due:
+            save_encoder(folder / name, encoder, **metadata)
     plot_curves(folder / "training_curves.png", trainer.progress.history, curves(trainer.progress.history))
     if style is not None:
         grid = neighbour_grid(val_set.pixels, style, val_set.style_ids.tolist())

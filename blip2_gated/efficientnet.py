@@ -14,10 +14,11 @@ from torch import nn
 
 from common.models.backbone import create_backbone
 from common.models.checkpoint_file import read_tensors
-from common.models.model_folder import is_model_folder
+from common.models.model_folder import is_model_folder, load_model
+from common.text.schema import check_type
 from model import VisionStyleEncoder
 from multimodal_utils import project_pooled_embed
-from style_encoder import KIND, load_encoder
+from style_encoder import KIND, Build, load_encoder
 
 
 class EfficientNetAdapter(nn.Module):
@@ -114,7 +115,7 @@ def read_style_build(weights: bool | str) -> dict[str, Any] | None:
         is_style_encoder = isinstance(content, dict) and content.get("kind") == KIND
     else:
         is_style_encoder = is_model_folder(weights)
-    return load_encoder(weights, torch.device("cpu"))[0].build if is_style_encoder else None
+    return check_type(load_model(weights, KIND)["build"], Build, f"{weights}: build") if is_style_encoder else None
 
 
 def _open_style_encoder(weights: bool | str, build: dict[str, Any]) -> VisionStyleEncoder:

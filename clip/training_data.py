@@ -27,7 +27,7 @@ from common.streaming.members import members_of
 from common.streaming.order import StreamOrder
 from common.streaming.shard_reader import RetryingFile
 from common.streaming.shard_stream import ShardSamples, ShardStream, reading_processes
-from common.streaming.urls import expand_urls, is_remote, is_streamed
+from common.streaming.urls import expand_urls, is_remote, is_streamed, shard_name
 from common.text.files import write_atomically
 from common.training.loader import make_loader
 from common.training.samplers import DeterministicBatchSampler
@@ -168,12 +168,11 @@ class StreamedPairs(TrainingData):
         )
 
     def describe(self) -> dict[str, Any]:
-        names = [url.partition("?")[0].rpartition("/")[2] for url in self.urls]  # folders move, signatures change
-        samples, shards = sum(self.order.counts), list(zip(names, self.order.counts))
+        samples, shards = sum(self.order.counts), list(zip(map(shard_name, self.urls), self.order.counts))
         flags = ("epoch_samples", "stream_lanes", "stream_buffer")
         return {
             **{name: getattr(self.settings, name) for name in flags},
-            "pairs": f"{samples} in {len(names)} shards, digest {digest_of(shards)}",
+            "pairs": f"{samples} in {len(shards)} shards, digest {digest_of(shards)}",
         }
 
     def build(self, model: CLIPModel) -> tuple[DataLoader, PairDataset | None]:

@@ -8,8 +8,8 @@
 Models of the style encoder, CLIP and BLIP2-gated are loaded by their own tools and functions, from the folder or as
 `you/style`; folders of ViTP and LLaVA by transformers; folders of tools/export_*.py by onnxruntime or timm.
 
-Only files of known names go up, and of links only those to files of the folder or of the Hub's cache; what is left out
-is listed. Paths of this machine, passwords and tokens are taken out of settings, and refused elsewhere.
+Only files of known names go up, and of links only those to files of the folder or of the Hub's cache; the others
+are listed. Paths of this machine, passwords and tokens are taken out of settings, and refused elsewhere.
 """
 
 import os

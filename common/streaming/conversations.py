@@ -22,7 +22,7 @@ from common.streaming.counts import count_samples
 from common.streaming.members import members_of
 from common.streaming.order import StreamOrder
 from common.streaming.shard_stream import ShardSamples
-from common.streaming.urls import SUFFIXES, is_streamed
+from common.streaming.urls import SUFFIXES, is_streamed, shard_name
 from common.text.conversations import IMAGE, Conversation, Turn, parse_conversation
 from common.text.files import decode_text, parse_json
 from common.text.tables import check_record
@@ -71,9 +71,8 @@ class ShardedConversations(ShardSamples):
         return ShardSampler(self.order)
 
     def describe(self) -> str:
-        """Number of samples, and a digest of names and sizes of the shards; folders move, signatures of URLs change."""
-        names = [url.partition("?")[0].rpartition("/")[2] for url in self.urls]
-        shards = list(zip(names, self.order.counts))
+        """Number of samples, and a digest of names and sizes of the shards."""
+        shards = list(zip(map(shard_name, self.urls), self.order.counts))
         return f"{sum(self.order.counts)} in {len(shards)} shards, digest {digest_of((shards, self.order.buffer))}"
 
 

@@ -32,6 +32,11 @@ def is_remote(url: str) -> bool:
     return "://" in url and not url.startswith(("file://", "local://"))
 
 
+def shard_name(url: str) -> str:
+    """What tells a shard apart wherever it lies: folders move, and signatures of URLs change."""
+    return url.partition("?")[0].rpartition("/")[2]
+
+
 def expand_urls(spec: str | Sequence[str]) -> list[str]:
     """-> one URL or local path per shard, in the order of the pattern, or by name in a folder.
 
@@ -44,9 +49,7 @@ def expand_urls(spec: str | Sequence[str]) -> list[str]:
         try:
             urls = [url for part in braceexpand(spec, escape=False) for url in _expand_stars(part)]
         except UnbalancedBracesError:
-            raise ValueError(
-                f"{spec}: its braces do not match; expected a pattern such as {{00000..00099}}.tar"
-            ) from None
+            raise ValueError(f"{spec}: its braces do not match; {EXAMPLE}") from None
     elif spec.endswith(".txt") and Path(spec).is_file():
         urls = expand_urls([line.strip() for line in read_lines(spec) if line.strip()])
     else:
