@@ -196,8 +196,13 @@ def load_gated(
         arguments["pretrained"] = efficientnet
     weights = content.pop("model_state_dict")
     whole = "config" in build["blip2"] and not arguments.get("pretrained")  # else most weights are in other files
-    with building(path, build, weights if whole else None):
-        model = build_gated(build)
+    try:
+        with building(path, build, weights if whole else None):
+            model = build_gated(build)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: needs weights that it does not hold, and {error}; name them with --blip2 and --efficientnet"
+        ) from error
     if content.get("fingerprint") and content["fingerprint"] != fingerprint(model):
         raise ValueError(
             f"{path}: was trained with another BLIP-2 or EfficientNet than {build['blip2'].get('source', 'its own')} "

@@ -1,5 +1,7 @@
 """BLIP2-gated with the style encoder as its expert: pooled feature, control token, checkpoints."""
 
+import shutil
+
 import pytest
 import torch
 from conftest import flags
@@ -32,12 +34,14 @@ def test_the_adapter_gives_what_the_encoder_gives(trained):
 
 
 def test_a_run_with_the_style_encoder_and_its_files(blip2_arguments, tmp_path, trained, monkeypatch):
-    weights, _ = trained
+    weights = shutil.copy(trained[0], tmp_path / "style.pth")
     run = [*blip2_arguments, *flags("model.efficientnet.", weights=weights, image_size=0)]
     train.main([*run, *flags("training.", epochs=1, eval_samples=0)])
-    best = tmp_path / "checkpoints" / "best.pt"
-    model, content = load_gated(best)
-    assert content["build"]["model"]["efficientnet"]["name"] == load_encoder(weights, "cpu")[0].tower.model_name
+    best, elsewhere = tmp_path / "checkpoints" / "best.pt", weights.rename(tmp_path / "moved.pth")
+    with pytest.raises(FileNotFoundError, match=r"style\.pth.*--efficientnet"):
+        load_gated(best)
+    model, content = load_gated(best, efficientnet=str(elsewhere))
+    assert content["build"]["model"]["efficientnet"]["name"] == load_encoder(elsewhere, "cpu")[0].tower.model_name
     assert not [name for name in torch.load(best)["model_state_dict"] if name.startswith("efficientnet.backbone.")]
     pixels = torch.randint(0, 256, (2, 3, model.image_size, model.image_size), dtype=torch.uint8)
     question = model.prompts.collate([model.prompts.encode("In which style is this drawn?", "Noto")] * 2)
