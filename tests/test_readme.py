@@ -1,4 +1,4 @@
-"""The README's commands as a reader types them, and the two languages side by side."""
+"""The commands of README and guides as a reader types them, and the two languages side by side."""
 
 import importlib
 import re
@@ -15,16 +15,22 @@ from common.cli.settings import read_settings
 from common.cli.tool_parser import make_parser
 from common.samples.layouts import create_sample_dataset
 
-README = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")}
+GUIDES = ("style_encoder", "clip", "vitp", "retrieval", "blip2_gated", "llava", "app", "export", "scaling")
+PAGES = {"README.md": [f"docs/{guide}.md" for guide in GUIDES], "README.zh-CN.md": ["docs/guide.zh-CN.md"]}
+TEXT = {page: (ROOT / page).read_text("utf-8") for readme, guides in PAGES.items() for page in (readme, *guides)}
 
 
 def blocks(name, language):
-    return re.findall(rf"```{language}\n(.*?)```", README[name].replace("   ```", "```"), re.DOTALL)
+    """Blocks of code of a README and its guides."""
+    text = "\n".join(TEXT[page].replace("   ```", "```") for page in (name, *PAGES[name]))
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands(name, script):
+    """Each once."""
     lines = "\n".join(blocks(name, "bash")).replace("\\\n", " ").splitlines()
-    return [line.split("#")[0].strip() for line in lines if line.strip().startswith(f"python {script}")]
+    found = [" ".join(line.split("#")[0].split()) for line in lines]
+    return list(dict.fromkeys(line for line in found if line.startswith(f"python {script}")))
 
 
 @pytest.fixture
@@ -39,7 +45,7 @@ def clip_workplace(tiny_clip, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", README)
+@pytest.mark.parametrize("name", PAGES)
 def test_clip_runs_as_typed(clip_workplace, name):
     ran = []
     for script in ("optimized_metadata", "evaluate", "inference"):
@@ -71,7 +77,7 @@ def workplace(trained, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", README)
+@pytest.mark.parametrize("name", PAGES)
 def test_tools_run_as_typed(workplace, name):
     ran = 0
     for script in ("style_comparator", "inspect_image", "evaluate_style"):
@@ -81,7 +87,7 @@ def test_tools_run_as_typed(workplace, name):
     assert ran == 6 and (workplace / "maps.png").is_file() and (workplace / "matrix.png").is_file()
 
 
-@pytest.mark.parametrize("name", README)
+@pytest.mark.parametrize("name", PAGES)
 def test_training_flags_exist(name):
     import config
     import prepare_targets
@@ -94,7 +100,7 @@ def test_training_flags_exist(name):
         make_parser(prepare_targets.main.__wrapped__).parse_args(shlex.split(command)[2:])
 
 
-@pytest.mark.parametrize("name", README)
+@pytest.mark.parametrize("name", PAGES)
 def test_python_snippets_run(workplace, name):
     loading, joining, *_ = blocks(name, "python")
     scope = {}
@@ -132,21 +138,24 @@ def test_flags_of_tools_for_models_exist(script, capsys):
 
 def test_both_languages_say_the_same():
     def code(name):
-        kept = []
-        for block in blocks(name, "bash") + blocks(name, "python"):
-            kept += [line.split("#")[0].rstrip() for line in block.splitlines() if line.split("#")[0].strip()]
-        return kept
+        lines = [line.split("#")[0].rstrip() for block in blocks(name, "bash") for line in block.splitlines()]
+        return {re.sub("^或：", "", line) for line in lines if line}
 
-    english, chinese = (code(name) for name in README)
-    assert english == [re.sub("^或：", "", line) for line in chinese]
-    numbers = [re.findall(r"\d\.\d{3}", text) for text in README.values()]
-    assert numbers[0] == numbers[1]
-    headings = [[line.count("#") for line in text.splitlines() if re.match("#+ ", line)] for text in README.values()]
+    def numbers(name):
+        return re.findall(r"\d[\d,.]*\d", re.sub(r"```.*?```", "", TEXT[name], flags=re.DOTALL))
+
+    english, chinese = PAGES
+    assert code(chinese) - code(english) == set()
+    assert sorted(numbers(english)) == sorted(numbers(chinese))
+    headings = [[line.count("#") for line in TEXT[name].splitlines() if re.match("#+ ", line)] for name in PAGES]
     assert headings[0] == headings[1]
-    assert not any("@@" in text for text in README.values())
+
+
+def test_the_readme_is_short():
+    assert all(TEXT[name].count("\n") <= 200 for name in PAGES)
 
 
 def test_every_file_that_is_named_is_there():
-    for text in README.values():
+    for page, text in TEXT.items():
         for target in re.findall(r"\]\(([^)h#][^)]*)\)", text):
-            assert (ROOT / target).exists(), target
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"

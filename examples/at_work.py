@@ -1,0 +1,57 @@
+"""The README's picture: what is nearest to a picture in style, what a sentence finds, and where CLIP sees it.
+
+    make demo demo-clip
+    python examples/at_work.py [docs/at_work.png]
+
+The pictures are drawn for it: neither model was trained on them.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+import torch
+
+from clip.checkpoint import load_clip
+from clip.heatmaps import heatmap, overlay
+from common.images.contact_sheet import Cell, contact_sheet, save_picture
+from common.images.io import open_image
+from common.samples.layouts import create_sample_dataset
+from style_encoder import encode_images, load_encoder
+
+STYLE_ENCODER, CLIP = ROOT / "checkpoints/demo/best.pth", ROOT / "model-checkpoint/demo/best_model.pth"
+SEED, SHOWN, TEXT = 1, 6, "two large yellow trees, in front of hills"
+
+
+def main(output: str = "docs/at_work.png", folder: str = "data/at_work", scenes: int = 240) -> None:
+    create_sample_dataset(folder, scenes, SEED, layout="captions")
+    paths = sorted(Path(folder, "images").glob("*.png"))
+    images = [open_image(path) for path in paths]
+
+    encoder, _ = load_encoder(STYLE_ENCODER, torch.device("cpu"))
+    styles = encode_images(paths, encoder, torch.device("cpu"))  # (N, S) of length 1
+    similarity = styles @ styles[0]
+    alike = [Cell([images[i]], f"{similarity[i]:.2f}") for i in best(similarity)]
+
+    model, _ = load_clip(CLIP)
+    pixels = torch.stack([model.preprocess(image) for image in images])
+    with torch.inference_mode():
+        text = model.encode_text([TEXT])
+        similarity = (model.encode_image(pixels) @ text.T)[:, 0]
+    found = best(similarity)
+    seen = heatmap(model, pixels[found], text.expand(len(found), -1))
+    shown = [model.preprocess.visible(images[i]) for i in found]
+    cells = [Cell([image, overlay(image, heat)], f"{similarity[i]:.2f}") for i, image, heat in zip(found, shown, seen)]
+    sections = {"in the style of the first, most alike first": alike, f"found for “{TEXT}”, and where": cells}
+    save_picture(output, contact_sheet(sections, columns=SHOWN, side=130))
+    print(f"written: {output}")
+
+
+def best(similarity: torch.Tensor) -> list[int]:
+    return similarity.topk(SHOWN).indices.tolist()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
