@@ -1,9 +1,10 @@
 """Evaluation samples: images with matching texts, texts of other images, and what is known of each.
 
-.jsonl or .csv: image, text, and optionally reference, keywords, traits, group;  or an AniPersonaCaps folder
+.jsonl or .csv: image, text, and optionally negatives, reference, keywords, traits, group;  or an AniPersonaCaps folder
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from common.text.tables import check_record, read_records
 from common.text.values import file_name_of, text_of
 from llava.request_io import IMAGE_KEYS
 
+KEYWORD_SEPARATORS = "[;,；，、]"
+
 
 class EvaluationSample(NamedTuple):
     key: str
@@ -23,7 +26,7 @@ class EvaluationSample(NamedTuple):
     keywords: tuple[str, ...]  # in order of importance
     traits: dict[str, str] | None  # None: those in the references
     group: str
-    negatives: tuple[str, ...] = ()  # texts of other images
+    negatives: tuple[str, ...] = ()  # texts that do not fit the image
 
 
 def read_samples(data: str | Path) -> tuple[list[EvaluationSample], dict[str, str]]:
@@ -51,7 +54,7 @@ def _parse_record(key: str, record: Any, root: Path) -> EvaluationSample:
     if not os.path.isfile(image):  # noqa: PTH113, Path.is_file() raises where a name is too long
         raise ValueError(f"no such image: {image}")
     persona = " ".join(_text(record, name) for name in ("appearance", "personality")).strip()
-    references = _text_list(record.get("reference") or record.get("references") or record.get("caption") or persona)
+    references = text_list(record.get("reference") or record.get("references") or record.get("caption") or persona)
     text = _text(record, "text") or (references[0] if references else "")
     if not text:
         raise ValueError("no text: expected a field text, reference, or appearance and personality")
@@ -63,9 +66,10 @@ def _parse_record(key: str, record: Any, root: Path) -> EvaluationSample:
         image=str(image),
         text=text,
         references=tuple(references),
-        keywords=tuple(_text_list(record.get("keywords"), separator=",")),
+        keywords=tuple(text_list(record.get("keywords"), KEYWORD_SEPARATORS)),
         traits=traits,
         group=str(record.get("group") or record.get("title") or "all"),
+        negatives=tuple(text_list(record.get("negatives"))),
     )
 
 
@@ -75,21 +79,25 @@ def _text(record: dict[str, Any], name: str) -> str:
     return text_of("" if value is None else value).strip()
 
 
-def _text_list(value: Any, separator: str | None = None) -> list[str]:
-    """A list of texts, one text, or in a table a JSON list or texts between separators."""
+def text_list(value: Any, separators: str = "") -> list[str]:
+    """A list of texts, one text, or in a table a JSON list or texts between separators (a pattern)."""
     if isinstance(value, str) and value.startswith("["):
         value = parse_json(value)
     if isinstance(value, str):
-        value = value.split(separator) if separator else [value]
+        value = re.split(separators, value) if separators else [value]
     if not isinstance(value, list | type(None)):
         raise ValueError(f"expected a text or a list of texts, got {repr(value)[:40]}")
     return [text for item in value or () if (text := " ".join(text_of(item).split()))]
 
 
 def draw_negatives(samples: list[EvaluationSample], count: int, seed: int) -> list[EvaluationSample]:
-    """The samples, each with `count` different texts of other images, the same at every batch size."""
+    """The samples, each with its own negatives or `count` different texts of other images, the same at every batch
+    size."""
     with_negatives = []
     for number, sample in enumerate(samples):
+        if sample.negatives:
+            with_negatives.append(sample)
+            continue
         others = sorted({other.text for other in samples if other.image != sample.image} - {sample.text})
         if len(others) < count:
             raise ValueError(
