@@ -3,10 +3,8 @@
 file, folder or timm name -> open_encoder -> ImageEncoder (common/models/pooling.py) -> Extractor
 """
 
-import re
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +18,7 @@ from clip.checkpoint import is_clip_name, load_clip
 from clip.image_encoder import CLIPImageEncoder
 from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.transforms import square
-from common.models.backbone import Tokens, backbone_tokens, check_features, create_backbone, normalise
+from common.models.backbone import Tokens, backbone_tokens, check_features, create_backbone, normalise, split_source
 from common.models.checkpoint_file import read_tensors
 from common.models.model_config import read_model_config
 from common.models.pooling import ImageEncoder
@@ -29,8 +27,6 @@ from common.vectors.extractor import Extractor, local_device
 from common.vectors.options import DEFAULT_OPTIONS, ExtractorOptions
 from style_encoder import load_encoder
 from vitp.vision_encoder import load_vit
-
-TIMM_NAME = re.compile(r"((?:(?:hf[-_]hub|local-dir):)?[^:]*)(:?)(.*)")  # name of timm.create_model, colon, weights
 
 
 class BackboneEncoder(ImageEncoder):
@@ -105,9 +101,7 @@ def squash(image: Image.Image, size: int) -> torch.Tensor:
 
 
 def _open_timm(weights: str, image_size: int) -> ImageEncoder:
-    name, colon, source = cast(re.Match, TIMM_NAME.fullmatch(weights)).groups()
-    if colon and not source:
-        raise ValueError(f"{weights}: nothing after the colon; expected a file of weights, or random")
+    name, source = split_source(weights)
     torch.manual_seed(0)  # random weights are the same ones each time
     backbone = create_backbone(name, source != "random" and (source or True), image_size or None)
     config = resolve_model_data_config(backbone)

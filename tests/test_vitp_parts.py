@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import timm
 import torch
 from tiny.vitp import CONTEXT_ID, TEXT, internvl_folder, tiny_model
 from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config
@@ -47,6 +48,22 @@ def test_timm_backbones(tmp_path, llm, name):
         assert torch.equal(again(**batch).logits, model.eval()(**batch).logits)
     with pytest.raises(ValueError, match="was built for"):
         fit_to_images(again, size * 2)
+
+
+def test_a_backbone_with_the_weights_of_a_file(tmp_path, llm):
+    torch.manual_seed(0)
+    theirs = timm.create_model("test_efficientnet", num_classes=7)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    model, _ = build_model(f"test_efficientnet:{tmp_path / 'weights.pth'}", llm, 96, down_sample_ratio=1)
+    tower = model.model.vision_tower.timm_model
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in tower.state_dict().items())
+    assert fit_to_images(model, 96) == 9  # 3 x 3 patches, each a token
+    model.save_pretrained(tmp_path / "saved")
+    assert fit_to_images(load_model(tmp_path / "saved"), 96) == 9
+    with pytest.raises(FileNotFoundError, match="gone.pth: no such file"):
+        build_model(f"test_efficientnet:{tmp_path / 'gone.pth'}", llm, 96)
+    with pytest.raises(ValueError, match="--vision_config .*weights.pth: not weights of test_resnet"):
+        build_model(f"test_resnet:{tmp_path / 'weights.pth'}", llm, 96)
 
 
 def test_patches_lie_in_reading_order(llm):

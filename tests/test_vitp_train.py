@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from conftest import flags
 from safetensors.torch import load_file
@@ -78,6 +79,34 @@ def test_frozen_parts_stay(vitp_parts, tmp_path, given, moves):
         names = [name for name in before if name.startswith(prefix)]
         moved = [name for name in names if not torch.equal(before[name], after[name])]
         assert bool(moved) == (prefix in moves) and (len(moved) > 0.9 * len(names) or prefix not in moves)
+
+
+def test_a_pretrained_encoder_has_a_learning_rate_of_its_own(vitp_parts, tmp_path):
+    theirs = timm.create_model("test_efficientnet", num_classes=0)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    backbone = {"vision_config": f"test_efficientnet:{tmp_path / 'weights.pth'}", "force_image_size": 64}
+    rates = {"learning_rate": 1e-3, "vision_learning_rate": 1e-9, "lr_scheduler_type": "constant"}
+    main(
+        vitp_flags(
+            vitp_parts,
+            tmp_path / "run",
+            **backbone,
+            **rates,
+            max_steps=2,
+            save_steps=1,
+            weight_decay=0,
+            down_sample_ratio=1,
+        )
+    )
+    found, before = weights(tmp_path / "run"), theirs.state_dict()
+    moves = {
+        name: (found[f"{VISION_PREFIX}timm_model.{name}"] - before[name]).abs().max()
+        for name, parameter in theirs.named_parameters()
+    }
+    assert 0 < max(moves.values()) < 1e-8
+    resumed = {**backbone, **rates, "max_steps": 3, "vision_learning_rate": 0, "resume_from_checkpoint": True}
+    with pytest.raises(ValueError, match="vision_learning_rate is set was true, now false"):
+        main(vitp_flags(vitp_parts, tmp_path / "run", **resumed, weight_decay=0, down_sample_ratio=1))
 
 
 def test_a_bad_step_is_left_out_and_names_its_lines(vitp_parts, tmp_path, second_step_is_bad, capsys):
@@ -200,6 +229,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
         ({"llm": None}, "give --model_name_or_path, or --vision_config and --llm"),
         ({"model_name_or_path": "somewhere"}, "give --model_name_or_path, or"),
         ({"force_image_size": 40}, "multiple of 16; the nearest is (32|48)"),
+        ({"down_sample_ratio": 0.4}, "--down_sample_ratio 0.4: expected 1, 0.5"),
         ({"meta_path": "gone.json"}, "gone.json: no such file"),
         ({"TMAug_prob": 2}, "--TMAug_prob 2"),
         ({"TMAug_mode": "mae"}, "--TMAug_mode.*'mae'"),

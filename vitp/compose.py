@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, TimmWrapperConfig
 
 from common.images.tiling import IMAGENET_MEAN, IMAGENET_STD
-from common.models.backbone import check_features, create_backbone, resolve_backbone
+from common.models.backbone import check_features, create_backbone, resolve_backbone, split_source
 from common.models.build_arguments import building
 from common.models.checkpoint_file import first_line, load_every_tensor
 from common.models.model_config import read_model_config
@@ -23,19 +23,27 @@ from vitp.vision_encoder import read_vit
 
 SOURCE = ("pretrained_cfg", "pretrained_model_args", "num_classes")  # of resolve_backbone: not of the architecture
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-FACTOR = 2  # pixel shuffle makes one token of FACTOR x FACTOR patches
 
 
 def build_model(
-    vision: str, llm: str, image_size: int | None = None, drop_path_rate: float = 0.0, **loading
+    vision: str,
+    llm: str,
+    image_size: int | None = None,
+    drop_path_rate: float = 0.0,
+    down_sample_ratio: float | None = None,
+    **loading,
 ) -> tuple[VisualInstructionModel, dict]:
     """-> model with a new projector, {"image_mean", "image_std"} of its vision encoder
 
-    vision: a timm name (with a tag, 'vit_tiny_patch16_224.augreg_in21k', its weights are downloaded), hf-hub:OWNER/NAME
-    or local-dir:FOLDER of timm with its weights, or an InternViT: a config.json, a folder of that and weights, of a
-    whole model too, or a file of weights alone. llm: a causal language model's folder, .gguf file, or config.json.
-    Parts without weights are initialised at random.
+    vision: a timm name (with a tag, 'vit_tiny_patch16_224.augreg_in21k', its weights are downloaded), NAME:FILE of timm
+    with the weights of a file, hf-hub:OWNER/NAME or local-dir:FOLDER with its own, or an InternViT: a config.json, a
+    folder of that and weights, of a whole model too, or a file of weights alone. llm: a causal language model's folder,
+    .gguf file, or config.json. Parts without weights are initialised at random. down_sample_ratio: 1 / k makes one
+    token of k x k patches; None: 0.5.
     """
+    ratio = 0.5 if down_sample_ratio is None else down_sample_ratio
+    if not 0 < ratio <= 1 or abs(round(1 / ratio) * ratio - 1) > 1e-6:
+        raise ValueError(f"--down_sample_ratio {ratio:g}: expected 1, 0.5, or another 1 / k of a whole k")
     text_config, language_model = _language_model(llm)
     with torch.device("meta"):
         standard_names = hasattr(AutoModel.from_config(text_config), "embed_tokens")
@@ -45,7 +53,7 @@ def build_model(
     config = VisualInstructionConfig(
         vision_config=tower_config,
         text_config=text_config,
-        downsample_ratio=1 / FACTOR,
+        downsample_ratio=float(ratio),
         tie_word_embeddings=text_config.tie_word_embeddings,
     )
     model = VisualInstructionModel._from_config(config, **loading)
@@ -105,15 +113,17 @@ def _vision_encoder(
         with building(path, settings):
             config = AutoConfig.for_model(**{"model_type": VIT, **settings})
         return config, {}, {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
-    if path.is_dir() or path.suffix in WEIGHT_SUFFIXES:
+    if path.is_dir() or (path.suffix in WEIGHT_SUFFIXES and (path.is_file() or not split_source(vision)[1])):
         vit = read_vit(path)
         return vit.config, vit.weights, {"image_mean": vit.image_mean, "image_std": vit.image_std}
     return _timm_encoder(vision, image_size, drop_path_rate)
 
 
-def _timm_encoder(name: str, image_size: int | None, drop_path_rate: float) -> tuple[PreTrainedConfig, Weights, dict]:
-    has_weights = "." in name or ":" in name  # of a tag or of a place; a name alone is initialised at random
+def _timm_encoder(vision: str, image_size: int | None, drop_path_rate: float) -> tuple[PreTrainedConfig, Weights, dict]:
     try:
+        name, file = split_source(vision)
+        # Of a file, of a tag, or of a place; a name alone is initialised at random.
+        has_weights: bool | str = file != "random" and (file or "." in name or ":" in name)
         architecture, source = resolve_backbone(name)
         known = {key: value for key, value in source.items() if key not in SOURCE}
         options = known | {"drop_path_rate": drop_path_rate} | ({"img_size": image_size} if image_size else {})

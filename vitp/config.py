@@ -21,10 +21,12 @@ class ModelArguments:
     """model"""
 
     model_name_or_path: str | None = None  # folder of a whole model, Hugging Face's or InternVL's layout
-    vision_config: str | None = None  # or from parts: a timm name; an InternViT's folder, file, or config.json
+    # or from parts: a timm name, NAME:FILE with weights of a file; an InternViT's folder, file, or config.json
+    vision_config: str | None = None
     llm: str | None = None  # and a causal language model: folder, .gguf file, or config.json
     tokenizer: str | None = None  # folder of the tokenizer; otherwise the model's or language model's own
     attn_implementation: str | None = None  # otherwise flash_attention_2 where it is installed, else sdpa
+    down_sample_ratio: float | None = None  # of the patch grid's sides; otherwise the model's own, 0.5 of parts
     drop_path_rate: float = 0.1  # stochastic depth of the vision encoder's last layer, 0 at the first
     freeze_llm: bool = False  # freeze the language model
     freeze_mlp: bool = False  # freeze the projector
@@ -73,6 +75,7 @@ class Training:
     per_device_train_batch_size: int = 8  # samples of one device in one pass
     gradient_accumulation_steps: int = 1  # passes per optimizer step
     learning_rate: float = 2e-5  # peak
+    vision_learning_rate: float = 0.0  # peak, of the vision encoder; 0: the same
     weight_decay: float = 0.01  # AdamW's
     lr_scheduler_type: str = "cosine"  # after the warm-up
     warmup_steps: float = 0.2  # optimizer steps, or below 1 their share

@@ -39,7 +39,7 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from transformers.utils import is_flash_attn_2_available, logging
 
 from common.models.checkpoint_file import read_tensors, weights_digest
-from common.models.lora import merged, set_trainable
+from common.models.lora import VISION, merged, set_trainable
 from common.models.weight_files import weights_folder
 from common.text.files import write_atomically, write_json
 from common.training.closing import print_closing
@@ -61,8 +61,9 @@ from vitp.token_masking import build_masking
 from vitp.training_data import InstructionData, open_data
 
 FIXED = (  # settings that a resumed run must repeat
-    *("model_name_or_path", "vision_config", "llm", "force_image_size", "conv_style", "max_seq_length"),
-    *("dynamic_image_size", "use_thumbnail", "min_dynamic_patch", "max_dynamic_patch", "packing", "group_by_length"),
+    *("model_name_or_path", "vision_config", "llm", "down_sample_ratio", "force_image_size", "conv_style"),
+    *("max_seq_length", "dynamic_image_size", "use_thumbnail", "min_dynamic_patch", "max_dynamic_patch"),
+    *("packing", "group_by_length"),
     *("freeze_llm", "freeze_mlp", "freeze_backbone", "use_llm_lora", "use_backbone_lora"),
     *("TMAug_mode", "TMAug_prob", "TMAug_ratio"),
 )
@@ -173,12 +174,20 @@ def build(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     source = find_from_root(model_arguments.model_name_or_path or "")
     if source:
         model = load_model(source, model_arguments.drop_path, **loading)
+        ratio, own = model_arguments.down_sample_ratio, model.config.downsample_ratio
+        if ratio not in (None, own):
+            raise ValueError(f"--down_sample_ratio {ratio:g}: {source} was built with {own:g}")
         source = str(weights_folder(source))
         statistics = read_image_settings(source)
     else:
         source = model_arguments.llm
         model, statistics = build_model(
-            model_arguments.vision_config, source, data.force_image_size, model_arguments.drop_path, **loading
+            model_arguments.vision_config,
+            source,
+            data.force_image_size,
+            model_arguments.drop_path,
+            model_arguments.down_sample_ratio,
+            **loading,
         )
     bundle = bundle_model(
         model,
@@ -207,6 +216,7 @@ def describe_run(
     return {
         **{name: source_name(settings[name]) for name in FIXED},
         **run.fixed_on_resume(),
+        "vision_learning_rate is set": bool(run.vision_learning_rate),  # then the encoder is a group of its own
         "model": describe_tensors(weights),
         "fingerprint": weights_digest(weights, sampled=True) if has_lora else "",
         "chat_template": digest_of(bundle.template.template),
@@ -230,6 +240,7 @@ def build_trainer(
         file_of=itemgetter("key"),
         group_by_length=data.group_by_length,
         max_nonfinite_steps=run.max_nonfinite_steps,
+        learning_rates={VISION: run.vision_learning_rate},
         run=record,
         train_dataset=PackedDataset(train_set, run.seed) if data.packing else train_set,
         eval_dataset=eval_set,

@@ -6,6 +6,7 @@ Prefix tokens, channel order, pooling and normalisation are read from the timm m
 """
 
 import copy
+import re
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import nn
 from common.cli.names import unknown_name
 from common.models.backbone_weights import load_backbone_weights, statistics_beside
 from common.models.checkpoint_file import check_finite, first_line
+
+WITH_SOURCE = re.compile(r"((?:(?:hf[-_]hub|local-dir):)?[^:]*)(:?)(.*)")  # name of timm.create_model, colon, weights
 
 
 class Tokens(NamedTuple):
@@ -235,6 +238,14 @@ def create_backbone(
         except (AssertionError, ValueError) as error:
             raise ValueError(f"{model_name}: cannot take {image_size}-pixel images ({error})") from error
     return backbone
+
+
+def split_source(model_name: str) -> tuple[str, str]:
+    """NAME:FILE -> NAME as in resolve_backbone, FILE; '' for a name alone."""
+    name, colon, source = cast(re.Match, WITH_SOURCE.fullmatch(model_name)).groups()
+    if colon and not source:
+        raise ValueError(f"{model_name}: nothing after the colon; expected a file of weights, or random")
+    return name, source
 
 
 def resolve_backbone(model_name: str) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ of its model, a rate or weight decay that was changed, a run that has had all it
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from common.training.hf_callbacks import RunLog, SetEpochCallback, ShowProgress
 from common.training.length_sampler import LengthGroupedSampler
 from common.training.loader import LoaderProcess, naming
 from common.training.nonfinite import NonFiniteGuard, can_skip, set_found_inf
+from common.training.part_rates import set_part_rates
 from common.training.resume_state import (
     atomic_save,
     find_damage,
@@ -51,6 +52,7 @@ class FaultTolerantTrainer(Trainer):
     """max_nonfinite_steps: consecutive ones that end the run. file_of: an item of the dataset -> its name in messages.
 
     group_by_length: steps of samples of similar length, by lengths() of the training set (0 or None: not known).
+    learning_rates: of parts (common/models/lora.py) with a rate of their own; 0: that of the others.
     run: the open record of the run on the main process; None elsewhere.
     """
 
@@ -62,6 +64,7 @@ class FaultTolerantTrainer(Trainer):
         file_of: Callable[[Any], str],
         max_nonfinite_steps: int = 5,
         group_by_length: bool = False,
+        learning_rates: Mapping[str, float] = {},
         run: Run | None = None,
         **named: Any,
     ):
@@ -70,6 +73,7 @@ class FaultTolerantTrainer(Trainer):
             self.remove_callback(callback)
         if self.is_world_process_zero():
             self.add_callback(ShowProgress)
+        self.learning_rates = {part: rate for part, rate in learning_rates.items() if rate}
         self.group_by_length, self.run, self.max_nonfinite_steps = group_by_length, run, max_nonfinite_steps
         if run is not None:
             self.add_callback(RunLog(run))
@@ -86,6 +90,13 @@ class FaultTolerantTrainer(Trainer):
             result = super().train(*arguments, **named)
         Stopped.advice = f"all steps are done; {RESUME()}"
         return result
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and self.learning_rates:
+            set_part_rates(optimizer, self.model if model is None else model, self.learning_rates)
+        return optimizer
 
     def _get_dataloader(self, *arguments: Any, **named: Any) -> Any:
         loader = super()._get_dataloader(*arguments, **named)

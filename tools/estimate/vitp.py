@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from common.models.backbone import split_source
 from common.models.lora import set_trainable
 from common.models.model_config import read_model_config
 from common.training.hf_arguments import build_arguments
@@ -89,15 +90,16 @@ def _model(named: ModelArguments, data: DataArguments) -> tuple[VisualInstructio
         model = VisualInstructionModel._from_config(VisualInstructionConfig.from_dict(config), **loading)
     else:
         vision, llm = _config_of(named.vision_config or ""), _config_of(named.llm or "")
-        model, _ = build_model(vision, llm, data.force_image_size, named.drop_path, **loading)
+        size, ratio = data.force_image_size, named.down_sample_ratio
+        model, _ = build_model(vision, llm, size, named.drop_path, ratio, **loading)
     return model, fit_to_images(model, data.force_image_size)
 
 
 def _config_of(part: str) -> str:
-    """A part's folder -> its config.json; a timm name without the tag that stands for weights."""
+    """A part's folder -> its config.json; a timm name without the tag or file of its weights."""
     path = Path(part)
     if path.suffix == ".gguf":
         raise ValueError(f"{part}: an estimate reads configs; give the language model's config.json (--llm)")
     if path.suffix == ".json":
         return part
-    return str(path / "config.json") if path.is_dir() else part.partition(".")[0]
+    return str(path / "config.json") if path.is_dir() else split_source(part)[0].partition(".")[0]
