@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from common.text.conversations import parse_conversation
-from vitp.json2jsonl import PROMPTS, main, read_annotations
+from vitp.json2jsonl import GRID_QUESTIONS, PROMPTS, PROMPTS_ZH, main, read_annotations
 from vitp.meta_file import read_meta
 
 LLAVA = [
@@ -69,7 +69,7 @@ def test_every_form_becomes_internvls(tmp_path, capsys):
     extra.insert(2, {"role": "user", "content": "and?"})
     records = [
         {"image_path": "a.png", "system": "Short.", "messages": [*extra, {"role": "user", "content": "more?"}]},
-        {"file_name": "a.png", "character": "Mira"},
+        {"file_name": "a.png"},
     ]
     found = run(tmp_path, records, "--allowed_share", "0.5")
     said = [("system", "Short."), ("human", "<image>\nWhat?"), ("gpt", "x"), ("human", "and?"), ("gpt", "y")]
@@ -131,7 +131,55 @@ def test_what_is_wrong(tmp_path, capsys):
         run(tmp_path, LLAVA, "--root", str(tmp_path / "nowhere"))
 
 
-def test_real_captions(real_data, tmp_path):
-    source = real_data / "captions" / "data.json"
-    result = main([str(source), str(tmp_path / "data.jsonl"), "--root", str(source.parent)])
-    assert result["records"] > 100 and len(result["skipped"]) <= 1
+def test_questions_about_an_image_are_its_turns(tmp_path, capsys):
+    source, output = tmp_path / "vqa.csv", tmp_path / "data.jsonl"
+    rows = [f"{image}.png,Q{number}?,{image}{number}" for number in range(5) for image in "ab"]
+    source.write_text("\n".join(["image,question,answer", *rows, "a.png,Q?,", ",Q?,x"]), encoding="utf-8")
+    main([str(source), str(output), "--turns", "3", "--allowed_share", "0.5"])
+    found = [parse_conversation(json.loads(line)) for line in output.read_text().splitlines()]
+    assert [(one.images, len(one.turns)) for one in found] == [((f"{name}.png",), n) for name in "ab" for n in (3, 2)]
+    turns = [(*one.images, turn.question.removeprefix("<image>\n"), turn.answer) for one in found for turn in one.turns]
+    assert sorted(turns) == sorted(tuple(row.split(",")) for row in rows) and turns != sorted(turns)
+    shown = capsys.readouterr().err
+    assert "vqa.csv line 12: an empty question or answer" in shown and "vqa.csv line 13: image" in shown
+
+
+def test_a_meta_file_grows(tmp_path):
+    for name in ("one", "two", "one"):
+        (tmp_path / f"{name}.json").write_text('{"a.png": "x"}')
+        Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+        words = ["--root", str(tmp_path), "--meta", str(tmp_path / "meta.json")]
+        main([str(tmp_path / f"{name}.json"), str(tmp_path / f"{name}.jsonl"), *words])
+    assert [source.name for source in read_meta(tmp_path / "meta.json")] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "source, records",
+    [
+        ("captions/data.json", 564),
+        ("captions/captions_zh.json", 458),
+        ("persona/metadata.jsonl", 222),
+        ("vqa/val.csv", 1800),
+        ("styles/contents.csv", 1800),
+    ],
+)
+def test_real_sources(real_data, tmp_path, source, records):
+    path, output = real_data / source, tmp_path / "data.jsonl"
+    result = main([str(path), str(output), "--turns", "1" if "vqa" in source else "6"])
+    assert result["records"] == records and not result["skipped"]
+    first, *_ = found = [parse_conversation(json.loads(line)) for line in output.read_text("utf-8").splitlines()]
+    assert all((path.parent / one.images[0]).is_file() for one in found[::100])
+    questions = [turn.question.removeprefix("<image>\n") for turn in first.turns]
+    if "contents" in source:
+        assert sorted(questions) == sorted(GRID_QUESTIONS.values())
+        drawings = [
+            dict(zip(GRID_QUESTIONS, sorted(one.turns, key=_place))) for one in found if "u1f990" in one.images[0]
+        ]
+        assert {one["name_en"].answer for one in drawings} == {"shrimp"}
+        assert len({one["style"].answer for one in drawings}) == 6
+    elif "captions" in source:
+        assert questions[0] == (PROMPTS_ZH if "zh" in source else PROMPTS)[0]
+
+
+def _place(turn) -> int:
+    return list(GRID_QUESTIONS.values()).index(turn.question.removeprefix("<image>\n"))

@@ -2,15 +2,25 @@
 
     python vitp/json2jsonl.py llava_v1_5_mix.json [data.jsonl] [--root images --meta meta.json]
     python vitp/json2jsonl.py captions.json data.jsonl --prompt "Describe this image." "What do you see?"
+    python vitp/json2jsonl.py styles/contents.csv data.jsonl --root styles --meta meta.json
 
-Conversations (common/text/conversations.py) are written one record a line, in InternVL's form. Each caption becomes
-one turn: of [{"image" or "image_path" or "file_name", "caption" or "text"}], {image: caption}, COCO's {"images",
-"annotations"}, or JSONL of such. With --root, records with missing or unreadable images are skipped, and the others
-get their width and height, so that training does not have to open the files.
+A line of the output is a conversation in InternVL's form. What is read, as JSON, JSONL, CSV or TSV:
+
+conversations   and AniPersonaCaps' metadata.jsonl: common/text/conversations.py
+captions        [{"image" or "image_path" or "file_name", "caption" or "text"}], {image: caption}, COCO's {"images",
+                "annotations"}: one turn each; of a record with "lang": "zh_CN" the question is Chinese
+questions       image, question, answer: those about one image are turns of one conversation, at most --turns
+contents.csv    content_id and any of GRID_QUESTIONS, beside drawings STYLE/CONTENT_img.png: a turn for each field and
+                for the style
+
+Turns of the last two are shuffled, so that no answer always follows one that gives it away. With --root, records with
+missing or unreadable images are skipped, and the others get their width and height, so that training does not have to
+open the files. An existing --meta file gets one more entry.
 """
 
+import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -31,7 +41,7 @@ from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.images.io import image_size
 from common.text.conversations import IMAGE, Conversation, parse_conversation
-from common.text.files import write_json, write_jsonl
+from common.text.files import read_json, write_json, write_jsonl
 from common.text.tables import check_record, read_records
 from common.text.values import file_name_of, text_of
 from common.training.skip_log import SkipLog, report_skipped, report_trimmed
@@ -39,12 +49,29 @@ from common.training.skip_log import SkipLog, report_skipped, report_trimmed
 IMAGE_KEYS, CAPTION_KEYS = ("image", "image_path", "file_name", "images"), ("caption", "captions", "text")
 TURN_KEYS = ("conversations", "messages")
 PROMPTS = ("Describe this image.", "What do you see?", "Write a caption for this image.")
+PROMPTS_ZH = ("请描述这张图片。", "你看到了什么？", "请为这张图片写一句说明。")
+GRID_QUESTIONS = {  # column of contents.csv, or the style, which is the folder's name
+    "name_en": "What is this?",
+    "name_zh": "这是什么？",
+    "keywords_en": "Give keywords for this picture.",
+    "keywords_zh": "请给出这张图片的关键词。",
+    "group": "Which group does it belong to?",
+    "style": "In which style is it drawn?",
+}
 SPEAKERS = ("human", "gpt")
 
 
-def read_annotations(path: str | Path) -> list[tuple[str, Any]]:
-    """JSON or JSONL in any of the forms above -> (file and place, record), not yet checked; see read_records."""
+def read_annotations(path: str | Path, turns: int = 8) -> list[tuple[str, Any]]:
+    """A file in any of the forms above -> (file and place, record), not yet checked; see read_records.
+
+    turns: at most, of a conversation made of questions.
+    """
     records = list(read_records(path))
+    columns = next((record.keys() for _, record in records if isinstance(record, dict)), {}.keys())
+    if "content_id" in columns:
+        return group_questions(_grid_questions(records, Path(path).parent), turns)
+    if {"question", "answer"} <= columns and not {*TURN_KEYS} & columns:
+        return group_questions(records, turns)
     content = records[0][1] if len(records) == 1 else None
     if not isinstance(content, dict):
         return records
@@ -60,6 +87,48 @@ def read_annotations(path: str | Path) -> list[tuple[str, Any]]:
     return records
 
 
+def group_questions(rows: Iterable[tuple[str, Any]], turns: int) -> list[tuple[str, Any]]:
+    """Rows with image, question and answer -> conversations about one image each; what is no such row as it is."""
+    grouped: dict[str, list[tuple[str, dict]]] = {}
+    others = []
+    for place, row in rows:
+        try:
+            check_record(row)
+            image = text_of(next((row[key] for key in IMAGE_KEYS if row.get(key)), None), "image")
+            if not all(text_of(row.get(name), name).strip() for name in ("question", "answer")):
+                raise ValueError("an empty question or answer")
+            grouped.setdefault(image, []).append((place, row))
+        except ValueError as error:
+            others.append((place, error))
+    conversations = []
+    for image, found in grouped.items():
+        random.Random(image).shuffle(found)
+        for start in range(0, len(found), turns):
+            part = found[start : start + turns]
+            texts = [row[name] for _, row in part for name in ("question", "answer")]
+            messages = [{"from": SPEAKERS[number % 2], "value": text} for number, text in enumerate(texts)]
+            conversations.append((part[0][0], {"image": image, "conversations": messages}))
+    return conversations + others
+
+
+def _grid_questions(records: Sequence[tuple[str, Any]], folder: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of contents.csv -> a row with image, question and answer for each drawing and field."""
+    drawings: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*/*_img.png")):
+        drawings.setdefault(path.name.removesuffix("_img.png"), []).append(path)
+    for place, record in records:
+        found = drawings.get(record["content_id"], []) if isinstance(record, dict) else []
+        if not found:
+            reason = f"no drawing {folder}/*/{record['content_id']}_img.png" if isinstance(record, dict) else ""
+            yield place, ValueError(reason) if reason else record
+        for path in found:
+            fields = record | {"style": path.parent.name.replace("_", " ")}
+            for name, question in GRID_QUESTIONS.items():
+                if answer := fields.get(name):
+                    image = path.relative_to(folder).as_posix()
+                    yield place, {"image": image, "question": question, "answer": answer}
+
+
 def _of_coco(entry: Any, names: dict[str, Any]) -> Any:
     if not isinstance(entry, dict):
         return entry
@@ -69,10 +138,11 @@ def _of_coco(entry: Any, names: dict[str, Any]) -> Any:
     return {"image": name, "caption": entry.get("caption")}
 
 
-def to_conversation(record: Any, number: int, prompts: Sequence[str]) -> Conversation:
-    """A record with turns, or with one or several captions. ValueError if it is neither.
+def to_conversation(record: Any, number: int, prompts: Sequence[str] = ()) -> Conversation:
+    """A record with turns, with one or several captions, or of AniPersonaCaps. ValueError if it is none of them.
 
-    The prompt is prompts[number % len(prompts)]; of several captions the first is used.
+    The prompt is prompts[number % len(prompts)], by default in the record's language; of several captions the first is
+    used.
     """
     check_record(record)
     image = next((record[key] for key in IMAGE_KEYS if record.get(key) is not None), None)
@@ -81,8 +151,11 @@ def to_conversation(record: Any, number: int, prompts: Sequence[str]) -> Convers
         return parse_conversation(record if has_own else record | {"image": image})
     captions = next((record[key] for key in CAPTION_KEYS if record.get(key) is not None), None)
     caption, *others = (captions or [None]) if isinstance(captions, list) else [captions]
+    if caption is None and "file_name" in record:
+        return parse_conversation(record)
     if image is None or caption is None:
         raise ValueError(f"neither conversations, nor an image ({', '.join(IMAGE_KEYS)}) with a caption")
+    prompts = prompts or (PROMPTS_ZH if str(record.get("lang", "")).startswith("zh") else PROMPTS)
     question, answer = f"{IMAGE}\n{prompts[number % len(prompts)]}", text_of(caption).strip()
     messages = [{"from": speaker, "value": text} for speaker, text in zip(SPEAKERS, (question, answer))]
     conversation = parse_conversation({"image": image, "conversations": messages})
@@ -126,12 +199,13 @@ def convert(
 
 @tool
 def main(
-    input: Path,  # JSON or JSONL
+    input: Path,  # JSON, JSONL, CSV or TSV
     output: Path | None = None,  # the JSONL to write; by default input.jsonl beside the input
     *,
-    prompt: list[str] = PROMPTS,  # questions for captions, in turn
+    prompt: list[str] | None = None,  # questions for captions, in turn; otherwise PROMPTS, or PROMPTS_ZH
+    turns: PositiveInt = 8,  # at most, of a conversation made of a table's questions
     root: Path | None = None,  # folder of the images: check them and note their sizes
-    meta: Path | None = None,  # also write this meta file, for --meta_path
+    meta: Path | None = None,  # also write an entry of this meta file, for --meta_path
     max_dynamic_patch: PositiveInt = 12,  # for the meta file
     allowed_share: ClosedUnitInterval = 0.05,  # of unusable records
 ) -> dict:
@@ -142,7 +216,7 @@ def main(
     if root and not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder (--root)")
     skip_log, trimmed = SkipLog(limit=allowed_share), dict[str, str]()
-    records = convert(read_annotations(input), prompt, root, skip_log, trimmed)
+    records = convert(read_annotations(input, turns), prompt or (), root, skip_log, trimmed)
     if not records:
         reason = next(iter(skip_log.skipped.values()), "the file is empty")
         raise ValueError(f"{input}: no usable record; {reason}")
@@ -157,7 +231,7 @@ def main(
             "length": len(records),
             "max_dynamic_patch": max_dynamic_patch,
         }
-        write_json(meta, {output.stem: entry})
+        write_json(meta, {**(read_json(meta) if meta.exists() else {}), output.stem: entry})
     report_skipped(skip_log.skipped, listed="")
     report_trimmed(trimmed)
     print(f"{output}: {len(records)} conversations, {len(trimmed)} of them in part, {len(skip_log.skipped)} skipped")
