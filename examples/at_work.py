@@ -23,11 +23,11 @@ from common.samples.layouts import create_sample_dataset
 from style_encoder import encode_images, load_encoder
 
 STYLE_ENCODER, CLIP = ROOT / "checkpoints/demo/best.pth", ROOT / "model-checkpoint/demo/best_model.pth"
-SEED, SHOWN, TEXT = 1, 6, "two large yellow trees, in front of hills"
+SEED, SCENES, SHOWN, TEXT = 1, 240, 6, "two large yellow trees, in front of hills"
 
 
-def main(output: str = "docs/at_work.png", folder: str = "data/at_work", scenes: int = 240) -> None:
-    create_sample_dataset(folder, scenes, SEED, layout="captions")
+def main(output: str = "docs/at_work.png", folder: str = "data/at_work") -> None:
+    create_sample_dataset(folder, SCENES, SEED, layout="captions")
     paths = sorted(Path(folder, "images").glob("*.png"))
     images = [open_image(path) for path in paths]
 

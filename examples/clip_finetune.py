@@ -21,7 +21,7 @@ from clip.training_model import parameter_groups
 from common.images.io import open_image
 
 
-def main(data: str, name: str, rate: float = 1e-5, epochs: int = 3, output: str = "finetuned.pth") -> float:
+def main(data: str, name: str, rate: str = "1e-5", epochs: str = "3", output: str = "finetuned.pth") -> float:
     """-> share of the held-out images whose own caption comes first."""
     model = CLIPModel("small") if name == "small" else CLIPModel.from_pretrained(name)
     pairs, _ = find_pairs(data)

@@ -38,6 +38,7 @@ def make_server(index: str, port: int = 8000) -> HTTPServer:
 
         def answer(self, *images: Path) -> None:
             query, status = parse_qs(urlsplit(self.path).query), 200
+            found: object
             try:
                 if not images and "text" not in query:
                     raise ValueError("give ?text=WORDS, or POST an image")

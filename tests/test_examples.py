@@ -74,7 +74,8 @@ def test_an_index_as_a_service(tiny_clip, tmp_path):
 def test_the_picture_of_the_readme(trained, tiny_clip, tmp_path, monkeypatch):
     monkeypatch.setattr(at_work, "STYLE_ENCODER", trained[0])
     monkeypatch.setattr(at_work, "CLIP", tiny_clip)
-    at_work.main(str(tmp_path / "a.png"), str(tmp_path / "data"), 8)
+    monkeypatch.setattr(at_work, "SCENES", 8)
+    at_work.main(str(tmp_path / "a.png"), str(tmp_path / "data"))
     assert (tmp_path / "a.png").is_file()
 
 
