@@ -67,7 +67,7 @@ def test_layers_below_frozen_maps_stand_still(name, size):
     tower = VisionTower(name, image_size=size).eval()
     with torch.no_grad():
         before = tower(images(size)).feature_maps
-    tower.freeze_maps(2)
+        tower.freeze_maps(2)  # a model may be loaded under no_grad
     maps = tower.train()(images(size)).feature_maps  # BatchNorm's statistics change here
     assert [feature_map.requires_grad for feature_map in maps[:3]] == [False, False, True]
     sum(feature_map.square().mean() for feature_map in maps[2:]).backward()

@@ -99,6 +99,7 @@ class VisionTower(nn.Module):
         self.frozen = frozen
         self.backbone.train(self.training and not frozen)
 
+    @torch.enable_grad()  # also where a model is loaded under no_grad
     def freeze_maps(self, count: int) -> None:
         """Keep every layer that the `count` shallowest feature maps read out of training."""
         if not 0 <= count <= len(self.feature_map_indices):
