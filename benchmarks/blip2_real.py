@@ -53,11 +53,14 @@ def main() -> None:
     for seed in args.seeds:
         base = folder / f"base_{seed}"
         if not (base / "scores.json").is_file():
-            train_base(args, folder, base, seed)
+            train_and_evaluate(args, base, [*base_flags(args, folder, seed), *run_flags(folder, base)])
+            save_base(base)
         check_base(base)
         for arm in args.arms:
-            if not (folder / f"{arm}_{seed}" / "scores.json").is_file():
-                train_arm(args, folder, base, arm, seed)
+            run = folder / f"{arm}_{seed}"
+            if not (run / "scores.json").is_file():
+                flags = arm_flags(args, folder, base, seed, args.efficientnet_weights, 128)
+                train_and_evaluate(args, run, [*flags, *run_flags(folder, run), *ARMS[arm]])
     report(folder, ["base", *args.arms], args.seeds)
 
 
@@ -79,7 +82,14 @@ def read_arguments() -> argparse.Namespace:
 
 def write_tables(data: Path, folder: Path, val_questions: int) -> None:
     """The tables with a column of types, the training table in two halves by image; paths relative to `data`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    tables = read_questions(data)
+    tables["val"] = spread(tables["val"], val_questions)
+    for name, rows in tables.items():
+        write_table(folder / f"{name}.csv", rows)
+
+
+def read_questions(data: Path) -> dict[str, list[list[str]]]:
+    """-> rows (image, question, answer, style, type) of half_0 and half_1 of the training table, val and test."""
     with (data / "templates.csv").open(encoding="utf-8", newline="") as file:
         templates = [
             (row["type"], re.compile(re.escape(row["template"]).replace(r"\{\}", ".+"))) for row in csv.DictReader(file)
@@ -92,13 +102,21 @@ def write_tables(data: Path, folder: Path, val_questions: int) -> None:
                 half = hashlib.blake2b(row["image"].encode(), digest_size=1).digest()[0] % 2
                 name = f"half_{half}" if split == "train" else split
                 tables[name].append([row["image"], row["question"], row["answer"], row["style"], kind])
-    tables["val"] = tables["val"][:: max(1, len(tables["val"]) // val_questions)]
-    for name, rows in tables.items():
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([["image", "question", "answer", "style", "type"], *rows])
+    return tables
 
 
-def shared_flags(args: argparse.Namespace, folder: Path, run: Path, seed: int) -> list[str]:
+def spread(rows: list[list[str]], count: int) -> list[list[str]]:
+    """About `count` of the rows, evenly spread."""
+    return rows[:: max(1, len(rows) // count)]
+
+
+def write_table(path: Path, rows: list[list[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["image", "question", "answer", "style", "type"], *rows])
+
+
+def shared_flags(args: argparse.Namespace, folder: Path, seed: int) -> list[str]:
     return [
         "--data.root",
         str(folder),
@@ -124,16 +142,16 @@ def shared_flags(args: argparse.Namespace, folder: Path, run: Path, seed: int) -
         "0",
         "--training.log_steps",
         "50",
-        "--training.checkpoint_dir",
-        str(run),
-        "--training.log_dir",
-        str(folder / "logs"),
     ]
 
 
-def train_base(args: argparse.Namespace, folder: Path, base: Path, seed: int) -> None:
-    flags = [
-        *shared_flags(args, folder, base, seed),
+def run_flags(folder: Path, run: Path) -> list[str]:
+    return ["--training.checkpoint_dir", str(run), "--training.log_dir", str(folder / "logs")]
+
+
+def base_flags(args: argparse.Namespace, folder: Path, seed: int) -> list[str]:
+    return [
+        *shared_flags(args, folder, seed),
         "--data.train_csv",
         "half_0.csv",
         "--model.blip2",
@@ -151,7 +169,10 @@ def train_base(args: argparse.Namespace, folder: Path, base: Path, seed: int) ->
         "--training.learning_rate",
         "5e-4",
     ]
-    train_and_evaluate(args, base, flags)
+
+
+def save_base(base: Path) -> None:
+    """The folder that every arm starts from."""
     model, _ = load_gated(base / "best.pt")
     model.blip2.save_pretrained(base / "blip2")
     model.prompts.tokenizer.save_pretrained(base / "blip2")
@@ -168,10 +189,10 @@ def check_base(base: Path) -> None:
         )
 
 
-def train_arm(args: argparse.Namespace, folder: Path, base: Path, arm: str, seed: int) -> None:
-    run = folder / f"{arm}_{seed}"
-    flags = [
-        *shared_flags(args, folder, run, seed),
+def arm_flags(args: argparse.Namespace, folder: Path, base: Path, seed: int, weights: str, size: int) -> list[str]:
+    """Of every arm. weights, size: of the EfficientNet."""
+    return [
+        *shared_flags(args, folder, seed),
         "--data.train_csv",
         "half_1.csv",
         "--model.blip2",
@@ -179,17 +200,15 @@ def train_arm(args: argparse.Namespace, folder: Path, base: Path, arm: str, seed
         "--model.efficientnet.name",
         "tf_efficientnet_lite0",
         "--model.efficientnet.weights",
-        args.efficientnet_weights,
+        weights,
         "--model.efficientnet.image_size",
-        "128",
+        str(size),
         "--model.prompt_mapper.hidden",
         "192",
         "--training.cache_features",
         "--training.epochs",
         str(args.epochs),
-        *ARMS[arm],
     ]
-    train_and_evaluate(args, run, flags)
 
 
 def train_and_evaluate(args: argparse.Namespace, run: Path, flags: list[str]) -> None:
