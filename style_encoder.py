@@ -5,7 +5,8 @@ style = encoder(read_image("a.png", encoder)[None].to(device)).style
 paths, styles = encode_folder("folder", encoder, device)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Required
 
@@ -25,7 +26,7 @@ from common.models.checkpoint_file import load_every_tensor, save_model
 from common.models.model_folder import load_model
 from common.text.schema import check_type
 from common.training.skip_log import report_skipped
-from model import VisionStyleEncoder
+from model import StyleOutput, VisionStyleEncoder
 
 KIND = "style encoder"
 BATCH_SIZE = 32  # images encoded at once
@@ -83,35 +84,16 @@ def read_image(path: str | Path, encoder: VisionStyleEncoder) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 
-def encode_images(
-    paths: Sequence[str | Path], encoder: VisionStyleEncoder, device: torch.device, output: str = "style"
-) -> torch.Tensor:
-    """-> style (N, S), unit length; or another output, such as pooled (N, P)."""
-    return torch.cat(_encode(paths, encoder, device, None, output))
-
-
-def encode_folder(
-    folder: str | Path, encoder: VisionStyleEncoder, device: torch.device, output: str = "style"
-) -> tuple[list[Path], torch.Tensor]:
-    """Every image below a folder -> paths, style (N, S); unreadable ones are skipped and named on stderr."""
-    skipped: dict[str, str] = {}
-    paths = list_images(folder, skipped)
-    vectors = _encode(paths, encoder, device, skipped, output)
-    if not vectors:
-        raise ValueError(f"{folder}: none of its {len(paths)} images can be read; {next(iter(skipped.values()))}")
-    report_skipped(skipped, listed="")
-    return [path for path in paths if str(path) not in skipped], torch.cat(vectors)
-
-
 @torch.inference_mode()
-def _encode(
+def encode_images(
     paths: Sequence[str | Path],
     encoder: VisionStyleEncoder,
     device: torch.device,
-    skipped: dict[str, str] | None,
-    output: str,
-) -> list[torch.Tensor]:
-    """-> batches of style. skipped: collects the reasons of unreadable images, which are an error where it is None."""
+    read: Callable[[StyleOutput], torch.Tensor] = attrgetter("style"),
+    skipped: dict[str, str] | None = None,
+) -> torch.Tensor:
+    """-> style (N, S), unit length, or what `read` takes of the output. skipped: collects the reasons of unreadable
+    images, which are an error where it is None."""
     vectors = []
     for start in progress_bar(range(0, len(paths), BATCH_SIZE), "encoding", quiet=len(paths) <= BATCH_SIZE):
         images = []
@@ -123,5 +105,21 @@ def _encode(
                     raise
                 skipped[str(path)] = one_line(error)
         if images:
-            vectors.append(getattr(encoder(torch.stack(images).to(device)), output).float().cpu())
-    return vectors
+            vectors.append(read(encoder(torch.stack(images).to(device))).float().cpu())
+    return torch.cat(vectors) if vectors else torch.empty(0)
+
+
+def encode_folder(
+    folder: str | Path,
+    encoder: VisionStyleEncoder,
+    device: torch.device,
+    read: Callable[[StyleOutput], torch.Tensor] = attrgetter("style"),
+) -> tuple[list[Path], torch.Tensor]:
+    """Every image below a folder -> paths, style (N, S); unreadable ones are skipped and named on stderr."""
+    skipped: dict[str, str] = {}
+    paths = list_images(folder, skipped)
+    vectors = encode_images(paths, encoder, device, read, skipped)
+    if not len(vectors):
+        raise ValueError(f"{folder}: none of its {len(paths)} images can be read; {next(iter(skipped.values()))}")
+    report_skipped(skipped, listed="")
+    return [path for path in paths if str(path) not in skipped], vectors

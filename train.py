@@ -26,7 +26,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import default_collate
 
 from batch_sampler import PKBatchSampler
-from common.cli.errors import run_script
+from common.cli.errors import one_line, run_script
 from common.cli.failures import batch_hint
 from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
@@ -51,9 +51,10 @@ from model import StyleTrainingModel, VisionStyleEncoder
 from sample_table import SampleTable
 from style_bank import reference_statistics
 from style_encoder import build_untrained, load_encoder, save_encoder
-from style_names import describe_texts, mean_prediction
+from style_names import add_names
 from style_readout import fit_readout
 from targets import TargetShapes, read_target_shapes
+from text_encoder import read_record
 
 FIXED = (  # settings that a resumed run must repeat
     "model_name image_size frozen_maps sequence_head style_width ema_decay batch_size accumulation images_per_style "
@@ -103,13 +104,12 @@ def main(argv: list[str]) -> dict[str, Any]:
     if run:
         print_summary(train_set, val_set, shapes, trainer)
 
-    texts = describe_texts(Path(settings.data_dir), train_set.samples)
     encoder.tower.freeze(trainer.progress.epoch < settings.freeze_epochs)
     for epoch, means in trainer.epochs():
         scores, style = validate(trainer, val_set) if run and len(val_set) else ({}, None)
         values = trainer.record_epoch(means, scores, "style_map_at_r")
         if run:
-            save_and_plot(values, style, texts, trainer, val_set, settings.save_epochs)
+            save_and_plot(values, style, trainer, val_set, settings.save_epochs)
             trainer.print_epoch(values, EPOCH_LINE)
         encoder.tower.freeze(epoch + 1 < settings.freeze_epochs)
     results = finish(trainer, val_set) if run else {}
@@ -228,12 +228,7 @@ def validate(trainer: Trainer, val_set: StyleDataset) -> tuple[dict[str, float],
 
 
 def save_and_plot(
-    values: dict[str, float],
-    style: torch.Tensor | None,
-    texts: dict[str, Any] | None,
-    trainer: Trainer,
-    val_set: StyleDataset,
-    save_epochs: int,
+    values: dict[str, float], style: torch.Tensor | None, trainer: Trainer, val_set: StyleDataset, save_epochs: int
 ) -> None:
     """Model files that are due, training_curves.png, and nearest neighbours in TensorBoard."""
     encoder, folder, epoch = trainer.eval_model.encoder, trainer.run.folder, trainer.progress.epoch + 1
@@ -242,10 +237,7 @@ def save_and_plot(
         due.append(f"model_epoch_{epoch}.pth")
     if due:
         train_set, metadata = cast(StyleDataset, trainer.loader.dataset), trainer.checkpoint_metadata(values)
-        metadata |= {"styles": train_set.styles, "texts": texts}
-        if texts:
-            mean = mean_prediction(encoder, train_set, trainer.accelerator.device)
-            metadata["texts"] = {**texts, "image_mean": mean}
+        metadata["styles"] = train_set.styles
         if style is not None:
             unseen = set(train_set.styles).isdisjoint(val_set.styles)
             metadata["validation"] = reference_statistics(style, val_set.style_ids.tolist(), unseen)
@@ -288,8 +280,15 @@ def finish(trainer: Trainer, val_set: StyleDataset) -> dict[str, Any]:
         if not progress.is_best:
             last = "  ".join(format_values(progress.history[-1], EPOCH_LINE))
             print(f"epoch {progress.epoch}, the last one, was not the best: {last}")
+    settings, train_set = run.settings, cast(StyleDataset, trainer.loader.dataset)
+    if record := read_record(Path(settings["data_dir"])):
+        drawn, cache_dir = 4 * settings["drawn_styles"], settings["cache_dir"] if settings["cache_images"] else None
+        try:
+            add_names(model_file, record, train_set.samples, drawn, trainer.accelerator.device, cache_dir)
+        except (ValueError, OSError) as error:  # such as a text encoder that this machine lacks
+            print(f"no names for --names: {one_line(error)}; style_names.py fits them later")
     plots, results_file = f"{run.folder / 'training_curves.png'}", run.folder / "results.json"
-    command = ["evaluate_style.py", "--weights", model_file, "--data_dir", run.settings["data_dir"]]
+    command = ["evaluate_style.py", "--weights", model_file, "--data_dir", settings["data_dir"]]
     trainer.finish(results, results_file, model_file, plots, EPOCH_LINE, command)
     return results
 

@@ -1,12 +1,14 @@
-"""Are styles that training has not seen found by their descriptions?
+"""How often is a style that no fit has seen given its own words? (style_names.py)
 
-    python benchmarks/style_names.py --pretrained WEIGHTS [--described FILE.json] [--seeds 0 1 2]
+    python benchmarks/style_names.py --pretrained WEIGHTS --icons DIR --emoji DIR [--text_encoder FOLDER]
 
-Invented styles (common/samples/invented.py) are drawn into a folder, each with its description in words
-(invented_words.py) as style.txt; prepare_targets.py encodes the words, train.py trains on them. Other invented styles,
-of makers that training has not seen, are then ranked by their descriptions: for each image, the right one among all.
---described names folders of real images and a description of each; they are ranked among themselves. Finished runs in
---work_dir are not trained again.
+The read-out of names sees maps that training leaves as pretrained, so no training is needed: these figures are those of
+every style encoder that starts from WEIGHTS. It is fitted on drawn styles and on ten of the fifteen sample styles; each
+seed keeps five others from it, and is asked about new makers:
+    invented   64 drawn styles of other makers, by their words
+    samples    the five, among the descriptions of all fifteen
+    icons, emoji   real drawings, by descriptions that were written before the first result (style_descriptions.json)
+`plain` are names a person would type, which only an encoder that has read more than the fit can place.
 """
 
 import argparse
@@ -21,107 +23,121 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-import prepare_targets
-import train
+from benchmarks.style_splits import link_styles
 from common.samples.invented import draw_bank, invented_style, style_seed
 from common.samples.invented_words import describe
+from common.samples.layouts import create_sample_dataset
 from common.text.files import read_json, write_json
-from style_encoder import encode_folder, load_encoder
-from style_names import encode_names, name_similarity
+from dataset import find_samples
+from model import VisionStyleEncoder
+from style_encoder import encode_folder
+from style_names import DRAWN_STYLES, encode_names, fit_names, name_similarity, statistics_of
 
 CPU = torch.device("cpu")
-HELD_OUT_BANK = 77  # another seed than that of training: other makers
+MODEL, SIZE = "tf_efficientnet_lite0", 96
+HELD_OUT_BANK, STYLES, IMAGES = 77, 64, 8  # another seed than that of the fit: other makers; images of each style
+SAMPLES = 360  # of the fifteen sample styles together
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pretrained", required=True, help="weights of tf_efficientnet_lite0, ImageNet's")
+    parser.add_argument("--pretrained", required=True, help=f"weights of {MODEL}, ImageNet's")
+    parser.add_argument("--icons", type=Path, required=True, help="folder of icon families")
+    parser.add_argument("--emoji", type=Path, required=True, help="folder of emoji styles")
     parser.add_argument("--text_encoder", default="hash", help="as in prepare_targets.py")
-    parser.add_argument("--described", type=Path, help="JSON: {folder of images: description of its style}")
-    parser.add_argument("--styles", type=int, default=256)
-    parser.add_argument("--held_out", type=int, default=64)
-    parser.add_argument("--images", type=int, default=16, help="of each style")
-    parser.add_argument("--size", type=int, default=96, help="pixels")
-    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work_dir", type=Path, default=Path(".cache/style_names"))
     args = parser.parse_args()
-    data, held_out = args.work_dir / "train", args.work_dir / "held_out"
-    write_styles(data, args.styles, args, 0)
-    write_styles(held_out, args.held_out, args, HELD_OUT_BANK)
-    prepare_targets.main(["--data_dir", str(data), "--text_encoder", args.text_encoder, "--max_length", "32"])
+    encoder = VisionStyleEncoder(MODEL, args.pretrained, SIZE, frozen_maps=4).eval()
+    texts_of = read_json(Path(__file__).with_name("style_descriptions.json"))
+    samples = args.work_dir / "samples"
+    if not samples.exists():
+        create_sample_dataset(samples, SAMPLES)
+    folders = {"samples": samples, "icons": args.icons, "emoji": args.emoji}
+    images = {
+        name: read_styles({style: folder / style for style in texts_of[name]}, encoder)
+        for name, folder in folders.items()
+    }
+    record = {"text_encoder": args.text_encoder, "max_length": 64, "prompt": "{style} style"}
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in args.seeds:
-        encoder, content = load_encoder(train_encoder(args, data, seed), CPU)
-        groups = {"invented styles": {folder: read(folder) for folder in sorted(held_out.iterdir())}}
-        if args.described:
-            groups["real styles"] = {Path(folder): text for folder, text in read_json(args.described).items()}
-        for name, texts in groups.items():
-            rows.setdefault(name, []).append(scores(texts, encoder, content))
-    for name, results in rows.items():
-        print(f"\n{name}, mean and standard deviation of {len(results)} seeds")
-        for measure in results[0]:
-            values = np.array([result[measure] for result in results])
-            print(f"| {measure} | {values.mean():.3f} | {values.std(ddof=len(values) > 1):.3f} |")
-    write_json(args.work_dir / "scores.json", rows)
+        started, described = time.time(), {style: texts[0] for style, texts in texts_of["samples"].items()}
+        held_out = sorted(described)[seed::3]
+        data = link_styles([samples / style for style in described if style not in held_out], args.work_dir / f"{seed}")
+        for style, text in described.items():
+            (samples / style / "style.txt").write_text(text + "\n")
+        names = fit_names(encoder, record, find_samples(data), DRAWN_STYLES, CPU, args.work_dir / "cache")
+        minutes = (time.time() - started) / 60
+        makers, words = draw_unseen(args.work_dir / f"unseen_{seed}", seed)
+        groups = {"invented": (read_styles(makers, encoder), words, list(words))}
+        for kind, column in (("", 0), (", plain", 1)):
+            for name, rows_of in images.items():
+                texts = {style: texts_of[name][style][column] for style in rows_of}
+                groups[name + kind] = (rows_of, texts, held_out if name == "samples" else list(texts))
+        for name, group in groups.items():
+            rows.setdefault(name, []).append(score(*group, names))
+        print(f"seed {seed}: fitted in {minutes:.1f} minutes", flush=True)
+    print_table(rows)
+    write_json(args.work_dir / f"scores_{Path(args.text_encoder).name}.json", rows)
 
 
-def write_styles(folder: Path, styles: int, args: argparse.Namespace, seed: int) -> None:
-    if folder.exists():
-        return
-    bank = draw_bank(styles, args.images, args.size, seed)
-    for number, pictures in enumerate(bank):
-        place = folder / f"style_{number:03}"
-        place.mkdir(parents=True)
-        (place / "style.txt").write_text(describe(invented_style(style_seed(seed, number))) + "\n")
-        for content, picture in enumerate(pictures):
-            Image.fromarray(picture).save(place / f"{number:03}_{content:02}_img.png")
+def draw_unseen(folder: Path, seed: int) -> tuple[dict[str, Path], dict[str, str]]:
+    """-> folders, words of invented styles of makers that no fit sees, by number."""
+    bank = HELD_OUT_BANK + seed
+    if not folder.exists():
+        for number, pictures in enumerate(draw_bank(STYLES, IMAGES, SIZE, bank)):
+            (folder / str(number)).mkdir(parents=True)
+            for content, picture in enumerate(pictures):
+                Image.fromarray(picture).save(folder / str(number) / f"{content}_img.png")
+    numbers = range(STYLES)
+    words = {str(number): describe(invented_style(style_seed(bank, number))) for number in numbers}
+    return {str(number): folder / str(number) for number in numbers}, words
 
 
-def read(folder: Path) -> str:
-    return (folder / "style.txt").read_text().strip()
+def read_styles(folders: dict[str, Path], encoder: VisionStyleEncoder) -> dict[str, torch.Tensor]:
+    """-> statistics (N, W) of each style's images"""
+    return {style: encode_folder(path, encoder, CPU, statistics_of(encoder))[1] for style, path in folders.items()}
 
 
-def train_encoder(args: argparse.Namespace, data: Path, seed: int) -> Path:
-    folder = args.work_dir / f"seed_{seed}"
-    weights = folder / "checkpoints" / f"model_epoch_{args.epochs}.pth"
-    if not weights.exists():
-        settings = {"data_dir": data, "checkpoint_dir": folder / "checkpoints", "log_dir": folder / "logs"}
-        settings |= {"cache_dir": args.work_dir / "cache", "pretrained": args.pretrained, "seed": seed}
-        settings |= {"model_name": "tf_efficientnet_lite0", "image_size": args.size, "epochs": args.epochs}
-        settings |= {"batch_size": 48, "learning_rate": 1e-3, "backbone_lr_scale": 0.3, "drawn_styles": 0}
-        started = time.time()
-        train.main([f"--{name}={value}" for name, value in settings.items()])
-        print(f"seed {seed}: trained in {(time.time() - started) / 60:.1f} minutes")
-    return weights
+def score(images: dict[str, torch.Tensor], texts: dict[str, str], asked: list[str], names: dict) -> dict[str, float]:
+    """images: statistics of each style; texts: its description; asked: the styles that are queries.
 
-
-def scores(texts: dict[Path, str], encoder, content: dict) -> dict[str, float]:
-    """Share of images whose description is the first, or among the first five, of all different ones; and for each word
-    that some of the descriptions hold, the AUC of its own similarity between images with and without it, as a mean."""
-    names = list(dict.fromkeys(texts.values()))
-    vectors, truth = [], []
-    for folder, text in texts.items():
-        pooled = encode_folder(folder, encoder, CPU, "pooled")[1]
-        vectors.append(pooled)
-        truth += [names.index(text)] * len(pooled)
-    images, answers = torch.cat(vectors), torch.tensor(truth)
-    knowledge = content["texts"]
-    cosines = name_similarity(images, encode_names(names, knowledge, CPU), knowledge)
-    ranks = (cosines > cosines.gather(1, answers[:, None])).sum(1)
-    words = sorted({word for name in names for word in name.split(", ")})
-    holds = np.array([[word in names[answer].split(", ") for word in words] for answer in truth])
-    single = name_similarity(images, encode_names(words, knowledge, CPU), knowledge).numpy()
+    Share of images whose own description is first, or among five, of all different ones; of styles by the mean of their
+    images; share of the most frequent answer; of the words that descriptions hold, the mean AUC of their similarity.
+    """
+    choices = list(dict.fromkeys(texts.values()))
+    vectors = torch.cat([images[style] for style in asked])
+    truth = torch.tensor([choices.index(texts[style]) for style in asked for _ in images[style]])
+    cosines = name_similarity(vectors, encode_names(choices, names, CPU), names)
+    ranks = (cosines > cosines.gather(1, truth[:, None])).sum(1)
+    means = [rows.mean(0) for rows in cosines.split([len(images[style]) for style in asked])]
+    right = [choices[int(row.argmax())] == texts[style] for row, style in zip(means, asked)]
+    words = sorted({word for text in choices for word in text.split(", ")})
+    single = name_similarity(vectors, encode_names(words, names, CPU), names).numpy()
+    holds = np.array([[word in choices[answer].split(", ") for word in words] for answer in truth.tolist()])
     told_apart = [index for index in range(len(words)) if 0 < holds[:, index].sum() < len(truth)]
     return {
-        "descriptions": len(names),
-        "first of all": float((ranks == 0).float().mean()),
-        "chance of it": 1 / len(names),
-        "among five": float((ranks < 5).float().mean()),
+        "choices": len(choices),
+        "first": float((ranks == 0).float().mean()),
+        "chance": 1 / len(choices),
+        "most frequent": float(truth.bincount().max()) / len(truth),
+        "among five": float((ranks < 5).float().mean()) if len(choices) > 5 else float("nan"),
+        "style first": float(np.mean(right)),
         "AUC of a word": float(np.mean([roc_auc_score(holds[:, i], single[:, i]) for i in told_apart])),
     }
+
+
+def print_table(rows: dict[str, list[dict[str, float]]]) -> None:
+    measures = list(rows["invented"][0])
+    print(f"| | {' | '.join(measures)} |\n|{'---|' * (len(measures) + 1)}")
+    for name, results in rows.items():
+        values = np.array([[result[measure] for measure in measures] for result in results])
+        cells = [
+            f"{mean:.3f} ± {spread:.3f}" for mean, spread in zip(values.mean(0), values.std(0, ddof=len(values) > 1))
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -110,4 +110,4 @@ def _ground(style: InventedStyle) -> Iterator[str]:
 
 
 def _width(pixels: float) -> str:
-    return "thin" if pixels < 3 else "bold" if pixels > 7 else "medium"
+    return "thin" if pixels < 4 else "bold" if pixels > 8 else "medium"
