@@ -2,7 +2,6 @@
 
     python train.py --demo
     python examples/style_vlm.py --data_dir data/sample_styles --style_encoder checkpoints/demo/best.pth
-    python examples/style_vlm.py ... --no_style                 the same without the style vector
 
 image -> vision tower -> patches (B, N, V) -> projector --\\
       \\-> style encoder -> style (B, S) -> projector -----> in place of <image> in the text -> language model -> answer
@@ -12,7 +11,6 @@ model is a small one from scratch, or any of transformers, then frozen too.
 """
 
 import sys
-from collections import defaultdict
 from pathlib import Path
 from random import Random
 
@@ -102,6 +100,7 @@ def main(
     *,
     data_dir: Path,  # <style>/<name>_img.png, as train.py reads it
     style_encoder: str,  # best.pth of train.py
+    test_dir: Path | None = None,  # images of the same styles to answer about; default: those held out of training
     tower: str = "",  # timm model that gives the patches, NAME or NAME:FILE; default: the style encoder's own
     language_model: str = "small",  # a name or folder of transformers; small: from scratch
     no_style: bool = False,  # zeros in place of the style vector
@@ -110,8 +109,9 @@ def main(
 ) -> dict[str, float]:
     torch.manual_seed(seed)
     encoder, content = load_encoder(style_encoder, torch.device("cpu"))
-    chosen = content["settings"]
-    split = split_samples(find_samples(data_dir), chosen["val_split"], chosen["val_styles"], chosen["seed"])
+    samples = find_samples(data_dir)
+    chosen = [content["settings"][key] for key in ("val_split", "val_styles", "seed")]
+    split = (samples, find_samples(test_dir)) if test_dir else split_samples(samples, *chosen)
     name, _, file = tower.partition(":")
     vision = VisionTower(name, file or True, encoder.tower.image_size) if name else encoder.tower
     features, held_out = (encode_images(samples, encoder, vision.eval(), not no_style) for samples in split)
@@ -132,12 +132,12 @@ def main(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    right = defaultdict(list)
+    right: dict[str, list[bool]] = {}
     for start in range(0, len(questions), BATCH):
         batch = questions[start : start + BATCH]
         answers = model.answer(*make_batch(held_out, batch, tokenizer, with_answers=False), tokenizer)
         for (_, kind, question, expected), answer in zip(batch, answers):
-            right[kind].append(answer == expected)
+            right.setdefault(kind, []).append(answer == expected)
             if len(right[kind]) <= 3:
                 print(f"{question} {answer}" + f"   (right: {expected})" * (answer != expected))
     scores = {kind: sum(values) / len(values) for kind, values in right.items()}
