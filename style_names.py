@@ -1,14 +1,10 @@
-"""Styles by their names: zero-shot, from what drawings look like that are described in words.
+"""Styles by their names: zero-shot, by a read-out that fit_names.py put into the weights.
 
     python style_comparator.py a.png --names watercolour "pixel art" woodcut --weights checkpoints/best.pth
-    python style_names.py --weights checkpoints/best.pth --text_encoder openai/clip-vit-large-patch14 --data_dir data
 
 image -> feature maps -> means and deviations of channels (B, W) -> linear read-out (B, P) -------\\
-name  -> prompt -> text encoder -> pooled (P,), without the mean of all texts, whitened (P,) ------> cosine
-
-The read-out is a ridge regression onto texts (as in Romera-Paredes and Torr 2015), from drawings in invented styles,
-which are described in words (common/samples/invented_words.py), and from the styles of a data folder. train.py fits it
-where the data has targets of prepare_targets.py; this script fits it for any weights, with any text encoder.
+name  -> prompt -> text encoder -> pooled (P,), without the mean of all texts, whitened (P,) ------> cosine, in
+                                                                      standard deviations over images of the fit
 """
 
 import re
@@ -16,199 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from common.cli.early import answer_early
-
-if __name__ == "__main__":
-    answer_early(__file__)
-
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-from sklearn.metrics import roc_auc_score
 
-from common.cli.errors import printable, run_script
-from common.cli.progress_bar import progress_bar
-from common.cli.tool_parser import tool
-from common.samples.invented import invented_style, read_bank, style_seed
-from common.samples.invented_words import describe
-from common.training.device import choose_device
-from common.training.skip_log import report_skipped
-from dataset import find_samples
+from common.cli.errors import printable
 from model import StyleOutput, VisionStyleEncoder
-from prepare_targets import group_by_text
-from sample_table import SampleTable
-from style_encoder import BATCH_SIZE, encode_folder, encode_images, load_encoder, save_encoder
+from style_encoder import encode_folder, encode_images
 from text_encoder import HASH, TextEncoderRecord, open_text_encoder
 
-DRAWN_STYLES, DRAWINGS = 1024, 2  # of each; more styles help, more drawings of one hardly do
-OWN_IMAGES = 2000  # of a data folder at most, evenly spread
-OWN_SHARE = 0.25  # own styles count together at least this share of the drawn ones
-RIDGE = 1e-3  # relative to the mean squared length of the statistics
-FOLDS = 5  # one drawn style in so many is first kept for a test
 VISIBLE = 0.6  # AUC of a word below which it is called hardly visible
-
-
-@tool
-def main(
-    *,
-    weights: Path,  # a .pth written by train.py; the names are written into it
-    data_dir: Path | None = None,  # described styles, as prepare_targets.py reads them; default: drawings alone
-    text_encoder: str = HASH,  # Hugging Face name, local folder, or 'hash'
-    prompt: str = "{style} style",  # text of a name, and of what a style is described with
-    max_length: PositiveInt = 77,  # tokens of a text
-    drawn_styles: NonNegativeInt = DRAWN_STYLES,
-    cache_dir: Path = Path(".cache/images"),  # of the drawings
-    device: str = "auto",
-) -> dict[str, Any]:
-    # int(): a checkpoint holds plain types, and the parser's are its own
-    record = TextEncoderRecord(text_encoder=text_encoder, max_length=int(max_length), prompt=prompt)
-    samples = find_samples(data_dir) if data_dir else None
-    return add_names(weights, record, samples, int(drawn_styles), choose_device(device), cache_dir)
-
-
-def add_names(
-    weights: Path,
-    record: TextEncoderRecord,
-    samples: SampleTable | None,
-    drawn_styles: int,
-    device: torch.device,
-    cache_dir: str | Path | None,
-) -> dict[str, Any]:
-    """Fit names for the encoder of a file, write them into it, and print what they are worth -> the names."""
-    encoder, content = load_encoder(weights, device)
-    texts = fit_names(encoder, record, samples, drawn_styles, device, cache_dir)
-    for key in ("format", "kind", "build", "preprocessing"):  # of the encoder, which save_encoder adds
-        del content[key]
-    save_encoder(weights, encoder, **{**content, "texts": texts})
-    print(f"names     {summary(texts)}")
-    return texts
-
-
-def fit_names(
-    encoder: VisionStyleEncoder,
-    record: TextEncoderRecord,
-    samples: SampleTable | None,
-    drawn_styles: int,
-    device: torch.device,
-    cache_dir: str | Path | None,
-) -> dict[str, Any]:
-    """What a checkpoint needs to take names: the record, the read-out, the words of the texts that it is fitted on, and
-    how well one names a part of the drawn styles that is fitted on the others. samples: described, besides drawings."""
-    words = [describe(invented_style(style_seed(0, number))) for number in range(drawn_styles)]
-    drawn = [text for text in words for _ in range(DRAWINGS)]
-    rows = [read_drawings(encoder, drawn_styles, device, cache_dir)] if drawn_styles else []
-    own: list[str] = []
-    if samples:
-        chosen = samples.select(range(0, len(samples), -(-len(samples) // OWN_IMAGES)))
-        samples_of, skipped = group_by_text(list(chosen), "{style}")
-        for text, members in samples_of.items():
-            paths = [sample.image for sample in members]
-            rows.append(encode_images(paths, encoder, device, statistics_of(encoder), skipped))
-            own += [text] * len(rows[-1])
-        report_skipped(skipped, listed="")
-    texts = [record["prompt"].replace("{style}", text) for text in drawn + own]  # as names are, or they would differ
-    if len(set(texts)) < 2:
-        raise ValueError("--names needs two or more described styles; give --drawn_styles, or texts in the data folder")
-    images, pooled = torch.cat([part for part in rows if len(part)]), encode_texts(texts, record, device)
-    share = max(len(set(own)), OWN_SHARE * drawn_styles) * DRAWINGS  # of all own images; of a drawing: 1
-    weight = torch.tensor([1.0] * len(drawn) + [share / max(len(own), 1)] * len(own))
-    names = {
-        **record,
-        "styles": len(set(own)),
-        "drawn_styles": drawn_styles,
-        "words": sorted(words_of(" ".join(texts))),
-    }
-    kept = torch.arange(len(texts)) < drawn_styles // FOLDS * DRAWINGS
-    if kept.sum() > DRAWINGS:
-        part = {**record, **fit_regression(images[~kept], pooled[~kept], weight[~kept])}
-        names |= measure_names(images[kept], drawn[: int(kept.sum())], part, device)
-    return {**names, **fit_regression(images, pooled, weight)}
-
-
-def statistics_of(encoder: VisionStyleEncoder) -> Callable[[StyleOutput], torch.Tensor]:
-    """-> the function that takes means and deviations of the channels (B, W) from an output: of the maps that training
-    leaves as pretrained, or of all where it has none."""
-    maps = encoder.style_head.frozen_maps or None
-
-    def read(output: StyleOutput) -> torch.Tensor:
-        flat = [feature_map.float().flatten(2) for feature_map in output.features.feature_maps[:maps]]
-        return torch.cat([part for rows in flat for part in (rows.mean(2), rows.std(2, unbiased=False))], 1)
-
-    return read
-
-
-@torch.inference_mode()
-def read_drawings(
-    encoder: VisionStyleEncoder, styles: int, device: torch.device, cache_dir: str | Path | None
-) -> torch.Tensor:
-    """-> statistics (styles * DRAWINGS, W)"""
-    bank = read_bank(styles, DRAWINGS, encoder.tower.image_size, cache_dir)
-    read, parts = statistics_of(encoder), []
-    for start in progress_bar(range(0, styles, BATCH_SIZE), "described drawings"):
-        pixels = torch.tensor(bank[start : start + BATCH_SIZE]).flatten(0, 1)  # (B, S, S, 3); a copy of a read-only map
-        parts.append(read(encoder(pixels.permute(0, 3, 1, 2).to(device))).cpu())
-    return torch.cat(parts)
-
-
-def encode_texts(texts: Sequence[str], record: TextEncoderRecord, device: torch.device) -> torch.Tensor:
-    """-> pooled (N, P) of unit length; each different text is encoded once."""
-    encode, different = (
-        open_text_encoder(record["text_encoder"], record["max_length"], device),
-        list(dict.fromkeys(texts)),
-    )
-    vectors = [
-        target["pooled"] for start in range(0, len(different), 64) for target in encode(different[start : start + 64])
-    ]
-    place = {text: number for number, text in enumerate(different)}
-    return F.normalize(torch.stack(vectors).float(), dim=1)[[place[text] for text in texts]]
-
-
-def fit_regression(images: torch.Tensor, pooled: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """images (N, W), pooled (N, P), weight (N,) -> mean (W,) and readout (W, P) of images, text_mean (P,) and whitening
-    (P, P) of texts. Whitened, a rare word counts as much as one that half of the texts hold."""
-    images, pooled, weight = images.double(), pooled.double(), (weight.double() / weight.sum())[:, None]
-    text_mean, mean = (weight * pooled).sum(0), (weight * images).sum(0)
-    texts = pooled - text_mean
-    strengths, directions = torch.linalg.eigh(texts.T @ (weight * texts))
-    whitening = directions * (strengths + strengths.mean()).rsqrt() @ directions.T  # no direction more than P-fold
-    deviation = (weight * (images - mean) ** 2).sum(0).sqrt()
-    scale = 1 / (deviation + 1e-3 * deviation.max()).clamp(min=1e-12) / images.shape[1] ** 0.5
-    rows, targets = weight.sqrt() * (images - mean) * scale, weight.sqrt() * (texts @ whitening)
-    kernel = rows @ rows.T  # the dual form: wide backbones have more channels than there are images
-    readout = scale[:, None] * (rows.T @ torch.linalg.solve(kernel + RIDGE * torch.eye(len(rows)), targets))
-    parts = {"mean": mean, "readout": readout, "text_mean": text_mean, "whitening": whitening}
-    return {name: tensor.float() for name, tensor in parts.items()}
-
-
-def measure_names(
-    images: torch.Tensor, words: list[str], texts: dict[str, Any], device: torch.device
-) -> dict[str, Any]:
-    """Statistics (N, W) of drawings that the read-out has not seen, and their words -> `choices`, number of different
-    ones; `first`, share of drawings whose own are the nearest; `visible`, {word: AUC of its similarity}."""
-    choices = list(dict.fromkeys(words))
-    own = torch.tensor([choices.index(text) for text in words])
-    first = name_similarity(images, encode_names(choices, texts, device), texts).argmax(1) == own
-    held = [set(text.split(", ")) for text in words]
-    single = sorted(set().union(*held))
-    cosines = name_similarity(images, encode_names(single, texts, device), texts)
-    visible = {}
-    for word, scores in zip(single, cosines.T.tolist()):
-        if 0 < sum(word in texts for texts in held) < len(held):
-            visible[word] = float(roc_auc_score([word in texts for texts in held], scores))
-    return {"choices": len(choices), "first": float(first.float().mean()), "visible": visible}
-
-
-def summary(texts: dict[str, Any]) -> str:
-    """What names of a checkpoint are worth."""
-    lines = [f"fitted on {texts['drawn_styles']} drawn styles and {texts['styles']} of the data, each with its words"]
-    if "first" in texts:
-        hardly = [word for word, auc in texts["visible"].items() if auc < VISIBLE]
-        lines.append(
-            f"of {texts['choices']} drawn styles kept from it, {texts['first']:.0%} of the images are nearest to their "
-            f"own words (chance {1 / texts['choices']:.1%})"
-        )
-        lines += [f"hardly visible: {', '.join(hardly)}"] * bool(hardly)
-    return "; ".join(lines)
 
 
 def rank_names(
@@ -222,7 +34,7 @@ def rank_names(
     """query: an image or a folder of them; content: of the encoder's checkpoint -> result, report."""
     texts = content.get("texts")
     if not texts or "readout" not in texts:
-        raise ValueError("--names: these weights hold no names; style_names.py --weights ... fits them")
+        raise ValueError("--names: these weights hold no names; fit_names.py --weights ... fits them")
     if query.is_dir():
         paths, vectors = encode_folder(query, encoder, device, statistics_of(encoder))
     else:
@@ -241,14 +53,27 @@ def rank_names(
         ],
     }
     what = printable(query) if len(paths) == 1 else f"{len(paths)} images of {printable(query)}, on average"
-    lines = [f"{what}:"]
+    lines = [f"{what}, in standard deviations above other images:"]
     for entry in entries[:top]:
         auc = f"   (AUC {entry['auc']:.2f} in drawings not fitted on)" if "auc" in entry else ""
-        lines.append(f"{entry['similarity']:8.4f}  {printable(entry['name'])}{auc}")
+        lines.append(f"{entry['similarity']:8.2f}  {printable(entry['name'])}{auc}")
     if unread := sorted(set().union(*(entry["unread"] for entry in entries))):
         meaning = "random" if texts["text_encoder"] == HASH else "guessed from words that the text encoder puts near"
         lines.append(f"no text that the names are fitted on holds {', '.join(map(printable, unread))}: {meaning}")
     return result, "\n".join([*lines, summary(texts)])
+
+
+def summary(texts: dict[str, Any]) -> str:
+    """What names of a checkpoint are worth."""
+    lines = [f"fitted on {texts['drawn_styles']} drawn styles and {texts['styles']} of the data, each with its words"]
+    if "first" in texts:
+        hardly = [word for word, auc in texts["visible"].items() if auc < VISIBLE]
+        lines.append(
+            f"of {texts['choices']} drawn styles kept from it, {texts['first']:.0%} of the images are nearest to their "
+            f"own words (chance {1 / texts['choices']:.1%})"
+        )
+        lines += [f"hardly visible: {', '.join(hardly)}"] * bool(hardly)
+    return "; ".join(lines)
 
 
 def knowledge(name: str, texts: dict[str, Any]) -> dict[str, Any]:
@@ -269,9 +94,35 @@ def encode_names(names: Sequence[str], texts: dict[str, Any], device: torch.devi
 
 
 def name_similarity(images: torch.Tensor, names: torch.Tensor, texts: dict[str, Any]) -> torch.Tensor:
-    """statistics (N, W) of images, (K, P) of encode_names -> cosines (N, K)."""
-    return F.normalize((images - texts["mean"]) @ texts["readout"], dim=1) @ F.normalize(names, dim=1).T
+    """statistics (N, W) of images, (K, P) of encode_names -> cosines (N, K), each in standard deviations of its name's
+    over the background."""
+    names = F.normalize(names, dim=1).T
+    background = texts["background"] @ names
+    return (read_out(images, texts) @ names - background.mean(0)) / background.std(0).clamp(min=1e-6)
 
 
-if __name__ == "__main__":
-    run_script(main)
+def read_out(images: torch.Tensor, texts: dict[str, Any]) -> torch.Tensor:
+    """statistics (N, W) -> (N, P), unit length"""
+    return F.normalize((images - texts["mean"]) @ texts["readout"], dim=1)
+
+
+def statistics_of(encoder: VisionStyleEncoder) -> Callable[[StyleOutput], torch.Tensor]:
+    """-> the function that takes means and deviations of the channels (B, W) from an output: of the maps that training
+    leaves as pretrained, or of all where it has none."""
+    maps = encoder.style_head.frozen_maps or None
+
+    def read(output: StyleOutput) -> torch.Tensor:
+        flat = [feature_map.float().flatten(2) for feature_map in output.features.feature_maps[:maps]]
+        return torch.cat([part for rows in flat for part in (rows.mean(2), rows.std(2, unbiased=False))], 1)
+
+    return read
+
+
+def encode_texts(texts: Sequence[str], record: TextEncoderRecord, device: torch.device) -> torch.Tensor:
+    """-> pooled (N, P) of unit length; each different text is encoded once."""
+    encode = open_text_encoder(record["text_encoder"], record["max_length"], device)
+    different = list(dict.fromkeys(texts))
+    batches = (different[start : start + 64] for start in range(0, len(different), 64))
+    vectors = [targets["pooled"] for batch in batches for targets in encode(batch)]
+    place = {text: number for number, text in enumerate(different)}
+    return F.normalize(torch.stack(vectors).float(), dim=1)[[place[text] for text in texts]]

@@ -47,11 +47,11 @@ from common.training.trainer import Trainer
 from common.training.unused_parameters import freeze_unused
 from dataset import StyleDataset, drop_small_styles, find_samples, split_samples
 from evaluate_style import baseline_vectors, format_table, score, style_vectors
+from fit_names import add_names
 from model import StyleTrainingModel, VisionStyleEncoder
 from sample_table import SampleTable
 from style_bank import reference_statistics
 from style_encoder import build_untrained, load_encoder, save_encoder
-from style_names import add_names
 from style_readout import fit_readout
 from targets import TargetShapes, read_target_shapes
 from text_encoder import read_record
@@ -286,7 +286,7 @@ def finish(trainer: Trainer, val_set: StyleDataset) -> dict[str, Any]:
         try:
             add_names(model_file, record, train_set.samples, drawn, trainer.accelerator.device, cache_dir)
         except (ValueError, OSError) as error:  # such as a text encoder that this machine lacks
-            print(f"no names for --names: {one_line(error)}; style_names.py fits them later")
+            print(f"no names for --names: {one_line(error)}; fit_names.py fits them later")
     plots, results_file = f"{run.folder / 'training_curves.png'}", run.folder / "results.json"
     command = ["evaluate_style.py", "--weights", model_file, "--data_dir", settings["data_dir"]]
     trainer.finish(results, results_file, model_file, plots, EPOCH_LINE, command)

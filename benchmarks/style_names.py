@@ -1,6 +1,6 @@
-"""How often is a style that no fit has seen given its own words? (style_names.py)
+"""How often is a style that no fit has seen given its own words? (fit_names.py)
 
-    python benchmarks/style_names.py --pretrained WEIGHTS --icons DIR --emoji DIR [--text_encoder FOLDER]
+    python benchmarks/style_names.py --pretrained WEIGHTS --icons DIR --emoji DIR [--text_encoders hash FOLDER]
 
 The read-out of names sees maps that training leaves as pretrained, so no training is needed: these figures are those of
 every style encoder that starts from WEIGHTS. It is fitted on drawn styles and on ten of the fifteen sample styles; each
@@ -29,9 +29,11 @@ from common.samples.invented_words import describe
 from common.samples.layouts import create_sample_dataset
 from common.text.files import read_json, write_json
 from dataset import find_samples
+from fit_names import DRAWN_STYLES, fit_names
 from model import VisionStyleEncoder
 from style_encoder import encode_folder
-from style_names import DRAWN_STYLES, encode_names, fit_names, name_similarity, statistics_of
+from style_names import encode_names, name_similarity, statistics_of
+from text_encoder import TextEncoderRecord
 
 CPU = torch.device("cpu")
 MODEL, SIZE = "tf_efficientnet_lite0", 96
@@ -46,7 +48,7 @@ def main() -> None:
     parser.add_argument("--pretrained", required=True, help=f"weights of {MODEL}, ImageNet's")
     parser.add_argument("--icons", type=Path, required=True, help="folder of icon families")
     parser.add_argument("--emoji", type=Path, required=True, help="folder of emoji styles")
-    parser.add_argument("--text_encoder", default="hash", help="as in prepare_targets.py")
+    parser.add_argument("--text_encoders", nargs="+", default=["hash"], help="as in prepare_targets.py")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work_dir", type=Path, default=Path(".cache/style_names"))
     args = parser.parse_args()
@@ -60,27 +62,32 @@ def main() -> None:
         name: read_styles({style: folder / style for style in texts_of[name]}, encoder)
         for name, folder in folders.items()
     }
-    record = {"text_encoder": args.text_encoder, "max_length": 64, "prompt": "{style} style"}
-    rows: dict[str, list[dict[str, float]]] = {}
-    for seed in args.seeds:
-        started, described = time.time(), {style: texts[0] for style, texts in texts_of["samples"].items()}
-        held_out = sorted(described)[seed::3]
-        data = link_styles([samples / style for style in described if style not in held_out], args.work_dir / f"{seed}")
-        for style, text in described.items():
-            (samples / style / "style.txt").write_text(text + "\n")
-        names = fit_names(encoder, record, find_samples(data), DRAWN_STYLES, CPU, args.work_dir / "cache")
-        minutes = (time.time() - started) / 60
-        makers, words = draw_unseen(args.work_dir / f"unseen_{seed}", seed)
-        groups = {"invented": (read_styles(makers, encoder), words, list(words))}
-        for kind, column in (("", 0), (", plain", 1)):
-            for name, rows_of in images.items():
-                texts = {style: texts_of[name][style][column] for style in rows_of}
-                groups[name + kind] = (rows_of, texts, held_out if name == "samples" else list(texts))
-        for name, group in groups.items():
-            rows.setdefault(name, []).append(score(*group, names))
-        print(f"seed {seed}: fitted in {minutes:.1f} minutes", flush=True)
-    print_table(rows)
-    write_json(args.work_dir / f"scores_{Path(args.text_encoder).name}.json", rows)
+    described = {style: texts[0] for style, texts in texts_of["samples"].items()}
+    for style, text in described.items():
+        (samples / style / "style.txt").write_text(text + "\n")
+    unseen = {seed: draw_unseen(args.work_dir / f"unseen_{seed}", seed) for seed in args.seeds}
+    makers = {seed: (read_styles(folders, encoder), words) for seed, (folders, words) in unseen.items()}
+    results = {}
+    for text_encoder in args.text_encoders:
+        record = TextEncoderRecord(text_encoder=text_encoder, max_length=64, prompt="{style} style")
+        rows: dict[str, list[dict[str, float]]] = {}
+        for seed in args.seeds:
+            started, held_out = time.time(), sorted(described)[seed::3]
+            seen = [samples / style for style in described if style not in held_out]
+            data = find_samples(link_styles(seen, args.work_dir / str(seed)))
+            names = fit_names(encoder, record, data, DRAWN_STYLES, CPU, args.work_dir / "cache")
+            print(f"{text_encoder}, seed {seed}: fitted in {(time.time() - started) / 60:.1f} minutes", flush=True)
+            groups = {"invented": (*makers[seed], list(makers[seed][1]))}
+            for kind, column in (("", 0), (", plain", 1)):
+                for name, rows_of in images.items():
+                    texts = {style: texts_of[name][style][column] for style in rows_of}
+                    groups[name + kind] = (rows_of, texts, held_out if name == "samples" else list(texts))
+            for name, group in groups.items():
+                rows.setdefault(name, []).append(score(*group, names))
+        print(f"\n{text_encoder}\n")
+        print_table(rows)
+        results[text_encoder] = rows
+        write_json(args.work_dir / "scores.json", results)
 
 
 def draw_unseen(folder: Path, seed: int) -> tuple[dict[str, Path], dict[str, str]]:

@@ -24,6 +24,7 @@ from common.text.files import read_json, write_json
 from examples import style_vlm
 
 MODEL = "tf_efficientnet_lite0"
+EPOCHS = {"emoji": 1, "icons": 2}  # of the style encoder, 120 to 130 steps
 ARMS = {"patches and style vector": [], "patches alone": ["--no_style"]}
 
 
@@ -34,7 +35,6 @@ def main() -> None:
     parser.add_argument("--emoji", type=Path, required=True, help="folder of contents.csv and the styles")
     parser.add_argument("--icons", type=Path, required=True, help="folder of icon families")
     parser.add_argument("--pretrained", required=True, help=f"weights of {MODEL}, ImageNet's")
-    parser.add_argument("--epochs", type=int, default=6, help="of the style encoder")
     parser.add_argument("--steps", type=int, default=600, help="of the language model")
     parser.add_argument("--size", type=int, default=96, help="pixels")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -47,7 +47,7 @@ def main() -> None:
             folder = args.work_dir / f"{name}_{seed}"
             for part, paths in zip(("train", "test"), parts):
                 link_images(paths, folder / part)
-            weights = train_encoder(args, folder, seed)
+            weights = train_encoder(args, folder, EPOCHS[name], seed)
             for arm, flags in ARMS.items():
                 key = f"{name}/{arm}/{seed}"
                 if key not in results:
@@ -80,13 +80,13 @@ def link_images(paths: list[Path], folder: Path) -> None:
             link.symlink_to(path.resolve())
 
 
-def train_encoder(args: argparse.Namespace, folder: Path, seed: int) -> Path:
-    weights = folder / "checkpoints" / f"model_epoch_{args.epochs}.pth"
+def train_encoder(args: argparse.Namespace, folder: Path, epochs: int, seed: int) -> Path:
+    weights = folder / "checkpoints" / f"model_epoch_{epochs}.pth"
     if not weights.exists():
         settings = {"data_dir": folder / "train", "checkpoint_dir": folder / "checkpoints", "log_dir": folder / "logs"}
         settings |= {"cache_dir": args.work_dir / "cache", "pretrained": args.pretrained, "model_name": MODEL}
-        settings |= {"image_size": args.size, "epochs": args.epochs, "batch_size": 48, "learning_rate": 1e-3}
-        settings |= {"backbone_lr_scale": 0.3, "warmup_steps": 50, "val_split": 0, "seed": seed}
+        settings |= {"image_size": args.size, "epochs": epochs, "batch_size": 48, "learning_rate": 1e-3}
+        settings |= {"backbone_lr_scale": 0.3, "warmup_steps": 20, "val_split": 0, "seed": seed}
         started = time.time()
         train.main([f"--{name}={value}" for name, value in settings.items()])
         print(f"{folder.name}: style encoder trained in {(time.time() - started) / 60:.1f} minutes", flush=True)

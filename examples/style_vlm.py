@@ -133,15 +133,15 @@ def main(
         optimizer.step()
         optimizer.zero_grad()
     right: dict[str, list[bool]] = {}
-    for start in range(0, len(questions), BATCH):
-        batch = questions[start : start + BATCH]
+    for batch in (questions[start : start + BATCH] for start in range(0, len(questions), BATCH)):
         answers = model.answer(*make_batch(held_out, batch, tokenizer, with_answers=False), tokenizer)
         for (_, kind, question, expected), answer in zip(batch, answers):
             right.setdefault(kind, []).append(answer == expected)
             if len(right[kind]) <= 3:
                 print(f"{question} {answer}" + f"   (right: {expected})" * (answer != expected))
     scores = {kind: sum(values) / len(values) for kind, values in right.items()}
-    print("right answers on held-out images: " + ", ".join(f"{kind} {score:.1%}" for kind, score in scores.items()))
+    parts = ", ".join(f"{kind} {score:.1%}" for kind, score in scores.items())
+    print(f"right answers on {len(split[1])} held-out images: {parts}")
     return scores
 
 

@@ -20,7 +20,9 @@ def test_a_language_model_reads_styles_from_the_style_vector(trained, capsys):
     scores = style_vlm.main(run)
     assert scores.keys() == {"which style", "yes or no"} and scores["which style"] > 0.5  # of three styles
     shown = capsys.readouterr().out
-    assert "In which style is this drawn? style_" in shown and "right answers on held-out images: which" in shown
+    assert "In which style is this drawn? style_" in shown and "right answers on 6 held-out images: which" in shown
+    style_vlm.main([*flags(data_dir=data, style_encoder=weights, steps=1), "--test_dir", str(data)])
+    assert "right answers on 24 held-out images" in capsys.readouterr().out
 
 
 def test_a_folder_is_sorted_by_style(trained, tmp_path):

@@ -11,16 +11,17 @@ from sklearn.linear_model import Ridge
 from tokenizers.processors import TemplateProcessing
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+import fit_names
 import prepare_targets
 import style_comparator
-import style_names
 import train
 from common.models.tokenizer import train_tokenizer
 from common.samples.hash_text_encoder import hash_text
 from common.samples.invented import invented_style
 from common.samples.invented_words import describe
+from fit_names import RIDGE, fit_readout, fit_regression, measure_names
 from style_encoder import load_encoder
-from style_names import RIDGE, encode_texts, fit_regression, measure_names
+from style_names import encode_texts
 
 CPU = torch.device("cpu")
 HASHED = {"text_encoder": "hash", "max_length": 16, "prompt": "{style} style"}
@@ -93,7 +94,7 @@ def test_words_that_show_are_told_from_words_that_do_not():
     words = [f"{random.choice(['thin', 'bold'])} lines, {random.choice(['glossy', 'flat'])}" for _ in range(200)]
     images = torch.tensor([[float("thin" in text), 1.0] for text in words]) + 0.01 * torch.randn(200, 2)
     pooled = encode_texts(words, HASHED, CPU)
-    texts = {**HASHED, **fit_regression(images[:100], pooled[:100], torch.ones(100))}
+    texts = {**HASHED, **fit_readout(images[:100], pooled[:100], torch.ones(100), 60)}
     found = measure_names(images[100:], words[100:], texts, CPU)
     assert found["choices"] == 4 and 0.3 < found["first"] < 0.7  # right in one of two words
     assert found["visible"]["thin lines"] > 0.95 and found["visible"]["glossy"] < 0.7
@@ -114,7 +115,7 @@ def test_any_weights_take_names_by_a_clip_text_tower(named, tmp_path, capsys):
     shutil.copy(named[0], weights)
     before = load_encoder(weights, CPU)[1]
     run = flags(weights=weights, data_dir=data, text_encoder=tmp_path / "tower", drawn_styles=0, max_length=16)
-    style_names.main([*run, "--prompt", "a {style} drawing"])
+    fit_names.main([*run, "--prompt", "a {style} drawing"])
     after = load_encoder(weights, CPU)[1]
     assert before.keys() == after.keys() and before["metrics"] == after["metrics"]
     assert after["texts"]["readout"].shape[1] == 10 and "0 drawn styles and 3 of the data" in capsys.readouterr().out
@@ -132,10 +133,10 @@ def test_a_long_description_counts_to_its_last_word():
 
 def test_what_cannot_be_ranked_by_name_is_refused(named, trained):
     image = next((named[1] / "style_0").glob("*_img.png"))
-    with pytest.raises(ValueError, match=r"style_names.py --weights .* fits them"):
+    with pytest.raises(ValueError, match=r"fit_names.py --weights .* fits them"):
         style_comparator.main([str(image), "--weights", trained[0], "--names", "bold"])
     with pytest.raises(ValueError, match="two or more described styles"):
-        style_names.main(["--weights", trained[0], "--drawn_styles", "0"])
+        fit_names.main(["--weights", trained[0], "--drawn_styles", "0"])
     for names in (["a", " "], ["a"]):
         with pytest.raises(ValueError, match="none of them empty, for one image or folder"):
             style_comparator.main([str(image)] * (1 + (names == ["a"])) + ["--weights", named[0], "--names", *names])
