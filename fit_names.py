@@ -59,7 +59,10 @@ def main(
     # int(): a checkpoint holds plain types, and the parser's are its own
     record = TextEncoderRecord(text_encoder=text_encoder, max_length=int(max_length), prompt=prompt)
     samples = find_samples(data_dir) if data_dir else None
-    return add_names(weights, record, samples, int(drawn_styles), choose_device(device), cache_dir)
+    texts = add_names(weights, record, samples, int(drawn_styles), choose_device(device), cache_dir)
+    if known := sorted(texts.get("visible", {}).items(), key=lambda item: -item[1]):
+        print("words of the drawings, and their AUC: " + ", ".join(f"{word} {auc:.2f}" for word, auc in known))
+    return texts
 
 
 def add_names(
