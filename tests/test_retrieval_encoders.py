@@ -17,8 +17,18 @@ from common.models.pooling import POOLINGS
 from model import VisionStyleEncoder
 from retrieval.encoders import open_encoder
 from style_encoder import save_encoder
+from vitp import extract_vit
 from vitp.compose import build_model
 from vitp.key_mapping import vit_from_transformers
+
+LANGUAGE = {
+    "model_type": "llama",
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 
 
 @pytest.fixture
@@ -107,15 +117,7 @@ def test_internvit_weights_that_do_not_fit(tmp_path):
 
 def test_a_whole_model_is_taken_for_its_vit(tmp_path, pixels):
     """A folder of a training run, without extracting anything first; with a timm backbone too."""
-    language = {
-        "model_type": "llama",
-        "vocab_size": 40,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    (tmp_path / "llm.json").write_text(json.dumps(language))
+    (tmp_path / "llm.json").write_text(json.dumps(LANGUAGE))
     (tmp_path / "vit.json").write_text(json.dumps(small_vit().config.to_dict()))
     for vision, size in ((str(tmp_path / "vit.json"), 56), ("test_vit", 160)):
         torch.manual_seed(0)
@@ -128,6 +130,20 @@ def test_a_whole_model_is_taken_for_its_vit(tmp_path, pixels):
             patches = tower(normalised(images)).last_hidden_state[:, 1:]
             torch.testing.assert_close(encoder(images), F.normalize(patches.mean(1), dim=1), atol=1e-5, rtol=1e-4)
             assert encoder(images, "cls", -2).shape == (3, 64)
+
+
+def test_a_whole_model_with_a_convolutional_encoder(tmp_path, pixels):
+    """BatchNorm's counters, whole numbers, come first in the file."""
+    (tmp_path / "llm.json").write_text(json.dumps(LANGUAGE))
+    model, _ = build_model("test_efficientnet", str(tmp_path / "llm.json"), 64)
+    model.eval().save_pretrained(tmp_path / "run")
+    images = F.interpolate(pixels.float(), 64).to(torch.uint8)
+    extract_vit.main([str(tmp_path / "run"), str(tmp_path / "half.pth"), "--format", "timm", "--dtype", "bfloat16"])
+    with torch.no_grad():
+        expected = F.normalize(model.model.vision_tower(normalised(images)).last_hidden_state.flatten(2).mean(2), dim=1)
+        torch.testing.assert_close(open_encoder(tmp_path / "run")(images), expected, atol=1e-5, rtol=1e-4)
+    kinds = {name.rpartition(".")[2]: value.dtype for name, value in torch.load(tmp_path / "half.pth").items()}
+    assert kinds["num_batches_tracked"] == torch.int64 and kinds["running_var"] == torch.bfloat16
 
 
 def test_style_encoder(tmp_path, pixels):

@@ -81,32 +81,26 @@ def test_frozen_parts_stay(vitp_parts, tmp_path, given, moves):
         assert bool(moved) == (prefix in moves) and (len(moved) > 0.9 * len(names) or prefix not in moves)
 
 
-def test_a_pretrained_encoder_has_a_learning_rate_of_its_own(vitp_parts, tmp_path):
+def test_a_pretrained_encoder_has_a_rate_of_its_own_and_keeps_its_statistics(vitp_parts, tmp_path):
     theirs = timm.create_model("test_efficientnet", num_classes=0)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
-    backbone = {"vision_config": f"test_efficientnet:{tmp_path / 'weights.pth'}", "force_image_size": 64}
-    rates = {"learning_rate": 1e-3, "vision_learning_rate": 1e-9, "lr_scheduler_type": "constant"}
-    main(
-        vitp_flags(
-            vitp_parts,
-            tmp_path / "run",
-            **backbone,
-            **rates,
-            max_steps=2,
-            save_steps=1,
-            weight_decay=0,
-            down_sample_ratio=1,
-        )
-    )
-    found, before = weights(tmp_path / "run"), theirs.state_dict()
-    moves = {
-        name: (found[f"{VISION_PREFIX}timm_model.{name}"] - before[name]).abs().max()
-        for name, parameter in theirs.named_parameters()
+    settings = {
+        "vision_config": f"test_efficientnet:{tmp_path / 'weights.pth'}",
+        "force_image_size": 64,
+        "down_sample_ratio": 1,
+        "freeze_batch_norm": True,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0,
     }
+    changes = {"max_steps": 2, "save_steps": 1, "vision_learning_rate": 1e-9}
+    main(vitp_flags(vitp_parts, tmp_path / "run", **settings, **changes))
+    found, before = weights(tmp_path / "run"), theirs.state_dict()
+    moves = {name: (found[f"{VISION_PREFIX}timm_model.{name}"] - before[name]).abs().max() for name in before}
     assert 0 < max(moves.values()) < 1e-8
-    resumed = {**backbone, **rates, "max_steps": 3, "vision_learning_rate": 0, "resume_from_checkpoint": True}
+    assert not any(moves[name] for name, _ in theirs.named_buffers())
+    changes = {"max_steps": 3, "vision_learning_rate": 0, "resume_from_checkpoint": True}
     with pytest.raises(ValueError, match="vision_learning_rate is set was true, now false"):
-        main(vitp_flags(vitp_parts, tmp_path / "run", **resumed, weight_decay=0, down_sample_ratio=1))
+        main(vitp_flags(vitp_parts, tmp_path / "run", **settings, **changes))
 
 
 def test_a_bad_step_is_left_out_and_names_its_lines(vitp_parts, tmp_path, second_step_is_bad, capsys):

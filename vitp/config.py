@@ -31,6 +31,7 @@ class ModelArguments:
     freeze_llm: bool = False  # freeze the language model
     freeze_mlp: bool = False  # freeze the projector
     freeze_backbone: bool = False  # freeze the vision encoder
+    freeze_batch_norm: bool = False  # keep the BatchNorm statistics of a pretrained vision encoder, of timm
     use_llm_lora: int = 0  # rank of a LoRA in place of the language model's own weights; 0: none
     use_backbone_lora: int = 0  # rank of a LoRA in place of the vision encoder's own weights; 0: none
     # chance, ratio: guide 0.75, 0.3 zeroed; paper 1, 0.75 and repo 0.25, 0.75 dropped

@@ -80,8 +80,7 @@ def write_vit(output: Path, file_format: str, vit: Vit) -> None:
             model = timm.create_model(vit.config.architecture, **{"num_classes": 0, **(vit.config.model_args or {})})
         else:
             model = timm.create_model(PLAIN_VIT, **timm_settings(vit)["build"])
-        weights = timm_weights(vit)
-        model.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+        model.to(vit.dtype).load_state_dict(timm_weights(vit))
         write_timm_folder(output, model, vit.config.image_size[0], vit.image_mean, vit.image_std)
     elif vit.config.model_type == TIMM:
         write_file(
@@ -117,7 +116,9 @@ def main(
     format = format or ("internvit" if Path(output).suffix in FILE_SUFFIXES else "hf")
     vit = read_vit(checkpoint, config)
     if dtype:
-        vit = vit._replace(weights={name: value.to(getattr(torch, dtype)) for name, value in vit.weights.items()})
+        wanted = getattr(torch, dtype)
+        weights = {n: value.to(wanted) if value.is_floating_point() else value for n, value in vit.weights.items()}
+        vit = vit._replace(weights=weights)
     write_vit(Path(output), format, vit)
     result = {
         "checkpoint": checkpoint,
@@ -126,7 +127,7 @@ def main(
         "tensors": len(vit.weights),
         "parameters": sum(value.numel() for value in vit.weights.values()),
         "tensors_left": vit.num_others,
-        "dtype": str(next(iter(vit.weights.values())).dtype).removeprefix("torch."),
+        "dtype": str(vit.dtype).removeprefix("torch."),
     }
     text = (
         f"{output}: {result['parameters']:,} parameters in {result['tensors']} tensors, {result['dtype']}; "

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, InternVLConfig, InternVLForConditionalGeneration
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -36,6 +37,14 @@ class VisualInstructionConfig(InternVLConfig):
 class VisualInstructionModel(InternVLForConditionalGeneration):
     config: VisualInstructionConfig
     masking: TokenMasking | None = None  # set by the training script; never used in evaluation
+    freeze_batch_norm = False  # set by the training script: the tower's BatchNorm keeps its statistics
+
+    def train(self, mode: bool = True) -> "VisualInstructionModel":
+        super().train(mode)
+        for module in self.model.vision_tower.modules() if self.freeze_batch_norm else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     def forward(
         self,

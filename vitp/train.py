@@ -64,7 +64,7 @@ FIXED = (  # settings that a resumed run must repeat
     *("model_name_or_path", "vision_config", "llm", "down_sample_ratio", "force_image_size", "conv_style"),
     *("max_seq_length", "dynamic_image_size", "use_thumbnail", "min_dynamic_patch", "max_dynamic_patch"),
     *("packing", "group_by_length"),
-    *("freeze_llm", "freeze_mlp", "freeze_backbone", "use_llm_lora", "use_backbone_lora"),
+    *("freeze_llm", "freeze_mlp", "freeze_backbone", "freeze_batch_norm", "use_llm_lora", "use_backbone_lora"),
     *("TMAug_mode", "TMAug_prob", "TMAug_ratio"),
 )
 
@@ -130,6 +130,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         model_arguments.TMAug_ratio,
         seed=run.seed + 7919 * run.process_index,
     )
+    bundle.model.freeze_batch_norm = model_arguments.freeze_backbone or model_arguments.freeze_batch_norm
     trained = set_trainable(bundle.model, trainable_parts(model_arguments))
     record = None
     if run.process_index == 0:

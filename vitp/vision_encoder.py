@@ -45,6 +45,11 @@ class Vit(NamedTuple):
     image_std: list[float]
     num_others: int  # tensors of projector and language model in the checkpoint
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """BatchNorm counts its batches in whole numbers besides."""
+        return next(value.dtype for value in self.weights.values() if value.is_floating_point())
+
 
 def read_vit(checkpoint: str | Path, config: str | Path | None = None) -> Vit:
     """Every tensor must belong to the encoder, and fit it, or to a known other part.
@@ -87,7 +92,7 @@ def read_vit(checkpoint: str | Path, config: str | Path | None = None) -> Vit:
 def build_vit(vit: Vit, **loading) -> nn.Module:
     """-> InternVLVisionModel or TimmWrapperModel in evaluation mode, in the dtype of its weights"""
     model = AutoModel.from_config(vit.config, **loading)
-    model.to(next(iter(vit.weights.values())).dtype).load_state_dict(vit.weights)
+    model.to(vit.dtype).load_state_dict(vit.weights)
     return model.eval()
 
 
