@@ -17,7 +17,7 @@ import torch
 from common.cli.errors import one_line
 from llava.analysis import Analyzer, ImageTexts, ScoredText
 from llava.checkpoint import LoadedModel, base_and_adapter, load_image_text_model, trained_system_prompt
-from llava.prefix_cache import ImagePrefixCache
+from llava.prefix_cache import ImagePrefixCache, cache_images
 from llava.sampling import SeededSampling
 from llava.score_parsing import (
     SCORES,
@@ -77,7 +77,7 @@ class LlavaAnalyzer(Analyzer):
                 group.fail(one_line(error))
         if not any(group.usable() for group in opened):
             return
-        cache = ImagePrefixCache(self.model, self.formatter, images)
+        cache = cache_images(self.model, self.formatter, images)
         self._describe(cache, opened)
         rows = [
             Row(image, text, cache.rest(text.prompt)) for image, group in enumerate(opened) for text in group.usable()

@@ -14,6 +14,7 @@ from transformers.utils import is_flash_attn_2_available
 from typing_extensions import TypedDict
 
 from common.models.checkpoint_file import first_line, weights_digest
+from common.models.lora import MODULES, PROJECTOR
 from common.models.pretrained import load_pretrained
 from common.models.weight_files import model_folder, read_weights
 from common.text.schema import read_checked
@@ -96,7 +97,7 @@ def choose_quantization(bits: int, device: torch.device, dtype: torch.dtype) -> 
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["multi_modal_projector", "lm_head"],
+        llm_int8_skip_modules=[*MODULES[PROJECTOR], "lm_head"],
     )
 
 

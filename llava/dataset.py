@@ -29,7 +29,7 @@ from common.training.skip_log import SkipLog
 from common.training.skipping_dataset import SkippingDataset
 from common.training.splits import connect, connected_groups, draw_groups, real_paths
 from common.training.trained_on import digest_of
-from llava.tokens import ChatFormatter, encode_images, message, pad_token_id, placeholder_id
+from llava.tokens import ChatFormatter, EncodedImages, encode_images, message, pad_token_id, placeholder_id, splice_types
 
 COMPARED = 20_000  # images at most whose files are compared to tell which are equal
 
@@ -50,7 +50,7 @@ class ConversationTokenizer:
 
     def __init__(self, formatter: ChatFormatter, end_tokens: Sequence[str], max_length: int):
         self.formatter, self.end_tokens, self.max_length = formatter, end_tokens, max_length
-        self.run_lengths: dict[tuple[int, int], int] = {}  # size of an image -> tokens
+        self.run_lengths: dict[tuple[tuple[int, int], int], int] = {}  # size of an image, their number -> tokens
 
     def __call__(self, conversation: Conversation, sizes: Sequence[tuple[int, int]]) -> TokenizedConversation:
         """sizes: (width, height) of each image. ValueError where no answer fits.
@@ -68,8 +68,7 @@ class ConversationTokenizer:
             return self._tokens(conversation.first(count))[0]
 
         def length(count: int) -> int:
-            runs = map(self.run_length, sizes[: image_counts[count - 1]])
-            return len(tokens(count).input_ids) + sum(run - 1 for run in runs)
+            return len(tokens(count).input_ids) + self.added_length(sizes[: image_counts[count - 1]])
 
         count = total
         if length(total) > self.max_length:
@@ -86,18 +85,18 @@ class ConversationTokenizer:
     def _tokens(self, conversation: Conversation) -> tuple[LabelledTokens, list[int]]:
         return tokenize(conversation, self.formatter, self.end_tokens)
 
-    def run_length(self, size: tuple[int, int]) -> int:
-        """Tokens of an image, (width, height)."""
-        if size not in self.run_lengths:
-            self.run_lengths[size] = len(encode_images(self.formatter.processor, [Image.new("RGB", size)]).runs[0])
-        return self.run_lengths[size]
+    def added_length(self, sizes: Sequence[tuple[int, int]]) -> int:
+        """Tokens of the images of a conversation, (width, height), less one placeholder for each."""
+        for key in {(size, len(sizes)) for size in sizes} - self.run_lengths.keys():
+            images = [Image.new("RGB", key[0])] * len(sizes)
+            self.run_lengths[key] = len(encode_images(self.formatter.processor, [images]).runs[0])
+        return sum(self.run_lengths[size, len(sizes)] - 1 for size in sizes)
 
     def length(self, conversation: Conversation) -> int:
         """Tokens of a conversation, of whose images only the headers are read."""
         sizes = [image_size(path) for path in conversation.images]
         sample = self(conversation, sizes)
-        runs = map(self.run_length, sizes[: len(sample.conversation.images)])
-        return len(sample.tokens.input_ids) + sum(run - 1 for run in runs)
+        return len(sample.tokens.input_ids) + self.added_length(sizes[: len(sample.conversation.images)])
 
     @property
     def digest(self) -> str:
@@ -199,15 +198,22 @@ class ConversationCollator:
     processor: ProcessorMixin
 
     def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
-        images = [image for _, opened in items for image in opened]
-        runs, inputs = encode_images(self.processor, images) if images else ([], {})
-        placeholder, remaining = placeholder_id(self.processor), iter(runs)
-        rows = [
-            splice_images(sample.tokens, placeholder, [next(remaining) for _ in opened]) for sample, opened in items
-        ]
+        groups = [opened for _, opened in items if opened]
+        encoded = encode_images(self.processor, groups) if groups else EncodedImages([], {}, {})
+        placeholder, ends = placeholder_id(self.processor), np.cumsum([len(opened) for _, opened in items])
+        own = [slice(end - len(opened), end) for (_, opened), end in zip(items, ends)]  # images of each row
+        rows = [splice_images(sample.tokens, placeholder, encoded.runs[some]) for (sample, _), some in zip(items, own)]
         input_ids, mask = pad([row.input_ids for row in rows], pad_token_id(self.processor.tokenizer))
         labels, _ = pad([row.labels for row in rows], IGNORED)
-        return {"input_ids": input_ids, "attention_mask": mask, "labels": labels, **inputs}
+        types = {
+            name: pad(
+                [splice_types(item.tokens.input_ids, placeholder, kinds[some]) for (item, _), some in zip(items, own)],
+                0,
+            )
+            for name, kinds in encoded.types.items()
+        }
+        token_types = {name: padded.values for name, padded in types.items()}
+        return {"input_ids": input_ids, "attention_mask": mask, "labels": labels, **token_types, **encoded.inputs}
 
 
 def tokenize(

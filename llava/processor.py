@@ -1,4 +1,4 @@
-"""Processors of LLaVA and its like, from today's folders and from older revisions.
+"""Processors of image-text models, from today's folders and from older revisions.
 
 name or folder -> config -> processor: images to pixels, an image to its number of tokens, turns to a prompt
 
@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, ProcessorM
 from common.models.checkpoint_file import first_line
 from common.models.pretrained import LOAD_ERRORS
 from llava import timm_tower  # noqa: F401  registers the tower with transformers
+from llava.families import check_family
 from llava.model import CHAT_TEMPLATE
 
 OTHER_LAYOUT = "weights of haotian-liu/LLaVA are here as llava-hf/llava-1.5-7b-hf and its like"
@@ -33,6 +34,7 @@ def read_config(model_id: str) -> PreTrainedConfig:
         raise ValueError(f"{model_id}: its config cannot be loaded ({first_line(error)}); {OTHER_LAYOUT}") from None
     if hasattr(config, "mm_vision_tower"):
         raise ValueError(f"{model_id}: is in the layout of the original repository; {OTHER_LAYOUT}")
+    check_family(model_id, config)
     return config
 
 
@@ -48,13 +50,19 @@ def load_processor(model_id: str, config: PreTrainedConfig) -> ProcessorMixin:
     if isinstance(processor, ProcessorMixin):  # AutoProcessor falls back to a tokenizer alone
         _count_tokens(processor, config)
         _add_chat_template(processor, config, model_id)
+        if not processor.chat_template:
+            processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
     if missing := [part for part in PROCESSOR_PARTS if not getattr(processor, part, None)]:
         raise ValueError(
             f"{model_id}: its processor is incomplete, {' and '.join(missing)} missing; copy processor_config.json, "
             "chat_template.jinja and the tokenizer files of the original model into the folder"
         )
+    if getattr(processor.image_processor, "do_pan_and_scan", False):  # the text around an image would vary
+        raise ValueError(f"{model_id}: its processor crops images (do_pan_and_scan); set that to false in its folder")
     if _is_llava(processor):
         _add_image_token(processor, config, model_id)
+    elif processor.image_token not in processor.tokenizer.get_vocab():  # Aya Vision's is only a word of its template
+        processor.tokenizer.add_tokens([processor.image_token], special_tokens=True)
     return processor
 
 

@@ -7,7 +7,9 @@ argmax(log p + g) with independent standard Gumbel g is a draw from p (Gumbel 19
 torch.multinomial on the batch, the tokens of a row would change with its neighbours.
 """
 
+import copy
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from transformers import LogitsProcessor
@@ -19,6 +21,12 @@ class SeededSampling(LogitsProcessor):
     def __init__(self, seeds: list[int], temperature: float, top_p: float):
         self.temperature, self.top_p = temperature, top_p
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def select(self, rows: Sequence[int]) -> "SeededSampling":
+        """That of some rows, whose streams it goes on with."""
+        selected = copy.copy(self)
+        selected.generators = [self.generators[row] for row in rows]
+        return selected
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         kept = keep_top(scores.float() / self.temperature, self.top_p)  # (R, V)

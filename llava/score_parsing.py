@@ -158,10 +158,11 @@ def split_continuations(
 ) -> tuple[list[int], list[list[int]]]:
     """A prompt with a begun answer, its continuations -> ids that all share, the ids that are each one's own.
 
-    Some tokenizers join a space to the digit behind it and some do not, so whole texts are tokenised and compared.
+    Some tokenizers join a space to the digit behind it and some do not, so whole texts are tokenised and compared. A
+    line break that begins the answer's turn belongs to the prompt.
     """
     rows = [tokenize(prompt + option) for option in options]
-    compared = rows if len(rows) > 1 else [rows[0], tokenize(prompt.rstrip())]
+    compared = rows if len(rows) > 1 else [rows[0], tokenize(prompt.rstrip(" "))]
     shared = len(os.path.commonprefix(compared))  # of any sequences, not of paths alone
     return rows[0][:shared], [row[shared:] for row in rows]
 

@@ -4,21 +4,23 @@ conversation -> chat template -> text with one placeholder an image -> ids, the 
 
 A processor is called for each image once, with the placeholder alone as its text: it returns the run of tokens that
 stands for the image (576 times <image> in LLaVA 1.5, more with tiles, <img>...</img> in InternVL) and the pixels.
-Runs and placeholders are special tokens, so the words around either are tokenised alike.
+Runs and placeholders begin and end with special tokens, so the words around either are tokenised alike. Text that a
+processor writes around a run, as Gemma 3's newlines, belongs to the words: it is tokenised with those next to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from common.text.control_words import ControlWords
 from common.text.conversations import IMAGE
 from llava.config import VICUNA_SYSTEM
 
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")  # which tokens are of an image: Gemma 3, Qwen2-VL
+TEXT_INPUTS = ("input_ids", "attention_mask", *TOKEN_TYPES)
 TEXT = "some text"  # for trial prompts
 
 
@@ -27,18 +29,59 @@ class EncodedImages(NamedTuple):
 
     runs: list[list[int]]  # token ids that stand for each image
     inputs: dict[str, torch.Tensor]  # pixel_values and what belongs to them, as the model's forward takes them
+    types: dict[str, list[list[int]]]  # those of TOKEN_TYPES that the model takes, of each token of each run; text is 0
 
 
-def encode_images(processor: ProcessorMixin, images: list[Image.Image]) -> EncodedImages:
-    """RGB images -> their runs of tokens and their pixels."""
-    placeholder = processor.image_token
-    bare = processor.tokenizer(placeholder)["input_ids"]  # with the tokens that begin and end every text
-    start = bare.index(placeholder_id(processor))
-    num_after = len(bare) - start - 1
-    encoded = processor(images=images, text=[placeholder] * len(images), padding=True, return_tensors="pt")
-    rows = [ids[mask.bool()].tolist() for ids, mask in zip(encoded["input_ids"], encoded["attention_mask"])]
-    runs = [row[start : len(row) - num_after] for row in rows]
-    return EncodedImages(runs, {name: value for name, value in encoded.items() if name not in TEXT_INPUTS})
+def encode_images(processor: ProcessorMixin, groups: Sequence[Sequence[Image.Image]]) -> EncodedImages:
+    """RGB images of each conversation -> their runs of tokens and their pixels, in order.
+
+    Together, as LLaVA-OneVision divides an image into tiles only where a conversation has no other one.
+    """
+    encoded, tokenizer = _call(processor, groups), processor.tokenizer
+    masks = encoded["attention_mask"].bool()
+    # Tokenizers of other models return types, too: zeros.
+    names = ["input_ids", *(name for name in TOKEN_TYPES if name in encoded and encoded[name].any())]
+    runs: dict[str, list[list[int]]] = {name: [] for name in names}
+    for row, mask in enumerate(masks):
+        tokens = {name: encoded[name][row, mask].tolist() for name in names}
+        for run in _runs(tokens["input_ids"], tokenizer.added_tokens_decoder, tokenizer.eos_token_id):
+            for name, values in tokens.items():
+                runs[name].append(values[run])
+    inputs = {
+        name: value.float() if value.is_floating_point() else value  # Llama 4's are bf16
+        for name, value in encoded.items()
+        if name not in TEXT_INPUTS
+    }
+    return EncodedImages(runs.pop("input_ids"), inputs, runs)
+
+
+def splice_types(ids: Sequence[int], placeholder: int, types: Sequence[Sequence[int]]) -> list[int]:
+    """ids with one placeholder an image, the token types of each image's run -> those of all tokens."""
+    remaining = iter(types)
+    return [kind for token in ids for kind in (next(remaining) if token == placeholder else [0])]
+
+
+def _call(processor: ProcessorMixin, groups: Sequence[Sequence[Image.Image]]) -> BatchFeature:
+    texts = [processor.tokenizer.eos_token.join([processor.image_token] * len(group)) for group in groups]
+    images = [list(group) for group in groups]
+    return processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
+
+
+def _runs(ids: list[int], special: Container[int], separator: int) -> Iterator[slice]:
+    """Places of each image's tokens, from its first special token to its last."""
+    start = 0
+    for end in [place for place, token in enumerate([*ids, separator]) if token == separator]:
+        places = [place for place in range(start, end) if ids[place] in special]
+        yield slice(places[0], places[-1] + 1)
+        start = end + 1
+
+
+def _frame(processor: ProcessorMixin) -> tuple[str, str]:
+    """Text that a processor writes before and behind an image's special tokens."""
+    tokenizer = processor.tokenizer
+    ids = _call(processor, [[Image.new("RGB", (64, 64))]])["input_ids"][0].tolist()
+    (run,) = _runs(ids, tokenizer.added_tokens_decoder, tokenizer.eos_token_id)
+    return tokenizer.decode(ids[: run.start]), tokenizer.decode(ids[run.stop :])
 
 
 def placeholder_id(processor: ProcessorMixin) -> int:
@@ -60,6 +103,7 @@ class ChatFormatter:
         self.processor = processor
         template = processor.chat_template or processor.tokenizer.chat_template
         self.control_words = ControlWords(processor.tokenizer, str(template), processor.image_token)
+        self.framed_image = processor.image_token.join(_frame(processor))
         self.system = "" if system_prompt == "auto" else system_prompt
         if system_prompt == "auto" and self.prompt("x").strip().endswith("ASSISTANT:"):
             self.system = VICUNA_SYSTEM
@@ -88,11 +132,12 @@ class ChatFormatter:
             messages = [message("system", self.system), *messages]
         if not messages[0]["content"][-1]["text"]:
             messages = messages[1:]
-        return self.processor.apply_chat_template(
+        text = self.processor.apply_chat_template(
             [{**turn, "content": self._hide(turn["content"])} for turn in messages],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )
+        return text.replace(self.processor.image_token, self.framed_image)
 
     def split(self, prompt: str) -> tuple[list[int], list[int]]:
         """A prompt about one image -> ids up to its placeholder, which are the same for all prompts, and the others."""
@@ -103,7 +148,8 @@ class ChatFormatter:
     def encode(self, text: str) -> dict[str, Any]:
         """Rendered text -> input_ids, with one placeholder an image, and offset_mapping of a fast tokenizer."""
         start = self.processor.tokenizer.bos_token
-        return self.control_words.encode(text, add_special_tokens=not (start and text.startswith(start)))
+        adds_start = getattr(self.processor, "text_kwargs", {}).get("add_special_tokens", True)  # LFM2-VL's: False
+        return self.control_words.encode(text, adds_start and not (start and text.startswith(start)))
 
     def question(self, text: str) -> dict[str, Any]:
         """A question with one <image> for each of its images -> a message, with the images where they stand.

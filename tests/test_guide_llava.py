@@ -151,7 +151,7 @@ def test_tokens_and_widths(side, tokens):
     """256 tokens are LLaVA 1's; 1.5 has 336 pixels. Vicuna-7B is 4096 wide, Vicuna-13B 5120."""
     tokenizer = build_tokenizer(["a star"], 300)
     _, processor = build_llava(tokenizer, small_vision(side, 14, 32, 1), small_language(tokenizer, 32, 1))
-    assert len(encode_images(processor, [picture(0)]).runs[0]) == tokens
+    assert len(encode_images(processor, [[picture(0)]]).runs[0]) == tokens
     with torch.device("meta"):
         first, _, second = build_projector("mlp2x_gelu", 1024, 4096)
     assert (first.out_features, second.in_features, second.out_features) == (4096, 4096, 4096)

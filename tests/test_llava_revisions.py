@@ -91,7 +91,7 @@ def test_a_siglip_tower_has_no_class_token(tmp_path):
     processor.save_pretrained(tmp_path)
     edit_json(tmp_path / "processor_config.json", num_additional_image_tokens=1, patch_size=None)
     _, (_, processor, _) = answers(tmp_path)
-    assert len(encode_images(processor, [picture(0)]).runs[0]) == 16
+    assert len(encode_images(processor, [[picture(0)]]).runs[0]) == 16
 
 
 def test_a_tokenizer_without_the_image_token(tmp_path, folder):

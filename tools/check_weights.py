@@ -191,7 +191,7 @@ def check_llava(path: str, device: torch.device) -> dict[str, Any]:
     formatter, picture = ChatFormatter(processor, trained_system_prompt(path)), red_circle()
     cache = ImagePrefixCache(model, formatter, [picture])
     (ids,) = cache.generate([0], [cache.rest(formatter.prompt(QUESTION))], ANSWER_TOKENS)
-    pixels, (run,) = processor.image_processor, encode_images(processor, [picture]).runs
+    pixels, (run,) = processor.image_processor, encode_images(processor, [[picture]]).runs
     size = model.config.vision_config.image_size
     facts = describe_network(model) | describe_images(
         size if isinstance(size, int) else size[0],

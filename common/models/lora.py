@@ -1,10 +1,10 @@
 """Trainable parts of a vision-language model: whole, frozen, or with LoRA (Hu et al. 2022, arXiv 2106.09685).
 
-model with vision_tower, multi_modal_projector and language_model -> the model, or a PeftModel around it
+model with a vision tower, a projector and a language model -> the model, or a PeftModel around it
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,17 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 VISION, PROJECTOR, LANGUAGE = "vision_tower", "multi_modal_projector", "language_model"
+MODULES = {  # names in transformers' models; whatever has none of them belongs to the language model
+    PROJECTOR: {
+        *("multi_modal_projector", "connector", "aligner", "projector", "vision_projection", "mm_projector"),
+        *("merger", "deepstack_merger_list"),  # of Qwen-VL and GLM-V, within the tower
+        *("embed_vision", "visual_embeddings_table"),  # Gemma 3n, Ovis 2
+    },
+    VISION: {
+        *("vision_tower", "visual", "vision_model", "vision_encoder", "image_tower"),
+        *("vqmodel", "generation_embeddings", "generation_aligner", "generation_head"),  # Janus's images, not generated
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ def set_trainable(
 
     Checkpoints of a PeftModel hold the LoRA and a copy of every part that is trained whole.
     """
-    present = {part for name, _ in model.named_modules() for part in name.split(".")}
+    present = {part_of(name) for name, _ in model.named_parameters()}
     if missing := [part for part in parts if part not in present]:
         raise ValueError(f"{type(model).__name__}: has no {' and no '.join(missing)}; it is no vision-language model")
     if not any(parts.values()):
@@ -39,10 +50,15 @@ def set_trainable(
     if not loras:
         return model
     default = next(iter(loras.values()))
-    special = {rf".*\b{part}\b.*": lora for part, lora in loras.items() if lora != default}
+    special = {
+        rf"{re.escape(name)}\..*": lora
+        for part, lora in loras.items()
+        if lora != default
+        for name in outermost(model, {part})
+    }
     # peft trains copies of these; a head that shares its weights with the embeddings is then trained apart from them.
-    whole = [part for part, how in parts.items() if how is True] + ["lm_head"] * (parts.get(LANGUAGE) is True)
-    others = "|".join(re.escape(part) for part in parts if part not in loras)
+    whole = list(outermost(model, {part for part, how in parts.items() if how is True}))
+    others = "|".join(map(re.escape, outermost(model, parts.keys() - loras.keys())))
     adapted = get_peft_model(
         model,
         LoraConfig(
@@ -52,7 +68,7 @@ def set_trainable(
             rank_pattern={pattern: lora.rank for pattern, lora in special.items()},
             alpha_pattern={pattern: lora.alpha for pattern, lora in special.items()},
             target_modules="all-linear",  # the head excepted
-            exclude_modules=rf"(.*\.)?({others}|lm_head)(\..*)?" if others else None,
+            exclude_modules=rf"({others}|(.*\.)?(lm_head|router))(\..*)?",
             modules_to_save=whole or None,
             task_type=task_type,
         ),
@@ -65,7 +81,18 @@ def set_trainable(
 
 def part_of(name: str) -> str:
     """A parameter's name -> VISION, PROJECTOR or LANGUAGE."""
-    return next((part for part in (VISION, PROJECTOR) if part in name.split(".")), LANGUAGE)
+    words = name.split(".")
+    return next((part for part, names in MODULES.items() if not names.isdisjoint(words)), LANGUAGE)
+
+
+def outermost(model: nn.Module, parts: Collection[str], prefix: str = "") -> Iterator[str]:
+    """Names of the largest modules all of whose parameters belong to some parts."""
+    owners = {part_of(prefix + name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    if owners and owners.issubset(parts) and prefix and not isinstance(model, nn.ModuleList):
+        yield prefix.removesuffix(".")
+    elif not owners.isdisjoint(parts):
+        for name, child in model.named_children():
+            yield from outermost(child, parts, f"{prefix}{name}.")
 
 
 def merged(model: nn.Module) -> nn.Module:
