@@ -1,10 +1,11 @@
 """Pictures of a run: the right curves, neighbours framed in the right colour."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from common.training.plots import neighbour_grid, plot_curves
+from common.training.plots import curve_labels, neighbour_grid, plot_curves
 
 
 def test_curves_are_drawn_for_whatever_the_history_holds(tmp_path):
@@ -15,6 +16,30 @@ def test_curves_are_drawn_for_whatever_the_history_holds(tmp_path):
     plot_curves(tmp_path / "one.png", [{"epoch": 1, "step": 1, "train/loss": 1.0}], panels)
     widths = [Image.open(tmp_path / f"{name}.png").width for name in ("one", "two", "three")]
     assert widths[0] < widths[1] < widths[2]
+
+
+@pytest.mark.parametrize(
+    "names, labels",
+    [
+        (["train/style_hit", "val/style_hit"], ["train", "val"]),
+        (["train/style", "train/mask"], ["style", "mask"]),
+        (["train/a", "val/a", "val/b"], ["train a", "val a", "val b"]),
+    ],
+)
+def test_curves_of_one_panel_have_different_names(names, labels):
+    assert curve_labels(names) == labels
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 8, 12])
+def test_epochs_are_whole_numbers(tmp_path, monkeypatch, epochs):
+    figures = []
+    monkeypatch.setattr("common.training.plots.save_figure", lambda figure, _: figures.append(figure))
+    plot_curves(
+        "", [{"epoch": epoch, "train/loss": 1 / epoch} for epoch in range(1, epochs + 1)], {"loss": ["train/loss"]}
+    )
+    axis = figures[0].axes[0]
+    ticks = [tick for tick in axis.get_xticks() if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]]
+    assert ticks and all(tick == round(tick) for tick in ticks)
 
 
 def test_neighbours_are_framed_by_their_class():

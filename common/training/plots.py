@@ -31,20 +31,28 @@ def plot_curves(path: str | Path, history: list[dict[str, float]], panels: dict[
     panels = {title: names for title, names in panels.items() if names}
     figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained")
     for axis, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        for name in names:
+        for name, label in zip(names, curve_labels(names)):
             points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
-            label = name.split("/")[1].removeprefix("style_").removeprefix("content_").replace("_", " ")
-            axis.plot(*zip(*points), marker="o", markersize=3, label=label if len(names) > 1 else None)
+            axis.plot(*zip(*points), marker="o", markersize=3, label=label)
         title, _, limits = title.partition(" [0, ")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if limits:
             axis.set_ylim(0, 1.02 * float(limits.rstrip("]")))
         if len(names) > 1:
             axis.legend(fontsize=8)
     save_figure(figure, path)
+
+
+def curve_labels(names: list[str]) -> list[str]:
+    """What tells a panel's names apart: of train/loss and val/loss the splits, of train/a and train/b a and b."""
+    splits = [name.split("/")[0] for name in names]
+    values = [name.split("/")[1].removeprefix("style_").removeprefix("content_").replace("_", " ") for name in names]
+    if len(set(splits)) == 1:
+        return values
+    return splits if len(set(values)) == 1 else [" ".join(pair) for pair in zip(splits, values)]
 
 
 def neighbour_grid(
