@@ -197,11 +197,11 @@ def timed(way: str, args: argparse.Namespace) -> dict[str, float]:
             for index in range(2 * args.batch_size)
         ]
         pictures: Any = Pictures(len(samples), model.image_size, Path(folder))
+        dataset = VqaDataset(samples, pictures, model.image_size, model.prompts, model.styles)
         if way == "kept features":
-            pictures = cache_features(
+            dataset.features = cache_features(
                 model, pictures, list(pictures.pixels), folder, device, args.batch_size, quiet=True
             )
-        dataset = VqaDataset(samples, pictures, model.image_size, model.prompts, model.styles)
         learner = GatedTrainingModel(model, WEIGHTS).to(device)
         optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], 1e-4, fused=True)
 

@@ -1,7 +1,7 @@
 """Data set of questions about images: tables to batches.
 
-tables -> samples (vqa_tables.py) -> image (B, 3, S, S) uint8, or patches (B, N, V) and pooled (B, P) of the feature
-cache; input_ids, attention_mask, labels (B, T); question_ids, question_mask (B, W); style_ids (B,) -1 = unknown;
+tables -> samples (vqa_tables.py) -> image (B, 3, S, S) uint8; patches (B, N, V) and pooled (B, P) as far as they are
+cached; input_ids, attention_mask, labels (B, T); question_ids, question_mask (B, W); style_ids (B,) -1 = unknown;
 applies (B,) 1 = the style losses apply
 
 Another data set: a function, or a Dataset, that makes samples of a table's rows, and its name in DATASETS.
@@ -42,6 +42,7 @@ from common.training.skipping_dataset import SkippingDataset
 
 DEFAULT_ROOT = "./data/vqa"  # data.root as configs/default.yaml comes
 DEMO_IMAGES = 1000  # drawn by --demo
+DEMO_SEED = 1  # of the scenes: other ones than those that train.py --demo draws for the style encoder
 
 
 # rows of a table, names of its columns -> a list of samples, or a Dataset of samples or {"image": its name in the
@@ -130,20 +131,22 @@ class ImageFinder:
 class VqaDataset(SkippingDataset):
     """dataset[index] or dataset[SampleKey(...)] -> one sample; `collate` pads a batch.
 
-    images: pixels or features by path. In place of a sample whose image cannot be read, or which `prompts` cannot
-    encode, comes the next one; `read` is without that. skipped: names them, by file and line of their tables.
+    images: pixels by path. features: those that are cached, by path. In place of a sample whose image cannot be read,
+    or which `prompts` cannot encode, comes the next one; `read` is without that. skipped: names them, by file and line
+    of their tables.
     """
 
     def __init__(
         self,
         samples: list[VqaSample],
-        images: ImageCache | FeatureCache,
+        images: ImageCache,
         image_size: int,
         prompts: PromptEncoder,
         styles: StyleVocabulary,
         style_where: str = "answers",
     ):
         self.samples, self.images, self.image_size, self.prompts = samples, images, image_size, prompts
+        self.features: FeatureCache | None = None
         self.styles, self.style_where, self.skipped = styles, style_where, SkipLog()
 
     def __len__(self) -> int:
@@ -182,10 +185,11 @@ class VqaDataset(SkippingDataset):
         return f"{truncated} of {count} questions"
 
     def image_inputs(self, sample: VqaSample) -> dict[str, torch.Tensor]:
-        """-> image (3, S, S), or patches (N, V) and, with an EfficientNet, pooled (P,)."""
-        if isinstance(self.images, FeatureCache):
-            return self.images[sample.path]
-        return {"image": squeeze(self.images[sample.path], self.image_size)}
+        """-> image (3, S, S), unless its patches are cached; and what is cached: patches (N, V), pooled (P,)."""
+        features = self.features[sample.path] if self.features else {}
+        if "patches" in features:
+            return features
+        return {"image": squeeze(self.images[sample.path], self.image_size), **features}
 
     def file_of(self, index: int) -> str:
         """The sample's image, and its row in the table, as file:line."""
@@ -219,7 +223,7 @@ def read_splits(
     image_root = Path(find_from_root(settings.data_image_root) or root)
     if settings.demo and is_main and is_vacant(root):
         print(f"{root}: nothing there yet; drawing {DEMO_IMAGES} sample pictures with questions into it")
-        create_sample_dataset(root, DEMO_IMAGES, layout="vqa")
+        create_sample_dataset(root, DEMO_IMAGES, DEMO_SEED, layout="vqa")
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root}: no such folder, with {settings.data_train_csv} in it (--data.root); to try drawn pictures: --demo"
@@ -266,7 +270,7 @@ def build_datasets(
         model.to(accelerator.device)
         for dataset in datasets.values():
             paths = list(dict.fromkeys(sample.path for sample in dataset.samples))
-            dataset.images = cache_features(
+            dataset.features = cache_features(
                 model, images, paths, cache_dir / "features", accelerator.device, quiet=quiet
             )
     return datasets, skipped

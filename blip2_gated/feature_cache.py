@@ -3,12 +3,14 @@
 images -> vision tower, EfficientNet -> <cache_dir>/<key>.patches.bin (N, P, V), <key>.pooled.bin (N, W), both fp16
 
 Both towers are frozen and images are not augmented, so every epoch would repeat half of the operations of a step at
-the published shape. The key covers every bit of both towers' weights, their preprocessing and the content of every
-file: any change makes a new cache. Size: with BLIP-2 at 224 pixels 257 * 1408 * 2 bytes, 0.7 MB per image.
+the published shape. Of a model whose vision tower is trained (model.train all) only `pooled` is kept. The key covers
+every bit of the frozen towers' weights, their preprocessing and the content of every file: any change makes a new
+cache. Size: with BLIP-2 at 224 pixels 257 * 1408 * 2 bytes, 0.7 MB per image.
 """
 
 import hashlib
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from common.text.files import write_atomically
 
 
 class FeatureCache:
-    """cache[path] -> patches (P, V), pooled (W,) of an image by name; fp16 tensors, copied from the file."""
+    """cache[path] -> patches (P, V), pooled (W,) of an image by name, as far as kept; fp16, copied from the file."""
 
     def __init__(self, index: Path, shapes: dict[str, list[int]], paths: list[Path]):
         self.rows = {path: row for row, path in enumerate(paths)}
@@ -47,42 +49,41 @@ def cache_features(
     batch_size: int = 32,
     quiet: bool = False,
 ) -> FeatureCache:
-    """The cache of these images, computed if it does not exist. ValueError for a trainable vision tower."""
-    if model.trained == "all":
-        raise ValueError("--training.cache_features: --model.train all trains the vision tower; use one of the two")
+    """The cache of these images, computed if it does not exist."""
     index = Path(cache_dir) / f"{cache_key(model, paths)}.json"
     if content := read_cache_index(index):
         return FeatureCache(index, content["shapes"], paths)
     index.parent.mkdir(parents=True, exist_ok=True)
-    shapes = {}
-    with (
-        eval_mode(model),
-        write_atomically(index.with_suffix(".patches.bin"), durable=False) as patches_file,
-        write_atomically(index.with_suffix(".pooled.bin"), durable=False) as pooled_file,
-    ):
+    bins, shapes = {name: index.with_suffix(f".{name}.bin") for name in frozen_towers(model)}, {}
+    with eval_mode(model), ExitStack() as stack:
+        files = {name: stack.enter_context(write_atomically(path, durable=False)) for name, path in bins.items()}
         for start in progress_bar(range(0, len(paths), batch_size), "features", unit="batch", quiet=quiet):
             batch = [squeeze(images[path], model.image_size) for path in paths[start : start + batch_size]]
-            features = model.features(torch.stack(batch).to(device))
-            for name, file, values in zip(features._fields, (patches_file, pooled_file), features):
-                if values is not None:  # without an EfficientNet there is no pooled
-                    half = values.half()
-                    if not half.isfinite().all():
-                        raise ValueError(f"--training.cache_features: {name} exceed the range of fp16; use pixels")
-                    file.write(half.cpu().numpy().tobytes())
-                    shapes[name] = [len(paths), *half.shape[1:]]
-    write_cache_index(index, {"shapes": shapes}, [index.with_suffix(f".{name}.bin") for name in shapes])
+            features = model.features(torch.stack(batch).to(device))._asdict()
+            for name, file in files.items():
+                half = features[name].half()
+                if not half.isfinite().all():
+                    raise ValueError(f"--training.cache_features: {name} exceed the range of fp16; use pixels")
+                file.write(half.cpu().numpy().tobytes())
+                shapes[name] = [len(paths), *half.shape[1:]]
+    write_cache_index(index, {"shapes": shapes}, list(bins.values()))
     return FeatureCache(index, shapes, paths)
+
+
+def frozen_towers(model: Blip2OPTGated) -> dict[str, torch.nn.Module]:
+    """Names of TowerFeatures -> the towers they are of, without those that are trained or absent."""
+    towers = {} if model.trained == "all" else {"patches": model.blip2.vision_model}
+    return towers | ({"pooled": model.efficientnet.backbone} if model.efficientnet else {})
 
 
 def cache_key(model: Blip2OPTGated, paths: list[Path]) -> str:
     efficientnet = model.efficientnet
-    towers = [model.blip2.vision_model] + ([efficientnet.backbone] if efficientnet else [])
     metadata = {
         "edition": 2,  # of the files
         "image_size": model.image_size,
         "cache_scale": CACHE_SCALE,
         "efficientnet": efficientnet.preprocessing if efficientnet else None,
-        "weights": [weights_digest(tower.state_dict()) for tower in towers],
+        "weights": [weights_digest(tower.state_dict()) for tower in frozen_towers(model).values()],
     }
     digest = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=12)
     for path in paths:

@@ -79,7 +79,7 @@ def answer_samples(
         batch = samples[start : start + batch_size]
         inputs = default_collate([dataset.image_inputs(sample) for sample in batch])
         inputs = {name: value.to(model.mean.device) for name, value in inputs.items()}
-        images = inputs["image"] if "image" in inputs else TowerFeatures(inputs["patches"], inputs.get("pooled"))
+        images = TowerFeatures(**inputs) if "patches" in inputs else model.features(**inputs)
         predictions += map(
             Prediction, batch, model.predict_answers(images, [sample.question for sample in batch], **options)
         )

@@ -128,16 +128,16 @@ class Blip2OPTGated(GenerationMixin, nn.Module):
             inputs_embeds=self._embeds(input_ids, image_tokens), attention_mask=attention_mask
         ).logits
 
-    def features(self, image: torch.Tensor) -> TowerFeatures:
-        """image (B, 3, S, S), uint8 0..255 or float 0..1 -> outputs of the towers."""
+    def features(self, image: torch.Tensor, pooled: torch.Tensor | None = None) -> TowerFeatures:
+        """image (B, 3, S, S), uint8 0..255 or float 0..1 -> outputs of the towers; `pooled`, if cached."""
         if outside_unit_range(image):
             raise ValueError(
                 f"image: values from {image.min():.3g} to {image.max():.3g}, expected uint8 0..255 or float 0..1; "
                 "pixels that are normalised already would be normalised twice"
             )
-        return self.tower_features(self.normalise(image))
+        return self.tower_features(self.normalise(image), pooled)
 
-    def tower_features(self, pixel_values: torch.Tensor) -> TowerFeatures:
+    def tower_features(self, pixel_values: torch.Tensor, pooled: torch.Tensor | None = None) -> TowerFeatures:
         """pixel_values (B, 3, S, S), normalised -> outputs of the towers; with gradient only if the vision tower is
         trainable."""
         size = self.image_size
@@ -145,7 +145,9 @@ class Blip2OPTGated(GenerationMixin, nn.Module):
             raise ValueError(f"image {tuple(pixel_values.shape)}: this model reads (B, 3, {size}, {size})")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained == "all"):
             patches = self.blip2.vision_model(pixel_values=pixel_values).last_hidden_state
-        return TowerFeatures(patches, self.efficientnet.pooled(pixel_values) if self.efficientnet else None)
+        if pooled is None and self.efficientnet:
+            pooled = self.efficientnet.pooled(pixel_values)
+        return TowerFeatures(patches, pooled)
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 0..255 or float 0..1 -> BLIP-2's (CLIP's) statistics."""

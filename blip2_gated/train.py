@@ -152,8 +152,8 @@ def check_settings(settings: Namespace) -> None:
             f"--model.train {trained}: {settings.model_blip2} is built from scratch with random weights; "
             "use --model.train all, or a --model.blip2 with weights"
         )
-    if settings.training_cache_features and trained == "all":
-        raise ValueError("--training.cache_features: --model.train all trains the vision tower; use one of the two")
+    if settings.training_cache_features and trained == "all" and settings.model_gating_type == "none":
+        raise ValueError("--training.cache_features: --model.train all without gates leaves no tower frozen")
     if trained == "gates" and settings.model_gating_type == "none" and not settings.model_lora_enabled:
         raise ValueError("--model.gating.type none: without gates and without LoRA nothing would be trainable")
     if settings.training_resume and not settings.training_save_last:

@@ -45,12 +45,14 @@ class GatedTrainingModel(nn.Module):
         labels: torch.Tensor,
         style_ids: torch.Tensor,
         applies: torch.Tensor,
+        image: torch.Tensor | None = None,
         patches: torch.Tensor | None = None,
         pooled: torch.Tensor | None = None,
         **inputs: torch.Tensor,
     ) -> dict[str, SumAndCount]:
         """A batch of VqaDataset -> each part's sum, and the number of tokens or samples it is summed over."""
-        output = self.model(features=None if patches is None else TowerFeatures(patches, pooled), **inputs)
+        features = self.model.features(image, pooled) if patches is None else TowerFeatures(patches, pooled)
+        output = self.model(features=features, **inputs)
         log_probs, targets, samples = answer_rows(output.logits, labels)
         parts = {"main": main_loss(log_probs, targets)}
         if output.style_logits is not None:

@@ -70,6 +70,7 @@ def pretrain_language(
 
 
 def _image_tokens(model: Blip2OPTGated, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    image, ids, mask = (batch[name].to(model.mean.device) for name in ("image", "question_ids", "question_mask"))
-    features = model.features(image)
+    names = ("image", "question_ids", "question_mask", *(["pooled"] if "pooled" in batch else []))
+    image, ids, mask, *pooled = (batch[name].to(model.mean.device) for name in names)
+    features = model.features(image, *pooled)
     return model.image_tokens(features.patches, model.control_tokens(features.pooled, ids, mask))

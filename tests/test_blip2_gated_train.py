@@ -93,13 +93,15 @@ def test_training_learns(blip2_arguments):
     assert history[-1]["train/main"] < 0.7 * history[0]["train/main"]
 
 
-def test_kept_features_train_like_pixels(blip2_arguments, tmp_path):
-    arguments = [*blip2_arguments, "--training.eval_samples", "0"]
+@pytest.mark.parametrize("trained, kept", [("gates", {"patches", "pooled"}), ("all", {"pooled"})])
+def test_kept_features_train_like_pixels(blip2_arguments, tmp_path, trained, kept):
+    arguments = [*blip2_arguments, "--model.train", trained]
     plain = train.main([*arguments, "--training.checkpoint_dir", str(tmp_path / "plain")])["history"]
-    kept = train.main([*arguments, "--training.cache_features"])["history"]
-    for one, other in zip(plain, kept):  # features are kept in fp16
+    cached = train.main([*arguments, "--training.cache_features"])["history"]
+    for one, other in zip(plain, cached):  # features are kept in fp16
         assert other["val/main"] == pytest.approx(one["val/main"], rel=1e-3)
-    assert len(list((tmp_path / "cache" / "features").glob("*.patches.bin"))) == 2
+    files = [path.name.split(".")[1] for path in (tmp_path / "cache" / "features").glob("*.bin")]
+    assert set(files) == kept and len(files) == 2 * len(kept)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_two_processes_train_like_one(blip2_arguments, tmp_path):
         (["--model.gating.type", "fim"], "--model.gating.type fim: expected"),
         (["--model.efficientnet.name", "efficientnet_b33"], "did you mean"),
         (["--model.efficientnet.output_dim", "768"], "output_dim 768: the Q-Former's width is 48"),
-        (["--model.train", "all", "--training.cache_features"], "--training.cache_features"),
+        (["--model.train=all", "--model.gating.type=none", "--training.cache_features"], "--training.cache_features"),
         (["--model.frozen_dtype", "fp16"], "--model.frozen_dtype: "),
         (["--model.lora.rank", "0"], "--model.lora.rank: "),
         (["--data.root", "typo"], "typo: no such folder"),

@@ -13,6 +13,7 @@ from blip2_gated import config
 from blip2_gated.backbone import is_config, read_blip2_config
 from blip2_gated.checkpoint import build_arguments, build_gated, store_frozen
 from blip2_gated.dataset import VqaSample
+from blip2_gated.feature_cache import frozen_towers
 from blip2_gated.prompts import Encoded
 from blip2_gated.train import check_settings, make_training_model
 from blip2_gated.training_model import GatedTrainingModel
@@ -32,8 +33,10 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     arguments = _without_weights(build_arguments(settings, samples))
     with torch.device("meta"):
         sketch = build_gated(arguments)
-        prompts, size, cached = sketch.prompts, sketch.image_size, settings.training_cache_features
-        features = sketch.features(meta_tensor((1, 3, size, size), torch.uint8)) if cached else None
+        prompts, size = sketch.prompts, sketch.image_size
+        features = sketch.features(meta_tensor((1, 3, size, size), torch.uint8))._asdict()
+    cached = frozen_towers(sketch) if settings.training_cache_features else {}
+    shapes = {name: features[name].shape[1:] for name in cached}
     length = min(text_tokens or prompts.max_tokens, prompts.max_tokens)
 
     def build(precision: str, checkpointing: bool) -> GatedTrainingModel:
@@ -53,11 +56,9 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
             "style_ids": torch.arange(samples) % len(STYLES),
             "applies": torch.ones(samples, dtype=torch.bool),
         }
-        if features is None:
-            return {"image": meta_tensor((samples, 3, size, size), torch.uint8), **inputs}
-        inputs["patches"] = meta_tensor((samples, *features.patches.shape[1:]), torch.float32)
-        if features.pooled is not None:
-            inputs["pooled"] = meta_tensor((samples, *features.pooled.shape[1:]), torch.float32)
+        inputs |= {name: meta_tensor((samples, *shape), torch.float32) for name, shape in shapes.items()}
+        if "patches" not in shapes:
+            inputs["image"] = meta_tensor((samples, 3, size, size), torch.uint8)
         return inputs
 
     trains = f"gates {settings.model_gating_type}, trains {settings.model_train}"
