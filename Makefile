@@ -1,7 +1,7 @@
 # make demo   sample data, a small style encoder, a comparison: minutes on two CPU cores, no GPU, no downloads but pip's
 # make demo-clip   the same for a small CLIP: training, evaluation, heat maps, search
 # make demo-vitp   for a small vision-language model: pretraining, its vision encoder in retrieval, an index to search
-# make demo-blip2   a small BLIP-2 gated by style: training, evaluation beside answering blind, questions to a picture
+# make demo-blip2   a small BLIP-2 gated by the style encoder of make demo, and one by random features: answers of both
 # make demo-llava  a small LLaVA: training, descriptions and scores of unseen scenes, evaluation
 # make test   the tests, on two cores      make test-all   the slow ones, too: kills and launches of every system
 # make lint   ruff, codespell              make types      the type checker
@@ -47,12 +47,22 @@ demo-vitp: setup
 	$(PYTHON_ENV) retrieval/search.py --index_dir features/demo_index --sheet results/vitp_demo.png \
 		--image $$(ls $(VITP_DEMO)/query/*/00001.png | head -n 4)
 
-BLIP2_DEMO := --checkpoint checkpoints/blip2_gated_demo/best.pt
-demo-blip2: setup
-	$(PYTHON_ENV) blip2_gated/train.py --demo
-	$(PYTHON_ENV) blip2_gated/evaluate.py $(BLIP2_DEMO) --split test --output_dir results/blip2_gated_demo
-	$(PYTHON_ENV) blip2_gated/inference.py data/sample_vqa/images/scene_00023.png \
-		"In which style is this picture drawn?" "What colour are the birds?" $(BLIP2_DEMO)
+STYLE_EXPERT := checkpoints/demo/best.pth
+$(STYLE_EXPERT): | setup
+	$(PYTHON_ENV) train.py --demo
+
+# Twice the same training: beside an EfficientNet of random weights, and beside the style encoder of `make demo`.
+BLIP2_DEMO := checkpoints/blip2_gated_demo
+BLIP2_TEST := $(PYTHON_ENV) blip2_gated/evaluate.py --split test
+demo-blip2: setup $(STYLE_EXPERT)
+	$(PYTHON_ENV) blip2_gated/train.py --demo --training.checkpoint_dir $(BLIP2_DEMO)_random
+	$(PYTHON_ENV) blip2_gated/train.py --demo --model.efficientnet.weights $(STYLE_EXPERT)
+	$(BLIP2_TEST) --checkpoint $(BLIP2_DEMO)_random/best.pt --output_dir results/blip2_gated_demo_random
+	$(BLIP2_TEST) --checkpoint $(BLIP2_DEMO)/best.pt --output_dir results/blip2_gated_demo
+	$(PYTHON_ENV) blip2_gated/inference.py data/sample_vqa/images/scene_00007.png \
+		"Which drawing technique was used here?" "How many trees are there?" --checkpoint $(BLIP2_DEMO)/best.pt
+	@echo; echo "pictures that neither the style encoder nor BLIP-2 was trained on:"
+	$(PYTHON_ENV) blip2_gated/compare.py random=results/blip2_gated_demo_random expert=results/blip2_gated_demo --show 8
 
 demo-llava: setup
 	$(PYTHON_ENV) llava/train.py --demo

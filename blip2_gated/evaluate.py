@@ -80,6 +80,7 @@ def main(
         model, dataset, limit, batch_size, quiet=False, num_beams=num_beams, max_new_tokens=max_new_tokens
     )
     report = {"checkpoint": str(checkpoint), "data_root": options.data_root, "split": split, "skipped": len(skipped)}
+    report["settings"] = content["settings"]  # of the training
     if options.data_answer_column:
         training_model = make_training_model(options, model).to(torch_device)
         loader = DataLoader(dataset, batch_size, collate_fn=dataset.collate)

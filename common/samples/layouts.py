@@ -97,6 +97,9 @@ def create_sample_dataset(
     conversations  images/*.png, conversations.jsonl (InternVL; every third in Chinese), meta.json
     retrieval      gallery/<kind>/*.png, query/<kind>/*.png: single objects, about one in three a query
 
+    Layouts share the scenes of a seed, and where the style is the same the picture: a model that was trained on one of
+    them is tested on another seed.
+
     FileExistsError unless the folder is missing, empty, or of an earlier call; files added to it since are kept.
     """
     if layout not in LAYOUTS:
