@@ -14,7 +14,7 @@ from common.cli.tool_parser import Share
 from common.cli.trainer_flags import read_flags
 
 # --- model ------------------------------------------------------------------------------------------------------------
-MODEL_ID = "llava-hf/llava-1.5-7b-hf"  # Llava, LlavaNext or InternVL model of transformers: name or folder
+MODEL_ID = "llava-hf/llava-1.5-7b-hf"  # LLaVA, Qwen-VL, Gemma 3 or another model of docs/llava.md: name or folder
 ADAPTER = ""  # folder of a LoRA adapter that llava/train.py wrote for this model
 BITS = 16  # 4 or 8: quantised weights, by bitsandbytes on a GPU
 PRECISION = "auto"  # bf16, fp16, fp32; auto: fp32 on a CPU, on a GPU bf16 if supported, else fp16
@@ -48,7 +48,7 @@ JSON = False  # print JSON instead of text
 DATA = ""  # .jsonl of samples: image, text, and optionally reference, keywords, traits (docs/llava.md)
 OUTPUT_DIR = "results/llava"
 SENTENCE_ENCODER = ""  # Hugging Face sentence encoder for the semantic cosine: name or folder
-NUM_NEGATIVES = 1  # texts of other images that each image is scored with
+NUM_NEGATIVES = 1  # texts of other images that each image is scored with, where a sample names no `negatives`
 LIMIT = 0  # maximum number of samples, drawn at random; 0: all
 
 # (path of the image, text in English to score it with); paths relative to the current folder or the repository root.
@@ -148,6 +148,7 @@ class FineTuning:
     stream_buffer: int = 4096  # streamed samples in memory, not decoded, of all devices; shuffled among each other
     cache_dir: str = "./.cache/conversations"  # of the file's index and the samples' lengths; may be deleted
     max_skipped: float = 0.05  # maximum share of unusable samples; above it training stops
+    independent_turns: bool = False  # turns about one image do not see each other, as if each were alone
     lora_rank: int = 128  # 0: no LoRA, the whole language model is trained
     lora_alpha: int = 256  # LoRA's scale is lora_alpha / lora_rank
     lora_dropout: float = 0.05  # dropout before LoRA's first matrix

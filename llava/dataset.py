@@ -29,7 +29,16 @@ from common.training.skip_log import SkipLog
 from common.training.skipping_dataset import SkippingDataset
 from common.training.splits import connect, connected_groups, draw_groups, real_paths
 from common.training.trained_on import digest_of
-from llava.tokens import ChatFormatter, EncodedImages, encode_images, message, pad_token_id, placeholder_id, splice_types
+from llava.independent_turns import number_turns, separate_turns, tokenize_apart
+from llava.tokens import (
+    ChatFormatter,
+    EncodedImages,
+    encode_images,
+    message,
+    pad_token_id,
+    placeholder_id,
+    splice_types,
+)
 
 COMPARED = 20_000  # images at most whose files are compared to tell which are equal
 
@@ -37,6 +46,7 @@ COMPARED = 20_000  # images at most whose files are compared to tell which are e
 class TokenizedConversation(NamedTuple):
     conversation: Conversation
     tokens: LabelledTokens  # with one placeholder for each image
+    turn_numbers: list[int] = []  # of each token, where turns are independent
 
 
 Item = tuple[TokenizedConversation, list[Image.Image]]
@@ -45,11 +55,15 @@ Item = tuple[TokenizedConversation, list[Image.Image]]
 class ConversationTokenizer:
     """Conversations as tokens, at most max_length of them with those of the images.
 
-    end_tokens: texts of the tokens that end an answer, the usual one first.
+    end_tokens: texts of the tokens that end an answer, the usual one first. independent_turns: see
+    llava/independent_turns.py.
     """
 
-    def __init__(self, formatter: ChatFormatter, end_tokens: Sequence[str], max_length: int):
+    def __init__(
+        self, formatter: ChatFormatter, end_tokens: Sequence[str], max_length: int, independent_turns: bool = False
+    ):
         self.formatter, self.end_tokens, self.max_length = formatter, end_tokens, max_length
+        self.independent_turns, self.placeholder = independent_turns, placeholder_id(formatter.processor)
         self.run_lengths: dict[tuple[tuple[int, int], int], int] = {}  # size of an image, their number -> tokens
 
     def __call__(self, conversation: Conversation, sizes: Sequence[tuple[int, int]]) -> TokenizedConversation:
@@ -80,9 +94,16 @@ class ConversationTokenizer:
         if count < total:
             reason = f"{total - count} of its {total} turns do not fit into --max_length {self.max_length}"
             conversation = conversation.first(count).trimmed_by(reason)
-        return TokenizedConversation(conversation, tokens(count))
+        kept = tokens(count)
+        numbers = number_turns(kept.input_ids, turn_ends, self.placeholder) if self.independent_turns else []
+        return TokenizedConversation(conversation, kept, numbers)
 
     def _tokens(self, conversation: Conversation) -> tuple[LabelledTokens, list[int]]:
+        if self.independent_turns:
+            return tokenize_apart(conversation, lambda turn: self._together(turn)[0], self.placeholder)
+        return self._together(conversation)
+
+    def _together(self, conversation: Conversation) -> tuple[LabelledTokens, list[int]]:
         return tokenize(conversation, self.formatter, self.end_tokens)
 
     def added_length(self, sizes: Sequence[tuple[int, int]]) -> int:
@@ -103,6 +124,7 @@ class ConversationTokenizer:
         """Of all by which conversations become tokens."""
         formatter, processor = self.formatter, self.formatter.processor
         text = (processor.tokenizer.backend_tokenizer.to_str(), formatter.system, self.end_tokens, self.max_length)
+        text += (self.independent_turns,)
         template = processor.chat_template or processor.tokenizer.chat_template
         return digest_of((type(processor).__name__, processor.image_processor.to_dict(), template, *text))
 
@@ -213,7 +235,15 @@ class ConversationCollator:
             for name, kinds in encoded.types.items()
         }
         token_types = {name: padded.values for name, padded in types.items()}
-        return {"input_ids": input_ids, "attention_mask": mask, "labels": labels, **token_types, **encoded.inputs}
+        batch = {"input_ids": input_ids, "attention_mask": mask, "labels": labels, **token_types, **encoded.inputs}
+        if not items[0][0].turn_numbers:
+            return batch
+        # The image's run stands among the shared tokens.
+        numbers = [
+            [0] * (len(row.labels) - len(sample.turn_numbers)) + sample.turn_numbers
+            for row, (sample, _) in zip(rows, items)
+        ]
+        return batch | separate_turns(pad(numbers, -1).values)
 
 
 def tokenize(

@@ -4,7 +4,6 @@ sample scenes -> train.jsonl (conversations: describe, score a text, yes or no),
               -> a tokenizer and a vision tower pretrained on their words, a small LLaVA around them
 """
 
-import math
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,20 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from transformers import LlavaForConditionalGeneration
 
 from common.images.io import open_image
 from common.samples.scenes import Scene, single_scene
 from common.samples.shapes import KINDS
 from common.samples.styles import STYLES
-from common.samples.word_pretraining import minimize
 from common.text.files import write_jsonl
 from common.text.tables import read_records
 from llava.config import DEMO, DEMO_TRAINING, PROMPTS
 from llava.metrics import recall_at, score_quality
 from llava.model import build_llava, build_tokenizer, small_language, small_vision
 from llava.request_io import Request
+from llava.word_alignment import align_with_words
 
 TEST_SHARE = 0.04  # of the scenes
 SHOWN_TESTS = 48  # unseen scenes of inference --demo
@@ -111,44 +108,11 @@ def build_demo_model(data: Path, folder: Path, seed: int = 0) -> None:
     images = [open_image(data.parent / row["image"]) for row in described]
     pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
     captions = [tokenizer(f" {row['conversations'][1]['value']}")["input_ids"][1:] for row in described]
-    pretrain_tower(model, pixels, captions)
+    trained = (model.model.vision_tower, model.model.multi_modal_projector, model.get_input_embeddings())
+    parameters = [parameter for part in trained for parameter in part.parameters()]
+    align_with_words(model, lambda rows: pixels[rows], captions, parameters, steps=1200)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-
-
-def pretrain_tower(
-    model: LlavaForConditionalGeneration,
-    pixels: torch.Tensor,
-    captions: list[list[int]],
-    steps: int = 1200,
-    batch_size: int = 32,
-    learning_rate: float = 2e-3,
-) -> tuple[float, float]:
-    """Train tower, projector and word embeddings in place on pixels (N, 3, H, W) and the token ids of N captions.
-
-    pixels -> tower -> projector -> patches (B, N, L) -> logits over the word embeddings (B, N, T)
-      -> soft maximum over patches -> which tokens occur in the caption (B, T)
-
-    A LLaVA begins with a tower that was pretrained on many captions. On top of one with random weights a language model
-    learns which words are frequent, and then hardly uses the image. Here each patch predicts the words for what it
-    shows, and the patch with the highest logit counts: multiple-instance learning, as in Fang et al. 2015 (arXiv
-    1411.4952). -> loss at the beginning and at the end: binary cross-entropy, summed over the tokens of the captions
-    """
-    tower, projector, table = model.model.vision_tower, model.model.multi_modal_projector, model.get_input_embeddings()
-    vocabulary = sorted(set().union(*captions))
-    targets = torch.tensor([[float(token in caption) for token in vocabulary] for caption in map(set, captions)])
-    frequency = nn.Parameter(torch.logit(targets.mean(0), eps=1e-3))  # (T,)
-
-    def loss() -> torch.Tensor:
-        rows = torch.randperm(len(pixels))[:batch_size]
-        states = tower(pixels[rows], output_hidden_states=True).hidden_states[model.config.vision_feature_layer]
-        scores = projector(states[:, 1:]) @ table.weight[vocabulary].T  # (B, N, T), without the class token
-        logits = scores.logsumexp(1) - math.log(scores.shape[1]) + frequency  # (B, T)
-        return nn.functional.binary_cross_entropy_with_logits(logits, targets[rows]) * len(vocabulary)
-
-    model.train()
-    parameters = [frequency, *tower.parameters(), *projector.parameters(), *table.parameters()]
-    return minimize(loss, parameters, steps, learning_rate, "pretraining the vision tower", warmup=0.05)
 
 
 def demo_requests(settings: Namespace) -> list[Request]:

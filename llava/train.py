@@ -42,6 +42,7 @@ from llava.arguments import RunArguments, read_arguments
 from llava.checkpoint import LoadedModel, end_tokens, fingerprint, load_image_text_model
 from llava.dataset import ConversationCollator, ConversationTokenizer
 from llava.demo import prepare_demo
+from llava.independent_turns import MODEL_TYPES
 from llava.model import prepare_for_training
 from llava.tokens import ChatFormatter
 from llava.trainer import LlavaTrainer, LogPredictionsCallback
@@ -49,6 +50,7 @@ from llava.training_data import TrainingData, make_datasets, open_data
 
 FIXED = (  # settings that a resumed run must repeat
     *("lora_rank", "lora_alpha", "bits", "train_vision_tower", "freeze_language_model", "val_split", "max_length"),
+    "independent_turns",
 )
 
 
@@ -69,7 +71,7 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
     set_seed(training.seed)
     loaded = load_base(tuning, training)
     formatter = ChatFormatter(loaded.processor, tuning.system_prompt)
-    tokenizer = ConversationTokenizer(formatter, end_tokens(loaded), tuning.max_length)
+    tokenizer = ConversationTokenizer(formatter, end_tokens(loaded), tuning.max_length, tuning.independent_turns)
     train_set, val_set = make_datasets(source, tuning, training, tokenizer)
     trained_on = describe_run(tuning, training, loaded, formatter, train_set)
     if checkpoint:
@@ -121,13 +123,18 @@ def load_base(tuning: FineTuning, training: RunArguments) -> LoadedModel:
     # Trainable weights stay fp32 under autocast; frozen ones need not.
     frozen_base = tuning.lora_rank and not tuning.freeze_language_model
     half = "bf16" if training.bf16 else "fp16" if training.fp16 else "fp32"
-    return load_image_text_model(
+    if tuning.independent_turns and tuning.attention not in ("auto", "sdpa"):
+        raise ValueError(f"--attention {tuning.attention}: only sdpa takes the mask of --independent_turns")
+    loaded = load_image_text_model(
         tuning.model_id,
         device=str(training.device),
         precision=half if frozen_base else "fp32",
-        attention=tuning.attention,
+        attention="sdpa" if tuning.independent_turns else tuning.attention,
         bits=tuning.bits,
     )
+    if tuning.independent_turns and (kind := loaded.model.config.model_type) not in MODEL_TYPES:
+        raise ValueError(f"--independent_turns: works for {', '.join(MODEL_TYPES)}; {tuning.model_id} is {kind}")
+    return loaded
 
 
 def describe_run(

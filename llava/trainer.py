@@ -1,20 +1,26 @@
 """Hugging Face's Trainer for LLaVA.
 
-a separate learning rate of the projector; batches of similar length; validation predictions in TensorBoard
+a separate learning rate of the projector; logits at labelled tokens only; batches of similar length; validation
+predictions in TensorBoard
 """
 
+import sys
+
 import torch
+import torch.nn.functional as F
+from peft import PeftModel
 from torchvision.transforms.functional import pil_to_tensor
 from transformers import TrainerCallback
 
 from common.images.io import open_image
 from common.models.eval_mode import eval_mode
-from common.models.lora import PROJECTOR, part_of
+from common.models.lora import PROJECTOR
+from common.text.chat_labels import IGNORED
 from common.training.hf_trainer import FaultTolerantTrainer
 from common.training.length_sampler import LengthGroupedSampler
 from common.training.run import Run
 from llava.dataset import ConversationDataset, Item, question_text
-from llava.prefix_cache import ImagePrefixCache
+from llava.prefix_cache import cache_images
 from llava.tokens import ChatFormatter
 
 THUMBNAIL = 256  # pixels of its longer side, at most
@@ -25,23 +31,23 @@ class LlavaTrainer(FaultTolerantTrainer):
 
     def __init__(self, model, args, *, projector_learning_rate: float = 0.0, **options):
         super().__init__(
-            model, args, file_of=_files_of, group_by_length=args.train_sampling_strategy == "group_by_length", **options
+            model,
+            args,
+            file_of=_files_of,
+            group_by_length=args.train_sampling_strategy == "group_by_length",
+            learning_rates={PROJECTOR: projector_learning_rate},
+            **options,
         )
-        self.projector_learning_rate = projector_learning_rate
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.keeps_labelled = hasattr(sys.modules[type(base).__module__], "slice_logits_to_keep")  # of any tokens
 
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        if self.optimizer is not None or not self.projector_learning_rate:
-            return super().create_optimizer(model)
-        optimizer = super().create_optimizer(model)
-        named = (self.model if model is None else model).named_parameters()
-        projector = {id(parameter) for name, parameter in named if part_of(name) == PROJECTOR}
-        for group in list(optimizer.param_groups):
-            own = [parameter for parameter in group["params"] if id(parameter) in projector]
-            if own:
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projector]
-                options = {name: value for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
-                optimizer.add_param_group({**options, "params": own, "lr": self.projector_learning_rate})
-        return optimizer
+    def compute_loss(self, model, inputs, *arguments, **named):
+        """Logits at labelled tokens only: images are most of a sequence, and a vocabulary is wide."""
+        if self.keeps_labelled and self.args.prediction_loss_only and not self.args.label_smoothing_factor:
+            targets = F.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)
+            labelled = targets != IGNORED
+            inputs = {**inputs, "logits_to_keep": labelled, "shift_labels": targets[labelled]}
+        return super().compute_loss(model, inputs, *arguments, **named)
 
     def _get_eval_sampler(self, eval_dataset):
         if not self.group_by_length:
@@ -68,7 +74,7 @@ class LogPredictionsCallback(TrainerCallback):
         half = torch.float16 if args.fp16 else torch.bfloat16
         # Trainable weights are fp32 on a base in half precision; only under autocast do the two fit together.
         with eval_mode(model), torch.autocast(args.device.type, half, enabled=args.bf16 or args.fp16):
-            cache = ImagePrefixCache(model, self.formatter, images)
+            cache = cache_images(model, self.formatter, images)
             rests = [cache.rest(self.formatter.prompt(question)) for question in questions]
             answers = cache.generate(list(range(len(images))), rests, self.max_tokens)
         samples = zip(self.conversations, questions, images, answers)
