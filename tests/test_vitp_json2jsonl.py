@@ -144,6 +144,19 @@ def test_questions_about_an_image_are_its_turns(tmp_path, capsys):
     assert "vqa.csv line 12: an empty question or answer" in shown and "vqa.csv line 13: image" in shown
 
 
+def test_contents_of_a_grid(tmp_path, capsys):
+    (tmp_path / "line_art").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "line_art" / "cat_img.png")
+    (tmp_path / "contents.csv").write_text("content_id,name_zh,group\ncat,猫,\ndog,狗,animals\nx\n", encoding="utf-8")
+    main([str(tmp_path / "contents.csv"), str(tmp_path / "data.jsonl"), "--allowed_share", "0.7"])
+    (cat,) = [
+        parse_conversation(json.loads(line)) for line in (tmp_path / "data.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert cat.images == ("line_art/cat_img.png",) and {turn.answer for turn in cat.turns} == {"猫", "line art"}
+    shown = capsys.readouterr().err
+    assert "contents.csv line 3: no drawing" in shown and "contents.csv line 4: 1 cells for 3 columns" in shown
+
+
 def test_a_meta_file_grows(tmp_path):
     for name in ("one", "two", "one"):
         (tmp_path / f"{name}.json").write_text('{"a.png": "x"}')
@@ -151,6 +164,9 @@ def test_a_meta_file_grows(tmp_path):
         words = ["--root", str(tmp_path), "--meta", str(tmp_path / "meta.json")]
         main([str(tmp_path / f"{name}.json"), str(tmp_path / f"{name}.jsonl"), *words])
     assert [source.name for source in read_meta(tmp_path / "meta.json")] == ["one", "two"]
+    (tmp_path / "meta.json").write_text("[1]")
+    with pytest.raises(ValueError, match="meta.json"):
+        main([str(tmp_path / "one.json"), str(tmp_path / "one.jsonl"), *words])
 
 
 @pytest.mark.parametrize(

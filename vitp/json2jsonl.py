@@ -41,7 +41,8 @@ from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
 from common.images.io import image_size
 from common.text.conversations import IMAGE, Conversation, parse_conversation
-from common.text.files import read_json, write_json, write_jsonl
+from common.text.files import write_json, write_jsonl
+from common.text.schema import read_checked
 from common.text.tables import check_record, read_records
 from common.text.values import file_name_of, text_of
 from common.training.skip_log import SkipLog, report_skipped, report_trimmed
@@ -68,7 +69,7 @@ def read_annotations(path: str | Path, turns: int = 8) -> list[tuple[str, Any]]:
     """
     records = list(read_records(path))
     columns = next((record.keys() for _, record in records if isinstance(record, dict)), {}.keys())
-    if "content_id" in columns:
+    if "content_id" in columns and Path(path).suffix.lower() in (".csv", ".tsv"):
         return group_questions(_grid_questions(records, Path(path).parent), turns)
     if {"question", "answer"} <= columns and not {*TURN_KEYS} & columns:
         return group_questions(records, turns)
@@ -117,10 +118,12 @@ def _grid_questions(records: Sequence[tuple[str, Any]], folder: Path) -> Iterato
     for path in sorted(folder.glob("*/*_img.png")):
         drawings.setdefault(path.name.removesuffix("_img.png"), []).append(path)
     for place, record in records:
-        found = drawings.get(record["content_id"], []) if isinstance(record, dict) else []
+        if isinstance(record, ValueError):
+            yield place, record
+            continue
+        found = drawings.get(record["content_id"], [])
         if not found:
-            reason = f"no drawing {folder}/*/{record['content_id']}_img.png" if isinstance(record, dict) else ""
-            yield place, ValueError(reason) if reason else record
+            yield place, ValueError(f"no drawing {folder}/*/{record['content_id']}_img.png")
         for path in found:
             fields = record | {"style": path.parent.name.replace("_", " ")}
             for name, question in GRID_QUESTIONS.items():
@@ -215,6 +218,7 @@ def main(
         raise ValueError("--meta names the folder of the images too; give --root")
     if root and not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder (--root)")
+    entries = read_checked(meta, dict[str, dict[str, Any]]) if meta and meta.exists() else {}
     skip_log, trimmed = SkipLog(limit=allowed_share), dict[str, str]()
     records = convert(read_annotations(input, turns), prompt or (), root, skip_log, trimmed)
     if not records:
@@ -231,7 +235,7 @@ def main(
             "length": len(records),
             "max_dynamic_patch": max_dynamic_patch,
         }
-        write_json(meta, {**(read_json(meta) if meta.exists() else {}), output.stem: entry})
+        write_json(meta, {**entries, output.stem: entry})
     report_skipped(skip_log.skipped, listed="")
     report_trimmed(trimmed)
     print(f"{output}: {len(records)} conversations, {len(trimmed)} of them in part, {len(skip_log.skipped)} skipped")
