@@ -24,6 +24,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.style_splits import link_styles
+from common.metrics.bootstrap import bootstrap_interval
 from common.samples.invented import draw_bank, invented_style, style_seed
 from common.samples.invented_words import describe
 from common.samples.layouts import create_sample_dataset
@@ -111,8 +112,8 @@ def read_styles(folders: dict[str, Path], encoder: VisionStyleEncoder) -> dict[s
 def score(images: dict[str, torch.Tensor], texts: dict[str, str], asked: list[str], names: dict) -> dict[str, float]:
     """images: statistics of each style; texts: its description; asked: the styles that are queries.
 
-    Share of images whose own description is first, or among five, of all different ones; of styles by the mean of their
-    images; share of the most frequent answer; of the words that descriptions hold, the mean AUC of their similarity.
+    Share of images whose own description is first of all different ones, its 95 % interval over styles, or among five;
+    of styles by the mean of their images; share of the most frequent answer; mean AUC of the words of descriptions.
     """
     choices = list(dict.fromkeys(texts.values()))
     vectors = torch.cat([images[style] for style in asked])
@@ -125,9 +126,13 @@ def score(images: dict[str, torch.Tensor], texts: dict[str, str], asked: list[st
     single = name_similarity(vectors, encode_names(words, names, CPU), names).numpy()
     holds = np.array([[word in choices[answer].split(", ") for word in words] for answer in truth.tolist()])
     told_apart = [index for index in range(len(words)) if 0 < holds[:, index].sum() < len(truth)]
+    style = [number for number, name in enumerate(asked) for _ in images[name]]
+    low, high = bootstrap_interval((ranks == 0).numpy(), style)
     return {
         "choices": len(choices),
         "first": float((ranks == 0).float().mean()),
+        "low": low,
+        "high": high,
         "chance": 1 / len(choices),
         "most frequent": float(truth.bincount().max()) / len(truth),
         "among five": float((ranks < 5).float().mean()) if len(choices) > 5 else float("nan"),
