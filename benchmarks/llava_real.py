@@ -1,35 +1,43 @@
-"""Effect of LoRA fine-tuning on real pictures: AUC and ROUGE on held-out pictures before and after.
+"""Scoring of real drawings by a fine-tuned LLaVA: does a text fit, in styles and of contents that training lacks.
 
-    python benchmarks/llava_real.py --data_dir FOLDER --language_model FOLDER --image_weights FILE [--epochs 4]
+    python benchmarks/llava_real.py --data_dir FOLDER --language_model FOLDER --image_weights FILE --bf16
 
-FOLDER of --data_dir holds data.json with captions ([{"image_path", "caption"}]); --language_model is a Llama folder of
-transformers (SmolLM2-135M-Instruct for one); --image_weights are those of the timm model --image_tower. The projector
-between the two starts at random. A fifth of the pictures, with captions that are not in training, is held out and
-chooses nothing. What an earlier start has done is not done again, so the script can be stopped at any time.
+FOLDER of --data_dir is a grid of drawings with names and keywords (benchmarks/emoji_grid.py); --language_model is a
+Llama folder of transformers (SmolLM2-135M-Instruct for one); --image_weights are those of the timm model --image_tower,
+or, with --tower_weights FOLDER, those of FOLDER/seed_N.pth. The projector between the two starts at random. What an
+earlier start has done is not done again, so the script can be stopped at any time.
 
-captions -> conversations (describe; is this shown?; score) -> LoRA and projector, llava/train.py -> llava/evaluate.py
-before and after, each held-out picture with its own caption and another
+For each seed, which holds out other styles and contents:
+  training part -> tower and projector predict words (llava/word_alignment.py) -> conversations
+  (llava/make_scoring_data.py) -> LoRA (llava/train.py), first with words in place of images, then with images
+  each other part, each language: llava/evaluate.py on names, each image with its own, one of the same group, any other
+  clip/train.py on the same images and texts: its cosine for the same pairs (CLIPScore, Hessel et al. 2021)
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torchvision.transforms import v2
+from transformers import AutoModelForCausalLM, AutoTokenizer, ProcessorMixin
 
+from benchmarks.emoji_grid import PARTS, Drawing, split_grid
+from benchmarks.llava_real_report import CLIP, report, score_rows
+from clip import train as clip_train
+from common.images.io import open_image
 from common.models.backbone import create_backbone
 from common.text.files import write_json, write_jsonl
-from llava import evaluate, train
-from llava.config import PROMPTS
+from llava import evaluate, make_scoring_data, merge_lora, train
 from llava.model import IMAGE_TOKEN, build_llava
 from llava.timm_tower import TimmTowerConfig
+from llava.word_alignment import align_with_words, project_onto_words
 
 CHATML_TEMPLATE = (  # of SmolLM2, Qwen and InternVL
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -37,8 +45,12 @@ CHATML_TEMPLATE = (  # of SmolLM2, Qwen and InternVL
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
     "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-SCORES = ("score", "expected_score", "p_yes")
-TEXTS = ("bleu", "rouge1", "rouge2", "rougeL")
+LANGUAGES = ("en", "zh")
+TURNS = {  # fitting texts of an image in each language; as many unfitting ones
+    "en": {"yes_no": 4, "score": 1, "describe": 0},
+    "zh": {"yes_no": 2, "score": 0, "describe": 0},
+}
+FROZEN_BLOCKS = 2  # of a convolutional tower, with its stem, while it predicts words: the slowest, and the most general
 
 
 def main() -> None:
@@ -49,37 +61,78 @@ def main() -> None:
     parser.add_argument("--language_model", required=True)
     parser.add_argument("--image_weights", required=True)
     parser.add_argument("--image_tower", default="tf_efficientnet_lite0")
+    parser.add_argument("--tower_weights", type=Path, help="folder of seed_N.pth, in place of --image_weights")
     parser.add_argument("--image_size", type=int, default=128)
-    parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument(
-        "--bf16", action="store_true", help="train in bf16; faster on a CPU that has instructions for it"
-    )
-    parser.add_argument("--max_steps", default="-1", help="training stops after so many steps; to try it out")
-    parser.add_argument("--limit", type=int, default=0, help="only so many held-out pictures; to try it out")
-    parser.add_argument("--sentence_encoder", default="")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--word_steps", type=int, default=300, help="of tower and projector, 32 images each")
+    parser.add_argument("--compare_steps", type=int, default=40, help="of LoRA on words, 4 conversations of 8 turns")
+    parser.add_argument("--steps", type=int, default=60, help="of LoRA on images, as large")
+    parser.add_argument("--clip_epochs", type=int, default=12)
+    parser.add_argument("--bf16", action="store_true", help="faster on a CPU that has instructions for it")
+    parser.add_argument("--limit", type=int, default=60, help="images of each part and language; 0: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work_dir", type=Path, default=Path(".cache/llava_real"))
     args = parser.parse_args()
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-    start, adapter = args.work_dir / "start", args.work_dir / "adapter"
-    if not (start / "config.json").is_file():
-        join(args, start)
-    if not (args.work_dir / "test.jsonl").is_file():
-        write_data(args)
-    found = {"before": score(args, start, "")}
-    if not (adapter / "results.json").is_file():
-        learn(args, start, adapter)
-    found["after"] = score(args, start, str(adapter))
-    report(found, json.loads((args.work_dir / "minutes.json").read_text())["minutes"])
+    rows = []
+    for seed in args.seeds:
+        folder = args.work_dir / f"seed_{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = split_grid(args.data_dir.resolve(), seed)
+        write_data(folder, parts, seed)
+        timed(folder, "words", build_start, args, folder, parts["training"], seed)
+        timed(folder, "LoRA, words", fine_tune, args, folder, seed, "start", "in words", args.compare_steps)
+        timed(folder, "LoRA, images", fine_tune, args, folder, seed, "in words", "scoring", args.steps)
+        timed(folder, "CLIP", train_clip, args, folder, parts["training"], seed)
+        for language in LANGUAGES:
+            for part in PARTS[1:]:
+                name = f"{part} {language}"
+                timed(folder, name, score, args, folder, name, language, seed)
+        rows += score_rows(folder, seed, args.data_dir)
+    report(rows, args.work_dir)
 
 
-def join(args: argparse.Namespace, folder: Path) -> None:
-    """The language model, the tower, and a projector with random weights between them."""
+def timed(folder: Path, stage: str, work: Callable[..., Any], *arguments: Any) -> None:
+    """Do a stage unless its minutes are known."""
+    path = folder / "minutes.json"
+    minutes = json.loads(path.read_text()) if path.is_file() else {}
+    if stage not in minutes:
+        start = time.process_time()
+        work(*arguments)
+        write_json(path, minutes | {stage: (time.process_time() - start) / 60})
+
+
+def flags(**values: Any) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def write_data(folder: Path, parts: dict[str, list[Drawing]], seed: int) -> None:
+    """scoring.jsonl of the training part, and samples of each other part and language."""
+    for part, drawings in parts.items():
+        path = folder / f"{part}.jsonl"
+        write_jsonl(path, ({"image": str(drawing.path), **drawing.fields} for drawing in drawings))
+        if part == "training":
+            for name, more in (("in words", ["--in_words"]), ("scoring", [])):
+                lines = []
+                for language, counts in TURNS.items():
+                    made = folder / f"{name} {language}.jsonl"
+                    words = [*flags(language=language, turns=8, seed=seed, **counts), "--groups", "subgroup", "group"]
+                    make_scoring_data.main([str(path), str(made), *words, *more])
+                    lines += made.read_text(encoding="utf-8").splitlines(keepends=True)
+                (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+            continue
+        for language in LANGUAGES:
+            words = ["--language", language, "--groups", "group", "--evaluation", *flags(seed=seed)]
+            make_scoring_data.main([str(path), str(folder / f"{part} {language}.jsonl"), *words])
+
+
+def build_start(args: argparse.Namespace, folder: Path, drawings: list[Drawing], seed: int) -> None:
+    """The language model, and a tower and a projector that predict words in its embeddings."""
+    torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(args.language_model, trust_remote_code=False)
     language = AutoModelForCausalLM.from_pretrained(args.language_model, trust_remote_code=False)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    backbone = create_backbone(args.image_tower, args.image_weights)
+    weights = args.tower_weights / f"seed_{seed}.pth" if args.tower_weights else args.image_weights
+    backbone = create_backbone(args.image_tower, str(weights))
     config = TimmTowerConfig(
         architecture=args.image_tower,
         image_size=args.image_size,
@@ -91,149 +144,124 @@ def join(args: argparse.Namespace, folder: Path) -> None:
     model.model.language_model.load_state_dict(language.model.state_dict())
     model.tie_weights()
     model.model.vision_tower.backbone.load_state_dict(backbone.state_dict())
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    pretrain(model, processor, drawings, args.word_steps)
+    model.save_pretrained(folder / "start")
+    processor.save_pretrained(folder / "start")
 
 
-def write_data(args: argparse.Namespace) -> None:
-    """train.jsonl and test.jsonl; pictures with one caption stay on one side."""
-    rows = json.loads((args.data_dir / "data.json").read_text(encoding="utf-8"))
-    captions = sorted({row["caption"] for row in rows})
-    random = np.random.default_rng(args.seed)
-    held = set(random.permutation(captions)[: len(captions) // 5].tolist())
-    learnt = [row for row in rows if row["caption"] not in held]
-    words = [row["caption"] for row in learnt]
-    write_jsonl(
-        args.work_dir / "train.jsonl", (one for row in learnt for one in conversations(args, row, words, random))
-    )
-    write_jsonl(
-        args.work_dir / "test.jsonl",
-        (
-            {
-                "image": str((args.data_dir / row["image_path"]).resolve()),
-                "text": row["caption"],
-                "reference": row["caption"],
-            }
-            for row in rows
-            if row["caption"] in held
-        ),
-    )
+def pretrain(model: Any, processor: ProcessorMixin, drawings: list[Drawing], steps: int) -> None:
+    """By the words of both languages; patches then lie among the English ones, as tokens of Chinese are pieces of
+    characters, which say little."""
+    pixels = processor.image_processor([open_image(drawing.path) for drawing in drawings], return_tensors="pt")
+    pixels = pixels["pixel_values"]  # (N, 3, S, S), normalised
+    move = v2.RandomAffine(0, translate=(0.1, 0.1), scale=(0.8, 1.15), fill=float(pixels.max()))  # white
+    augment = v2.Compose([v2.RandomHorizontalFlip(), move])
+
+    def tokens(languages: Sequence[str]) -> list[list[int]]:
+        """As at the beginning of a text, and behind a space."""
+        texts = [[f"{space}{text}" for text in texts_of(one, languages) for space in ("", " ")] for one in drawings]
+        return [[token for text in some for token in processor.tokenizer(text)["input_ids"]] for some in texts]
+
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+    tower.requires_grad_(False)
+    for part in (*tower.backbone.blocks[FROZEN_BLOCKS:], tower.backbone.conv_head):
+        part.requires_grad_(True)
+    trained = [one for one in (*tower.parameters(), *projector.parameters()) if one.requires_grad]
+
+    def views(rows: Iterable[int]) -> torch.Tensor:
+        return torch.stack([augment(pixels[row]) for row in rows])
+
+    align_with_words(model, views, tokens(LANGUAGES), trained, steps, learning_rate=1e-3)
+    english = {token for some in tokens(["en"]) for token in some}
+    project_onto_words(model, pixels[::10], english)
 
 
-def conversations(args: argparse.Namespace, row: dict, words: list[str], random: np.random.Generator) -> Iterator[dict]:
-    """A description, a yes/no question for the caption and for another, a score; each a conversation of its own, for in
-    one the description could be copied from a caption that was called fitting."""
-    prompts, caption = PROMPTS["en"], row["caption"]
-    others = [one for one in words if one != caption]
-    other = others[random.integers(len(others))]
-    turns = [(prompts["describe"], caption)]
-    turns += [(prompts["yes_no"].replace("{text}", said), answer) for said, answer in ((caption, "Yes"), (other, "No"))]
-    said, verdict = (
-        (caption, "Score: 9\nAnalysis: The picture shows this.")
-        if random.random() < 0.5
-        else (other, "Score: 2\nAnalysis: The picture shows something else.")
-    )
-    turns.append((prompts["score"].replace("{text}", said), verdict))
-    for question, answer in turns:
-        spoken = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
-        yield {"image": str((args.data_dir / row["image_path"]).resolve()), "conversations": spoken}
+def texts_of(drawing: Drawing, languages: Sequence[str]) -> list[str]:
+    """Names and keywords, as make_scoring_data reads them."""
+    names = [drawing.fields[f"name_{language}"] for language in languages]
+    keywords = [text for language in languages for text in drawing.fields[f"keywords_{language}"].split("; ") if text]
+    return list(dict.fromkeys(names + keywords))
 
 
-def learn(args: argparse.Namespace, start: Path, adapter: Path) -> None:
-    clock = time.perf_counter()
-    going_on = ["--resume_from_checkpoint", "true"] if list(adapter.glob("checkpoint-*")) else []
+def fine_tune(args: argparse.Namespace, folder: Path, seed: int, model: str, data: str, steps: int) -> None:
+    """LoRA of a model in `folder` on its {data}.jsonl, merged to a model {data}."""
     train.main(
-        [
-            "--model_id",
-            str(start),
-            "--data",
-            str(args.work_dir / "train.jsonl"),
-            "--output_dir",
-            str(adapter),
-            "--logging_dir",
-            str(adapter / "logs"),
-            "--lora_rank",
-            "16",
-            "--lora_alpha",
-            "32",
-            "--learning_rate",
-            "5e-4",
-            "--projector_learning_rate",
-            "1e-3",
-            "--per_device_train_batch_size",
-            "16",
-            "--num_train_epochs",
-            str(args.epochs),
-            "--max_steps",
-            args.max_steps,
-            "--bf16",
-            str(args.bf16),
-            "--use_cpu",
-            str(not torch.cuda.is_available()),
-            "--val_split",
-            "0",
-            "--save_steps",
-            "20",
-            "--save_total_limit",
-            "1",
-            "--seed",
-            str(args.seed),
-            *going_on,
-        ]
-    )
-    write_json(
-        args.work_dir / "minutes.json", {"minutes": (time.perf_counter() - clock) / 60, "resumed": bool(going_on)}
-    )
-
-
-def score(args: argparse.Namespace, start: Path, adapter: str) -> dict:
-    folder = args.work_dir / ("after" if adapter else "before")
-    if not (folder / "summary.json").is_file():
-        evaluate.main(
-            [
-                "--model_id",
-                str(start),
-                "--adapter",
-                adapter,
-                "--data",
-                str(args.work_dir / "test.jsonl"),
-                "--output_dir",
-                str(folder),
-                "--description_tokens",
-                "24",
-                "--analysis_tokens",
-                "24",
-                "--max_attempts",
-                "1",
-                "--batch_size",
-                "16",
-                "--limit",
-                str(args.limit),
-                "--sentence_encoder",
-                args.sentence_encoder,
-            ]
+        flags(
+            model_id=folder / model,
+            data=folder / f"{data}.jsonl",
+            output_dir=folder / f"{data} adapter",
+            logging_dir=folder / "logs",
+            cache_dir=folder / "cache",
+            independent_turns="true",
+            lora_rank=32,
+            lora_alpha=64,
+            lora_dropout=0,
+            learning_rate=1e-3,
+            projector_learning_rate=1e-4,
+            per_device_train_batch_size=4,
+            max_steps=steps,
+            bf16=args.bf16,
+            use_cpu=not torch.cuda.is_available(),
+            val_split=0,
+            save_strategy="no",
+            seed=seed,
         )
-    return json.loads((folder / "summary.json").read_text())
-
-
-def report(found: dict[str, dict], minutes: float) -> None:
-    print(
-        f"\n{found['after']['samples']} held-out pictures, {found['after']['pairs']} pairs, "
-        f"{minutes:.1f} minutes of training (of the last start)\n"
     )
-    print("| | " + " | ".join(f"AUC {name}" for name in SCORES) + " | " + " | ".join(TEXTS) + " | cosine |")
-    print("|---|" + "---|" * (len(SCORES) + len(TEXTS) + 1))
-    for when, numbers in found.items():
-        quality = [numbers[f"{name}_quality"] for name in SCORES]
-        cells = [
-            f"{one['auc']:.3f} ({one['interval'][0]:.3f} .. {one['interval'][1]:.3f})"
-            if one["auc"] is not None
-            else "no score"
-            for one in quality
-        ]
-        cells += [f"{numbers[name]:.1f}" for name in TEXTS]
-        cells.append(f"{numbers['cosine']['value']:.3f}" if "cosine" in numbers else "")
-        print(f"| {when} | " + " | ".join(cells) + " |")
+    merged = flags(model_id=folder / model, adapter=folder / f"{data} adapter", output_dir=folder / data)
+    merge_lora.main([*merged, *flags(precision="fp32")])
+
+
+def score(args: argparse.Namespace, folder: Path, name: str, language: str, seed: int) -> None:
+    evaluate.main(
+        flags(
+            model_id=folder / "scoring",
+            data=folder / f"{name}.jsonl",
+            output_dir=folder / name,
+            language=language,
+            description_tokens=1,  # of no use here
+            analysis_tokens=5,
+            score_temperature=0,
+            batch_size=32,
+            precision="bf16" if args.bf16 else "auto",
+            limit=args.limit,
+            seed=seed,
+        )
+    )
+
+
+def train_clip(args: argparse.Namespace, folder: Path, drawings: list[Drawing], seed: int) -> None:
+    """On copies of the images, which have to be below the folder of their index."""
+    data, rows = folder / "clip", []
+    (data / "images").mkdir(parents=True, exist_ok=True)
+    for drawing in drawings:
+        copy = data / "images" / f"{drawing.style}_{drawing.path.name}"
+        copy.write_bytes(drawing.path.read_bytes())
+        rows.append({"image_path": f"images/{copy.name}", "caption": texts_of(drawing, LANGUAGES)})
+    write_json(data / "data.json", rows)
+    write_json(data / "settings.json", {})  # in place of clip/config.json
+    clip_train.main(
+        flags(
+            config=data / "settings.json",
+            data_dir=data,
+            val_split=0,
+            model_name="small",
+            pretrained="none",
+            image_tower=args.image_tower,
+            image_weights=args.image_weights,
+            image_size=args.image_size,
+            num_epochs=args.clip_epochs,
+            batch_size=64,
+            learning_rate=5e-4,
+            warmup_steps=20,
+            seed=seed,
+            device="cpu",
+            checkpoint_dir=folder / CLIP.parent,
+            results_dir=folder / CLIP.parent,
+            log_dir=folder / "logs",
+            cache_dir=folder / "cache",
+            save_steps=100_000,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -26,16 +26,15 @@ def tokenize_apart(
 
     tokenize_one: a conversation of one turn. placeholder: the token of the image.
     """
-    if conversation.turns[0].images != 1 or len(conversation.images) != 1:
-        raise ValueError(
-            f"independent turns are about one image, in the first question; got {len(conversation.images)}"
-        )
+    if len(conversation.images) > 1 or conversation.turns[0].images != len(conversation.images):
+        raise ValueError("independent turns: expected one image, in the first question, or none")
+    image = f"{IMAGE}\n" * len(conversation.images)
     flags = conversation.is_trained or (True,) * len(conversation.turns)
     whole, head, ends = LabelledTokens([], []), None, []
     for (question, answer), flag in zip(conversation.turns, flags):
-        turn = Turn(f"{IMAGE}\n{question.replace(IMAGE, '').strip()}", answer)
+        turn = Turn(f"{image}{question.replace(IMAGE, '').strip()}", answer)
         ids, labels = tokenize_one(replace(conversation, turns=(turn,), is_trained=(flag,)))
-        start = ids.index(placeholder) + 1
+        start = ids.index(placeholder) + 1 if image else 0
         if head is None:
             head = ids[:start]
             whole = LabelledTokens(head, labels[:start])
@@ -49,7 +48,8 @@ def tokenize_apart(
 def number_turns(ids: Sequence[int], ends: Sequence[int], placeholder: int) -> list[int]:
     """Tokens of tokenize_apart -> for each the number of its turn from 1, and 0 up to the image."""
     numbers = np.searchsorted(ends, np.arange(len(ids)), "right") + 1
-    numbers[: ids.index(placeholder) + 1] = 0
+    if placeholder in ids:
+        numbers[: ids.index(placeholder) + 1] = 0
     return numbers.tolist()
 
 

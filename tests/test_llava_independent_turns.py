@@ -1,12 +1,14 @@
 """Turns that do not see each other, and logits at labelled tokens alone: the losses of the plain computation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from conftest import flags
 from tiny.llava import WRITERS, picture, write_conversations
 
-from common.text.conversations import IMAGE, parse_conversation, read_conversations
+from common.text.conversations import IMAGE, Turn, parse_conversation, read_conversations
 from llava import train
 from llava.checkpoint import end_tokens, load_image_text_model
 from llava.dataset import ConversationCollator, ConversationTokenizer
@@ -33,7 +35,8 @@ def test_independent_turns_have_the_losses_of_single_conversations(llava_folders
     def losses(rows, images, **options):
         """Sum over the labelled tokens, with their number."""
         tokenizer = ConversationTokenizer(formatter, end_tokens(loaded), 2048, **options)
-        batch = collate([(tokenizer(row, [image.size]), [image]) for row, image in zip(rows, images)])
+        pictures = [[image] for image in images] or [[]] * len(rows)
+        batch = collate([(tokenizer(row, [one.size for one in some]), some) for row, some in zip(rows, pictures)])
         with torch.no_grad():
             loss = model(**batch).loss
         count = int((batch["labels"] >= 0).sum())
@@ -45,6 +48,10 @@ def test_independent_turns_have_the_losses_of_single_conversations(llava_folders
     apart, single_count, single_tokens = losses(singles, [image for image in images for _ in range(2)])
     assert count == single_count and tokens < single_tokens
     assert together == pytest.approx(apart, rel=1e-5)
+    turns = [(Turn("Is it red?", one.turns[0].answer), one.turns[1]) for one in conversations]  # without an image
+    unseen = [replace(one, turns=pair, images=()) for one, pair in zip(conversations, turns)]
+    alone = [replace(one, turns=(turn,)) for one in unseen for turn in one.turns]
+    assert losses(unseen, [], independent_turns=True)[0] == pytest.approx(losses(alone, [])[0], rel=1e-5)
     dependent, _, _ = losses(conversations, images)
     assert abs(dependent - apart) > 1e-3 * apart
     length = losses(conversations[:1], images, independent_turns=True)[2]
