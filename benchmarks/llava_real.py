@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--word_steps", type=int, default=300, help="of tower and projector, 32 images each")
     parser.add_argument("--compare_steps", type=int, default=32, help="of LoRA on words, 4 conversations of 8 turns")
-    parser.add_argument("--steps", type=int, default=60, help="of LoRA on images, as large")
+    parser.add_argument("--steps", type=int, default=120, help="of LoRA on images, as large")
     parser.add_argument("--clip_epochs", type=int, default=8)
     parser.add_argument("--bf16", action="store_true", help="faster on a CPU that has instructions for it")
     parser.add_argument("--limit", type=int, default=60, help="images of each part and language; 0: all")

@@ -89,7 +89,7 @@ def report(rows: list[dict[str, Any]], work_dir: Path) -> None:
                 cells = []
                 for name in SCORES:
                     mean, seeds, (low, high) = mean_auc(own, name)
-                    spread = " ".join(f"{auc:.2f}"[1:] for auc in seeds)
+                    spread = " ".join(f"{auc:.2f}" for auc in seeds)
                     cells.append(f"{mean:.3f} ({low:.3f} .. {high:.3f}; {spread})")
                     place = {"kind": kind, "part": part, "language": language, "score": name}
                     results.append({**place, "auc": mean, "interval": [low, high], "seeds": seeds})
