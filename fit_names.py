@@ -34,7 +34,7 @@ from prepare_targets import group_by_text
 from sample_table import SampleTable
 from style_encoder import BATCH_SIZE, encode_images, load_encoder, save_encoder
 from style_names import encode_names, encode_texts, name_similarity, read_out, statistics_of, summary, words_of
-from text_encoder import HASH, TextEncoderRecord
+from text_encoder import TextEncoderRecord
 
 DRAWN_STYLES, DRAWINGS = 1024, 2  # of each; more styles help, more drawings of one hardly do
 OWN_IMAGES = 2000  # of a data folder at most, evenly spread
@@ -49,7 +49,7 @@ def main(
     *,
     weights: Path,  # a .pth written by train.py; the names are written into it
     data_dir: Path | None = None,  # described styles, as prepare_targets.py reads them; default: drawings alone
-    text_encoder: str = HASH,  # Hugging Face name, local folder, or 'hash'
+    text_encoder: str = "hash",  # Hugging Face name, local folder, or 'hash'
     prompt: str = "{style} style",  # text of a name, and of what a style is described with
     max_length: PositiveInt = 77,  # tokens of a text
     drawn_styles: NonNegativeInt = DRAWN_STYLES,

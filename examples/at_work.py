@@ -1,7 +1,7 @@
 """The README's picture: what is nearest to a picture in style, what a sentence finds, and where CLIP sees it.
 
     make demo demo-clip
-    python examples/at_work.py [docs/at_work.png]
+    python examples/at_work.py
 
 The pictures are drawn for it: neither model was trained on them.
 """
@@ -11,12 +11,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:
-    sys.path[0] = str(ROOT)
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
 
 import torch
 
 from clip.checkpoint import load_clip
 from clip.heatmaps import heatmap, overlay
+from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.images.io import open_image
 from common.samples.layouts import create_sample_dataset
@@ -26,9 +33,10 @@ STYLE_ENCODER, CLIP = ROOT / "checkpoints/demo/best.pth", ROOT / "model-checkpoi
 SEED, SCENES, SHOWN, TEXT = 1, 240, 6, "two large yellow trees, in front of hills"
 
 
-def main(output: str = "docs/at_work.png", folder: str = "data/at_work") -> None:
+@tool
+def main(*, output: Path = Path("docs/at_work.png"), folder: Path = Path("data/at_work")) -> None:
     create_sample_dataset(folder, SCENES, SEED, layout="captions")
-    paths = sorted(Path(folder, "images").glob("*.png"))
+    paths = sorted((folder / "images").glob("*.png"))
     images = [open_image(path) for path in paths]
 
     encoder, _ = load_encoder(STYLE_ENCODER, torch.device("cpu"))
@@ -55,4 +63,4 @@ def best(similarity: torch.Tensor) -> list[int]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main)

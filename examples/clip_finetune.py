@@ -1,7 +1,7 @@
 """Fine-tuning of a CLIP in a loop of one's own, to begin from, with every line in sight.
 
 python examples/clip_finetune.py DATA ViT-B/32              # OpenAI's weights, or NAME:TAG, or a file of weights
-python examples/clip_finetune.py data/sample_captions small 5e-4    # from scratch, at a higher rate
+python examples/clip_finetune.py data/sample_captions small --rate 5e-4    # from scratch, at a higher rate
 """
 
 import sys
@@ -9,6 +9,11 @@ from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
 
 import torch
 
@@ -18,16 +23,21 @@ from clip.losses import clip_loss, positive_pairs
 from clip.model import CLIPModel
 from clip.pairs import find_pairs
 from clip.training_model import parameter_groups
+from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.images.io import open_image
 
 
-def main(data: str, name: str, rate: str = "1e-5", epochs: str = "3", output: str = "finetuned.pth") -> float:
+@tool
+def main(
+    data: Path, model_name: str, *, rate: float = 1e-5, epochs: int = 3, output: Path = Path("finetuned.pth")
+) -> float:
     """-> share of the held-out images whose own caption comes first."""
-    model = CLIPModel("small") if name == "small" else CLIPModel.from_pretrained(name)
+    model = CLIPModel("small") if model_name == "small" else CLIPModel.from_pretrained(model_name)
     pairs, _ = find_pairs(data)
     training, held_out = split_pairs(pairs, 0.1)
-    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.05), float(rate))
-    for epoch in range(int(epochs)):
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.05), rate)
+    for epoch in range(epochs):
         model.train()
         total = 0.0
         for rows in torch.randperm(len(training)).split(32):
@@ -56,4 +66,4 @@ def batch(model: CLIPModel, pairs: list) -> tuple[torch.Tensor, torch.Tensor, to
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main)

@@ -12,18 +12,26 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import torch
 
+from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from few_shot import leave_one_out_accuracy, prototype_similarity
 from style_encoder import encode_folder, encode_images, load_encoder
 
 CPU = torch.device("cpu")
 
 
-def main(weights: str, styles: str, *pictures: str) -> list[str]:
+@tool
+def main(weights: str, styles: Path, pictures: list[Path]) -> list[str]:
     """-> the style of each picture."""
     encoder, _ = load_encoder(weights, CPU)
-    folders = sorted(folder for folder in Path(styles).iterdir() if folder.is_dir())
+    folders = sorted(folder for folder in styles.iterdir() if folder.is_dir())
     vectors = [encode_folder(folder, encoder, CPU)[1] for folder in folders]  # (n, S) each, of length 1
     references = torch.cat(vectors)
     style_ids = torch.arange(len(folders)).repeat_interleave(torch.tensor(list(map(len, vectors))))
@@ -42,6 +50,4 @@ def main(weights: str, styles: str, *pictures: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 4:
-        raise SystemExit(__doc__)
-    main(*sys.argv[1:])
+    run_script(main)

@@ -1,7 +1,7 @@
 """An index of images as a service: GET /?text=WORDS or POST an image -> JSON of what is most alike.
 
     python retrieval/build_index.py --index_dir features/index --image_dir FOLDER --vit_checkpoint WEIGHTS
-    python examples/retrieval_service.py features/index [PORT]
+    python examples/retrieval_service.py features/index [--port 8000]
     curl "http://127.0.0.1:8000/?text=a+red+house&k=3"
     curl --data-binary @a.png "http://127.0.0.1:8000/?k=3"
 
@@ -18,6 +18,13 @@ from urllib.parse import parse_qs, urlsplit
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
+from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from retrieval.search import open_index
 
 LARGEST, MOST = 20_000_000, 100  # bytes of an image, results of a query
@@ -55,5 +62,10 @@ def make_server(index: str, port: int = 8000) -> HTTPServer:
     return HTTPServer(("127.0.0.1", port), Handler)
 
 
+@tool
+def main(index_dir: str, *, port: int = 8000) -> None:
+    make_server(index_dir, port).serve_forever()
+
+
 if __name__ == "__main__":
-    make_server(sys.argv[1], *map(int, sys.argv[2:3])).serve_forever()
+    run_script(main)

@@ -1,18 +1,24 @@
 """A folder of pictures sorted by style, each group a row of a contact sheet; or those in the style of one picture.
 
-python examples/style_search.py checkpoints/demo/best.pth FOLDER [styles.png] [--like PICTURE]
+python examples/style_search.py checkpoints/demo/best.pth FOLDER [--sheet styles.png] [--like PICTURE]
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common.cli.early import answer_early
+
+if __name__ == "__main__":
+    answer_early(__file__)
+
 import torch
 from sklearn.cluster import AgglomerativeClustering
 
+from common.cli.errors import run_script
+from common.cli.tool_parser import tool
 from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.images.io import open_image
 from style_encoder import encode_folder, encode_images, load_encoder
@@ -20,25 +26,25 @@ from style_encoder import encode_folder, encode_images, load_encoder
 CPU, SHOWN = torch.device("cpu"), 8  # pictures in a row
 
 
-def main(argv: list[str] | None = None) -> dict[str, list[Path]]:
-    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n")[0])
-    parser.add_argument("weights", help="of train.py, or the name of a style encoder on the Hub")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("sheet", type=Path, nargs="?", default=Path("styles.png"))
-    parser.add_argument("--like", type=Path)
-    parser.add_argument("--distance", type=float, default=0.5, help="1 - cosine above which two groups stay apart")
-    args = parser.parse_args(argv)
-
-    encoder, _ = load_encoder(args.weights, CPU)
-    paths, vectors = encode_folder(args.folder, encoder, CPU)  # (N, S) of length 1
-    if args.like:
-        similarity = vectors @ encode_images([args.like], encoder, CPU)[0]
+@tool
+def main(
+    weights: str,  # of train.py, or the name of a style encoder on the Hub
+    folder: Path,
+    *,
+    sheet: Path = Path("styles.png"),
+    like: Path | None = None,  # in place of groups, the pictures in the style of this one
+    distance: float = 0.5,  # 1 - cosine, above which two groups stay apart
+) -> dict[str, list[Path]]:
+    encoder, _ = load_encoder(weights, CPU)
+    paths, vectors = encode_folder(folder, encoder, CPU)  # (N, S) of length 1
+    if like:
+        similarity = vectors @ encode_images([like], encoder, CPU)[0]
         best = similarity.topk(min(SHOWN, len(paths))).indices
-        found = {f"in the style of {args.like.name}": [paths[i] for i in best]}
+        found = {f"in the style of {like.name}": [paths[i] for i in best]}
     else:
-        found = groups(paths, vectors, args.distance)
+        found = groups(paths, vectors, distance)
     cells = {title: [Cell([open_image(path)], path.name) for path in found[title][:SHOWN]] for title in found}
-    save_picture(args.sheet, contact_sheet(cells, columns=SHOWN, side=128))
+    save_picture(sheet, contact_sheet(cells, columns=SHOWN, side=128))
     print(*(f"{title}: {', '.join(path.name for path in paths)}" for title, paths in found.items()), sep="\n")
     return found
 
@@ -56,4 +62,4 @@ def groups(paths: list[Path], vectors: torch.Tensor, distance: float) -> dict[st
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -34,6 +34,7 @@ READ = {  # parameters of tools that are paths and are only read, or updated in 
     ),
     *("gallery_labels", "image", "image_dir", "image_list", "index_dir", "input", "metadata", "model", "paths"),
     *("query_dir", "query_features", "query_labels", "root", "split_csv", "train_data", "weights"),
+    *("test_dir", "folder", "like", "styles", "pictures"),  # of examples
     *("cache_dir", "path"),  # of what can be made again: image vectors, drawn samples
 }
 TOOLS = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in (".venv", "tests", ".git")]
