@@ -18,6 +18,7 @@ this, to choose recipes by. What is finished is kept in --work_dir and not done 
 """
 
 import argparse
+import itertools
 import random
 import sys
 import time
@@ -91,8 +92,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=90)
-    parser.add_argument("--align_steps", type=int, default=150, help="with the tower frozen")
+    parser.add_argument("--steps", type=int, default=170)
+    parser.add_argument("--align_steps", type=int, default=500, help="with the tower frozen")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=2e-3, help="of language model and projector")
     parser.add_argument("--vision_learning_rate", type=float, default=6e-4, help="of the tower beside them")
@@ -277,17 +278,20 @@ def answer(kind: str, query: Drawing, gallery: list[Drawing], cosines: np.ndarra
 
 
 def report(rows: dict[str, list[dict]]) -> None:
-    """Mean and standard deviation over the seeds, in percent."""
+    """Percent, means over the seeds; in brackets mean and deviation of the difference from 'before' of each seed."""
     questions = [name for name in next(iter(rows.values()))[0] if name != "minutes"]
     for kind in ("content", "style"):
         names = [name for name in questions if name.startswith(kind)]
-        print(
-            f"\n| {kind} | " + " | ".join(f"{name.partition(', ')[2]}: Top-1 | mAP" for name in names) + " | minutes |"
-        )
+        titles = [f"{name.partition(', ')[2]}: Top-1 | mAP" for name in names]
+        print(f"\n| {kind} | " + " | ".join(titles) + " | minutes |")
         print("|---|" + "---|" * (2 * len(names) + 1))
         for arm, seeds in rows.items():
-            values = [[100 * row[name][measure] for row in seeds] for name in names for measure in MEASURES]
-            cells = [f"{np.mean(value):.1f} ± {np.std(value, ddof=len(value) > 1):.1f}" for value in values]
+            cells = []
+            for name, measure in itertools.product(names, MEASURES):
+                values = np.array([100 * row[name][measure] for row in seeds])
+                gain = values - [100 * row[name][measure] for row in rows.get("before", seeds)]
+                spread = f" ({gain.mean():+.1f} ± {gain.std(ddof=len(gain) > 1):.1f})" if gain.any() else ""
+                cells.append(f"{values.mean():.1f}{spread}")
             print(f"| {arm} | " + " | ".join(cells) + f" | {np.mean([row['minutes'] for row in seeds]):.1f} |")
 
 
