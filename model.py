@@ -10,16 +10,42 @@ transfer does (Gatys et al. 2016, Huang and Belongie 2017): strokes and texture 
 over positions discard the arrangement of the content.
 """
 
-from typing import Any, NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, Required, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import ConfigDict, FiniteFloat, with_config
 from torch import nn
+from typing_extensions import TypedDict
 
 from common.models.backbone import VisionFeatures, VisionTower
+from common.models.build_arguments import building
+from common.models.checkpoint_file import load_every_tensor, model_content
+from common.models.model_folder import load_model, write_model_folder
+from common.text.schema import check_type
 from losses import mask_loss, sequence_losses, style_contrast, vector_losses
 from multimodal_utils import lengths_to_mask
 from style_head import StyleHead
+
+KIND = "style encoder"
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Build(TypedDict, total=False):
+    """Arguments of VisionStyleEncoder that a checkpoint may hold: its `build`, which names no files."""
+
+    model_name: Required[str]
+    model_args: dict[str, Any] | None
+    image_size: int | None
+    sequence_length: int
+    embed_width: int
+    pooled_width: int
+    predict_mask: bool
+    style_width: int
+    frozen_maps: int
+    sequence_head: str
+    dropout: FiniteFloat
 
 
 class StyleOutput(NamedTuple):
@@ -108,6 +134,27 @@ class VisionStyleEncoder(nn.Module):
             )
         self.style_head = StyleHead(tower.feature_map_widths, style_width, dropout, frozen_maps)
         tower.freeze_maps(frozen_maps)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "tuple[VisionStyleEncoder, dict[str, Any]]":
+        """A file of train.py, a folder of save_pretrained or tools/push_to_hub.py, or a name on the Hub -> the encoder
+        in eval mode, and the rest of the content."""
+        content = load_model(path, KIND)
+        weights = content.pop("model_state_dict")
+        build = check_type(content["build"], Build, f"{path}: build")
+        with building(path, build, weights):
+            encoder = cls(**build)
+        load_every_tensor(encoder, weights, path, "the model that it describes")
+        return encoder.eval(), content
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "VisionStyleEncoder":
+        """The encoder of `open`, alone."""
+        return cls.open(path)[0]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """config.json and model.safetensors, for from_pretrained and tools/push_to_hub.py."""
+        write_model_folder(folder, model_content(self, KIND, self.build, preprocessing=self.preprocessing))
 
     @property
     def preprocessing(self) -> dict[str, Any]:

@@ -8,12 +8,10 @@ paths, styles = encode_folder("folder", encoder, device)
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Required
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, FiniteFloat, with_config
-from typing_extensions import TypedDict
 
 from common.cli.errors import one_line
 from common.cli.progress_bar import progress_bar
@@ -21,32 +19,11 @@ from common.images.cache import CACHE_SCALE, fit_shorter_side
 from common.images.folders import list_images
 from common.images.io import open_image
 from common.images.transforms import square
-from common.models.build_arguments import building
-from common.models.checkpoint_file import load_every_tensor, save_model
-from common.models.model_folder import load_model
-from common.text.schema import check_type
+from common.models.checkpoint_file import save_model
 from common.training.skip_log import report_skipped
-from model import StyleOutput, VisionStyleEncoder
+from model import KIND, StyleOutput, VisionStyleEncoder
 
-KIND = "style encoder"
 BATCH_SIZE = 32  # images encoded at once
-
-
-@with_config(ConfigDict(extra="forbid"))
-class Build(TypedDict, total=False):
-    """Arguments of VisionStyleEncoder that a checkpoint may hold: its `build`, which names no files."""
-
-    model_name: Required[str]
-    model_args: dict[str, Any] | None
-    image_size: int | None
-    sequence_length: int
-    embed_width: int
-    pooled_width: int
-    predict_mask: bool
-    style_width: int
-    frozen_maps: int
-    sequence_head: str
-    dropout: FiniteFloat
 
 
 def save_encoder(path: str | Path, encoder: VisionStyleEncoder, **metadata: Any) -> None:
@@ -55,15 +32,9 @@ def save_encoder(path: str | Path, encoder: VisionStyleEncoder, **metadata: Any)
 
 
 def load_encoder(path: str | Path, device: torch.device) -> tuple[VisionStyleEncoder, dict[str, Any]]:
-    """A file of save_encoder, a folder that tools/push_to_hub.py wrote, or a name on the Hub -> encoder in eval mode on
-    `device`, and the rest of the content."""
-    content = load_model(path, KIND)
-    weights = content.pop("model_state_dict")
-    build = check_type(content["build"], Build, f"{path}: build")
-    with building(path, build, weights):
-        encoder = VisionStyleEncoder(**build)
-    load_every_tensor(encoder, weights, path, "the model that it describes")
-    return encoder.eval().to(device), content
+    """VisionStyleEncoder.open on `device`."""
+    encoder, content = VisionStyleEncoder.open(path)
+    return encoder.to(device), content
 
 
 def build_untrained(content: dict[str, Any], device: torch.device) -> tuple[VisionStyleEncoder | None, str]:

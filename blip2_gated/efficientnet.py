@@ -16,9 +16,8 @@ from common.models.backbone import create_backbone
 from common.models.checkpoint_file import read_tensors
 from common.models.model_folder import is_model_folder, load_model
 from common.text.schema import check_type
-from model import VisionStyleEncoder
+from model import KIND, Build, VisionStyleEncoder
 from multimodal_utils import project_pooled_embed
-from style_encoder import KIND, Build, load_encoder
 
 
 class EfficientNetAdapter(nn.Module):
@@ -120,4 +119,4 @@ def read_style_build(weights: bool | str) -> dict[str, Any] | None:
 
 def _open_style_encoder(weights: bool | str, build: dict[str, Any]) -> VisionStyleEncoder:
     """weights: a checkpoint; False: untrained, for weights that follow."""
-    return load_encoder(weights, torch.device("cpu"))[0] if isinstance(weights, str) else VisionStyleEncoder(**build)
+    return VisionStyleEncoder.from_pretrained(weights) if isinstance(weights, str) else VisionStyleEncoder(**build)

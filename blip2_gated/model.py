@@ -19,6 +19,7 @@ from blip2_gated.efficientnet import EfficientNetAdapter
 from blip2_gated.gates import Gate, PromptMapper, add_gates, add_lora
 from blip2_gated.generation import GenerationMixin
 from blip2_gated.images import TowerFeatures, outside_unit_range
+from blip2_gated.pretrained import PretrainedMixin
 from blip2_gated.prompts import TEMPLATE, PromptEncoder
 from blip2_gated.style_vocabulary import StyleVocabulary
 from multimodal_utils import merge_image_tokens, project_sequence_embed
@@ -30,7 +31,7 @@ class GatedOutput(NamedTuple):
     control: torch.Tensor | None  # (B, M, D) input of the gates
 
 
-class Blip2OPTGated(GenerationMixin, nn.Module):
+class Blip2OPTGated(GenerationMixin, PretrainedMixin, nn.Module):
     """blip2, tokenizer: from blip2_gated.backbone. efficientnet: arguments of EfficientNetAdapter,
     and output_dim; None: plain BLIP-2, for comparison, with or without LoRA. gating: kind (film, gate, kv), per_head,
     init_scale. mapper: num_tokens, hidden, dropout. lora: rank, alpha, dropout, or None. external: parts ('blip2',

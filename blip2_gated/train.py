@@ -28,7 +28,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 from blip2_gated.backbone import is_config
-from blip2_gated.checkpoint import build_arguments, build_gated, fingerprint, load_gated, save_gated, store_frozen
+from blip2_gated.checkpoint import build_arguments, load_gated, save_gated, store_frozen
 from blip2_gated.dataset import DEFAULT_ROOT, VqaDataset, VqaSample, build_datasets, read_splits
 from blip2_gated.metrics import QuestionOnlyBaseline, answer_samples, measure_answers
 from blip2_gated.model import Blip2OPTGated
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         splits, skipped = read_splits(settings, ("train", "val"), accelerator.is_main_process)
     set_seed(settings.training_seed)
     build = build_arguments(settings, splits["train"])
-    model = build_gated(build)
+    model = Blip2OPTGated.from_build(build)
     trained_on = describe_run(settings, model, splits["train"])
     if settings.training_resume:
         state = Path(settings.training_checkpoint_dir) / "last"
@@ -165,7 +165,7 @@ def describe_run(settings: Namespace, model: Blip2OPTGated, samples: Sequence[Vq
     return {
         **{name: source_name(getattr(settings, name.replace(".", "_"))) for name in FIXED},
         "model": describe_tensors(model.state_dict()),
-        "weights of BLIP-2 and EfficientNet": fingerprint(model),
+        "weights of BLIP-2 and EfficientNet": model.fingerprint,
         "data": describe_samples(
             (sample.image, file_size(sample.path), sample.question, sample.answer, sample.style) for sample in samples
         ),

@@ -27,12 +27,13 @@ from clip.architectures import (
     make_architecture,
 )
 from clip.preprocessing import STATISTICS, Resize
-from clip.pretrained import choose_weights, load_weights, read_checkpoint, read_file, read_pretrained
+from clip.pretrained import KIND, choose_weights, load_weights, read_checkpoint, read_file, read_pretrained
 from clip.published import preprocessing_of
 from clip.tokenizer import build_tokenizer, tokenizer_config
 from common.models.backbone import create_backbone
 from common.models.build_arguments import building
-from common.models.checkpoint_file import load_every_tensor
+from common.models.checkpoint_file import load_every_tensor, model_content
+from common.models.model_folder import write_model_folder
 from common.text.padding import pad
 
 MAX_SCALE = 100.0  # Radford et al. 2021, section 2.5: the temperature never falls below 0.01
@@ -162,6 +163,11 @@ class CLIPModel(nn.Module):
             with torch.no_grad():
                 model.logit_scale.fill_(min(value, most))
         return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """config.json and model.safetensors, for from_pretrained and tools/push_to_hub.py. A folder that transformers
+        reads is written by tools/export_clip.py."""
+        write_model_folder(folder, model_content(self, KIND, {"config": self.config}))
 
     def forward(
         self,

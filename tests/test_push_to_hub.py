@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny.hub import assert_names_no_place, front, same
 
-from blip2_gated.checkpoint import build_arguments, build_gated, load_gated, save_gated
+from blip2_gated.checkpoint import build_arguments, load_gated, save_gated
 from blip2_gated.dataset import VqaSample
+from blip2_gated.model import Blip2OPTGated
 from clip.checkpoint import load_clip, save_clip
 from clip.model import CLIPModel
 from common.cli.settings import read_settings
@@ -49,7 +50,7 @@ def test_what_is_uploaded(trained, tmp_path, uploads):
     assert list(sent["files"]) == ["README.md", "config.json", "metadata.safetensors", "model.safetensors"]
     assert_names_no_place(sent["files"], data.parent, tmp_path)
     card = sent["files"]["README.md"].decode()
-    assert front(card)["license"] == "mit" and 'load_encoder("me/style"' in card and card.count("\n# style\n") == 1
+    assert front(card)["license"] == "mit" and 'from_pretrained("me/style"' in card and card.count("\n# style\n") == 1
 
 
 def test_a_card_that_was_edited_goes_up_as_it_is(trained, tmp_path, uploads, capsys):
@@ -129,7 +130,13 @@ def test_blip2_gated_names_what_it_was_made_from(tiny_blip2, tmp_path, uploads):
     )
     recipe = build_arguments(settings, [VqaSample(0, "a.png", "a", style, style, "style") for style in ("oil", "ink")])
     torch.manual_seed(0)
-    save_gated(tmp_path / "best.pt", build_gated(recipe), recipe, settings=vars(settings), metrics={"val/main": 1.5})
+    save_gated(
+        tmp_path / "best.pt",
+        Blip2OPTGated.from_build(recipe),
+        recipe,
+        settings=vars(settings),
+        metrics={"val/main": 1.5},
+    )
     with pytest.raises(ValueError, match=f"build: blip2: source is {tiny_blip2}, a path .* --hub_id {tiny_blip2}="):
         push_to_hub.main([str(tmp_path / "best.pt"), "--name", "me/gated"])
     assert uploads == []

@@ -14,8 +14,8 @@ KINDS = {  # by `kind` or `model_type` in config.json, or by the files of the fo
         OURS,
         "image-feature-extraction",
         ("style", "timm"),
-        "import torch\n\nfrom style_encoder import load_encoder, read_image\n\n"
-        'encoder, content = load_encoder("{name}", torch.device("cpu"))\n'
+        "from model import VisionStyleEncoder\nfrom style_encoder import read_image\n\n"
+        'encoder = VisionStyleEncoder.from_pretrained("{name}")\n'
         'style = encoder(read_image("a.png", encoder)[None]).style  # (1, S), unit length',
     ),
     "clip": Kind(
@@ -23,7 +23,7 @@ KINDS = {  # by `kind` or `model_type` in config.json, or by the files of the fo
         OURS,
         "zero-shot-image-classification",
         ("clip", "open_clip"),
-        'from clip.checkpoint import load_clip\n\nmodel, _ = load_clip("{name}")\n'
+        'from clip.model import CLIPModel\n\nmodel = CLIPModel.from_pretrained("{name}")\n'
         'vectors = model.encode_text(["a red house", "two birds"])  # (2, D), unit length',
     ),
     "blip2_gated": Kind(
@@ -32,7 +32,7 @@ KINDS = {  # by `kind` or `model_type` in config.json, or by the files of the fo
         OURS,
         "visual-question-answering",
         ("blip-2", "style"),
-        'from blip2_gated.checkpoint import load_gated\n\nmodel, _ = load_gated("{name}")\n'
+        'from blip2_gated.model import Blip2OPTGated\n\nmodel = Blip2OPTGated.from_pretrained("{name}")\n'
         'answers = model.predict_answers(model.prepare(["a.png"]), ["In which style is this picture drawn?"])',
     ),
     "transformers clip": Kind(

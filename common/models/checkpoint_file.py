@@ -51,12 +51,15 @@ class Checkpoint(TypedDict, total=False):
     fingerprint: str
 
 
+def model_content(model: torch.nn.Module, kind: str, build: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    """Weights and everything needed to use them. `build`: the arguments of the model's class."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return {"format": FORMAT, "kind": kind, "build": build, **metadata, "model_state_dict": weights}
+
+
 def save_model(path: str | Path, model: torch.nn.Module, kind: str, build: dict[str, Any], **metadata: Any) -> None:
-    """Write weights and everything needed to use them. `build`: the arguments of the model's class."""
-    content = {"format": FORMAT, "kind": kind, "build": build, **metadata}
-    content["model_state_dict"] = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
+    """Write a file of model_content."""
+    content = model_content(model, kind, build, **metadata)
     with write_atomically(path) as file:
         try:
             torch.save(content, file)

@@ -11,9 +11,10 @@ import torch
 
 from blip2_gated import config
 from blip2_gated.backbone import is_config, read_blip2_config
-from blip2_gated.checkpoint import build_arguments, build_gated, store_frozen
+from blip2_gated.checkpoint import build_arguments, store_frozen
 from blip2_gated.dataset import VqaSample
 from blip2_gated.feature_cache import frozen_towers
+from blip2_gated.model import Blip2OPTGated
 from blip2_gated.prompts import Encoded
 from blip2_gated.train import check_settings, make_training_model
 from blip2_gated.training_model import GatedTrainingModel
@@ -32,7 +33,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     samples = [VqaSample(number, "", QUESTION, style, style, "style") for number, style in enumerate(STYLES)]
     arguments = _without_weights(build_arguments(settings, samples))
     with torch.device("meta"):
-        sketch = build_gated(arguments)
+        sketch = Blip2OPTGated.from_build(arguments)
         prompts, size = sketch.prompts, sketch.image_size
         features = sketch.features(meta_tensor((1, 3, size, size), torch.uint8))._asdict()
     cached = frozen_towers(sketch) if settings.training_cache_features else {}
@@ -40,7 +41,7 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
     length = min(text_tokens or prompts.max_tokens, prompts.max_tokens)
 
     def build(precision: str, checkpointing: bool) -> GatedTrainingModel:
-        model = build_gated(arguments)
+        model = Blip2OPTGated.from_build(arguments)
         frozen_dtype = precision if settings.model_frozen_dtype == "auto" else settings.model_frozen_dtype
         store_frozen(model, frozen_dtype, torch.device("cpu"))
         return make_training_model(settings, model).train()
