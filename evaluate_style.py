@@ -40,7 +40,7 @@ from targets import TargetShapes
 METRICS = ("auc", "precision_at_1", "map_at_r")
 CSLS_NEIGHBOURS = 10
 COMBINED_IMAGES = 2000  # of which the weight of two baselines is chosen; of more images a random sample
-COMBINATION = "histogram + Gram"
+COMBINATION, UNTRAINED = "histogram + Gram", "backbone before training"
 LISTED_STYLES = 50
 BATCH = 64  # images that are encoded at once
 
@@ -128,7 +128,7 @@ def baseline_vectors(
         if untrained and gram:
             features = untrained.eval().tower(image.to(device))
             vectors["Gram matrices"] = gram(features.feature_maps)
-            vectors["backbone before training"] = features.pooled
+            vectors[UNTRAINED] = features.pooled
         return vectors
 
     vectors = _encode_dataset(dataset, encode, "baselines")

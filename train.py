@@ -19,6 +19,7 @@ from common.cli.early import answer_early
 if __name__ == "__main__":
     answer_early(__file__, config)
 
+import numpy as np
 import timm.optim
 import torch
 from accelerate import Accelerator
@@ -37,7 +38,7 @@ from common.samples.layouts import offer_samples
 from common.training.closing import format_values
 from common.training.device import make_accelerator
 from common.training.loader import make_loader
-from common.training.plots import neighbour_grid, plot_curves, write_projector
+from common.training.plots import neighbour_sheet, write_projector
 from common.training.run import Run, choose_run_name
 from common.training.schedule import TrainSchedule
 from common.training.skip_log import SkipLog, check_skip_rate, report_skipped, write_skipped
@@ -46,11 +47,12 @@ from common.training.trained_on import check_resume, describe_samples, describe_
 from common.training.trainer import Trainer
 from common.training.unused_parameters import freeze_unused
 from dataset import StyleDataset, drop_small_styles, find_samples, split_samples
-from evaluate_style import baseline_vectors, format_table, score, style_vectors
+from evaluate_style import UNTRAINED, baseline_vectors, format_table, score, style_vectors
 from fit_names import add_names
 from model import StyleTrainingModel, VisionStyleEncoder
 from sample_table import SampleTable
 from style_bank import reference_statistics
+from style_curves import plot_style_curves
 from style_encoder import build_untrained, load_encoder, save_encoder
 from style_readout import fit_readout
 from targets import TargetShapes, read_target_shapes
@@ -61,6 +63,7 @@ FIXED = (  # settings that a resumed run must repeat
     "remix_share drawn_share drawn_styles grey_prob val_split val_styles cache_format seed"
 ).split()
 DRAWINGS_PER_STYLE = 12  # of an invented style
+CURVES = "training_curves.png"
 EPOCH_LINE = {
     "train/loss": "loss {:.3f}",
     "val/style_auc": "AUC {:.3f}",
@@ -243,23 +246,10 @@ def save_and_plot(
             metadata["validation"] = reference_statistics(style, val_set.style_ids.tolist(), unseen)
         for name in due:
             save_encoder(folder / name, encoder, **metadata)
-    plot_curves(folder / "training_curves.png", trainer.progress.history, curves(trainer.progress.history))
-    if style is not None:
-        grid = neighbour_grid(val_set.pixels, style, val_set.style_ids.tolist())
-        trainer.run.writer.add_image("nearest neighbours", grid, trainer.progress.step, dataformats="HWC")
-
-
-def curves(history: list[dict[str, float]]) -> dict[str, list[str]]:
-    """Panels of training_curves.png."""
-    names = list(dict.fromkeys(name for entry in history for name in entry))
-    others = ("train/loss", "train/learning_rate", "train/anchors_without_positives")
-    parts = [name for name in names if name.startswith("train/") and name not in others]
-    return {
-        "training loss": ["train/loss"],
-        "its parts, unweighted": parts if len(parts) > 1 else [],  # a single part equals the loss
-        "validation: style (higher is better) [0, 1]": [name for name in names if name.startswith("val/style_")],
-        "validation: content (lower is better) [0, 1]": [name for name in names if name.startswith("val/content_")],
-    }
+    plot_style_curves(folder / CURVES, trainer.progress.history)
+    if style is not None and trainer.progress.is_best:  # a sheet of half a megabyte
+        sheet = neighbour_sheet(val_set.pixels, style, val_set.style_ids.tolist(), val_set.styles)
+        trainer.run.writer.add_image("nearest neighbours", np.asarray(sheet), trainer.progress.step, dataformats="HWC")
 
 
 def finish(trainer: Trainer, val_set: StyleDataset) -> dict[str, Any]:
@@ -273,6 +263,7 @@ def finish(trainer: Trainer, val_set: StyleDataset) -> dict[str, Any]:
         baselines = baseline_vectors(build_untrained(content, device)[0], val_set, device)
         vectors = {"style encoder": style, **baselines}
         results["validation"] = {name: score(rows, val_set, per_style=True) for name, rows in vectors.items()}
+        plot_style_curves(run.folder / CURVES, progress.history, results["validation"].get(UNTRAINED, {}))
         styles = val_set.samples.styles
         write_projector(run.writer, style, val_set.pixels, styles, content["step"])
         print(f"\nvalidation, {len(val_set)} images, the model of epoch {progress.best_epoch + 1} (best.pth):")
@@ -287,7 +278,7 @@ def finish(trainer: Trainer, val_set: StyleDataset) -> dict[str, Any]:
             add_names(model_file, record, train_set.samples, drawn, trainer.accelerator.device, cache_dir)
         except (ValueError, OSError) as error:  # such as a text encoder that this machine lacks
             print(f"no names for --names: {one_line(error)}; fit_names.py fits them later")
-    plots, results_file = f"{run.folder / 'training_curves.png'}", run.folder / "results.json"
+    plots, results_file = str(run.folder / CURVES), run.folder / "results.json"
     command = ["evaluate_style.py", "--weights", model_file, "--data_dir", settings["data_dir"]]
     trainer.finish(results, results_file, model_file, plots, EPOCH_LINE, command)
     return results

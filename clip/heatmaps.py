@@ -110,5 +110,5 @@ def side_by_side(image: Image.Image, heat: torch.Tensor, text: str, caption: str
     sheet = Image.new("RGB", (width, SIDE + 3 * GAP + LINE * (len(lines) + 1) + 4), "white")
     sheet.paste(Image.fromarray(square(np.asarray(image), SIDE)), (GAP, GAP))
     sheet.paste(overlay(image, heat), (2 * GAP + SIDE, GAP))
-    draw_text(sheet, lines, caption, GAP, SIDE + 2 * GAP)
+    draw_text(sheet, lines, [caption], GAP, SIDE + 2 * GAP)
     return sheet

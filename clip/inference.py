@@ -4,18 +4,18 @@
     python clip/inference.py --data_root images/ --model best_model.pth --query "a red house" "two birds"
     python clip/inference.py --data_root images/ --model ViT-B/32 --pretrained openai --query "a red house"
 
-images (N, D) x texts (M, D) -> the best texts of each image -> heatmaps/<image>.png, overview.png, results.jsonl
+images (N, D) x texts (M, D) -> the best texts of each image -> heatmaps/overview.png, <image>.png, results.jsonl
 queries (Q, D) x images (N, D) -> the best images of each query -> heatmaps/search.png
 
 The metadata may be any file that train.py reads pairs from, or a .txt with one text per line. Where it names the images
-of the folder, the rank of the true text is reported too. Image vectors are kept in <data_root>/.image_index, so the
-next call encodes only new images.
+of the folder, the rank of the true text is reported too, and images that a query finds are shown with their true text.
+Image vectors are kept in <data_root>/.image_index, so the next call encodes only new images.
 """
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from json import dumps
 from pathlib import Path
 
@@ -28,30 +28,27 @@ if __name__ == "__main__":
     answer_early(__file__)
 
 import torch
-from jsonargparse.typing import PositiveInt
-from PIL import Image
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from clip.checkpoint import load_clip
 from clip.embed import embed_texts
-from clip.heatmaps import find_method, heatmap, overlay, side_by_side
+from clip.heatmaps import find_method
 from clip.image_encoder import clip_extractor
+from clip.match_pictures import MAX_SHOWN, OVERVIEW, SEARCH, MatchPictures, true_rank, true_text
 from clip.model import CLIPModel
 from clip.pair_files import Columns
 from clip.pairs import DEFAULT_TEXT_FIELDS, TrueTexts, read_texts
 from clip.tokenizer import encode_texts
-from common.cli.errors import one_line, printable, run_script
+from common.cli.errors import printable, run_script
 from common.cli.paths import find_from_root
-from common.cli.progress_bar import progress_bar
 from common.cli.tool_parser import tool
-from common.images.contact_sheet import Cell, contact_sheet, save_picture
-from common.images.io import open_image
 from common.text.files import write_jsonl
 from common.training.device import choose_device
 from common.training.skip_log import report_skipped, write_skipped
 from common.vectors.vector_store import VectorStore, index_folder
 
+BLOCK = 64  # images whose cosines with all texts are computed at once
 MAX_LETTERS = 300  # of a text on the screen; results.jsonl has the whole
-MAX_SHOWN = 24  # images in overview.png, and lines of results on the screen
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class Options:
 
     top_k: PositiveInt = 5  # texts per image, or images per query
     output_dir: Path = Path("heatmaps")  # for heat maps and results
+    max_heatmaps: NonNegativeInt = MAX_SHOWN  # images with a file of their own, too
     heatmap_method: str | None = None  # a wrong name lists the methods of the model
     batch_size: PositiveInt = 32
 
@@ -82,123 +80,34 @@ def rank_texts(similarity: torch.Tensor, scale: float, top_k: int, true: set[int
     return {"top": top, "true_rank": 1 + int((similarity[~is_true] >= similarity[is_true].max()).sum())}
 
 
-def explain_folder(
-    model: CLIPModel,
-    index: VectorStore,
-    texts: list[str],
-    true_of_image: list[set[int]],
-    options: Options,
-    device: torch.device,
-    skipped: dict[str, str],
-    quiet: bool,
+def explain_images(
+    model: CLIPModel, index: VectorStore, texts: list[str], text_vectors: torch.Tensor, true: list[set[int]], top_k: int
 ) -> list[dict]:
-    """The best texts of every image -> rows of results.jsonl; writes the heat maps and overview.png.
-
-    true_of_image: indices of the true texts of each image of the index. skipped: as of open_readable.
-    """
-    text_vectors = embed_texts(model, texts, device, quiet=quiet)
-    shared = text_vectors.mean(0) if len(texts) > 1 else None  # the part of all texts that explains no choice
-    image_vectors = torch.from_numpy(index.vectors())  # (N, D)
-    paths = index.paths
-    names = [path.relative_to(index.image_dir).as_posix() for path in paths]
-    files = heatmap_names(list(map(Path, names)))
-    rows, cells = [], []
-    for start in progress_bar(range(0, len(names), options.batch_size), desc="heat maps", quiet=quiet):
-        opened = open_readable(paths[start : start + options.batch_size], skipped)
-        if not opened:
-            continue
-        part = [start + position for position in opened]
-        rankings = [
-            rank_texts(cosines, model.scale.item(), options.top_k, true_of_image[row])
-            for row, cosines in zip(part, image_vectors[part] @ text_vectors.T)  # (B, M)
-        ]
-        best = text_vectors[[ranking["top"][0]["text"] for ranking in rankings]]
-        images = list(opened.values())
-        maps = draw_maps(model, images, best, shared, options.heatmap_method, device)
-        for row, image, heat, ranking in zip(part, images, maps, rankings):
-            name, file = names[row], files[row]
-            top = [{**match, "text": texts[match["text"]]} for match in ranking["top"]]
-            rows.append({"image": name, **top[0], **ranking, "top": top, "heatmap": file})
-            score = f"{top[0]['score']:.3f}   {100 * top[0]['probability']:.1f} %"
-            caption = f"cosine {score}   {name}{_true_rank(ranking)}"
-            image = model.preprocess.visible(image)
-            save_picture(options.output_dir / file, side_by_side(image, heat, top[0]["text"], caption))
-            if len(cells) < MAX_SHOWN:
-                cells.append(Cell([overlay(image, heat)], top[0]["text"], score + _true_rank(ranking)))
-    if cells:
-        save_picture(options.output_dir / "overview.png", contact_sheet({"": cells}))
-    write_jsonl(options.output_dir / "results.jsonl", rows)
+    """The best texts of every image -> rows of results.jsonl. true: indices of the true texts of each image."""
+    rows = []
+    blocks = (part @ text_vectors.T for part in torch.from_numpy(index.vectors()).split(BLOCK))  # (B, M)
+    for path, cosines, own in zip(index.paths, chain.from_iterable(blocks), true):
+        ranking = rank_texts(cosines, model.scale.item(), top_k, own)
+        top = [{**match, "text": texts[match["text"]]} for match in ranking["top"]]
+        rows.append({"image": path.relative_to(index.image_dir).as_posix(), **top[0], **ranking, "top": top})
     return rows
-
-
-def open_readable(paths: Sequence[Path], skipped: dict[str, str]) -> dict[int, Image.Image]:
-    """-> {position: image}; skipped: collects the reasons of files that are gone or damaged since they were indexed."""
-    images = {}
-    for position, path in enumerate(paths):
-        try:
-            images[position] = open_image(path)
-        except (ValueError, OSError) as error:
-            skipped[str(path)] = one_line(error)
-    return images
-
-
-def heatmap_names(paths: list[Path]) -> list[str]:
-    """a/b.jpg -> a/b.png; or a/b.jpg.png, where two images or a file of ours would have the same name."""
-    counts = Counter(path.with_suffix("") for path in paths) + Counter({Path("overview"): 2, Path("search"): 2})
-    return [
-        (path.with_suffix(".png") if counts[path.with_suffix("")] == 1 else Path(f"{path}.png")).as_posix()
-        for path in paths
-    ]
-
-
-def draw_maps(
-    model: CLIPModel,
-    images: list[Image.Image],
-    vectors: torch.Tensor,
-    shared: torch.Tensor | None,
-    method: str | None,
-    device: torch.device,
-) -> torch.Tensor:
-    """Images and a text vector (B, D) for each -> (B, rows, columns)."""
-    if not images:
-        return torch.empty(0, 1, 1)
-    pixels = torch.stack([model.preprocess(image) for image in images]).to(device)
-    return heatmap(model, pixels, vectors.to(device), method, None if shared is None else shared.to(device)).cpu()
 
 
 def search(
-    model: CLIPModel,
-    index: VectorStore,
-    queries: Sequence[str],
-    options: Options,
-    device: torch.device,
-    skipped: dict[str, str],
+    index: VectorStore, queries: Sequence[str], vectors: torch.Tensor, top_k: int, true_texts: dict[Path, list[str]]
 ) -> list[dict]:
-    """The best images of each query -> one row per query; writes search.png with each image above its heat map.
-
-    skipped: as of open_readable.
-    """
-    vectors = embed_texts(model, queries, device, quiet=True)
-    rows, sections = [], {}
-    for query, vector, scores, paths in zip(queries, vectors, *index.search(vectors, options.top_k)):
-        opened = open_readable(paths, skipped)
-        images = list(opened.values())
-        maps = draw_maps(model, images, vector.expand(len(images), -1), None, options.heatmap_method, device)
-        matches = [
-            {"image": path.relative_to(index.image_dir).as_posix(), "score": score}
-            for path, score in zip(paths, scores)
-        ]
-        rows.append({"query": query, "matches": matches})
-        sections[query] = [
-            Cell([image, overlay(model.preprocess.visible(image), heat)], match["image"], f"{match['score']:.3f}")
-            for image, heat, match in zip(images, maps, map(matches.__getitem__, opened))
-        ]
-    save_picture(options.output_dir / "search.png", contact_sheet(sections, columns=5))
-    return rows
-
-
-def _true_rank(row: dict) -> str:
-    return f"   true: rank {row['true_rank']}" if "true_rank" in row else ""
+    """The best images of each query -> one row per query. true_texts: of the images, as far as they are known."""
+    return [
+        {
+            "query": query,
+            "matches": [
+                {"image": path.relative_to(index.image_dir).as_posix(), "score": score}
+                | ({"texts": true_texts[path]} if true_texts.get(path) else {})
+                for path, score in zip(paths, scores)
+            ],
+        }
+        for query, scores, paths in zip(queries, *index.search(vectors, top_k))
+    ]
 
 
 def format_result(result: dict, output_dir: Path) -> str:
@@ -208,7 +117,7 @@ def format_result(result: dict, output_dir: Path) -> str:
     lines += [
         f"{row['score']:7.3f} {100 * row['probability']:6.1f} %  {printable(row['image'])}: "
         + printable(row["text"][:MAX_LETTERS])
-        + _true_rank(row)
+        + true_rank(row)
         for row in rows[:MAX_SHOWN]
     ]
     if len(rows) > MAX_SHOWN:
@@ -219,9 +128,12 @@ def format_result(result: dict, output_dir: Path) -> str:
             f"({result['texts']} texts), median rank {ranks[len(ranks) // 2]}"
         )
     for row in result.get("queries", []):
-        lines.append(printable(row["query"]))
-        lines += [f"{match['score']:7.3f}  {printable(match['image'])}" for match in row["matches"]]
-    return "\n".join([*lines, f"heat maps and results are in {output_dir}"])
+        lines.append(f"\nfound for: {printable(row['query'])}")
+        for match in row["matches"]:
+            text = printable(true_text(match)[:MAX_LETTERS])
+            lines.append(f"{match['score']:7.3f}  {printable(match['image'])}" + (f": {text}" if text else ""))
+    sheets = [name for name, key in ((OVERVIEW, "images"), (SEARCH, "queries")) if result.get(key)]
+    return "\n".join([*lines, f"heat maps and results are in {output_dir}: {', '.join(sheets)}"])
 
 
 @tool
@@ -258,12 +170,20 @@ def main(
         "truncated_texts": encode_texts(clip.tokenizer, [*texts, *query]).truncated,
         "skipped": skipped,
     }
+    pictures = MatchPictures(clip, index.image_dir, options.output_dir, options.heatmap_method, torch_device, skipped)
+    true: list[set[int]] = []
     if texts:
-        true_texts = TrueTexts([index.image_dir, metadata.parent], texts_of_image)
-        true = [true_texts[path] for path in index.paths]
-        result["images"] = explain_folder(clip, index, texts, true, options, torch_device, skipped, json)
+        indices = TrueTexts([index.image_dir, metadata.parent], texts_of_image)
+        true, vectors = [indices[path] for path in index.paths], embed_texts(clip, texts, torch_device, quiet=json)
+        rows = explain_images(clip, index, texts, vectors, true, options.top_k)
+        pictures.draw_images(rows, dict(zip(texts, vectors)), options.max_heatmaps, options.batch_size, json)
+        result["images"] = [row for row in rows if str(index.image_dir / row["image"]) not in skipped]
+        write_jsonl(options.output_dir / "results.jsonl", result["images"])
     if query:
-        result["queries"] = search(clip, index, query, options, torch_device, skipped)
+        vectors = embed_texts(clip, query, torch_device, quiet=True)
+        true_texts = {path: [texts[text] for text in sorted(own)] for path, own in zip(index.paths, true)}
+        result["queries"] = search(index, query, vectors, options.top_k, true_texts)
+        pictures.draw_queries(result["queries"], vectors)
     report_skipped(skipped)
     write_skipped(options.output_dir / "skipped.jsonl", skipped)
     print(dumps(result, ensure_ascii=False) if json else format_result(result, options.output_dir))

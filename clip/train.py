@@ -32,14 +32,14 @@ from clip.embed import PairEmbeddings, embed_pairs
 from clip.initial_model import MODEL_SETTINGS, build_model, check_settings, is_complete_model, weights_of
 from clip.metrics import measure_retrieval
 from clip.model import CLIPModel
-from clip.report import plot_metrics
+from clip.report import DIRECTIONS, plot_metrics
 from clip.training_data import TrainingData, open_data
 from clip.training_model import CLIPTrainingModel, parameter_groups
 from common.cli.errors import run_script
 from common.cli.failures import batch_hint
 from common.cli.paths import find_from_root
 from common.cli.settings import read_settings
-from common.metrics.retrieval import rank_both_ways, retrieval_scores, similarity_statistics
+from common.metrics.retrieval import RECALL_AT, rank_both_ways, retrieval_scores, similarity_statistics
 from common.training.device import make_accelerator
 from common.training.plots import plot_curves
 from common.training.run import Run, choose_run_name
@@ -55,8 +55,10 @@ FIXED = (  # settings that a resumed run must repeat
 )
 CURVES = {
     "loss": ["train/loss"],
-    "recall on validation, % [0, 100]": [f"val/{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)],
-    "cosine of pairs": ["val/positive_similarity", "val/negative_similarity"],
+    "recall on validation, % [0, 100]": {
+        f"val/{way}_r{k}": f"{title}, R@{k}" for way, title in DIRECTIONS.items() for k in RECALL_AT
+    },
+    "mean cosine on validation": {"val/positive_similarity": "true pairs", "val/negative_similarity": "false pairs"},
     "learning rate": ["train/learning_rate"],
 }
 

@@ -39,7 +39,7 @@ from common.vectors.vector_store import EVERYTHING, VectorStore
 from retrieval.encoders import open_extractor
 
 SIDE, FRAME = 160, 4  # pixels of a thumbnail, and of the frame around a query
-COLUMNS = 11  # a query and ten results; more go into further rows
+COLUMNS = 4  # more could not be read on a phone
 PAPER, RED = (244, 244, 244), (190, 30, 45)
 
 

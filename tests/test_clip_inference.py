@@ -12,7 +12,8 @@ from conftest import flags
 from PIL import Image
 
 from clip.checkpoint import load_clip, save_clip
-from clip.inference import heatmap_names, main, rank_texts
+from clip.inference import main, rank_texts
+from clip.match_pictures import heatmap_names
 from clip.model import CLIPModel
 from clip.pairs import TrueTexts, read_texts
 from common.images.folders import list_images
@@ -104,9 +105,25 @@ def test_queries_find_images(samples, weights, tmp_path, capsys):
         expected = sorted(zip((images @ vector).tolist(), names), reverse=True)[:4]
         assert row["query"] == query and [one["image"] for one in row["matches"]] == [name for _, name in expected]
         assert [one["score"] for one in row["matches"]] == pytest.approx([score for score, _ in expected], abs=1e-5)
-    assert Image.open(tmp_path / "out" / "search.png").width > 800
+    assert Image.open(tmp_path / "out" / "search.png").width > 600
     assert json.loads(capsys.readouterr().out) == result  # JSON and nothing else
     assert "images" not in result and not (tmp_path / "out" / "results.jsonl").exists()
+
+
+def test_found_images_are_shown_with_their_true_texts(samples, weights, tmp_path, capsys):
+    words = ("--metadata", samples / "data.json", "--query", "a red house", "--max_heatmaps", 2)
+    result = main(arguments(samples, weights, tmp_path, *words))
+    captions = {
+        Path(entry["image_path"]).name: entry["caption"] for entry in json.loads((samples / "data.json").read_text())
+    }
+    matches, shown = result["queries"][0]["matches"], capsys.readouterr().out
+    assert len(matches) == 5
+    for match in matches:
+        assert match["texts"] == [captions[match["image"]]]
+        assert f"{match['score']:7.3f}  {match['image']}: {captions[match['image']]}" in shown
+    files = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert files == ["overview.png", "scene_00000.png", "scene_00001.png", "search.png"]
+    assert [row.get("heatmap") for row in result["images"][:3]] == ["scene_00000.png", "scene_00001.png", None]
 
 
 def test_other_maps_and_a_second_call(samples, weights, tmp_path):
