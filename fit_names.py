@@ -75,7 +75,7 @@ def add_names(
 ) -> dict[str, Any]:
     """Fit names for the encoder of a file, write them into it, and print what they are worth -> the names."""
     encoder, content = load_encoder(weights, device)
-    texts = fit_names(encoder, record, samples, drawn_styles, device, cache_dir)
+    texts = fit_names(encoder, record, samples, drawn_styles, cache_dir)
     for key in ("format", "kind", "build", "preprocessing"):  # of the encoder, which save_encoder adds
         del content[key]
     save_encoder(weights, encoder, **{**content, "texts": texts})
@@ -88,27 +88,26 @@ def fit_names(
     record: TextEncoderRecord,
     samples: SampleTable | None,
     drawn_styles: int,
-    device: torch.device,
     cache_dir: str | Path | None,
 ) -> dict[str, Any]:
     """What a checkpoint needs to take names: the record, the read-out, the words of the texts that it is fitted on, and
     how well one names a part of the drawn styles that is fitted on the others. samples: described, besides drawings."""
     words = [describe(invented_style(style_seed(0, number))) for number in range(drawn_styles)]
     drawn = [text for text in words for _ in range(DRAWINGS)]
-    rows = [read_drawings(encoder, drawn_styles, device, cache_dir)] if drawn_styles else []
+    rows = [read_drawings(encoder, drawn_styles, cache_dir)] if drawn_styles else []
     own: list[str] = []
     if samples:
         chosen = samples.select(range(0, len(samples), -(-len(samples) // OWN_IMAGES)))
         samples_of, skipped = group_by_text(list(chosen), "{style}")
         for text, members in samples_of.items():
             paths = [sample.image for sample in members]
-            rows.append(encode_images(paths, encoder, device, statistics_of(encoder), skipped))
+            rows.append(encode_images(paths, encoder, statistics_of(encoder), skipped))
             own += [text] * len(rows[-1])
         report_skipped(skipped, listed="")
     texts = [record["prompt"].replace("{style}", text) for text in drawn + own]  # as names are, or they would differ
     if len(set(texts)) < 2:
         raise ValueError("--names needs two or more described styles; give --drawn_styles, or texts in the data folder")
-    images, pooled = torch.cat([part for part in rows if len(part)]), encode_texts(texts, record, device)
+    images, pooled = torch.cat([part for part in rows if len(part)]), encode_texts(texts, record, encoder.device)
     share = max(len(set(own)), OWN_SHARE * drawn_styles) * DRAWINGS  # of all own images; of a drawing: 1
     weight = torch.tensor([1.0] * len(drawn) + [share / max(len(own), 1)] * len(own))
     names: dict[str, Any] = {**record, "styles": len(set(own)), "drawn_styles": drawn_styles}
@@ -117,20 +116,18 @@ def fit_names(
     if kept.sum() > DRAWINGS:
         rest = len(drawn) - int(kept.sum())
         part = {**record, **fit_readout(images[~kept], pooled[~kept], weight[~kept], rest)}
-        names |= measure_names(images[kept], drawn[: int(kept.sum())], part, device)
+        names |= measure_names(images[kept], drawn[: int(kept.sum())], part, encoder.device)
     return {**names, **fit_readout(images, pooled, weight, len(drawn))}
 
 
 @torch.inference_mode()
-def read_drawings(
-    encoder: VisionStyleEncoder, styles: int, device: torch.device, cache_dir: str | Path | None
-) -> torch.Tensor:
+def read_drawings(encoder: VisionStyleEncoder, styles: int, cache_dir: str | Path | None) -> torch.Tensor:
     """-> statistics (styles * DRAWINGS, W)"""
     bank = read_bank(styles, DRAWINGS, encoder.tower.image_size, cache_dir)
     read, parts = statistics_of(encoder), []
     for start in progress_bar(range(0, styles, BATCH_SIZE), "described drawings"):
         pixels = torch.tensor(bank[start : start + BATCH_SIZE]).flatten(0, 1)  # (B, S, S, 3); a copy of a read-only map
-        parts.append(read(encoder(pixels.permute(0, 3, 1, 2).to(device))).cpu())
+        parts.append(read(encoder(pixels.permute(0, 3, 1, 2).to(encoder.device))).cpu())
     return torch.cat(parts)
 
 

@@ -157,6 +157,10 @@ class VisionStyleEncoder(nn.Module):
         write_model_folder(folder, model_content(self, KIND, self.build, preprocessing=self.preprocessing))
 
     @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
     def preprocessing(self) -> dict[str, Any]:
         """Preprocessing of an image file; normalisation happens in the model."""
         return {"image_size": self.tower.image_size, "interpolation": self.tower.interpolation}

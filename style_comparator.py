@@ -31,7 +31,7 @@ from common.cli.errors import printable, run_script
 from common.cli.tool_parser import tool
 from common.metrics.embedding import csls
 from common.training.device import choose_device
-from common.training.plots import save_figure
+from common.training.plots import readable, save_figure
 from few_shot import prototype_similarity
 from model import VisionStyleEncoder
 from style_bank import calibration_notes, percentile, style_probabilities, verdict
@@ -39,8 +39,8 @@ from style_encoder import encode_folder, encode_images, load_encoder
 from style_names import rank_names
 from style_ranking import hidden_rows, percent, rank_styles, same_images
 
-LABEL_LETTERS = 40  # of an image's name in the plot
-MATRIX_IMAGES = 40  # more images on a side are plotted as the mean of each folder
+LABEL_LETTERS, LEGIBLE = 40, 16  # of an image's name in the plot; rows and columns of a matrix with its numbers
+MATRIX_IMAGES = 40  # of more images on a side the mean of each subfolder is plotted, or so many of a folder without
 
 
 @tool
@@ -61,30 +61,27 @@ def main(
         raise ValueError(f"{paths[0]}: nothing to compare it with; give a second image or folder, or --names")
     if probe and len(paths) < 3:
         raise ValueError("--probe tells styles apart; give what to rank, then two or more folders of one style each")
-    torch_device = choose_device(device)
-    encoder, content = load_encoder(weights, torch_device)
+    encoder, content = load_encoder(weights, choose_device(device))
     statistics = content.get("validation", {})
     first, second = paths[0], paths[-1]
     if names:
-        result, text = rank_names(first, names, encoder, content, torch_device, top)
+        result, text = rank_names(first, names, encoder, content, top)
     elif len(paths) > 2:
-        result, text = rank_styles(first, paths[1:], encoder, statistics, torch_device, top, probe)
+        result, text = rank_styles(first, paths[1:], encoder, statistics, top, probe)
     elif first.is_dir() and second.is_dir():
-        result, text = compare_folders(first, second, encoder, statistics, torch_device, output)
+        result, text = compare_folders(first, second, encoder, statistics, output)
     elif first.is_dir() or second.is_dir():
         image, folder = (second, first) if first.is_dir() else (first, second)
-        result, text = rank_folder(image, folder, encoder, statistics, torch_device, top)
+        result, text = rank_folder(image, folder, encoder, statistics, top)
     else:
-        result, text = compare_images(first, second, encoder, statistics, torch_device)
+        result, text = compare_images(first, second, encoder, statistics)
     print(dumps(result, ensure_ascii=False) if json else text)
     return result
 
 
-def compare_images(
-    first: Path, second: Path, encoder: VisionStyleEncoder, statistics: dict, device: torch.device
-) -> tuple[dict, str]:
+def compare_images(first: Path, second: Path, encoder: VisionStyleEncoder, statistics: dict) -> tuple[dict, str]:
     """-> result, report. statistics: those of the weights' validation, {} for none."""
-    vectors = encode_images([first, second], encoder, device)
+    vectors = encode_images([first, second], encoder)
     result = compare(vectors[:1], vectors[1:], statistics)[0]
     lines = [f"style similarity: {result['similarity']:.4f}   (from -1, unlike, to 1, alike)"]
     if "probability" in result:
@@ -104,12 +101,10 @@ def compare_images(
     return result, "\n".join(lines)
 
 
-def rank_folder(
-    image: Path, folder: Path, encoder: VisionStyleEncoder, statistics: dict, device: torch.device, top: int
-) -> tuple[dict, str]:
+def rank_folder(image: Path, folder: Path, encoder: VisionStyleEncoder, statistics: dict, top: int) -> tuple[dict, str]:
     """Images of a folder by their similarity to one image -> result, report."""
-    vector = encode_images([image], encoder, device)
-    paths, vectors = encode_folder(folder, encoder, device)
+    vector = encode_images([image], encoder)
+    paths, vectors = encode_folder(folder, encoder)
     scores = compare(vector.expand(len(paths), -1), vectors, statistics)
     rows: list[dict[str, Any]] = [{"image": str(path), **score} for path, score in zip(paths, scores)]
     ranked = sorted(rows, key=lambda row: -row["similarity"])
@@ -134,25 +129,21 @@ def rank_folder(
 
 
 def compare_folders(
-    first: Path, second: Path, encoder: VisionStyleEncoder, statistics: dict, device: torch.device, output: Path
+    first: Path, second: Path, encoder: VisionStyleEncoder, statistics: dict, output: Path
 ) -> tuple[dict, str]:
     """Every image of one folder with every image of another, plotted to `output` -> result, report."""
     (first_paths, first_vectors), (second_paths, second_vectors) = (
-        encode_folder(folder, encoder, device) for folder in (first, second)
+        encode_folder(folder, encoder) for folder in (first, second)
     )
     similarity = first_vectors @ second_vectors.T
     mean, shape = float(similarity.mean()), f"{len(first_paths)} x {len(second_paths)}"
-    if max(similarity.shape) > MATRIX_IMAGES:
-        groups = ([path.parent.name for path in paths] for paths in (first_paths, second_paths))
-        similarity, rows, columns = group_means(similarity, *groups)
-    else:
-        rows, columns = (
-            [str(path.relative_to(folder).with_suffix("")).removesuffix("_img") for path in paths]
-            for folder, paths in ((first, first_paths), (second, second_paths))
-        )
+    (row_of, in_rows), (column_of, in_columns) = matrix_side(first, first_paths), matrix_side(second, second_paths)
+    similarity, rows, columns = group_means(similarity[in_rows][:, in_columns], row_of, column_of)
     plot_matrix(output, similarity, rows, columns, first.resolve().name, second.resolve().name)
     result = {"mean_similarity": mean, "rows": rows, "columns": columns, "similarity": similarity.tolist()}
     lines = [f"{shape} images, mean style similarity {mean:.4f}; the matrix is plotted in {output}"]
+    if (len(in_rows), len(in_columns)) != (len(first_paths), len(second_paths)):
+        lines.append(f"it shows {len(in_rows)} x {len(in_columns)} of them, evenly spaced")
     if "calibration" in statistics:
         probability = folder_probabilities(first_paths, first_vectors, second_paths, second_vectors, statistics).mean()
         result["probability"] = float(probability)
@@ -190,24 +181,26 @@ def compare(first: torch.Tensor, second: torch.Tensor, statistics: dict) -> list
     return [dict(zip(columns, map(float, values))) for values in zip(*columns.values())]
 
 
+@readable
 def plot_matrix(
     path: Path, similarity: torch.Tensor, rows: list[str], columns: list[str], row_label: str, column_label: str
 ) -> None:
     """A heat map of similarities (R, C) with names and, where there is room, numbers."""
-    height, width = 1.6 + 0.34 * len(rows), 3.2 + 0.42 * len(columns)
-    figure = Figure(figsize=(max(width, 5), max(height, 3)), layout="constrained")
+    font = 11 if max(similarity.shape) <= LEGIBLE else 8  # a large matrix is for a large screen
+    height, width = 1.8 + 0.033 * font * len(rows), 2.4 + 0.042 * font * len(columns)
+    figure = Figure(figsize=(max(width, 5), max(height, 3.4)), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
     # File names are no formulas: $ is a letter in them.
-    axis.set_xticks(range(len(columns)), map(_label, columns), rotation=60, ha="right", fontsize=8, parse_math=False)
-    axis.set_yticks(range(len(rows)), map(_label, rows), fontsize=8, parse_math=False)
+    axis.set_xticks(range(len(columns)), map(_label, columns), rotation=60, ha="right", fontsize=font, parse_math=False)
+    axis.set_yticks(range(len(rows)), map(_label, rows), fontsize=font, parse_math=False)
     axis.set_xlabel(printable(column_label), parse_math=False)
     axis.set_ylabel(printable(row_label), parse_math=False)
-    if max(similarity.shape) <= 16:
+    if max(similarity.shape) <= LEGIBLE:
         for row, values in enumerate(similarity.tolist()):
             for column, value in enumerate(values):
                 colour = "white" if abs(value) > 0.6 else "black"
-                axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+                axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=font - 2, color=colour)
     figure.colorbar(image, label="style similarity")
     save_figure(figure, path)
 
@@ -218,12 +211,24 @@ def _label(name: str) -> str:
     return text if len(text) <= LABEL_LETTERS else f"…{text[1 - LABEL_LETTERS :]}"
 
 
+def matrix_side(folder: Path, paths: list[Path]) -> tuple[list[str], list[int]]:
+    """-> what is averaged on one side of the matrix, and the images shown: of few each is shown alone, of many the mean
+    of each subfolder, and where there is none every nth image."""
+    subfolders = [path.parent.name for path in paths]
+    if len(paths) > MATRIX_IMAGES and len(set(subfolders)) > 1:
+        return subfolders, list(range(len(paths)))
+    shown = min(len(paths), MATRIX_IMAGES)
+    indices = [number * len(paths) // shown for number in range(shown)]
+    names = [str(paths[index].relative_to(folder).with_suffix("")).removesuffix("_img") for index in indices]
+    return names, indices
+
+
 def group_means(
     similarity: torch.Tensor, rows: list[str], columns: list[str]
 ) -> tuple[torch.Tensor, list[str], list[str]]:
     """Mean similarity (R, C) of every pair of groups -> (groups, groups), their names; the pair of an image with itself
     does not count."""
-    row_names, column_names = sorted(set(rows)), sorted(set(columns))
+    row_names, column_names = list(dict.fromkeys(rows)), list(dict.fromkeys(columns))
     in_row, in_column = (  # (groups, images), 1 = of this group
         torch.tensor([[float(group == name) for name in names] for group in groups])
         for names, groups in ((rows, row_names), (columns, column_names))

@@ -2,7 +2,7 @@
 
 encoder, content = load_encoder("checkpoints/best.pth", device)
 style = encoder(read_image("a.png", encoder)[None].to(device)).style
-paths, styles = encode_folder("folder", encoder, device)
+paths, styles = encode_folder("folder", encoder)
 """
 
 from collections.abc import Callable, Sequence
@@ -59,7 +59,6 @@ def read_image(path: str | Path, encoder: VisionStyleEncoder) -> torch.Tensor:
 def encode_images(
     paths: Sequence[str | Path],
     encoder: VisionStyleEncoder,
-    device: torch.device,
     read: Callable[[StyleOutput], torch.Tensor] = attrgetter("style"),
     skipped: dict[str, str] | None = None,
 ) -> torch.Tensor:
@@ -76,20 +75,17 @@ def encode_images(
                     raise
                 skipped[str(path)] = one_line(error)
         if images:
-            vectors.append(read(encoder(torch.stack(images).to(device))).float().cpu())
+            vectors.append(read(encoder(torch.stack(images).to(encoder.device))).float().cpu())
     return torch.cat(vectors) if vectors else torch.empty(0)
 
 
 def encode_folder(
-    folder: str | Path,
-    encoder: VisionStyleEncoder,
-    device: torch.device,
-    read: Callable[[StyleOutput], torch.Tensor] = attrgetter("style"),
+    folder: str | Path, encoder: VisionStyleEncoder, read: Callable[[StyleOutput], torch.Tensor] = attrgetter("style")
 ) -> tuple[list[Path], torch.Tensor]:
     """Every image below a folder -> paths, style (N, S); unreadable ones are skipped and named on stderr."""
     skipped: dict[str, str] = {}
     paths = list_images(folder, skipped)
-    vectors = encode_images(paths, encoder, device, read, skipped)
+    vectors = encode_images(paths, encoder, read, skipped)
     if not len(vectors):
         raise ValueError(f"{folder}: none of its {len(paths)} images can be read; {next(iter(skipped.values()))}")
     report_skipped(skipped, listed="")

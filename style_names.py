@@ -24,22 +24,17 @@ VISIBLE = 0.6  # AUC of a word below which it is called hardly visible
 
 
 def rank_names(
-    query: Path,
-    names: Sequence[str],
-    encoder: VisionStyleEncoder,
-    content: dict[str, Any],
-    device: torch.device,
-    top: int,
+    query: Path, names: Sequence[str], encoder: VisionStyleEncoder, content: dict[str, Any], top: int
 ) -> tuple[dict[str, Any], str]:
     """query: an image or a folder of them; content: of the encoder's checkpoint -> result, report."""
     texts = content.get("texts")
     if not texts or "readout" not in texts:
         raise ValueError("--names: these weights hold no names; fit_names.py --weights ... fits them")
     if query.is_dir():
-        paths, vectors = encode_folder(query, encoder, device, statistics_of(encoder))
+        paths, vectors = encode_folder(query, encoder, statistics_of(encoder))
     else:
-        paths, vectors = [query], encode_images([query], encoder, device, statistics_of(encoder))
-    cosines = name_similarity(vectors, encode_names(names, texts, device), texts)
+        paths, vectors = [query], encode_images([query], encoder, statistics_of(encoder))
+    cosines = name_similarity(vectors, encode_names(names, texts, encoder.device), texts)
     entries = [
         {"name": name, "similarity": similarity, **knowledge(name, texts)}
         for name, similarity in zip(names, cosines.mean(0).tolist())

@@ -18,17 +18,11 @@ NONE = "none of these"
 
 
 def rank_styles(
-    query: Path,
-    folders: list[Path],
-    encoder: VisionStyleEncoder,
-    statistics: dict,
-    device: torch.device,
-    top: int,
-    with_probe: bool,
+    query: Path, folders: list[Path], encoder: VisionStyleEncoder, statistics: dict, top: int, with_probe: bool
 ) -> tuple[dict, str]:
     """query: an image or a folder of them; folders: one style each, an image is a style of one -> result, report."""
-    queries, vectors = encode_path(query, encoder, device)
-    paths, references, style_ids = encode_styles(folders, encoder, device)
+    queries, vectors = encode_path(query, encoder)
+    paths, references, style_ids = encode_styles(folders, encoder)
     names, sizes = name_styles(folders), torch.bincount(style_ids).tolist()
     own = same_images(queries, paths)
     similarity, counts = prototype_similarity(vectors, references, style_ids, own)
@@ -55,20 +49,18 @@ def rank_styles(
     return result, report(result, query, statistics, vectors, top)
 
 
-def encode_path(path: Path, encoder: VisionStyleEncoder, device: torch.device) -> tuple[list[Path], torch.Tensor]:
+def encode_path(path: Path, encoder: VisionStyleEncoder) -> tuple[list[Path], torch.Tensor]:
     """An image, or a folder of them -> paths, style (N, S)."""
-    return encode_folder(path, encoder, device) if path.is_dir() else ([path], encode_images([path], encoder, device))
+    return encode_folder(path, encoder) if path.is_dir() else ([path], encode_images([path], encoder))
 
 
-def encode_styles(
-    folders: list[Path], encoder: VisionStyleEncoder, device: torch.device
-) -> tuple[list[Path], torch.Tensor, torch.Tensor]:
+def encode_styles(folders: list[Path], encoder: VisionStyleEncoder) -> tuple[list[Path], torch.Tensor, torch.Tensor]:
     """-> paths, style (N, S), style_ids (N,); an image in two of the folders is an error."""
     paths: list[Path] = []
     vectors, style_ids = [], []
     owners: dict[Path, int] = {}
     for style, folder in enumerate(folders):
-        found, style_vectors = encode_path(folder, encoder, device)
+        found, style_vectors = encode_path(folder, encoder)
         for path in found:
             if (owner := owners.setdefault(path.resolve(), style)) != style:
                 raise ValueError(f"{path}: is in both {folders[owner]} and {folder}; give each style once")

@@ -76,7 +76,7 @@ def main() -> None:
             started, held_out = time.time(), sorted(described)[seed::3]
             seen = [samples / style for style in described if style not in held_out]
             data = find_samples(link_styles(seen, args.work_dir / str(seed)))
-            names = fit_names(encoder, record, data, DRAWN_STYLES, CPU, args.work_dir / "cache")
+            names = fit_names(encoder, record, data, DRAWN_STYLES, args.work_dir / "cache")
             print(f"{text_encoder}, seed {seed}: fitted in {(time.time() - started) / 60:.1f} minutes", flush=True)
             groups = {"invented": (*makers[seed], list(makers[seed][1]))}
             for kind, column in (("", 0), (", plain", 1)):
@@ -106,7 +106,7 @@ def draw_unseen(folder: Path, seed: int) -> tuple[dict[str, Path], dict[str, str
 
 def read_styles(folders: dict[str, Path], encoder: VisionStyleEncoder) -> dict[str, torch.Tensor]:
     """-> statistics (N, W) of each style's images"""
-    return {style: encode_folder(path, encoder, CPU, statistics_of(encoder))[1] for style, path in folders.items()}
+    return {style: encode_folder(path, encoder, statistics_of(encoder))[1] for style, path in folders.items()}
 
 
 def score(images: dict[str, torch.Tensor], texts: dict[str, str], asked: list[str], names: dict) -> dict[str, float]:

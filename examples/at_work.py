@@ -9,7 +9,6 @@ The pictures are drawn for it: neither model was trained on them.
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -20,16 +19,17 @@ if __name__ == "__main__":
 
 import torch
 
-from clip.checkpoint import load_clip
 from clip.heatmaps import heatmap, overlay
+from clip.model import CLIPModel
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.images.io import open_image
 from common.samples.layouts import create_sample_dataset
-from style_encoder import encode_images, load_encoder
+from model import VisionStyleEncoder
+from style_encoder import encode_images
 
-STYLE_ENCODER, CLIP = ROOT / "checkpoints/demo/best.pth", ROOT / "model-checkpoint/demo/best_model.pth"
+STYLE_ENCODER, CLIP = "checkpoints/demo/best.pth", "model-checkpoint/demo/best_model.pth"
 SEED, SCENES, SHOWN, TEXT = 1, 240, 6, "two large yellow trees, in front of hills"
 
 
@@ -38,28 +38,20 @@ def main(*, output: Path = Path("docs/at_work.png"), folder: Path = Path("data/a
     create_sample_dataset(folder, SCENES, SEED, layout="captions")
     paths = sorted((folder / "images").glob("*.png"))
     images = [open_image(path) for path in paths]
-
-    encoder, _ = load_encoder(STYLE_ENCODER, torch.device("cpu"))
-    styles = encode_images(paths, encoder, torch.device("cpu"))  # (N, S) of length 1
+    styles = encode_images(paths, VisionStyleEncoder.from_pretrained(STYLE_ENCODER))  # (N, S) of length 1
     similarity = styles @ styles[0]
-    alike = [Cell([images[i]], f"{similarity[i]:.2f}") for i in best(similarity)]
-
-    model, _ = load_clip(CLIP)
+    alike = [Cell([images[i]], f"{similarity[i]:.2f}") for i in similarity.topk(SHOWN).indices.tolist()]
+    model = CLIPModel.from_pretrained(CLIP)
     pixels = torch.stack([model.preprocess(image) for image in images])
     with torch.inference_mode():
         text = model.encode_text([TEXT])
         similarity = (model.encode_image(pixels) @ text.T)[:, 0]
-    found = best(similarity)
+    found = similarity.topk(SHOWN).indices.tolist()
     seen = heatmap(model, pixels[found], text.expand(len(found), -1))
     shown = [model.preprocess.visible(images[i]) for i in found]
     cells = [Cell([image, overlay(image, heat)], f"{similarity[i]:.2f}") for i, image, heat in zip(found, shown, seen)]
     sections = {"in the style of the first, most alike first": alike, f"found for “{TEXT}”, and where": cells}
     save_picture(output, contact_sheet(sections, columns=SHOWN, side=130))
-    print(f"written: {output}")
-
-
-def best(similarity: torch.Tensor) -> list[int]:
-    return similarity.topk(SHOWN).indices.tolist()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""Fine-tuning of a CLIP in a loop of one's own, to begin from, with every line in sight.
-
-python examples/clip_finetune.py DATA ViT-B/32              # OpenAI's weights, or NAME:TAG, or a file of weights
-python examples/clip_finetune.py data/sample_captions small --rate 5e-4    # from scratch, at a higher rate
-"""
+"""python examples/clip_finetune.py DATA ViT-B/32: a CLIP in a training loop of one's own (small: from scratch)."""
 
 import sys
 from pathlib import Path
@@ -17,7 +13,6 @@ if __name__ == "__main__":
 
 import torch
 
-from clip.checkpoint import save_clip
 from clip.dataset import split_pairs
 from clip.losses import clip_loss, positive_pairs
 from clip.model import CLIPModel
@@ -29,40 +24,33 @@ from common.images.io import open_image
 
 
 @tool
-def main(
-    data: Path, model_name: str, *, rate: float = 1e-5, epochs: int = 3, output: Path = Path("finetuned.pth")
-) -> float:
+def main(data: Path, model_name: str, *, rate: float = 1e-5, epochs: int = 3, output: Path = Path("tuned")) -> float:
     """-> share of the held-out images whose own caption comes first."""
     model = CLIPModel("small") if model_name == "small" else CLIPModel.from_pretrained(model_name)
-    pairs, _ = find_pairs(data)
-    training, held_out = split_pairs(pairs, 0.1)
+    training, held_out = split_pairs(find_pairs(data)[0], 0.1)
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.05), rate)
     for epoch in range(epochs):
-        model.train()
-        total = 0.0
         for rows in torch.randperm(len(training)).split(32):
-            images, tokens, ids = batch(model, [training[row] for row in rows.tolist()])
+            images, tokens, ids = batch(model.train(), [training[row] for row in rows.tolist()])
             loss = clip_loss(model.encode_image(images), model.encode_text(tokens), model.scale, positive_pairs(ids))
-            optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += loss.item() * len(rows) / len(training)
-        print(f"epoch {epoch + 1}: loss {total:.3f}")
-    model.eval()
+            optimizer.zero_grad()
+        print(f"epoch {epoch + 1}: loss of its last batch {loss.item():.3f}")
+    images, tokens, _ = batch(model.eval(), list(held_out))
     with torch.inference_mode():
-        images, tokens, _ = batch(model, list(held_out))
         first = (model.encode_image(images) @ model.encode_text(tokens).T).argmax(1)
-    right = (first == torch.arange(len(first))).float().mean().item()
+    right = first.eq(torch.arange(len(first))).float().mean().item()
     print(f"right caption first for {right:.1%} of {len(first)} held-out images, chance {1 / len(first):.1%}")
-    save_clip(output, model)
+    model.save_pretrained(output)
     return right
 
 
 def batch(model: CLIPModel, pairs: list) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """-> images (B, 3, S, S), tokens (B, T), and ids (B,) that equal captions share, so that these are positives."""
     texts = [pair.texts[0] for pair in pairs]
-    ids = torch.tensor([texts.index(text) for text in texts])
-    return torch.stack([model.preprocess(open_image(pair.image)) for pair in pairs]), model.tokenize(texts), ids
+    images = torch.stack([model.preprocess(open_image(pair.image)) for pair in pairs])
+    return images, model.tokenize(texts), torch.tensor([texts.index(text) for text in texts])
 
 
 if __name__ == "__main__":

@@ -22,17 +22,16 @@ import torch
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from few_shot import leave_one_out_accuracy, prototype_similarity
-from style_encoder import encode_folder, encode_images, load_encoder
-
-CPU = torch.device("cpu")
+from model import VisionStyleEncoder
+from style_encoder import encode_folder, encode_images
 
 
 @tool
 def main(weights: str, styles: Path, pictures: list[Path]) -> list[str]:
     """-> the style of each picture."""
-    encoder, _ = load_encoder(weights, CPU)
+    encoder = VisionStyleEncoder.from_pretrained(weights)
     folders = sorted(folder for folder in styles.iterdir() if folder.is_dir())
-    vectors = [encode_folder(folder, encoder, CPU)[1] for folder in folders]  # (n, S) each, of length 1
+    vectors = [encode_folder(folder, encoder)[1] for folder in folders]  # (n, S) each, of length 1
     references = torch.cat(vectors)
     style_ids = torch.arange(len(folders)).repeat_interleave(torch.tensor(list(map(len, vectors))))
 
@@ -40,7 +39,7 @@ def main(weights: str, styles: Path, pictures: list[Path]) -> list[str]:
     trust = "one picture a style says nothing about that" if accuracy is None else f"{accuracy:.1%} right"
     print(f"{len(folders)} styles; their own pictures, each by the others: {trust}, chance {1 / len(folders):.0%}")
 
-    similarity, _ = prototype_similarity(encode_images(pictures, encoder, CPU), references, style_ids)
+    similarity, _ = prototype_similarity(encode_images(pictures, encoder), references, style_ids)
     answers = []
     for picture, row in zip(pictures, similarity):
         best = row.topk(min(3, len(folders)))

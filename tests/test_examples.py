@@ -3,15 +3,18 @@
 import json
 import shutil
 import threading
+from http.server import HTTPServer
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 from conftest import ROOT, flags
 
+from clip.model import CLIPModel
 from common.samples.layouts import create_sample_dataset
 from examples import at_work, clip_finetune, few_shot_style, retrieval_service, style_search, style_vlm
 from retrieval import build_index
+from retrieval.search import open_index
 
 
 def test_a_language_model_reads_styles_from_the_style_vector(trained, capsys):
@@ -48,16 +51,17 @@ def test_new_styles_from_a_few_pictures(trained, capsys):
 
 def test_a_loop_of_ones_own_fine_tunes_a_clip(tiny_clip, tmp_path, capsys):
     create_sample_dataset(tmp_path / "data", 40, layout="captions", size=48)
-    clip_finetune.main([str(tmp_path / "data"), str(tiny_clip), *flags(rate=1e-3, epochs=6, output=tmp_path / "a.pth")])
+    clip_finetune.main([str(tmp_path / "data"), str(tiny_clip), *flags(rate=1e-3, epochs=6, output=tmp_path / "tuned")])
     losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if "loss" in line]
-    assert losses[-1] < losses[0] and (tmp_path / "a.pth").is_file()
+    assert losses[-1] < losses[0] and CLIPModel.from_pretrained(tmp_path / "tuned")
 
 
 def test_an_index_as_a_service(tiny_clip, tmp_path):
     create_sample_dataset(tmp_path / "data", 8, layout="captions", size=48)
     images = tmp_path / "data" / "images"
     build_index.main(flags(index_dir=tmp_path / "index", image_dir=images, vit_checkpoint=tiny_clip))
-    server = retrieval_service.make_server(str(tmp_path / "index"), 0)
+    retrieval_service.Handler.searcher = open_index(str(tmp_path / "index"))
+    server = HTTPServer(("127.0.0.1", 0), retrieval_service.Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
     try:
@@ -83,4 +87,4 @@ def test_the_picture_of_the_readme(trained, tiny_clip, tmp_path, monkeypatch):
 
 def test_examples_are_short():
     lines = {path.name: path.read_text("utf-8").count("\n") for path in (ROOT / "examples").glob("*.py")}
-    assert lines.pop("style_vlm.py") <= 150 and max(lines.values()) <= 75, lines
+    assert lines.pop("style_vlm.py") <= 150 and max(lines.values()) < 60, lines
