@@ -26,13 +26,16 @@ demo: setup
 	@echo; echo "checkpoints are in checkpoints/demo, the curves in checkpoints/demo/training_curves.png;"
 	@echo "logs: .venv/bin/tensorboard --logdir=logs"
 
-CLIP_DEMO := --data_root data/sample_captions/images --model model-checkpoint/demo/best_model.pth
+CLIP_WEIGHTS := model-checkpoint/demo/best_model.pth
 demo-clip: setup
 	$(PYTHON_ENV) clip/train.py --demo
-	$(PYTHON_ENV) clip/evaluate.py --weights model-checkpoint/demo/best_model.pth --data_dir data/sample_captions --split val
-	$(PYTHON_ENV) clip/inference.py $(CLIP_DEMO) --metadata data/sample_captions/data.json
-	$(PYTHON_ENV) clip/inference.py $(CLIP_DEMO) --query "a red house" "two birds"
-	@echo; echo "curves and metrics are in results/clip_demo, pictures in heatmaps/"
+	$(PYTHON_ENV) clip/evaluate.py --weights $(CLIP_WEIGHTS) --data_dir data/sample_captions --split val
+	@echo; echo "the best text of each picture, and the pictures found for the captions of two that were not trained on:"
+	$(PYTHON_ENV) clip/inference.py --data_root data/sample_captions/images --model $(CLIP_WEIGHTS) \
+		--metadata data/sample_captions/data.json --max_heatmaps 0 --query \
+		"two large turquoise moons below two large orange houses, in front of a dotted wall" \
+		"two large blue umbrellas left of two small brown moons, on a meadow"
+	@echo; echo "curves and metrics are in results/clip_demo and results/evaluation, pictures in heatmaps/"
 
 VITP_DEMO := data/vitp_demo/retrieval
 demo-vitp: setup
@@ -46,6 +49,7 @@ demo-vitp: setup
 		--vit_checkpoint checkpoints/vitp_demo/vit/trained.pth
 	$(PYTHON_ENV) retrieval/search.py --index_dir features/demo_index --sheet results/vitp_demo.png \
 		--image $$(ls $(VITP_DEMO)/query/*/00001.png | head -n 4)
+	@echo; echo "the pictures found are in results/vitp_demo.png, all answers in checkpoints/vitp_demo/answers.json"
 
 STYLE_EXPERT := checkpoints/demo/best.pth
 $(STYLE_EXPERT): | setup
@@ -68,7 +72,7 @@ demo-llava: setup
 	$(PYTHON_ENV) llava/train.py --demo
 	$(PYTHON_ENV) llava/inference.py --demo
 	$(PYTHON_ENV) llava/evaluate.py --demo
-	@echo; echo "the report is results/llava_demo/report.md"
+	@echo; echo "the report is results/llava_demo/report.md, its worst answers first in results/llava_demo/worst.png"
 
 WORKERS := --numprocesses 2 --dist loadfile
 test: setup-dev

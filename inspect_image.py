@@ -23,7 +23,7 @@ from common.cli.errors import printable, run_script
 from common.cli.tool_parser import tool
 from common.images.io import image_size
 from common.training.device import choose_device
-from common.training.plots import save_figure
+from common.training.plots import readable, save_figure
 from model import StyleOutput, VisionStyleEncoder
 from style_encoder import load_encoder, read_image
 
@@ -133,25 +133,23 @@ def style_sensitivity(encoder: VisionStyleEncoder, image: torch.Tensor, probes: 
     return (total / total.quantile(0.99).clamp(min=1e-12)).clamp(0, 1).cpu()
 
 
+@readable
 def plot_maps(path: Path, encoder: VisionStyleEncoder, image: torch.Tensor, output: StyleOutput) -> None:
-    """Three panels: model input, patch features as colours, influence on the style vector."""
+    """Three panels: model input, patch features as colours of 3 principal components, influence on the style vector."""
     pixels = image[0].permute(1, 2, 0).cpu().numpy()
     heat = style_sensitivity(encoder, image)
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(7.5, 3), layout="constrained")  # inches: its text can be read on a phone
     axes = figure.subplots(1, 3)
     axes[0].imshow(pixels)
     axes[1].imshow(patch_colours(output).numpy(), interpolation="nearest")
     axes[2].imshow(pixels.mean(2), cmap="gray", vmin=0, vmax=255, alpha=0.5)
     overlay = axes[2].imshow(heat.numpy(), cmap="inferno", alpha=0.7, vmin=0, vmax=1)
-    figure.colorbar(overlay, ax=axes[2], shrink=0.8)
-    titles = (
-        f"model input ({pixels.shape[1]} x {pixels.shape[0]})",
-        "patch features, first 3 components",
-        "influence on the style vector",
-    )
+    figure.colorbar(overlay, ax=axes[2], location="bottom", ticks=[0, 1]).solids.set(alpha=1)
+    titles = (f"input, {pixels.shape[1]} x {pixels.shape[0]}", "patch features", "influence on style")
     for axis, title in zip(axes, titles):
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title)
         axis.set_axis_off()
+        axis.set_anchor("N")
     save_figure(figure, path)
 
 

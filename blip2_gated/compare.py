@@ -22,6 +22,7 @@ from jsonargparse.typing import NonNegativeInt
 from typing_extensions import TypedDict
 
 from common.cli.errors import run_script
+from common.cli.text_table import align
 from common.cli.tool_parser import tool
 from common.text.schema import check_type, read_checked
 from common.text.tables import read_records
@@ -101,11 +102,6 @@ def answer_rows(predictions: dict[str, list[Row]], count: int) -> Rows:
         answers = [row["prediction"] + ("" if row["correct"] else " (wrong)") for row in same]
         rows.append([same[0]["image"], same[0]["question"], same[0]["answer"], *answers])
     return rows
-
-
-def align(rows: Rows) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
 if __name__ == "__main__":

@@ -96,18 +96,22 @@ def explain_images(
 def search(
     index: VectorStore, queries: Sequence[str], vectors: torch.Tensor, top_k: int, true_texts: dict[Path, list[str]]
 ) -> list[dict]:
-    """The best images of each query -> one row per query. true_texts: of the images, as far as they are known."""
-    return [
-        {
-            "query": query,
-            "matches": [
-                {"image": path.relative_to(index.image_dir).as_posix(), "score": score}
-                | ({"texts": true_texts[path]} if true_texts.get(path) else {})
-                for path, score in zip(paths, scores)
-            ],
-        }
-        for query, scores, paths in zip(queries, *index.search(vectors, top_k))
-    ]
+    """The best images of each query -> one row per query, with the rank of the image whose text it is, if it is one.
+
+    vectors (Q, D) unit. true_texts: of the images, as far as they are known.
+    """
+    image_vectors, rows = torch.from_numpy(index.vectors()), []  # (N, D)
+    for query, vector, scores, paths in zip(queries, vectors, *index.search(vectors, top_k)):
+        matches = [
+            {"image": path.relative_to(index.image_dir).as_posix(), "score": score}
+            | ({"texts": true_texts[path]} if true_texts.get(path) else {})
+            for path, score in zip(paths, scores)
+        ]
+        rows.append({"query": query, "matches": matches})
+        if own := [number for number, path in enumerate(index.paths) if query in true_texts.get(path, ())]:
+            cosines = image_vectors @ vector
+            rows[-1]["true_rank"] = 1 + int((cosines > cosines[own].max()).sum())
+    return rows
 
 
 def format_result(result: dict, output_dir: Path) -> str:
@@ -116,8 +120,7 @@ def format_result(result: dict, output_dir: Path) -> str:
     lines = [f"{truncated} texts are longer than the model's context and were truncated"] if truncated else []
     lines += [
         f"{row['score']:7.3f} {100 * row['probability']:6.1f} %  {printable(row['image'])}: "
-        + printable(row["text"][:MAX_LETTERS])
-        + true_rank(row)
+        f"{printable(row['text'][:MAX_LETTERS])}   {true_rank(row)}".rstrip()
         for row in rows[:MAX_SHOWN]
     ]
     if len(rows) > MAX_SHOWN:
@@ -128,7 +131,8 @@ def format_result(result: dict, output_dir: Path) -> str:
             f"({result['texts']} texts), median rank {ranks[len(ranks) // 2]}"
         )
     for row in result.get("queries", []):
-        lines.append(f"\nfound for: {printable(row['query'])}")
+        rank = f"   its own picture: rank {row['true_rank']}" if "true_rank" in row else ""
+        lines.append(f"\nfound for: {printable(row['query'])}{rank}")
         for match in row["matches"]:
             text = printable(true_text(match)[:MAX_LETTERS])
             lines.append(f"{match['score']:7.3f}  {printable(match['image'])}" + (f": {text}" if text else ""))

@@ -49,13 +49,13 @@ class MatchPictures:
             texts = [vectors[row["text"]] for row in part]
             for position, (image, heat) in self._maps([row["image"] for row in part], texts, shared).items():
                 row, image = part[position], self.model.preprocess.visible(image)
-                score = f"{row['score']:.3f}   {100 * row['probability']:.1f} %"
+                share = f"{100 * row['probability']:.1f} %"
                 if start + position < max_files:
                     row["heatmap"] = files[start + position]
-                    caption = f"cosine {score}   {row['image']}{true_rank(row)}"
+                    caption = f"cosine {row['score']:.3f}   {share}   {row['image']}   {true_rank(row)}"
                     save_picture(self.output_dir / row["heatmap"], side_by_side(image, heat, row["text"], caption))
                 if len(cells) < MAX_SHOWN:
-                    cells.append(Cell([overlay(image, heat)], row["text"], score + true_rank(row)))
+                    cells.append(Cell([overlay(image, heat)], row["text"], f"{share}   {true_rank(row)}"))
         if cells:
             save_picture(self.output_dir / OVERVIEW, contact_sheet({"": cells}))
 
@@ -70,7 +70,7 @@ class MatchPictures:
                     [image, overlay(self.model.preprocess.visible(image), heat)],
                     true_text(matches[position]) or matches[position]["image"],
                     f"{matches[position]['score']:.3f}"
-                    + (f"   {matches[position]['image']}" if true_text(matches[position]) else ""),
+                    + (f", {matches[position]['image']}" if true_text(matches[position]) else ""),
                 )
                 for position, (image, heat) in pictures.items()
             ]
@@ -106,7 +106,7 @@ def heatmap_names(paths: list[Path]) -> list[str]:
 
 
 def true_rank(row: dict) -> str:
-    return f"   true: rank {row['true_rank']}" if "true_rank" in row else ""
+    return f"true: rank {row['true_rank']}" if "true_rank" in row else ""
 
 
 def true_text(match: dict) -> str:

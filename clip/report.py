@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from clip.embed import PairEmbeddings
 from common.metrics.retrieval import RECALL_AT, Ranking
 from common.text.files import write_json, write_jsonl
-from common.training.plots import save_figure
+from common.training.plots import legend_above, panel_figure, readable, save_figure
 from common.training.skip_log import write_skipped
 
 TRUE, FALSE, CHANCE = "#1a73b7", "#d1782f", "#3c4043"
@@ -112,13 +111,14 @@ def format_classes(title: str, result: dict[str, Any], source: str) -> Iterator[
         yield f"  without classes of too few images: {', '.join(skipped[:5])}{more}"
 
 
+@readable
 def plot_metrics(
     path: str | Path, retrieval: dict[str, dict[str, Any]] | None = None, similarity: dict[str, Any] | None = None
 ) -> None:
     """Bars of recall (of measure_retrieval), histograms of cosines (of similarity_statistics), one of them or both."""
     panels = [panel for panel in ((recall_panel, retrieval), (similarity_panel, similarity)) if panel[1]]
-    figure = Figure(figsize=(1.2 + 5.2 * len(panels), 3.8), layout="constrained")
-    for axis, (draw, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+    figure, axes = panel_figure(len(panels), (4.2, 3.8))
+    for axis, (draw, values) in zip(axes, panels):
         draw(axis, values)
     save_figure(figure, path)
 
@@ -142,7 +142,7 @@ def recall_panel(axis: Axes, metrics: dict[str, dict[str, Any]]) -> None:
                 x, value, [[max(value - low, 0)], [max(high - value, 0)]], color=CHANCE, capsize=3, linewidth=1
             )
             top = max(high, value, recall["chance"])
-            axis.annotate(f"{value:.1f}", (x, top), (0, 4), textcoords="offset points", ha="center", fontsize=8)
+            axis.annotate(f"{value:.1f}", (x, top), (0, 4), textcoords="offset points", ha="center", fontsize=9)
             axis.plot([x - 0.19, x + 0.19], [recall["chance"]] * 2, color=CHANCE, linestyle=":", linewidth=1.5)
             highest = max(highest, top)
     axis.plot([], [], color=CHANCE, linestyle=":", label="chance")
@@ -153,9 +153,8 @@ def recall_panel(axis: Axes, metrics: dict[str, dict[str, Any]]) -> None:
         ylim=(0, 1.1 * max(highest, 5)),
     )
     axis.set_yticks([tick for tick in axis.get_yticks() if tick <= 100])
-    axis.set_title(f"RSum {metrics['rsum']['value']:.1f} of 600 (chance {metrics['rsum']['chance']:.1f})", fontsize=10)
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3, frameon=False)
+    legend_above(axis, f"RSum {metrics['rsum']['value']:.1f} of 600 (chance {metrics['rsum']['chance']:.1f})")
 
 
 def similarity_panel(axis: Axes, statistics: dict[str, Any]) -> None:
@@ -179,7 +178,6 @@ def similarity_panel(axis: Axes, statistics: dict[str, Any]) -> None:
         xlabel="cosine of image and text",
         ylabel="share of pairs, %",
     )
-    if "similarity_gap" in statistics:
-        axis.set_title(f"gap between the means: {statistics['similarity_gap']:.3f}", fontsize=10)
+    gap = f"gap of the means: {statistics['similarity_gap']:.3f}" if "similarity_gap" in statistics else "cosines"
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    legend_above(axis, gap, columns=1)

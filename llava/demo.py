@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.cli.text_table import format_examples
 from common.images.io import open_image
 from common.samples.scenes import Scene, single_scene
 from common.samples.shapes import KINDS
@@ -130,6 +131,7 @@ def demo_requests(settings: Namespace) -> list[Request]:
 def report_demo(rows: list[dict[str, Any]], data: str) -> None:
     rows = [row for row in rows if "error" not in row]
     matching = [row["key"].endswith("matching") for row in rows]
+    print(format_judgements(rows, matching))
     for name in ("score", "expected_score", "p_yes"):
         quality = score_quality([row[name] for row in rows], matching, [row["image"] for row in rows])
         if quality["auc"] is None:
@@ -146,6 +148,17 @@ def report_demo(rows: list[dict[str, Any]], data: str) -> None:
             f"descriptions name {right:.0%} of the kinds and colours drawn; the best single one for all scenes, "
             f"{constant:.0%}"
         )
+
+
+def format_judgements(rows: list[dict[str, Any]], matching: list[bool]) -> str:
+    """Right and wrong ones: a text fits where P(Yes) is above a half; it is the finest of the scores."""
+    titles = ("image", "text", "truth", "P(Yes)")
+    known = [(row, fits) for row, fits in zip(rows, matching) if row["p_yes"] is not None]
+    cells = [
+        (Path(row["image"]).name, row["text"], "fits" if fits else "does not fit", f"{row['p_yes']:.2f}")
+        for row, fits in known
+    ]
+    return format_examples(titles, cells, [(row["p_yes"] > 0.5) == fits for row, fits in known])
 
 
 def mean_recall(scenes: list[dict[str, Any]], descriptions: list[str]) -> float:

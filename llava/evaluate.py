@@ -5,7 +5,7 @@
 samples (image, matching text, references, keywords, traits), each also with texts of other images -> both stages
   descriptions   accuracy of the persona traits in them, keyword Recall@K, BLEU, ROUGE, semantic cosine
   scores         matching against other texts: ROC-AUC and rank correlation, with 95 % intervals over images
---output_dir receives report.md, summary.json, per_sample.jsonl, scores.png, groups.png and skipped.jsonl.
+--output_dir receives report.md with its pictures, summary.json, per_sample.jsonl and skipped.jsonl.
 """
 
 import json

@@ -104,7 +104,7 @@ def show(rows: list[dict[str, Any]], settings: Namespace) -> None:
     elif settings.output:
         print(f"{sum('error' not in row for row in rows)} results written to {settings.output}")
     else:
-        for row in rows[: 6 if settings.demo else None]:
+        for row in rows[: 2 if settings.demo else None]:
             if "error" not in row:
                 print(format_result(row))
 

@@ -1,26 +1,34 @@
-"""Files of an evaluation: report.md, summary.json, per_sample.jsonl, skipped.jsonl, and two plots."""
+"""Files of an evaluation: report.md with its pictures, summary.json, per_sample.jsonl, skipped.jsonl."""
 
 import html
 import json
+import os
 import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import peft
 import transformers
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
 from common.text.files import write_atomically, write_json, write_jsonl
-from common.training.plots import save_figure
 from common.training.run import provenance
 from common.training.skip_log import write_skipped
 from llava.analysis import Analyzer
 from llava.analyzer import LlavaAnalyzer
 from llava.checkpoint import fingerprint
+from llava.report_pictures import (
+    MAX_WORST,
+    TITLES,
+    Judgement,
+    best_kind,
+    draw_groups,
+    draw_scores,
+    draw_worst,
+    worst_judgements,
+)
 
-TITLES = {"score": "score, 1 to 10", "expected_score": "expected score, 1 to 10", "p_yes": "P(Yes)"}
 COLUMNS = {
     "BLEU": "bleu",
     "ROUGE-1": "rouge1",
@@ -56,13 +64,17 @@ def write_report(folder: Path, summary: dict[str, Any], rows: list[dict], skippe
     write_json(folder / "summary.json", summary)
     write_jsonl(folder / "per_sample.jsonl", rows)
     write_skipped(folder / "skipped.jsonl", skipped)
-    draw_scores(folder / "scores.png", rows)
-    draw_groups(folder / "groups.png", summary)
+    draw_scores(folder / "scores.png", rows, summary)
+    draw_groups(folder / "groups.png", rows, summary)
+    kind = best_kind(rows)
+    worst = worst_judgements(rows, kind)[:MAX_WORST]
+    draw_worst(folder / "worst.png", worst, kind)
     with write_atomically(folder / "report.md") as file:
-        file.write(markdown(summary, rows).encode())
+        file.write(markdown(summary, worst, folder).encode())
 
 
-def markdown(summary: dict[str, Any], rows: list[dict]) -> str:
+def markdown(summary: dict[str, Any], worst: list[Judgement], folder: Path) -> str:
+    """folder: of the report, which links to the images from there."""
     qualities = {title: summary[f"{name}_quality"] for name, title in TITLES.items()}
     scores = [
         [title, quality["auc"], quality["interval"], quality["spearman"], quality["spearman_interval"]]
@@ -78,26 +90,37 @@ def markdown(summary: dict[str, Any], rows: list[dict]) -> str:
         [escape(trait)] + [result[key] for key in ("accuracy", "interval", "predicted", "most_common", "samples")]
         for trait, result in summary["traits"].items()
     ]
-    examples = [
-        f"- {escape(row['image'])}\n  - text: {escape(row['text'])}\n  - description: {escape(row['description'])}\n"
-        f"  - score {row['score']}, expected {two_places(row['expected_score'])}: {escape(row['analysis'])}"
-        for row in rows
-        if row["matching"]
-    ]
     parts = [
         f"# LLaVA evaluation\n\n{summary['samples']} images, {summary['pairs']} pairs of image and text, "
         f"{summary['skipped']} skipped samples (skipped.jsonl).",
         "## Scores of matching and other texts",
         table(["", "ROC-AUC", "95 %", "rank correlation", "95 %", "pairs", "no score"], scores),
-        "![scores](scores.png)\n\n## Descriptions",
+        "![scores](scores.png)",
+        *(
+            ["## Worst answers", "![worst answers](worst.png)", "\n".join(describe(item, folder) for item in worst)]
+            * bool(worst)
+        ),
+        "## Descriptions",
         table(["group", *COLUMNS], groups),
         "![groups](groups.png)",
         *(["## Persona traits", table(TRAIT_COLUMNS, traits)] if traits else []),
-        "## Examples",
-        "\n".join(examples[:3]),
         f"## Setup\n\n```json\n{json.dumps(summary['setup'], indent=1, ensure_ascii=False)}\n```",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def describe(judgement: Judgement, folder: Path) -> str:
+    """An image with both texts, what was said of them, and its description, as a list."""
+    own, other = judgement.matching, judgement.other
+    path = Path(os.path.relpath(own["image"], folder)).as_posix()
+    lines = [f"- [{escape(own['image'])}](<{quote(path)}>)", f"  - description: {escape(own['description'])}"]
+    for title, row in (("true", own), ("other", other)):
+        if row:
+            numbers = (
+                f"score {row['score']}, expected {two_places(row['expected_score'])}, P(Yes) {two_places(row['p_yes'])}"
+            )
+            lines.append(f"  - {title} text: {escape(row['text'])}; {numbers}: {escape(row['analysis'])}")
+    return "\n".join(lines)
 
 
 def escape(text: str) -> str:
@@ -124,42 +147,3 @@ def table(titles: list[str], rows: list[list[Any]]) -> str:
 def cell(metrics: dict[str, Any], name: str) -> float | str:
     value = metrics.get(name, "")
     return value["value"] if isinstance(value, dict) else f"{value:.1f}" if value != "" else ""
-
-
-def draw_scores(path: Path, rows: list[dict]) -> None:
-    """For each kind of score the histograms of matching and other texts, and the ROC curve."""
-    figure = Figure(figsize=(4 * len(TITLES), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(TITLES))
-    for (name, title), spread, curve in zip(TITLES.items(), *axes):
-        limits, bins = ((0, 1), 20) if name == "p_yes" else ((0.5, 10.5), 20 if name == "expected_score" else 10)
-        scored = [row for row in rows if row[name] is not None]
-        for matching, label, colour in ((True, "matching", "#2e8b57"), (False, "other", "#c0504d")):
-            values = [row[name] for row in scored if row["matching"] == matching]
-            spread.hist(values, bins=bins, range=limits, alpha=0.6, label=f"{label} texts", color=colour)
-        spread.set_title(title, fontsize=10)
-        spread.set_ylabel("pairs")
-        spread.legend(fontsize=8)
-        curve.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-        if len({row["matching"] for row in scored}) == 2:
-            wrong, right, _ = roc_curve([row["matching"] for row in scored], [row[name] for row in scored])
-            curve.plot(wrong, right, color="#1f4e8c")
-        curve.set(xlabel="other texts above the threshold", ylabel="matching texts above it", aspect="equal")
-    save_figure(figure, path)
-
-
-def draw_groups(path: Path, summary: dict[str, Any]) -> None:
-    """ROUGE-L, Recall@5 and the AUC of the expected score, one bar per group."""
-    chosen = dict(sorted(summary["groups"].items(), key=lambda item: -item[1].get("rougeL", 0))[:20])
-    panels = {
-        "ROUGE-L": [numbers.get("rougeL", 0) / 100 for numbers in chosen.values()],
-        "keyword Recall@5": [numbers.get("recall_at_5", {}).get("value", 0) for numbers in chosen.values()],
-        "AUC of expected score": [numbers["expected_score_quality"]["auc"] or 0 for numbers in chosen.values()],
-    }
-    figure = Figure(figsize=(11, max(2.4, 1.4 + 0.3 * len(chosen))), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True)
-    for axis, (title, values) in zip(axes, panels.items()):
-        axis.barh([name[:30] for name in chosen], values, color="#1f4e8c")
-        axis.set_xlim(0, 1)
-        axis.set_title(title, fontsize=10)
-    axes[0].invert_yaxis()  # shared
-    save_figure(figure, path)

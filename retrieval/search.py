@@ -138,7 +138,7 @@ def draw_results(
         if isinstance(query, Path):
             cells = [Cell([ImageOps.expand(_thumbnail(query, SIDE - 2 * FRAME), FRAME, RED)], query.name, "query")]
         sections[str(query)] = cells + [
-            Cell([_thumbnail(path, SIDE)], path.name, f"{rank}   {score:.4f}")
+            Cell([_thumbnail(path, SIDE)], path.name, f"{rank}: {score:.4f}")
             for rank, (path, score) in enumerate(zip(*matches), 1)
         ]
     save_picture(file, contact_sheet(sections, COLUMNS, SIDE))

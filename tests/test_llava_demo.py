@@ -88,5 +88,10 @@ def test_the_demo_says_how_well_it_does(world, capsys):
         [*answered, {"key": "9 other", "image": "x", "text": "x", "error": "no such file"}], folder / "test.jsonl"
     )
     lines = capsys.readouterr().out.splitlines()
+    examples, lines = lines[:-4], lines[-4:]
+    assert f"right: {len(rows)} of {2 * len(rows)}" in examples[-1]  # P(Yes) is below a half for all
+    shown = [line.split() for line in examples[1:-1]]
+    assert [(words[-1], "not" in words) for words in shown[:2]] == [("WRONG", False), ("right", True)]
+    assert len(shown) == 2 * len(rows)
     assert "AUC 1.000" in lines[0] and "AUC 0.500" in lines[1] and "AUC 0.000" in lines[2]
     assert "name 100%" in lines[3] and mean_recall(rows, ["nothing"] * len(rows)) == 0

@@ -2,7 +2,9 @@
 
 import html
 import json
+import re
 from itertools import product
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from llava import evaluate
 from llava.eval_dataset import draw_negatives, read_samples
 from llava.metrics import keyword_hits, rank_agreement, recall_at, score_quality
 from llava.report import escape
+from llava.report_pictures import worst_judgements
 from llava.sentence_encoder import SentenceEncoder
 from llava.traits import extract_traits, trait_accuracy
 
@@ -178,8 +181,26 @@ def test_the_whole_evaluation_at_two_batch_sizes(samples, sentence_encoder, tmp_
         and "Describe this image" in report
         and facts["seed"] == 0
     )
-    for name in ("scores.png", "groups.png"):
-        assert min(Image.open(tmp_path / "a" / name).size) > 150
+    for name in ("scores.png", "groups.png", "worst.png"):
+        assert min(Image.open(tmp_path / "a" / name).size) > 150 and f"]({name})" in report
+    links = re.findall(r"\]\(<(.*?)>\)", report)
+    assert len(links) == 5 and all((tmp_path / "a" / unquote(link)).is_file() for link in links)
+
+
+def test_the_worst_answers_come_first():
+    scores = {"a": (9, 2, 3), "b": (1, 4, 8), "c": (5, 5, None)}
+    rows = [
+        {"key": key, "text": f"{key}{number}", "matching": number == 0, "expected_score": value}
+        for key, values in scores.items()
+        for number, value in enumerate(values)
+    ]
+    judged = worst_judgements(rows, "expected_score")
+    assert [(one.margin, one.matching["text"], one.other["text"]) for one in judged] == [
+        (-7, "b0", "b2"),
+        (0, "c0", "c1"),
+        (6, "a0", "a2"),
+    ]
+    assert [one.margin for one in worst_judgements(rows[:1], "expected_score")] == [9]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The tools on a trained checkpoint: comparator, inspector, evaluation, targets from text."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +55,18 @@ def test_large_folders_are_shown_by_style():
     means, rows, columns = style_comparator.group_means(similarity, ["a", "a", "b"], ["a", "a", "b"])
     assert rows == columns == ["a", "b"]
     torch.testing.assert_close(means, torch.tensor([[0.5, 0.15], [0.15, 1.0]]))
+    names, shown = style_comparator.matrix_side(
+        Path("x"), [Path(f"x/{style}/{n}.png") for style in "ab" for n in range(30)]
+    )
+    assert len(shown) == 60 and set(names) == {"a", "b"}
+
+
+def test_a_large_folder_without_subfolders_is_a_matrix_of_images():
+    paths = [Path(f"x/{number:03d}_img.png") for number in range(100)]
+    names, shown = style_comparator.matrix_side(Path("x"), paths)
+    assert len(names) == 40 and [f"{index:03d}" for index in shown] == names and shown[:3] == [0, 2, 5]
+    means, rows, columns = style_comparator.group_means(torch.rand(40, 40), names, names)
+    assert means.shape == (40, 40) and rows == columns == names
 
 
 def test_inspector_reports_every_output(trained, tmp_path, capsys):

@@ -194,8 +194,10 @@ def test_demo(tmp_path, monkeypatch, capsys):
         assert all(f" {fact} " in reference for fact in facts)
         return sum(f" {fact} " in answer for fact in facts) / len(facts)
 
+    assert [row["score"] for row in answers] == pytest.approx(list(map(right, answers)))
     assert result["accuracy"] == pytest.approx(sum(map(right, answers)) / len(answers))
-    assert "unseen drawings" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "unseen drawings" in shown and f"right: {sum(right(row) == 1 for row in answers)} of {len(answers)}" in shown
     again = evaluate.main(
         flags(
             model_name_or_path=demo.OUTPUT,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from transformers import InternVLVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
+from common.cli.text_table import format_examples
 from common.models import tokenizer as tokenizers
 from common.samples.scenes import BACKGROUNDS, POSITIONS, single_scene
 from common.samples.shapes import KINDS
@@ -99,8 +100,13 @@ def evaluate(folder: str) -> dict:
     output = f"{folder}/answers.json"
     words = ["--model_name_or_path", folder, "--data", test, "--train_data", train, "--output", output]
     report = evaluate_answers([*words, "--batch_size", "50", "--max_new_tokens", "40"])
-    for row in read_json(output)["answers"][: len(QUESTIONS)]:
-        print(f"  {row['images'][0]}: {row['question']} -> {row['answer']} (reference: {row['reference']})")
+    answers = read_json(output)["answers"]
+    cells = [
+        (str(Path(row["images"][0]).relative_to(FOLDER / "test")), row["question"], row["reference"], row["answer"])
+        for row in answers
+    ]
+    print(format_examples(("image", "question", "truth", "answer"), cells, [row["score"] == 1 for row in answers]))
+    print(f"all answers are in {output}")
     return report
 
 

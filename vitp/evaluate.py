@@ -139,6 +139,7 @@ def evaluate(
             "question": sample.question.replace(IMAGE, "").strip(),
             "reference": sample.reference,
             "answer": answer,
+            "score": sample.score(answer),
         }
         for sample, answer in answered
     ]

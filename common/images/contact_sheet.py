@@ -16,7 +16,7 @@ from common.images.transforms import square
 from common.text.files import write_atomically
 
 GAP, FONT, LINE = 12, 16, 24  # pixels: three pictures in a row are legible on a phone
-CAPTION_LINES, NOTE_LINES = 4, 2  # at most
+CAPTION_LINES, NOTE_LINES = 5, 4  # at most
 INK, GREY = (32, 33, 36), (110, 114, 120)
 CJK_FONTS = (
     "Noto Sans CJK SC",
