@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from torchvision.transforms.functional import pil_to_tensor
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.core_model_loading import revert_weight_conversion
 
 from common.images.io import open_image
 from common.models.eval_mode import eval_mode
@@ -39,6 +40,8 @@ class LlavaTrainer(FaultTolerantTrainer):
             **options,
         )
         base = model.get_base_model() if isinstance(model, PeftModel) else model
+        if base is model:
+            model.register_load_state_dict_pre_hook(_rename_published)
         self.keeps_labelled = hasattr(sys.modules[type(base).__module__], "slice_logits_to_keep")  # of any tokens
 
     def compute_loss(self, model, inputs, *arguments, **named):
@@ -85,6 +88,15 @@ class LogPredictionsCallback(TrainerCallback):
             self.run.writer.add_text(f"validation/{number}", text, state.global_step)
             self.run.writer.add_image(f"validation/{number}", pil_to_tensor(image), state.global_step)
         self.run.writer.flush()
+
+
+def _rename_published(model: PreTrainedModel, state_dict: dict[str, torch.Tensor], *_) -> None:
+    """Trainer resumes by load_state_dict, which expects the model's names; save_pretrained writes published ones."""
+    own = model.state_dict()
+    names = {id(value): name for name, value in own.items()}
+    for published, value in revert_weight_conversion(model, own).items():
+        if published in state_dict and (name := names.get(id(value))):
+            state_dict[name] = state_dict.pop(published)
 
 
 def _files_of(item: Item) -> str:

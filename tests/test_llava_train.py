@@ -1,6 +1,7 @@
 """Fine-tuning of LLaVA: samples and labels, trainable weights, files of a run; adapters, merging, resume, processes."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -135,25 +136,8 @@ def test_a_run_an_adapter_and_its_merging(llava_arguments, llava_folders, tmp_pa
     assert len(saved) == 1 and not torch.equal(next(iter(saved.values())), before)
     events = EventAccumulator(str(next((run / "logs").iterdir())), size_guidance={"tensors": 0, "images": 0}).Reload()
     assert events.Tags()["images"] and any("validation/0" in tag for tag in events.Tags()["tensors"])
-    merged = load_image_text_model(
-        str(
-            merge_lora.main(
-                [
-                    "--model_id",
-                    base,
-                    "--adapter",
-                    str(run),
-                    "--output_dir",
-                    str(tmp_path / "merged"),
-                    "--precision",
-                    "fp32",
-                    "--device",
-                    "cpu",
-                ]
-            )
-        ),
-        device="cpu",
-    )
+    options = flags(model_id=base, adapter=run, output_dir=tmp_path / "merged", precision="fp32", device="cpu")
+    merged = load_image_text_model(str(merge_lora.main(options)), device="cpu")
     inputs = adapted.processor(images=[picture(1)], text=["<image> a star"], return_tensors="pt")
     with torch.no_grad():
         ours, plain = (one.model(**inputs).logits for one in (adapted, merged))
@@ -242,6 +226,16 @@ def test_killed_and_resumed_gives_the_same_weights(llava_arguments, tmp_path, or
     assert not (tmp_path / "run" / "adapter_model.safetensors").is_file()
     train.main([*more, "--resume_from_checkpoint", "true"])
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_a_whole_model_is_resumed(llava_arguments, tmp_path):
+    """Its checkpoints have the names of published files, which are not those of the model in training."""
+    whole = [*llava_arguments, *flags(lora_rank=0, max_steps=2, val_split=0)]
+    train.main(whole)
+    written = load_file(tmp_path / "run" / "model.safetensors")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-2")
+    train.main([*whole, "--resume_from_checkpoint", "true"])
+    assert_equal(written, load_file(tmp_path / "run" / "model.safetensors"))
 
 
 def test_a_bad_step_is_skipped_and_names_its_images(llava_arguments, tmp_path, second_step_is_bad, capsys):
