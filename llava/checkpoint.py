@@ -9,18 +9,28 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.utils import is_flash_attn_2_available
 from typing_extensions import TypedDict
 
 from common.models.checkpoint_file import first_line, weights_digest
-from common.models.lora import MODULES, PROJECTOR
+from common.models.lora import MODULES, PROJECTOR, STYLE
+from common.models.model_folder import fetch_folder, is_hub_name
 from common.models.pretrained import load_pretrained
 from common.models.weight_files import model_folder, read_weights
 from common.text.schema import read_checked
 from common.training.device import choose_device, choose_precision
 from common.training.trained_on import TRAINED_ON
-from llava.processor import OTHER_LAYOUT, load_processor, read_config
+from llava.processor import CLASS_TOKENS, OTHER_LAYOUT, count_tokens, load_processor, read_config
+from llava.style_tower import STYLE_ENCODER, StyleTowerConfig, add_style_encoder
+from model import VisionStyleEncoder
+from style_encoder import load_encoder
 
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
 ADAPTER_CONFIG = "adapter_config.json"  # of peft
@@ -39,6 +49,7 @@ class TrainedOn(TypedDict, total=False):
     fingerprint: str
     model_id: str
     system_prompt: str
+    style_encoder: str  # digest of its weights; '': none
 
 
 class LoadedModel(NamedTuple):
@@ -53,11 +64,16 @@ def load_image_text_model(
     precision: str = "auto",
     attention: str = "auto",
     bits: int = 16,
+    style_encoder: str = "",
 ) -> LoadedModel:
-    """ValueError names a folder without model or processor, incomplete weights, or an adapter of another model."""
+    """style_encoder: a checkpoint of one, for a model without.
+
+    ValueError names a folder without model or processor, incomplete weights, or an adapter of another model.
+    """
     model_id, target = model_folder(model_id), choose_device(device)
-    dtype = choose_dtype(precision, target)
-    processor = load_processor(model_id, read_config(model_id))
+    dtype, config = choose_dtype(precision, target), read_config(model_id)
+    encoder = open_style_encoder(model_id, config, adapter, style_encoder)
+    processor = load_processor(model_id, config)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": choose_attention(attention, target, dtype)}
     quantization = choose_quantization(bits, target, dtype)
     if quantization:
@@ -65,9 +81,35 @@ def load_image_text_model(
     model = load_pretrained(AutoModelForImageTextToText, model_id, remedy=OTHER_LAYOUT, **options)
     if not quantization:
         model = model.to(target)
+    if encoder:
+        add_style_encoder(model, processor, encoder)
+        count_tokens(processor, model.config)
     if adapter:
         model = load_adapter(model, adapter)
     return LoadedModel(model.eval(), processor)
+
+
+def open_style_encoder(
+    model_id: str, config: PreTrainedConfig, adapter: str = "", checkpoint: str = ""
+) -> VisionStyleEncoder | None:
+    """The style encoder in the folder of a model or of its adapter, or that of a checkpoint; None: there is none."""
+    vision = getattr(config, "vision_config", None)
+    source = Path(checkpoint)
+    if isinstance(vision, StyleTowerConfig):
+        if checkpoint:
+            raise ValueError(f"--style_encoder {checkpoint}: {model_id} has a style encoder already")
+        files = (f"{STYLE_ENCODER}/*",)
+        source = (fetch_folder(model_id, files) if is_hub_name(model_id) else Path(model_id)) / STYLE_ENCODER
+    elif adapter and ((Path(adapter) / STYLE_ENCODER).is_dir() or read_trained_on(adapter).get("style_encoder")):
+        source = Path(adapter) / STYLE_ENCODER
+    elif not checkpoint:
+        return None
+    elif config.model_type != "llava" or vision.model_type not in CLASS_TOKENS:
+        raise ValueError(
+            f"--style_encoder: works for models of type llava with one of the towers {', '.join(CLASS_TOKENS)}; "
+            f"{model_id} is {config.model_type} with {getattr(vision, 'model_type', 'another')}"
+        )
+    return load_encoder(source, torch.device("cpu"))[0]
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -97,7 +139,7 @@ def choose_quantization(bits: int, device: torch.device, dtype: torch.dtype) -> 
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=[*MODULES[PROJECTOR], "lm_head"],
+        llm_int8_skip_modules=[*MODULES[PROJECTOR], *MODULES[STYLE], "lm_head"],
     )
 
 
@@ -107,11 +149,10 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path) -> PeftModel:
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ValueError(f"{adapter}: holds no {ADAPTER_CONFIG}; expected a folder that llava/train.py wrote")
     mismatch = f"{adapter}: is an adapter for another model than {model.config._name_or_path}"
-    metadata = folder / TRAINED_ON
-    if metadata.is_file() and not getattr(model, "is_quantized", False):
-        base = read_checked(metadata, TrainedOn)
-        if base.get("fingerprint") and base["fingerprint"] != fingerprint(model):  # '': it was quantised
-            raise ValueError(f"{mismatch}: it was trained on {base.get('model_id')}, which has other weights")
+    base = read_trained_on(folder)
+    known = "" if getattr(model, "is_quantized", False) else base.get("fingerprint")  # '' too if it was quantised then
+    if known and known != fingerprint(model):
+        raise ValueError(f"{mismatch}: it was trained on {base.get('model_id')}, which has other weights")
     saved = read_weights(folder / "adapter_model.safetensors")
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
@@ -120,6 +161,12 @@ def load_adapter(model: PreTrainedModel, adapter: str | Path) -> PeftModel:
     if differing := saved.keys() ^ get_peft_model_state_dict(adapted).keys():
         raise ValueError(f"{mismatch}: {len(differing)} tensors are not in both, the first: {min(differing)}")
     return adapted
+
+
+def read_trained_on(folder: str | Path) -> TrainedOn:
+    """trained_on.json of an adapter or model; empty where there is none."""
+    path = Path(folder) / TRAINED_ON
+    return read_checked(path, TrainedOn) if path.is_file() else {}
 
 
 def base_and_adapter(model_id: str) -> tuple[str, str]:

@@ -148,6 +148,7 @@ class FineTuning:
     stream_buffer: int = 4096  # streamed samples in memory, not decoded, of all devices; shuffled among each other
     cache_dir: str = "./.cache/conversations"  # of the file's index and the samples' lengths; may be deleted
     max_skipped: float = 0.05  # maximum share of unusable samples; above it training stops
+    style_encoder: str = ""  # checkpoint of one: its style vector, and embed if it has one, as tokens of each image
     independent_turns: bool = False  # turns about one image do not see each other, as if each were alone
     lora_rank: int = 128  # 0: no LoRA, the whole language model is trained
     lora_alpha: int = 256  # LoRA's scale is lora_alpha / lora_rank

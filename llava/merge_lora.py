@@ -22,6 +22,7 @@ from common.cli.tool_parser import tool
 from common.text.files import write_json
 from common.training.trained_on import TRAINED_ON
 from llava.checkpoint import NUMBER_FORMATS, load_image_text_model, trained_system_prompt
+from llava.style_tower import save_style_encoder
 
 
 @tool
@@ -37,7 +38,9 @@ def main(
         raise ValueError(f"{output_dir}: already holds a model; choose another --output_dir")
     # Added in fp32 and rounded once: B A is small compared with W, and half precision would lose part of it.
     model, processor = load_image_text_model(model_id, str(adapter), device, "fp32")
-    model.merge_and_unload(safe_merge=True).to(NUMBER_FORMATS[precision]).save_pretrained(output_dir)
+    merged = model.merge_and_unload(safe_merge=True).to(NUMBER_FORMATS[precision])
+    merged.save_pretrained(output_dir)
+    save_style_encoder(merged, output_dir)
     processor.save_pretrained(output_dir)
     write_json(output_dir / TRAINED_ON, {"system_prompt": trained_system_prompt(str(adapter))})
     print(f"the merged model is in {output_dir}")

@@ -21,8 +21,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from common.models.lora import LANGUAGE, PROJECTOR, VISION, Lora, set_trainable
+from common.models.lora import LANGUAGE, PROJECTOR, STYLE, VISION, Lora, set_trainable
 from common.models.tokenizer import train_tokenizer
+from llava.style_tower import find_style_encoder
 
 IMAGE_TOKEN = "<image>"
 # LLaVA 1.5's format: "USER: <image>\nquestion ASSISTANT: answer</s>USER: ..."
@@ -39,7 +40,7 @@ CHAT_TEMPLATE = (
 def prepare_for_training(
     model: PreTrainedModel, rank: int, alpha: int, dropout: float, train_vision_tower: bool, freeze_language_model: bool
 ) -> nn.Module:
-    """-> the model, or a PeftModel around it. The projector is always trained.
+    """-> the model, or a PeftModel around it. The projector and the linear maps of a style encoder are always trained.
 
     rank 0: no LoRA, the whole language model is trained unless it is frozen.
     """
@@ -53,6 +54,8 @@ def prepare_for_training(
         PROJECTOR: True,
         VISION: train_vision_tower,
     }
+    if find_style_encoder(model):
+        parts[STYLE] = True
     return set_trainable(model, parts, dropout, task_type="CAUSAL_LM")
 
 

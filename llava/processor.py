@@ -16,10 +16,12 @@ from common.models.pretrained import LOAD_ERRORS
 from llava import timm_tower  # noqa: F401  registers the tower with transformers
 from llava.families import check_family
 from llava.model import CHAT_TEMPLATE
+from llava.style_tower import StyleTowerConfig
 
 OTHER_LAYOUT = "weights of haotian-liu/LLaVA are here as llava-hf/llava-1.5-7b-hf and its like"
 PROCESSOR_PARTS = ("image_processor", "tokenizer", "chat_template", "image_token")
-CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}  # what a tower returns besides its patches
+# What a tower returns besides its patches.
+CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "timm_tower": 0}
 VICUNA_MODELS = ("llama", "mistral")  # language models of LLaVA 1.5 and BakLLaVA
 OTHER_CHATS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>")  # tokens of other chat templates
 
@@ -48,7 +50,7 @@ def load_processor(model_id: str, config: PreTrainedConfig) -> ProcessorMixin:
             f"transformers model with processor_config.json and tokenizer files ({OTHER_LAYOUT})"
         ) from None
     if isinstance(processor, ProcessorMixin):  # AutoProcessor falls back to a tokenizer alone
-        _count_tokens(processor, config)
+        count_tokens(processor, config)
         _add_chat_template(processor, config, model_id)
         if not processor.chat_template:
             processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
@@ -71,7 +73,7 @@ def _is_llava(processor: ProcessorMixin) -> bool:
     return hasattr(processor, "vision_feature_select_strategy")
 
 
-def _count_tokens(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
+def count_tokens(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
     """Make a processor count as many tokens for an image as the model returns features."""
     if not _is_llava(processor):
         return
@@ -79,8 +81,11 @@ def _count_tokens(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
     processor.vision_feature_select_strategy = getattr(config, "vision_feature_select_strategy", "default")
     if hasattr(processor, "num_additional_image_tokens"):
         processor.patch_size = vision.patch_size
-        stored = processor.num_additional_image_tokens
-        processor.num_additional_image_tokens = CLASS_TOKENS.get(vision.model_type, stored)
+        tower, style_tokens = vision, 0
+        if isinstance(vision, StyleTowerConfig):
+            tower, style_tokens = vision.tower, vision.style_tokens
+        class_tokens = CLASS_TOKENS.get(tower.model_type, processor.num_additional_image_tokens)
+        processor.num_additional_image_tokens = (class_tokens or 0) + style_tokens
     elif getattr(processor, "num_image_tokens", 0) is None:  # LLaVA-OneVision
         processor.num_image_tokens = (vision.image_size // vision.patch_size) ** 2
 

@@ -31,6 +31,7 @@ from torch import nn
 from transformers import set_seed
 
 from common.cli.paths import find_inputs
+from common.models.checkpoint_file import weights_digest
 from common.text.files import write_json
 from common.training.closing import print_closing
 from common.training.device import disable_malloc_trim
@@ -44,6 +45,7 @@ from llava.dataset import ConversationCollator, ConversationTokenizer
 from llava.demo import prepare_demo
 from llava.independent_turns import MODEL_TYPES
 from llava.model import prepare_for_training
+from llava.style_tower import find_style_encoder
 from llava.tokens import ChatFormatter
 from llava.trainer import LlavaTrainer, LogPredictionsCallback
 from llava.training_data import TrainingData, make_datasets, open_data
@@ -60,7 +62,7 @@ def main(argv: list[str]) -> dict[str, Any]:
 
 def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
     """-> the log's history and, with validation samples, the last evaluation."""
-    find_inputs(tuning, "model_id", "data", "image_dir")
+    find_inputs(tuning, "model_id", "data", "image_dir", "style_encoder")
     is_main = training.process_index == 0
     name = choose_run_name(training.run_name, "llava", tuning.model_id)
     if tuning.demo:
@@ -131,6 +133,7 @@ def load_base(tuning: FineTuning, training: RunArguments) -> LoadedModel:
         precision=half if frozen_base else "fp32",
         attention="sdpa" if tuning.independent_turns else tuning.attention,
         bits=tuning.bits,
+        style_encoder=tuning.style_encoder,
     )
     if tuning.independent_turns and (kind := loaded.model.config.model_type) not in MODEL_TYPES:
         raise ValueError(f"--independent_turns: works for {', '.join(MODEL_TYPES)}; {tuning.model_id} is {kind}")
@@ -142,6 +145,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """What a resumed run must repeat, and what an adapter is loaded by: fingerprint and system_prompt. Of the data the
     text, and which conversations are trained on, since there may be millions of images."""
+    encoder = find_style_encoder(loaded.model)
     return {
         **{name: getattr(tuning, name) for name in FIXED},
         "projector_learning_rate is set": bool(tuning.projector_learning_rate),  # then it is a group of its own
@@ -149,6 +153,7 @@ def describe_run(
         "model": describe_tensors(loaded.model.state_dict()),
         # A quantised model is packed differently on each machine.
         "fingerprint": "" if getattr(loaded.model, "is_quantized", False) else fingerprint(loaded.model),
+        "style_encoder": weights_digest(encoder.state_dict()) if encoder else "",
         "system_prompt": formatter.system,
         "chat_template": digest_of(formatter.processor.chat_template),
         "conversations": train_set.describe(),

@@ -22,6 +22,7 @@ from common.training.length_sampler import LengthGroupedSampler
 from common.training.run import Run
 from llava.dataset import ConversationDataset, Item, question_text
 from llava.prefix_cache import cache_images
+from llava.style_tower import save_style_encoder
 from llava.tokens import ChatFormatter
 
 THUMBNAIL = 256  # pixels of its longer side, at most
@@ -51,6 +52,11 @@ class LlavaTrainer(FaultTolerantTrainer):
             labelled = targets != IGNORED
             inputs = {**inputs, "logits_to_keep": labelled, "shift_labels": targets[labelled]}
         return super().compute_loss(model, inputs, *arguments, **named)
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            save_style_encoder(self.model, output_dir or self.args.output_dir)
 
     def _get_eval_sampler(self, eval_dataset):
         if not self.group_by_length:

@@ -136,7 +136,11 @@ def stage_model(source: Path, folder: Path, hub_ids: dict[str, str], keep: bool 
             continue
         refuse_private(source / name)
         _take(source / name, folder / name, keep)
-    kept = {*names, "README.md"} if _own_card(source) else {*names}
+    inner = [path for path in source.iterdir() if path.is_dir() and not path.is_symlink() and is_model_folder(path)]
+    for path in inner:  # the style encoder of a LLaVA
+        (folder / path.name).mkdir()
+        stage_model(path, folder / path.name, hub_ids, keep)
+    kept = {*names, *(path.name for path in inner), *(["README.md"] if _own_card(source) else [])}
     return sorted(path.name for path in source.iterdir() if path.name not in kept)
 
 

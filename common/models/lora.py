@@ -12,7 +12,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 VISION, PROJECTOR, LANGUAGE = "vision_tower", "multi_modal_projector", "language_model"
+STYLE = "style_projector"  # of llava/style_tower.py, where a model has it
 MODULES = {  # names in transformers' models; whatever has none of them belongs to the language model
+    STYLE: {STYLE},
     PROJECTOR: {
         *("multi_modal_projector", "connector", "aligner", "projector", "vision_projection", "mm_projector"),
         *("merger", "deepstack_merger_list"),  # of Qwen-VL and GLM-V, within the tower
@@ -34,8 +36,8 @@ class Lora:
 def set_trainable(
     model: nn.Module, parts: Mapping[str, bool | Lora], dropout: float = 0.0, task_type: str | None = None
 ) -> nn.Module:
-    """parts: for each of VISION, PROJECTOR and LANGUAGE True (all weights), False (frozen), or a Lora of its linear
-    layers; the head belongs to the language model.
+    """parts: for each of VISION, PROJECTOR, LANGUAGE and, if there is one, STYLE: True (all weights), False (frozen),
+    or a Lora of its linear layers; the head belongs to the language model.
 
     Checkpoints of a PeftModel hold the LoRA and a copy of every part that is trained whole.
     """
@@ -80,7 +82,7 @@ def set_trainable(
 
 
 def part_of(name: str) -> str:
-    """A parameter's name -> VISION, PROJECTOR or LANGUAGE."""
+    """A parameter's name -> STYLE, VISION, PROJECTOR or LANGUAGE."""
     words = name.split(".")
     return next((part for part, names in MODULES.items() if not names.isdisjoint(words)), LANGUAGE)
 

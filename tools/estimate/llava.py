@@ -19,6 +19,7 @@ from llava.config import FineTuning, read_values
 from llava.dataset import ConversationCollator, TokenizedConversation
 from llava.model import prepare_for_training
 from llava.processor import load_processor, read_config
+from llava.style_tower import StyleTowerConfig
 from llava.tokens import placeholder_id
 from tools.estimate.training_step import Batch, TrainingStep, trainer_options
 
@@ -33,6 +34,8 @@ def training_step(argv: list[str], world: int = 1, text_tokens: int = 0) -> Trai
             f"--bits {tuning.bits}: only 16 bits can be estimated; quantised weights take bits / 8 bytes each and more"
         )
     config = read_config(tuning.model_id)
+    if tuning.style_encoder or isinstance(getattr(config, "vision_config", None), StyleTowerConfig):
+        raise ValueError("--style_encoder: is not estimated, it adds a token or a few; give the model without it")
     processor = load_processor(tuning.model_id, config)
     room = tuning.max_length - _example(processor, 0)["input_ids"].shape[1]
     if room < 1:
