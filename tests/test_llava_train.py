@@ -12,7 +12,7 @@ from conftest import flags, flip_a_bit
 from peft import PeftModel
 from processes import start_script, torchrun
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard_logs import read_events
 from tiny.llava import WRITERS, picture, write_conversations, write_llava
 
 from common.text.conversations import read_conversations
@@ -134,7 +134,7 @@ def test_a_run_an_adapter_and_its_merging(llava_arguments, llava_folders, tmp_pa
     saved = {one: value for one, value in load_file(run / "adapter_model.safetensors").items() if projector in one}
     before = load_image_text_model(base, device="cpu").model.get_parameter(f"model.{projector}")
     assert len(saved) == 1 and not torch.equal(next(iter(saved.values())), before)
-    events = EventAccumulator(str(next((run / "logs").iterdir())), size_guidance={"tensors": 0, "images": 0}).Reload()
+    events = read_events(run / "logs", "llava")
     assert events.Tags()["images"] and any("validation/0" in tag for tag in events.Tags()["tensors"])
     options = flags(model_id=base, adapter=run, output_dir=tmp_path / "merged", precision="fp32", device="cpu")
     merged = load_image_text_model(str(merge_lora.main(options)), device="cpu")

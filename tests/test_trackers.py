@@ -11,8 +11,14 @@ from processes import SINGLE_THREAD, torchrun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny.tracker import calls, write_tracker
 
+import config as style_config
+from blip2_gated import config as blip2_config
+from clip import config as clip_config
+from common.cli.settings import read_settings
 from common.training.run import Run, choose_run_name
 from common.training.trackers import Trackers, installed_trackers
+from llava.config import Logging as LlavaLogging
+from vitp.config import Logging as VitpLogging
 
 
 @pytest.fixture
@@ -59,7 +65,10 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_written(scri
         (("", "clip", "small"), "clip-small-2"),
         ((None, "clip", "ViT-B/32"), "clip-ViT-B-32-2"),
         (("", "style", "hf-hub:timm/vit_tiny.augreg"), "style-hf-hub-timm-vit_tiny.augreg-2"),
-        (("", "llava", "/data/models/llava-1.5-7b-hf/"), "llava-models-llava-1.5-7b-hf-2"),
+        (("", "llava", "/data/models/llava-1.5-7b-hf/"), "llava-1.5-7b-hf-2"),
+        (("", "llava", "checkpoints/llava_demo/start"), "llava-demo-2"),
+        (("", "vitp", None, "data/vitp_demo/parts/vision.json", "data/vitp_demo/parts/config.json"), "vitp-demo-2"),
+        (("", "vitp", None, "resnet50:weights/r-1a2b.pth", "work/llm/checkpoint-50"), "vitp-resnet50-llm-2"),
         (("", "vitp", None, "vit_small", "./Qwen2.5-0.5B"), "vitp-vit_small-Qwen2.5-0.5B-2"),
         (("my first try", "clip", "small"), "my first try"),
     ],
@@ -84,6 +93,12 @@ def test_runs_of_a_day_have_names_of_their_own(tmp_path):
         run.close()
     assert names == ["clip-small-20261129", "clip-small-20261129-2", "clip-small-20261129-3"]
     assert (tmp_path / "two" / "clip-small-20261129-2" / "run.json").is_file()  # moved aside
+
+
+def test_all_systems_log_below_one_folder():
+    blip2 = read_settings(blip2_config, [], quiet=True).training_log_dir
+    folders = [style_config.LOG_DIR, clip_config.LOG_DIR, blip2, VitpLogging.logging_dir, LlavaLogging.logging_dir]
+    assert folders == ["./logs"] * 5
 
 
 def start(folder, steps, resumed_at=None, settings=None):

@@ -8,6 +8,7 @@ import torch
 from conftest import draw_styles, flags
 from PIL import Image
 from processes import start_script
+from tensorboard_logs import read_events
 from tiny.style import weights
 
 import config
@@ -39,7 +40,10 @@ def test_a_run_leaves_what_it_promises(run_arguments, tmp_path, capsys):
     logs = next((tmp_path / "logs").iterdir())
     entries = [json.loads(line) for line in (logs / "log.jsonl").read_text().splitlines()]
     losses = [entry["train/loss"] for entry in entries if "train/loss" in entry]
-    assert len(losses) == results["steps"] and list(logs.glob("events.out.tfevents*"))
+    assert len(losses) == results["steps"]
+    events = read_events(tmp_path / "logs", "style")
+    sheets = events.Images("nearest neighbours")  # of epochs that were the best
+    assert sheets[-1].step == results["best"]["step"] and len(sheets) <= 2 and sheets[-1].width > 300
     parts = ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style", "anchors_without_positives")
     assert all(f"train/{part}" in entries[0] for part in parts)
     encoder, content = load_encoder(folder / "best.pth", torch.device("cpu"))

@@ -11,6 +11,7 @@ import timm
 import torch
 from conftest import flags
 from safetensors.torch import load_file
+from tensorboard_logs import read_events
 from tiny.vitp import LANGUAGE_PREFIX, PROJECTOR_PREFIX, VISION_PREFIX, internvl_folder, same, vitp_flags, weights
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -32,6 +33,7 @@ def test_it_trains_and_leaves_a_folder_for_transformers(vitp_parts, tmp_path, ca
     _, command, *question = shlex.split(re.search("next (.*)", shown)[1])
     assert command == "vitp/inference.py" and inference.main([*question, "--max_new_tokens", "2"])["images"]
     log = [json.loads(line) for path in tmp_path.glob("logs/*/log.jsonl") for line in path.read_text().splitlines()]
+    read_events(tmp_path / "logs", "vitp")
     losses = [entry["train/loss"] for entry in log if "train/loss" in entry]
     assert len(losses) >= 12 and losses[11] < losses[0] - 1
     assert any("eval/loss" in entry for entry in log) and result["eval_loss"] < losses[0]

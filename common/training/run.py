@@ -2,7 +2,7 @@
 
 checkpoint_dir/  model files, last/, plots, results.json, and from the start on settings.json, trained_on.json (what a
                  resumed run must repeat), run.json (command, commit, versions)
-log_dir/<name>/  TensorBoard events, log.jsonl (one JSON line per entry), skipped.jsonl, skipped_steps.jsonl
+log_dir/<name>/  TensorBoard events with settings, log.jsonl (a JSON line per entry), skipped.jsonl, skipped_steps.jsonl
 
 name: RUN_NAME, or system-model-date such as clip-small-20261129, then clip-small-20261129-2. A new run in a used folder
 moves the earlier files to checkpoint_dir/<its name>/, so nothing is lost; not before its own first step is due, so that
@@ -25,6 +25,7 @@ from typing import Any, Required
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 from typing_extensions import TypedDict
 
 from common.cli.paths import ROOT
@@ -37,6 +38,9 @@ STATE = re.compile(r"(last|checkpoint-\d+)(\.|$)")  # names of the folders to re
 
 
 RUN_NAME = re.compile(r"\w[^/\\\0]*")
+SCALARS = (bool, int, float, str)
+WEIGHTS_SUFFIXES = (".json", ".pth", ".pt", ".bin", ".safetensors", ".gguf")
+COMMON_NAME = re.compile(r"(best_|pytorch_)?(model|config|vision|weights|best|last|start|parts)|checkpoint-\d+|[/.]+")
 
 
 class Record(TypedDict, total=False):
@@ -113,6 +117,12 @@ class Run:
         self.writer = SummaryWriter(str(self.log_folder), purge_step=step + 1 if step else None)
         text = "\n".join(f"    {line}" for line in json.dumps(self.settings, indent=2, ensure_ascii=False).splitlines())
         self.writer.add_text("settings", text, step)
+        if not step:  # once, into the run's own file: add_hparams would start another run below this one
+            values = {
+                name: value if isinstance(value, SCALARS) else str(value) for name, value in self.settings.items()
+            }
+            for summary in hparams(values, {"train/loss": 0}):
+                self.writer.file_writer.add_summary(summary)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One JSON line, and one scalar per value in TensorBoard and the trackers; names like 'train/loss'."""
@@ -158,13 +168,28 @@ def check_run_name(name: str, record: Path) -> None:
 
 
 def choose_run_name(chosen: str | None, system: str, *models: str | None) -> str:
-    """RUN_NAME if it is set, else system-model-date; of a path, the last two parts name the model."""
+    """RUN_NAME if it is set, else system-model-date, each model once."""
     if chosen:
         if not RUN_NAME.fullmatch(chosen) or STATE.match(chosen):
             raise ValueError(f"run_name '{chosen}': expected the name of a folder, without /, other than last")
         return chosen
-    words = ["-".join(Path(model).parts[-2:]) for model in models if model]
-    return "-".join(re.sub(r"[^\w.-]+", "-", word).strip("-.") for word in (system, *words, f"{datetime.now():%Y%m%d}"))
+    names = (re.sub(r"[^\w.-]+", "-", _name_of(model)).strip("-.") for model in models if model)
+    words = dict.fromkeys(re.sub(f"^{system}[-_]", "", name) for name in names)
+    return "-".join([system, *words, f"{datetime.now():%Y%m%d}"])
+
+
+def _name_of(model: str) -> str:
+    """'ViT-B/32' -> itself; NAME:FILE -> NAME; of a path the last part that says more than config.json or best.pth."""
+    path = Path(model)
+    if path.suffix in WEIGHTS_SUFFIXES and ":" in model:
+        return model.partition(":")[0]
+    if len(path.parts) <= 2 and path.suffix not in WEIGHTS_SUFFIXES:
+        return model
+    words = [
+        part.removesuffix(path.suffix) if part == path.name and path.suffix in WEIGHTS_SUFFIXES else part
+        for part in path.parts
+    ]
+    return next((word for word in reversed(words) if not COMMON_NAME.fullmatch(word)), words[-1])
 
 
 def provenance() -> dict[str, Any]:
