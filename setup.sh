@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv beside this file and installs what is missing; the second time it does nothing, at once.
+# Makes .venv beside this file and installs what is missing, in the releases of requirements.lock; the second time it
+# does nothing, at once.
 #   ./setup.sh        what the scripts need
 #   ./setup.sh dev    that, and what tests and lint need
 # PYTHON=python3.12 ./setup.sh picks the interpreter.
@@ -11,13 +12,13 @@ python=${PYTHON:-python3}
     exit 1
 }
 
-install() { # requirements file; its stamp holds the pins it was made from, so an edited pin installs again
+install() { # requirements file; its stamp holds what it was made from, so an edit of that installs again
     local stamp=".venv/installed-$1"
-    cmp -s <(cat requirements*.txt) "$stamp" && return
+    cmp -s <(cat requirements*) "$stamp" && return
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     echo "installing $1 into .venv (some minutes the first time)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
-    cat requirements*.txt > "$stamp"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1" -c requirements.lock
+    cat requirements* > "$stamp"
 }
 
 install requirements.txt
