@@ -33,9 +33,9 @@ def test_likeness_is_the_comparators(page_models, page_weights, page_pictures):
 
 def test_search_finds_the_image_itself_first(page_models, page_pictures):
     found = answers.search_by_image(page_models, page_pictures[1], 4)
-    scores = [float(caption.split()[0]) for _, caption in found]
+    scores = [float(match.caption.split()[0]) for match in found]
     assert len(found) == 4 and scores[0] == 1 and scores == sorted(scores, reverse=True)
-    assert found[0][1].endswith("item2_img.png")
+    assert found[0].path.endswith("item2_img.png") and found[0].caption.endswith("item2_img.png")
 
 
 def test_words_find_what_clip_finds(page_models):
@@ -46,7 +46,7 @@ def test_words_find_what_clip_finds(page_models):
     with torch.no_grad():
         cosines = (model.encode_image(pixels) @ model.encode_text(["a red star"]).T)[:, 0]
     assert len(found) == len(paths) == 10
-    assert [float(caption.split()[0]) for _, caption in found] == pytest.approx(
+    assert [float(match.caption.split()[0]) for match in found] == pytest.approx(
         sorted(cosines.tolist(), reverse=True), abs=6e-4
     )
 
@@ -66,7 +66,7 @@ def test_an_index_is_searched_as_a_folder_is(page_models, page_weights, page_pic
     )
     indexed = Models(index=str(tmp_path / "index"), device="cpu")
     for ask, question in ((answers.search_by_image, page_pictures[0]), (answers.search_by_words, "a red star")):
-        captions = [[caption for _, caption in ask(one, question, 5)] for one in (indexed, page_models)]
+        captions = [[match.caption for match in ask(one, question, 5)] for one in (indexed, page_models)]
         values = [[float(caption.split()[0]) for caption in one] for one in captions]
         assert values[0] == pytest.approx(values[1], abs=2e-3)  # the index keeps 16 bits
 
@@ -98,9 +98,10 @@ def test_a_found_file_that_is_gone_is_said_to_be(page_models, tmp_path):
     assert len(answers.search_by_words(here, "a star", 9)) == 4
     gone = list_images(tmp_path / "images")[-1]
     gone.unlink()
-    captions = [caption for _, caption in answers.search_by_words(here, "a star", 9)]
-    assert [caption.endswith("(gone)") for caption in captions] == [gone.name in caption for caption in captions]
-    assert sum(caption.endswith("(gone)") for caption in captions) == 1
+    found = answers.search_by_words(here, "a star", 9)
+    missing = [gone.name in match.caption for match in found]
+    assert sum(missing) == 1
+    assert missing == [match.caption.endswith("(gone)") for match in found] == [not match.path for match in found]
 
 
 def test_texts_are_matched_and_shown(page_models, page_pictures):
@@ -132,7 +133,9 @@ def test_the_other_style_is_told(page_models, page_pictures):
         ([], "give one of"),
         (["--style", "no.pth"], "no.pth: no such file"),
         (["--clip", "no.pth"], "no such file"),
-        (["--folder", ".", "--style", "x"], "give --clip"),
+        (["--folder", ".", "--style", "x"], "give --clip or --vitp"),
+        (["--vitp", "no"], "no: no such folder"),
+        (["--clip", "x", "--share"], "--share.*ssh -L"),
         (["--index", "no"], "no: no such folder"),
         (["--index", ".", "--clip", "x", "--folder", "."], "only one of them"),
         (["--styl", "x"], "--styl"),

@@ -139,11 +139,15 @@ def test_the_queue_takes_no_other_paths(small_page, api, page_pictures):
     """By the number of a function, as the page itself asks, with the file in the data of a text as well."""
     file = {"path": page_pictures[0], "meta": META}
     for number, function in small_page.fns.items():
+        if not function.fn:  # of the browser alone
+            assert api.post("queue/join", json={"data": [], "fn_index": number}).status_code == 422
+            continue
         body = {"data": [file] * len(function.inputs), "fn_index": number, "session_hash": f"s{number}"}
         assert api.post("queue/join", json=body).status_code == 200
         with api.stream("GET", "queue/data", params={"session_hash": f"s{number}"}) as stream:
             text = "".join(stream.iter_text())
-        assert '"success":false' in text and page_pictures[0] not in text and '"url"' not in text
+        assert page_pictures[0] not in text and '"url"' not in text
+        assert '"success":false' in text or 'class=\\"error' in text  # for programs, on the page
 
 
 def test_an_index_shows_nothing_outside_its_folder(tmp_path):
@@ -162,5 +166,6 @@ def test_an_index_shows_nothing_outside_its_folder(tmp_path):
     names = ("a.png", "link.png", "../private/a.png", f"{tmp_path}/private/a.png")
     paths = [Store.image_dir / name for name in names]
     shown = answers.thumbnails(models, [[1.0] * len(paths)], [paths])
-    assert ["outside" in caption for _, caption in shown] == [False, True, True, True]
-    assert [picture.getpixel((0, 0)) == (255, 0, 0) for picture, _ in shown] == [True, False, False, False]
+    assert ["outside" in match.caption for match in shown] == [False, True, True, True]
+    assert [match.path for match in shown] == [str(paths[0]), "", "", ""]
+    assert [match.picture.getpixel((0, 0)) == (255, 0, 0) for match in shown] == [True, False, False, False]

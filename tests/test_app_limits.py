@@ -14,8 +14,7 @@ import pytest
 pytest.importorskip("gradio")  # which brings httpx
 from tiny.page import ask, upload
 
-from webpage import door, server
-from webpage import page as page_module
+from webpage import door, forms, server
 from webpage.door import Door
 from webpage.uploads import BODY_SECONDS, NOT_UPLOADED, SECONDS, Uploads
 
@@ -158,7 +157,7 @@ def test_odd_names(api, name):
 
 def test_more_requests_than_wait(api, monkeypatch):
     free = threading.Event()
-    monkeypatch.setattr(page_module, "read_value", lambda *_: free.wait(30) and "")
+    monkeypatch.setattr(forms, "read_value", lambda *_: free.wait(30) and "")
     replies = [api.post("call/search_words", json={"data": ["a star", 3]}) for _ in range(40)]
     refused = [reply for reply in replies if reply.status_code != 200]
     free.set()

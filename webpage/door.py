@@ -59,7 +59,7 @@ HEADERS = {
 class Function(NamedTuple):
     """A function of the page."""
 
-    name: str
+    name: str  # '' = not to be called by its name
     takes_image: list[bool]  # of each input
 
 

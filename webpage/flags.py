@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.cli.paths import find_from_root
 from common.text.schema import read_checked
 from common.vectors.records import StoreMetadata, is_milvus
 
@@ -16,25 +17,23 @@ class ModelFlags:
     index: str = ""  # written by retrieval/build_index.py, a folder or a place of Milvus: search it
     index_weights: str = ""  # where the weights of --index are, if they have moved
     index_images: str = ""  # where the images of --index are, if they have moved
-    folder: str = ""  # images to search with --clip; vectors are kept in .image_index
+    folder: str = ""  # images to search with --clip or --vitp; vectors are kept in .image_index
     llava: str = ""  # folder or name of an image-text model: describe and score
     llava_adapter: str = ""  # folder of a LoRA adapter for --llava
     llava_language: str = "en"  # of its prompts: en or zh
-    blip2: str = ""  # best.pt of blip2_gated/train.py: answers with another style
+    vitp: str = ""  # folder of vitp/train.py, or an InternVL: answers; search of --folder by its vision encoder
+    blip2: str = ""  # best.pt of blip2_gated/train.py: answers, also with another style
     device: str = "auto"
 
     def check(self) -> None:
         """ValueError or FileNotFoundError for missing files and flags that exclude or need each other."""
-        if not (self.style or self.clip or self.index or self.llava or self.blip2):
-            raise ValueError("nothing to show; give one of --style, --clip, --index, --llava, --blip2")
+        if not (self.style or self.clip or self.index or self.llava or self.vitp or self.blip2):
+            raise ValueError("nothing to show; give one of --style, --clip, --index, --llava, --vitp, --blip2")
         if self.folder and self.index:
             raise ValueError("--folder and --index: the page searches only one of them")
-        for flag, needed in (
-            ("folder", "clip"),
-            ("index_weights", "index"),
-            ("index_images", "index"),
-            ("llava_adapter", "llava"),
-        ):
+        if self.folder and not (self.clip or self.vitp):
+            raise ValueError("--folder: is searched by a model; give --clip or --vitp too")
+        for flag, needed in (("index_weights", "index"), ("index_images", "index"), ("llava_adapter", "llava")):
             if getattr(self, flag) and not getattr(self, needed):
                 raise ValueError(f"--{flag}: is used with --{needed} only; give --{needed} too")
         for flag in ("style", "clip", "index", "index_images", "folder", "blip2"):
@@ -44,6 +43,8 @@ class ModelFlags:
             elsewhere |= flag == "index" and is_milvus(self.index)
             if getattr(self, flag) and not elsewhere and not (path.is_dir() if is_folder else path.is_file()):
                 raise FileNotFoundError(f"{path}: no such {'folder' if is_folder else 'file'} (--{flag})")
+        if self.vitp and not Path(find_from_root(self.vitp)).exists():
+            raise FileNotFoundError(f"{self.vitp}: no such folder (--vitp)")
         if is_milvus(self.index) and not self.index_images:
             raise ValueError(f"--index {self.index}: give the folder whose images visitors may see: --index_images")
         if self.index and not self.index_images and _is_wide(self.shown_folder()):

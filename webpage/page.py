@@ -3,88 +3,143 @@
 Models -> gradio.Blocks
 
 Text from a file, a caption or a visitor is shown only by components that do not interpret it: text boxes, labels,
-gallery captions. `gr.Error` alone takes HTML, so its message is escaped here.
-
-Whatever a visitor sends is checked here, by the component that it is for, and by nothing of gradio's.
+gallery captions; what stands in HTML is escaped.
 """
 
 import html
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import gradio as gr
 
-from common.cli.errors import one_line
-from common.text.values import text_of
+from common.training.run import provenance
 from webpage import answers
+from webpage.forms import MAX_LINES, MAX_TEXT, Form, image_input, image_output
+from webpage.language import language_warning
 from webpage.models import Models
+from webpage.samples import Sample, draw_samples
 from webpage.uploads import Uploads
 
-FONTS: dict[str, Any] = {
-    "font": ["system-ui", "sans-serif"],
-    "font_mono": ["ui-monospace", "monospace"],
-}  # the visitor's own
-CSS = """
-.choices .wrap { flex-direction: column; } .choices label { width: 100%; }
-.results .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(200px, 45%), 1fr)); }
-"""
-MAX_TEXT = 2000  # characters
-MAX_LINES = 20_000  # characters of many texts
 MAX_WAITING = 32  # requests
+STYLE_QUESTION = "In which style is this picture drawn?"
+
+
+class Tab(NamedTuple):
+    name: str
+    flags: str  # that add it
+    does: str  # and needs, in one sentence
+    weights: Callable[[Models], str]  # '' = not given
+    fill: Callable[[Form, list[Sample]], None]
 
 
 def build_page(models: Models, uploads: Uploads) -> gr.Blocks:
+    samples, absent = draw_samples(uploads.samples), dict[str, list[str]]()
     with gr.Blocks(title="vision-wrapper", analytics_enabled=False) as page:
         gr.HTML("<h1>vision-wrapper</h1>")
-        for weights, name, fill_tab in (
-            (models.style, "Compare styles", fill_styles),
-            (models.index or models.folder, "Search", fill_search),
-            (models.clip, "Match texts", fill_match),
-            (models.llava, "Describe and score", fill_describe),
-            (models.blip2, "What if: style", fill_what_if),
-        ):
-            if weights:
-                with gr.Tab(name):
-                    gr.HTML(f"<small>{html.escape('/'.join(Path(weights).parts[-2:]))}</small>")
-                    fill_tab(models, uploads)
+        for tab in TABS:
+            if weights := tab.weights(models):
+                with gr.Tab(tab.name):
+                    shown = html.escape("/".join(Path(weights).parts[-2:]))
+                    gr.HTML(f"<p>{tab.does} <small>{shown}</small></p>")
+                    tab.fill(Form(models, uploads), samples)
+            else:
+                absent.setdefault(tab.flags, []).append(tab.name)
+        gr.HTML(about_page(absent), elem_classes="about")
     return page.queue(max_size=MAX_WAITING)
 
 
-def fill_styles(models: Models, uploads: Uploads) -> None:
-    images = [_image_input("First image"), _image_input("Second image")]
-    maps = [_image_output(f"Sensitivity of the style head, {name} image", 320) for name in ("first", "second")]
+def about_page(absent: dict[str, list[str]]) -> str:
+    """HTML. absent: flags -> the tabs that they would add."""
+    more = "; ".join(f"<code>{flags}</code>: {', '.join(names)}" for flags, names in absent.items())
+    commit = html.escape(provenance()["commit"] or "unknown")
+    return (
+        f"{f'<p>Further tabs by flags of app.py: {more}</p>' if more else ''}"
+        f"<p>vision-wrapper, commit {commit}; documentation and the page's limits: <code>docs/app.md</code></p>"
+    )
+
+
+def fill_styles(form: Form, samples: list[Sample]) -> None:
+    star, fish, carved_star, _ = (sample.path for sample in samples)
     similarity = gr.Textbox(label="Similarity", lines=6, render=False)
-    _form(uploads, "Compare", partial(answers.compare_styles, models), images, [similarity, *maps], "compare")
+    maps = [image_output(f"Sensitivity, {name} image", 320) for name in ("first", "second")]
+    form.fill(
+        "Compare",
+        partial(answers.compare_styles, form.models),
+        [image_input("First image"), image_input("Second image")],
+        [similarity, *maps],
+        "compare",
+        rows=[[similarity], maps],
+        examples=[(star, fish), (star, carved_star)],
+    )
 
 
-def fill_search(models: Models, uploads: Uploads) -> None:
+def fill_search(form: Form, samples: list[Sample]) -> None:
+    models = form.models
+    words = gr.Textbox(label="Or words, if the vectors are a CLIP's", max_length=MAX_TEXT, render=False)
+    count, outputs = lay_out_search(form, partial(answers.search_by_image, models), "search_image", samples, words)
+    form.connect(
+        [form.buttons[1].click, words.submit],
+        lambda words, count: shown_matches(answers.search_by_words(models, words, count)),
+        [words, count],
+        outputs,
+        "search_words",
+        warn=lambda words, count: language_warning(models.search_tokenizer, words),
+    )
+
+
+def lay_out_search(
+    form: Form, search: Callable, api_name: str, samples: list[Sample], words: gr.Textbox | None = None
+) -> tuple[gr.Slider, list]:
+    """Queries on the left, found images on the right, of which each can be the next query.
+
+    search: image, number -> matches. words: another query, whose button is the form's second. -> number, outputs
+    """
+    files, chosen = gr.State([]), gr.State("")  # of the found images; they stay on the server
     with gr.Row():
         with gr.Column(scale=1):
-            image = _image_input("Image").render()
-            by_image = gr.Button("Find images like this", variant="primary")
-            words = gr.Textbox(label="Or words, if the vectors are a CLIP's", max_length=MAX_TEXT)
-            by_words = gr.Button("Find images of these words", variant="primary")
+            image = image_input("Image").render()
+            by_image = form.button("Find images like this")
+            if words:
+                words.render()
+                form.button("Find images of these words")
             count = gr.Slider(1, 60, 12, step=1, label="How many")
+            form.add_examples([image, words] if words else [image], [sample[: 1 + bool(words)] for sample in samples])
         with gr.Column(scale=3):
+            form.status.render()
             results = gr.Gallery(
                 label="Results, most similar first",
-                height=720,
                 object_fit="contain",
                 format="jpeg",
                 buttons=["fullscreen"],
                 elem_classes="results",
             )
-    _connect(
-        uploads, by_image.click, partial(answers.search_by_image, models), [image, count], [results], "search_image"
-    )
-    search_words = partial(answers.search_by_words, models)
-    _connect(uploads, [by_words.click, words.submit], search_words, [words, count], [results], "search_words")
+            again = form.button("Search with the selected image", "secondary")
+
+    def choose(files: list[str], event: gr.SelectData) -> str:
+        return files[event.index]
+
+    def search_again(path: str, count: int) -> tuple:
+        if not Path(path).is_file():
+            raise ValueError("no image is selected; click one of the results first")
+        return *shown_matches(search(path, count)), answers.thumbnail(path)
+
+    outputs = [results, files, chosen]
+    form.connect(by_image.click, lambda *query: shown_matches(search(*query)), [image, count], outputs, api_name)
+    form.connect(again.click, search_again, [chosen, count], [*outputs, image])
+    results.select(choose, files, chosen, api_visibility="private", show_progress="hidden")
+    return count, outputs
 
 
-def fill_match(models: Models, uploads: Uploads) -> None:
+def shown_matches(matches: list[answers.Match]) -> tuple[gr.Gallery, list[str], str]:
+    """-> the gallery, without a selected image; its files; the selected one."""
+    return gr.Gallery([match[:2] for match in matches], selected_index=None), [match.path for match in matches], ""
+
+
+def fill_match(form: Form, samples: list[Sample]) -> None:
+    models = form.models
+
     def match(image: str, texts: str) -> tuple:
         ranked = answers.match_texts(models, image, texts)
         choices = [(f"{row['score']:.3f} · {row['probability']:.1%} · {row['text']}", row["text"]) for row in ranked]
@@ -92,107 +147,144 @@ def fill_match(models: Models, uploads: Uploads) -> None:
         return gr.Radio(choices=choices, value=best), answers.show_text(models, image, texts, best)
 
     texts = gr.Textbox(label="Texts, one per line", lines=4, max_length=MAX_LINES, render=False)
-    inputs = [_image_input("Image"), texts]
+    inputs = [image_input("Image"), texts]
     chosen = gr.Radio([], label="Cosine, probability among these texts, text", elem_classes="choices", render=False)
-    heat = _image_output("Heat map of the chosen text", 400)
-    _form(uploads, "Match", match, inputs, [chosen, heat], "match")
-    _connect(uploads, chosen.input, partial(answers.show_text, models), [*inputs, chosen], [heat], "where")
+    heat = image_output("Heat map of the chosen text", 400)
+    captions = "\n".join(dict.fromkeys(sample.caption for sample in samples))
+    form.fill(
+        "Match",
+        match,
+        inputs,
+        [chosen, heat],
+        "match",
+        warn=lambda image, texts: language_warning(models.clip_model.tokenizer, texts),
+        examples=[(sample.path, captions) for sample in samples],
+    )
+    form.connect(chosen.input, partial(answers.show_text, models), [*inputs, chosen], [heat], "where")
 
 
-def fill_describe(models: Models, uploads: Uploads) -> None:
+def fill_describe(form: Form, samples: list[Sample]) -> None:
     text = gr.Textbox(label="Text to be scored against it", max_length=MAX_TEXT, render=False)
     outputs = [
-        gr.Textbox(label=label, render=False)
+        gr.Textbox(label=label, render=False, min_width=100)
         for label in ("Description", "Score", "Expected score", "P(yes)", "Analysis", "Seconds")
     ]
-    _form(
-        uploads,
+    form.fill(
         "Describe and score",
-        partial(answers.describe, models),
-        [_image_input("Image"), text],
+        partial(answers.describe, form.models),
+        [image_input("Image"), text],
         outputs,
         "describe",
+        rows=[outputs[:1], outputs[1:4], outputs[4:5], outputs[5:]],
+        warn=lambda image, text: language_warning(form.models.analyzer.processor.tokenizer, text),
+        examples=samples,
     )
 
 
-def fill_what_if(models: Models, uploads: Uploads) -> None:
-    question = gr.Textbox("In which style is this picture drawn?", label="Question", max_length=MAX_TEXT, render=False)
-    inputs = [_image_input("Image"), question, _image_input("Take the style from (none: gates closed)")]
+def fill_vitp(form: Form, samples: list[Sample]) -> None:
+    models = form.models
+    form.fill(
+        "Ask",
+        partial(answers.ask_vitp, models),
+        [image_input("Image"), _question("Describe this picture.")],
+        [gr.Textbox(label="Answer", lines=4, render=False)],
+        "ask_vitp",
+        warn=lambda image, question: language_warning(models.vitp_predictor.template.tokenizer, question),
+        examples=[(sample.path, "Describe this picture.") for sample in samples],
+    )
+    if models.folder:
+        gr.HTML("<h3>Find pictures by its vision encoder</h3>")
+        search = partial(answers.search_by_vitp, models)
+        lay_out_search(Form(models, form.uploads), search, "search_vitp", samples)
+
+
+def fill_ask(form: Form, samples: list[Sample]) -> None:
+    form.fill(
+        "Ask",
+        partial(answers.ask_blip2, form.models),
+        [image_input("Image"), _question(STYLE_QUESTION)],
+        [gr.Textbox(label="Answer", render=False), _probabilities("Style of the picture, as its gates see it")],
+        "ask",
+        warn=lambda image, question: language_warning(form.models.gated.prompts.tokenizer, question),
+        examples=[(sample.path, STYLE_QUESTION) for sample in samples],
+    )
+
+
+def fill_what_if(form: Form, samples: list[Sample]) -> None:
     outputs: list[gr.Textbox | gr.Label] = []
     for name in ("Answer as it is", "Answer with the other style"):
         outputs.append(gr.Textbox(label=name, render=False))
         for label in ("Styles given to the gates", "Probability of each style's name as the answer"):
-            outputs.append(gr.Label(label=label, num_top_classes=5, show_heading=False, render=False))
-    _form(uploads, "Ask twice", partial(answers.what_if, models), inputs, outputs, "what_if")
-
-
-def _form(uploads: Uploads, button: str, function: Callable, inputs: list, outputs: list, api_name: str) -> None:
-    """Inputs and a button on the left, outputs on the right."""
-    with gr.Row():
-        with gr.Column():
-            for component in inputs:
-                component.render()
-            click = gr.Button(button, variant="primary").click
-        with gr.Column():
-            for component in outputs:
-                component.render()
-    _connect(uploads, click, function, inputs, outputs, api_name)
-
-
-def _image_input(label: str) -> gr.Image:
-    return gr.Image(type="filepath", sources=["upload", "clipboard"], label=label, height=280, buttons=[], render=False)
-
-
-def _image_output(label: str, height: int) -> gr.Image:
-    """Without gradio's button that sends the picture to its makers' site."""
-    return gr.Image(label=label, format="png", height=height, buttons=["fullscreen", "download"], render=False)
-
-
-def read_value(uploads: Uploads, component: gr.components.Component, value: Any) -> Any:
-    """What a visitor sent for a component -> path of an upload, text or whole number; ValueError for all else.
-
-    An image that is not given is ''.
-    """
-    if isinstance(component, gr.Image):
-        if not value:
-            return ""
-        return str(uploads.check(value.get("path")))
-    if isinstance(component, gr.Slider):
-        lowest, highest = int(component.minimum), int(component.maximum)
-        if isinstance(value, bool) or value not in range(lowest, highest + 1):
-            raise ValueError(f"{component.label}: expected a whole number from {lowest} to {highest}")
-        return int(value)
-    text, longest = text_of(value or ""), getattr(component, "max_length", MAX_TEXT)
-    if len(text) > longest:
-        raise ValueError(f"{component.label}: {len(text):,} characters; at most {longest:,} are read")
-    return text
-
-
-def _connect(uploads: Uploads, triggers: Any, function: Callable, inputs: list, outputs: list, api_name: str) -> None:
-    """Call `function` on a click, an entered line or a choice; one call at a time, as on one device.
-
-    User errors are shown as one line on the page; a bug keeps its traceback, on the server. Progress is shown on the
-    first output alone, or an error would be shown on each of them.
-    """
-    for component in outputs:
-        component.GRADIO_CACHE = str(uploads.results)
-
-    def answer(*sent: Any) -> Any:
-        uploads.sweep()
-        try:
-            return function(*map(partial(read_value, uploads), inputs, sent))
-        except (ValueError, OSError) as error:
-            line = re.sub(re.escape(str(uploads.uploads)) + "/[^/]*/", "", one_line(error))
-            raise gr.Error(html.escape(line), print_exception=False) from None
-
-    gr.on(
-        triggers,
-        answer,
-        inputs,
+            outputs.append(_probabilities(label))
+    star, fish, carved_star, house = (sample.path for sample in samples)
+    form.fill(
+        "Ask twice",
+        partial(answers.what_if, form.models),
+        [image_input("Image"), _question(STYLE_QUESTION), image_input("Take the style from (none: gates closed)")],
         outputs,
-        api_name=api_name,
-        preprocess=False,
-        concurrency_limit=1,
-        concurrency_id="models",
-        show_progress_on=outputs[0],
+        "what_if",
+        rows=list(zip(outputs[:3], outputs[3:])),
+        warn=lambda image, question, style: language_warning(form.models.gated.prompts.tokenizer, question),
+        examples=[(star, STYLE_QUESTION, carved_star), (house, STYLE_QUESTION, fish)],
     )
+
+
+def _question(text: str) -> gr.Textbox:
+    return gr.Textbox(text, label="Question", max_length=MAX_TEXT, render=False)
+
+
+def _probabilities(label: str) -> gr.Label:
+    return gr.Label(label=label, num_top_classes=5, show_heading=False, render=False)
+
+
+TABS = (
+    Tab(
+        "Compare styles",
+        "--style FILE",
+        "Give two pictures: how alike their styles are, whatever they show, and the places that tell.",
+        lambda models: models.style,
+        fill_styles,
+    ),
+    Tab(
+        "Search",
+        "--index FOLDER, or --folder FOLDER with --clip FILE",
+        "Give a picture, or words, and get the most similar pictures of a folder.",
+        lambda models: models.index or (models.clip and models.folder),
+        fill_search,
+    ),
+    Tab(
+        "Match texts",
+        "--clip FILE",
+        "Give a picture and some texts: which of them fits best, and where in the picture it is seen.",
+        lambda models: models.clip,
+        fill_match,
+    ),
+    Tab(
+        "Describe and score",
+        "--llava FOLDER",
+        "Give a picture and a text: a description of the picture, and a score from 1 to 10 of how well the text fits.",
+        lambda models: models.llava,
+        fill_describe,
+    ),
+    Tab(
+        "ViTP",
+        "--vitp FOLDER",
+        "Give a picture and a question about it, or an instruction such as: Describe this picture.",
+        lambda models: models.vitp,
+        fill_vitp,
+    ),
+    Tab(
+        "Ask BLIP-2",
+        "--blip2 FILE",
+        "Give a picture and a question about it; an empty question asks for a caption.",
+        lambda models: models.blip2,
+        fill_ask,
+    ),
+    Tab(
+        "What if: style",
+        "--blip2 FILE",
+        "Give a picture, a question and a second picture: the answer, and what it would be in the style of the second.",
+        lambda models: models.blip2,
+        fill_what_if,
+    ),
+)

@@ -7,7 +7,9 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import gradio as gr
 import uvicorn
@@ -17,43 +19,48 @@ from starlette.concurrency import run_in_threadpool
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from webpage.door import Door, Function, own_names
-from webpage.page import CSS, FONTS
 from webpage.uploads import Uploads
 
 SWEEP_SECONDS = 60
 MAX_CONNECTIONS = 256
 HEADER_SECONDS = 20  # until all headers of a request are there
 MAX_SESSIONS = 256  # visitors whose last input gradio keeps
+FONTS: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # theirs
 
 
-def serve(page: gr.Blocks, uploads: Uploads, host: str, port: int, hosts: list[str], max_upload: int) -> None:
+def serve(
+    page: gr.Blocks, uploads: Uploads, listening: socket.socket, host: str, hosts: list[str], max_upload: int
+) -> None:
     """Start the server; `page.local_url`, `page.close()` and `page.block_thread()` are those of a launched page.
 
-    port: 0 for any free one. hosts: further names under which visitors may call it. max_upload: bytes of one file.
+    hosts: further names under which visitors may call it. max_upload: bytes of one file.
     """
-    listening = listen(host, port)
     page.state_session_capacity = MAX_SESSIONS
     inner = gr.mount_gradio_app(
         FastAPI(lifespan=lambda app: _sweeping(uploads, page), openapi_url=None),
         page,
         path="/",
-        footer_links=[],
+        footer_links=["api"],
         run_history=False,
         show_error=False,
-        allowed_paths=[str(uploads.results)],
+        allowed_paths=[str(uploads.results), str(uploads.samples)],
         max_file_size=max_upload,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
         theme=gr.themes.Default(**FONTS),
-        css=CSS,
+        css=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
     )
     any_address = host in ("0.0.0.0", "::")
     names = [*hosts, *(own_names() if any_address else [host])]
     functions = {
-        number: Function(str(function.api_name), [isinstance(item, gr.Image) for item in function.inputs])
+        number: Function(
+            str(function.api_name) if function.api_visibility == "public" else "",
+            [isinstance(item, gr.Image) for item in function.inputs],
+        )
         for number, function in page.fns.items()
+        if function.fn  # the others run in the browser alone
     }
     config = uvicorn.Config(
         Door(inner, uploads, functions, names, max_upload, any_address),
@@ -106,15 +113,6 @@ class TimedConnection(H11Protocol):
             self.timer = None
         elif not is_answering and not self.timer:
             self.timer = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(f"--host {host} --port {port}: {reason}; --port 0 takes any free port") from None
 
 
 @asynccontextmanager

@@ -2,8 +2,9 @@
 
 folder/uploads/<hash>/<name>    files of visitors: the only ones that an answer opens
 folder/results/<hash>/<name>    heat maps and thumbnails; the oldest make room for new ones
+folder/samples/<name>           pictures of the examples
 
-Everything in it is deleted after SECONDS.
+Uploads and results are deleted after SECONDS.
 """
 
 import os
@@ -26,17 +27,19 @@ class Uploads:
     def __init__(self, quota: int, parent: str | Path | None = None):
         self._temporary = TemporaryDirectory(prefix="vision-wrapper-page-", dir=parent)  # for this user alone
         root = Path(self._temporary.name).resolve()
-        self.uploads, self.results, self.quota = root / "uploads", root / "results", quota
-        self.uploads.mkdir()
-        self.results.mkdir()
+        self.folders = [root / name for name in ("uploads", "results", "samples")]
+        self.uploads, self.results, self.samples = self.folders
+        self.quota = quota
+        for folder in self.folders:
+            folder.mkdir()
 
     def check(self, path: object) -> Path:
         """The uploaded file that `path` names; ValueError, always the same one, for anything else."""
         return self._check(path, self.uploads)
 
     def check_served(self, path: str) -> Path:
-        """The same for a file that visitors may fetch: an upload or a result."""
-        return self._check(path, self.uploads, self.results)
+        """The same for a file that visitors may fetch: an upload, a result or a sample."""
+        return self._check(path, *self.folders)
 
     def _check(self, path: object, *folders: Path) -> Path:
         """By the text first, so that nothing outside is touched; then no link may stand on the way."""

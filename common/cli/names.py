@@ -81,21 +81,28 @@ SWITCHES = {
     "load_8bit": ("bits", "8"),
     "load_in_8bit": ("bits", "8"),
 }
-# What there is no setting for, where there is one of learning_rate: in training.
+# What there is no setting for, where there is one of the name in front: learning_rate in training, hosts for the page.
 ABSENT = {
-    "the optimizer is always AdamW": "opt optim optimizer momentum",
-    "the schedule is always a linear warmup and a cosine": "sched scheduler lr_scheduler lr_scheduler_type",
-    "the warmup is counted in optimizer steps": "warmup_epochs warmup_ratio",
-    "torchrun or accelerate launch starts a process on each device": "gpus gpu devices num_gpus world_size local_rank",
-    "the model's own config.json decides that": "down_sample_ratio vision_select_layer ps_version "
-    "mm_vision_select_layer mm_projector_type mm_use_im_start_end mm_use_im_patch_token version",
-    "the tokenizer is always the fast one": "use_fast_tokenizer",
-    "the format of the data is known from its files": "dataset_type",
-    "an earlier run is never overwritten": "overwrite_output_dir",
-    "validation images are a share of the data": "val_data val_dir eval_data validation_data",
-    "mixed precision is set by precision: auto, bf16, fp16 or fp32": "amp use_amp",
-    "the best checkpoint is written into checkpoint_dir": "checkpoint_path checkpoint",
-    "model.blip2 names both parts, for instance Salesforce/blip2-opt-2.7b": "model_visual_encoder model_opt_model",
+    "learning_rate": {
+        "the optimizer is always AdamW": "opt optim optimizer momentum",
+        "the schedule is always a linear warmup and a cosine": "sched scheduler lr_scheduler lr_scheduler_type",
+        "the warmup is counted in optimizer steps": "warmup_epochs warmup_ratio",
+        "torchrun or accelerate launch starts a process on each device": "gpus gpu devices num_gpus world_size "
+        "local_rank",
+        "the model's own config.json decides that": "down_sample_ratio vision_select_layer ps_version "
+        "mm_vision_select_layer mm_projector_type mm_use_im_start_end mm_use_im_patch_token version",
+        "the tokenizer is always the fast one": "use_fast_tokenizer",
+        "the format of the data is known from its files": "dataset_type",
+        "an earlier run is never overwritten": "overwrite_output_dir",
+        "validation images are a share of the data": "val_data val_dir eval_data validation_data",
+        "mixed precision is set by precision: auto, bf16, fp16 or fp32": "amp use_amp",
+        "the best checkpoint is written into checkpoint_dir": "checkpoint_path checkpoint",
+        "model.blip2 names both parts, for instance Salesforce/blip2-opt-2.7b": "model_visual_encoder model_opt_model",
+    },
+    "hosts": {
+        "the page is not sent through gradio's servers, where it would have no password; from another machine: "
+        "ssh -L 7860:localhost:7860 THIS_MACHINE, or put a proxy with a login in front": "share"
+    },
 }
 ALIKE = 0.6  # least likeness of two names, in [0, 1], for one to be suggested for the other
 
@@ -146,10 +153,11 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
     known = list(known)
     message, close = f"unknown {what} '{name}'", nearest(name, known)
     forms = {plain(name), plain(name.rpartition(".")[2])}
-    for reason, names in ABSENT.items():
-        absent = set(names.split())
-        if forms & absent and not absent & set(map(plain, close)) and find_name("learning_rate", known):
-            return f"{message}: {reason}"
+    for setting, reasons in ABSENT.items():
+        for reason, names in reasons.items():
+            absent = set(names.split())
+            if forms & absent and not absent & set(map(plain, close)) and find_name(setting, known):
+                return f"{message}: {reason}"
     return message + (f"; did you mean {' or '.join(close)}?" if close else "")
 
 
