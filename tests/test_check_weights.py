@@ -26,7 +26,7 @@ from vitp.demo import train_tokenizer
 
 def style_encoder(folder):
     torch.manual_seed(0)
-    save_encoder(folder / "best.pth", VisionStyleEncoder("test_vit", image_size=32, style_width=16))
+    save_encoder(folder / "best.pth", VisionStyleEncoder("test_vit", image_size=32, style_width=16, frozen_maps=1))
     return folder / "best.pth"
 
 

@@ -79,7 +79,7 @@ def main(
     logging.disable_progress_bar()
     path = fetch(weights)
     system = find_system(path)
-    with torch.inference_mode():
+    with torch.no_grad():
         facts = CHECKS.get(system, check_encoder)(path, choose_device(device))
     use = USE[system].format(path if system in NEED_FOLDERS else weights)
     report = {"weights": weights, "system": system, "use": use, **facts}
