@@ -9,8 +9,8 @@ earlier start has done is not done again, so the script can be stopped at any ti
 
 For each seed, which holds out other styles and contents:
   training part -> tower and projector predict words (llava/word_alignment.py) -> conversations
-  (llava/make_scoring_data.py) -> LoRA (llava/train.py), first with words in place of images, then with images
-  each other part, each language: llava/evaluate.py on names, each image with its own, one of the same group, any other
+  (llava/make_scoring_data.py) -> LoRA (llava/train.py), first with words in place of images, then with both
+  each other part: llava/evaluate.py on names, each image with its own, one of the same group, any other
   clip/train.py on the same images and texts: its cosine for the same pairs (CLIPScore, Hessel et al. 2021)
 """
 
@@ -45,11 +45,9 @@ CHATML_TEMPLATE = (  # of SmolLM2, Qwen and InternVL
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
     "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-LANGUAGES = ("en", "zh")
-TURNS = {  # fitting texts of an image in each language, of each stage; as many unfitting ones
-    "in words": {"en": {"yes_no": 4, "score": 1, "describe": 0}},  # patches stand for English words
-    "scoring": {"en": {"yes_no": 4, "score": 1, "describe": 0}, "zh": {"yes_no": 2, "score": 0, "describe": 0}},
-}
+LANGUAGES = ("en", "zh")  # of the words that tower and projector predict, and of CLIP's captions
+ASKED = "en"  # patches lie among English words, and SmolLM2 was hardly trained on others
+TURNS = {"yes_no": 4, "score": 1, "describe": 0}  # fitting texts of an image; as many unfitting ones
 FROZEN_BLOCKS = 2  # of a convolutional tower, with its stem, while it predicts words: the slowest, and the most general
 
 
@@ -65,10 +63,10 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--word_steps", type=int, default=300, help="of tower and projector, 32 images each")
     parser.add_argument("--compare_steps", type=int, default=32, help="of LoRA on words, 4 conversations of 8 turns")
-    parser.add_argument("--steps", type=int, default=120, help="of LoRA on images, as large")
+    parser.add_argument("--steps", type=int, default=60, help="of LoRA on images and words, as large")
     parser.add_argument("--clip_epochs", type=int, default=8)
     parser.add_argument("--bf16", action="store_true", help="faster on a CPU that has instructions for it")
-    parser.add_argument("--limit", type=int, default=60, help="images of each part and language; 0: all")
+    parser.add_argument("--limit", type=int, default=60, help="images of each part; 0: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work_dir", type=Path, default=Path(".cache/llava_real"))
     args = parser.parse_args()
@@ -82,10 +80,8 @@ def main() -> None:
         timed(folder, "LoRA, words", fine_tune, args, folder, seed, "start", "in words", args.compare_steps)
         timed(folder, "LoRA, images", fine_tune, args, folder, seed, "in words", "scoring", args.steps)
         timed(folder, "CLIP", train_clip, args, folder, parts["training"], seed)
-        for language in LANGUAGES:
-            for part in PARTS[1:]:
-                name = f"{part} {language}"
-                timed(folder, name, score, args, folder, name, language, seed)
+        for part in PARTS[1:]:
+            timed(folder, part, score, args, folder, part, seed)
         rows += score_rows(folder, seed, args.data_dir)
     report(rows, args.work_dir)
 
@@ -105,24 +101,19 @@ def flags(**values: Any) -> list[str]:
 
 
 def write_data(folder: Path, parts: dict[str, list[Drawing]], seed: int) -> None:
-    """scoring.jsonl of the training part, and samples of each other part and language."""
+    """Conversations of the training part, {part} pairs.jsonl of each other one."""
     for part, drawings in parts.items():
         path = folder / f"{part}.jsonl"
         write_jsonl(path, ({"image": str(drawing.path), **drawing.fields} for drawing in drawings))
         if part == "training":
-            for name, languages in TURNS.items():
-                lines = []
-                for language, counts in languages.items():
-                    made = folder / f"{name} {language}.jsonl"
-                    words = [*flags(language=language, turns=8, seed=seed, **counts), "--groups", "subgroup", "group"]
-                    words += ["--in_words"] * (name == "in words")
-                    make_scoring_data.main([str(path), str(made), *words])
-                    lines += made.read_text(encoding="utf-8").splitlines(keepends=True)
-                (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+            words = [*flags(language=ASKED, turns=8, seed=seed, **TURNS), "--groups", "subgroup", "group"]
+            make_scoring_data.main([str(path), str(folder / "in words.jsonl"), *words, "--in_words"])
+            make_scoring_data.main([str(path), str(folder / "on images.jsonl"), *words])
+            both = [(folder / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("in words", "on images")]
+            (folder / "scoring.jsonl").write_text("".join(both), encoding="utf-8")
             continue
-        for language in LANGUAGES:
-            words = ["--language", language, "--groups", "group", "--evaluation", *flags(seed=seed)]
-            make_scoring_data.main([str(path), str(folder / f"{part} {language}.jsonl"), *words])
+        words = ["--groups", "group", "--evaluation", *flags(language=ASKED, seed=seed)]
+        make_scoring_data.main([str(path), str(folder / f"{part} pairs.jsonl"), *words])
 
 
 def build_start(args: argparse.Namespace, folder: Path, drawings: list[Drawing], seed: int) -> None:
@@ -212,13 +203,13 @@ def fine_tune(args: argparse.Namespace, folder: Path, seed: int, model: str, dat
     merge_lora.main([*merged, *flags(precision="fp32")])
 
 
-def score(args: argparse.Namespace, folder: Path, name: str, language: str, seed: int) -> None:
+def score(args: argparse.Namespace, folder: Path, part: str, seed: int) -> None:
     evaluate.main(
         flags(
             model_id=folder / "scoring",
-            data=folder / f"{name}.jsonl",
-            output_dir=folder / name,
-            language=language,
+            data=folder / f"{part} pairs.jsonl",
+            output_dir=folder / part,
+            language=ASKED,
             description_tokens=1,  # of no use here
             analysis_tokens=5,
             score_temperature=0,

@@ -22,27 +22,21 @@ KINDS = ("all", "same group", "any group")
 
 
 def score_rows(folder: Path, seed: int, data_dir: Path) -> list[dict[str, Any]]:
-    """Pairs of all parts and languages of a seed, with their scores."""
+    """Pairs of all parts of a seed, with their scores."""
     groups = {
-        drawing.fields[f"name_{language}"]: drawing.fields["group"]
+        drawing.fields["name_en"]: drawing.fields["group"]
         for drawings in split_grid(data_dir, seed).values()
         for drawing in drawings
-        for language in ("en", "zh")
     }
     model, _ = CLIPModel.open(folder / CLIP)
     rows = []
     for part in PARTS[1:]:
-        for language in ("en", "zh"):
-            lines = iter_lines(folder / f"{part} {language}" / "per_sample.jsonl")
-            pairs = [json.loads(line) for _, line in lines]
-            for pair, cosine in zip(pairs, clip_scores(model, pairs)):
-                is_hard = not pair["matching"] and groups[pair["text"]] == pair["group"]
-                kind = "fits" if pair["matching"] else KINDS[1] if is_hard else KINDS[2]
-                content = Path(pair["image"]).name
-                scores = {name: pair.get(name) for name in SCORES} | {"clip": cosine}
-                rows.append(
-                    {"seed": seed, "part": part, "language": language, "kind": kind, "content": content, **scores}
-                )
+        pairs = [json.loads(line) for _, line in iter_lines(folder / part / "per_sample.jsonl")]
+        for pair, cosine in zip(pairs, clip_scores(model, pairs)):
+            is_hard = not pair["matching"] and groups[pair["text"]] == pair["group"]
+            kind = "fits" if pair["matching"] else KINDS[1] if is_hard else KINDS[2]
+            scores = {name: pair.get(name) for name in SCORES} | {"clip": cosine}
+            rows.append({"seed": seed, "part": part, "kind": kind, "content": Path(pair["image"]).name, **scores})
     return rows
 
 
@@ -81,19 +75,18 @@ def report(rows: list[dict[str, Any]], work_dir: Path) -> None:
     for kind in KINDS:
         chosen = [row for row in rows if kind == "all" or row["kind"] in ("fits", kind)]
         print(f"\nAUC against texts of {'both kinds' if kind == 'all' else kind}\n")
-        print(f"| part | language | {' | '.join(SCORES.values())} |")
-        print("|---|---|" + "---|" * len(SCORES))
+        print(f"| part | {' | '.join(SCORES.values())} |")
+        print("|---|" + "---|" * len(SCORES))
         for part in PARTS[1:]:
-            for language in ("en", "zh"):
-                own = [row for row in chosen if row["part"] == part and row["language"] == language]
-                cells = []
-                for name in SCORES:
-                    mean, seeds, (low, high) = mean_auc(own, name)
-                    spread = " ".join(f"{auc:.2f}" for auc in seeds)
-                    cells.append(f"{mean:.3f} ({low:.3f} .. {high:.3f}; {spread})")
-                    place = {"kind": kind, "part": part, "language": language, "score": name}
-                    results.append({**place, "auc": mean, "interval": [low, high], "seeds": seeds})
-                print(f"| {part} | {language} | {' | '.join(cells)} |")
+            own = [row for row in chosen if row["part"] == part]
+            cells = []
+            for name in SCORES:
+                mean, seeds, (low, high) = mean_auc(own, name)
+                spread = " ".join(f"{auc:.2f}" for auc in seeds)
+                cells.append(f"{mean:.3f} ({low:.3f} .. {high:.3f}; {spread})")
+                place = {"kind": kind, "part": part, "score": name}
+                results.append({**place, "auc": mean, "interval": [low, high], "seeds": seeds})
+            print(f"| {part} | {' | '.join(cells)} |")
     missing = sum(row["score"] is None for row in rows)
     print(f"\n{len(rows)} pairs, {missing} without a stated score")
     minutes = {path.parent.name: json.loads(path.read_text()) for path in sorted(work_dir.glob("seed_*/minutes.json"))}
