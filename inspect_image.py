@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import torch
 import torch.nn.functional as F
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from common.cli.errors import printable, run_script
@@ -143,8 +144,8 @@ def plot_maps(path: Path, encoder: VisionStyleEncoder, image: torch.Tensor, outp
     axes[0].imshow(pixels)
     axes[1].imshow(patch_colours(output).numpy(), interpolation="nearest")
     axes[2].imshow(pixels.mean(2), cmap="gray", vmin=0, vmax=255, alpha=0.5)
-    overlay = axes[2].imshow(heat.numpy(), cmap="inferno", alpha=0.7, vmin=0, vmax=1)
-    figure.colorbar(overlay, ax=axes[2], location="bottom", ticks=[0, 1]).solids.set(alpha=1)
+    axes[2].imshow(heat.numpy(), cmap="inferno", alpha=0.7, vmin=0, vmax=1)
+    figure.colorbar(ScalarMappable(cmap="inferno"), ax=axes[2], location="bottom", ticks=[0, 1])
     titles = (f"input, {pixels.shape[1]} x {pixels.shape[0]}", "patch features", "influence on style")
     for axis, title in zip(axes, titles):
         axis.set_title(title)

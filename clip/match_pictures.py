@@ -18,7 +18,7 @@ from common.cli.progress_bar import progress_bar
 from common.images.contact_sheet import Cell, contact_sheet, save_picture
 from common.images.io import open_image
 
-MAX_SHOWN = 24  # images in overview.png
+MAX_SHOWN = 12  # images in overview.png
 OVERVIEW, SEARCH = "overview.png", "search.png"
 
 

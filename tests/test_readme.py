@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,6 +154,21 @@ def test_both_languages_say_the_same():
 
 def test_the_readme_is_short():
     assert all(TEXT[name].count("\n") <= 200 for name in PAGES)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_every_picture_has_its_command(page):
+    """In the document's code, by the picture's name; or the paragraph below names a script or a target of make."""
+    text = (ROOT / page).read_text("utf-8")
+    targets = re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for picture, below in re.findall(r"!\[[^]]*\]\(([^)h][^)]*\.png)\)\n+((?:.+\n)*)", text):
+        code = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+        scripts = re.findall(r"`(?:python )?([\w/]+\.py)\b", below)
+        assert (
+            any(Path(picture).name in block for block in code)
+            or any((ROOT / script).is_file() for script in scripts)
+            or any(target in targets for target in re.findall(r"`make ([\w-]+)`", below))
+        ), f"{page}: no command for {picture}"
 
 
 def test_every_file_that_is_named_is_there():

@@ -16,7 +16,7 @@ from common.images.transforms import square
 from common.text.files import write_atomically
 
 GAP, FONT, LINE = 12, 16, 24  # pixels: three pictures in a row are legible on a phone
-CAPTION_LINES, NOTE_LINES = 5, 4  # at most
+HEADING_LINES, CAPTION_LINES, NOTE_LINES = 3, 5, 4  # at most
 INK, GREY = (32, 33, 36), (110, 114, 120)
 CJK_FONTS = (
     "Noto Sans CJK SC",
@@ -51,12 +51,16 @@ def contact_sheet(sections: dict[str, list[Cell]], columns: int = 3, side: int =
     for heading, cells in sections.items():
         rows += [heading] if heading else []
         rows += [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    heights = [2 * LINE if isinstance(row, str) else max(_height(cell, side) for cell in row) for row in rows]
-    widest = max((len(row) for row in rows if not isinstance(row, str)), default=columns)
-    sheet = Image.new("RGB", (widest * (side + GAP) + GAP, sum(heights) + GAP), "white")
+    width = max((len(row) for row in rows if not isinstance(row, str)), default=columns) * (side + GAP) + GAP
+    headings = {row: wrap(row, width - 2 * GAP, HEADING_LINES) for row in rows if isinstance(row, str)}
+    heights = [
+        LINE * (1 + len(headings[row])) if isinstance(row, str) else max(_height(cell, side) for cell in row)
+        for row in rows
+    ]
+    sheet = Image.new("RGB", (width, sum(heights) + GAP), "white")
     for row, top in zip(rows, accumulate(heights, initial=GAP)):
         if isinstance(row, str):
-            draw_text(sheet, [_cut(row, sheet.width - 2 * GAP)], [], GAP, top + GAP // 2)
+            draw_text(sheet, headings[row], [], GAP, top + GAP // 2)
             continue
         for left, cell in zip(count(GAP, side + GAP), row):
             for number, picture in enumerate(cell.pictures):

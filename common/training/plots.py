@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
@@ -20,7 +22,7 @@ from common.text.files import write_atomically
 GREEN, RED = "#2ea043", "#cf222e"
 COLUMNS, PANEL = 2, (3.7, 3.0)  # panels in a row; inches: two in a row with this font can be read on a phone
 COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
-READABLE = {
+READABLE: Any = {
     "font.size": 11,
     "axes.titlesize": "medium",
     "axes.titlelocation": "left",
@@ -92,7 +94,7 @@ def plot_curves(
             axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
-        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         if limits:
             axis.set_ylim(0, 1.02 * float(limits.rstrip("]")))
     save_figure(figure, path)

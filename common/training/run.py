@@ -21,7 +21,7 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, Required
+from typing import Any, Required, cast
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -122,7 +122,7 @@ class Run:
                 name: value if isinstance(value, SCALARS) else str(value) for name, value in self.settings.items()
             }
             for summary in hparams(values, {"train/loss": 0}):
-                self.writer.file_writer.add_summary(summary)
+                cast(Any, self.writer.file_writer).add_summary(summary)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One JSON line, and one scalar per value in TensorBoard and the trackers; names like 'train/loss'."""
