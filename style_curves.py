@@ -26,4 +26,4 @@ def plot_style_curves(
         "contents: lower is better [0, 1]": {f"val/content_{name}": label for name, label in SCORES.items()},
     }
     before = {f"val/{kind}_{name}": value for kind, scores in untrained.items() for name, value in scores.items()}
-    plot_curves(path, history, panels, before or CHANCE, "backbone before training" if before else "chance")
+    plot_curves(path, history, panels, before or CHANCE, "untrained backbone" if before else "chance")

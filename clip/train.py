@@ -56,7 +56,7 @@ FIXED = (  # settings that a resumed run must repeat
 CURVES = {
     "loss": ["train/loss"],
     "recall on validation, % [0, 100]": {
-        f"val/{way}_r{k}": f"{title}, R@{k}" for way, title in DIRECTIONS.items() for k in RECALL_AT
+        f"val/{way}_r{k}": f"{title.partition(' ')[2]}, R@{k}" for way, title in DIRECTIONS.items() for k in RECALL_AT
     },
     "mean cosine on validation": {"val/positive_similarity": "true pairs", "val/negative_similarity": "false pairs"},
     "learning rate": ["train/learning_rate"],

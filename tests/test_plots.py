@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from common.training.plots import GREEN, RED, curve_labels, neighbour_sheet, plot_curves
+from common.training.plots import GREEN, RED, curve_labels, neighbour_sheet, panel_figure, plot_curves, save_figure
 from style_curves import plot_style_curves
 
 
@@ -72,7 +72,7 @@ def test_styles_are_drawn_beside_a_baseline(figures):
     plot_style_curves(Path(), history, untrained)
     assert [list(panels_of(figure).values())[1] for figure in figures] == [
         ["AUC", "MAP@R", "chance"],
-        ["AUC", "MAP@R", "backbone before training"],
+        ["AUC", "MAP@R", "untrained backbone"],
     ]
 
 
@@ -84,6 +84,13 @@ def test_epochs_are_whole_numbers(figures, epochs):
     axis = figures[0].axes[0]
     ticks = [tick for tick in axis.get_xticks() if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]]
     assert ticks and all(tick == round(tick) for tick in ticks)
+
+
+def test_characters_without_a_font_are_one_line(tmp_path, capsys, recwarn):
+    figure, (axis,) = panel_figure(1)
+    axis.set_title("\U00012000\U00012001")  # cuneiform
+    save_figure(figure, tmp_path / "a.png")
+    assert not recwarn and capsys.readouterr().err.count("\n") == 1
 
 
 def test_neighbours_are_framed_by_their_class():

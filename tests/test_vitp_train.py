@@ -196,7 +196,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
         assert all(f" {fact} " in reference for fact in facts)
         return sum(f" {fact} " in answer for fact in facts) / len(facts)
 
-    assert [row["score"] for row in answers] == pytest.approx(list(map(right, answers)))
+    assert [row["score"] for row in answers] == pytest.approx([float(right(row)) for row in answers])
     assert result["accuracy"] == pytest.approx(sum(map(right, answers)) / len(answers))
     shown = capsys.readouterr().out
     assert "unseen drawings" in shown and f"right: {sum(right(row) == 1 for row in answers)} of {len(answers)}" in shown

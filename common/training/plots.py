@@ -1,6 +1,8 @@
 """Plots of a run: training curves, nearest neighbours, TensorBoard's embedding projector."""
 
 import math
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +11,23 @@ import matplotlib
 import numpy as np
 import torch
 from cycler import cycler
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
-from common.images.contact_sheet import Cell, contact_sheet
+from common.images.contact_sheet import CJK_FONTS, Cell, contact_sheet
 from common.images.transforms import square
 from common.text.files import write_atomically
 
 GREEN, RED = "#2ea043", "#cf222e"
 COLUMNS, PANEL = 2, (3.7, 3.0)  # panels in a row; inches: two in a row with this font can be read on a phone
 COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
+INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
 READABLE: Any = {
+    "font.family": ["DejaVu Sans", *[name for name in CJK_FONTS if name in INSTALLED][:1]],  # names of folders
     "font.size": 11,
     "axes.titlesize": "medium",
     "axes.titlelocation": "left",
@@ -38,8 +43,14 @@ readable = matplotlib.rc_context(READABLE)  # decorator of a function that draws
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a PNG. A matplotlib.figure.Figure made without pyplot needs no display and no closing."""
-    with write_atomically(path) as file:
+    with write_atomically(path) as file, warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph .* missing")  # one for each character
         figure.savefig(file, format="png", dpi=120)
+    for warning in caught:
+        if "Glyph" not in str(warning.message):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if any("Glyph" in str(warning.message) for warning in caught):
+        print(f"{path}: no font here has all its characters; install one such as {CJK_FONTS[0]}", file=sys.stderr)
 
 
 def panel_figure(count: int, size: tuple[float, float] = PANEL) -> tuple[Figure, list[Axes]]:
