@@ -1,4 +1,4 @@
-"""Checkpoints: base models with their processors, LoRA adapters, and the metadata that ties an adapter to its base.
+"""Checkpoints: base models with their processors, LoRA adapters, style encoders, and what ties an adapter to its base.
 
 model_id, adapter, device, number format -> LlavaForConditionalGeneration or its like in eval mode, and its processor
 """

@@ -26,7 +26,7 @@ def encoders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders")
     embed = {"sequence_length": 3, "embed_width": 12, "predict_mask": True}
     for name, build in {"style": {"image_size": 32}, "embed": {"image_size": 48, **embed}}.items():
-        torch.manual_seed(len(name))
+        torch.manual_seed(0)
         save_encoder(folder / f"{name}.pth", VisionStyleEncoder("test_vit", style_width=16, **build))
     return folder
 
