@@ -67,6 +67,10 @@ def format_report(report: dict[str, Any], folder: Path) -> str:
     """The report as text for a terminal."""
     split = f", split '{report['split']}'" if report["split"] else ""
     retrieval, similarity, texts = report["retrieval"], report["similarity"], report["retrieved_text"]
+    kinds = {"zero-shot classification": report["zero_shot"], "linear probe": report["linear_probe"]}
+    reason, other = (result.get("not_measured") for result in kinds.values())
+    if reason and reason == other:
+        kinds = {", ".join(kinds): report["zero_shot"]}
     ranks = {f"R@{k}, %": f"r{k}" for k in RECALL_AT} | {"mean rank": "mean_rank", "median rank": "median_rank"}
     lines = [
         f"{report['images']} images, {report['texts']} texts ({report['unique_texts']} unique, "
@@ -82,8 +86,7 @@ def format_report(report: dict[str, Any], folder: Path) -> str:
         *(f"  {title:24}{similarity[name]:9.3f}" for title, name in COSINES.items() if name in similarity),
         f"first text retrieved by each image, compared with its own ({texts['images']} images)",
         *(format_row(f"{name.upper()}, 0 to 100", texts[name]) for name in ("bleu", "rouge1", "rouge2", "rougeL")),
-        *format_classes("zero-shot classification", report["zero_shot"], report["class_source"]),
-        *format_classes("linear probe", report["linear_probe"], report["class_source"]),
+        *(line for title, result in kinds.items() for line in format_classes(title, result, report["class_source"])),
         f"\nall numbers, every query and two plots are in {folder}",
     ]
     return "\n".join(lines)

@@ -151,7 +151,7 @@ def test_what_is_missing_is_said(run, data, capsys):
     said = capsys.readouterr()
     assert report["skipped"] == 1 and report["images"] == 29 and "red0.png" in said.err
     assert "not_measured" in report["zero_shot"] and "not_measured" in report["linear_probe"]
-    assert "zero-shot classification: not measured, these images have 0 classes" in said.out
+    assert "zero-shot classification, linear probe: not measured, these images have 0 classes" in said.out
     assert "--classes_csv" in said.out
     assert "not_measured" in run("--classes", "folder")["zero_shot"]  # all in images/
 
