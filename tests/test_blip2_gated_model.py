@@ -1,10 +1,14 @@
 """Parity with transformers' BLIP-2, formulas of the gates, trainable and frozen parts."""
 
+import re
+
 import pytest
 import torch
+from conftest import ROOT
 from tiny.blip2 import KINDS, batch_of, build, run
 from transformers import Blip2ForConditionalGeneration
 
+from blip2_gated import gates
 from blip2_gated.images import TowerFeatures
 
 
@@ -21,6 +25,18 @@ def test_step_0_is_plain_blip2_bit_for_bit(kind, per_head, lora):
             attention_mask=batch["attention_mask"],
         ).logits
     assert torch.equal(ours, theirs)
+
+
+def test_the_gate_of_contributing_scales_values_alone(monkeypatch):
+    scope = vars(gates).copy()
+    exec(re.search(r"```python\n(class .*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1], scope)
+    monkeypatch.setitem(gates.GATES, "value", scope["ValueGate"])
+    gate = build("value")[0].gates[0]
+    key, value, control = torch.randn(2, 7, 48), torch.randn(2, 7, 48), torch.randn(2, 3, 48)
+    assert torch.equal(gate(torch.add, key, value, control), key + value)
+    torch.nn.init.normal_(gate.project.weight)
+    factor = (gate(torch.add, key, value, control) - key) / value
+    assert (factor - 1).abs().amin(1).max() > 0.5  # of some channel, in every position
 
 
 @pytest.mark.parametrize("kind, per_head", KINDS)
