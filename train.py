@@ -180,8 +180,7 @@ def build_trainer(
     )
     loader = make_loader(train_set, sampler, accelerator.device, settings.num_workers)
     weights = {
-        part: getattr(settings, f"{part}_weight")
-        for part in ("embed_mse", "embed_cosine", "pooled_mse", "pooled_cosine", "mask", "style")
+        name.removesuffix("_weight"): value for name, value in vars(settings).items() if name.endswith("_weight")
     }
     model = StyleTrainingModel(encoder, weights, settings.temperature).to(accelerator.device)
     ends = (0, 1, len(train_set) - 2, len(train_set) - 1)  # of two styles
