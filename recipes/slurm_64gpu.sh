@@ -14,9 +14,9 @@
 #   sbatch --nodes=2 recipes/slurm_64gpu.sh vitp/train.py --deepspeed zero_stage2.json ...
 #
 # 120 s before the time limit Slurm sends SIGUSR1 to this script, which passes it on: the training saves the state of its
-# next step (of the next logged one on several GPUs) and ends, and the job is queued again and resumes. Give more seconds
-# where LOG_STEPS steps, or a validation, and a save take longer. BLIP2-gated needs --training.save_last. Checkpoints and
-# image caches must be on a disk shared by all machines.
+# next logged step and ends, and the job is queued again and resumes. Give more seconds where LOG_STEPS steps, or a
+# validation, and a save take longer. BLIP2-gated needs --training.save_last. Checkpoints must be on a disk shared by all
+# machines, CACHE_DIR on one of each machine.
 set -eu
 
 cd "${SLURM_SUBMIT_DIR:-.}"
@@ -39,7 +39,7 @@ trap 'warned=yes; kill -USR1 $training' USR1
 code=0
 wait $training || code=$?
 while kill -0 $training 2>/dev/null; do code=0; wait $training || code=$?; done  # the signal ends a wait, not srun
-if [ -n "$warned" ] && [ "$code" -ne 0 ]; then  # 0: it has reached its end all the same
+if [ -n "$warned" ] && [ "$code" -ne 0 ]; then  # 0: it has reached its end anyway
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Any train.py on all GPUs of one or several machines. All arguments go to torchrun: the script, then its flags.
+# Any train.py on all GPUs of one or several machines. The arguments are the script and its flags.
 #
 #   sh recipes/torchrun.sh clip/train.py --batch_size 1024                         one machine, 8 GPUs
 #   GPUS=1 sh recipes/torchrun.sh llava/train.py --data mine.jsonl                 one GPU
@@ -17,7 +17,7 @@ done
 [ "$#" -gt 0 ] || fail "no script given; for instance: sh recipes/torchrun.sh train.py --epochs 5"
 [ -f "$1" ] || fail "$1: no such script; run this in the repository's root"
 
-trap '' USR1  # Slurm sends it to all processes: the training saves and ends by it, and torchrun waits for that
+trap '' USR1  # Slurm sends it to all processes: the training saves and ends, and torchrun waits for it
 if [ "$NODES" -eq 1 ]; then
   exec torchrun --standalone --nproc_per_node "$GPUS" "$@"
 fi
