@@ -15,11 +15,14 @@ from torchvision.transforms.functional import pil_to_tensor
 
 import app
 from blip2_gated.inference import what_if
+from clip.tokenizer import CLIPTokenizer
 from common.images.io import list_images, open_image
+from common.models.tokenizer import train_tokenizer
 from common.vectors.vector_store import VectorStore
 from retrieval import build_index
 from style_comparator import main as compare_styles
 from webpage import answers
+from webpage.language import foreign_letters, language_warning
 from webpage.models import Models
 
 
@@ -121,6 +124,27 @@ def test_too_few_and_too_many_texts(page_models, page_pictures, texts, words):
         answers.match_texts(page_models, page_pictures[0], texts)
 
 
+def test_plain_questions(page_models, page_pictures, monkeypatch):
+    monkeypatch.setattr(answers, "MAX_NEW_TOKENS", 4)
+    model = page_models.gated
+    answer, styles = answers.ask_blip2(page_models, page_pictures[0], QUESTION)
+    assert [answer] == model.predict_answers(model.prepare([page_pictures[0]]), [QUESTION])
+    assert styles == what_if(model, page_pictures[0], QUESTION)[0].styles
+    with pytest.raises(ValueError, match="no question"):
+        answers.ask_vitp(page_models, page_pictures[0], " ")
+    matches = answers.search_by_vitp(page_models, page_pictures[1], 2)
+    assert matches[0].caption.startswith("1.000") and matches[0].path == page_pictures[1]
+
+
+def test_progress_of_a_folder_is_reported(page_models, tmp_path):
+    shutil.copytree(f"{page_models.folder}/style_0", tmp_path / "images")
+    here, reports = Models(clip=page_models.clip, folder=str(tmp_path / "images"), device="cpu"), []
+    here.report = lambda *report: reports.append(report)
+    answers.search_by_words(here, "a star", 9)
+    assert reports[0][2] == "reading the CLIP"
+    assert reports[1:] == [(done, 4, "encoding the folder", "images") for done in range(1, 5)]
+
+
 def test_the_other_style_is_told(page_models, page_pictures):
     as_is, other = what_if(page_models.gated, page_pictures[0], QUESTION, page_pictures[1])
     assert answers.what_if(page_models, page_pictures[0], QUESTION, page_pictures[1]) == [*as_is, *other]
@@ -169,3 +193,15 @@ def test_without_gradio_it_says_what_to_install(page_weights, monkeypatch):
     monkeypatch.setattr(app, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install -r requirements-app.txt"):
         app.open_page(["--style", page_weights["style"]])
+
+
+@pytest.mark.parametrize(
+    "text, foreign",
+    [("a red star, 3 of 4", ""), ("une étoile", ""), ("一颗红色的星", "一颗红色的星"), ("star 星星 кот", "星星 кот")],
+)
+def test_letters_that_a_model_has_not_read(text, foreign):
+    assert foreign_letters(CLIPTokenizer(), text) == foreign
+    read = train_tokenizer(["一颗红色的星 星星кот一颗红色的星 une étoile"] * 9, 400, "<pad>", "<eos>")
+    assert foreign_letters(read, text) == ""
+    warning = language_warning(CLIPTokenizer(), text)
+    assert f"“{foreign[:12]}" in warning if foreign else warning == ""

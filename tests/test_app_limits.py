@@ -52,6 +52,12 @@ def test_bodies_that_are_no_question(api, body):
     assert reply.status_code == 422 and len(reply.text) < 300
 
 
+@pytest.mark.parametrize("index", [-1, 2, True, "0", None, 1.0, [0], 10**400])
+def test_places_in_a_list_that_no_page_sends(index):
+    with pytest.raises(forms.gr.Error, match="no such picture"):
+        forms.pick(["a", "b"], index)
+
+
 FILE = b'Content-Disposition: form-data; name="files"; filename="a.png"'
 
 

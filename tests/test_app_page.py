@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,17 @@ from conftest import ROOT
 from tiny.page import EVIL, QUESTION, SECRET, TEXTS
 
 import app
+from common.cli.errors import run_script
 
 pytest.importorskip("gradio")  # which brings httpx
 import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-TABS = {"Compare styles", "Search", "Match texts", "Describe and score", "What if: style"}
+from webpage import answers, forms
+
+TABS = ["Compare styles", "Search", "Match texts", "Describe and score", "ViTP", "Ask BLIP-2", "What if: style"]
+CHINESE = "一只红色的鸟"
 
 
 def page_flags(page_weights):
@@ -36,7 +41,7 @@ def client(page):
     return Client(page.local_url, verbose=False)
 
 
-def test_every_tab_answers(client, page_pictures):
+def test_every_tab_answers(client, page_models, page_pictures, monkeypatch):
     first, second = map(handle_file, page_pictures)
     words, *maps = client.predict(first, second, api_name="/compare")
     assert "style similarity" in words and all(Path(one).stat().st_size for one in maps)
@@ -51,6 +56,11 @@ def test_every_tab_answers(client, page_pictures):
     assert description and re.fullmatch(r"none given|\d+ of 10", score)
     assert 1 <= float(expected) <= 10 and 0 <= float(yes) <= 1 and float(seconds) >= 0
     told = client.predict(first, QUESTION, second, api_name="/what_if")
+    assert client.predict(first, 2, api_name="/search_vitp")[0]["caption"].startswith("1.000")
+    monkeypatch.setattr(answers, "MAX_NEW_TOKENS", 4)
+    answer = answers.ask_vitp(page_models, page_pictures[0], QUESTION)
+    assert client.predict(first, QUESTION, api_name="/ask_vitp") == answer
+    assert client.predict(first, QUESTION, api_name="/ask")[0] == told[0]
     assert {one["label"] for one in told[1]["confidences"]} == {"noto", "black_cats"}
     assert told[1] != told[4] and told[2] != told[5]
 
@@ -104,10 +114,19 @@ def test_started_as_a_script(page_weights):
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
     address = re.search(r"http://\S+", process.stdout.readline())[0]
-    text = httpx.get(address).text
+    parts = httpx.get(f"{address}config").json()["components"]
     process.terminate()
-    assert "Compare styles" in text and "Match texts" not in text
+    assert [part["props"]["label"] for part in parts if part["type"] == "tabitem"] == ["Compare styles"]
+    assert "Match texts: <code>--clip FILE</code>" in str(parts)  # what is absent, and its flag
     assert "warning: --host 0.0.0.0" in process.stderr.read()
+
+
+def test_a_port_that_is_taken(page, page_weights, monkeypatch, capsys):
+    port = str(page.server_port)
+    monkeypatch.setattr(sys, "argv", ["app.py", "--style", page_weights["style"], "--port", port])
+    with pytest.raises(SystemExit, match="1"):
+        run_script(app.main)
+    assert re.fullmatch(rf"app.py: error: --port {port}: another program .* --port 0 .*\n", capsys.readouterr().err)
 
 
 @pytest.fixture
@@ -122,29 +141,31 @@ def browser():
         browser.close()
 
 
-def test_clicked_through_in_chromium(page, browser, page_pictures):
+@pytest.fixture
+def visitor(page, browser):
     visitor = browser.new_page()
     visitor.set_default_timeout(120_000)
-    asked, wrong = set(), []
-    visitor.on("request", lambda request: asked.add(request.url))
-    visitor.on("pageerror", lambda error: wrong.append(error))
+    requested, errors = set(), []
+    visitor.on("request", lambda request: requested.add(request.url))
+    visitor.on("pageerror", lambda error: errors.append(error))
     visitor.goto(page.local_url)
     visitor.wait_for_selector("[role=tab]")
-    assert set(visitor.get_by_role("tab").all_inner_texts()) == TABS
-    click_through(visitor, page_pictures)
+    yield visitor
     assert visitor.evaluate("window.evil") is None and visitor.locator("img[src=x]").count() == 0
-    assert wrong == [] and [url for url in asked if not url.startswith((page.local_url, "data:", "blob:"))] == []
+    assert errors == [] and [url for url in requested if not url.startswith((page.local_url, "data:", "blob:"))] == []
 
 
-def click_through(visitor, images: list[str]) -> None:
+def test_clicked_through_in_chromium(visitor, page_pictures, monkeypatch):
     """Every tab with its own buttons; each step waits for what it leaves on the page."""
     shown = visitor.locator("[role=tabpanel]:visible")
+    error, warning = shown.locator(".status .error"), shown.locator(".status .warning")
+    assert visitor.get_by_role("tab").all_inner_texts() == TABS
 
-    def fill(tab: str, images: list[str], label: str = "", text: str = "") -> None:
-        visitor.get_by_role("tab", name=tab).click()
-        for place, image in enumerate(images, 1):
-            shown.locator("input[type=file]").nth(place - 1).set_input_files(image)
-            shown.locator(f":nth-match(.image-frame img, {place})").wait_for()
+    def open_tab(name: str, images: list[str] = (), label: str = "", text: str = "") -> None:
+        visitor.get_by_role("tab", name=name).click()
+        for place, image in enumerate(images):
+            shown.locator("input[type=file]").nth(place).set_input_files(image)
+            shown.locator(".image-frame img").nth(place).wait_for()
         if label:
             shown.get_by_label(label).fill(text)
 
@@ -156,15 +177,33 @@ def click_through(visitor, images: list[str]) -> None:
             f"[...document.querySelectorAll('textarea, input')].some(o => /{pattern}/.test(o.value))"
         )
 
-    fill("Compare styles", images)
+    shown.locator(".examples .gallery-item").nth(1).click()
+    shown.locator(".image-frame img").nth(1).wait_for()
     press("Compare")
     wait_for_value("style similarity")
-    fill("Search", [], "Or words", "a red star")
+
+    open_tab("Search")
+    with monkeypatch.context() as patch:
+        free = threading.Event()
+        patch.setattr(forms, "read_value", lambda *_: free.wait(60) and "")
+        press("Find images like this")
+        shown.locator(".status .progress-text").wait_for()
+        assert all(button.is_disabled() for button in shown.locator("button.lg").all())
+        free.set()
+        error.get_by_text("an image is missing").wait_for()
+    press("Search with the selected image")
+    error.get_by_text("no image is selected").wait_for()
+    shown.get_by_label("Or words").fill("a red star")
     press("Find images of these words")
     shown.get_by_text(EVIL).first.wait_for()  # the name of a file, as text
-    press("Find images like this")
-    visitor.get_by_text("an image is missing").wait_for()
-    fill("Match texts", images[:1], "Texts, one per line", TEXTS)
+    assert not error.count()
+    shown.locator(".thumbnail-item").nth(2).click()
+    name = shown.locator(".preview .caption").inner_text().split(" ", 1)[1].strip()
+    press("Search with the selected image")
+    shown.locator(".thumbnail-item").first.get_by_text(f"1.000  {name}").wait_for()
+    assert_fits_a_phone(visitor)
+
+    open_tab("Match texts", page_pictures[:1], "Texts, one per line", TEXTS)
     press("Match")
     choices = shown.get_by_role("radio")
     choices.nth(2).wait_for()
@@ -172,9 +211,30 @@ def click_through(visitor, images: list[str]) -> None:
     before = shown.locator("img").last.get_attribute("src")
     choices.last.click()
     shown.locator(f'img[src="{before}"]').wait_for(state="detached")
-    fill("Describe and score", images[:1], "Text to be scored", EVIL)
+    shown.get_by_label("Texts, one per line").fill(f"{CHINESE}\n${{window.evil = 1}} {{{{value}}}}")
+    press("Match")
+    warning.get_by_text(f"no words for “{CHINESE}”").wait_for()
+    assert_fits_a_phone(visitor)
+
+    open_tab("Describe and score", page_pictures[:1], "Text to be scored", EVIL)
     press("Describe and score")
     wait_for_value("of 10|none given")
-    fill("What if", images)
+    open_tab("ViTP", page_pictures[:1], "Question", " ")
+    shown.get_by_role("button", name="Ask", exact=True).click()
+    error.get_by_text("no question").wait_for()
+    open_tab("Ask BLIP-2", page_pictures[:1])
+    press("Ask")
+    shown.get_by_text("black_cats").first.wait_for()
+    open_tab("What if", page_pictures)
     press("Ask twice")
     shown.get_by_text("black_cats").nth(3).wait_for()
+    assert_fits_a_phone(visitor)
+
+
+def assert_fits_a_phone(visitor) -> None:
+    """Nothing is wider than the screen; found images stand in two columns."""
+    visitor.set_viewport_size({"width": 390, "height": 844})
+    assert visitor.evaluate("document.documentElement.scrollWidth") == 390
+    boxes = [item.bounding_box() for item in visitor.locator("[role=tabpanel]:visible .thumbnail-item").all()]
+    assert len({round(box["x"]) for box in boxes}) in (0, 2) and all(box["x"] + box["width"] <= 390 for box in boxes)
+    visitor.set_viewport_size({"width": 1280, "height": 844})

@@ -100,7 +100,7 @@ class Form:
                 results, warning = answer(progress, sent)
             except ValueError as error:
                 return [status_text(str(error), "error"), *map(empty, outputs)]
-            return [status_text(warning, "warning"), *results]
+            return [status_text(warning, "warning"), *map(unselected, outputs, results)]
 
         def call(progress: gr.Progress = PROGRESS, *sent: Any) -> Any:
             try:
@@ -140,9 +140,8 @@ class Form:
         )
 
         def choose(number: Any) -> Sequence[str] | str:
-            if type(number) is not int or number not in range(len(examples)):
-                raise gr.Error("no such example", visible=False, print_exception=False)
-            return examples[number] if len(inputs) > 1 else examples[number][0]
+            values = pick(examples, number)
+            return values if len(inputs) > 1 else values[0]
 
         dataset.click(choose, dataset, inputs, preprocess=False, api_visibility="private", show_progress="hidden")
 
@@ -182,6 +181,13 @@ def read_value(uploads: Uploads, component: gr.components.Component, value: Any)
     return text
 
 
+def pick(items: Sequence, index: Any) -> Any:
+    """The item at an index that a visitor sent."""
+    if type(index) is not int or index not in range(len(items)):
+        raise gr.Error("no such picture", print_exception=False)
+    return items[index]
+
+
 def show_progress(progress: gr.Progress, done: int, total: int, words: str, unit: str = "steps") -> None:
     progress((done, total), desc=words, unit=unit)
 
@@ -195,7 +201,14 @@ def empty(component: gr.components.Component) -> Any:
     """What an output shows where there is no answer; an input stays as it is."""
     if isinstance(component, gr.Radio):
         return gr.Radio(choices=[], value=None)
+    if isinstance(component, gr.State):
+        return component.value
     return gr.skip() if is_image_input(component) else None
+
+
+def unselected(component: gr.components.Component, value: Any) -> Any:
+    """A new value, in a gallery without the selection in the earlier one."""
+    return gr.Gallery(value, selected_index=None) if isinstance(component, gr.Gallery) else value
 
 
 def set_interactive(value: bool, count: int) -> str:

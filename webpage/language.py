@@ -17,15 +17,14 @@ def foreign_letters(tokenizer: Any, text: str) -> str:
     tokenizer: of transformers or of clip/tokenizer.py.
     """
     words = LETTERS.findall(text)
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
     if not words:
         return ""
+    letters, tokenizer = "".join(words), getattr(tokenizer, "tokenizer", tokenizer)
     if hasattr(tokenizer, "unk_token_id"):
-        ids, unknown = tokenizer.encode(" ".join(words), add_special_tokens=False), tokenizer.unk_token_id
+        ids, unknown = tokenizer.encode(letters, add_special_tokens=False), tokenizer.unk_token_id
     else:  # CLIP's own, which puts a token at either end
-        ids, unknown = tokenizer.encode([" ".join(words)])[0][0][1:-1], None
-    spaces = len(words)  # which are tokens to some
-    return " ".join(words) if unknown in ids or len(ids) - spaces > len("".join(words)) else ""
+        ids, unknown = tokenizer.encode([letters])[0][0][1:-1], None
+    return " ".join(words) if unknown in ids or len(ids) - 1 > len(letters) else ""  # some begin with one for a space
 
 
 def language_warning(tokenizer: Any, text: str) -> str:

@@ -16,7 +16,7 @@ import gradio as gr
 
 from common.training.run import provenance
 from webpage import answers
-from webpage.forms import MAX_LINES, MAX_TEXT, Form, image_input, image_output
+from webpage.forms import MAX_LINES, MAX_TEXT, Form, image_input, image_output, pick
 from webpage.language import language_warning
 from webpage.models import Models
 from webpage.samples import Sample, draw_samples
@@ -52,10 +52,10 @@ def build_page(models: Models, uploads: Uploads) -> gr.Blocks:
 
 def about_page(absent: dict[str, list[str]]) -> str:
     """HTML. absent: flags -> the tabs that they would add."""
-    more = "; ".join(f"<code>{flags}</code>: {', '.join(names)}" for flags, names in absent.items())
+    more = "".join(f"<br>{', '.join(names)}: <code>{flags}</code>" for flags, names in absent.items())
     commit = html.escape(provenance()["commit"] or "unknown")
     return (
-        f"{f'<p>Further tabs by flags of app.py: {more}</p>' if more else ''}"
+        f"{f'<p>Further tabs, by flags of app.py:{more}</p>' if more else ''}"
         f"<p>vision-wrapper, commit {commit}; documentation and the page's limits: <code>docs/app.md</code></p>"
     )
 
@@ -81,7 +81,7 @@ def fill_search(form: Form, samples: list[Sample]) -> None:
     count, outputs = lay_out_search(form, partial(answers.search_by_image, models), "search_image", samples, words)
     form.connect(
         [form.buttons[1].click, words.submit],
-        lambda words, count: shown_matches(answers.search_by_words(models, words, count)),
+        lambda words, count: split_matches(answers.search_by_words(models, words, count)),
         [words, count],
         outputs,
         "search_words",
@@ -117,24 +117,24 @@ def lay_out_search(
             )
             again = form.button("Search with the selected image", "secondary")
 
-    def choose(files: list[str], event: gr.SelectData) -> str:
-        return files[event.index]
+    def choose(files: list[str], event: gr.EventData) -> str:  # SelectData fails on what no browser sends
+        return pick(files, event._data.get("index") if isinstance(event._data, dict) else None)
 
     def search_again(path: str, count: int) -> tuple:
         if not Path(path).is_file():
             raise ValueError("no image is selected; click one of the results first")
-        return *shown_matches(search(path, count)), answers.thumbnail(path)
+        return *split_matches(search(path, count)), answers.thumbnail(path)
 
     outputs = [results, files, chosen]
-    form.connect(by_image.click, lambda *query: shown_matches(search(*query)), [image, count], outputs, api_name)
+    form.connect(by_image.click, lambda *query: split_matches(search(*query)), [image, count], outputs, api_name)
     form.connect(again.click, search_again, [chosen, count], [*outputs, image])
     results.select(choose, files, chosen, api_visibility="private", show_progress="hidden")
     return count, outputs
 
 
-def shown_matches(matches: list[answers.Match]) -> tuple[gr.Gallery, list[str], str]:
-    """-> the gallery, without a selected image; its files; the selected one."""
-    return gr.Gallery([match[:2] for match in matches], selected_index=None), [match.path for match in matches], ""
+def split_matches(matches: list[answers.Match]) -> tuple[list, list[str], str]:
+    """-> pictures with captions; their files; the selected one, which is none."""
+    return [match[:2] for match in matches], [match.path for match in matches], ""
 
 
 def fill_match(form: Form, samples: list[Sample]) -> None:
@@ -203,7 +203,7 @@ def fill_ask(form: Form, samples: list[Sample]) -> None:
         "Ask",
         partial(answers.ask_blip2, form.models),
         [image_input("Image"), _question(STYLE_QUESTION)],
-        [gr.Textbox(label="Answer", render=False), _probabilities("Style of the picture, as its gates see it")],
+        [gr.Textbox(label="Answer", render=False), _probabilities("Style that the gates see")],
         "ask",
         warn=lambda image, question: language_warning(form.models.gated.prompts.tokenizer, question),
         examples=[(sample.path, STYLE_QUESTION) for sample in samples],
@@ -212,10 +212,10 @@ def fill_ask(form: Form, samples: list[Sample]) -> None:
 
 def fill_what_if(form: Form, samples: list[Sample]) -> None:
     outputs: list[gr.Textbox | gr.Label] = []
-    for name in ("Answer as it is", "Answer with the other style"):
-        outputs.append(gr.Textbox(label=name, render=False))
-        for label in ("Styles given to the gates", "Probability of each style's name as the answer"):
-            outputs.append(_probabilities(label))
+    for name in ("as it is", "other style"):
+        outputs.append(gr.Textbox(label=f"Answer, {name}", render=False))
+        for label in ("Style that the gates see", "Probability of each style's name"):
+            outputs.append(_probabilities(f"{label}, {name}"))
     star, fish, carved_star, house = (sample.path for sample in samples)
     form.fill(
         "Ask twice",

@@ -11,6 +11,9 @@ from blip2_gated.prompts import TEMPLATE
 from common.images.io import list_images
 from tiny.blip2 import opened
 from tiny.llava import write_llava
+from tiny.vitp import internvl_folder
+from vitp.chat_template import prepare_tokenizer
+from vitp.demo import train_tokenizer
 
 EVIL = "<img src=x onerror=window.evil=1> **bold**"
 SECRET = "taken at home"
@@ -24,6 +27,10 @@ def write_page_files(folder: Path, style: str, clip: Path) -> dict[str, str]:
     first = list_images(folder / "images")[0]
     Image.open(first).save(first.with_name(f"{EVIL}.jpg"), comment=SECRET)  # Pillow hands a comment on to its copies
     write_llava(folder / "llava")
+    internvl_folder(folder / "vitp")
+    tokenizer = train_tokenizer(["user assistant system"], 300)
+    prepare_tokenizer(tokenizer)
+    tokenizer.save_pretrained(folder / "vitp")
     model = opened("film", False)
     arguments = {
         "efficientnet": {"name": "test_efficientnet", "pretrained": False, "output_dim": 0, "image_size": None},
@@ -41,6 +48,7 @@ def write_page_files(folder: Path, style: str, clip: Path) -> dict[str, str]:
         "clip": str(clip),
         "folder": str(folder / "images"),
         "llava": str(folder / "llava"),
+        "vitp": str(folder / "vitp"),
         "blip2": str(folder / "gated.pt"),
     }
 
