@@ -57,7 +57,7 @@ class Options:
 
     top_k: PositiveInt = 5  # texts per image, or images per query
     output_dir: Path = Path("heatmaps")  # for heat maps and results
-    max_heatmaps: NonNegativeInt = MAX_SHOWN  # images with a file of their own, too
+    max_heatmaps: NonNegativeInt = 12  # images with a file of their own, too
     heatmap_method: str | None = None  # a wrong name lists the methods of the model
     batch_size: PositiveInt = 32
 

@@ -14,5 +14,5 @@ def read_events(logs: Path, system: str) -> EventAccumulator:
     assert "train/loss" in events.Tags()["scalars"]
     (text,) = events.Tensors("settings/text_summary")
     assert "learning_rate" in text.tensor_proto.string_val[0].decode()
-    assert set(events.PluginTagToContent("hparams")) > {"_hparams_/session_start_info"}
+    assert set(events.PluginTagToContent("hparams")) == {"_hparams_/experiment", "_hparams_/session_start_info"}
     return events

@@ -38,13 +38,13 @@ STATE = re.compile(r"(last|checkpoint-\d+)(\.|$)")  # names of the folders to re
 
 
 RUN_NAME = re.compile(r"\w[^/\\\0]*")
-SCALARS = (bool, int, float, str)
+SCALARS = (int, float, str)
 WEIGHTS_SUFFIXES = (".json", ".pth", ".pt", ".bin", ".safetensors", ".gguf")
 COMMON_NAME = re.compile(r"(best_|pytorch_)?(model|config|vision|weights|best|last|start|parts)|checkpoint-\d+|[/.]+")
 
 
 class Record(TypedDict, total=False):
-    """run.json: what is read of it."""
+    """The fields of run.json that are read."""
 
     name: Required[str]
     trackers: dict[str, Any]
@@ -119,9 +119,10 @@ class Run:
         self.writer.add_text("settings", text, step)
         if not step:  # once, into the run's own file: add_hparams would start another run below this one
             values = {
-                name: value if isinstance(value, SCALARS) else str(value) for name, value in self.settings.items()
+                name: value if type(value) in SCALARS else str(value) for name, value in self.settings.items()
             }
-            for summary in hparams(values, {"train/loss": 0}):
+            experiment, session, _ = hparams(values, {"train/loss": 0})  # the third says that it has succeeded
+            for summary in (experiment, session):
                 cast(Any, self.writer.file_writer).add_summary(summary)
 
     def log(self, step: int, values: dict[str, float]) -> None:
