@@ -40,7 +40,7 @@ from common.text.values import file_name_of
 from common.training.skip_log import SkipLog, check_skip_rate, report_skipped
 from common.training.skipping_dataset import SkippingDataset
 
-DEFAULT_ROOT = "./data/vqa"  # data.root as configs/default.yaml comes
+DEFAULT_ROOT = "./data/vqa"  # data.root of configs/default.yaml
 DEMO_IMAGES = 1000  # drawn by --demo
 DEMO_SEED = 1  # of the scenes: other ones than those that train.py --demo draws for the style encoder
 

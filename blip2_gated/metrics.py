@@ -23,8 +23,8 @@ from common.metrics.vqa import normalise_answer, vqa_accuracy
 
 DEFINITIONS = {
     "vqa_accuracy": "official evaluator of VQA v2, for questions with four answers or more; with fewer, this "
-    "repository's: one that is equal after the official normalisation is enough",
-    "exact_match": "this repository's: equal to the answer, or to the most frequent of several, but for case",
+    "repository's: one match after the official normalisation is enough",
+    "exact_match": "this repository's: equal to the answer, or to the most frequent of several, ignoring case",
 }
 
 
@@ -55,7 +55,7 @@ class Prediction:
 def official_results(predictions: Sequence[Prediction], samples: Sequence[VqaSample]) -> list[dict[str, Any]]:
     """Results as the official evaluator of VQA v2 takes them: an answer for the id of every sample, each once.
 
-    samples: all of the table, since the evaluator refuses a file that lacks a question; what could not be asked has an
+    samples: all of the table, since the evaluator refuses a file that lacks a question; a skipped one has an
     empty answer. Questions with the same id have the first one's answer. Without any id, row numbers stand in.
     """
     has_ids = any(sample.question_id is not None for sample in samples)

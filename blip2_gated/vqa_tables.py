@@ -180,7 +180,7 @@ def _joined(path: Path, content: Record, columns: Columns) -> list[Any]:
     ids = [str(question.get("question_id")) if isinstance(question, dict) else "" for question in questions]
     joined: list[Any] = [
         question
-        if not isinstance(question, dict)  # which is said of it later
+        if not isinstance(question, dict)  # reported later
         else {**by_id[name], **question}
         if times[name] == 1
         else ValueError(f"question_id {name[:40]} has {times[name]} annotations in {path}")

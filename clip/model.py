@@ -254,7 +254,7 @@ class CLIPModel(nn.Module):
             return (image / 255 - self.mean) / self.std
         lowest, highest = map(float, image.aminmax())
         if lowest < -OVERSHOOT or highest > 1 + OVERSHOOT:
-            reason = "divide by 255 or give uint8" if lowest >= 0 else "the model normalises them itself: leave it out"
+            reason = "divide by 255 or give uint8" if lowest >= 0 else "the model normalises them itself: omit that"
             raise ValueError(f"image: pixels from {lowest:.2f} to {highest:.2f}, expected 0 to 1; {reason}")
         return (image - self.mean) / self.std
 

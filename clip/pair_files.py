@@ -30,7 +30,7 @@ class Columns:
     """Columns of a table, by open_clip's names of these settings; '' for those that are found by their usual names."""
 
     csv_img_key: str = ""  # of image paths; '': image_path, file_name, image, or filepath
-    csv_caption_key: str = ""  # of texts; '': caption, captions, text, or texts, or title beside filepath
+    csv_caption_key: str = ""  # of texts; '': caption, captions, text, or texts, or title with filepath
     csv_separator: str = ""  # of .csv and .tsv; '': the one of , ; tab | that the first line has
 
     @classmethod

@@ -5,7 +5,7 @@ optimized_metadata.jsonl, metadata.jsonl one JSON object per line: file_name and
 metadata.csv, metadata.tsv               tables with a column of images and one of texts
 images/ + captions/                      the same names; each line of a .txt is a text
 *.tar                                    webdataset shards: 000.jpg with 000.txt, or with 000.json as a metadata line
-*.parquet                                tables as Hugging Face has them, with images inside or beside
+*.parquet                                tables as Hugging Face has them, with images inside or as files
 
 The first of these that a folder holds is read. Files of any name are read where the file is given: tables as of
 open_clip (columns filepath and title), COCO's captions_*.json, Flickr30k's *.token. An entry with a bad line, with

@@ -1,4 +1,4 @@
-"""Pretrained weights of CLIP, with what only they know: activation, preprocessing, whole architecture.
+"""Pretrained weights of CLIP, with what comes with them: activation, preprocessing, whole architecture.
 
 tag of open_clip ('openai', ...), or a file (ours, open_clip's, OpenAI's)   -> Pretrained, for an architecture by name
 file or folder of ours, Hugging Face CLIP folder, names of both on the Hub, folder of open_clip, hf-hub:OWNER/NAME

@@ -1,4 +1,4 @@
-"""What CLIP is trained on: pairs of a local folder in any order, or pairs of shards as they stream by.
+"""What CLIP is trained on: pairs of a local folder in any order, or pairs of streamed shards.
 
 settings -> LocalPairs or StreamedPairs -> build(model) -> loader of training batches, validation set
 """

@@ -51,7 +51,7 @@ def main(
     kind: str = "",  # flat (exact, default), ivf, hnsw, ivfpq, a FAISS factory string; Milvus: flat, ivf, hnsw, auto
     options: ExtractorOptions,
 ) -> dict[str, int] | None:
-    """-> counts of images added, removed, and in the index; None of torchrun's processes but the first"""
+    """-> counts of images added, removed, and in the index; None in all of torchrun's processes but the first"""
     if features:
         return index_features(index_dir, features, vit_checkpoint, image_dir, kind, options)
     return update_index(index_dir, image_dir, vit_checkpoint, kind, options)
@@ -87,7 +87,7 @@ def update_index(
 
 
 def find_index(place: str, image_dir: Path | None, weights: str, options: ExtractorOptions) -> VectorStore | None:
-    """None where there is none, or an empty one of a call that was stopped, and all is known that makes a new one."""
+    """None where there is none, or an empty one of a stopped call, and the flags suffice to make a new one."""
     try:
         store = VectorStore(place, repair=True)
     except FileNotFoundError:

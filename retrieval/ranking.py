@@ -130,7 +130,7 @@ def fit_whitening(gallery: np.ndarray, width: int = 0) -> tuple[Callable[[np.nda
     """PCA-whitening (Jegou and Chum 2012, ECCV, section 3), fitted on gallery vectors (N, D) float32.
 
     width: directions to keep, those of most variance; 0 = all that have any. -> a function of vectors (M, D) to
-    whitened ones (M, d) of unit length, and d. It is fitted on the gallery alone: queries would reveal what is asked.
+    whitened ones (M, d) of unit length, and d. It is fitted on the gallery alone, never on queries.
     """
     faiss = load_faiss()
     count, dimensions = gallery.shape

@@ -193,6 +193,10 @@ def test_clicked_through_in_chromium(visitor, page_pictures, monkeypatch):
         error.get_by_text("an image is missing").wait_for()
     press("Search with the selected image")
     error.get_by_text("no image is selected").wait_for()
+    visitor.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Queue is full."}))
+    press("Search with the selected image")
+    error.get_by_text("no answer").wait_for()
+    visitor.unroute("**/queue/join*")
     shown.get_by_label("Or words").fill("a red star")
     press("Find images of these words")
     shown.get_by_text(EVIL).first.wait_for()  # the name of a file, as text

@@ -249,7 +249,7 @@ def test_published_weights_have_no_config(tmp_path, capsys):
     save_file({f"vision_model.{name}": value for name, value in weights.items()}, alone)
     vit = read_vit(alone)
     assert vit.config.num_attention_heads == 16 and same(vit.weights, model.state_dict())
-    assert vit.image_mean == [0.485, 0.456, 0.406] and "no config.json beside it; 16 heads" in capsys.readouterr().err
+    assert vit.image_mean == [0.485, 0.456, 0.406] and "no config.json next to it; 16 heads" in capsys.readouterr().err
 
 
 def test_json2jsonl_with_one_name(tmp_path):

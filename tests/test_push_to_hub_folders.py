@@ -141,7 +141,7 @@ def test_links_that_lead_out_and_unknown_files_stay_here(trainers_folder, tmp_pa
     out = {"vocab.txt", "extra.safetensors", "generation_config.json", "merges.txt", "added_tokens.json"}
     assert not out & set(files) and {*out, "optimizer.pt", "checkpoint-8", "run.json"} <= set(result["left_out"])
     assert files["spiece.model"] == b"kept" and b"a password" not in b"".join(files.values())
-    assert "left out: .lock, README.md" in capsys.readouterr().out
+    assert "not uploaded: .lock, README.md" in capsys.readouterr().out
 
 
 def test_links_of_the_hubs_cache_are_its_files(tiny_clip, tmp_path, uploads):
@@ -200,7 +200,7 @@ def answered(status):
         (httpx.ConnectError("Name or service not known"), "no connection .* HF_ENDPOINT"),
         (OfflineModeIsEnabled("offline"), "HF_HUB_OFFLINE"),
         (answered(401), "hf auth login"),
-        (answered(403), "may write"),
+        (answered(403), "write access"),
         (answered(409), "try again"),
         (answered(429), "wait"),
     ],

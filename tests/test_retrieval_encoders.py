@@ -108,7 +108,7 @@ def test_internvit_weights_that_do_not_fit(tmp_path):
         open_encoder(path)
     torch.save(weights, path)
     (tmp_path / "vit.json").unlink()
-    with pytest.raises(FileNotFoundError, match="vit.pth: no config.json beside it, .* > .*vit.json"):
+    with pytest.raises(FileNotFoundError, match="vit.pth: no config.json next to it, .* > .*vit.json"):
         open_encoder(path)
     torch.save({"a.weight": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="vit.pth: a.weight: a tensor of no InternVL"):

@@ -42,7 +42,7 @@ def nearest(folder):
         ("NSG16,Flat", "at least 200"),
         ("PQ7x4", "FAISS refuses it for vectors of width 64"),
         ("tree", "FAISS refuses it"),
-        ("IDMap,Flat", "leave IDMap out"),
+        ("IDMap,Flat", "omit IDMap"),
         ("IVF0,Flat", "numbers start at 1"),
     ],
 )

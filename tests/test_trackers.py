@@ -136,7 +136,7 @@ def test_a_tracker_that_fails_does_not_end_the_run(tracker, tmp_path, monkeypatc
     run.log(2, {"train/loss": 0.5})
     run.log(3, {"train/loss": 0.4})
     run.close()
-    assert capsys.readouterr().err == "trackio: closed, the run goes on without it: no network\n"
+    assert capsys.readouterr().err == "trackio: closed, the run continues without it: no network\n"
     assert len((run.log_folder / "log.jsonl").read_text().splitlines()) == 3
 
 

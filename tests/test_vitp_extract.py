@@ -39,7 +39,7 @@ def test_folder_for_transformers(saved, tmp_path, capsys):
     assert isinstance(model, InternVLVisionModel) and same(model.state_dict(), tower.state_dict())
     assert torch.equal(model(PIXELS).last_hidden_state, tower(PIXELS).last_hidden_state)
     assert tuple(AutoImageProcessor.from_pretrained(tmp_path / "vit").image_mean) == (0.485, 0.456, 0.406)
-    assert "tensors of the projector and language model left behind" in capsys.readouterr().out
+    assert "tensors of the projector and language model not included" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -191,7 +191,7 @@ def test_nothing_is_passed_over(saved, tmp_path):
         main([str(folder), str(tmp_path / "vit.pth")])
     save_file(weights, file)
     (folder / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match="no config.json beside it, .*attention heads"):
+    with pytest.raises(FileNotFoundError, match="no config.json next to it, .*attention heads"):
         main([str(folder), str(tmp_path / "vit.pth")])
 
 

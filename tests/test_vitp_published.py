@@ -65,7 +65,7 @@ def test_downstream_model(tmp_path, capsys):
     torch.save({"meta": {"epoch": 12}, "state_dict": weights, "optimizer": {}}, path)
     path.with_suffix(".json").write_text('{"num_attention_heads": 2}')
     model, vit = load_vit(path)
-    assert "without a class token; the 4 tensors of its adapter, neck and heads are left out" in capsys.readouterr().err
+    assert "without a class token; the 4 tensors of its adapter, neck and heads are not used" in capsys.readouterr().err
     patches = model(image, do_pooling=False).last_hidden_state[0]
     torch.testing.assert_close(patches[0, :5], torch.tensor(PUBLISHED), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(patches[-1, :3], torch.tensor(PUBLISHED_LAST), atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Check of weights, published or own: which system loads them, their facts, and a known answer.
+"""Check of weights, published or own: which system loads them, their metadata, and a known answer.
 
     python tools/check_weights.py ViT-B-32:openai                a CLIP of open_clip, with a tag; ViT-B/32 is OpenAI's
     python tools/check_weights.py llava-hf/llava-1.5-7b-hf       a name on the Hub, fetched once; or a folder
@@ -7,8 +7,8 @@
 
 weights -> loaded by their system -> architecture, parameters, activation, preprocessing, tokenizer, licence, files
         -> an answer about drawn pictures to judge by eye: cosines, or a greedy answer
-        -> compared with the publisher's own code (CLIP, timm) and with facts of well-known models: a difference is an
-        error
+        -> compared with the publisher's own code (CLIP, timm) and with metadata of well-known models: a difference is
+        an error
 """
 
 import sys
@@ -266,7 +266,7 @@ def list_files(path: str) -> dict[str, int]:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """A line for each fact; those that the weights do not have are left away."""
+    """A line for each value that the weights have."""
     lines = []
     for name, value in report.items():
         if isinstance(value, dict):

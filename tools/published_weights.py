@@ -1,6 +1,6 @@
-"""What publishers say of their weights: facts of well-known models, and the outputs of the publishers' own code.
+"""Published metadata of well-known models, and the outputs of the publishers' own code.
 
-name -> facts of REFERENCES; a CLIP, pictures and texts -> cosines; a timm model and pictures -> vectors
+name -> metadata of REFERENCES; a CLIP, pictures and texts -> cosines; a timm model and pictures -> vectors
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ Models of the style encoder, CLIP and BLIP2-gated are loaded by their own tools 
 `you/style`; folders of ViTP and LLaVA by transformers; folders of tools/export_*.py by onnxruntime or timm.
 
 Only files of known names go up, and of links only those to files of the folder or of the Hub's cache; the others
-are listed. Paths of this machine, passwords and tokens are taken out of settings, and refused elsewhere.
+are listed. Paths of this machine, passwords and tokens are removed from settings, and refused elsewhere.
 """
 
 import os
@@ -107,7 +107,7 @@ def main(
         location = upload(folder, name, private) if name else str(folder)
     print(f"{location}: {', '.join(files)}")
     if left_out:
-        print(f"left out: {', '.join(map(printable, left_out))}")
+        print(f"not uploaded: {', '.join(map(printable, left_out))}")
     if not repository():
         print("README.md names no repository of the code, since this copy has no git remote 'origin'")
     if not licensed:

@@ -1,4 +1,4 @@
-"""Files that go to the Hub as they are: what they hold besides weights and words must be nobody's secret.
+"""Check that files which go to the Hub unchanged hold no secrets besides their weights and words.
 
 .safetensors        the header: names of tensors, and the texts that somebody saved with them
 .onnx, tokenizers   all bytes; tokens alone in vocabularies, whose words may look like paths

@@ -34,9 +34,9 @@ class ModelArguments:
     freeze_batch_norm: bool = False  # keep the BatchNorm statistics of a pretrained vision encoder, of timm
     use_llm_lora: int = 0  # rank of a LoRA in place of the language model's own weights; 0: none
     use_backbone_lora: int = 0  # rank of a LoRA in place of the vision encoder's own weights; 0: none
-    # chance, ratio: guide 0.75, 0.3 zeroed; paper 1, 0.75 and repo 0.25, 0.75 dropped
+    # probability, ratio: guide 0.75, 0.3 zeroed; paper 1, 0.75 and repo 0.25, 0.75 dropped
     TMAug_mode: Literal["guide", "paper", "repo"] = "guide"
-    TMAug_prob: float | None = None  # chance that a sample's image tokens are masked; otherwise the mode's
+    TMAug_prob: float | None = None  # probability that a sample's image tokens are masked; otherwise the mode's
     TMAug_ratio: float | None = None  # share of hidden image tokens; otherwise the mode's
 
     @property
@@ -105,7 +105,7 @@ class Logging:
 
 def read_values(argv: list[str], defaults: Mapping[str, object] | None = None) -> dict[str, Any]:
     """-> values of the dataclasses above and of Trainer. defaults: in place of those above."""
-    description = "Visual instruction pretraining: a vision encoder learns from what a language model says of images."
+    description = "Visual instruction pretraining: a vision encoder is trained end to end with a language model."
     return read_flags((ModelArguments, DataArguments, Training, Logging), argv, description, defaults)
 
 

@@ -122,7 +122,7 @@ def evaluate(
             options = {"systems": systems} if any(system is not None for system in systems) else {}
             answered += zip(batch, predictor(requests, max_new_tokens=max_new_tokens, **options), strict=True)
     if not answered:
-        raise ValueError("no question could be asked")
+        raise ValueError("no usable question")
     scores = defaultdict(list)
     for sample, answer in answered:
         scores[sample.kind].append((sample.score(answer), sample.score(baseline.get(sample.kind, ""))))

@@ -6,7 +6,7 @@
     python vitp/extract_vit.py work_dirs/mine vit_timm.safetensors --format timm   its tensors alone
 
 A checkpoint is a folder of Trainer, of Hugging Face or of InternVL, or a file in it. .pth and .safetensors hold
-InternViT's own names, with the config in <name>.json beside them. Nothing is rounded unless --dtype says so.
+InternViT's own names, with the config in <name>.json next to them. Nothing is rounded without --dtype.
 """
 
 import sys
@@ -42,7 +42,7 @@ FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def write_file(path: Path, weights: Weights, settings: dict) -> None:
-    """The tensors, and `settings` in <name>.json beside them."""
+    """The tensors, and `settings` in <name>.json next to them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, weights)
     write_json(path.with_suffix(".json"), settings)
@@ -101,7 +101,7 @@ def main(
     checkpoint: str = "",  # a folder, or a file of weights
     output: str = "",  # what to write: .pth, .safetensors, or a folder
     format: Literal["internvit", "hf", "timm"] | None = None,  # by default hf for a folder, internvit for a file
-    config: str | None = None,  # config.json, where none is beside the weights
+    config: str | None = None,  # config.json, where none is next to the weights
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,  # by default unchanged
     json: bool = False,
 ) -> dict:
@@ -131,7 +131,7 @@ def main(
     }
     text = (
         f"{output}: {result['parameters']:,} parameters in {result['tensors']} tensors, {result['dtype']}; "
-        f"{vit.num_others} tensors of the projector and language model left behind"
+        f"{vit.num_others} tensors of the projector and language model not included"
     )
     print(dumps(result) if json else text)
     return result

@@ -97,7 +97,7 @@ class VQAPredictor:
     def prompt(self, question: str, images: int, system: str | None = None) -> list[int]:
         """Token ids, with one placeholder an image; images without an <image> in the question are put before it.
 
-        ValueError for more <image> than images, and for text that cannot be told from the chat template's own.
+        ValueError for more <image> than images, and for text that looks like the chat template's own.
         """
         missing = images - question.count(IMAGE)
         if missing < 0:

@@ -10,7 +10,7 @@ conversations   and AniPersonaCaps' metadata.jsonl: common/text/conversations.py
 captions        [{"image" or "image_path" or "file_name", "caption" or "text"}], {image: caption}, COCO's {"images",
                 "annotations"}: one turn each; of a record with "lang": "zh_CN" the question is Chinese
 questions       image, question, answer: those about one image are turns of one conversation, at most --turns
-contents.csv    content_id and any of GRID_QUESTIONS, beside drawings STYLE/CONTENT_img.png: a turn for each field and
+contents.csv    content_id and any of GRID_QUESTIONS, next to drawings STYLE/CONTENT_img.png: a turn for each field and
                 for the style
 
 Turns of the last two are shuffled, so that no answer always follows one that gives it away. With --root, records with
@@ -203,7 +203,7 @@ def convert(
 @tool
 def main(
     input: Path,  # JSON, JSONL, CSV or TSV
-    output: Path | None = None,  # the JSONL to write; by default input.jsonl beside the input
+    output: Path | None = None,  # the JSONL to write; by default input.jsonl next to the input
     *,
     prompt: list[str] | None = None,  # questions for captions, in turn; otherwise PROMPTS, or PROMPTS_ZH
     turns: PositiveInt = 8,  # at most, of a conversation made of a table's questions

@@ -2,7 +2,7 @@
 
 features (M, D) of a batch, sample_ids (M,) -> features (M, D), kept (M,) bool
 
-Three readings of it are in circulation. `probability` is the chance that a sample is masked at all, `ratio` the share
+Three versions of it are in use. `probability` is that of a sample being masked at all, `ratio` the share
 of its tokens that is hidden:
 
     guide  0.75, 0.30, zeroed    the sequence keeps its length

@@ -1,4 +1,4 @@
-"""Visual instruction pretraining: a vision encoder is trained by what a language model has to say about images.
+"""Visual instruction pretraining of a vision encoder, end to end with a projector and a language model.
 
     python vitp/train.py --demo
     python vitp/train.py --model_name_or_path InternVL2_5-1B --meta_path data/meta.json --output_dir work_dirs/mine \\

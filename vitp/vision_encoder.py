@@ -54,7 +54,7 @@ class Vit(NamedTuple):
 def read_vit(checkpoint: str | Path, config: str | Path | None = None) -> Vit:
     """Every tensor must belong to the encoder, and fit it, or to a known other part.
 
-    config: a config.json; otherwise the one beside the weights (or <name>.json of extract_vit.py), or a folder above,
+    config: a config.json; otherwise the one next to the weights (or <name>.json of extract_vit.py), or a folder above,
     as for the checkpoints of a run with LoRA. Published encoders need none.
     """
     file = find_weights(checkpoint)
@@ -79,7 +79,7 @@ def read_vit(checkpoint: str | Path, config: str | Path | None = None) -> Vit:
             raise ValueError(f"{file}: {error}") from None
         print(
             f"{file}: the ViT of a downstream model, without a class token; the {len(others)} tensors of its adapter, "
-            "neck and heads are left out",
+            "neck and heads are not used",
             file=sys.stderr,
         )
     with building(config_file or file, settings), torch.device("meta"):
@@ -133,11 +133,11 @@ def _published_settings(file: Path, weights: Weights) -> dict:
     if width not in HEADS:
         command = f"""echo '{{"num_attention_heads": 16}}' > {file.with_suffix(".json")}"""
         raise FileNotFoundError(
-            f"{file}: no config.json beside it, and no published InternViT is {width} wide; its number of attention "
-            f"heads is needed, in a file beside it: {command}, with the right number"
+            f"{file}: no config.json next to it, and no published InternViT is {width} wide; its number of attention "
+            f"heads is needed, in a file next to it: {command}, with the right number"
         )
     print(
-        f"{file}: no config.json beside it; {HEADS[width]} heads, as every published InternViT of its width",
+        f"{file}: no config.json next to it; {HEADS[width]} heads, as every published InternViT of its width",
         file=sys.stderr,
     )
     return {"num_attention_heads": HEADS[width]}

@@ -1,4 +1,4 @@
-"""Settings as config files say them: constants of a config.py, sections of YAML, names and values of JSON or YAML."""
+"""Settings in config files: constants of a config.py, sections of YAML, names and values of JSON or YAML."""
 
 import ast
 import inspect

@@ -50,7 +50,7 @@ def run_script(main: Callable[[list[str]], object], memory_hint: str = "") -> No
     debug = len(argv) < len(sys.argv) - 1
     script = Path(sys.argv[0]).name
     if isinstance(sys.stdout, TextIOWrapper):  # each line appears when it is printed, in a file or pipe too
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # what a terminal lacks ends no run
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # for terminals that are not UTF-8
     if not sys.stderr.isatty():  # the bars of transformers and huggingface_hub redraw themselves there, too
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
@@ -102,8 +102,8 @@ def _explain_import(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def _show_unless_of_loader(unraisable: Any) -> None:
-    """torch tells of a dead loader process by raising wherever Python is, at a fork or in a finalizer too, where that
-    is printed and forgotten. The loader raises it again when it asks for the next batch."""
+    """torch reports a dead loader process by raising wherever Python is, also at a fork or in a finalizer, where the
+    exception is only printed. The loader raises it again at the next batch."""
     if not loader_failed(unraisable.exc_value):
         sys.__unraisablehook__(unraisable)
 

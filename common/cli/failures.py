@@ -1,9 +1,9 @@
-"""Failures of the machine and of other processes: the words for them, with the remedy.
+"""Failures of the machine and of other processes, in one line with the remedy.
 
 memory, a data loader process, /dev/shm, open files, another process of a distributed run -> one line
 
-They reach the main process as a RuntimeError of torch wherever it then is, even in a save, so they are told apart by
-their text, and cannot be caught closer to their cause.
+They reach the main process as a RuntimeError of torch wherever it then is, even in a save, so they are distinguished
+by their text, and cannot be caught closer to their cause.
 """
 
 import re
@@ -48,7 +48,7 @@ def explain_failure(error: BaseException, memory_hint: str = "") -> str:
         return _explain_in_loader(text)
     if "Bus error" in text or ("No space left" in text and "/torch_" in text):
         return (
-            f"shared memory is full, by which data loader processes hand over batches ({_first_line(text)}); give "
+            f"shared memory is full, through which data loader processes pass batches ({_first_line(text)}); give "
             f"/dev/shm more room (docker run --shm-size 8g, or --ipc host), or lower {LOADER_FLAGS}; 0 needs none"
         )
     if "Too many open files" in text or "received 0 items of ancdata" in text:

@@ -1,8 +1,8 @@
-"""Failures of the Hugging Face Hub, and of the way to it: the words for them, with what to do.
+"""Failures of the Hugging Face Hub and of the connection to it, in one line with the remedy.
 
 Errors of huggingface_hub, httpx, requests and urllib, as timm, open_clip and transformers pass them on -> one line
 
-They are told apart by the names of their classes and by their status, so that none of these libraries is imported.
+They are distinguished by class name and status, so that none of these libraries is imported.
 """
 
 import os
@@ -26,8 +26,8 @@ SAID = re.compile(r"couldn't connect to|cannot find the requested files in the (
 LIBRARIES = ("huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "urllib")
 STATUS = {
     401: "not logged in, or no such name; log in with `hf auth login`, and check the spelling",
-    403: "not allowed: accept the terms on the model's page, and log in by `hf auth login` with a token that may do "
-    "this (one that may write, for an upload)",
+    403: "not allowed: accept the terms on the model's page, and log in with `hf auth login` and a token that allows "
+    "it (write access for an upload)",
     404: "no such name on the Hub; check the spelling, and log in with `hf auth login` if it is private",
     409: "the Hub was changed at the same time, or the name is taken; try again",
     413: "too large for the Hub",

@@ -104,7 +104,7 @@ ABSENT = {
         "ssh -L 7860:localhost:7860 THIS_MACHINE, or put a proxy with a login in front": "share"
     },
 }
-ALIKE = 0.6  # least likeness of two names, in [0, 1], for one to be suggested for the other
+ALIKE = 0.6  # minimum likeness of two names, in [0, 1], for one to be suggested for the other
 
 
 def plain(name: str) -> str:
@@ -162,7 +162,7 @@ def unknown_name(name: str, known: Iterable[str], what: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
-    """At most n of `known` that are about as like `name` as the likest."""
+    """At most n of `known` that are about as similar to `name` as the most similar one."""
     known = list(known)
     if meant := find_name(name, known):
         return [meant]

@@ -84,7 +84,7 @@ def read_settings(
 
 
 def make_parser(settings: Mapping[str, Setting], has_demo: bool) -> jsonargparse.ArgumentParser:
-    """Of values: names have been looked up, and the help is printed elsewhere."""
+    """A parser of values alone: names are looked up, and the help is printed, elsewhere."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False, default_env=False, add_help=False)
     if has_demo:
         parser.add_argument("--demo", action="store_true")

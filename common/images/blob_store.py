@@ -1,11 +1,11 @@
-"""Bounded key-value store in a SQLite file, for what can be made again: losing it, or part of it, only costs time.
+"""Bounded key-value store in a SQLite file, for values that can be recomputed: losing them only costs time.
 
 key (bytes), value (bytes) -> <folder>/blobs.sqlite: key, CRC-32 of key and value, value
 
 Any number of processes and threads of one machine read and write at once. Neither a kill nor a power cut nor a bad disk
 makes `get` return a wrong value: a value with another checksum is missing, and a file that SQLite finds malformed is
-removed and begun anew. A full disk or a folder that cannot be written ends the keeping, not the run. Network file
-systems, whose locks SQLite cannot rely on, are no place for it.
+replaced by a new one. A full disk or a read-only folder ends the caching, not the run. Not for network file systems,
+whose locks SQLite cannot rely on.
 
 SQLite rather than LMDB, which is faster where nothing is damaged: LMDB reads through a memory map, so a flipped bit in
 a length, a truncated file or an unreadable sector is a bus error, which ends the process.
@@ -153,7 +153,7 @@ class BlobStore:
         path = self.folder / FILE
         with suppress(OSError), _folder_locked(self.folder.parent):
             if path.stat().st_ino == self._inode:
-                print(f"{printable(path)}: the cache is damaged; it is begun anew", file=sys.stderr)
+                print(f"{printable(path)}: the cache is damaged; it is made again", file=sys.stderr)
                 for ending in ("", "-wal", "-shm"):
                     path.with_name(FILE + ending).unlink(missing_ok=True)
                 self._is_unusable, self._was_damaged = self._was_damaged, True  # a second time it is the disk

@@ -1,4 +1,4 @@
-"""Which of many names are files, and which of these files are one.
+"""Which of many names are files, and which of them are links to the same file.
 
 folder, names (N,) below it -> is_file (N,), codes (N,) equal for links to one file
 

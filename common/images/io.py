@@ -59,7 +59,7 @@ UPRIGHT = {  # EXIF orientation -> what turns the picture upright
 }
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow refuses twice that by itself, while it reads the header
-# What Pillow and libtiff tell of a broken file without its name is noise beside the error that has it.
+# What Pillow and libtiff print about a broken file, without its name, is noise: the error has it.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 if hasattr(libtiff := ctypes.CDLL(Image.core.__file__), "TIFFSetErrorHandler"):  # not where it is linked statically

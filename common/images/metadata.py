@@ -1,9 +1,9 @@
-"""Image files without their metadata, which say nothing about pixels and must not keep them from being read.
+"""Removal of metadata from image files: they do not affect pixels, and must not keep them from being read.
 
-bytes -> bytes that hold only what decides about pixels, EXIF apart: PNG chunks, JPEG segments, TIFF tags
+bytes -> bytes that hold only what affects pixels, EXIF apart: PNG chunks, JPEG segments, TIFF tags
 
 Generators write workflows of megabytes into texts of PNG, cameras write wrong types into EXIF, editors leave damaged
-profiles. Pillow parses much of that while it opens a file. The other formats keep theirs apart by themselves.
+profiles. Pillow parses much of that while it opens a file. The other formats keep metadata separate anyway.
 """
 
 import re
@@ -23,7 +23,7 @@ TIFF_TAGS = {  # of TIFF 6.0; all that a decoder needs
 def split_metadata(data: bytes) -> tuple[bytes, bytes]:
     """-> a file for a decoder, and EXIF, empty where the decoder finds it by itself.
 
-    Of a damaged file everything from the damage on is kept: what to say of it is the decoder's business.
+    Of a damaged file everything from the damage on is kept, for the decoder to report.
     """
     if data.startswith(PNG_START):
         return _split_png(data)

@@ -3,7 +3,7 @@
 vectors (N, W), labels (N,) -> similarity (b, N), a block of queries at a time
   -> precision@1 and MAP@R of every query, ROC-AUC of pairs; with per_class also of each class, and 95 % intervals
 
-Memory beside the vectors is bounded by BLOCK_BYTES, however many or wide they are; the vectors are never copied whole.
+Memory on top of the vectors is bounded by BLOCK_BYTES, however many or wide they are; they are never copied whole.
 """
 
 from collections.abc import Iterator

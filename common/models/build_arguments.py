@@ -26,7 +26,7 @@ MAX_LAYERS = 1000
 
 @contextmanager
 def building(path: object, build: Any, weights: Mapping[str, torch.Tensor] | None = None) -> Iterator[None]:
-    """ValueError that begins with `path` for arguments that the block can build nothing of, or more than `weights`."""
+    """ValueError that begins with `path` for arguments from which the block builds nothing, or more than `weights`."""
     check_plain(build, path)
     in_file = sum(tensor.numel() for tensor in (weights or {}).values())
     values, tensors = 0, 0

@@ -1,4 +1,4 @@
-"""Texts that leave this machine: paths of it are cut down to their last part, passwords and tokens are taken out.
+"""Texts that leave this machine: its paths are cut down to their last part, passwords and tokens are removed.
 
 "--data (/home/me/cats), https://me:pw@host/x?token=abc"   ->   "--data (cats), https://***@host/x?token=***"
 """

@@ -39,7 +39,7 @@ def _from_sentencepiece(folder: Path, add_bos_token: bool) -> PreTrainedTokenize
     theirs = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     has_prefix = theirs.encode("a", out_type=str)[0].startswith(SPACE)  # a space before every text
     tokenizer = LlamaTokenizer.from_pretrained(folder, add_prefix_space=has_prefix, add_bos_token=add_bos_token)
-    # LlamaTokenizer leaves the prefix out before texts that begin with a space.
+    # LlamaTokenizer omits the prefix before texts that begin with a space.
     steps = [normalizers.Prepend(SPACE)] if has_prefix else []
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
     tokenizer.backend_tokenizer.pre_tokenizer = None

@@ -110,7 +110,7 @@ def unwrap(content: Any) -> Any:
 
 
 def strip_prefixes(weights: dict[str, Any], own: Collection[str] = ()) -> dict[str, Any]:
-    """Names without PREFIXES, in any order and number; tensors beside a prefix are of other parts, such as a head.
+    """Names without PREFIXES, in any order and number; tensors without a prefix are of other parts, such as a head.
 
     own: names of the model; a prefix that begins one of them stays.
     """

@@ -1,7 +1,7 @@
-"""Numbers of samples of shards, which the order of a pass and the length of an epoch are made of.
+"""Numbers of samples of shards, which determine the order of a pass and the length of an epoch.
 
-sizes.json beside the shards        as open_clip's users write it: {"00000.tar": 9321, ...}
-00000_stats.json beside 00000.tar   as img2dataset writes it: {"successes": 9321, ...}
+sizes.json next to the shards       as open_clip's users write it: {"00000.tar": 9321, ...}
+00000_stats.json, to 00000.tar      as img2dataset writes it: {"successes": 9321, ...}
 otherwise                           each shard is read once, and its number kept in a file of the cache folder
 """
 
@@ -39,7 +39,7 @@ def count_samples(urls: Sequence[str], index: Path, quiet: bool = False) -> tupl
         total = sum(filter(None, (sizes[url] for url in missing))) / 1e9
         print(
             f"{len(missing)} shards ({total:.1f} GB) state no number of samples, neither in sizes.json nor in "
-            f"NAME_stats.json beside them: read once to count; kept in {index}"
+            f"NAME_stats.json next to them: read once to count; kept in {index}"
         )
     counted = progress_bar(in_processes(_count, missing), "counting", len(missing), unit="shard", quiet=quiet)
     try:
@@ -71,7 +71,7 @@ def mean_bytes(url: str, count: int) -> float:
 
 
 def _read_stated(urls: Sequence[str]) -> dict[str, int]:
-    """What files beside the shards say. They are looked for beside the first shard, and only then beside the others."""
+    """What files next to the shards say. Where the first shard has none, the others are not tried."""
     sizes = {folder: _read_small(f"{folder}/sizes.json") for folder in dict.fromkeys(map(_folder, urls))}
     stated = {url: sizes[_folder(url)].get(url.rpartition("/")[2]) for url in urls}
     rest = [url for url in urls if stated[url] is None]

@@ -3,7 +3,7 @@
 text -> ControlWords.hide -> chat template -> ControlWords.encode -> ids, in which the words of the text are text
 
 A tokenizer takes such words for its tokens wherever they stand: an answer about HTML teaches a model to stop at "<s>".
-hide puts a stand-in of two private characters in place of each, so that the template's own can be told from them.
+hide puts a stand-in of two private characters in place of each, so that they differ from the template's own.
 Prompts without stand-ins are encoded by the tokenizer itself, the others by a copy of it that knows its control words
 under secret names alone. (transformers' sanitize_control_tokens has the same definition of control words, but no
 offsets for labels.)
@@ -59,7 +59,7 @@ class ControlWords:
             self.turn_words = re.compile("|".join(f"{re.escape(word).join(edge[word])}" for word in sorted(words)))
 
     def hide(self, *texts: str) -> list[str]:
-        """Texts of one message, with stand-ins. ValueError for a word that cannot be told from the template's own."""
+        """Texts of one message, with stand-ins. ValueError for a word that looks like the template's own."""
         if self.turn_words and (turn := self.turn_words.search("".join(texts))):
             raise ValueError(f"the text holds '{turn[0]}', which begins a turn in this chat template")
         words = [word for text in texts for word in self.pattern.findall(text)]

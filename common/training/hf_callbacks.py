@@ -1,4 +1,4 @@
-"""Callbacks of Hugging Face's Trainer: the epoch for samplers, the run's logs, and what a person sees of a run."""
+"""Callbacks of Hugging Face's Trainer: the epoch for samplers, the run's logs, and its progress on the terminal."""
 
 import time
 from typing import Any

@@ -4,8 +4,8 @@ optimizer steps with a non-finite loss or gradient are skipped, counted and logg
 checkpoint-N/ gets trained_on.json (common/training/trained_on.py), and checksums.json, by which
 latest_valid_checkpoint (common/training/resume_state.py) detects damage
 
-Where Trainer resumes with a warning in a log, or none, this one does what the run says or stops: weights that are not
-of its model, a rate or weight decay that was changed, a run that has had all its steps.
+Where Trainer resumes with at most a warning, this one stops (weights that are not of its model), keeps the run's own
+settings (a changed rate or weight decay), or takes no further step (a finished run).
 """
 
 import math
@@ -203,7 +203,7 @@ class FaultTolerantTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.nonfinite_guard and self.nonfinite_guard.consecutive:
-            return  # weights that are broken would take the place of those that are not
+            return  # broken weights must not replace good ones
         folder = self._checkpoint_folder()
         with atomic_save(folder, "the checkpoints before are untouched"):
             super()._save_checkpoint(model, trial)

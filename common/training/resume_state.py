@@ -108,8 +108,8 @@ def latest_valid_checkpoint(output_dir: str | Path) -> Path | None:
 def has_random_states(state: Path, pattern: str, processes: int) -> bool:
     """Whether a state was saved by as many processes as resume it; if not, their random states start anew.
 
-    pattern: of the files of random states, one a process. Trainer and accelerate would go on with whatever the
-    generators hold, without a word.
+    pattern: of the files of random states, one a process. Trainer and accelerate would silently continue
+    with whatever the generators hold.
     """
     saved = len(list(state.glob(pattern)))
     if saved == processes:

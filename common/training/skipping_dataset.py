@@ -1,4 +1,4 @@
-"""Data sets whose broken samples are found when they are read: another sample takes their place."""
+"""Data sets that replace a sample which turns out to be broken when it is read by another one."""
 
 from collections.abc import Iterator
 from dataclasses import replace

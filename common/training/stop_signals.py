@@ -65,7 +65,7 @@ def resume_advice(*flags: str) -> str:
 def obey_main_process() -> None:
     """For data loader processes: a signal to the whole group must not take away the batches of the last step.
 
-    Only SIGTERM from the main process, by which torch ends them, is obeyed; no Python handler is told who sent it.
+    Only SIGTERM from the main process, by which torch ends them, is obeyed; a Python handler does not know the sender.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

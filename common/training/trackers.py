@@ -39,7 +39,7 @@ def installed_trackers(report_to: Sequence[str]) -> list[str]:
         if name not in INSTALLED:
             raise ValueError(f"report_to: {unknown_name(name, ['tensorboard', 'all', 'none', *INSTALLED], 'tracker')}")
         if not INSTALLED[name]():
-            raise ValueError(f"report_to: {name} is not installed; pip install {name}, or leave it out")
+            raise ValueError(f"report_to: {name} is not installed; pip install {name}, or omit it")
     return names
 
 
@@ -93,4 +93,4 @@ class Trackers:
         except Exception as error:  # each package raises its own, and none of them is worth the training
             self.open.remove(tracker)
             reason = " ".join(str(error).split()) or type(error).__name__
-            print(f"{tracker.name}: closed, the run goes on without it: {reason}", file=sys.stderr)
+            print(f"{tracker.name}: closed, the run continues without it: {reason}", file=sys.stderr)

@@ -170,7 +170,7 @@ class Trainer(TrainerState):
             return
         self.read_flags()
         if self.state_dir and self.nonfinite_guard.consecutive:
-            return  # weights that are broken are not saved: after the next finite step
+            return  # broken weights are not saved: after the next finite step
         self.save()
         if self.run:
             self.run.close()

@@ -1,4 +1,4 @@
-"""What a vector store asks of its engine: rows of an image file's state and its vector, added, removed and searched.
+"""Interface of a vector store's engine: rows of an image file's state and its vector, added, removed and searched.
 
 Two engines: a folder of FAISS and SQLite (faiss_folder.py) and a collection of Milvus (milvus_collection.py).
 """

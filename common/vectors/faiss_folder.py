@@ -3,8 +3,8 @@
 folder:  metadata.json   images.sqlite (common/vectors/image_table.py)   index.faiss
 
 The table is what the store holds; the index, whose ids are the table's, makes it fast. Whatever of the table an index
-lacks, because an update was stopped or its file is damaged, is compared one by one, and what it has too much is passed
-over: so every search is of the table as it is. An index is read through a memory map, which processes share.
+lacks, because an update was stopped or its file is damaged, is compared one by one, and rows that only the index has
+are ignored: so every search is of the table as it is. An index is read through a memory map, which processes share.
 """
 
 import sys

@@ -166,7 +166,7 @@ def create_index(name: str, count: int, width: int) -> tuple[Any, str]:
             f"by name: {', '.join(INDEXES)}"
         ) from None
     if "IDMap" in factory_string:
-        raise ValueError(f"index '{name}': has row numbers of its own; leave IDMap out")
+        raise ValueError(f"index '{name}': has row numbers of its own; omit IDMap")
     if any(kind == "PQ" and bits in ("0", "1", "2") for kind, bits, _ in QUANTIZERS.findall(factory_string)):
         raise ValueError(f"index '{name}': FAISS searches product quantizers of 3 bits and more")
     if any(int(size) > width for size in PCA.findall(factory_string)):

@@ -77,7 +77,7 @@ def check_rows(vectors: np.ndarray, source: object, first: int = 0, names: Seque
         row = int(wrong[0])
         name = f" ({names[row]})" if row < len(names) and names[row] else ""
         fault = "is zero, which has no direction" if lengths[row] <= SMALLEST_LENGTH else "holds NaN or infinite values"
-        raise ValueError(f"{source}: row {first + row}{name} {fault}; leave out such rows, {len(wrong)} of these")
+        raise ValueError(f"{source}: row {first + row}{name} {fault}; remove such rows, {len(wrong)} of these")
 
 
 def as_vectors(array: np.ndarray, source: object) -> np.ndarray:

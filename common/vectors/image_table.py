@@ -3,7 +3,7 @@
 images: id, name, size, changed, label, checksum, vector (D numbers)
 
 SQLite, because a transaction holds the vectors and what they are of: a write is there as a whole or not at all,
-whenever its process is killed. An id is never used twice, so an index made of the rows is known to lack what it lacks.
+whenever its process is killed. An id is never used twice, so the rows that an index lacks are always known.
 """
 
 import json

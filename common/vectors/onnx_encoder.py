@@ -1,4 +1,4 @@
-"""An image encoder in ONNX Runtime: on a CPU, networks of depthwise convolutions are half as fast again as in PyTorch.
+"""An image encoder in ONNX Runtime: on a CPU, networks of depthwise convolutions are about twice as fast as in PyTorch.
 
 encode, pixels (B, 3, S, S) uint8 -> exported, compared on these pixels -> a function that gives the same vectors (B, D)
 """
