@@ -151,9 +151,7 @@ def judge_style_vectors(encoder_run: Path, folders: list[Path]) -> None:
     if (encoder_run / "scores.json").is_file():
         return
     encoder, _ = load_encoder(encoder_run / "best.pth", CPU)
-    scores = {
-        folder.name: few_shot(images_of(folder), encode_images(images_of(folder), encoder)) for folder in folders
-    }
+    scores = {folder.name: few_shot(images_of(folder), encode_images(images_of(folder), encoder)) for folder in folders}
     write_json(encoder_run / "scores.json", {"few_shot": scores})
 
 

@@ -5,8 +5,8 @@
     python benchmarks/blip2_speed.py --shape opt-2.7b --layers 0.1     real widths, a tenth of the layers
 
 operations   of one training step, part by part, counted on tensors without memory at the published shape
-step         a gated training step over the same step of plain BLIP-2 (whose Q-Former learns)
-epoch        a step on kept features over the same step on pixels; batches of both are in memory
+step         a gated training step over the same step of plain BLIP-2 (whose Q-Former is trained)
+epoch        a step on cached features over the same step on pixels; batches of both are in memory
 
 Random weights: neither speed nor memory depends on them. Each way runs in a process of its own, in turn.
 """

@@ -207,7 +207,7 @@ def evaluate(model: CLIPModel, args: argparse.Namespace, held: list[Pair]) -> di
 
 
 def empty_file(folder: Path) -> Path:
-    """In place of clip/config.json: what is measured is said on this command line alone."""
+    """In place of clip/config.json: all settings are those of this command line."""
     path = folder / "settings.json"
     path.write_text("{}")
     return path

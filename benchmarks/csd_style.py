@@ -1,8 +1,8 @@
 """Style vectors by the recipe of CSD (Somepalli et al. 2024), as a baseline with the same backbone and budget.
 
 images -> backbone -> pooled -> linear -> (B, 128), unit length. Two views of each image by crops, flips and turns; loss
-5 * supervised contrast over style labels + 1 * contrast of the two views, temperature 0.1. Its content head is left
-out: its weight in the published recipe is 0.
+5 * supervised contrast over style labels + 1 * contrast of the two views, temperature 0.1. It has no content head:
+its weight in the published recipe is 0.
 """
 
 from pathlib import Path

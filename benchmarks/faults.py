@@ -104,7 +104,7 @@ def main(argv: list[str]) -> list[str]:
 
 
 def examine(run: TinyRun, kills: int, signals: int) -> Iterator[Row]:
-    """Every fault in turn, then the end of the run and its weights beside those of an undisturbed one."""
+    """Every fault in turn, then the end of the run and its weights compared with those of an undisturbed one."""
     yield kills_at_random(run, kills)
     yield stopped_at_random(run, signals)
     for fault in (damaged_state, full_disk, read_only, reader_killed, second_run):
@@ -218,7 +218,7 @@ def wait_for_a_step(run: TinyRun, is_alive: Callable[[], bool], before: int) -> 
 
 
 def damaged_state(run: TinyRun) -> Row:
-    """The next start must name the damage; it goes on from the state before, and is killed again after a step."""
+    """The next start must name the damage; it resumes from the previous state, and is killed again after a step."""
     row = Row("damaged state")
     for name, damage in DAMAGE.items():
         newest = run.newest_state()
@@ -280,7 +280,7 @@ def read_only(run: TinyRun) -> Row:
     if subprocess.run(["chattr", "+i", str(run.folder)], capture_output=True).returncode:
         process.kill()
         process.communicate()
-        return Row("read-only folder (chattr +i is not to be had here)")
+        return Row("read-only folder (chattr +i is not available here)")
     try:
         row.add(*one_line_and_whole(run, process))
     finally:

@@ -1,4 +1,4 @@
-"""Every row of RESULTS.md that needs a GPU, by one command, each beside its peer in the same run.
+"""Every row of RESULTS.md that needs a GPU, by one command, each compared with its peer in the same run.
 
     python benchmarks/gpu.py --output results/gpu                        one large GPU, within eight minutes
     python benchmarks/gpu.py --output results/gpu --toy --only clip      on any machine: toy sizes, to see that it works
@@ -132,7 +132,7 @@ def median(runs: list[dict], name: str) -> float:
 
 
 def training_rows(what: str, unit: str, *pairs: tuple[str, str]) -> Callable[[Found, float], Iterator[Row]]:
-    """A script that gives {way: rounds}; rate, TFLOP/s and memory of each way beside its peer."""
+    """A script that gives {way: rounds}; rate, TFLOP/s and memory of each way and its peer."""
 
     def rows(found: Found, peak: float) -> Iterator[Row]:
         for way, peer in (pair for pair in pairs if pair[0] in found):
@@ -149,7 +149,7 @@ def training_rows(what: str, unit: str, *pairs: tuple[str, str]) -> Callable[[Fo
 
 
 def rows_of_ways(what: str, unit: str, name: str, peer: str) -> Callable[[Found, float], Iterator[Row]]:
-    """A script that gives {way: rounds}; every way beside `peer`."""
+    """A script that gives {way: rounds}; every way compared with `peer`."""
 
     def rows(found: Found, peak: float) -> Iterator[Row]:
         for way in found:
@@ -170,7 +170,7 @@ def packing_rows(found: Found, peak: float) -> Iterator[Row]:
 
 
 def rates_rows(what: str, peer: str) -> Callable[[Found, float], Iterator[Row]]:
-    """A script that gives {way: images/s of its rounds}; every way beside `peer`."""
+    """A script that gives {way: images/s of its rounds}; every way compared with `peer`."""
 
     def rows(found: Found, peak: float) -> Iterator[Row]:
         medians = {way: statistics.median(rates) for way, rates in found.items() if rates}

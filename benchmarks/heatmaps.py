@@ -2,9 +2,9 @@
 
     python benchmarks/heatmaps.py --weights best_model.pth [--scenes 200] [--json FILE]
 
-Drawn scenes that nobody trained on, with things of two kinds and known boxes. Each kind is asked for by its words alone
+Drawn scenes that the model was not trained on, with things of two kinds and known boxes. Each kind is a text of its own
 ("two small yellow stars"), so a map that only finds "something" is wrong half of the time. Of every method, as it is,
-with the mean of all texts taken off, and with the empty text taken off:
+with the mean of all texts subtracted, and with the empty text subtracted:
 
   pointing    share of questions with the map's highest place in a box of the named kind (Zhang et al. 2018)
   other       the same for the boxes of the other kind
@@ -12,7 +12,7 @@ with the mean of all texts taken off, and with the empty text taken off:
   deletion    mean cosine while patches are blurred, hottest first: lower is better (Petsiuk et al. 2018, RISE)
   insertion   mean cosine while patches of the blurred image become sharp, hottest first: higher is better
 
-Beside them a random map, a map that is hot in the middle, and attention rollout, which never sees the text. Without
+For comparison: a random map, a map that is hot in the middle, and attention rollout, which never sees the text. Without
 --weights a small model is trained on other drawn scenes first.
 """
 

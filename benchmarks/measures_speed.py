@@ -2,15 +2,15 @@
 
     python benchmarks/measures_speed.py [--gallery 50000 --queries 2000 --classes 500 --pairs 8000] [--only WAY ...]
 
-classes   a query asks for those of its class: retrieval's search and measures, beside pytorch-metric-learning's
+classes   queries retrieve images of their class: retrieval's search and metrics, and pytorch-metric-learning's
           AccuracyCalculator (P@1, MAP@R) and scikit-learn's average_precision_score, one query at a time (mAP)
-embedding every vector asks all others: common/metrics/embedding.py (also AUC, and intervals over classes) beside
-          AccuracyCalculator; --images vectors of --width
-pairs     images ask for their text and texts for their image: common/metrics/retrieval.py beside open_clip's own
+embedding every vector retrieves among all others: common/metrics/embedding.py (also AUC, and intervals over classes),
+          and AccuracyCalculator; --images vectors of --width
+pairs     images retrieve their text and texts their image: common/metrics/retrieval.py, and open_clip's own
           get_clip_metrics (recall@1 both ways, mean rank), which sorts the whole matrix
 
-Every way sees the same vectors, runs in a process of its own, so that peak memory is its own, and prints the numbers
-that it found. The ways take turns; the median of --rounds counts.
+Every way sees the same vectors, runs in a process of its own, so that peak memory is its own, and prints its
+numbers. The ways take turns; the median of --rounds counts.
 """
 
 import argparse

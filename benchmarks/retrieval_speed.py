@@ -4,10 +4,10 @@
     python benchmarks/retrieval_speed.py search    [--vectors 1000000 --dimensions 1024 --indexes flat ivf hnsw ivfpq]
     python benchmarks/retrieval_speed.py expansion [--vectors 100000 --queries 1000 --loop_queries 20]
 
-features   extract_features.py's way beside the usual script that reads, resizes and encodes one image at a time, and
-           beside the network alone on images in memory, which no reader of files can exceed
+features   extract_features.py's way compared with the usual script that reads, resizes and encodes one image at a time,
+           and with the network alone on images in memory, which no reader of files can exceed
 search     queries per second where an index finds 95 and 99 % of the true ten nearest, memory, and time to build it
-expansion  alpha query expansion beside the usual loop: a distance to the whole gallery for each query, and a full sort
+expansion  alpha query expansion against the usual loop: distances to the whole gallery for each query, and a full sort
 
 Vectors are points on a curved surface of --inner dimensions with noise, as features are, not a ball of random numbers
 in which nothing has neighbours. They are written once, in half precision, block by block, and never held as a whole
@@ -281,7 +281,7 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--vectors", type=int, default=100_000, help="search, expansion: size of the gallery")
     parser.add_argument("--dimensions", type=int, default=1024)
     parser.add_argument("--inner", type=int, default=24, help="dimensions of the surface that the vectors lie on")
-    parser.add_argument("--noise", type=float, default=0.1, help="beside it, in each direction")
+    parser.add_argument("--noise", type=float, default=0.1, help="added in each direction")
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument(
         "--indexes", nargs="+", default=["flat", "ivf", "hnsw", "ivfpq"], help="or FAISS factory strings"

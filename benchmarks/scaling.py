@@ -4,7 +4,7 @@
 
 Each point is a process of its own: the step of tools/estimate/estimate.py, really taken. Memory on the CPU is the most
 that the kernel ever held for it (VmHWM) above what it held after a step of two samples whose model is gone again, with
-glibc told to hand back every block of 32 KB at once, so that no freed memory is counted; on a GPU what its allocator
+glibc set to return every block of 32 KB at once, so that no freed memory is counted; on a GPU what its allocator
 counts. Seconds are those of one core, or of the GPU, the median of further steps.
 """
 

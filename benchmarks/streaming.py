@@ -1,7 +1,7 @@
 """Readers of webdataset shards: order, resuming, speed. Peers that are not installed are skipped, and named.
 
 python benchmarks/streaming.py                             20 shards of 500 pictures of 320 x 240 pixels, drawn first
-pip install litdata==0.2.76 megatron-energon==7.4.1        the peers beside webdataset and datasets
+pip install litdata==0.2.76 megatron-energon==7.4.1        the peers besides webdataset and datasets
 
 Each reader shuffles within 1,000 samples and runs in a process of its own, on one core, from a warm page cache. litdata
 reads a format of its own and energon an index, which are made first. Columns: docs/scaling.md.
@@ -171,7 +171,7 @@ READERS: dict[str, tuple[str, Callable]] = {
 
 
 def prepare(name: str, urls: list[str], folder: Path) -> tuple[float, float]:
-    """-> seconds, MB of what a reader needs beside the shards."""
+    """-> seconds, MB of what a reader needs besides the shards."""
     started, target = time.perf_counter(), folder / name
     if name == "litdata":
         import litdata

@@ -3,7 +3,7 @@
     python benchmarks/style_few_shot.py --data_dir HELD_OUT_STYLES --weights A.pth [B.pth ...] [--grey]
 
 N styles, 1, 5 or 10 random references of each, all other images are queries; mean over draws. Accuracy by prototype and
-by linear probe, beside the same with vectors that need no training; 95 % interval by bootstrap over styles.
+by linear probe, also of vectors that need no training; 95 % interval by bootstrap over styles.
 calibration error: expected calibration error (Naeini et al. 2015, 10 bins) of the comparator's probability that an
 image is of a prototype's style, where half of the pairs are.
 none of these: half of the styles have no references; ROC-AUC of the probability of "none of these" as the sign of an

@@ -1,14 +1,14 @@
-"""How often is a style that no fit has seen given its own words? (fit_names.py)
+"""Accuracy of names for styles that no fit has seen (fit_names.py).
 
     python benchmarks/style_names.py --pretrained WEIGHTS --icons DIR --emoji DIR [--text_encoders hash FOLDER]
 
-The read-out of names sees maps that training leaves as pretrained, so no training is needed: these figures are those of
-every style encoder that starts from WEIGHTS. It is fitted on drawn styles and on ten of the fifteen sample styles; each
-seed keeps five others from it, and is asked about new makers:
+The read-out of names uses frozen maps, so no training is needed: these figures are those of every style encoder that
+starts from WEIGHTS. It is fitted on drawn styles and on ten of the fifteen sample styles, others for each seed, and
+tested on new makers:
     invented   64 drawn styles of other makers, by their words
-    samples    the five, among the descriptions of all fifteen
+    samples    the five others, among the descriptions of all fifteen
     icons, emoji   real drawings, by descriptions that were written before the first result (style_descriptions.json)
-`plain` are names a person would type, which only an encoder that has read more than the fit can place.
+`plain` are names a person would type, which only a pretrained text encoder can know.
 """
 
 import argparse

@@ -1,13 +1,12 @@
-"""Discrimination of real drawing styles that training has not seen, beside baselines and CSD's recipe.
+"""Discrimination of real drawing styles that training has not seen, compared with baselines and CSD's recipe.
 
     python benchmarks/style_real.py --domains DIR DIR ... --pretrained WEIGHTS [--epochs 4] [--only families 0 1]
 
-A domain is a folder of style folders (emoji, icons, typefaces ...). Every image of the styles asked about is a query
-among all others of its domain. Questions:
+A domain is a folder of style folders (emoji, icons, typefaces ...). Every image of the test styles is a query among all
+others of its domain. Splits:
   families   a third of each domain's families is held out (fold 1 of 3; --fold chooses another)
-  N          pair N of --pairs: training sees the domains before the slash, the others are asked about
-The model is always the one of the last epoch: held-out styles choose nothing. Results go to --work_dir, a run that is
-there is not trained again.
+  N          pair N of --pairs: trained on the domains before the slash, tested on the others
+The model is that of the last epoch: held-out styles choose nothing. Finished trainings in --work_dir are kept.
 """
 
 import argparse
@@ -59,7 +58,7 @@ def train_encoder(args: argparse.Namespace, data_dir: Path, folder: Path) -> Pat
 
 
 def measure(args: argparse.Namespace, name: str, training: list[Path], questions: dict[str, list[Path]]) -> dict:
-    """Train on some style folders, ask about others -> {'minutes': {method: ...}, question: evaluate_style's report}"""
+    """Train on some style folders, test on others -> {'minutes': {method: ...}, question: evaluate_style's report}"""
     folder = Path(args.work_dir) / name
     data_dir = link_styles(training, folder / "train")
     minutes, start = {}, time.perf_counter()

@@ -4,7 +4,7 @@
 
 Each seed holds out other contents: of the emoji grid (emoji_grid.py; its unseen styles are not used), and a fifth of
 the icons'. A style encoder is trained on the rest; then two language models, from scratch, read the patches of the
-ImageNet tower, one of them with the style vector in front, and are asked about the contents that neither has seen.
+ImageNet tower, one of them with the style vector in front, and are tested on contents that neither has seen.
 Finished trainings in --work_dir are kept.
 """
 

@@ -1,4 +1,4 @@
-"""Does a pretrained vision encoder get better by instructions, compared with labels and with texts?
+"""Further training of a pretrained vision encoder by instructions, compared with labels and with texts.
 
     python benchmarks/vitp_pretrained.py --data_dir FOLDER --image_weights FILE [--seeds 0 1 2]
 
@@ -14,7 +14,7 @@ in FILE is trained on the grid's training part, for equal steps of equal size:
 Then it is judged alone, on drawings of three kinds that no arm has seen. Content: the drawings of the same content
 among all drawings in seen styles by other publishers. Style: the drawings of the same style among all drawings of
 seen contents, without those of the query's own content. --validate splits the training part once more in place of all
-this, to choose recipes by. What is finished is kept in --work_dir and not done again.
+this, to choose recipes by. Finished trainings in --work_dir are kept.
 """
 
 import argparse

@@ -1,16 +1,16 @@
-"""Does learning to answer questions about real pictures make a vision encoder better, and does token masking help?
+"""Training of a vision encoder by questions about real pictures, with and without token masking.
 
     python benchmarks/vitp_real.py --data_dir FOLDER --retrieval_dir FOLDER --language_model FOLDER_OR_GGUF
 
 --data_dir holds the meta.json of conversations about pictures (root, annotation); one in seven of the answers to a
-first question is held out, with all that is said of its pictures. --retrieval_dir holds by_content/ and by_style/, each
+first question is held out, with all texts about its pictures. --retrieval_dir holds by_content/ and by_style/, each
 with query and gallery as .txt (paths) and .tsv (path, class): pictures of another source. A small InternViT and a
-projector learn from scratch, from a chat model that stands still, once for each way of masking, from equal weights, for
+projector are trained from scratch below a frozen chat model, once for each mode of masking, from equal weights, for
 equal steps:
 
     untrained   as it begins          off     no masking          guide, paper     --TMAug_mode
 
-What is finished is kept in --work_dir and not done again, so the script can be stopped and started.
+Finished trainings in --work_dir are kept, so the script can be stopped and started.
 """
 
 import argparse

@@ -7,8 +7,8 @@
 packing   one pass over the same samples in padded batches of random order, in padded batches of like length
           (--group_by_length), and in packed sequences (--packing): tokens of samples per second, padding not counted
 masking   the same batch with no masking, zeroed tokens (guide), dropped ones (paper, repo)
-step      samples per second beside transformers' own forward, operations as torch counts them, peak memory;
-          --peak_tflops tells the share of the limit
+step      samples per second, compared with transformers' own forward, operations as torch counts them, peak memory;
+          --peak_tflops shows the share of the limit
 
 A step is forward, backward and AdamW, at random weights. The ways take turns in each round; the median counts.
 """
@@ -268,7 +268,7 @@ def image_tokens(model: VisualInstructionModel) -> int:
 
 
 def random_batch(args: argparse.Namespace, model: VisualInstructionModel) -> dict[str, torch.Tensor]:
-    """Samples of one image of --tiles tiles and TEXT_TOKENS of text, half of them learnt."""
+    """Samples of one image of --tiles tiles and TEXT_TOKENS of text, half of them labelled."""
     count, text = args.tiles * image_tokens(model), model.config.text_config
     ids = torch.randint(IMAGE_TOKEN + 1, text.vocab_size, (args.batch_size, count + TEXT_TOKENS))
     ids[:, 8 : 8 + count] = IMAGE_TOKEN
