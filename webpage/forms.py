@@ -6,6 +6,7 @@ Whatever a visitor sends is checked here, by the component that it is for, and b
 """
 
 import html
+import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from webpage.uploads import Uploads
 MAX_TEXT = 2000  # characters
 MAX_LINES = 20_000  # characters of many texts
 PROGRESS = gr.Progress()
+NO_ANSWER = "no answer: the page is busy, or failed; try again"
 TEMPLATE = str.maketrans({"$": "&#36;", "{": "&#123;", "}": "&#125;"})  # signs of gradio's templates
 
 
@@ -110,8 +112,8 @@ class Form:
             return results if len(results) > 1 else results[0]
 
         options: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "models"}
-        switch: dict[str, Any] = {"fn": None, "outputs": self.buttons, "show_progress": "hidden"}
-        gr.on(triggers, js=set_interactive(False, len(self.buttons)), **switch)
+        on_page: dict[str, Any] = {"fn": None, "outputs": [self.status, *self.buttons], "show_progress": "hidden"}
+        gr.on(triggers, js=update_form("", False, len(self.buttons)), **on_page)
         shown = gr.on(
             triggers,
             show,
@@ -121,8 +123,8 @@ class Form:
             api_visibility="private",
             **options,
         )
-        for ended in (shown.then, shown.failure):  # as of a full queue; then() is for success alone
-            ended(js=set_interactive(True, len(self.buttons)), **switch)
+        shown.then(js=update_form(None, True, len(self.buttons)), **on_page)
+        shown.failure(js=update_form(status_text(NO_ANSWER, "error"), True, len(self.buttons)), **on_page)
         if api_name:
             gr.on([], call, inputs, outputs, api_name=api_name, **options)
 
@@ -211,7 +213,7 @@ def unselected(component: gr.components.Component, value: Any) -> Any:
     return gr.Gallery(value, selected_index=None) if isinstance(component, gr.Gallery) else value
 
 
-def set_interactive(value: bool, count: int) -> str:
-    """JavaScript that returns updates of so many buttons, at once, without the server."""
-    update = f'{{__type__: "update", interactive: {str(value).lower()}}}'
-    return f"() => ({update})" if count == 1 else f"() => [{', '.join([update] * count)}]"
+def update_form(status: str | None, are_on: bool, count: int) -> str:
+    """JavaScript that sets a status line (None: leaves it) and so many buttons, without asking the server."""
+    updates: list[dict[str, Any]] = [{} if status is None else {"value": status}, *[{"interactive": are_on}] * count]
+    return f"() => {json.dumps([{'__type__': 'update', **update} for update in updates])}"
