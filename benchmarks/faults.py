@@ -227,8 +227,8 @@ def damaged_state(run: TinyRun) -> Row:
         with noted.open("w") as file:
             # Three steps: the state before must be there again for the next damage.
             kill_after_a_step(run.script, run.arguments(resume=True), run.written, steps=3, stderr=file)
-        said = [line for line in noted.read_text().splitlines() if "kept as" in line or "left out: /" in line]
-        row.add(bool(said), f"{name}: {last_words(run, said[0])}" if said else f"{name}: nothing")
+        reports = [line for line in noted.read_text().splitlines() if "kept as" in line or "skipped: /" in line]
+        row.add(bool(reports), f"{name}: {last_words(run, reports[0])}" if reports else f"{name}: nothing")
     return row
 
 

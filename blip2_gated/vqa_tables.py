@@ -161,10 +161,10 @@ def _published(path: Path, content: Record, columns: Columns) -> Iterator[tuple[
 def _joined(path: Path, content: Record, columns: Columns) -> list[Any]:
     """The questions of VQA v2, each with what is annotated about its question_id; a ValueError where nothing is."""
     if "questions" not in content:
-        beside = [other for other in sorted(path.parent.glob("*questions*.json")) if _annotations_of(other) == path]
-        if not beside:
+        files = [other for other in sorted(path.parent.glob("*questions*.json")) if _annotations_of(other) == path]
+        if not files:
             raise FileNotFoundError(f"{path}: has annotations, but the file of their questions is not next to it")
-        content = {**content, "questions": _list_in(beside[0], read_json(beside[0]), "questions")}
+        content = {**content, "questions": _list_in(files[0], read_json(files[0]), "questions")}
     questions = _list_in(path, content, "questions")
     first = next((question for question in questions if isinstance(question, dict)), {})
     if not columns.answer or any(map(columns.holds_answers, first)):

@@ -80,13 +80,15 @@ def main(
     path = fetch(weights)
     system = find_system(path)
     with torch.no_grad():
-        facts = CHECKS.get(system, check_encoder)(path, choose_device(device))
+        metadata = CHECKS.get(system, check_encoder)(path, choose_device(device))
     use = USE[system].format(path if system in NEED_FOLDERS else weights)
-    report = {"weights": weights, "system": system, "use": use, **facts}
-    report |= {"licence": read_licence(path) or facts.get("licence", ""), "files": list_files(path)}
+    report = {"weights": weights, "system": system, "use": use, **metadata}
+    report |= {"licence": read_licence(path) or metadata.get("licence", ""), "files": list_files(path)}
     expected = REFERENCES.get(Path(weights).name, {})
-    report["differs"] = facts.get("differs", []) + [
-        f"{name} {facts.get(name)}, published {value}" for name, value in expected.items() if facts.get(name) != value
+    report["differs"] = metadata.get("differs", []) + [
+        f"{name} {metadata.get(name)}, published {value}"
+        for name, value in expected.items()
+        if metadata.get(name) != value
     ]
     print(dumps(report, indent=2, ensure_ascii=False) if json else format_report(report))
     if report["differs"]:
@@ -136,24 +138,24 @@ def check_encoder(path: str, device: torch.device) -> dict[str, Any]:
         f"cosine of 'red circle' and '{name}'": round(float(vectors[0] @ vector), 4)
         for name, vector in zip(list(pictures)[1:], vectors[1:])
     }
-    facts, differs, images = describe_network(encoder), [], list(pictures.values())
+    metadata, differs, images = describe_network(encoder), [], list(pictures.values())
     if isinstance(encoder, CLIPImageEncoder):
         model = encoder.model
         cosines = vectors @ encoder.encode_text(TEXTS).cpu().T
         answer = {f"cosines of '{name}' and {TEXTS}": round_all(row) for name, row in zip(pictures, cosines)}
-        facts |= describe_images(model.image_size, model.mean, model.std, model.config["interpolation"])
-        facts["tokenizer"] = f"{model.config['tokenizer']['kind']}, {model.tokenizer.context_length} tokens a text"
+        metadata |= describe_images(model.image_size, model.mean, model.std, model.config["interpolation"])
+        metadata["tokenizer"] = f"{model.config['tokenizer']['kind']}, {model.tokenizer.context_length} tokens a text"
         differs = difference("open_clip or transformers", cosines, clip_cosines(path, images, TEXTS))
     elif isinstance(encoder, TimmImageEncoder):
         config = cast(Any, encoder.backbone).pretrained_cfg
-        facts |= describe_images(encoder.image_size, encoder.mean, encoder.std, config["interpolation"])
-        facts["architecture"] = config["architecture"]
+        metadata |= describe_images(encoder.image_size, encoder.mean, encoder.std, config["interpolation"])
+        metadata["architecture"] = config["architecture"]
         if ":" not in path.removeprefix("local-dir:"):  # timm's own weights
-            facts["licence"] = config.get("license") or ""
+            metadata["licence"] = config.get("license") or ""
             differs = difference("timm", vectors, timm_vectors(path, images))
     elif isinstance(encoder, BackboneEncoder):
-        facts |= describe_images(encoder.image_size, encoder.mean, encoder.std, "bicubic")
-    return facts | {"vector": round_all(vectors[0, :4]), "answer": answer, "differs": differs}
+        metadata |= describe_images(encoder.image_size, encoder.mean, encoder.std, "bicubic")
+    return metadata | {"vector": round_all(vectors[0, :4]), "answer": answer, "differs": differs}
 
 
 def check_blip2(path: str, device: torch.device) -> dict[str, Any]:
@@ -168,21 +170,21 @@ def check_gated(path: str, device: torch.device) -> dict[str, Any]:
 
 def ask_blip2(model: Blip2OPTGated) -> dict[str, Any]:
     (answer,) = model.predict_answers(model.prepare([red_circle()]), [QUESTION], num_beams=1)
-    facts = describe_network(model.blip2) | describe_images(model.image_size, model.mean, model.std, "bicubic")
+    metadata = describe_network(model.blip2) | describe_images(model.image_size, model.mean, model.std, "bicubic")
     tokens = {
         "tokenizer": describe_tokenizer(model.prompts.tokenizer),
         "image_tokens": model.blip2.config.num_query_tokens,
     }
-    return facts | tokens | {"answer": {QUESTION: answer}}
+    return metadata | tokens | {"answer": {QUESTION: answer}}
 
 
 def check_internvl(path: str, device: torch.device) -> dict[str, Any]:
     predictor = VQAPredictor(path, device)
     model, template, tiling = predictor.model, predictor.template, predictor.tiling
     (answer,) = predictor([([red_circle()], QUESTION)], ANSWER_TOKENS)
-    facts = describe_network(model) | describe_images(tiling.tile_size, tiling.mean, tiling.std, "bicubic")
+    metadata = describe_network(model) | describe_images(tiling.tile_size, tiling.mean, tiling.std, "bicubic")
     tokens = {"tokenizer": describe_tokenizer(template.tokenizer), "image_tokens": tiling.tokens}
-    return facts | tokens | {"answer": {QUESTION: answer}}
+    return metadata | tokens | {"answer": {QUESTION: answer}}
 
 
 def check_llava(path: str, device: torch.device) -> dict[str, Any]:
@@ -193,14 +195,14 @@ def check_llava(path: str, device: torch.device) -> dict[str, Any]:
     (ids,) = cache.generate([0], [cache.rest(formatter.prompt(QUESTION))], ANSWER_TOKENS)
     pixels, (run,) = processor.image_processor, encode_images(processor, [[picture]]).runs
     size = model.config.vision_config.image_size
-    facts = describe_network(model) | describe_images(
+    metadata = describe_network(model) | describe_images(
         size if isinstance(size, int) else size[0],
         torch.tensor(pixels.image_mean),
         torch.tensor(pixels.image_std),
         Image.Resampling(pixels.resample).name.lower(),
     )
     tokens = {"tokenizer": describe_tokenizer(processor.tokenizer), "image_tokens": len(run)}
-    return facts | tokens | {"answer": {QUESTION: processor.tokenizer.decode(ids, skip_special_tokens=True)}}
+    return metadata | tokens | {"answer": {QUESTION: processor.tokenizer.decode(ids, skip_special_tokens=True)}}
 
 
 CHECKS = {"blip-2": check_blip2, "blip2_gated": check_gated, "internvl": check_internvl, "llava": check_llava}

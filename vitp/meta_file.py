@@ -71,8 +71,8 @@ def _source(meta: Path, name: str, entry: MetaEntry) -> Source:
             raise ValueError(f"{meta}: {name}.{key}: {error}") from None
         if key == "annotation" and names_shards(shards := entry["annotation"]):
             return _sharded(meta, name, entry, shards)
-        beside = meta.parent / path
-        paths[key] = beside if beside.exists() and not path.exists() else Path(find_from_root(str(path)))
+        next_to_meta = meta.parent / path
+        paths[key] = next_to_meta if next_to_meta.exists() and not path.exists() else Path(find_from_root(str(path)))
         if not is_kind(paths[key]):
             raise FileNotFoundError(f"{path}: no such {key} of '{name}' ({meta}), nor below {meta.parent}")
     return Source(

@@ -78,10 +78,10 @@ def _described(sentence: Sentence, index: int) -> int | None:
         lambda lexeme: lexeme.kinds & {"age", "build", "trait", "skin_word"} or is_filler(lexeme),
     )
     article, following = at(sentence, start).words in ("a", "an"), at(sentence, index + 1)
-    said = is_said_of_character(sentence, start - article)
+    of_character = is_said_of_character(sentence, start - article)
     if starts_noun(following):  # "is a tall | ninja"
         is_applicable = (
-            said
+            of_character
             and sentence[index].words not in RULE_WORDS.vague_builds
             and following.joint != "-"
             and not following.kinds & NOUNS
@@ -91,7 +91,7 @@ def _described(sentence: Sentence, index: int) -> int | None:
     elif start < 0 or (start == 0 and "break" in sentence[0].kinds):  # "Tall and slim", not "Short, messy hair"
         is_applicable = not at(sentence, end).kinds & (NOUNS | {"hair_style"})
     else:
-        is_applicable = said
+        is_applicable = of_character
     return index if is_applicable else None
 
 
@@ -122,24 +122,24 @@ def _of_character(sentence: Sentence, row: list[int], end: int) -> list[int]:
     article = at(sentence, start).words in ("a", "an")
     verb = start - article
     lead = at(sentence, verb)
-    said = verb < 0 or lead.words in ("as", ":", ";") or is_said_of_character(sentence, verb)
+    of_character = verb < 0 or lead.words in ("as", ":", ";") or is_said_of_character(sentence, verb)
     if (
-        (lead.words in RULE_WORDS.be and not said)  # "the night is | quiet"
+        (lead.words in RULE_WORDS.be and not of_character)  # "the night is | quiet"
         or lead.words.endswith("thing")  # "something | righteous"
         or "others" in lead.kinds  # "those wise"
     ):
         return []
-    said = said or at(sentence, row[0] - 1).words in RULE_WORDS.intensifiers
+    of_character = of_character or at(sentence, row[0] - 1).words in RULE_WORDS.intensifiers
     if row[-1] == end - 1 and end < len(sentence):
         owner = skip(sentence, end, 1, lambda lexeme: not lexeme.kinds and lexeme.words[0].isalpha())
         kinds = at(sentence, min(owner, end + 2)).kinds
-        if "others" in kinds or ("kin" in kinds and not (said or article)):  # "her cynical partner"
+        if "others" in kinds or ("kin" in kinds and not (of_character or article)):  # "her cynical partner"
             return []
         if kinds & {"character", "person", "kin"}:
             return row
         noun = sentence[end]
         if starts_noun(noun) or noun.joint == "-" or (article and not noun.kinds):
-            is_character = said and not noun.kinds and (article or noun.words.endswith("s"))
-            return row if is_character else without_last(sentence, row, end, linked=True) if said else []
+            is_character = of_character and not noun.kinds and (article or noun.words.endswith("s"))
+            return row if is_character else without_last(sentence, row, end, linked=True) if of_character else []
     certain = [index for index in row if "ambiguous" not in sentence[index].kinds]
-    return row if said or (certain and len(row) > 1) else certain
+    return row if of_character or (certain and len(row) > 1) else certain

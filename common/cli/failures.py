@@ -78,9 +78,9 @@ def _explain_in_loader(text: str) -> str:
     starts = [
         number for number, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception|Warning|Interrupt)\b", line)
     ]
-    said = " ".join(lines[starts[-1] :]) if starts else lines[-1]
-    inner = explain_failure(RuntimeError(said)) if not RAISED.search(said) else ""
-    return inner or f"{said} (in a data loader process)"
+    message = " ".join(lines[starts[-1] :]) if starts else lines[-1]
+    inner = explain_failure(RuntimeError(message)) if not RAISED.search(message) else ""
+    return inner or f"{message} (in a data loader process)"
 
 
 def _first_line(text: str) -> str:

@@ -118,9 +118,7 @@ class Run:
         text = "\n".join(f"    {line}" for line in json.dumps(self.settings, indent=2, ensure_ascii=False).splitlines())
         self.writer.add_text("settings", text, step)
         if not step:  # once, into the run's own file: add_hparams would start another run below this one
-            values = {
-                name: value if type(value) in SCALARS else str(value) for name, value in self.settings.items()
-            }
+            values = {name: value if type(value) in SCALARS else str(value) for name, value in self.settings.items()}
             experiment, session, _ = hparams(values, {"train/loss": 0})  # the third says that it has succeeded
             for summary in (experiment, session):
                 cast(Any, self.writer.file_writer).add_summary(summary)
