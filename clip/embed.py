@@ -74,7 +74,7 @@ def embed_images(
     quiet: bool = False,
     num_workers: int = 0,
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """The images of N pairs, uncropped -> unit vectors (R, D) of the readable ones, which these are (N,) bool.
+    """The images of N pairs, uncropped -> unit vectors (R, D) of the readable ones, mask (N,) of these.
 
     num_workers: loader processes; 0 reads in threads.
     """

@@ -1,4 +1,4 @@
-"""Kinds of models on the Hub: what the card of each says of it, with an example of use that runs as it stands."""
+"""Kinds of models on the Hub: the text of each one's card, with an example that runs as it stands."""
 
 from pathlib import Path
 from typing import Any

@@ -121,7 +121,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
     trained_on = describe_run(model_arguments, data, run, bundle, train_set)
     if checkpoint:
         check_resume(trained_on, checkpoint, "--resume_from_checkpoint")
-    if run.ddp_find_unused_parameters is None:  # an InternViT leaves nothing unused, for text alone neither
+    if run.ddp_find_unused_parameters is None:  # an InternViT leaves no parameter unused, not even for text alone
         config = bundle.model.config
         run.ddp_find_unused_parameters = config.vision_feature_layer != -1 or config.vision_config.model_type != VIT
     bundle.model.masking = masking = build_masking(

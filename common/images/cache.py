@@ -43,7 +43,7 @@ class ImageCache:
 
     folder: of all caches; None keeps nothing. limit_gb: of all caches in it; 0 = a quarter of the free disk and what
     the caches have. data: the folder or file that names the images; each has a cache of its own. format: uint8, the
-    pixels as they are; jpeg, a fifth of the bytes, of which every image, kept or not, has the losses.
+    pixels as they are; jpeg, a fifth of the bytes; every image, kept or not, has its losses.
     ValueError or OSError, with the name of the file, for an image that cannot be read.
     """
 

@@ -2,7 +2,7 @@
 
 <key>.json: {content: what the cache holds, and size and CRC-32 of its files; checksum: of the content}
 
-The index is written last, so its presence says that the cache is complete. What is damaged since is made again.
+The index is written last, so its presence shows that the cache is complete. A damaged cache is made again.
 """
 
 import mmap

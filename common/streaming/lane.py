@@ -28,7 +28,7 @@ class BrokenShards:
 
 
 class Lane:
-    """One lane in one pass. A block is given out while the next one is read, a sample for each."""
+    """One lane in one pass. For each sample that a block gives out, one of the next block is read."""
 
     def __init__(self, urls: Sequence[str], order: StreamOrder, turn: int, lane: int, broken: BrokenShards):
         self.urls, self.order, self.turn, self.lane, self.broken = urls, order, turn, lane, broken

@@ -1,4 +1,4 @@
-"""Closing lines of a training, the same of all five systems: what was reached, what lies where, what to type next."""
+"""Closing lines of a training, the same for all five systems: best scores, files, next commands."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

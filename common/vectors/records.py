@@ -1,4 +1,4 @@
-"""What a vector store writes down of itself and of each image file, and the places of stores."""
+"""Records of a vector store: its metadata, the state of each image file, and the places of stores."""
 
 import re
 from pathlib import Path

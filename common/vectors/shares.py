@@ -1,6 +1,6 @@
-"""Encoding the new images of a vector store by one process, or by the several of torchrun.
+"""Encoding the new images of a vector store by one process, or by several of torchrun.
 
-Of several, each encodes its share, into the server that they all reach, or else into a file that process 0 takes in.
+Each of several encodes its share, into the server that they all reach, or else into a file that process 0 collects.
 """
 
 import os
