@@ -42,7 +42,7 @@ class MatchPictures:
         """Images with their best text: the first MAX_SHOWN in overview.png, the first `max_files` in files of their
         own, named by the row's "heatmap". vectors: of all texts."""
         drawn = rows[: max(MAX_SHOWN, max_files)]
-        shared = torch.stack([*vectors.values()]).mean(0) if len(vectors) > 1 else None  # what does not explain a choice
+        shared = torch.stack([*vectors.values()]).mean(0) if len(vectors) > 1 else None  # no reason for a choice
         files, cells = heatmap_names([Path(row["image"]) for row in drawn]), []
         for start in progress_bar(range(0, len(drawn), batch_size), desc="heat maps", quiet=quiet):
             part = drawn[start : start + batch_size]
