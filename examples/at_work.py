@@ -30,7 +30,7 @@ from model import VisionStyleEncoder
 from style_encoder import encode_images
 
 STYLE_ENCODER, CLIP = "checkpoints/demo/best.pth", "model-checkpoint/demo/best_model.pth"
-SEED, SCENES, SHOWN, TEXT = 1, 240, 6, "two large yellow trees, in front of hills"
+SEED, SCENES, SHOWN, TEXT = 1, 240, 4, "two large yellow trees, in front of hills"
 
 
 @tool
@@ -51,7 +51,7 @@ def main(*, output: Path = Path("docs/at_work.png"), folder: Path = Path("data/a
     shown = [model.preprocess.visible(images[i]) for i in found]
     cells = [Cell([image, overlay(image, heat)], f"{similarity[i]:.2f}") for i, image, heat in zip(found, shown, seen)]
     sections = {"in the style of the first, most alike first": alike, f"found for “{TEXT}”, and where": cells}
-    save_picture(output, contact_sheet(sections, columns=SHOWN, side=130))
+    save_picture(output, contact_sheet(sections, columns=SHOWN, side=160))
 
 
 if __name__ == "__main__":
