@@ -49,7 +49,7 @@ def test_a_run_with_the_style_encoder_and_its_files(blip2_arguments, tmp_path, t
     control = model.control_tokens(model.features(pixels).pooled, *words)
     assert control.shape[1] == model.mapper.tokens.shape[0] + 1  # the style token
     save_full(tmp_path / "full.pt", model, content["build"])
-    monkeypatch.setattr("blip2_gated.efficientnet.VisionStyleEncoder.from_pretrained", None)  # its file is not needed any more
+    monkeypatch.setattr("model.VisionStyleEncoder.from_pretrained", None)  # its file is not needed any more
     whole, _ = load_gated(tmp_path / "full.pt")
     torch.testing.assert_close(whole.control_tokens(whole.features(pixels).pooled, *words), control)
 
