@@ -182,6 +182,7 @@ def test_every_setting_is_used(system):
     files = [path for path in (ROOT / system).glob("*.py") if path.name != "config.py"]
     code = "\n".join(path.read_text(encoding="utf-8") for path in files)
     by_pattern = [re.sub(r"\{.*?\}", r"\\w+", text) for text in re.findall(r'getattr\(\w+, f"(.+?)"\)', code)]
+    by_pattern += [rf"\w+{suffix}" for suffix in re.findall(r'if name\.endswith\("(_\w+)"\)', code)]
     wholes = {"llava": [ScoringConfig], ".": [TrainSchedule]}.get(system, [])
     by_name = {"demo", *(item.name for kind in wholes for item in fields(kind))}  # taken all at once
     unused = {name for name in names if not re.search(rf"\.{name}\b", code)} - by_name

@@ -2,6 +2,7 @@
 
 import shutil
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,10 +157,11 @@ def test_text_finds_images(folder, tmp_path):
         found_by(place, more=["--text", "a frog"])
 
 
-def test_contact_sheet(folder, tmp_path, capsys):
+def test_contact_sheet(folder, tmp_path, capsys, monkeypatch):
     place = tmp_path / "index"
     index(folder, place)
-    queries = [folder / "class_0" / "000.png", folder / "class_1" / "001.png"]
+    monkeypatch.chdir(folder)  # a heading is a query's path as it was typed: one line
+    queries = [Path("class_0/000.png"), Path("class_1/001.png")]
     search.main(
         [
             "--index_dir",
