@@ -85,7 +85,7 @@ class Extractor:
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
         )
-        with progress_bar(total=len(paths), desc="提取特征", unit="img", quiet=quiet) as bar:
+        with progress_bar(total=len(paths), desc="encoding", unit="img", quiet=quiet) as bar:
             for number, (records, pixels) in enumerate(loader):
                 if self.may_use_onnx and self.options.backend == "onnx" and len(pixels):
                     self._use_onnx(pixels, quiet=False)
