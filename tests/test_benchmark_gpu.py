@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from benchmarks.turns import run_limited
 
-QUICK = "clip vitp llava extraction blip2 packing estimate style search".split()
+QUICK = "clip vitp style search".split()  # seconds each, most of them imports
 
 
 def check_sections(names, folder):
