@@ -82,6 +82,7 @@ def vitp_run(parts, output, meta, **more):
     return vitp_flags(parts, output, **{"gradient_accumulation_steps": 2, "drop_path_rate": 0, **settings})
 
 
+@pytest.mark.slow  # the door is that of LLaVA, whose test is quick
 def test_vitp_resumes_within_an_epoch_and_on_other_devices(vitp_parts, shards, tmp_path):
     """Ten steps are an epoch: resumed in the first and in the second."""
     with serve(shards, Faults()) as url:
