@@ -30,7 +30,6 @@ from common.training.trained_on import TRAINED_ON
 from llava.processor import CLASS_TOKENS, OTHER_LAYOUT, count_tokens, load_processor, read_config
 from llava.style_tower import STYLE_ENCODER, StyleTowerConfig, add_style_encoder
 from model import VisionStyleEncoder
-from style_encoder import load_encoder
 
 NUMBER_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "no": torch.float32}
 ADAPTER_CONFIG = "adapter_config.json"  # of peft
@@ -109,7 +108,7 @@ def open_style_encoder(
             f"--style_encoder: works for models of type llava with one of the towers {', '.join(CLASS_TOKENS)}; "
             f"{model_id} is {config.model_type} with {getattr(vision, 'model_type', 'another')}"
         )
-    return load_encoder(source, torch.device("cpu"))[0]
+    return VisionStyleEncoder.from_pretrained(source)
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -17,9 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from common.models.checkpoint_file import FORMAT
-from common.models.model_folder import write_model_folder
-from model import KIND, StyleOutput, VisionStyleEncoder
+from model import StyleOutput, VisionStyleEncoder
 from multimodal_utils import project_pooled_embed, project_sequence_embed
 
 STYLE_ENCODER = "style_encoder"  # folder of the encoder within that of a model or an adapter
@@ -157,8 +155,7 @@ def find_style_encoder(model: nn.Module) -> VisionStyleEncoder | None:
 def save_style_encoder(model: nn.Module, folder: str | Path) -> None:
     """Write the style encoder of a LLaVA, if it has one, into the folder of the model or adapter."""
     if encoder := find_style_encoder(model):
-        content = {"format": FORMAT, "kind": KIND, "build": encoder.build, "preprocessing": encoder.preprocessing}
-        write_model_folder(Path(folder) / STYLE_ENCODER, {**content, "model_state_dict": encoder.state_dict()})
+        encoder.save_pretrained(Path(folder) / STYLE_ENCODER)
 
 
 AutoConfig.register(StyleTowerConfig.model_type, StyleTowerConfig, exist_ok=True)
