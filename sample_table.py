@@ -61,10 +61,6 @@ class SampleTable(Sequence[Sample]):
         names = {os.path.relpath(image, self.root) for image in images}
         return self.select(index for index, path in enumerate(self.paths) if path not in names)
 
-    def having(self, kind: str) -> np.ndarray:
-        """Indices of the samples that have a target of this kind."""
-        return np.flatnonzero(self.targets >> TARGETS.index(kind) & 1)
-
     @property
     def images(self) -> "ImagePaths":
         return ImagePaths(self)

@@ -65,17 +65,12 @@ NAMED_LINES = 100  # broken lines that the report names; more are counted
 TokenLimit = restricted_number_type("TokenLimit", int, (">=", 8))  # a name alone takes more than fewer
 
 
-def optimise_record(record: dict, max_tokens: int = 77) -> dict:
-    """A line of metadata.jsonl -> a line of optimized_metadata.jsonl; ValueError without file_name.
+def optimise_record(record: dict, max_tokens: int = 77) -> tuple[dict, bool]:
+    """A line of metadata.jsonl -> a line of optimized_metadata.jsonl, whether its sentence was shortened.
 
-    Other missing fields count as empty; one that is neither text nor a list of texts is a ValueError. The id is the
-    file's stem, whether or not another line shares it.
+    ValueError without file_name. Other missing fields count as empty; one that is neither text nor a list of texts is
+    a ValueError. The id is the file's stem, whether or not another line shares it.
     """
-    return _optimise(record, max_tokens)[0]
-
-
-def _optimise(record: dict, max_tokens: int) -> tuple[dict, bool]:
-    """-> line, whether its sentence was shortened."""
     file_name, texts = _check(record)["file_name"], {key: _as_text(record, key) for key in FIELDS}
     character, title = (clean_name(texts[key]) for key in ("character", "title"))
     appearance, personality = (clean_text(texts[key]) for key in ("appearance", "personality"))
@@ -175,7 +170,7 @@ def optimise_file(metadata: Path, output: Path, max_tokens: int = 77, max_broken
         ):
             if record is None:
                 continue
-            line, was_cut = _optimise(record, max_tokens)
+            line, was_cut = optimise_record(record, max_tokens)
             name = line["file_name"]
             if _hash(name) in shared_names:
                 line["id"] = f"{name}#{number}"

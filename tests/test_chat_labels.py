@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.models.tokenizer import train_tokenizer
-from common.text.chat_labels import IGNORED, LabelledTokens, label_answers, splice_images
+from common.text.chat_labels import IGNORED, LabelledTokens, label_turns, splice_images
 from common.text.padding import pad
 
 MESSAGES = [
@@ -31,7 +31,7 @@ def labels_of(tokenizer, end, end_tokens=()):
         ]
         return "".join(turns) + ("BOT:" if add_generation_prompt else "")
 
-    tokens = label_answers(
+    tokens, _ = label_turns(
         MESSAGES, render, lambda text: tokenizer(text, return_offsets_mapping=True), end_tokens=end_tokens
     )
     assert all(label in (token, IGNORED) for token, label in zip(*tokens))

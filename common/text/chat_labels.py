@@ -22,24 +22,6 @@ class LabelledTokens(NamedTuple):
         return LabelledTokens(self.input_ids[:length], self.labels[:length])
 
 
-def label_answers(
-    messages: Sequence[dict[str, Any]],
-    render: Callable[[Sequence[dict[str, Any]], bool], str],
-    encode: Callable[[str], Any],
-    end_tokens: Sequence[str] = (),
-    is_trained: Sequence[bool] = (),
-) -> LabelledTokens:
-    """messages: {"role", "content"}, as `render` takes them.
-
-    render(messages, add_generation_prompt) -> text. encode(text) -> input_ids and offset_mapping of a fast tokenizer.
-    is_trained: of each answer, whether it has labels; by default all have.
-    end_tokens: texts of the tokens that end an answer, the usual one first. Where the template writes none of them, as
-    LLaVA 1.5's, the first is appended: a model that never sees an end never learns to stop. Without end_tokens, an
-    answer ends where the template's text for it does, trailing whitespace aside.
-    """
-    return label_turns(messages, render, encode, end_tokens, is_trained)[0]
-
-
 def label_turns(
     messages: Sequence[dict[str, Any]],
     render: Callable[[Sequence[dict[str, Any]], bool], str],
@@ -48,8 +30,14 @@ def label_turns(
     is_trained: Sequence[bool] = (),
     control_ids: Collection[int] = (),
 ) -> tuple[LabelledTokens, list[int]]:
-    """-> label_answers, number of tokens up to the end of each turn; [] where these are not those of the turns alone.
+    """-> tokens, number of tokens up to the end of each turn; [] where these are not those of the turns alone.
 
+    messages: {"role", "content"}, as `render` takes them.
+    render(messages, add_generation_prompt) -> text. encode(text) -> input_ids and offset_mapping of a fast tokenizer.
+    end_tokens: texts of the tokens that end an answer, the usual one first. Where the template writes none of them, as
+    LLaVA 1.5's, the first is appended: a model that never sees an end never learns to stop. Without end_tokens, an
+    answer ends where the template's text for it does, trailing whitespace aside.
+    is_trained: of each answer, whether it has labels; by default all have.
     control_ids: of tokens that divide a text into parts which are tokenised by themselves. Where each turn begins with
     one, the tokens of the first turns are those of a conversation of these turns.
     """

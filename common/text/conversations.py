@@ -12,7 +12,6 @@ of <image>; where no question has one, they are put before the first. An image a
 of gpt and a last question without an answer are trimmed, and `trimmed` says so.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,11 +140,6 @@ def parse_conversation(record: Any) -> Conversation:
         is_trained=() if all(is_trained) else is_trained,
         trimmed=" and ".join(trimmed),
     )
-
-
-def trimmed_records(conversations: Iterable[Conversation]) -> dict[str, str]:
-    """{file and line: what is trimmed} of the conversations that are used in part."""
-    return {conversation.key: conversation.trimmed for conversation in conversations if conversation.trimmed}
 
 
 def _first_of(record: dict[str, Any], names: tuple[str, ...]) -> Any:
