@@ -57,9 +57,9 @@ class Uploads:
         used = sum(max(size, FILE_COST) for _, size, _ in _files(self.uploads))
         return min(self.quota - used, shutil.disk_usage(self.uploads).free // 2)
 
-    def sweep(self, now: float | None = None) -> None:
+    def sweep(self) -> None:
         """Delete what is old, what aborted uploads left, and the oldest results above the quota."""
-        now = time.time() if now is None else now
+        now = time.time()
         for path, _, changed in _files(self.uploads):
             if now - changed > (BODY_SECONDS if path.parent == self.uploads else SECONDS):
                 _delete(path)

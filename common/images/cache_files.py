@@ -30,12 +30,11 @@ class MappedArray(np.memmap):
     def __reduce__(self) -> Any:
         if not isinstance(self.base, mmap.mmap):  # a part of another: its values
             return np.asarray(self).__reduce__()
-        return map_array, (self.filename, self.dtype, self.shape, self.offset)
+        return map_array, (self.filename, self.dtype, self.shape)
 
 
-def map_array(path: str | Path, dtype: Any, shape: Sequence[int], offset: int = 0) -> MappedArray:
-    """offset: bytes before the first number."""
-    return MappedArray(path, dtype, "r", offset, tuple(shape))
+def map_array(path: str | Path, dtype: Any, shape: Sequence[int]) -> MappedArray:
+    return MappedArray(path, dtype, "r", shape=tuple(shape))
 
 
 def read_cache_index(index: Path) -> dict[str, Any] | None:

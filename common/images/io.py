@@ -70,8 +70,8 @@ class ImageTooLarge(ValueError):
     """More pixels, scans or bytes than are allowed."""
 
 
-def open_image(source: ImageSource, grey: bool = False, at_least: int = 0) -> Image.Image:
-    """-> RGB image without metadata. grey: without colours (three equal channels).
+def open_image(source: ImageSource, at_least: int = 0) -> Image.Image:
+    """-> RGB image without metadata.
 
     at_least: required pixels of the shorter side. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves
     enough of them, which costs a fraction of the work; other formats are decoded at full size.
@@ -79,8 +79,7 @@ def open_image(source: ImageSource, grey: bool = False, at_least: int = 0) -> Im
     with _opened(source) as image:
         if at_least and image.format == "JPEG":
             image.draft(None, (at_least, at_least))
-        rgb = upright_rgb(image)
-    return rgb.convert("L").convert("RGB") if grey else rgb
+        return upright_rgb(image)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

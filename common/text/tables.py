@@ -76,16 +76,15 @@ def read_table(
     return columns, table
 
 
-def read_rows(
-    path: str | Path, hint: str = "", required: Collection[str] = (), separator: str = ""
-) -> list[tuple[int, list[str]]]:
-    """-> (line that it begins in, cells) for each row, the header included. required: names that the header has."""
-    return list(_iter_rows(path, hint, required, separator))
+def read_rows(path: str | Path, hint: str = "") -> list[tuple[int, list[str]]]:
+    """-> (line that it begins in, cells) for each row, the header included."""
+    return list(_iter_rows(path, hint))
 
 
 def _iter_rows(
-    path: str | Path, hint: str, required: Collection[str], separator: str
+    path: str | Path, hint: str, required: Collection[str] = (), separator: str = ""
 ) -> Iterator[tuple[int, list[str]]]:
+    """required: names that the header has."""
     text, line = read_text(path, hint), 1
     csv.field_size_limit(sys.maxsize)  # of one cell; Python's own limit is 131,072 characters
     if stated := EXCEL_SEPARATOR.match(text):
