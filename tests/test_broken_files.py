@@ -87,49 +87,57 @@ def shard() -> bytes:
     return file.getvalue()
 
 
-def read_all_of_meta(path: Path) -> None:
-    for source in read_meta(path):
-        index_conversations(source.annotation, path.parent / "cache")
+def counted(read):
+    """-> how many rows a reader returns, and how many it skips."""
+
+    def count(path: Path) -> list[int]:
+        found = read(path)
+        return [len(part) for part in (found if isinstance(found, tuple) else (found,))]
+
+    return count
 
 
-def read_all_of_shards(path: Path) -> None:
-    for pair in find_pairs(path)[0]:
-        open_image(pair.image)
+def read_meta_and_lines(path: Path) -> list:
+    return [row for source in read_meta(path) for row in index_conversations(source.annotation, path.parent / "cache")]
 
 
-def convert_all(path: Path) -> None:
-    for number, (_, record) in enumerate(read_annotations(path)):
-        to_conversation(record, number, ["What?"])
+def read_shard(path: Path) -> list:
+    return [open_image(pair.image) for pair in find_pairs(path)[0]]
 
 
-READERS = {  # name of the file: what is in it, who reads it
-    "clip.json": (json.dumps([RECORD] * 2).encode(), find_pairs),
-    "clip.jsonl": (JSONL, find_pairs),
-    "shard.tar": (shard(), read_all_of_shards),
-    "texts.jsonl": (JSONL, read_texts),
-    "texts.txt": ("a star\nein Stern\n星\n".encode(), read_texts),
-    "llava.json": (json.dumps([RECORD] * 2).encode(), read_conversations),
-    "llava.jsonl": (JSONL, read_conversations),
-    "samples.jsonl": (JSONL, read_samples),
-    "samples.csv": (TABLE, read_samples),
-    "requests.csv": (TABLE, read_requests),
-    "requests.jsonl": (JSONL, read_requests),
-    "meta.json": (json.dumps(META).encode(), read_all_of_meta),
-    "lines.jsonl": (JSONL, lambda path: read_all_of_meta(path.parent / "meta.json")),
-    "records.json": (json.dumps([RECORD] * 2).encode(), convert_all),
-    "records.jsonl": (JSONL, convert_all),
-    "questions.csv": (TABLE, lambda path: read_questions(path, path.parent, "csv", Columns())),
-    "settings.yaml": (SETTINGS, lambda path: read_settings(config, ["--config", str(path)])),
-    "training.json": (b'{"lora_rank": 7, "learning_rate": 0.5}', lambda path: read_values(["--config", str(path)])),
-    "a_embed.pt": (torch_file(torch.randn(3, 4)), lambda path: load_target(path, "embed")),
+def convert_all(path: Path) -> list:
+    return [to_conversation(record, number, ["What?"]) for number, (_, record) in enumerate(read_annotations(path))]
+
+
+READERS = {  # name of the file: what is in it, who reads it, what that gives
+    "clip.json": (json.dumps([RECORD] * 2).encode(), counted(find_pairs), [1, 0]),
+    "clip.jsonl": (JSONL, counted(find_pairs), [1, 0]),
+    "shard.tar": (shard(), counted(read_shard), [1]),
+    "texts.jsonl": (JSONL, counted(read_texts), [1, 1, 0]),
+    "texts.txt": ("a star\nein Stern\n星\n".encode(), counted(read_texts), [3, 0, 0]),
+    "llava.json": (json.dumps([RECORD] * 2).encode(), counted(read_conversations), [2, 0]),
+    "llava.jsonl": (JSONL, counted(read_conversations), [3, 0]),
+    "samples.jsonl": (JSONL, counted(read_samples), [3, 0]),
+    "samples.csv": (TABLE, counted(read_samples), [2, 0]),
+    "requests.csv": (TABLE, counted(read_requests), [2]),
+    "requests.jsonl": (JSONL, counted(read_requests), [3]),
+    "meta.json": (json.dumps(META).encode(), counted(read_meta_and_lines), [3]),
+    "lines.jsonl": (JSONL, counted(lambda path: read_meta_and_lines(path.parent / "meta.json")), [3]),
+    "records.json": (json.dumps([RECORD] * 2).encode(), counted(convert_all), [2]),
+    "records.jsonl": (JSONL, counted(convert_all), [3]),
+    "questions.csv": (TABLE, counted(lambda path: read_questions(path, path.parent, "csv", Columns())), [2, 0]),
+    "settings.yaml": (SETTINGS, lambda path: read_settings(config, ["--config", str(path)]).batch_size, 4),
+    "training.json": (b'{"lora_rank": 7}', lambda path: read_values(["--config", str(path)])["lora_rank"], 7),
+    "a_embed.pt": (torch_file(torch.randn(3, 4)), lambda path: load_target(path, "embed").shape, (3, 4)),
     "model.pth": (
         torch_file({"format": 1, "kind": "x", "build": {}, "model_state_dict": {"a": torch.ones(2)}}),
-        lambda path: load_model(path, "x"),
+        counted(lambda path: load_model(path, "x")),
+        [4],
     ),
-    "legacy.pt": (pickled({"a": torch.ones(2)}), read_tensors),
-    "image.png": (png(), open_image),
-    "image.jpg": (jpeg(), open_image),
-    "size.jpg": (jpeg(), image_size),
+    "legacy.pt": (pickled({"a": torch.ones(2)}), counted(read_tensors), [1]),
+    "image.png": (png(), lambda path: open_image(path).size, (9, 12)),
+    "image.jpg": (jpeg(), lambda path: open_image(path).size, (12, 9)),
+    "size.jpg": (jpeg(), image_size, (12, 9)),
 }
 
 
@@ -168,12 +176,12 @@ def survives(name: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_the_file_as_it_should_be_is_read(name, tmp_path):
-    content, read = READERS[name]
+    content, read, expected = READERS[name]
     for other in ("meta.json", "lines.jsonl", name):
         (tmp_path / other).write_bytes(READERS[other][0])
     (tmp_path / "a.png").write_bytes(png())
     (tmp_path / name).write_bytes(content)
-    read(tmp_path / name)
+    assert read(tmp_path / name) == expected
 
 
 @pytest.mark.parametrize("name", READERS)
