@@ -280,5 +280,5 @@ def test_the_analysis_is_what_follows_the_reasoning():
 )
 def test_long_answers_take_linear_time(part):
     """Of a pattern with quadratic time these would take minutes."""
-    parse_score(part * 5000)
-    parse_analysis(part * 5000)
+    assert parse_score(part * 5000) == (8 if "8" in part else None)
+    assert parse_analysis(part * 5000) == (part * 5000).strip()

@@ -103,10 +103,15 @@ def test_an_output_that_is_an_input(files, words):
 
 
 @pytest.mark.parametrize(
-    "words", ["a.png --output b.json", "a.png --weights w.pth --output new", "data --output_dir ."]
+    "words, output",
+    [
+        ("a.png --output b.json", "b.json"),
+        ("a.png --weights w.pth --output new", "new"),
+        ("data --output_dir . --output x", "x"),
+    ],
 )
-def test_other_outputs(files, words):
-    main(words.split())
+def test_other_outputs(files, words, output):
+    assert main(words.split()) == Path(output)
 
 
 def test_an_image_of_an_input_folder(files):
@@ -132,9 +137,11 @@ def test_folders_of_training(files):
     assert read_command_line(resumed)["output_dir"] == "data"
 
 
-def test_values_that_are_no_paths():
-    values = {"output": "a\0b", "weights": "x" * 9000, "text": "\0", "numbers": [1, None, {}], "image": ""}
+def test_values_that_are_no_paths(files):
+    values = {"output": "a\0b", "text": "\0", "numbers": [1, None, {}], "image": "", "weights": "x" * 9000}
     refuse_overwriting(values)
+    with pytest.raises(CommandLineError, match="the input that data names"):
+        refuse_overwriting({**values, "data": "b.json", "meta": "b.json"})
 
 
 def test_inputs_that_no_flag_names(files):

@@ -1,5 +1,7 @@
 """Parameters that no loss reads: they are not trained, so that several processes need not wait for their gradients."""
 
+import json
+
 import pytest
 import torch
 from conftest import TINY_RUN, draw_styles, flags, run_folders
@@ -72,15 +74,11 @@ def two_processes(tmp_path, targets, **changes):
 
 
 @pytest.mark.slow
-def test_two_processes_train_on_images_alone(tmp_path):
-    assert (two_processes(tmp_path, False) / "best.pth").is_file()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("targets", [False, True])
 def test_two_processes_train_every_kind_of_backbone(tmp_path, name, targets):
-    assert (two_processes(tmp_path, targets, model_name=name, image_size=64, drop_path=0.3) / "best.pth").is_file()
+    folder = two_processes(tmp_path, targets, model_name=name, image_size=64, drop_path=0.3)
+    assert json.loads((folder / "results.json").read_text())["history"][0]["train/loss"] > 0
 
 
 @pytest.mark.slow
