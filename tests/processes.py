@@ -37,6 +37,15 @@ def on_devices(world: int, function: Callable, *arguments) -> None:
     torch.multiprocessing.start_processes(function, arguments, world, start_method="forkserver")
 
 
+def wait_until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 300) -> None:
+    """Fails where the process ends before the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def steps_in(logs: Path, last: Path) -> Callable[[], int]:
     """-> how many steps a run of our loop has logged; 0 until there is a state, without which a run starts anew."""
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-import time
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import flags, flip_a_bit
 from peft import PeftModel
-from processes import start_script, torchrun
+from processes import start_script, torchrun, wait_until
 from safetensors.torch import load_file
 from tensorboard_logs import read_events
 from tiny.llava import WRITERS, picture, write_conversations, write_llava
@@ -217,12 +217,9 @@ def test_killed_and_resumed_gives_the_same_weights(llava_arguments, tmp_path, or
     more = [*llava_arguments, *flags(**changes)]
     train.main([*more, "--output_dir", str(tmp_path / "whole")])
     running = start_script("llava/train.py", more)
-    deadline = time.time() + 300
-    while not list((tmp_path / "run").glob("checkpoint-[3-9]/trainer_state.json")) and time.time() < deadline:
-        assert running.poll() is None, running.stderr.read()
-        time.sleep(0.02)
+    wait_until(lambda: list((tmp_path / "run").glob("checkpoint-[3-9]/trainer_state.json")), running)
     running.kill()
-    running.wait()
+    assert running.wait() == -signal.SIGKILL
     assert not (tmp_path / "run" / "adapter_model.safetensors").is_file()
     train.main([*more, "--resume_from_checkpoint", "true"])
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))

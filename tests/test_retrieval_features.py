@@ -1,18 +1,17 @@
 """Extraction: the order of files, what is broken, resuming, sharing, tiles, and the two forms of features."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, flags
 from PIL import Image
+from processes import SINGLE_THREAD
 from torch.utils.data import DataLoader
 
 from common.images.io import list_images, open_image
@@ -109,23 +108,9 @@ def test_more_processes_than_shards(folder, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_make_one_file(folder, tmp_path):
-    command = [
-        sys.executable,
-        str(ROOT / "retrieval/extract_features.py"),
-        "--image_dir",
-        str(folder),
-        "--output",
-        str(tmp_path / "f.npz"),
-        "--vit_checkpoint",
-        VIT,
-        "--image_size",
-        "32",
-        "--shard_size",
-        "3",
-        "--device",
-        "cpu",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    words = flags(image_dir=folder, output=tmp_path / "f.npz", vit_checkpoint=VIT, image_size=32, shard_size=3)
+    command = [sys.executable, str(ROOT / "retrieval/extract_features.py"), *words, "--device", "cpu"]
+    environment = {**SINGLE_THREAD, "WORLD_SIZE": "2"}
     running = [
         subprocess.Popen(command, env={**environment, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
         for rank in range(2)
@@ -137,36 +122,28 @@ def test_two_processes_make_one_file(folder, tmp_path):
 
 
 def test_a_killed_run_goes_on(folder, tmp_path):
+    """After the vectors of the third shard, before the list of its images."""
     extract(folder, tmp_path / "whole", "--shard_size", "2")
-    command = [
-        sys.executable,
-        str(ROOT / "retrieval/extract_features.py"),
-        "--image_dir",
-        str(folder),
-        "--output",
-        str(tmp_path / "f"),
-        "--vit_checkpoint",
-        VIT,
-        "--image_size",
-        "32",
-        "--shard_size",
-        "2",
-        "--batch_size",
-        "1",
-        "--device",
-        "cpu",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(list((tmp_path / "f").glob("shard-*.json"))) < 2 and running.poll() is None:
-        time.sleep(0.005)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    code = (
+        "import os, signal, sys; sys.path.insert(0, '.')\n"
+        "from common.vectors import shards\n"
+        "from retrieval import extract_features\n"
+        "write = shards.write_jsonl\n"
+        "def killed(path, rows):\n"
+        "    if '00002' in path.name: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    write(path, rows)\n"
+        "shards.write_jsonl = killed\n"
+        "extract_features.main(sys.argv[1:])\n"
+    )
+    words = flags(
+        image_dir=folder, output=tmp_path / "f", vit_checkpoint=VIT, image_size=32, device="cpu", shard_size=2
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, env=SINGLE_THREAD, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     there = {path: path.stat().st_mtime_ns for path in (tmp_path / "f").glob("shard-*.json")}
-    assert there
-    if len(there) < 12:
-        with pytest.raises(ValueError, match="of 12 shards; run extract_features.py again"):
-            read_features(tmp_path / "f")
+    assert len(there) == 2 and (tmp_path / "f" / "shard-00002.npy").is_file()
+    with pytest.raises(ValueError, match="of 12 shards; run extract_features.py again"):
+        read_features(tmp_path / "f")
     extract(folder, tmp_path / "f", "--shard_size", "2")
     assert all(path.stat().st_mtime_ns == before for path, before in there.items())  # not made again
     np.testing.assert_allclose(read_features(tmp_path / "f").all(), read_features(tmp_path / "whole").all(), atol=1e-3)

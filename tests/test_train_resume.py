@@ -38,7 +38,7 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(run_argumen
     train.main([*arguments, *elsewhere])
     written = steps_in(tmp_path / "logs", tmp_path / "checkpoints" / "last")
     for number in range(times):
-        kill_after_a_step("train.py", [*arguments, *(["--resume"] if number else [])], written)
+        assert kill_after_a_step("train.py", [*arguments, *(["--resume"] if number else [])], written)
     train.main([*arguments, "--resume"])
     assert_same_weights(tmp_path / "whole" / "model_epoch_4.pth", tmp_path / "checkpoints" / "model_epoch_4.pth")
     entries = [json.loads(line) for path in (tmp_path / "logs").glob("*/log.jsonl") for line in path.open()]
