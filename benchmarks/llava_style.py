@@ -9,17 +9,17 @@ Finished trainings in --work_dir are kept.
 
 import argparse
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.style_vlm import EPOCHS, MODEL, link_images, print_table, split_emoji, train_encoder
+from benchmarks.style_vlm import MODEL, add_result, print_table, read_flags, train_encoder
 from common.images.io import open_image
 from common.models.backbone import create_backbone
-from common.text.files import read_json, write_json, write_jsonl
+from common.text.files import write_jsonl
 from dataset import find_samples
 from examples.style_vlm import make_turns
 from llava import train
@@ -34,34 +34,16 @@ BATCH = 32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--emoji", type=Path, required=True, help="folder of contents.csv and the styles")
-    parser.add_argument("--pretrained", required=True, help=f"weights of {MODEL}, ImageNet's")
-    parser.add_argument("--steps", type=int, default=600, help=f"of {BATCH} questions each")
-    parser.add_argument("--size", type=int, default=96, help="pixels")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--work_dir", type=Path, default=Path(".cache/llava_style"))
-    args = parser.parse_args()
-    results_file = args.work_dir / "results.json"
-    results = read_json(results_file) if results_file.exists() else {}
+    args = read_flags(__doc__, ["emoji"], ".cache/llava_style")
     for seed in args.seeds:
-        folder = args.work_dir / f"emoji_{seed}"
-        for part, paths in zip(("train", "test"), split_emoji(args.emoji, seed)):
-            link_images(paths, folder / part)
-        weights = train_encoder(args, folder, EPOCHS["emoji"], seed)
+        folder, weights = train_encoder(args, "emoji", seed)
         samples = [find_samples(folder / part) for part in ("train", "test")]
         turns = [make_turns(some, sorted({sample.style for sample in samples[0]}), seed) for some in samples]
         build_start(args, folder / "start", turns[0], seed)
         write_jsonl(folder / "train.jsonl", (conversation(samples[0], turn) for turn in turns[0]))
         for arm, style_encoder in zip(ARMS, (weights, "")):
-            key = f"emoji/{arm}/{seed}"
-            if key not in results:
-                started = time.time()
-                fine_tune(args, folder, arm, style_encoder, seed)
-                results[key] = score(folder / arm, samples[1], turns[1]) | {"minutes": (time.time() - started) / 60}
-                write_json(results_file, results)
+            run = partial(fine_tune, args, folder, arm, style_encoder, seed, samples[1], turns[1])
+            results = add_result(args.work_dir, f"emoji/{arm}/{seed}", run)
     print_table(results)
 
 
@@ -87,13 +69,17 @@ def build_start(args: argparse.Namespace, folder: Path, turns: list, seed: int) 
     processor.save_pretrained(folder)
 
 
-def fine_tune(args: argparse.Namespace, folder: Path, arm: str, style_encoder: Path | str, seed: int) -> None:
+def fine_tune(
+    args: argparse.Namespace, folder: Path, arm: str, style_encoder: Path | str, seed: int, samples: list, turns: list
+) -> dict[str, float]:
+    """-> score of the fine-tuned model on these samples and turns."""
     settings = {"model_id": folder / "start", "data": folder / "train.jsonl", "output_dir": folder / arm}
     settings |= {"logging_dir": folder / "logs", "cache_dir": folder / "cache", "style_encoder": style_encoder}
     settings |= {"system_prompt": "", "lora_rank": 0, "learning_rate": 1e-3, "projector_learning_rate": 0}
     settings |= {"per_device_train_batch_size": BATCH, "max_steps": args.steps, "seed": seed, "val_split": 0}
     settings |= {"save_strategy": "no", "use_cpu": not torch.cuda.is_available()}
     train.main([word for name, value in settings.items() for word in (f"--{name}", str(value))])
+    return score(folder / arm, samples, turns)
 
 
 def score(folder: Path, samples: list, turns: list[tuple[int, str, str, str]]) -> dict[str, float]:

@@ -12,6 +12,8 @@ import argparse
 import random
 import sys
 import time
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,38 +28,45 @@ from examples import style_vlm
 MODEL = "tf_efficientnet_lite0"
 EPOCHS = {"emoji": 1, "icons": 2}  # of the style encoder, 120 to 130 steps
 ARMS = {"patches and style vector": [], "patches alone": ["--no_style"]}
+FOLDERS = {"emoji": "folder of contents.csv and the styles", "icons": "folder of icon families"}
 
 
 def main() -> None:
+    args = read_flags(__doc__, FOLDERS, ".cache/style_vlm")
+    for seed in args.seeds:
+        for name in FOLDERS:
+            folder, weights = train_encoder(args, name, seed)
+            options = {"data_dir": folder / "train", "test_dir": folder / "test", "style_encoder": weights}
+            options |= {"tower": f"{MODEL}:{args.pretrained}", "steps": args.steps, "seed": seed}
+            for arm, flags in ARMS.items():
+                words = [*(f"--{key}={value}" for key, value in options.items()), *flags]
+                results = add_result(args.work_dir, f"{name}/{arm}/{seed}", partial(style_vlm.main, words))
+    print_table(results)
+
+
+def read_flags(description: str, folders: Collection[str], work_dir: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--emoji", type=Path, required=True, help="folder of contents.csv and the styles")
-    parser.add_argument("--icons", type=Path, required=True, help="folder of icon families")
+    for name in folders:
+        parser.add_argument(f"--{name}", type=Path, required=True, help=FOLDERS[name])
     parser.add_argument("--pretrained", required=True, help=f"weights of {MODEL}, ImageNet's")
     parser.add_argument("--steps", type=int, default=600, help="of the language model")
     parser.add_argument("--size", type=int, default=96, help="pixels")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--work_dir", type=Path, default=Path(".cache/style_vlm"))
-    args = parser.parse_args()
-    results_file = args.work_dir / "results.json"
-    results = read_json(results_file) if results_file.exists() else {}
-    for seed in args.seeds:
-        for name, parts in (("emoji", split_emoji(args.emoji, seed)), ("icons", split_icons(args.icons, seed))):
-            folder = args.work_dir / f"{name}_{seed}"
-            for part, paths in zip(("train", "test"), parts):
-                link_images(paths, folder / part)
-            weights = train_encoder(args, folder, EPOCHS[name], seed)
-            for arm, flags in ARMS.items():
-                key = f"{name}/{arm}/{seed}"
-                if key not in results:
-                    started = time.time()
-                    options = {"data_dir": folder / "train", "test_dir": folder / "test", "style_encoder": weights}
-                    options |= {"tower": f"{MODEL}:{args.pretrained}", "steps": args.steps, "seed": seed}
-                    scores = style_vlm.main([*(f"--{key}={value}" for key, value in options.items()), *flags])
-                    results[key] = {**scores, "minutes": (time.time() - started) / 60}
-                    write_json(results_file, results)
-    print_table(results)
+    parser.add_argument("--work_dir", type=Path, default=Path(work_dir))
+    return parser.parse_args()
+
+
+def add_result(work_dir: Path, key: str, run: Callable[[], dict[str, float]]) -> dict[str, dict[str, float]]:
+    """-> all results in work_dir, with that of `run` and its minutes, unless an earlier run left it there."""
+    file = work_dir / "results.json"
+    results = read_json(file) if file.exists() else {}
+    if key not in results:
+        started = time.time()
+        results[key] = run() | {"minutes": (time.time() - started) / 60}
+        write_json(file, results)
+    return results
 
 
 def split_emoji(folder: Path, seed: int) -> list[list[Path]]:
@@ -72,15 +81,16 @@ def split_icons(folder: Path, seed: int) -> list[list[Path]]:
     return [[path for path in paths if (path.name in unseen) == held_out] for held_out in (False, True)]
 
 
-def link_images(paths: list[Path], folder: Path) -> None:
-    for path in paths:
-        link = folder / path.parent.name / path.name
-        if not link.exists():
+def train_encoder(args: argparse.Namespace, name: str, seed: int) -> tuple[Path, Path]:
+    """-> folder with links to the images in train/ and test/, weights of the style encoder trained on the former."""
+    folder, epochs = args.work_dir / f"{name}_{seed}", EPOCHS[name]
+    split = split_emoji if name == "emoji" else split_icons
+    for part, paths in zip(("train", "test"), split(getattr(args, name), seed)):
+        for path in paths:
+            link = folder / part / path.parent.name / path.name
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.resolve())
-
-
-def train_encoder(args: argparse.Namespace, folder: Path, epochs: int, seed: int) -> Path:
+            if not link.exists():
+                link.symlink_to(path.resolve())
     weights = folder / "checkpoints" / f"model_epoch_{epochs}.pth"
     if not weights.exists():
         settings = {"data_dir": folder / "train", "checkpoint_dir": folder / "checkpoints", "log_dir": folder / "logs"}
@@ -90,7 +100,7 @@ def train_encoder(args: argparse.Namespace, folder: Path, epochs: int, seed: int
         started = time.time()
         train.main([f"--{name}={value}" for name, value in settings.items()])
         print(f"{folder.name}: style encoder trained in {(time.time() - started) / 60:.1f} minutes", flush=True)
-    return weights
+    return folder, weights
 
 
 def print_table(results: dict[str, dict[str, float]]) -> None:
