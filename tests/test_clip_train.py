@@ -55,19 +55,40 @@ def test_training_learns(clip_arguments):
     assert history[-1]["train/loss"] < 0.85 * history[0]["train/loss"]
 
 
+def wiring(trainer):
+    """Values of settings where they take effect."""
+    model, dataset = trainer.unwrapped_model, trainer.loader.dataset
+    return {
+        "multi_positive": model.multi_positive,
+        "slices": model.slices,
+        "checkpointing": model.model.network.visual.transformer.grad_checkpointing,
+        "lowest_rate": min(group["scale"] for group in trainer.optimizer.param_groups),
+        "average": trainer.ema_model and trainer.ema_model.decay,
+        "crop_scale": dataset.augmentation.crop_scale,
+        "flip_prob": dataset.augmentation.flip_prob,
+    }
+
+
 @pytest.mark.parametrize(
-    "options",
+    "options, expected",
     [
-        ["--freeze_backbone"],
-        ["--lock_image", "--single_positive"],
-        ["--accum_batches", "2", "--layer_decay", "0.7"],
-        ["--ema_decay", "0.9", "--gradient_checkpointing"],
-        ["--cache_images", "false", "--crop_scale", "1", "--val_split", "0"],
+        (["--freeze_backbone"], {}),
+        (["--lock_image", "--single_positive"], {"multi_positive": False}),
+        (["--accum_batches", "2", "--layer_decay", "0.7"], {"slices": 2, "lowest_rate": pytest.approx(0.7**3)}),
+        (["--ema_decay", "0.9", "--gradient_checkpointing"], {"average": 0.9, "checkpointing": True}),
+        (
+            ["--cache_images", "false", "--crop_scale", "1", "--flip_prob", "0.1", "--val_split", "0"],
+            {"crop_scale": 1, "flip_prob": 0.1},
+        ),
     ],
 )
-def test_options_train(clip_arguments, tmp_path, options):
+def test_options_train(clip_arguments, tmp_path, monkeypatch, options, expected):
+    build, built = train.build_trainer, []
+    monkeypatch.setattr(train, "build_trainer", lambda *arguments: built.append(build(*arguments)) or built[0])
     results = train.main([*clip_arguments, "--num_epochs", "1", *options])
     assert np.isfinite(results["history"][0]["train/loss"])
+    plain = {"multi_positive": True, "slices": 1, "checkpointing": False, "lowest_rate": 1.0, "average": None}
+    assert wiring(built[0]) == plain | {"crop_scale": 0.8, "flip_prob": 0.5} | expected
     before, _ = load_clip(clip_arguments[3])
     after, _ = load_clip(tmp_path / "model-checkpoint" / "best_model.pth")
     changed = {name for name, value in after.named_parameters() if not torch.equal(value, before.get_parameter(name))}
@@ -108,7 +129,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(clip_arguments, tmp_path)
     elsewhere = ["--checkpoint_dir", str(tmp_path / "whole"), "--log_dir", str(tmp_path / "other")]
     train.main([*arguments, *elsewhere])
     written = steps_in(tmp_path / "logs", tmp_path / "model-checkpoint" / "last")
-    kill_and_resume("clip/train.py", arguments, written, times=2)
+    assert kill_and_resume("clip/train.py", arguments, written, times=2) == 2
     assert_same_weights(tmp_path / "whole", tmp_path / "model-checkpoint")
 
 

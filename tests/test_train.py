@@ -8,6 +8,7 @@ import torch
 from conftest import draw_styles, flags
 from PIL import Image
 from processes import start_script
+from safetensors.torch import load_file
 from tensorboard_logs import read_events
 from tiny.style import weights
 
@@ -105,13 +106,19 @@ def test_ignored_targets_train_no_head(run_arguments, tmp_path):
 
 def test_compiled_and_averaged_and_checkpointed(run_arguments, tmp_path, monkeypatch):
     """Traced by dynamo, but run by its eager backend: the code generator takes half a minute and is not ours."""
-    monkeypatch.setattr(
-        train.VisionStyleEncoder, "compile", lambda self: torch.nn.Module.compile(self, backend="eager")
-    )
-    options = ["--compile", "--ema_decay", "0.9", "--epochs", "1", "--gradient_checkpointing"]
-    train.main([*run_arguments, *options])
-    encoder, _ = load_encoder(tmp_path / "checkpoints" / "best.pth", torch.device("cpu"))
-    assert not any("_orig_mod" in name for name in encoder.state_dict())
+    compiled = []
+
+    def compile_eagerly(encoder):
+        compiled.append(encoder.tower.backbone.grad_checkpointing)
+        torch.nn.Module.compile(encoder, backend="eager")
+
+    monkeypatch.setattr(train.VisionStyleEncoder, "compile", compile_eagerly)
+    train.main([*run_arguments, *flags(compile=True, ema_decay=0.9, epochs=1, gradient_checkpointing=True)])
+    assert compiled == [True]
+    folder, name = tmp_path / "checkpoints", "tower.backbone.blocks.0.attn.qkv.weight"
+    best, average = weights(folder / "best.pth"), torch.load(folder / "last" / "average.pth", weights_only=True)
+    assert torch.equal(best[name], average[f"module.encoder.{name}"])
+    assert not torch.equal(best[name], load_file(folder / "last" / "model.safetensors")[f"encoder.{name}"])
 
 
 def test_held_out_styles_are_never_trained_on(run_arguments, tmp_path):
