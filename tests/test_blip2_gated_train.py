@@ -1,14 +1,14 @@
 """Training of BLIP2-gated from the command line: files of a run, resuming, errors."""
 
 import json
-import time
+import signal
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, flags
 from PIL import Image
-from processes import start_script, steps_in, torchrun
+from processes import start_script, steps_in, torchrun, wait_until
 from safetensors.torch import load_file
 from tensorboard_logs import read_events
 
@@ -130,10 +130,9 @@ def test_killed_and_resumed_ends_with_the_same_weights(blip2_arguments, tmp_path
     train.main([*arguments, *flags("training.", **folders)])
     process = start_script("blip2_gated/train.py", arguments)
     written = steps_in(tmp_path / "logs", tmp_path / "checkpoints" / "last")
-    while written() < 4 and process.poll() is None:
-        time.sleep(0.005)
+    wait_until(lambda: written() >= 4, process)
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     results = train.main([*arguments, "--training.resume"])
     assert results["epochs"] == 3
     assert_same_weights(tmp_path / "whole", tmp_path / "checkpoints")

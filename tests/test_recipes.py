@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from conftest import ROOT
+from processes import wait_until
 from tiny.vitp import vitp_flags
 
 from llava.arguments import read_arguments
@@ -130,8 +130,7 @@ def test_slurm(vitp_parts, tmp_path):
     job |= {"SLURM_SUBMIT_DIR": ROOT, "PATH": place, "PORT": PORT + 1}
     command = ["sh", RECIPES / "slurm_64gpu.sh", "vitp/train.py", *words]
     first = subprocess.Popen([*map(str, command)], cwd=ROOT, env=environment(job), stderr=subprocess.PIPE, text=True)
-    while first.poll() is None and not any('"train/loss"' in path.read_text() for path in tmp_path.rglob("log.jsonl")):
-        time.sleep(0.1)
+    wait_until(lambda: any('"train/loss"' in path.read_text() for path in tmp_path.rglob("log.jsonl")), first)
     first.send_signal(signal.SIGUSR1)
     _, error = first.communicate(timeout=120)
     assert first.returncode == 1 and "stopped by SIGUSR1 at step" in error, error[-3000:]  # torchrun's code

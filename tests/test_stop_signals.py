@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, flags
-from processes import SINGLE_THREAD, start_script
+from processes import SINGLE_THREAD, start_script, wait_until
 from test_hf_trainer import make as make_hf
 from test_nonfinite import Numbers, Straight, make
 
@@ -142,8 +142,8 @@ def test_before_the_first_step_nothing_is_moved(run_arguments, tmp_path):
     (folder / "run.json").write_text('{"name": "earlier"}')
     process = start_script("train.py", [*run_arguments, "--epochs", "500"])
     catches = r"SigCgt:\t(.*)"  # a bit for each signal with a handler
-    while not int(re.search(catches, Path(f"/proc/{process.pid}/status").read_text())[1], 16) >> 14 & 1:
-        time.sleep(0.01)
+    status = Path(f"/proc/{process.pid}/status")
+    wait_until(lambda: int(re.search(catches, status.read_text())[1], 16) >> 14 & 1, process)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 143 and error == "train.py: stopped by SIGTERM\n"

@@ -163,11 +163,11 @@ def test_killed_and_resumed_on_one_and_on_two_devices(shards, arguments, tmp_pat
         train.main(["--data_dir", str(shards), "--stream", *data[2:]])
         whole = weights(tmp_path)
         written = steps_in(tmp_path / "logs", tmp_path / "model-checkpoint" / "last")
-        kill_after_a_step("clip/train.py", data, written, steps=8)
+        assert kill_after_a_step("clip/train.py", data, written, steps=8)
         end = start_script("clip/train.py", [*data, "--resume", "--num_workers", "2"])
         assert end.wait() == 0, end.stderr.read()
         assert_equal(whole, weights(tmp_path))
-        kill_after_a_step("clip/train.py", data, written, steps=8)
+        assert kill_after_a_step("clip/train.py", data, written, steps=8)
         torchrun("clip/train.py", [*data, "--resume"])
         for name, value in weights(tmp_path).items():
             torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-4, msg=name)
