@@ -106,18 +106,48 @@ def test_kept_features_train_like_pixels(blip2_arguments, tmp_path, trained, kep
     assert set(files) == kept and len(files) == 2 * len(kept)
 
 
+def wiring(trainer):
+    """Values of settings where they take effect."""
+    training, gates = trainer.unwrapped_model, trainer.unwrapped_model.model.gates
+    return {
+        "gates": {(type(gate).__name__, gate.units) for gate in gates},  # one number for each channel, or head
+        "lora": len(training.model.lora_layers) > 0,
+        "style_hit": training.weights["style_hit"],
+        "style_where": trainer.loader.dataset.style_where,
+        "accumulation": trainer.schedule.accumulation,
+        "styles": len(training.model.styles.labels),
+    }
+
+
 @pytest.mark.parametrize(
-    "options",
+    "options, expected",
     [
-        ["--model.gating.type", "kv", "--model.gating.per_head", "--loss.style_where", "all"],
-        ["--model.gating.type", "none", "--model.lora.enabled", "--loss.style_hit", "0"],
-        ["--model.gating.type", "gate", "--model.train", "qformer", "--training.accumulation", "2"],
-        ["--model.blip2", "small", "--model.train", "all", "--training.warm_start_steps", "2", "--data.style_column="],
+        (
+            ["--model.gating.type", "kv", "--model.gating.per_head", "--loss.style_where", "all"],
+            {"gates": {("TokenGate", 4)}, "style_where": "all"},
+        ),
+        (
+            ["--model.gating.type", "none", "--model.lora.enabled", "--loss.style_hit", "0"],
+            {"gates": set(), "lora": True, "style_hit": 0},
+        ),
+        (
+            ["--model.gating.type", "gate", "--model.train", "qformer", "--training.accumulation", "2"],
+            {"gates": {("SigmoidGate", 48)}, "accumulation": 2},
+        ),
+        (
+            [*flags("model.", blip2="small", train="all"), "--training.warm_start_steps", "2", "--data.style_column="],
+            {"gates": {("FilmGate", 192)}, "styles": 0},
+        ),
     ],
 )
-def test_options_train(blip2_arguments, tmp_path, options):
+def test_options_train(blip2_arguments, tmp_path, monkeypatch, capsys, options, expected):
+    build, built = train.build_trainer, []
+    monkeypatch.setattr(train, "build_trainer", lambda *arguments: built.append(build(*arguments)) or built[0])
     results = train.main([*blip2_arguments, "--training.epochs", "1", "--training.eval_samples", "0", *options])
     assert np.isfinite(results["history"][0]["val/main"])
+    plain = {"lora": False, "style_hit": 0.1, "style_where": "answers", "accumulation": 1, "styles": 12}
+    assert wiring(built[0]) == plain | expected
+    assert capsys.readouterr().out.count("warm start") == 2 * ("small" in options)
     model, content = load_gated(tmp_path / "checkpoints" / "best.pt")
     assert content["epoch"] == 1 and model.trained == content["settings"]["model_train"]
 
