@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import timm
 import torch
 from conftest import draw_styles, flags
 from PIL import Image
@@ -16,6 +17,7 @@ import config
 import model
 import train
 from common.cli.errors import run_script
+from common.images.transforms import Augmentation
 from common.training.schedule import TrainSchedule, set_learning_rate
 from evaluate_style import METRICS
 from style_encoder import load_encoder
@@ -104,18 +106,32 @@ def test_ignored_targets_train_no_head(run_arguments, tmp_path):
     assert encoder.build["embed_width"] == 12
 
 
-def test_compiled_and_averaged_and_checkpointed(run_arguments, tmp_path, monkeypatch):
+def test_options_are_read_where_they_take_effect(run_arguments, tmp_path, monkeypatch):
     """Traced by dynamo, but run by its eager backend: the code generator takes half a minute and is not ours."""
-    compiled = []
-
-    def compile_eagerly(encoder):
-        compiled.append(encoder.tower.backbone.grad_checkpointing)
-        torch.nn.Module.compile(encoder, backend="eager")
-
-    monkeypatch.setattr(train.VisionStyleEncoder, "compile", compile_eagerly)
-    train.main([*run_arguments, *flags(compile=True, ema_decay=0.9, epochs=1, gradient_checkpointing=True)])
-    assert compiled == [True]
-    folder, name = tmp_path / "checkpoints", "tower.backbone.blocks.0.attn.qkv.weight"
+    build, trainers, compiled = train.build_trainer, [], []
+    monkeypatch.setattr(train, "build_trainer", lambda *arguments: trainers.append(build(*arguments)) or trainers[0])
+    monkeypatch.setattr(
+        train.VisionStyleEncoder,
+        "compile",
+        lambda encoder: compiled.append(True) or torch.nn.Module.compile(encoder, backend="eager"),
+    )
+    of_model = {"style_width": 24, "frozen_maps": 1, "sequence_head": "linear", "dropout": 0.3}
+    of_schedule = {"epochs": 1, "min_learning_rate": 1e-6, "warmup_steps": 3, "clip_norm": 0.7, "save_steps": 9}
+    of_batches = {"remix_share": 0.5, "drawn_share": 0, "grey_prob": 0.1, "seed": 5}
+    of_views = {"crop_scale": 0.9, "flip_prob": 0.2}
+    of_loss = {"mask_weight": 0.4, "style_weight": 0.6, "temperature": 0.2, "backbone_lr_scale": 0.3}
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")  # of random weights no map is frozen
+    more = {"compile": True, "ema_decay": 0.9, "gradient_checkpointing": True, "pretrained": tmp_path / "vit.pth"}
+    train.main([*run_arguments, *flags(**of_model, **of_schedule, **of_batches, **of_views, **of_loss, **more)])
+    (trainer,), model, sampler = trainers, trainers[0].unwrapped_model, trainers[0].batch_sampler
+    assert compiled == [True] and model.encoder.tower.backbone.grad_checkpointing
+    assert {name: model.encoder.build[name] for name in of_model} == of_model
+    assert {name: getattr(trainer.schedule, name) for name in of_schedule} == of_schedule
+    assert (sampler.plain, sampler.remixed, sampler.drawn, sampler.grey_prob, sampler.seed) == (2, 2, 0, 0.1, 5)
+    assert trainer.loader.dataset.augmentation == Augmentation(0.9, 0.2, 5)
+    assert (model.weights["mask"], model.weights["style"], model.temperature) == (0.4, 0.6, 0.2)
+    assert {group.get("scale") for group in trainer.optimizer.param_groups} == {0.3, None}
+    folder, name = tmp_path / "checkpoints", "tower.backbone.blocks.5.attn.qkv.weight"
     best, average = weights(folder / "best.pth"), torch.load(folder / "last" / "average.pth", weights_only=True)
     assert torch.equal(best[name], average[f"module.encoder.{name}"])
     assert not torch.equal(best[name], load_file(folder / "last" / "model.safetensors")[f"encoder.{name}"])
