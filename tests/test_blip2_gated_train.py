@@ -106,6 +106,9 @@ def test_kept_features_train_like_pixels(blip2_arguments, tmp_path, trained, kep
     assert set(files) == kept and len(files) == 2 * len(kept)
 
 
+SCHEDULE = ("min_learning_rate", "warmup_steps", "clip_norm", "accumulation", "max_nonfinite_steps")
+
+
 def wiring(trainer):
     """Values of settings where they take effect."""
     training, gates = trainer.unwrapped_model, trainer.unwrapped_model.model.gates
@@ -114,7 +117,7 @@ def wiring(trainer):
         "lora": len(training.model.lora_layers) > 0,
         "style_hit": training.weights["style_hit"],
         "style_where": trainer.loader.dataset.style_where,
-        "accumulation": trainer.schedule.accumulation,
+        "schedule": [getattr(trainer.schedule, name) for name in SCHEDULE],
         "styles": len(training.model.styles.labels),
     }
 
@@ -131,8 +134,11 @@ def wiring(trainer):
             {"gates": set(), "lora": True, "style_hit": 0},
         ),
         (
-            ["--model.gating.type", "gate", "--model.train", "qformer", "--training.accumulation", "2"],
-            {"gates": {("SigmoidGate", 48)}, "accumulation": 2},
+            [
+                *flags("model.", **{"gating.type": "gate"}, train="qformer"),
+                *flags("training.", **dict(zip(SCHEDULE, (1e-5, 3, 0.7, 2, 9)))),
+            ],
+            {"gates": {("SigmoidGate", 48)}, "schedule": [1e-5, 3, 0.7, 2, 9]},
         ),
         (
             [*flags("model.", blip2="small", train="all"), "--training.warm_start_steps", "2", "--data.style_column="],
@@ -145,7 +151,7 @@ def test_options_train(blip2_arguments, tmp_path, monkeypatch, capsys, options, 
     monkeypatch.setattr(train, "build_trainer", lambda *arguments: built.append(build(*arguments)) or built[0])
     results = train.main([*blip2_arguments, "--training.epochs", "1", "--training.eval_samples", "0", *options])
     assert np.isfinite(results["history"][0]["val/main"])
-    plain = {"lora": False, "style_hit": 0.1, "style_where": "answers", "accumulation": 1, "styles": 12}
+    plain = {"lora": False, "style_hit": 0.1, "style_where": "answers", "schedule": [1e-6, 2, 1.0, 1, 5], "styles": 12}
     assert wiring(built[0]) == plain | expected
     assert capsys.readouterr().out.count("warm start") == 2 * ("small" in options)
     model, content = load_gated(tmp_path / "checkpoints" / "best.pt")

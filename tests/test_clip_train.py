@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import interrupt_after
+from conftest import flags, interrupt_after
 from PIL import Image
 from processes import kill_and_resume, steps_in, torchrun
 from safetensors.torch import load_file
@@ -57,7 +57,7 @@ def test_training_learns(clip_arguments):
 
 def wiring(trainer):
     """Values of settings where they take effect."""
-    model, dataset = trainer.unwrapped_model, trainer.loader.dataset
+    model, dataset, schedule = trainer.unwrapped_model, trainer.loader.dataset, trainer.schedule
     return {
         "multi_positive": model.multi_positive,
         "slices": model.slices,
@@ -66,14 +66,22 @@ def wiring(trainer):
         "average": trainer.ema_model and trainer.ema_model.decay,
         "crop_scale": dataset.augmentation.crop_scale,
         "flip_prob": dataset.augmentation.flip_prob,
+        "rates": (schedule.learning_rate, schedule.min_learning_rate, schedule.warmup_steps, schedule.clip_norm),
+        "limits": (schedule.max_nonfinite_steps, schedule.patience),
     }
 
 
 @pytest.mark.parametrize(
     "options, expected",
     [
-        (["--freeze_backbone"], {}),
-        (["--lock_image", "--single_positive"], {"multi_positive": False}),
+        (
+            ["--freeze_backbone", *flags(min_learning_rate=1e-5, warmup_steps=3, gradient_clip_norm=0.7)],
+            {"rates": (1e-3, 1e-5, 3, 0.7)},
+        ),
+        (
+            ["--lock_image", "--single_positive", *flags(max_nonfinite_steps=9, patience=4)],
+            {"multi_positive": False, "limits": (9, 4)},
+        ),
         (["--accum_batches", "2", "--layer_decay", "0.7"], {"slices": 2, "lowest_rate": pytest.approx(0.7**3)}),
         (["--ema_decay", "0.9", "--gradient_checkpointing"], {"average": 0.9, "checkpointing": True}),
         (
@@ -88,7 +96,8 @@ def test_options_train(clip_arguments, tmp_path, monkeypatch, options, expected)
     results = train.main([*clip_arguments, "--num_epochs", "1", *options])
     assert np.isfinite(results["history"][0]["train/loss"])
     plain = {"multi_positive": True, "slices": 1, "checkpointing": False, "lowest_rate": 1.0, "average": None}
-    assert wiring(built[0]) == plain | {"crop_scale": 0.8, "flip_prob": 0.5} | expected
+    plain |= {"crop_scale": 0.8, "flip_prob": 0.5, "rates": (1e-3, 1e-6, 2, 1.0), "limits": (5, 0)}
+    assert wiring(built[0]) == plain | expected
     before, _ = load_clip(clip_arguments[3])
     after, _ = load_clip(tmp_path / "model-checkpoint" / "best_model.pth")
     changed = {name for name, value in after.named_parameters() if not torch.equal(value, before.get_parameter(name))}
