@@ -37,11 +37,11 @@ def on_devices(world: int, function: Callable, *arguments) -> None:
     torch.multiprocessing.start_processes(function, arguments, world, start_method="forkserver")
 
 
-def wait_until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 300) -> None:
+def wait_until(condition: Callable[[], object], process: subprocess.Popen | None = None, seconds: float = 300) -> None:
     """Fails where the process ends before the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from conftest import ROOT
+from processes import wait_until
 
 from benchmarks.turns import run_limited
 
@@ -70,10 +71,7 @@ def test_a_section_that_hangs_ends_with_its_processes_and_keeps_what_it_measured
     found, failed = run_limited(hang, [], 2)
     assert (found["first"], failed) == ([{"rate": 1.0}], "longer than 2 s")
     assert "second" not in found
-    deadline = time.monotonic() + 10
-    while any(map(is_running, found["pids"])) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(is_running, found["pids"]))
+    wait_until(lambda: not any(map(is_running, found["pids"])), seconds=10)
 
 
 def run_out_of_memory(flags):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from processes import wait_until
 
 from common.images import blob_store
 from common.images.blob_store import FILE, BlobStore, make_room, stored_bytes
@@ -88,8 +89,7 @@ def test_a_killed_writer_leaves_what_it_has_written(store, tmp_path):
     for trial in range(5):
         written.write_text("0")
         child = in_child(write_for_ever)
-        while int(written.read_text() or 0) < 20 + 7 * trial:
-            time.sleep(0.001)
+        wait_until(lambda trial=trial: int(written.read_text() or 0) >= 20 + 7 * trial)
         os.kill(child, signal.SIGKILL)  # in a transaction, most likely
         os.waitpid(child, 0)
         assert wrong_or_missing(store, int(written.read_text() or 0)) == (0, 0)
@@ -148,8 +148,7 @@ def test_stores_of_other_data_make_room_unless_they_are_open(tmp_path):
     for age, store in enumerate(stores):
         os.utime(store.folder, (age, age))
     child = in_child(lambda: (stores[2].get(key(0)), (tmp_path / "ready").touch(), time.sleep(30)))
-    while not (tmp_path / "ready").exists():
-        time.sleep(0.001)
+    wait_until((tmp_path / "ready").exists)
     assert stores[1].get(key(0))  # open in this process
     assert make_room(tmp_path, LARGE, tmp_path / "d") == []
     assert make_room(tmp_path, 0, tmp_path / "d") == ["a"]

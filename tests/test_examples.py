@@ -9,6 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 from conftest import ROOT, flags
+from PIL import Image
 
 from clip.model import CLIPModel
 from common.samples.layouts import create_sample_dataset
@@ -82,7 +83,8 @@ def test_the_picture_of_the_readme(trained, tiny_clip, tmp_path, monkeypatch):
     monkeypatch.setattr(at_work, "CLIP", tiny_clip)
     monkeypatch.setattr(at_work, "SCENES", 8)
     at_work.main(flags(output=tmp_path / "a.png", folder=tmp_path / "data"))
-    assert (tmp_path / "a.png").is_file()
+    with Image.open(tmp_path / "a.png") as sheet:
+        assert sheet.width >= at_work.SHOWN * 160 and len(sheet.convert("RGB").getcolors(2**24)) > 1000
 
 
 def test_examples_are_short():
