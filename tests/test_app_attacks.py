@@ -109,7 +109,7 @@ def forms_of(path):
     ]
 
 
-def test_pictures_of_this_machine_are_no_uploads(small_page, api, page_pictures, page_weights, tmp_path):
+def test_pictures_of_this_machine_are_no_uploads(small_page, api, page_pictures, page_weights):
     inside = upload(api, Path(page_pictures[0]).read_bytes()).json()[0]
     assert ask(api, "search_image", {"path": inside, "meta": META}, 1).startswith("event: complete")
     assert ask(api, "search_image", {"path": inside}, 1).startswith("event: complete")

@@ -82,7 +82,7 @@ def test_mistakes_are_one_line_and_name_no_folder(client, page_pictures, tmp_pat
         assert error.value.message.startswith(words) and not {"/", "<", "\n"} & set(error.value.message)
 
 
-def test_large_files_are_refused(page, tmp_path):
+def test_large_files_are_refused(page):
     address = f"{page.local_url}gradio_api/upload"
     for size, status in ((2**19, 200), (2**20 + 1, 413)):
         assert httpx.post(address, files={"files": ("a.png", b"0" * size)}).status_code == status

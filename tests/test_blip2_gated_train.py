@@ -52,7 +52,7 @@ def test_a_run_leaves_what_it_promises(blip2_arguments, tmp_path, tiny_blip2, ca
     assert "epoch 2/2" in shown and "million trainable" in shown and "correct answers, all" in shown
 
 
-def test_only_trainable_weights_change(blip2_arguments, tmp_path, monkeypatch):
+def test_only_trainable_weights_change(blip2_arguments, monkeypatch):
     """BatchNorm statistics too: the whole state before and after, frozen parts and buffers included."""
     states = []
 

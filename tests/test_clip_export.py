@@ -69,7 +69,7 @@ def test_texts_through_the_tokenizer_beside(weights, exported, count):
 
 
 @pytest.mark.parametrize("size", [(90, 61), (61, 90), (20, 33), (32, 32)])
-def test_preprocessing_json_is_enough(weights, exported, size, tmp_path):
+def test_preprocessing_json_is_enough(weights, exported, size):
     """Pillow and the numbers of the file alone: the same pixels, the same logits."""
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(pixels)

@@ -88,7 +88,7 @@ def test_a_gradient_scaler_and_the_flag_skip_alike(tmp_path):
     assert set(map(float, steps)) == {COUNT // 4 - 1}
 
 
-def test_the_average_of_infinite_buffers_and_first_steps(tmp_path):
+def test_the_average_of_infinite_buffers_and_first_steps():
     from common.training.moving_average import MovingAverage
 
     model = Normalised()

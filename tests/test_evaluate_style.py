@@ -81,7 +81,7 @@ def test_chance_is_a_random_order():
     assert chance_precision([3, 10, 1]) == pytest.approx((3 * 2 / 13 + 10 * 9 / 13) / 13)
 
 
-def test_best_weight_is_no_worse_than_any(trained):
+def test_best_weight_is_no_worse_than_any():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 6
     first, second = (

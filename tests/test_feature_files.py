@@ -110,7 +110,7 @@ def test_archives_that_unpack_to_much_more_than_they_hold(tmp_path):
         read_features(tmp_path / "a.npz")
 
 
-def test_an_index_of_vectors_made_before(tmp_path, capsys):
+def test_an_index_of_vectors_made_before(tmp_path):
     draw(tmp_path / "images", range(8))
     paths = list_images(tmp_path / "images")
     extractor = open_extractor(VIT, ExtractorOptions(pooling="mean", image_size=32, device="cpu"))

@@ -56,7 +56,7 @@ def test_inference_after_an_edit_of_config(llava_folders, monkeypatch, capsys):
     assert result.keys() >= {"description", "score", "analysis"}
 
 
-def test_the_guides_prompts(llava_folders, loaded, monkeypatch, tmp_path):
+def test_the_guides_prompts(llava_folders, monkeypatch, tmp_path):
     """'USER:' and '<image>' come from the chat template, and once only."""
     monkeypatch.setitem(config.PROMPTS["en"], "describe", PROMPT)
     write_pictures(tmp_path, 1)
@@ -191,7 +191,7 @@ def test_evaluation_of_a_cloned_data_set(llava_folders, tmp_path, monkeypatch):
     assert {f"recall_at_{k}" for k in (1, 5, 10)} <= found.keys() and list(found["groups"]) == ["drawn"]
 
 
-def test_flags_of_the_original_repository(tmp_path):
+def test_flags_of_the_original_repository():
     """Of finetune_lora.sh and run_llava.py; what the model's own files decide is said."""
     words = (
         "--model_name_or_path m --data_path d --image_folder i --mm_projector_lr 1e-5 --lora_r 8 --bits 4 --bf16 True"

@@ -94,7 +94,7 @@ def test_a_siglip_tower_has_no_class_token(tmp_path):
     assert len(encode_images(processor, [[picture(0)]]).runs[0]) == 16
 
 
-def test_a_tokenizer_without_the_image_token(tmp_path, folder):
+def test_a_tokenizer_without_the_image_token(folder):
     """Vicuna's own, as some conversions ship it; the config says which id is free."""
     plain = build_tokenizer(["a red star on a beach USER: ASSISTANT:"], 400)
     tokens = json.loads(plain.backend_tokenizer.to_str())

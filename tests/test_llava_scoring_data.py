@@ -89,12 +89,6 @@ def test_conversations_of_both_languages(table, tmp_path):
     again = output.read_bytes()
     main([str(table), str(output), *words])
     assert output.read_bytes() == again
-    main([str(table), str(output), *words, "--in_words"])
-    for line in output.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        first, _, question = row["conversations"][0]["value"].partition("\n")
-        assert "image" not in row and question
-        assert any(name in first for name in ("star", "moon", "sun", "oak", "fir", "elm"))
 
 
 def test_samples_for_evaluation_name_their_negatives(table, tmp_path):

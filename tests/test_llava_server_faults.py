@@ -124,7 +124,7 @@ def test_random_faults_are_asked_again(url):
     assert sum("error" not in result for result in found.values()) > 20
 
 
-def test_a_dead_server_ends_the_run_and_the_command_goes_on(url, tmp_path, monkeypatch, capsys):
+def test_a_dead_server_ends_the_run_and_the_command_goes_on(url, tmp_path, monkeypatch):
     stub, address = url
     monkeypatch.setattr(server, "MAX_FAILURES", 3)
     picture(0).save(tmp_path / "a.png")

@@ -276,7 +276,7 @@ def test_mistakes_are_one_line(llava_arguments, tmp_path):
         read_values(["--config", str(config)])
 
 
-def test_the_projector_has_a_learning_rate_of_its_own(llava_arguments, tmp_path, monkeypatch):
+def test_the_projector_has_a_learning_rate_of_its_own(llava_arguments, monkeypatch):
     made = []
     real = train.LlavaTrainer.create_optimizer
     monkeypatch.setattr(

@@ -113,7 +113,7 @@ def test_tables_of_classes_are_refused_by_line(tmp_path, text, message):
         evaluate_retrieval.read_classes(tmp_path / "labels.csv")
 
 
-def test_paths_of_windows_in_features(tmp_path):
+def test_paths_of_windows_in_features():
     features = FeatureSet([np.ones((2, 4))], ["C:\\images\\cats\\a.png", "C:\\images\\dogs\\b.png"], ["", ""])
     assert evaluate_retrieval.read_labels(features) == ["cats", "dogs"]
 

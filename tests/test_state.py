@@ -84,7 +84,7 @@ def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["the older one is deleted", "both are moved"])
-def test_a_kill_while_states_change_places_and_then_damage(tmp_path, moment, capsys):
+def test_a_kill_while_states_change_places_and_then_damage(tmp_path, moment):
     last = tmp_path / "last"
     save(last, 1)
     write_state(tmp_path / "last.partial", 2)

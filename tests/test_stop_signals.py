@@ -85,7 +85,7 @@ def test_hugging_faces_trainer(tmp_path, monkeypatch):
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
-def test_twice_at_once_and_a_launchers_double_is_one(tmp_path):
+def test_twice_at_once_and_a_launchers_double_is_one():
     code = (
         "import signal, sys, time; sys.path.insert(0, '.')\n"
         "from common.training.stop_signals import StopSignals\n"

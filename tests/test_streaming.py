@@ -123,7 +123,7 @@ def test_epochs_of_a_given_length_go_through_all_shards(shards):
         StreamOrder(COUNTS, 200)
 
 
-def test_a_broken_sample_is_replaced_by_the_next_of_its_block(shards, tmp_path):
+def test_a_broken_sample_is_replaced_by_the_next_of_its_block(tmp_path):
     urls = [str(path) for path in sorted(write_shards(tmp_path / "shards").glob("*.tar"))]
     order = StreamOrder(COUNTS, 8, 0, 4, 96)
     content = (tmp_path / "shards" / "00002.tar").read_bytes()

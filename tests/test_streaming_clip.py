@@ -156,7 +156,7 @@ def test_texts_and_labels_of_a_sample():
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_on_one_and_on_two_devices(shards, arguments, tmp_path, tiny_clip):
+def test_killed_and_resumed_on_one_and_on_two_devices(shards, arguments, tmp_path):
     """SIGKILL of the client of a slow server. Two processes sum gradients in another order, so they differ slightly."""
     with serve(shards, Faults(seconds_per_block=0.01)) as url:
         data = ["--data_dir", f"{url}/{{00000..00003}}.tar", *arguments, "--num_epochs", "4"]

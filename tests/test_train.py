@@ -258,7 +258,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(run_arguments, tmp_p
     assert not (tmp_path / "checkpoints" / "best.pth").exists()
 
 
-def test_a_bad_step_is_left_out_and_names_its_files(run_arguments, tmp_path, second_step_is_bad, capsys):
+def test_a_bad_step_is_left_out_and_names_its_files(run_arguments, second_step_is_bad, capsys):
     results = train.main([*run_arguments, "--epochs", "1"])
     assert results["skipped_steps"] == 1
     shown = capsys.readouterr()

@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_the_state_before(run_arguments, tmp_path, monkeypatc
     assert train.main([*run_arguments, "--resume"])["epochs"] == 2
 
 
-def test_a_folder_that_becomes_read_only_leaves_the_state_before(run_arguments, tmp_path, monkeypatch):
+def test_a_folder_that_becomes_read_only_leaves_the_state_before(run_arguments, monkeypatch):
     train.main([*run_arguments, "--epochs", "1"])
 
     def refused(partial, last):

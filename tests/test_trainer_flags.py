@@ -46,7 +46,7 @@ def test_every_flag_of_trainer_is_known():
             read(f"--{name}x")
 
 
-def test_values_are_those_of_transformers_own_parser(tmp_path):
+def test_values_are_those_of_transformers_own_parser():
     words = """--output_dir out --per_device_train_batch_size 4 --num_train_epochs 2 --learning_rate 1e-4 --warmup_steps
         0.1 --lr_scheduler_type cosine --eval_strategy steps --eval_steps 5 --save_total_limit 2 --logging_steps 3
         --optim adamw_torch --adam_beta2 0.98 --use_cpu True --disable_tqdm true --label_names

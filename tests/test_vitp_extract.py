@@ -158,7 +158,7 @@ def test_rounding_is_asked_for(saved, tmp_path):
     assert load_vit(tmp_path / "half.pth")[0].dtype == torch.bfloat16
 
 
-def test_sizes_are_what_the_tensors_have(saved, tmp_path):
+def test_sizes_are_what_the_tensors_have(saved):
     """A config that says another patch or image size than the tensors does not decide."""
     folder, _ = saved
     facts = json.loads((folder / "config.json").read_text())
