@@ -254,7 +254,10 @@ def test_two_processes_train_like_one(llava_arguments, tmp_path):
 
 
 def test_mistakes_are_one_line(llava_arguments, tmp_path):
+    broken = str(write_conversations(tmp_path / "broken"))
+    (tmp_path / "broken" / "0.png").write_bytes(b"no image")
     mistakes = {
+        "1 of 12 samples cannot be used, more than MAX_SKIPPED 8%": ["--data", broken, "--max_skipped", "0.08"],
         "did you mean --learning_rate": ["--learning_rat", "1"],
         "--data": ["--data", ""],
         "no such file": ["--data", "x.json"],
