@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import flags
 from tiny.clip import write_colours
 
 from clip import evaluate
@@ -143,28 +144,9 @@ def test_val_is_what_training_validated_on(model, tmp_path):
     create_sample_dataset(tmp_path / "data", num_samples=40, size=40)
     sorted((tmp_path / "data" / "images").iterdir())[3].write_bytes(b"broken")
     save_clip(tmp_path / "tiny.pth", model)
-    folders = [
-        word for name in ("checkpoint", "results", "log", "cache") for word in (f"--{name}_dir", str(tmp_path / name))
-    ]
-    train.main(
-        [
-            "--data_dir",
-            str(tmp_path / "data"),
-            "--model_name",
-            str(tmp_path / "tiny.pth"),
-            "--num_epochs",
-            "1",
-            "--batch_size",
-            "8",
-            "--val_split",
-            "0.4",
-            "--max_skipped",
-            "0.2",
-            "--device",
-            "cpu",
-            *folders,
-        ]
-    )
+    folders = flags(**{f"{name}_dir": tmp_path / name for name in ("checkpoint", "results", "log", "cache", "data")})
+    run = flags(model_name=tmp_path / "tiny.pth", num_epochs=1, batch_size=8, val_split=0.4, max_skipped=0.2)
+    train.main([*run, *folders, "--device", "cpu"])
     weights = str(tmp_path / "checkpoint" / "best_model.pth")
     arguments = ["--weights", weights, "--data_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
     report = evaluate.main([*arguments, "--split", "val", "--device", "cpu"])

@@ -1,7 +1,7 @@
 """On real images, where the machine has them (REAL_DATA_DIR): seconds, not accuracy."""
 
 import torch
-from conftest import TINY_RUN
+from conftest import TINY_RUN, run_folders
 
 import style_comparator
 import train
@@ -27,21 +27,7 @@ def test_a_few_steps_on_real_styles(real_data, tmp_path):
         folder.mkdir(parents=True)
         for path in sorted((real_data / "styles" / style).glob("*_img.png"))[:24]:
             (folder / path.name).symlink_to(path)
-    results = train.main(
-        [
-            *TINY_RUN,
-            "--data_dir",
-            str(tmp_path / "data"),
-            "--checkpoint_dir",
-            str(tmp_path / "checkpoints"),
-            "--log_dir",
-            str(tmp_path / "logs"),
-            "--cache_dir",
-            str(tmp_path / "cache"),
-            "--batch_size",
-            "12",
-        ]
-    )
+    results = train.main([*TINY_RUN, *run_folders(tmp_path / "data", tmp_path), "--batch_size", "12"])
     assert results["history"][-1]["train/loss"] < results["history"][0]["train/loss"]
     pictures = [str(next((tmp_path / "data" / style).iterdir())) for style in ("noto", "openmoji_black")]
     found = style_comparator.main([*pictures, "--weights", str(tmp_path / "checkpoints" / "best.pth")])

@@ -5,11 +5,17 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import flags
 from tiny.retrieval import VIT, draw
 
 from common.images.io import list_images
 from common.vectors.feature_set import FeatureSet
 from retrieval import evaluate_retrieval, extract_features
+
+
+def extract(images, output, *more):
+    made = flags(image_dir=images, output=output, vit_checkpoint=VIT, image_size=32, device="cpu")
+    return extract_features.main([*made, *more])
 
 
 @pytest.fixture
@@ -23,20 +29,7 @@ def features(folder, tmp_path):
     draw(tmp_path / "queries", range(100, 112))
     shutil.copytree(tmp_path / "queries" / "class_0", tmp_path / "queries" / "unheard_of")
     for name, images in (("query", tmp_path / "queries"), ("gallery", folder)):
-        extract_features.main(
-            [
-                "--image_dir",
-                str(images),
-                "--output",
-                str(tmp_path / f"{name}.npz"),
-                "--vit_checkpoint",
-                VIT,
-                "--image_size",
-                "32",
-                "--device",
-                "cpu",
-            ]
-        )
+        extract(images, tmp_path / f"{name}.npz")
     return ["--query_features", str(tmp_path / "query.npz"), "--gallery_features", str(tmp_path / "gallery.npz")]
 
 
@@ -82,18 +75,8 @@ def test_queries_that_are_the_gallery(features, folder, tmp_path):
     """Leave one out: without the rule every Top-1 would be right, whatever the classes."""
     names = [path.relative_to(folder) for path in list_images(folder)]
     (tmp_path / "labels.csv").write_text("".join(f"{name},{int(name.stem) // 12}\n" for name in names))  # not the hue
-    alone = evaluate_retrieval.main(
-        [
-            "--query_features",
-            features[3],
-            "--gallery_features",
-            features[3],
-            "--query_labels",
-            str(tmp_path / "labels.csv"),
-            "--gallery_labels",
-            str(tmp_path / "labels.csv"),
-        ]
-    )
+    files = {"features": features[3], "labels": tmp_path / "labels.csv"}
+    alone = evaluate_retrieval.main(flags("query_", **files) + flags("gallery_", **files))
     assert alone["duplicates_removed"] == 24 and alone["chance"]["Top-1"] == pytest.approx(11 / 23)
     assert alone["Top-1"] < 0.9
 
@@ -120,20 +103,7 @@ def test_paths_of_windows_in_features():
 
 def test_copies_under_other_names_are_left_out(features, folder, tmp_path):
     shutil.copy(folder / "class_1" / "001.png", tmp_path / "queries" / "class_2" / "copy.png")  # labelled wrongly too
-    extract_features.main(
-        [
-            "--image_dir",
-            str(tmp_path / "queries"),
-            "--output",
-            features[1],
-            "--vit_checkpoint",
-            VIT,
-            "--image_size",
-            "32",
-            "--device",
-            "cpu",
-        ]
-    )
+    extract(tmp_path / "queries", features[1])
     report = evaluate_retrieval.main(features)
     assert report["duplicates_removed"] == 1 and report["duplicates_found_by"] == "path and bytes"
 
@@ -144,21 +114,7 @@ def test_features_that_do_not_belong_together(features, folder, tmp_path):
         (["--vit_checkpoint", "test_vit2:random"], "other weights as in"),
         (["--pooling", "cls+mean"], "vectors of width 128, but 64"),
     ):
-        extract_features.main(
-            [
-                "--image_dir",
-                str(folder),
-                "--output",
-                str(tmp_path / "other.npz"),
-                "--image_size",
-                "32",
-                "--device",
-                "cpu",
-                "--vit_checkpoint",
-                VIT,
-                *more,
-            ]
-        )
+        extract(folder, tmp_path / "other.npz", *more)
         with pytest.raises(ValueError, match=message):
             evaluate_retrieval.main(["--query_features", str(tmp_path / "other.npz"), *features[2:]])
     with pytest.raises(ValueError, match="--top_k"):

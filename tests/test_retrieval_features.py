@@ -36,23 +36,8 @@ def folder(tmp_path):
 
 
 def extract(folder, output, *more):
-    return extract_features.main(
-        [
-            "--image_dir",
-            str(folder),
-            "--output",
-            str(output),
-            "--vit_checkpoint",
-            VIT,
-            "--image_size",
-            "32",
-            "--batch_size",
-            "4",
-            "--device",
-            "cpu",
-            *more,
-        ]
-    )
+    made = flags(image_dir=folder, output=output, vit_checkpoint=VIT, image_size=32, batch_size=4, device="cpu")
+    return extract_features.main([*made, *more])
 
 
 def one_at_a_time(paths):

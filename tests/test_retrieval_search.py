@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import flags
 from PIL import Image
 from tiny.retrieval import VIT, draw
 
@@ -131,18 +132,8 @@ def test_text_finds_images(folder, tmp_path):
     torch.manual_seed(0)
     model = CLIPModel("small", image_size=32)
     save_clip(tmp_path / "clip.pth", model)
-    build_index.main(
-        [
-            "--index_dir",
-            str(tmp_path / "index"),
-            "--image_dir",
-            str(folder),
-            "--vit_checkpoint",
-            str(tmp_path / "clip.pth"),
-            "--device",
-            "cpu",
-        ]
-    )
+    places = {"index_dir": tmp_path / "index", "image_dir": folder, "vit_checkpoint": tmp_path / "clip.pth"}
+    build_index.main(flags(**places, device="cpu"))
     (found,) = found_by(tmp_path / "index", more=["--text", "a frog"])
     paths = list_images(folder)
     with torch.no_grad():
@@ -162,21 +153,9 @@ def test_contact_sheet(folder, tmp_path, capsys, monkeypatch):
     index(folder, place)
     monkeypatch.chdir(folder)  # a heading is a query's path as it was typed: one line
     queries = [Path("class_0/000.png"), Path("class_1/001.png")]
-    search.main(
-        [
-            "--index_dir",
-            str(place),
-            "--image",
-            *map(str, queries),
-            "--top_k",
-            "5",
-            "--sheet",
-            str(tmp_path / "new" / "s.png"),
-            "--device",
-            "cpu",
-        ]
-    )
-    sheet = Image.open(tmp_path / "new" / "s.png").convert("RGB")
+    sheet = tmp_path / "new" / "s.png"
+    search.main(flags(index_dir=place, image=queries, top_k=5, sheet=sheet, device="cpu"))
+    sheet = Image.open(sheet).convert("RGB")
     heading, row = 48, 238
     assert sheet.size == (12 + 4 * 172, 12 + 2 * (heading + 2 * row))  # three beside the query, two in a second row
     for number, hue in enumerate((0, 1)):  # query, first and fourth find, by their place
