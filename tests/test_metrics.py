@@ -154,6 +154,7 @@ def test_more_classes_than_groups():
     vectors, labels = draw(600, 5)
     labels = labels * 40 + torch.arange(600) % 40  # 200 classes
     found = retrieval_metrics(vectors, labels, per_class=True)
+    assert len(found["per_class"]) > 100 and found["interval"].keys() == found["per_class"][0].keys()
     for name, (low, high) in found["interval"].items():
         assert low <= found[name] <= high and high - low < 0.3, name
 
