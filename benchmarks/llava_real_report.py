@@ -14,10 +14,18 @@ from clip.model import CLIPModel
 from common.images.io import open_image
 from common.metrics.bootstrap import interval_of
 from common.text.files import iter_lines, write_json
+from llava.build_model import token_ids
+from llava.checkpoint import load_image_text_model
 from llava.metrics import rank_agreement, resample_clusters
 
 CLIP = Path("clip_run/best_model.pth")
-SCORES = {"score": "stated score", "expected_score": "expected score", "p_yes": "P(Yes)", "clip": "CLIP's cosine"}
+SCORES = {
+    "score": "stated score",
+    "expected_score": "expected score",
+    "p_yes": "P(Yes)",
+    "words": "its words alone",
+    "clip": "CLIP's cosine",
+}
 KINDS = ("all", "same group", "any group")
 
 
@@ -32,10 +40,10 @@ def score_rows(folder: Path, seed: int, data_dir: Path) -> list[dict[str, Any]]:
     rows = []
     for part in PARTS[1:]:
         pairs = [json.loads(line) for _, line in iter_lines(folder / part / "per_sample.jsonl")]
-        for pair, cosine in zip(pairs, clip_scores(model, pairs)):
+        for pair, cosine, likelihood in zip(pairs, clip_scores(model, pairs), word_scores(folder, pairs), strict=True):
             is_hard = not pair["matching"] and groups[pair["text"]] == pair["group"]
             kind = "fits" if pair["matching"] else KINDS[1] if is_hard else KINDS[2]
-            scores = {name: pair.get(name) for name in SCORES} | {"clip": cosine}
+            scores = {name: pair.get(name) for name in SCORES} | {"clip": cosine, "words": likelihood}
             rows.append({"seed": seed, "part": part, "kind": kind, "content": Path(pair["image"]).name, **scores})
     return rows
 
@@ -48,6 +56,25 @@ def clip_scores(model: CLIPModel, pairs: Sequence[dict[str, Any]]) -> list[float
     vectors = torch.cat([model.encode_image(some) for some in images.split(64)])
     texts = embed_texts(model, [pair["text"] for pair in pairs], torch.device("cpu"), quiet=True)
     return (vectors[[paths.index(pair["image"]) for pair in pairs]] * texts).sum(1).tolist()
+
+
+@torch.inference_mode()
+def word_scores(folder: Path, pairs: Sequence[dict[str, Any]]) -> list[float]:
+    """What the image tokens say without the language model: mean log probability of the text's tokens, in nats, those
+    of no training text apart."""
+    loaded = load_image_text_model(str(folder / "start"), device="cpu", precision="fp32")
+    tokenizer, tower = loaded.processor.tokenizer, loaded.model.model.vision_tower
+    texts = [json.loads(line) for _, line in iter_lines(folder / "training.jsonl")]
+    names = [[row["name_en"], *row["keywords_en"].split("; ")] for row in texts]
+    vocabulary = sorted(set().union(*(token_ids(some, tokenizer) for some in names)))
+    paths = list(dict.fromkeys(pair["image"] for pair in pairs))
+    pixels = loaded.processor.image_processor([open_image(path) for path in paths], return_tensors="pt")["pixel_values"]
+    said = torch.cat([tower(some).last_hidden_state.mean(1) for some in pixels.split(64)]).log()  # (N, W)
+    scores = []
+    for pair in pairs:
+        known = [vocabulary.index(token) for token in token_ids([pair["text"]], tokenizer) & set(vocabulary)]
+        scores.append(float(said[paths.index(pair["image"]), known].mean()) if known else float(said.min()))
+    return scores
 
 
 def mean_auc(rows: Sequence[dict[str, Any]], name: str) -> tuple[float, list[float], tuple[float, float]]:

@@ -23,7 +23,7 @@ from llava.config import DEMO, DEMO_TRAINING, PROMPTS
 from llava.metrics import recall_at, score_quality
 from llava.model import build_llava, build_tokenizer, small_language, small_vision
 from llava.request_io import Request
-from llava.word_alignment import align_with_words
+from llava.word_alignment import align_with_words, word_targets
 
 TEST_SHARE = 0.04  # of the scenes
 SHOWN_TESTS = 48  # unseen scenes of inference --demo
@@ -109,9 +109,16 @@ def build_demo_model(data: Path, folder: Path, seed: int = 0) -> None:
     images = [open_image(data.parent / row["image"]) for row in described]
     pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
     captions = [tokenizer(f" {row['conversations'][1]['value']}")["input_ids"][1:] for row in described]
-    trained = (model.model.vision_tower, model.model.multi_modal_projector, model.get_input_embeddings())
+    vocabulary, words = sorted({token for caption in captions for token in caption}), model.get_input_embeddings()
+    trained = (model.model.vision_tower, model.model.multi_modal_projector, words)
     parameters = [parameter for part in trained for parameter in part.parameters()]
-    align_with_words(model, lambda rows: pixels[rows], captions, parameters, steps=1200)
+
+    def patch_logits(rows: torch.Tensor) -> torch.Tensor:
+        patches = torch.stack(list(model.model.get_image_features(pixels[rows]).pooler_output))  # (B, N, D)
+        return patches @ words.weight[vocabulary].T
+
+    model.train()
+    align_with_words(patch_logits, word_targets(captions, vocabulary), parameters, steps=1200)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 

@@ -73,7 +73,6 @@ def main(
     score: NonNegativeInt = 1,  # the same for scores
     describe: NonNegativeInt = 1,  # first texts of an image in a language that describe it; 0: no descriptions
     turns: PositiveInt = 1,  # of a conversation
-    in_words: bool = False,  # each image's own texts in its place: a small language model first learns to compare texts
     evaluation: bool = False,  # write samples for evaluate.py
     allowed_share: ClosedUnitInterval = 0.05,  # of unusable records
     seed: int = 0,
@@ -86,15 +85,12 @@ def main(
     random, skip_log = np.random.default_rng(seed), SkipLog(limit=allowed_share)
     rows: list[dict[str, Any]] = []
     turns_of: dict[str, list[Turn]] = defaultdict(list)  # by image
-    texts_of: dict[str, list[str]] = defaultdict(list)
     num_pairs: Counter[str] = Counter()
     for name in language:
         images = read_images(input, name, name == language[0], groups, output.parent, skip_log)
         if evaluation:
             rows = samples(images, random)
             continue
-        for image in images:
-            texts_of[image.path] += image.texts
         for kind, count in (("yes_no", yes_no), ("score", score)):
             pairs, unused = draw_pairs(images, count, random)
             num_pairs += Counter(pair.kind for pair in pairs) + Counter(unused=unused)
@@ -104,7 +100,7 @@ def main(
             turns_of[image.path].append(
                 (PROMPTS[name]["describe"], ANSWERS[name]["comma"].join(image.texts[:describe]))
             )
-    rows = rows or list(conversations(turns_of, texts_of if in_words else {}, turns, random))
+    rows = rows or list(conversations(turns_of, turns, random))
     if not rows:
         raise ValueError(f"{input}: gives no turn; raise --yes_no or --score, or give images whose texts differ")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -148,23 +144,17 @@ def read_images(
 
 
 def conversations(
-    turns_of: Mapping[str, list[Turn]], texts_of: Mapping[str, list[str]], num_turns: int, random: np.random.Generator
+    turns_of: Mapping[str, list[Turn]], num_turns: int, random: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
-    """The turns of each image in random order, num_turns a conversation. texts_of: stand before each question in place
-    of the image, in random order."""
+    """The turns of each image in random order, num_turns a conversation."""
     for image, turns in turns_of.items():
         random.shuffle(turns)
-        if texts := texts_of.get(image):
-            turns = [(f"{' '.join(random.permutation(texts))}\n{question}", answer) for question, answer in turns]
         for start in range(0, len(turns), num_turns):
             messages = [
                 {"from": speaker, "value": text}
                 for turn in turns[start : start + num_turns]
                 for speaker, text in zip(("human", "gpt"), turn)
             ]
-            if texts:
-                yield {"conversations": messages}
-                continue
             messages[0]["value"] = f"{IMAGE}\n{messages[0]['value']}"
             yield {"image": image, "conversations": messages}
 

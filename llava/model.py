@@ -69,6 +69,7 @@ def build_llava(
     vision: PreTrainedConfig,
     language: LlamaConfig,
     chat_template: str = CHAT_TEMPLATE,
+    projector_act: str = "gelu",
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Random weights, fp32; pretrained parts can then be loaded into model.model.vision_tower and language_model.
 
@@ -83,6 +84,7 @@ def build_llava(
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         vision_feature_layer=-2 if class_token else -1,
         vision_feature_select_strategy=strategy,
+        projector_hidden_act=projector_act,
         tie_word_embeddings=bool(language.tie_word_embeddings),
     )
     model = LlavaForConditionalGeneration(config)

@@ -1,13 +1,20 @@
 """Any timm backbone, convolutional ones included, as the vision tower of a LLaVA.
 
 pixels (B, 3, H, W) -> feature map or tokens -> patches (B, N, C), row by row
+    [-> linear, softmax, mean over patches -> the most probable words, one-hot (B, N, W)]
+
+With words a projector that is a table of their embeddings makes the image tokens words which a language model knows, as
+the tags of Tag2Text (Huang et al. 2023, arXiv 2303.05657); llava/build_model.py makes such models.
 
 There is no class token: use it with vision_feature_layer -1 and vision_feature_select_strategy "full". Importing this
 module registers the tower with transformers; llava/processor.py does.
 """
 
+import math
+
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -16,7 +23,8 @@ from common.models.backbone import split_tokens
 
 
 class TimmTowerConfig(PreTrainedConfig):
-    """architecture: a timm model; hidden_size: width of its patches; patch_size: pixels of a patch's side."""
+    """architecture: a timm model; patch_size: pixels of a patch's side; hidden_size: width of its patches. has_words:
+    hidden_size is the number of words, and an image has as many as it has patches of patch_size."""
 
     model_type = "timm_tower"
 
@@ -24,6 +32,7 @@ class TimmTowerConfig(PreTrainedConfig):
     image_size: int = 224
     patch_size: int = 32
     hidden_size: int = 1280
+    has_words: bool = False
 
 
 class TimmTower(PreTrainedModel):
@@ -36,6 +45,7 @@ class TimmTower(PreTrainedModel):
     def __init__(self, config: TimmTowerConfig):
         super().__init__(config)
         self.backbone = timm.create_model(config.architecture, pretrained=False, num_classes=0)
+        self.words = nn.Linear(self.backbone.num_features, config.hidden_size) if config.has_words else None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -45,9 +55,19 @@ class TimmTower(PreTrainedModel):
         return None
 
     def forward(self, pixel_values: torch.Tensor, **_) -> BaseModelOutputWithPooling:
-        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
-        patches = split_tokens(self.backbone, self.backbone.forward_features(pixel_values)).patches
+        patches = self.features(pixel_values)
+        if self.words is not None:
+            said = self.words(patches).softmax(-1).mean(1)  # (B, W)
+            count = (self.config.image_size // self.config.patch_size) ** 2
+            top = said.topk(min(count, said.shape[1])).indices
+            top = top.repeat(1, math.ceil(count / top.shape[1]))[:, :count]  # where there are fewer words
+            patches = F.one_hot(top, said.shape[1]).to(said.dtype)
         return BaseModelOutputWithPooling(last_hidden_state=patches, hidden_states=(patches,))
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """-> (B, N, num_features)"""
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
+        return split_tokens(self.backbone, self.backbone.forward_features(pixel_values)).patches
 
     def train(self, mode: bool = True) -> "TimmTower":
         """Always in evaluation mode: batch statistics of a few images would replace those of pretraining."""

@@ -1,73 +1,51 @@
-"""Tower and projector trained to predict the words of each image, patch by patch, without the language model.
+"""An image network trained to predict the words of each image, patch by patch, without the language model.
 
-pixels (B, 3, H, W) -> tower -> projector -> patches (B, N, D) -> logits over the word embeddings (B, N, T)
-  -> soft maximum over patches -> which tokens occur in the texts of each image (B, T)
+images -> network -> logits of each patch over the words (B, N, W)
+  -> each patch's probabilities of words, averaged over patches -> log likelihood of the words of the image's texts
 
 A language model on top of a projector, or a tower, with random weights learns which words are frequent, and then hardly
-uses the image. Here each patch predicts the words for what it shows, in the language model's own word embeddings, and
-the patch with the highest logit counts: multiple-instance learning, as in Fang et al. 2015 (arXiv 1411.4952). A step
-costs as much as one of a classifier.
+uses the image. Here each patch says which words it shows, and together the patches of an image should have said all of
+its words: a mixture of softmaxes, on the multi-label targets of Mahajan et al. 2018 (arXiv 1805.00932), rare words
+weighted more. A step costs as much as one of a classifier.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from common.samples.word_pretraining import minimize
 
-EPSILON = 1e-3  # lowest share of images with a token that its bias begins at
+
+def word_targets(texts: Sequence[Iterable[int]], vocabulary: Sequence[int]) -> torch.Tensor:
+    """texts: the tokens of each image -> what it should say, (N, W): a token that n images have with a weight of
+    1 / sqrt(n), 1 in all."""
+    columns = {token: column for column, token in enumerate(vocabulary)}
+    targets = torch.zeros(len(texts), len(vocabulary))
+    for row, tokens in enumerate(texts):
+        targets[row, [columns[token] for token in set(tokens)]] = 1
+    targets = targets / targets.sum(0).clamp(min=1).sqrt()
+    return targets / targets.sum(1, keepdim=True)
 
 
 def align_with_words(
-    model: Any,
-    pixels_of: Callable[[torch.Tensor], torch.Tensor],
-    texts: Sequence[Iterable[int]],
+    patch_logits: Callable[[torch.Tensor], torch.Tensor],
+    targets: torch.Tensor,
     parameters: Sequence[nn.Parameter],
     steps: int,
     batch_size: int = 32,
     learning_rate: float = 2e-3,
 ) -> tuple[float, float]:
-    """Train `parameters` of a LLaVA in place -> loss at the beginning and at the end: binary cross-entropy, summed over
-    the tokens of all texts.
+    """Train `parameters` in place -> loss at the beginning and at the end, in nats.
 
-    pixels_of: numbers of images (B,) -> their pixels, augmented or not. texts: token ids of each image's texts.
+    patch_logits: numbers of images (B,) -> (B, N, W), with gradient. targets (images, W): of word_targets.
     """
-    bags = [set(ids) for ids in texts]
-    vocabulary = sorted(set().union(*bags))
-    targets = torch.tensor([[float(token in bag) for token in vocabulary] for bag in bags])  # (N, T)
-    bias = nn.Parameter(torch.logit(targets.mean(0), eps=EPSILON))  # (T,)
-    words = model.get_input_embeddings()
 
     def loss() -> torch.Tensor:
         rows = torch.randperm(len(targets))[:batch_size]
-        patches = torch.stack(list(model.model.get_image_features(pixels_of(rows)).pooler_output))  # (B, N, D)
-        logits = (patches @ words.weight[vocabulary].T).logsumexp(1) - math.log(patches.shape[1]) + bias  # (B, T)
-        return nn.functional.binary_cross_entropy_with_logits(logits, targets[rows]) * len(vocabulary)
+        logits = patch_logits(rows)
+        words = logits.float().log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])  # (B, W)
+        return -(targets[rows].to(words.device) * words).sum(1).mean()
 
-    model.train()
-    return minimize(loss, [*parameters, bias], steps, learning_rate, "words of images", warmup=0.05)
-
-
-@torch.no_grad()
-def project_onto_words(model: Any, pixels: torch.Tensor, token_ids: Iterable[int]) -> None:
-    """Change the projector's last layer, so that patches of align_with_words lie among the word embeddings.
-
-    pixels (N, 3, H, W): some images, for the mean patch. token_ids: of words. With the words' mean m and covariance C:
-
-        patch' = m + a C (patch - mean patch),   a: as far from m as words are
-
-    Patches of align_with_words tell words apart by their products with them, and a language model has seen nothing like
-    them. Times the covariance, such a direction becomes that of the words which it stands for (Haufe et al. 2014,
-    doi:10.1016/j.neuroimage.2013.10.067); to first order it is the mean of the words, weighted by a softmax.
-    """
-    words = model.get_input_embeddings().weight[sorted(set(token_ids))]
-    centred = words - words.mean(0)
-    patches = torch.cat(list(model.model.get_image_features(pixels).pooler_output))  # (N * P, D)
-    moved = (patches - patches.mean(0)) @ centred.T @ centred
-    matrix = centred.T @ centred * (centred.square().sum(-1).mean() / moved.square().sum(-1).mean()).sqrt()  # (D, D)
-    last = model.model.multi_modal_projector.linear_2
-    last.weight.copy_(matrix @ last.weight)
-    last.bias.copy_(matrix @ (last.bias - patches.mean(0)) + words.mean(0))
+    return minimize(loss, parameters, steps, learning_rate, "words of images", warmup=0.05)
