@@ -17,6 +17,7 @@ from test_nonfinite import Numbers, Straight, make
 
 from common.cli.errors import Stopped
 from common.training.hf_trainer import find_resume_checkpoint
+from common.training.loader import in_processes
 from common.training.run import provenance
 from common.training.stop_signals import StopSignals, resume_advice
 
@@ -193,3 +194,16 @@ def test_a_script_that_has_said_why_it_ends_says_no_more():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (143, "-c: error: wrong\n")
+
+
+def test_loader_processes_where_the_system_lacks_calls_of_linux(monkeypatch):
+    """As on macOS: no list of usable cores, no sender of a signal."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(signal, "sigwaitinfo")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    owners = list(in_processes(process_of, range(4)))
+    assert len(owners) == 4 and len(set(owners)) == 2 and os.getpid() not in owners
+
+
+def process_of(_):
+    return os.getpid()

@@ -45,7 +45,8 @@ def choose_num_workers(device: torch.device) -> int:
 
 def in_processes(function: Callable[[Item], Result], items: Sequence[Item], most: int = 8) -> Iterator[Result]:
     """function(item) of each, in order; of several items by as many loader processes as there are cores, or `most`."""
-    processes = min(len(items), len(os.sched_getaffinity(0)), most)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS lacks it
+    processes = min(len(items), cores, most)
     yield from DataLoader(
         _Results(function, items),
         batch_size=None,
