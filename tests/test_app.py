@@ -104,7 +104,7 @@ def test_a_found_file_that_is_gone_is_said_to_be(page_models, tmp_path):
     found = answers.search_by_words(here, "a star", 9)
     missing = [gone.name in match.caption for match in found]
     assert sum(missing) == 1
-    assert missing == [match.caption.endswith("(gone)") for match in found] == [not match.path for match in found]
+    assert missing == [match.caption.endswith("(missing)") for match in found] == [not match.path for match in found]
 
 
 def test_texts_are_matched_and_shown(page_models, page_pictures):
@@ -130,7 +130,7 @@ def test_plain_questions(page_models, page_pictures, monkeypatch):
     answer, styles = answers.ask_blip2(page_models, page_pictures[0], QUESTION)
     assert [answer] == model.predict_answers(model.prepare([page_pictures[0]]), [QUESTION])
     assert styles == what_if(model, page_pictures[0], QUESTION)[0].styles
-    with pytest.raises(ValueError, match="no question"):
+    with pytest.raises(ValueError, match="the question is empty"):
         answers.ask_vitp(page_models, page_pictures[0], " ")
     matches = answers.search_by_vitp(page_models, page_pictures[1], 2)
     assert matches[0].caption.startswith("1.000") and matches[0].path == page_pictures[1]
@@ -141,7 +141,7 @@ def test_progress_of_a_folder_is_reported(page_models, tmp_path):
     here, reports = Models(clip=page_models.clip, folder=str(tmp_path / "images"), device="cpu"), []
     here.report = lambda *report: reports.append(report)
     answers.search_by_words(here, "a star", 9)
-    assert reports[0][2] == "reading the CLIP"
+    assert reports[0][2] == "loading the CLIP model"
     assert reports[1:] == [(done, 4, "encoding the folder", "images") for done in range(1, 5)]
 
 

@@ -176,7 +176,7 @@ def test_more_requests_than_wait(api, monkeypatch):
         reply.status_code == 503 and "Queue is full" in reply.text for reply in refused
     )
     for reply in replies[:3]:
-        assert "no words" in api.get(f"call/search_words/{reply.json()['event_id']}").text
+        assert "the text is empty" in api.get(f"call/search_words/{reply.json()['event_id']}").text
 
 
 def test_uploads_end_at_the_quota_and_after_an_hour(tmp_path):

@@ -45,7 +45,7 @@ def compare_styles(models: Models, first: str, second: str) -> tuple[str, Image.
     paths = require_image(first, "the first image"), require_image(second, "the second image")
     models.report(1, 3, "comparing")
     _, text = compare_images(*paths, encoder, statistics)
-    models.report(2, 3, "drawing the maps")
+    models.report(2, 3, "computing the maps")
     with torch.enable_grad():
         maps = [style_sensitivity(encoder, read_image(path, encoder)[None].to(models.torch_device)) for path in paths]
     one, other = (overlay(open_image(path), heat) for path, heat in zip(paths, maps))
@@ -62,7 +62,7 @@ def search_by_vitp(models: Models, image: str, count: int) -> list[Match]:
 
 def search_by_words(models: Models, words: str, count: int) -> list[Match]:
     if not words.strip():
-        raise ValueError("no words; say what the images should show")
+        raise ValueError("the text is empty; describe what the images should show")
     return thumbnails(models, *models.searcher.search([], [words.strip()], count))
 
 
@@ -106,7 +106,7 @@ def describe(models: Models, image: str, text: str) -> tuple[str, ...]:
 
 def ask_vitp(models: Models, image: str, question: str) -> str:
     if not question.strip():
-        raise ValueError("no question; ask something about the picture, or write: Describe this picture.")
+        raise ValueError("the question is empty; ask about the picture, or write: Describe this picture.")
     picture, predictor = open_image(require_image(image)), models.vitp_predictor
     models.report(1, 2, "answering")
     return predictor([([picture], question)], MAX_NEW_TOKENS)[0]
@@ -146,7 +146,7 @@ def thumbnails(models: Models, scores: list[list[float]], paths: list[list[Path]
             try:
                 picture = thumbnail(path)
             except (ValueError, OSError):  # gone or broken since it was indexed
-                problem = " (gone)"
+                problem = " (missing)"
         matches.append(Match(picture, f"{score:.3f}  {path.name}{problem}", "" if problem else str(path)))
     return matches
 

@@ -115,7 +115,7 @@ class Door:
         elif method == "POST" and UPLOAD.fullmatch(path):
             size = _length(headers, self.max_upload + FORM_BYTES)
             if await run_in_threadpool(self.uploads.room) < self.arriving + size:
-                raise HTTPException(507, "the page has no room for more uploads; they are deleted after an hour")
+                raise HTTPException(507, "no space for more uploads; they are deleted after an hour")
             self.arriving += size
             try:
                 await self.app(scope, _limited(receive, size), send)
@@ -129,7 +129,7 @@ class Door:
             scope = {**scope, "headers": [*rest, (b"content-length", str(len(body)).encode())]}
             await self.app(scope, _replayed(body, receive), send)
         else:
-            raise HTTPException(404, f"{method} of this address is not part of the page")
+            raise HTTPException(404, f"{method}: no such route")
 
     def _check_host(self, headers: Headers, scope: Scope) -> None:
         names = [*headers.getlist("host"), *headers.getlist("x-forwarded-host")]
@@ -137,7 +137,7 @@ class Door:
         if len(headers.getlist("host")) != 1 or not all(
             (match := HOST.fullmatch(name)) and _plain(match[1]) in allowed for name in names
         ):
-            raise HTTPException(403, "this name is not one of the page's; start app.py with --hosts NAME to allow it")
+            raise HTTPException(403, "unknown host name; start app.py with --hosts NAME to allow it")
 
     def _check_file(self, path: str) -> None:
         try:
@@ -228,7 +228,7 @@ def _check_origin(headers: Headers, scope: Scope) -> None:
     origins = headers.getlist("origin") or ([] if method in ("GET", "HEAD") else headers.getlist("referer"))
     own = all(urlsplit(origin).netloc.lower() == headers["host"].lower() for origin in origins)
     if not own or (site not in ("same-origin", "none") and not followed):
-        raise HTTPException(403, "requests from other web pages are not answered")
+        raise HTTPException(403, "requests from other web pages are refused")
 
 
 def _plain(host: str) -> str:
@@ -260,7 +260,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
         try:
             message = await asyncio.wait_for(receive(), max(0, min(IDLE_SECONDS, ends - time.monotonic())))
         except TimeoutError:
-            raise HTTPException(408, "the request came too slowly") from None
+            raise HTTPException(408, "the request took too long") from None
         left -= len(message.get("body", b""))
         complete = not message.get("more_body", False)
         if left < 0:

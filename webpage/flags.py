@@ -32,7 +32,7 @@ class ModelFlags:
         if self.folder and self.index:
             raise ValueError("--folder and --index: the page searches only one of them")
         if self.folder and not (self.clip or self.vitp):
-            raise ValueError("--folder: is searched by a model; give --clip or --vitp too")
+            raise ValueError("--folder: needs a model to search it; give --clip or --vitp too")
         for flag, needed in (("index_weights", "index"), ("index_images", "index"), ("llava_adapter", "llava")):
             if getattr(self, flag) and not getattr(self, needed):
                 raise ValueError(f"--{flag}: is used with --{needed} only; give --{needed} too")
@@ -49,8 +49,8 @@ class ModelFlags:
             raise ValueError(f"--index {self.index}: give the folder whose images visitors may see: --index_images")
         if self.index and not self.index_images and _is_wide(self.shown_folder()):
             raise ValueError(
-                f"--index {self.index}: names {self.shown_folder()} as the folder of its images, of which the page "
-                "would show any; give --index_images FOLDER to say that this, or another, is meant"
+                f"--index {self.index}: its image folder is {self.shown_folder()}, and the page would show any image "
+                "in it; confirm it, or name another, with --index_images FOLDER"
             )
 
     def shown_folder(self) -> Path | None:

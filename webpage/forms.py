@@ -23,7 +23,7 @@ from webpage.uploads import Uploads
 MAX_TEXT = 2000  # characters
 MAX_LINES = 20_000  # characters of many texts
 PROGRESS = gr.Progress()
-NO_ANSWER = "no answer: the page is busy, or failed; try again"
+NO_ANSWER = "no answer: the server is busy or failed; try again"
 TEMPLATE = str.maketrans({"$": "&#36;", "{": "&#123;", "}": "&#125;"})  # signs of gradio's templates
 
 
@@ -179,7 +179,7 @@ def read_value(uploads: Uploads, component: gr.components.Component, value: Any)
         return int(value)
     text, longest = text_of(value or ""), getattr(component, "max_length", MAX_TEXT)
     if len(text) > longest:
-        raise ValueError(f"{component.label}: {len(text):,} characters; at most {longest:,} are read")
+        raise ValueError(f"{component.label}: {len(text):,} characters; at most {longest:,} are allowed")
     return text
 
 

@@ -31,4 +31,4 @@ def language_warning(tokenizer: Any, text: str) -> str:
     """A line for the reader of the answer, '' where there is nothing to warn of."""
     letters = foreign_letters(tokenizer, text)
     shown = letters if len(letters) <= SHOWN else f"{letters[:SHOWN]}…"
-    return f"the model has no words for “{shown}”: it was hardly trained on this language" if letters else ""
+    return f"the tokenizer has no words for “{shown}”: the model was hardly trained on this language" if letters else ""

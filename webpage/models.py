@@ -40,13 +40,13 @@ class Models(ModelFlags):
     @cached_property
     def style_encoder(self) -> tuple[VisionStyleEncoder, dict[str, Any]]:
         """The encoder, and the statistics of its validation if it has some."""
-        self.report(0, 2, "reading the style encoder")
+        self.report(0, 2, "loading the style encoder")
         encoder, content = load_encoder(self.style, self.torch_device)
         return encoder, content.get("validation", {})
 
     @cached_property
     def clip_model(self) -> CLIPModel:
-        self.report(0, 2, "reading the CLIP")
+        self.report(0, 2, "loading the CLIP model")
         return load_clip(self.clip, self.torch_device)[0]
 
     @cached_property
@@ -68,7 +68,7 @@ class Models(ModelFlags):
 
     @cached_property
     def analyzer(self) -> Any:  # a LlavaAnalyzer
-        self.report(0, 2, "reading the image-text model")
+        self.report(0, 2, "loading the image-text model")
         flags = {
             "model_id": self.llava,
             "adapter": self.llava_adapter,
@@ -79,18 +79,18 @@ class Models(ModelFlags):
 
     @cached_property
     def vitp_predictor(self) -> VQAPredictor:
-        self.report(0, 2, "reading the ViTP model")
+        self.report(0, 2, "loading the ViTP model")
         return VQAPredictor(self.vitp, self.torch_device)
 
     @cached_property
     def vitp_searcher(self) -> Searcher:
-        self.report(0, 2, "reading the vision encoder")
+        self.report(0, 2, "loading the vision encoder")
         extractor = open_extractor(find_from_root(self.vitp), ExtractorOptions(device=self.device))
         return self._index_folder(extractor)
 
     @cached_property
     def gated(self) -> Blip2OPTGated:
-        self.report(0, 2, "reading the BLIP-2")
+        self.report(0, 2, "loading the BLIP-2 model")
         return load_gated(self.blip2, self.torch_device)[0]
 
     def _index_folder(self, extractor: Extractor) -> Searcher:

@@ -63,7 +63,7 @@ def about_page(absent: dict[str, list[str]]) -> str:
 def fill_styles(form: Form, samples: list[Sample]) -> None:
     star, fish, carved_star, _ = (sample.path for sample in samples)
     similarity = gr.Textbox(label="Similarity", lines=6, render=False)
-    maps = [image_output(f"Sensitivity, {name} image", 320) for name in ("first", "second")]
+    maps = [image_output(f"Style sensitivity, {name} image", 320) for name in ("first", "second")]
     form.fill(
         "Compare",
         partial(answers.compare_styles, form.models),
@@ -77,7 +77,7 @@ def fill_styles(form: Form, samples: list[Sample]) -> None:
 
 def fill_search(form: Form, samples: list[Sample]) -> None:
     models = form.models
-    words = gr.Textbox(label="Or words, if the vectors are a CLIP's", max_length=MAX_TEXT, render=False)
+    words = gr.Textbox(label="Text (CLIP vectors only)", max_length=MAX_TEXT, render=False)
     count, outputs = lay_out_search(form, partial(answers.search_by_image, models), "search_image", samples, words)
     form.connect(
         [form.buttons[1].click, words.submit],
@@ -100,11 +100,11 @@ def lay_out_search(
     with gr.Row():
         with gr.Column(scale=1):
             image = image_input("Image").render()
-            by_image = form.button("Find images like this")
+            by_image = form.button("Search by image")
             if words:
                 words.render()
-                form.button("Find images of these words")
-            count = gr.Slider(1, 60, 12, step=1, label="How many")
+                form.button("Search by text")
+            count = gr.Slider(1, 60, 12, step=1, label="Number of results")
             form.add_examples([image, words] if words else [image], [sample[: 1 + bool(words)] for sample in samples])
         with gr.Column(scale=3):
             form.status.render()
@@ -164,10 +164,10 @@ def fill_match(form: Form, samples: list[Sample]) -> None:
 
 
 def fill_describe(form: Form, samples: list[Sample]) -> None:
-    text = gr.Textbox(label="Text to be scored against it", max_length=MAX_TEXT, render=False)
+    text = gr.Textbox(label="Text to score", max_length=MAX_TEXT, render=False)
     outputs = [
         gr.Textbox(label=label, render=False, min_width=100)
-        for label in ("Description", "Score", "Expected score", "P(yes)", "Analysis", "Seconds")
+        for label in ("Description", "Score", "Expected score", "P(Yes)", "Analysis", "Seconds")
     ]
     form.fill(
         "Describe and score",
@@ -193,7 +193,7 @@ def fill_vitp(form: Form, samples: list[Sample]) -> None:
         examples=[(sample.path, "Describe this picture.") for sample in samples],
     )
     if models.folder:
-        gr.HTML("<h3>Find pictures by its vision encoder</h3>")
+        gr.HTML("<h3>Image search with its vision encoder</h3>")
         search = partial(answers.search_by_vitp, models)
         lay_out_search(Form(models, form.uploads), search, "search_vitp", samples)
 
@@ -203,7 +203,7 @@ def fill_ask(form: Form, samples: list[Sample]) -> None:
         "Ask",
         partial(answers.ask_blip2, form.models),
         [image_input("Image"), _question(STYLE_QUESTION)],
-        [gr.Textbox(label="Answer", render=False), _probabilities("Style that the gates see")],
+        [gr.Textbox(label="Answer", render=False), _probabilities("Style predicted by the style head")],
         "ask",
         warn=lambda image, question: language_warning(form.models.gated.prompts.tokenizer, question),
         examples=[(sample.path, STYLE_QUESTION) for sample in samples],
@@ -212,15 +212,15 @@ def fill_ask(form: Form, samples: list[Sample]) -> None:
 
 def fill_what_if(form: Form, samples: list[Sample]) -> None:
     outputs: list[gr.Textbox | gr.Label] = []
-    for name in ("as it is", "other style"):
+    for name in ("original style", "other style"):
         outputs.append(gr.Textbox(label=f"Answer, {name}", render=False))
-        for label in ("Style that the gates see", "Probability of each style's name"):
+        for label in ("Style predicted by the style head", "Probability of each style as the answer"):
             outputs.append(_probabilities(f"{label}, {name}"))
     star, fish, carved_star, house = (sample.path for sample in samples)
     form.fill(
-        "Ask twice",
+        "Compare answers",
         partial(answers.what_if, form.models),
-        [image_input("Image"), _question(STYLE_QUESTION), image_input("Take the style from (none: gates closed)")],
+        [image_input("Image"), _question(STYLE_QUESTION), image_input("Style image (none: gates closed)")],
         outputs,
         "what_if",
         rows=list(zip(outputs[:3], outputs[3:])),
@@ -241,14 +241,14 @@ TABS = (
     Tab(
         "Compare styles",
         "--style FILE",
-        "Give two pictures: how alike their styles are, whatever they show, and the places that tell.",
+        "Give two pictures: how similar their styles are, regardless of content, and which regions influence that.",
         lambda models: models.style,
         fill_styles,
     ),
     Tab(
         "Search",
         "--index FOLDER, or --folder FOLDER with --clip FILE",
-        "Give a picture, or words, and get the most similar pictures of a folder.",
+        "Give a picture or a text, and get the most similar pictures of a folder.",
         lambda models: models.index or (models.clip and models.folder),
         fill_search,
     ),
@@ -283,7 +283,7 @@ TABS = (
     Tab(
         "What if: style",
         "--blip2 FILE",
-        "Give a picture, a question and a second picture: the answer, and what it would be in the style of the second.",
+        "Give a picture, a question and a second picture: the answer, and the answer with the style of the second.",
         lambda models: models.blip2,
         fill_what_if,
     ),

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 SECONDS = 3600  # how long files are kept
 BODY_SECONDS = 300  # of one upload, at most
 FILE_COST = 65_536  # bytes that a file counts at least: a million empty ones fill a disk as well
-NOT_UPLOADED = "not an uploaded picture, or deleted since; choose a file or paste a picture"
+NOT_UPLOADED = "not an uploaded picture, or already deleted; choose a file or paste a picture"
 
 
 class Uploads:
