@@ -31,7 +31,6 @@ from benchmarks.llava_real_report import CLIP, report, score_rows
 from common.text.files import write_json, write_jsonl
 from llava import build_model, evaluate, make_scoring_data, merge_lora, train
 
-LANGUAGE = "en"  # of words, questions and captions; SmolLM2 was hardly trained on others
 TURNS = {"yes_no": 4, "score": 1, "describe": 0}  # fitting texts of an image; as many unfitting ones
 
 
@@ -43,12 +42,13 @@ def main() -> None:
     parser.add_argument("--language_model", required=True)
     parser.add_argument("--image_weights", required=True)
     parser.add_argument("--image_tower", default="tf_efficientnet_lite0")
+    parser.add_argument("--language", default="en", choices=("en", "zh"), help="of words, questions and captions")
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--word_steps", type=int, default=400, help="of the tower, 32 images each")
-    parser.add_argument("--steps", type=int, default=80, help="of LoRA, 4 images of up to 8 questions each")
-    parser.add_argument("--clip_epochs", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=160, help="of LoRA, 4 images of up to 8 questions each")
+    parser.add_argument("--clip_epochs", type=int, default=8)
     parser.add_argument("--bf16", action="store_true", help="faster on a CPU that has instructions for it")
-    parser.add_argument("--limit", type=int, default=120, help="images of each part; 0: all")
+    parser.add_argument("--limit", type=int, default=80, help="images of each part; 0: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work_dir", type=Path, default=Path(".cache/llava_real"))
     args = parser.parse_args()
@@ -57,13 +57,13 @@ def main() -> None:
         folder = args.work_dir / f"seed_{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         parts = split_grid(args.data_dir.resolve(), seed)
-        write_data(folder, parts, seed)
+        write_data(folder, parts, args.language, seed)
         timed(folder, "words", build_start, args, folder, seed)
         timed(folder, "LoRA", fine_tune, args, folder, seed)
         for part in PARTS[1:]:
             timed(folder, part, score, args, folder, part, seed)
         timed(folder, "CLIP", train_clip, args, folder, parts["training"], seed)
-        rows += score_rows(folder, seed, args.data_dir)
+        rows += score_rows(folder, seed, args.data_dir, args.language)
     report(rows, args.work_dir)
 
 
@@ -81,16 +81,16 @@ def flags(**values: Any) -> list[str]:
     return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
-def write_data(folder: Path, parts: dict[str, list[Drawing]], seed: int) -> None:
+def write_data(folder: Path, parts: dict[str, list[Drawing]], language: str, seed: int) -> None:
     """Conversations of the training part, {part} pairs.jsonl of each other one."""
     for part, drawings in parts.items():
         path = folder / f"{part}.jsonl"
         write_jsonl(path, ({"image": str(drawing.path), **drawing.fields} for drawing in drawings))
         if part == "training":
-            words = [*flags(language=LANGUAGE, turns=8, seed=seed, **TURNS), "--groups", "subgroup", "group"]
+            words = [*flags(language=language, turns=8, seed=seed, **TURNS), "--groups", "subgroup", "group"]
             make_scoring_data.main([str(path), str(folder / "scoring.jsonl"), *words])
             continue
-        words = ["--groups", "group", "--evaluation", *flags(language=LANGUAGE, seed=seed)]
+        words = ["--groups", "group", "--evaluation", *flags(language=language, seed=seed)]
         make_scoring_data.main([str(path), str(folder / f"{part} pairs.jsonl"), *words])
 
 
@@ -98,7 +98,8 @@ def build_start(args: argparse.Namespace, folder: Path, seed: int) -> None:
     """The language model, and a tower that predicts words in its embeddings."""
     model = flags(language_model=args.language_model, image_tower=args.image_tower, image_weights=args.image_weights)
     training = flags(image_size=args.image_size, steps=args.word_steps, cache_dir=folder / "cache", seed=seed)
-    build_model.main([str(folder / "training.jsonl"), str(folder / "start"), *model, *training])
+    words = flags(language=args.language)
+    build_model.main([str(folder / "training.jsonl"), str(folder / "start"), *model, *training, *words])
 
 
 def fine_tune(args: argparse.Namespace, folder: Path, seed: int) -> None:
@@ -135,7 +136,7 @@ def score(args: argparse.Namespace, folder: Path, part: str, seed: int) -> None:
             model_id=folder / "scoring",
             data=folder / f"{part} pairs.jsonl",
             output_dir=folder / part,
-            language=LANGUAGE,
+            language=args.language,
             description_tokens=1,  # of no use here
             analysis_tokens=5,
             score_temperature=0,
@@ -147,9 +148,10 @@ def score(args: argparse.Namespace, folder: Path, part: str, seed: int) -> None:
     )
 
 
-def texts_of(drawing: Drawing) -> list[str]:
+def texts_of(drawing: Drawing, language: str) -> list[str]:
     """Name and keywords, as make_scoring_data reads them."""
-    return [drawing.fields[f"name_{LANGUAGE}"], *drawing.fields[f"keywords_{LANGUAGE}"].split("; ")]
+    keywords = drawing.fields[f"keywords_{language}"].split("; ")
+    return [text for text in (drawing.fields[f"name_{language}"], *keywords) if text]
 
 
 def train_clip(args: argparse.Namespace, folder: Path, drawings: list[Drawing], seed: int) -> None:
@@ -159,7 +161,7 @@ def train_clip(args: argparse.Namespace, folder: Path, drawings: list[Drawing], 
     for drawing in drawings:
         copy = data / "images" / f"{drawing.style}_{drawing.path.name}"
         copy.write_bytes(drawing.path.read_bytes())
-        rows.append({"image_path": f"images/{copy.name}", "caption": texts_of(drawing)})
+        rows.append({"image_path": f"images/{copy.name}", "caption": texts_of(drawing, args.language)})
     write_json(data / "data.json", rows)
     write_json(data / "settings.json", {})  # in place of clip/config.json
     command = [sys.executable, str(Path(__file__).parents[1] / "clip" / "train.py")]

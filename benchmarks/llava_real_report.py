@@ -14,8 +14,10 @@ from clip.model import CLIPModel
 from common.images.io import open_image
 from common.metrics.bootstrap import interval_of
 from common.text.files import iter_lines, write_json
+from common.training.skip_log import SkipLog
 from llava.build_model import token_ids
 from llava.checkpoint import load_image_text_model
+from llava.make_scoring_data import read_images
 from llava.metrics import rank_agreement, resample_clusters
 
 CLIP = Path("clip_run/best_model.pth")
@@ -29,10 +31,10 @@ SCORES = {
 KINDS = ("all", "same group", "any group")
 
 
-def score_rows(folder: Path, seed: int, data_dir: Path) -> list[dict[str, Any]]:
+def score_rows(folder: Path, seed: int, data_dir: Path, language: str) -> list[dict[str, Any]]:
     """Pairs of all parts of a seed, with their scores."""
     groups = {
-        drawing.fields["name_en"]: drawing.fields["group"]
+        drawing.fields[f"name_{language}"]: drawing.fields["group"]
         for drawings in split_grid(data_dir, seed).values()
         for drawing in drawings
     }
@@ -40,7 +42,9 @@ def score_rows(folder: Path, seed: int, data_dir: Path) -> list[dict[str, Any]]:
     rows = []
     for part in PARTS[1:]:
         pairs = [json.loads(line) for _, line in iter_lines(folder / part / "per_sample.jsonl")]
-        for pair, cosine, likelihood in zip(pairs, clip_scores(model, pairs), word_scores(folder, pairs), strict=True):
+        for pair, cosine, likelihood in zip(
+            pairs, clip_scores(model, pairs), word_scores(folder, pairs, language), strict=True
+        ):
             is_hard = not pair["matching"] and groups[pair["text"]] == pair["group"]
             kind = "fits" if pair["matching"] else KINDS[1] if is_hard else KINDS[2]
             scores = {name: pair.get(name) for name in SCORES} | {"clip": cosine, "words": likelihood}
@@ -59,14 +63,13 @@ def clip_scores(model: CLIPModel, pairs: Sequence[dict[str, Any]]) -> list[float
 
 
 @torch.inference_mode()
-def word_scores(folder: Path, pairs: Sequence[dict[str, Any]]) -> list[float]:
+def word_scores(folder: Path, pairs: Sequence[dict[str, Any]], language: str) -> list[float]:
     """What the image tokens say without the language model: mean log probability of the text's tokens, in nats, those
     of no training text apart."""
     loaded = load_image_text_model(str(folder / "start"), device="cpu", precision="fp32")
     tokenizer, tower = loaded.processor.tokenizer, loaded.model.model.vision_tower
-    texts = [json.loads(line) for _, line in iter_lines(folder / "training.jsonl")]
-    names = [[row["name_en"], *row["keywords_en"].split("; ")] for row in texts]
-    vocabulary = sorted(set().union(*(token_ids(some, tokenizer) for some in names)))
+    drawings = read_images(folder / "training.jsonl", language, True, (), folder, SkipLog())
+    vocabulary = sorted(set().union(*(token_ids(drawing.texts, tokenizer) for drawing in drawings)))
     paths = list(dict.fromkeys(pair["image"] for pair in pairs))
     pixels = loaded.processor.image_processor([open_image(path) for path in paths], return_tensors="pt")["pixel_values"]
     said = torch.cat([tower(some).last_hidden_state.mean(1) for some in pixels.split(64)]).log()  # (N, W)

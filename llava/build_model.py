@@ -1,7 +1,7 @@
 """A LLaVA from a language model and an image backbone, whose image tokens are words.
 
     python llava/build_model.py captions.json models/mine --language_model HuggingFaceTB/SmolLM2-135M-Instruct
-        [--image_tower tf_efficientnet_lite0 --image_weights FILE --image_size 128 --steps 600]
+        [--image_tower tf_efficientnet_lite0 --image_weights FILE --image_size 128 --steps 400]
 
 captions.json: images with texts, as llava/make_scoring_data.py reads them
 
@@ -68,7 +68,7 @@ def main(
     image_weights: str = "",  # its file; empty: timm's own, downloaded once
     image_size: PositiveInt = 128,  # pixels of the square input
     language: Sequence[str] = ("en",),  # of the words
-    steps: PositiveInt = 600,
+    steps: PositiveInt = 400,
     batch_size: PositiveInt = 32,
     learning_rate: PositiveFloat = 1e-3,
     device: str = "auto",
@@ -93,10 +93,9 @@ def main(
     draw_view = Views(images, list(texts), image_size, seed)
 
     def patch_logits(rows: torch.Tensor) -> torch.Tensor:
-        pixels = processor.image_processor([draw_view(row) for row in rows.tolist()], return_tensors="pt")[
-            "pixel_values"
-        ]
-        return tower.words(tower.features(pixels.to(tower.device)))
+        views = [draw_view(row) for row in rows.tolist()]
+        pixels = processor.image_processor(views, return_tensors="pt")["pixel_values"].to(tower.device)
+        return tower.words(tower.features(pixels))
 
     first, last = align_with_words(patch_logits, targets, list(tower.parameters()), steps, batch_size, learning_rate)
     llava.to("cpu").save_pretrained(output)
