@@ -72,7 +72,8 @@ def word_scores(folder: Path, pairs: Sequence[dict[str, Any]], language: str) ->
     vocabulary = sorted(set().union(*(token_ids(drawing.texts, tokenizer) for drawing in drawings)))
     paths = list(dict.fromkeys(pair["image"] for pair in pairs))
     pixels = loaded.processor.image_processor([open_image(path) for path in paths], return_tensors="pt")["pixel_values"]
-    said = torch.cat([tower(some).last_hidden_state.mean(1) for some in pixels.split(64)]).log()  # (N, W)
+    logits = torch.cat([tower.words(tower.features(some)) for some in pixels.split(64)])  # (N, patches, W)
+    said = logits.softmax(-1).mean(1).log()  # (N, W)
     scores = []
     for pair in pairs:
         known = [vocabulary.index(token) for token in token_ids([pair["text"]], tokenizer) & set(vocabulary)]
