@@ -31,7 +31,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from common.cli.errors import run_script
 from common.cli.tool_parser import tool
@@ -39,7 +39,8 @@ from common.images.cache import ImageCache
 from common.images.transforms import Augmentation, SampleKey
 from common.models.backbone import create_backbone
 from common.models.checkpoint_file import first_line
-from common.models.pretrained import LOAD_ERRORS
+from common.models.pretrained import LOAD_ERRORS, load_pretrained
+from common.models.tokenizer import load_tokenizer
 from common.training.device import choose_device
 from common.training.skip_log import SkipLog, report_skipped
 from llava.make_scoring_data import read_images
@@ -86,7 +87,7 @@ def main(
     vocabulary = sorted(set().union(*tokens))
     targets = word_targets(tokens, vocabulary)
     backbone = create_backbone(image_tower, image_weights or True, image_size)
-    llava, processor = assemble(model, tokenizer, backbone, image_tower, image_size, vocabulary)
+    llava, processor = assemble(model, tokenizer, backbone, image_size, vocabulary)
     tower = llava.model.vision_tower.to(choose_device(device))
     torch.nn.init.normal_(tower.words.weight, std=0.01)
     tower.words.bias.data = targets.mean(0).log().to(tower.device)
@@ -132,14 +133,12 @@ class Views:
 
 def load_language_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """With a token for images."""
+    label, remedy = f"--language_model {name}", "expected the name or the folder of a language model of transformers"
+    model = load_pretrained(AutoModelForCausalLM, name, label=label, remedy=remedy, dtype=torch.float32)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False, dtype=torch.float32)
+        tokenizer = load_tokenizer(name)
     except LOAD_ERRORS as error:
-        raise ValueError(
-            f"--language_model {name}: cannot be loaded ({first_line(error)}); expected the name or the folder of a "
-            "language model of transformers"
-        ) from None
+        raise ValueError(f"{label}: its tokenizer cannot be loaded ({first_line(error)})") from None
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     tokenizer.image_token = IMAGE_TOKEN
     model.resize_token_embeddings(max(len(tokenizer), model.config.vocab_size), mean_resizing=False)
@@ -155,13 +154,12 @@ def assemble(
     language: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     backbone: Any,
-    architecture: str,
     image_size: int,
     vocabulary: Sequence[int],
 ) -> tuple[Any, Any]:
     """-> LLaVA, processor. The projector is the table of the vocabulary's embeddings."""
     vision = TimmTowerConfig(
-        architecture=architecture,
+        architecture=backbone.pretrained_cfg["architecture"],
         image_size=image_size,
         patch_size=image_size // SIDE,
         hidden_size=len(vocabulary),

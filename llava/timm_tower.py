@@ -12,14 +12,13 @@ module registers the tower with transformers; llava/processor.py does.
 
 import math
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from common.models.backbone import split_tokens
+from common.models.backbone import create_backbone, split_tokens
 
 
 class TimmTowerConfig(PreTrainedConfig):
@@ -44,7 +43,7 @@ class TimmTower(PreTrainedModel):
 
     def __init__(self, config: TimmTowerConfig):
         super().__init__(config)
-        self.backbone = timm.create_model(config.architecture, pretrained=False, num_classes=0)
+        self.backbone = create_backbone(config.architecture, image_size=config.image_size)
         self.words = nn.Linear(self.backbone.num_features, config.hidden_size) if config.has_words else None
         self.post_init()
 

@@ -1,9 +1,12 @@
 """A LLaVA from a language model and a backbone: its image tokens are words of what images show."""
 
+import shutil
+
 import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny.llava import WORDS
 from transformers import LlamaForCausalLM
 
@@ -104,3 +107,21 @@ def test_what_is_built_can_be_trained(parts, tmp_path):
 def test_mistakes(parts, words, message):
     with pytest.raises(ValueError, match=message):
         build(parts, *words)
+
+
+def test_a_transformer_at_another_size_than_its_own(parts, tmp_path):
+    """Its table of positions is that of the size it is built for, when the folder is opened again too."""
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.pth")
+    build(parts, "--image_tower", "test_vit", "--image_weights", str(tmp_path / "vit.pth"), "--steps", "1")
+    backbone = load_image_text_model(str(parts / "model"), device="cpu").model.model.vision_tower.backbone
+    assert backbone.pos_embed.shape[1] == 1 + (64 // 16) ** 2
+
+
+def test_a_language_model_whose_weights_are_incomplete(parts, tmp_path):
+    """The rest would be random, and nothing would say so."""
+    shutil.copytree(parts / "language", tmp_path / "language")
+    weights = load_file(tmp_path / "language" / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "language" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="1 of the model's tensors are missing"):
+        build(parts, "--language_model", str(tmp_path / "language"))
