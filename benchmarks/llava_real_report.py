@@ -15,7 +15,7 @@ from common.images.io import open_image
 from common.metrics.bootstrap import interval_of
 from common.text.files import iter_lines, write_json
 from common.training.skip_log import SkipLog
-from llava.build_model import token_ids
+from llava.build_model import words_of
 from llava.checkpoint import load_image_text_model
 from llava.make_scoring_data import read_images
 from llava.metrics import rank_agreement, resample_clusters
@@ -64,19 +64,19 @@ def clip_scores(model: CLIPModel, pairs: Sequence[dict[str, Any]]) -> list[float
 
 @torch.inference_mode()
 def word_scores(folder: Path, pairs: Sequence[dict[str, Any]], language: str) -> list[float]:
-    """What the image tokens say without the language model: mean log probability of the text's tokens, in nats, those
+    """What the image tokens say without the language model: mean log probability of the text's words, in nats, those
     of no training text apart."""
     loaded = load_image_text_model(str(folder / "start"), device="cpu", precision="fp32")
     tokenizer, tower = loaded.processor.tokenizer, loaded.model.model.vision_tower
     drawings = read_images(folder / "training.jsonl", language, True, (), folder, SkipLog())
-    vocabulary = sorted(set().union(*(token_ids(drawing.texts, tokenizer) for drawing in drawings)))
+    vocabulary = sorted(set().union(*(words_of(drawing.texts, tokenizer) for drawing in drawings)))
     paths = list(dict.fromkeys(pair["image"] for pair in pairs))
     pixels = loaded.processor.image_processor([open_image(path) for path in paths], return_tensors="pt")["pixel_values"]
     logits = torch.cat([tower.words(tower.features(some)) for some in pixels.split(64)])  # (N, patches, W)
     said = logits.softmax(-1).mean(1).log()  # (N, W)
     scores = []
     for pair in pairs:
-        known = [vocabulary.index(token) for token in token_ids([pair["text"]], tokenizer) & set(vocabulary)]
+        known = [vocabulary.index(word) for word in words_of([pair["text"]], tokenizer) & set(vocabulary)]
         scores.append(float(said[paths.index(pair["image"]), known].mean()) if known else float(said.min()))
     return scores
 

@@ -5,8 +5,9 @@
 
 captions.json: images with texts, as llava/make_scoring_data.py reads them
 
-pixels -> timm backbone -> linear, softmax -> the most probable words of the image (llava/timm_tower.py)
+pixels -> timm backbone -> linear, softmax -> the tokens of the most probable words (llava/timm_tower.py)
     -> table of the language model's embeddings -> image tokens
+A word is a token of the texts; or a character of several, as Chinese ones are to many tokenizers.
 
 Backbone and probabilities are trained here, without the language model, at the cost of a classifier
 (llava/word_alignment.py). Most views are redrawn in invented styles (common/images/transforms.py), so that contents are
@@ -14,9 +15,11 @@ recognised in styles that the images lack. Then llava/train.py teaches the langu
 "Data for scoring" in docs/llava.md has the steps.
 """
 
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ if __name__ == "__main__":
     answer_early(__file__)
 
 import numpy as np
+import regex
 import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +41,7 @@ from common.cli.errors import run_script
 from common.cli.tool_parser import tool
 from common.images.cache import ImageCache
 from common.images.transforms import Augmentation, SampleKey
+from common.metrics.text import UNSPACED
 from common.models.backbone import create_backbone
 from common.models.checkpoint_file import first_line
 from common.models.pretrained import LOAD_ERRORS, load_pretrained
@@ -55,8 +60,11 @@ CHATML_TEMPLATE = (  # of SmolLM2, Qwen and InternVL
     "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 MIN_AREA = 0.6  # of an image in a view
-SIDE = 6  # an image is SIDE * SIDE words
+WORDS = 36  # of an image, about
 REDRAWN, GREY = 0.8, 0.25  # shares of the views
+UNSPACED_TEXT = regex.compile(rf"\s*[{UNSPACED}]")
+REPLACEMENT = "\ufffd"  # what a part of a character decodes to
+Word = tuple[int, ...]  # its tokens
 
 
 @tool
@@ -83,9 +91,9 @@ def main(
     report_skipped(skip_log.skipped, listed="")
     torch.manual_seed(seed)
     model, tokenizer = load_language_model(language_model)
-    tokens = [token_ids(some, tokenizer) for some in texts.values()]
-    vocabulary = sorted(set().union(*tokens))
-    targets = word_targets(tokens, vocabulary)
+    words = [words_of(some, tokenizer) for some in texts.values()]
+    vocabulary = sorted(set().union(*words))
+    targets = word_targets(words, vocabulary)
     backbone = create_backbone(image_tower, image_weights or True, image_size)
     llava, processor = assemble(model, tokenizer, backbone, image_size, vocabulary)
     tower = llava.model.vision_tower.to(choose_device(device))
@@ -145,9 +153,19 @@ def load_language_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizer
     return model, tokenizer
 
 
-def token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """As behind a space: a word has other tokens at the beginning of a text."""
-    return {token for text in texts for token in tokenizer(f" {text}", add_special_tokens=False)["input_ids"]}
+def words_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> set[Word]:
+    """As behind a space, where a script has spaces: a word has other tokens at the beginning of a text. Parts of a
+    character stay together: in any order they would be nothing."""
+    words: set[Word] = set()
+    for text in texts:
+        word: Word = ()
+        spaced = text if UNSPACED_TEXT.match(text) else f" {text}"
+        for token in tokenizer(spaced, add_special_tokens=False)["input_ids"]:
+            word += (token,)
+            if not tokenizer.decode(word).endswith(REPLACEMENT):
+                words.add(word)
+                word = ()
+    return words
 
 
 def assemble(
@@ -155,15 +173,17 @@ def assemble(
     tokenizer: PreTrainedTokenizerBase,
     backbone: Any,
     image_size: int,
-    vocabulary: Sequence[int],
+    vocabulary: Sequence[Word],
 ) -> tuple[Any, Any]:
-    """-> LLaVA, processor. The projector is the table of the vocabulary's embeddings."""
+    """-> LLaVA, processor. The projector is the table of the embeddings of the vocabulary's tokens."""
+    tokens = sorted(set(chain.from_iterable(vocabulary)))
+    side = round(math.sqrt(WORDS * np.mean([len(word) for word in vocabulary])))
     vision = TimmTowerConfig(
         architecture=backbone.pretrained_cfg["architecture"],
         image_size=image_size,
-        patch_size=image_size // SIDE,
-        hidden_size=len(vocabulary),
-        has_words=True,
+        patch_size=image_size // side,
+        hidden_size=len(tokens),
+        words=[[tokens.index(token) for token in word] for word in vocabulary],
     )
     template = CHATML_TEMPLATE if "<|im_start|>" in tokenizer.get_vocab() else CHAT_TEMPLATE
     llava, processor = build_llava(tokenizer, vision, language.config, template, projector_act="linear")
@@ -172,7 +192,7 @@ def assemble(
     llava.tie_weights()
     llava.model.vision_tower.backbone.load_state_dict(backbone.state_dict())
     projector = llava.model.multi_modal_projector
-    embeddings = llava.get_input_embeddings().weight.detach()[list(vocabulary)]  # (W, D)
+    embeddings = llava.get_input_embeddings().weight.detach()[tokens]  # (T, D)
     for layer, weight in ((projector.linear_1, embeddings.T), (projector.linear_2, torch.eye(embeddings.shape[1]))):
         layer.weight.data = weight.contiguous()
         torch.nn.init.zeros_(layer.bias)

@@ -1,16 +1,17 @@
 """Any timm backbone, convolutional ones included, as the vision tower of a LLaVA.
 
 pixels (B, 3, H, W) -> feature map or tokens -> patches (B, N, C), row by row
-    [-> linear, softmax, mean over patches -> the most probable words, one-hot (B, N, W)]
+    [-> linear, softmax, mean over patches -> the tokens of the most probable words, one-hot (B, N, hidden_size)]
 
-With words a projector that is a table of their embeddings makes the image tokens words which a language model knows, as
-the tags of Tag2Text (Huang et al. 2023, arXiv 2303.05657); llava/build_model.py makes such models.
+With words a projector that is a table of embeddings makes the image tokens words which a language model knows, as the
+tags of Tag2Text (Huang et al. 2023, arXiv 2303.05657); llava/build_model.py makes such models.
 
 There is no class token: use it with vision_feature_layer -1 and vision_feature_select_strategy "full". Importing this
 module registers the tower with transformers; llava/processor.py does.
 """
 
-import math
+from collections.abc import Sequence
+from itertools import chain, cycle, islice
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,8 @@ from common.models.backbone import create_backbone, split_tokens
 
 
 class TimmTowerConfig(PreTrainedConfig):
-    """architecture: a timm model; patch_size: pixels of a patch's side; hidden_size: width of its patches. has_words:
-    hidden_size is the number of words, and an image has as many as it has patches of patch_size."""
+    """architecture: a timm model; patch_size: pixels of a patch's side; hidden_size: width of its patches. words: the
+    tokens of each word, of which there are hidden_size; an image has as many tokens as patches of patch_size."""
 
     model_type = "timm_tower"
 
@@ -31,7 +32,7 @@ class TimmTowerConfig(PreTrainedConfig):
     image_size: int = 224
     patch_size: int = 32
     hidden_size: int = 1280
-    has_words: bool = False
+    words: Sequence[Sequence[int]] = ()
 
 
 class TimmTower(PreTrainedModel):
@@ -44,7 +45,7 @@ class TimmTower(PreTrainedModel):
     def __init__(self, config: TimmTowerConfig):
         super().__init__(config)
         self.backbone = create_backbone(config.architecture, image_size=config.image_size)
-        self.words = nn.Linear(self.backbone.num_features, config.hidden_size) if config.has_words else None
+        self.words = nn.Linear(self.backbone.num_features, len(config.words)) if config.words else None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -58,9 +59,12 @@ class TimmTower(PreTrainedModel):
         if self.words is not None:
             said = self.words(patches).softmax(-1).mean(1)  # (B, W)
             count = (self.config.image_size // self.config.patch_size) ** 2
-            top = said.topk(min(count, said.shape[1])).indices
-            top = top.repeat(1, math.ceil(count / top.shape[1]))[:, :count]  # where there are fewer words
-            patches = F.one_hot(top, said.shape[1]).to(said.dtype)
+            rows = [
+                islice(cycle(chain.from_iterable(self.config.words[word] for word in best)), count)
+                for best in said.topk(min(count, said.shape[1])).indices.tolist()
+            ]
+            tokens = torch.tensor([list(row) for row in rows], device=said.device)  # (B, N)
+            patches = F.one_hot(tokens, self.config.hidden_size).to(said.dtype)
         return BaseModelOutputWithPooling(last_hidden_state=patches, hidden_states=(patches,))
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ weighted more. A step costs as much as one of a classifier.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
 from torch import nn
@@ -18,13 +18,13 @@ from torch import nn
 from common.samples.word_pretraining import minimize
 
 
-def word_targets(texts: Sequence[Iterable[int]], vocabulary: Sequence[int]) -> torch.Tensor:
-    """texts: the tokens of each image -> what it should say, (N, W): a token that n images have with a weight of
+def word_targets(texts: Sequence[Iterable[Hashable]], vocabulary: Sequence[Hashable]) -> torch.Tensor:
+    """texts: the words of each image -> what it should say, (N, W): a word that n images have with a weight of
     1 / sqrt(n), 1 in all."""
-    columns = {token: column for column, token in enumerate(vocabulary)}
+    columns = {word: column for column, word in enumerate(vocabulary)}
     targets = torch.zeros(len(texts), len(vocabulary))
-    for row, tokens in enumerate(texts):
-        targets[row, [columns[token] for token in set(tokens)]] = 1
+    for row, words in enumerate(texts):
+        targets[row, [columns[word] for word in set(words)]] = 1
     targets = targets / targets.sum(0).clamp(min=1).sqrt()
     return targets / targets.sum(1, keepdim=True)
 

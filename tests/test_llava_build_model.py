@@ -1,6 +1,7 @@
 """A LLaVA from a language model and a backbone: its image tokens are words of what images show."""
 
 import shutil
+from itertools import chain, permutations
 
 import pytest
 import timm
@@ -11,14 +12,15 @@ from tiny.llava import WORDS
 from transformers import LlamaForCausalLM
 
 from common.images.io import open_image
+from common.models.tokenizer import load_tokenizer
 from common.text.files import write_jsonl
 from llava import train
-from llava.build_model import main, token_ids
+from llava.build_model import main, words_of
 from llava.checkpoint import load_image_text_model
 from llava.model import build_tokenizer, small_language
 from llava.word_alignment import align_with_words, word_targets
 
-TEXTS, COLOURS = ("a bright blue sky", "a dark red wall"), ("blue", "red")
+TEXTS, COLOURS = {"en": ("a bright blue sky", "a dark red wall"), "zh": ("蓝天", "红色的墙")}, ("blue", "red")
 
 
 def test_rare_words_count_more():
@@ -41,15 +43,18 @@ def parts(tmp_path_factory):
     """-> a folder of a language model, weights of a backbone, plain images of two colours with texts, a broken one"""
     folder = tmp_path_factory.mktemp("parts")
     torch.manual_seed(0)
-    tokenizer = build_tokenizer([*WORDS, *(["a bright blue sky", "a dark red wall"] * 50)], 500)
+    tokenizer = build_tokenizer([*WORDS, *(TEXTS["en"] * 50)], 500)
     for part in (tokenizer, LlamaForCausalLM(small_language(tokenizer, 32, 2))):
         part.save_pretrained(folder / "language")
     torch.save(timm.create_model("test_efficientnet", num_classes=0).state_dict(), folder / "backbone.pth")
-    rows = [{"image": f"{number}.png", "text": TEXTS[number % 2]} for number in range(8)]
+    rows = [
+        {"image": f"{number}.png", "text_en": TEXTS["en"][number % 2], "text_zh": TEXTS["zh"][number % 2]}
+        for number in range(8)
+    ]
     for number, row in enumerate(rows):
         Image.new("RGB", (50, 40), COLOURS[number % 2]).save(folder / row["image"])
     (folder / "broken.png").write_bytes(b"broken")
-    write_jsonl(folder / "images.jsonl", [*rows, {"image": "broken.png", "text": "a red wall"}])
+    write_jsonl(folder / "images.jsonl", [*rows, {"image": "broken.png", "text_en": "a red wall", "text_zh": "墙"}])
     return folder
 
 
@@ -59,31 +64,40 @@ def build(parts, *words):
     return main([str(parts / "images.jsonl"), str(parts / "model"), *flags.split(), *sizes.split(), *words])
 
 
-def test_image_tokens_are_words_of_the_image(parts, capsys, monkeypatch):
+def test_words_are_those_of_a_sentence(parts):
+    """Whole characters, behind a space where the script has spaces."""
+    tokenizer = load_tokenizer(str(parts / "language"))
+    words = words_of(["blue sky", "蓝天", "한글", "naïve"], tokenizer)
+    assert {tokenizer.decode(word) for word in words} >= {" blue", " sky", "蓝", "天", "한", "글", "ï"}
+    assert all(len(word) == 3 for word in words if tokenizer.decode(word) in {"蓝", "天", "글"})  # bytes
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_image_tokens_are_words_of_the_image(parts, capsys, monkeypatch, language):
     monkeypatch.setattr("llava.build_model.REDRAWN", 0)  # colours are all that tells these images apart
     monkeypatch.setattr("llava.build_model.GREY", 0)
-    summary = build(parts, "--steps", "60")
+    summary = build(parts, "--steps", "60", "--language", language)
     assert summary["images"] == 8 and "broken.png" in capsys.readouterr().err
     loaded = load_image_text_model(str(parts / "model"), device="cpu")
     tokenizer = loaded.processor.tokenizer
-    words = sorted(token_ids(TEXTS, tokenizer))
-    table = loaded.model.get_input_embeddings().weight[words]
-    language = LlamaForCausalLM.from_pretrained(parts / "language")
+    table = loaded.model.get_input_embeddings().weight
+    language_model = LlamaForCausalLM.from_pretrained(parts / "language")
     layers = loaded.model.model.language_model.layers.state_dict()
-    assert all(torch.equal(value, layers[name]) for name, value in language.model.layers.state_dict().items())
-    for number, text in enumerate(TEXTS):
+    assert all(torch.equal(value, layers[name]) for name, value in language_model.model.layers.state_dict().items())
+    for number, text in enumerate(TEXTS[language]):
         pixels = loaded.processor.image_processor([open_image(parts / f"{number}.png")], return_tensors="pt")
         with torch.no_grad():
             (patches,) = loaded.model.model.get_image_features(pixels["pixel_values"]).pooler_output
-        own, said = token_ids([text], tokenizer), [words[row] for row in torch.cdist(patches, table).argmin(-1)]
-        assert set(said[: len(own)]) == own  # most probable first
-        assert len(said) == 36 and said == (said[: len(words)] * 36)[:36]  # there are no other words
+        said = torch.cdist(patches, table).argmin(-1).tolist()
+        assert len(said) == (36 if language == "en" else 100)  # three bytes a character
+        own = words_of([text], tokenizer)
+        first = said[: sum(map(len, own))]
+        assert first in [[*chain(*some)] for some in permutations(own)]  # most probable first, and whole
 
 
 def test_what_is_built_can_be_trained(parts, tmp_path):
-    if not (parts / "model").is_dir():
-        build(parts, "--steps", "2")
-    turns = [[("human", "<image>\nWhat is this?"), ("gpt", TEXTS[number % 2])] for number in range(4)]
+    build(parts, "--steps", "2")
+    turns = [[("human", "<image>\nWhat is this?"), ("gpt", TEXTS["en"][number % 2])] for number in range(4)]
     rows = [
         {"image": f"{number}.png", "conversations": [{"from": speaker, "value": text} for speaker, text in turn]}
         for number, turn in enumerate(turns)
