@@ -83,7 +83,7 @@ def compare_images(first: Path, second: Path, encoder: VisionStyleEncoder, stati
     """-> result, report. statistics: those of the weights' validation, {} for none."""
     vectors = encode_images([first, second], encoder)
     result = compare(vectors[:1], vectors[1:], statistics)[0]
-    lines = [f"style similarity: {result['similarity']:.4f}   (from -1, unlike, to 1, alike)"]
+    lines = [f"style similarity: {result['similarity']:.4f}   (from -1 to 1; higher: more alike)"]
     if "probability" in result:
         probability = result["probability"]
         words = verdict({"one style": probability, "different styles": 1 - probability})
