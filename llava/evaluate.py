@@ -5,7 +5,8 @@
 samples (image, matching text, references, keywords, traits), each also with texts of other images -> both stages
   descriptions   accuracy of the persona traits in them, keyword Recall@K, BLEU, ROUGE, semantic cosine
   scores         matching against other texts: ROC-AUC and rank correlation, with 95 % intervals over images
---output_dir receives report.md with its pictures, summary.json, per_sample.jsonl and skipped.jsonl.
+--output_dir receives report.md with its pictures, summary.json, per_sample.jsonl and skipped.jsonl. An interrupted
+evaluation leaves its results there, and the same command continues it.
 """
 
 import json
@@ -32,10 +33,11 @@ from common.metrics.bootstrap import bootstrap_interval
 from common.metrics.text import text_metric_settings, text_metrics
 from common.training.skip_log import report_skipped
 from llava.analysis import Analyzer
-from llava.backend import INPUTS, open_analyzer
+from llava.backend import INPUTS, open_analyzer, settings_hash
 from llava.eval_dataset import EvaluationSample, draw_negatives, read_samples
 from llava.metrics import RECALL_AT, recall_at, score_quality
 from llava.report import describe_setup, write_report
+from llava.request_io import FIELDS, Request, Results
 from llava.sentence_encoder import SentenceEncoder
 from llava.traits import extract_traits, trait_accuracy
 
@@ -55,7 +57,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     encoder = SentenceEncoder(settings.sentence_encoder) if settings.sentence_encoder else None
     samples = draw_negatives(samples, settings.num_negatives, settings.seed)
     analyzer = open_analyzer(settings)
-    rows, failed = score_samples(analyzer, samples)
+    setup = describe_setup(settings, analyzer)
+    unfinished = Path(settings.output_dir) / f"unfinished_{settings_hash(settings, setup['weights'])}.jsonl"
+    rows, failed = score_samples(analyzer, samples, unfinished)
     skipped |= failed
     report_skipped(skipped)
     if not rows:
@@ -73,22 +77,35 @@ def main(argv: list[str]) -> dict[str, Any]:
             name: measure([row for row in rows if row["group"] == name], settings.seed)
             for name in sorted({row["group"] for row in rows})
         },
-        "setup": describe_setup(settings, analyzer),
+        "setup": setup,
     }
     write_report(Path(settings.output_dir), summary, rows, skipped)
+    unfinished.unlink()
     print(json.dumps(summary, indent=2, ensure_ascii=False) if settings.json else shorten(summary, settings))
     return summary
 
 
-def score_samples(analyzer: Analyzer, samples: list[EvaluationSample]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """-> one row per image and text, in order; {failed sample: reason}. A sample is used with all its texts or none."""
+def score_samples(
+    analyzer: Analyzer, samples: list[EvaluationSample], unfinished: Path
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """-> one row per image and text, in order; {failed sample: reason}. A sample is used with all its texts or none.
+
+    unfinished: the file that keeps results until the evaluation ends.
+    """
     pairs = [(sample, text) for sample in samples for text in (sample.text, *sample.negatives)]
-    results = dict(analyzer.analyze_many([(sample.image, text) for sample, text in pairs]))
-    failed = {
-        sample.key: results[position]["error"]
-        for position, (sample, _) in enumerate(pairs)
-        if "error" in results[position]
-    }
+    requests = [Request(str(number), sample.image, text) for number, (sample, text) in enumerate(pairs)]
+    results = Results(unfinished, unfinished.stem, requests)
+    if kept := len(requests) - len(results.pending):
+        print(f"{kept} of {len(requests)} results are kept from a start that was interrupted", file=sys.stderr)
+    try:
+        pending = [(request.image, request.text) for request in results.pending]
+        for position, result in analyzer.analyze_many(pending):
+            key, image, text, _ = results.pending[position]
+            results.add({"key": key, "image": image, "text": text, **result})
+    finally:
+        results.close()
+    found = [results.finished[request.pair] for request in requests]
+    failed = {sample.key: row["error"] for (sample, _), row in zip(pairs, found) if "error" in row}
     rows = [
         {
             "key": sample.key,
@@ -96,10 +113,10 @@ def score_samples(analyzer: Analyzer, samples: list[EvaluationSample]) -> tuple[
             "group": sample.group,
             "matching": text == sample.text,
             "text": text,
-            **results[position],
-            **(compare_description(sample, results[position]["description"]) if text == sample.text else {}),
+            **{name: value for name, value in row.items() if name not in FIELDS},
+            **(compare_description(sample, row["description"]) if text == sample.text else {}),
         }
-        for position, (sample, text) in enumerate(pairs)
+        for (sample, text), row in zip(pairs, found)
         if sample.key not in failed
     ]
     return rows, failed

@@ -88,17 +88,18 @@ class Results:
 
     def __init__(self, path: str | Path, settings_hash: str, requests: Sequence[Request]):
         self.path, self.settings_hash = Path(path).resolve(), settings_hash  # a link is kept, its target written
+        self.finished: dict[tuple[str, str], dict[str, Any]] = {}  # pair -> row, of this start and earlier ones
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists() and not self.path.is_file():
             raise ValueError(f"{path}: not a file; name a .jsonl (--output)")
         with self.path.open("ab") as earlier_file:
             _lock(earlier_file, self.path)
             earlier = [row for row in self._read() if "score" in row]
-            by_pair = {Request("", row["image"], row["text"]).pair: row for row in earlier}
-            self.pending = [request for request in requests if request.error or request.pair not in by_pair]
-            rows = [{**by_pair[item.pair], "key": item.key} for item in requests if item.pair in by_pair]
+            self.finished = {_pair(row): row for row in earlier}
+            self.pending = [request for request in requests if request.error or request.pair not in self.finished]
+            rows = [{**self.finished[item.pair], "key": item.key} for item in requests if item.pair in self.finished]
             asked = {request.pair for request in requests}
-            rows += [row for row in earlier if Request("", row["image"], row["text"]).pair not in asked]
+            rows += [row for row in earlier if _pair(row) not in asked]
             keys = unique_keys([request.key for request in self.pending] + [row["key"] for row in rows])
             with write_atomically(self.path) as file:
                 for key, row in zip(keys[len(self.pending) :], rows):
@@ -130,6 +131,7 @@ class Results:
 
     def add(self, row: dict[str, Any]) -> None:
         """row: a request's key, image and text with its result. It is on the disk when this returns."""
+        self.finished[_pair(row)] = row
         try:
             self.file.write(jsonl_line({**row, "settings_hash": self.settings_hash}))
             self.file.flush()
@@ -139,6 +141,10 @@ class Results:
 
     def close(self) -> None:
         self.file.close()
+
+
+def _pair(row: dict[str, Any]) -> tuple[str, str]:
+    return Request("", row["image"], row["text"]).pair
 
 
 def _lock(file: IO[bytes], path: Path) -> None:

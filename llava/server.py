@@ -80,7 +80,9 @@ class ServerAnalyzer(Analyzer):
                 if group := finished.result():
                     yield group
         if self.stopped:
-            raise ServerGone(f"{self.stopped}; run the same command again when it answers; results in --output stay")
+            raise ServerGone(
+                f"{self.stopped}; run the same command again when it answers; finished results stay in the output"
+            )
 
     async def _analyze(self, group: ImageTexts, client: ChatClient, limit: CapacityLimiter) -> ImageTexts | None:
         """None if the server was given up before."""

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from contextlib import nullcontext
 from itertools import product
 from urllib.parse import unquote
 
@@ -15,6 +16,8 @@ from sklearn.metrics import roc_auc_score
 from tiny.llava import write_llava, write_pictures, write_sentence_encoder
 
 from llava import evaluate
+from llava.analysis import ServerGone
+from llava.analyzer import LlavaAnalyzer
 from llava.eval_dataset import draw_negatives, read_samples
 from llava.metrics import keyword_hits, rank_agreement, recall_at, score_quality
 from llava.report import escape
@@ -185,6 +188,40 @@ def test_the_whole_evaluation_at_two_batch_sizes(samples, sentence_encoder, tmp_
         assert min(Image.open(tmp_path / "a" / name).size) > 150 and f"]({name})" in report
     links = re.findall(r"\]\(<(.*?)>\)", report)
     assert len(links) == 5 and all((tmp_path / "a" / unquote(link)).is_file() for link in links)
+
+
+def test_an_interrupted_evaluation_goes_on(samples, tmp_path, capsys, monkeypatch):
+    """Three results were there: their pairs are not asked for again, and the report is that of one start. Those of
+    other settings stay apart."""
+    model, folder = write_llava(tmp_path / "model"), tmp_path / "out"
+    given = (
+        f"--model_id {model} --device cpu --data {samples} --description_tokens 4 --analysis_tokens 4 --batch_size 1"
+    )
+    whole = evaluate.main([*given.split(), "--output_dir", str(tmp_path / "whole")])
+    analyze_many = LlavaAnalyzer.analyze_many
+    asked = []
+
+    def until(stop):
+        def analyze(self, pairs):
+            asked.append(len(pairs))
+            for number, found in enumerate(analyze_many(self, pairs, quiet=True)):
+                if number == stop:
+                    raise ServerGone("3 pairs in a row failed")
+                yield found
+
+        return analyze
+
+    for stop, flags in ((3, ""), (2, "--language zh"), (None, "")):
+        monkeypatch.setattr(LlavaAnalyzer, "analyze_many", until(stop))
+        with nullcontext() if stop is None else pytest.raises(ServerGone):
+            found = evaluate.main([*given.split(), *flags.split(), "--output_dir", str(folder)])
+    assert asked == [10, 10, 7] and "3 of 10 results are kept" in capsys.readouterr().err
+    assert {**found, "setup": 0} == {**whole, "setup": 0}
+    rows = [(part / "per_sample.jsonl").read_text().splitlines() for part in (folder, tmp_path / "whole")]
+    assert [{**json.loads(row), "seconds": 0} for row in rows[0]] == [
+        {**json.loads(row), "seconds": 0} for row in rows[1]
+    ]
+    assert len(list(folder.glob("unfinished_*"))) == 1  # the Chinese one
 
 
 def test_the_worst_answers_come_first():
