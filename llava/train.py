@@ -110,7 +110,7 @@ def train(tuning: FineTuning, training: RunArguments) -> dict[str, Any]:
             callbacks=[LogPredictionsCallback(val_set, tuning.show_samples, formatter, run)] if run and val_set else [],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        results = {"train": trainer.state.log_history, **(trainer.evaluate() if val_set else {})}
+        results = {"train": trainer.state.log_history, **(trainer.evaluate_end() if val_set else {})}
         trainer.save_model()
         if run:
             run.close()

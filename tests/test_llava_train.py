@@ -127,6 +127,7 @@ def test_a_run_an_adapter_and_its_merging(llava_arguments, llava_folders, tmp_pa
     results = train.main([*llava_arguments, *flags(max_steps=8, eval_strategy="steps", eval_steps=8)])
     losses = [entry["loss"] for entry in results["train"] if "loss" in entry]
     assert len(losses) == 8 and losses[-1] < 0.9 * losses[0] and np.isfinite(results["eval_loss"])
+    assert sum("eval_loss" in entry for entry in results["train"]) == 1  # that of the last step is not done twice
     run, base = tmp_path / "run", str(llava_folders["llava"])
     assert "million parameters are trained" in capsys.readouterr().out
     adapted = load_image_text_model(base, str(run), device="cpu")

@@ -153,7 +153,7 @@ def train(model_arguments: ModelArguments, data: DataArguments, run: RunArgument
         "loss": training.training_loss,
         "steps": training.global_step,
         "seconds": training.metrics["train_runtime"],
-        **({"eval_loss": trainer.evaluate()["eval_loss"]} if trainer.eval_dataset is not None else {}),
+        **({"eval_loss": trainer.evaluate_end()["eval_loss"]} if trainer.eval_dataset is not None else {}),
         "output_dir": run.output_dir,
     }
     save(trainer, result)

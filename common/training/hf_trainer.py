@@ -134,6 +134,12 @@ class FaultTolerantTrainer(Trainer):
         self.args.logging_nan_inf_filter = self.filter_nan
         return super().evaluate(*arguments, **named)
 
+    def evaluate_end(self) -> dict[str, float]:
+        """Metrics of the final weights: those of the last evaluation, if no step came after it."""
+        last = next((entry for entry in reversed(self.state.log_history) if "eval_loss" in entry), {})
+        is_final = last.get("step") == self.state.global_step and not self.args.load_best_model_at_end
+        return {name: value for name, value in last.items() if name != "step"} if is_final else self.evaluate()
+
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Trainer asks for it between the last backward of a step and its optimizer."""
         norm = super()._get_grad_norm(model, grad_norm)
@@ -152,8 +158,7 @@ class FaultTolerantTrainer(Trainer):
 
     def _read_flags(self) -> bool:
         """Wait for the device and log what was skipped -> whether anything was."""
-        skipped = self.nonfinite_guard.read()
-        if skipped:
+        if skipped := self.nonfinite_guard.read():
             should_log = self.control.should_log
             self.log({"skipped_steps": self.nonfinite_guard.total})
             self.control.should_log = should_log  # which Trainer takes back with each entry
@@ -232,10 +237,8 @@ class FaultTolerantTrainer(Trainer):
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """An error where Trainer only warns: the run would continue with some weights from its start."""
         tied = getattr(self.model, "all_tied_weights_keys", {})
-        if differing := [*(set(load_result.missing_keys) - set(tied)), *load_result.unexpected_keys]:
-            raise ValueError(
-                f"the checkpoint is not of this model: {len(differing)} tensors differ, such as {differing[0]}"
-            )
+        if wrong := [*(set(load_result.missing_keys) - set(tied)), *load_result.unexpected_keys]:
+            raise ValueError(f"the checkpoint is not of this model: {len(wrong)} tensors differ, such as {wrong[0]}")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """With the rates, decay and betas of this run, which Trainer would replace by those of the checkpoint."""
