@@ -61,6 +61,7 @@ CHATML_TEMPLATE = (  # of SmolLM2, Qwen and InternVL
 )
 MIN_AREA = 0.6  # of an image in a view
 WORDS = 36  # of an image, about
+RARITY = 0.5  # of word_targets: most images share a few words, such as that of their group
 REDRAWN, GREY = 0.8, 0.25  # shares of the views
 UNSPACED_TEXT = regex.compile(rf"\s*[{UNSPACED}]")
 REPLACEMENT = "\ufffd"  # what a part of a character decodes to
@@ -93,7 +94,7 @@ def main(
     model, tokenizer = load_language_model(language_model)
     words = [words_of(some, tokenizer) for some in texts.values()]
     vocabulary = sorted(set().union(*words))
-    targets = word_targets(words, vocabulary)
+    targets = word_targets(words, vocabulary, RARITY)
     backbone = create_backbone(image_tower, image_weights or True, image_size)
     llava, processor = assemble(model, tokenizer, backbone, image_size, vocabulary)
     tower = llava.model.vision_tower.to(choose_device(device))

@@ -5,8 +5,8 @@ images -> network -> logits of each patch over the words (B, N, W)
 
 A language model on top of a projector, or a tower, with random weights learns which words are frequent, and then hardly
 uses the image. Here each patch says which words it shows, and together the patches of an image should have said all of
-its words: a mixture of softmaxes, on the multi-label targets of Mahajan et al. 2018 (arXiv 1805.00932), rare words
-weighted more. A step costs as much as one of a classifier.
+its words: a mixture of softmaxes, on the multi-label targets of Mahajan et al. 2018 (arXiv 1805.00932). A step costs as
+much as one of a classifier.
 """
 
 import math
@@ -18,14 +18,16 @@ from torch import nn
 from common.samples.word_pretraining import minimize
 
 
-def word_targets(texts: Sequence[Iterable[Hashable]], vocabulary: Sequence[Hashable]) -> torch.Tensor:
+def word_targets(
+    texts: Sequence[Iterable[Hashable]], vocabulary: Sequence[Hashable], rarity: float = 0.0
+) -> torch.Tensor:
     """texts: the words of each image -> what it should say, (N, W): a word that n images have with a weight of
-    1 / sqrt(n), 1 in all."""
+    n ** -rarity, 1 in all."""
     columns = {word: column for column, word in enumerate(vocabulary)}
     targets = torch.zeros(len(texts), len(vocabulary))
     for row, words in enumerate(texts):
         targets[row, [columns[word] for word in set(words)]] = 1
-    targets = targets / targets.sum(0).clamp(min=1).sqrt()
+    targets = targets / targets.sum(0).clamp(min=1) ** rarity
     return targets / targets.sum(1, keepdim=True)
 
 

@@ -24,7 +24,7 @@ TEXTS, COLOURS = {"en": ("a bright blue sky", "a dark red wall"), "zh": ("蓝天
 
 
 def test_rare_words_count_more():
-    targets = word_targets([{3, 5}, {3}, {3}, {3, 7}, {7}], [3, 5, 7])
+    targets = word_targets([{3, 5}, {3}, {3}, {3, 7}, {7}], [3, 5, 7], rarity=0.5)
     assert torch.allclose(targets.sum(1), torch.ones(5)) and targets[1].tolist() == [1, 0, 0]
     assert torch.allclose(targets[0], torch.tensor([1 / 3, 2 / 3, 0]))  # in four images; in one
 
