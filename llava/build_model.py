@@ -61,7 +61,7 @@ CHATML_TEMPLATE = (  # of SmolLM2, Qwen and InternVL
 )
 MIN_AREA = 0.6  # of an image in a view
 WORDS = 36  # of an image, about
-RARITY = 0.5  # of word_targets: most images share a few words, such as that of their group
+RARITY = 0.5  # of word_targets; as measured, though 0 may do as well (docs/log.md)
 REDRAWN, GREY = 0.8, 0.25  # shares of the views
 UNSPACED_TEXT = regex.compile(rf"\s*[{UNSPACED}]")
 REPLACEMENT = "\ufffd"  # what a part of a character decodes to
