@@ -72,8 +72,7 @@ def word_scores(folder: Path, pairs: Sequence[dict[str, Any]], language: str) ->
     vocabulary = sorted(set().union(*(words_of(drawing.texts, tokenizer) for drawing in drawings)))
     paths = list(dict.fromkeys(pair["image"] for pair in pairs))
     pixels = loaded.processor.image_processor([open_image(path) for path in paths], return_tensors="pt")["pixel_values"]
-    logits = torch.cat([tower.words(tower.features(some)) for some in pixels.split(64)])  # (N, patches, W)
-    said = logits.softmax(-1).mean(1).log()  # (N, W)
+    said = torch.cat([tower.word_probabilities(some) for some in pixels.split(64)]).log()  # (N, W)
     scores = []
     for pair in pairs:
         known = [vocabulary.index(word) for word in words_of([pair["text"]], tokenizer) & set(vocabulary)]

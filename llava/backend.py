@@ -35,8 +35,7 @@ def open_analyzer(settings: Namespace) -> Analyzer:
     )
 
 
-def settings_hash(settings: Namespace, weights: str | None = "") -> str:
+def settings_hash(settings: Namespace, *weights: str | None) -> str:
     """Differs wherever results may differ: by model, adapter, prompts or generation settings, and weights if given."""
     model = (settings.model_id, settings.adapter, settings.bits, settings.system_prompt, settings.server_url)
-    model += (weights,) if weights else ()
-    return f"{seed_from(*model, sorted(vars(ScoringConfig.from_settings(settings)).items(), key=str)):014x}"
+    return f"{seed_from(*model, *weights, sorted(vars(ScoringConfig.from_settings(settings)).items(), key=str)):014x}"

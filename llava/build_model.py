@@ -178,13 +178,14 @@ def assemble(
 ) -> tuple[Any, Any]:
     """-> LLaVA, processor. The projector is the table of the embeddings of the vocabulary's tokens."""
     tokens = sorted(set(chain.from_iterable(vocabulary)))
+    columns = {token: column for column, token in enumerate(tokens)}
     side = round(math.sqrt(WORDS * np.mean([len(word) for word in vocabulary])))
     vision = TimmTowerConfig(
         architecture=backbone.pretrained_cfg["architecture"],
         image_size=image_size,
         patch_size=image_size // side,
         hidden_size=len(tokens),
-        words=[[tokens.index(token) for token in word] for word in vocabulary],
+        words=[[columns[token] for token in word] for word in vocabulary],
     )
     template = CHATML_TEMPLATE if "<|im_start|>" in tokenizer.get_vocab() else CHAT_TEMPLATE
     llava, processor = build_llava(tokenizer, vision, language.config, template, projector_act="linear")

@@ -6,7 +6,7 @@ samples (image, matching text, references, keywords, traits), each also with tex
   descriptions   accuracy of the persona traits in them, keyword Recall@K, BLEU, ROUGE, semantic cosine
   scores         matching against other texts: ROC-AUC and rank correlation, with 95 % intervals over images
 --output_dir receives report.md with its pictures, summary.json, per_sample.jsonl and skipped.jsonl. An interrupted
-evaluation leaves its results there, and the same command continues it.
+evaluation leaves its results there, and the same command resumes it.
 """
 
 import json
@@ -96,7 +96,7 @@ def score_samples(
     requests = [Request(str(number), sample.image, text) for number, (sample, text) in enumerate(pairs)]
     results = Results(unfinished, unfinished.stem, requests)
     if kept := len(requests) - len(results.pending):
-        print(f"{kept} of {len(requests)} results are kept from a start that was interrupted", file=sys.stderr)
+        print(f"{kept} of {len(requests)} results are kept from an interrupted run", file=sys.stderr)
     try:
         pending = [(request.image, request.text) for request in results.pending]
         for position, result in analyzer.analyze_many(pending):

@@ -55,22 +55,28 @@ class TimmTower(PreTrainedModel):
         return None
 
     def forward(self, pixel_values: torch.Tensor, **_) -> BaseModelOutputWithPooling:
-        patches = self.features(pixel_values)
-        if self.words is not None:
-            said = self.words(patches).softmax(-1).mean(1)  # (B, W)
-            count = (self.config.image_size // self.config.patch_size) ** 2
-            rows = [
-                islice(cycle(chain.from_iterable(self.config.words[word] for word in best)), count)
-                for best in said.topk(min(count, said.shape[1])).indices.tolist()
-            ]
-            tokens = torch.tensor([list(row) for row in rows], device=said.device)  # (B, N)
-            patches = F.one_hot(tokens, self.config.hidden_size).to(said.dtype)
+        patches = self.features(pixel_values) if self.words is None else self.word_tokens(pixel_values)
         return BaseModelOutputWithPooling(last_hidden_state=patches, hidden_states=(patches,))
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """-> (B, N, num_features)"""
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
         return split_tokens(self.backbone, self.backbone.forward_features(pixel_values)).patches
+
+    def word_probabilities(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """-> (B, W)"""
+        return self.words(self.features(pixel_values)).softmax(-1).mean(1)
+
+    def word_tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """-> (B, N, hidden_size), one-hot: the tokens of the most probable words, repeated if they are few."""
+        probabilities = self.word_probabilities(pixel_values)
+        count = (self.config.image_size // self.config.patch_size) ** 2
+        rows = [
+            list(islice(cycle(chain.from_iterable(self.config.words[word] for word in best)), count))
+            for best in probabilities.topk(min(count, probabilities.shape[1])).indices.tolist()
+        ]
+        tokens = torch.tensor(rows, device=probabilities.device)  # (B, N)
+        return F.one_hot(tokens, self.config.hidden_size).to(probabilities.dtype)
 
     def train(self, mode: bool = True) -> "TimmTower":
         """Always in evaluation mode: batch statistics of a few images would replace those of pretraining."""

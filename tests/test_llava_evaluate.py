@@ -190,7 +190,7 @@ def test_the_whole_evaluation_at_two_batch_sizes(samples, sentence_encoder, tmp_
     assert len(links) == 5 and all((tmp_path / "a" / unquote(link)).is_file() for link in links)
 
 
-def test_an_interrupted_evaluation_goes_on(samples, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_evaluation_is_resumed(samples, tmp_path, capsys, monkeypatch):
     """Three results were there: their pairs are not asked for again, and the report is that of one start. Those of
     other settings stay apart."""
     model, folder = write_llava(tmp_path / "model"), tmp_path / "out"
